@@ -17,10 +17,14 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import Admission, AgentRegistry, EventIntake, IntakeLimits, parse_body
-from trustwatch.api.serve.service import GC_THRESHOLD
-from trustwatch.ingest.log import EventLog, GroupCommit
+from trustwatch.api.events.admission import Admission, AgentRegistry
+from trustwatch.api.events.event_bodies import parse_body
+from trustwatch.api.events.intake import EventIntake
+from trustwatch.api.events.intake_limits import IntakeLimits
+from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.service.serve import GC_THRESHOLD
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record
 
 from benchmarks.events import raw_events

@@ -26,7 +26,7 @@ import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.layout import BYTES_PER_AGENT
 
 from benchmarks.harness import arguments, finish, machine, table

@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from trustwatch.api.tokens import LocalSigningKey
+from trustwatch.api.http.auth.signing import LocalSigningKey
 
 from benchmarks.gateway_servers import AUDIENCE, DENIED
 from benchmarks.harness import arguments, finish, machine, table

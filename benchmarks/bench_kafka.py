@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 from kafka.admin import KafkaAdminClient
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.kafka import KafkaClientSettings, KafkaTopics, open_group_source, open_writer, wire
-from trustwatch.ingest.kafka.kafka_python import batches
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.kafka import open_group_source, open_writer, record_codec
+from trustwatch.ingest.kafka.kafka_python import batch_decoding
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics
+from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
 from benchmarks.cluster import AllPartitionsOwner, ServiceUnavailable, start_broker
@@ -64,7 +64,7 @@ def fill(settings: KafkaClientSettings, number: int) -> tuple[float, float]:
     for n in range(number):
         one = records[n % len(records)]
         writer.send(
-            settings.topics.events, one.key, one.payload, headers=wire.headers_for(one), timestamp_ms=NOW_MS + n
+            settings.topics.events, one.key, one.payload, headers=record_codec.headers_for(one), timestamp_ms=NOW_MS + n
         )
     writer.flush(60)
     spent, took = time.process_time() - cpu, time.perf_counter() - began
@@ -101,7 +101,7 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     cpu, rate = fill(settings, number)
     rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})
-    known = batches.PATCHED_VERSION
+    known = batch_decoding.PATCHED_VERSION
     ways = {
         "read, kafka-python, whole batches": ("kafka-python", known),
         "read, kafka-python, its own decoder": ("kafka-python", "none"),
@@ -110,9 +110,9 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, (client, version) in ways.items():
-            batches.PATCHED_VERSION = version
+            batch_decoding.PATCHED_VERSION = version
             found[way].append(read(msgspec.structs.replace(settings, client=client), number))
-    batches.PATCHED_VERSION = known
+    batch_decoding.PATCHED_VERSION = known
     for way, pairs in found.items():
         cpus, rates = zip(*pairs, strict=True)
         rows.append({"way": way, "us_per_event": statistics.median(cpus), "per_s": statistics.median(rates)})

@@ -23,21 +23,20 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from trustwatch.ingest.archive.spool import VectorSpoolWriter, closed_spool_files
+from trustwatch.ingest.archive.vector_spool import VectorSpoolWriter, closed_spool_files
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.models.bundle import TrainedModel
-from trustwatch.scoring import risk
-from trustwatch.scoring.delegation import EdgeCollector
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Processor, ProcessorContext
-from trustwatch.scoring.rehearsal import train_walk_forward
-from trustwatch.scoring.residence import AgentStateCache
-from trustwatch.scoring.vectors import VectorCollector
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext, VectorCollector
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
 from benchmarks.events import raw_events
 from benchmarks.harness import arguments, finish, machine, table

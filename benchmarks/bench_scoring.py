@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import IsolationForest
 from trustwatch.models.detector import DetectorSettings, ForestDetector
-from trustwatch.models.evaluator import forest_scores
-from trustwatch.models.forest import flatten_forest
-from trustwatch.models.training import fit_detector
+from trustwatch.models.detector_training import fit_detector, flatten_forest
+from trustwatch.models.forest_evaluator import forest_scores
 
 from benchmarks.harness import arguments, finish, interleaved, machine, table
 

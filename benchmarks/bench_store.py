@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 from trustwatch.ingest.features.layout import STATE_ROW
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring import risk
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
-from trustwatch.scoring.store import SqlStore, codec, open_store, sqlite_url
-from trustwatch.scoring.store.dialects import copying, postgresql
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.store import codec
+from trustwatch.scoring.store.dialects import postgresql, postgresql_copy
 from trustwatch.scoring.store.dialects.statements import AGENT_NAME_COLUMNS, UPSERT_AGENT
-from trustwatch.scoring.store.schema import AGENTS
+from trustwatch.scoring.store.sql_schema import AGENTS
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from benchmarks.harness import arguments, finish, machine, table
 
@@ -87,7 +88,7 @@ def many_values(connection: Any, rows: Sequence[AgentRow], version: Position) ->
 
 def copy_and_merge(connection: Any, rows: Sequence[AgentRow], version: Position) -> None:
     """COPY, then MERGE (PostgreSQL 15 and newer), which is no safer against a second writer than a plain INSERT."""
-    copying.stage_agents(connection, rows, version)
+    postgresql_copy.stage_agents(connection, rows, version)
     names = [column.name for column in AGENTS.columns]
     changed = ", ".join(f'"{name}" = s."{name}"' for name in names if name not in ("key", *AGENT_NAME_COLUMNS))
     listed, values = (", ".join(f'{prefix}"{name}"' for name in names) for prefix in ("", "s."))
@@ -120,7 +121,7 @@ def alternatives(folder: Path) -> Iterator[list[StoreAlternative]]:
                 "PostgreSQL, as the store does": postgresql.write_agents,
                 "PostgreSQL, statement per row": one_by_one,
                 f"PostgreSQL, {VALUES_ROWS} rows in VALUES": many_values,
-                "PostgreSQL, COPY + ON CONFLICT": copying.copy_agents,
+                "PostgreSQL, COPY + ON CONFLICT": postgresql_copy.copy_agents,
                 "PostgreSQL, COPY + MERGE": copy_and_merge,
             }
             for name, way in ways.items():

@@ -27,13 +27,13 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
-from trustwatch.api.callers import ALL_SCOPES
-from trustwatch.api.tokens import LocalSigningKey
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.rehearsal import train_walk_forward
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.scoring.learning.walkforward import train_walk_forward
 
 from benchmarks.bench_answer import CONNECTIONS, own_client, run_wrk
 from benchmarks.events import raw_events

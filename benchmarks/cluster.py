@@ -20,18 +20,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trustwatch.api.serve.wiring import kafka_settings, open_service_store
-from trustwatch.api.settings import load_process_settings
+from trustwatch.api.composition import kafka_settings, open_service_store
+from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import KafkaClientSettings, KafkaCommitLog, open_admin, open_writer
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.kafka import open_admin, open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.channel import LENGTH_PREFIX, PipelineUpdate, decode_update
-from trustwatch.scoring.rehearsal import train_walk_forward
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from service_stack import KafkaCluster, Postgres, ServiceUnavailable
@@ -270,7 +271,7 @@ class MeasuredWorker:
         command = [
             sys.executable,
             "-m",
-            "trustwatch.api.serve.group_worker",
+            "trustwatch.api.service.group_worker",
             "--settings",
             str(settings),
             "--socket",

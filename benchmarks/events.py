@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from trustwatch.api.simulator import SimulationSettings, simulate
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import SimulationSettings
 
 _KEPT: dict[str, tuple[str, ...]] = {
     "agent": ("id", "type", "version"),

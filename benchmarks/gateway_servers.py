@@ -14,18 +14,23 @@ from typing import Annotated, Any
 import jwt
 import uvicorn
 from fastapi import FastAPI, Header, Response
-from trustwatch.api.callers import CallerDirectory
-from trustwatch.api.http import PipelineStatus, Runtime, create_app
-from trustwatch.api.serve.guarding import make_decision_point
-from trustwatch.api.settings import GatewayIssuerSettings, GatewaySettings, Settings
-from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
+from trustwatch.api.http.app import create_app
+from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
+from trustwatch.api.http.auth.callers import CallerDirectory
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
+from trustwatch.api.http.runtime import PipelineStatus, Runtime
+from trustwatch.api.service.assembly import make_decision_point
+from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.log import EventLog, GroupCommit
-from trustwatch.scoring.channel import PipelineUpdate
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.records import AgentName, AgentSummary
-from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.view import RiskView
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 AUDIENCE, TENANT = "https://api.example", "acme-corp"
 AGENTS, DENIED = 10_000, "agent-denied"

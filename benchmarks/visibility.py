@@ -26,11 +26,12 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 import msgspec
-from trustwatch.api.callers import ALL_SCOPES
-from trustwatch.api.tokens import LocalSigningKey
-from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import KafkaClientSettings, KafkaCommitLog, open_admin, open_group_source, open_writer
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.api.http.auth.signing import LocalSigningKey
+from trustwatch.ingest.kafka import open_admin, open_group_source, open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
 from benchmarks.cluster import PARTITIONS, AllPartitionsOwner, DistributedDeployment, MeasuredWorker, now_ms

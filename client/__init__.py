@@ -6,20 +6,18 @@ extras `a2a` and `mcp`. None of them is imported here.
 
 from __future__ import annotations
 
-from .answers import Answer, Question, Reason, TokenPolicy
-from .approvals import Approvals, shown_by_token
+from .access_tokens import ClientCredentials, ClientSecret
 from .asgi import TrustMiddleware
 from .caller import Caller, caller_from_claims
-from .errors import ContentRefused, TokenFailed, TrustError, TrustUnavailable
+from .event_sender import AsyncEventSender, EventSender
 from .events import AuditEvent, fingerprint
 from .guard import Guard, Ruling, judge
 from .refusal import Challenge
-from .risk import TrustClient
-from .risk_async import AsyncTrustClient
-from .sender import EventSender
-from .sender_async import AsyncEventSender
+from .risk_answers import Answer, Question, Reason, TokenPolicy
 from .settings import RiskSettings, SenderSettings
-from .tokens import ClientCredentials, ClientSecret
+from .step_up_approvals import Approvals, shown_by_token
+from .trust_client import AsyncTrustClient, TrustClient
+from .trust_errors import ContentRefused, TokenFailed, TrustError, TrustUnavailable
 
 __all__ = [
     "Answer",

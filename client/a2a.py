@@ -15,12 +15,12 @@ from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types import a2a_pb2 as types
 from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
 
-from .approvals import ApprovalSource
 from .caller import Caller
-from .clock import Clock, SystemClock
 from .events import AuditEvent, Effect, EventAgent, EventResource, Outcome
 from .guard import EventSink, Guard, RiskLookup, Ruling
 from .refusal import REFUSAL_DETAILS
+from .step_up_approvals import ApprovalSource
+from .timing import Clock, SystemClock
 
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from .approvals import ApprovalSource
 from .caller import Caller
-from .clock import Clock, SystemClock
 from .events import AuditEvent, Effect, EventAgent, EventClient, EventResource, Outcome
 from .guard import EventSink, Guard, RiskLookup, Ruling
 from .refusal import Challenge, refusal_response
+from .step_up_approvals import ApprovalSource
+from .timing import Clock, SystemClock
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

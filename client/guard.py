@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
-from .answers import Answer
-from .approvals import ApprovalSource, read_approved_scopes
 from .caller import Caller
 from .counters import Counters
-from .errors import TrustUnavailable
 from .events import DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Effect, Outcome
 from .refusal import GuardAction
+from .risk_answers import Answer
+from .step_up_approvals import ApprovalSource, read_approved_scopes
+from .trust_errors import TrustUnavailable
 
 log = logging.getLogger("trustwatch.client")
 

@@ -15,12 +15,12 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
-from .approvals import ApprovalSource
 from .caller import Caller, caller_from_claims
-from .clock import Clock, SystemClock
 from .events import AuditEvent, Effect, EventAgent, EventResource, EventType, Outcome
 from .guard import EventSink, Guard, RiskLookup, Ruling
 from .refusal import REFUSAL_DETAILS
+from .step_up_approvals import ApprovalSource
+from .timing import Clock, SystemClock
 
 Context = ServerRequestContext[Any, Any]
 TOOL_CALL = "tools/call"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .answers import UNKNOWN_POLICY, TokenPolicy
+from .risk_answers import UNKNOWN_POLICY, TokenPolicy
 
 FailMode = Literal["open", "closed", "last_known"]
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -6,13 +6,13 @@ Usage: warm-worker.py MODEL
 import sys
 from pathlib import Path
 
-from trustwatch.api.serve.wiring import processor_context
-from trustwatch.api.settings import Settings
+from trustwatch.api.composition import processor_context
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.kafka import KafkaClientSettings
 from trustwatch.ingest.kafka import warm_up as warm_up_reading
-from trustwatch.models.persist import load_trained_model
-from trustwatch.scoring.warm import warm_up
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from trustwatch.models.model_persistence import load_trained_model
+from trustwatch.scoring.pipeline.processor import warm_up
 
 model = load_trained_model(Path(sys.argv[1]))
 warm_up(model, ColumnEncoder(model.salt, {}), processor_context(Settings()))

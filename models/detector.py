@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
-from .attribution import path_shortenings
-from .calibration import Calibration
-from .combination import CombinedEvidence, EvidenceCombination, combined_evidence, forest_input, weighted_evidence
-from .errors import NotFinite, WrongShape
-from .peers import PeerScales, anomaly_scores
+from .calibration import Calibration, PeerScales, anomaly_scores
+from .evidence_combination import (
+    CombinedEvidence,
+    EvidenceCombination,
+    combined_evidence,
+    forest_input,
+    weighted_evidence,
+)
+from .forest_evaluator import path_shortenings
+from .input_checks import NotFinite, WrongShape
 
 FAMILIAR_EVENTS = 500
 """Events in the model's history from which an agent is familiar. Below, much that it does is new for the first time,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trustwatch.ingest.features.table import FEATURES
+from trustwatch.ingest.features.feature_table import FEATURES
 
-BEGIN = "<!-- table: begin (generated from ingest/features/table.py by scripts/write_feature_table.py) -->"
+BEGIN = "<!-- table: begin (generated from ingest/features/feature_table.py by scripts/write_feature_table.py) -->"
 END = "<!-- table: end -->"
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "features.md"
 

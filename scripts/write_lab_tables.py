@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trustwatch.api.lab.table import frames_tables, methods_table
+from trustwatch.scripts.write_notebook_docs import frames_tables, methods_table
 
 NOTEBOOKS_PAGE = Path(__file__).parents[1] / "docs" / "notebooks.md"
 

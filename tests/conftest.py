@@ -106,6 +106,6 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the notebooks' example, made once for the whole run (15 s); who changes it takes a copy."""
-    from trustwatch.api.lab.example import prepare_example
+    from trustwatch.lab.example_data import prepare_example
 
     return prepare_example(tmp_path_factory.mktemp("lab") / "example").parent

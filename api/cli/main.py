@@ -8,23 +8,20 @@ import structlog
 import typer
 
 from ...ingest.errors import TrustwatchError
-from ..serve.logs import configure_structured_logs
-from . import (
-    alerts,
-    archive,
-    backtest,
-    containment,
-    feedback,
-    lab,
-    models,
-    offline,
-    privacy,
-    remote,
-    service,
-    simulation,
-    topics,
-)
-from .console import fail
+from ...lab import commands as lab
+from ...simulator import commands as simulation
+from ..access import commands as containment
+from ..alerts import commands as alerts
+from ..archive import commands as archive
+from ..backtest import commands as backtest
+from ..feedback import commands as feedback
+from ..models import commands as models
+from ..privacy import commands as privacy
+from ..service import commands as service
+from ..service import commands as topics
+from ..structured_logs import configure_structured_logs
+from . import history_input, remote
+from .terminal import fail
 
 app = typer.Typer(
     name="trustwatch",
@@ -34,8 +31,8 @@ app = typer.Typer(
     help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
 )
 app.command("serve")(service.serve)
-app.command("train")(offline.train_command)
-app.command("replay")(offline.replay_command)
+app.command("train")(history_input.train_command)
+app.command("replay")(history_input.replay_command)
 app.command("backtest")(backtest.backtest_command)
 app.command("archive")(archive.archive_command)
 app.command("ingest")(remote.ingest)

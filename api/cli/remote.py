@@ -11,10 +11,10 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from ...ingest.files import FileSource
+from ...ingest.file_source import FileSource
 from .. import clock
-from .console import byte_progress, fail, print_message, write_json, write_line, write_table
-from .offline import MAX_SHOWN_PROBLEMS, input_files
+from .history_input import MAX_SHOWN_PROBLEMS, input_files
+from .terminal import byte_progress, fail, print_message, write_json, write_line, write_table
 
 INGEST_BATCH_RECORDS = 500
 INGEST_ATTEMPTS = 30

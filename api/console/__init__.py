@@ -3,8 +3,3 @@
 `app` puts it together; `gate` is what pages depend on; `signin`, `oidc`, `sessions` say who is there; `live` tells
 pages what changed; `pages/` has one module per page, `templates/` and `static/` what they look like.
 """
-
-from .app import CONSOLE_ROOT, ConsoleApplication
-from .links import issue_login_code
-
-__all__ = ["CONSOLE_ROOT", "ConsoleApplication", "issue_login_code"]

@@ -7,13 +7,13 @@ from collections.abc import Collection
 
 import msgspec
 
-from ...ingest.features.table import FEATURE_NAMES
-from ...scoring.feedback.rules import PROTECTED_FEATURES
-from ...scoring.feedback.values import FeedbackVerdict, RuleScopeKind
-from ...scoring.records import Decision, RiskLevel
-from ...scoring.signals import HARD_SIGNALS, hard_signal_codes
-from ..problems import ProblemDetails, ProblemError
-from ..settings.feedback import FeedbackSettings
+from ...ingest.features.feature_table import FEATURE_NAMES
+from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
+from ...scoring.engine.hard_signals import HARD_SIGNALS, hard_signal_codes
+from ...scoring.records.agents import Decision, RiskLevel
+from ...scoring.records.feedback import FeedbackVerdict, RuleScopeKind
+from ..http.problems import ProblemDetails, ProblemError
+from ..settings.learning_settings import FeedbackSettings
 
 _FIRST_SEEN_PREFIX = "first_seen_"
 DAY_S, HOUR_S = 86_400.0, 3_600.0

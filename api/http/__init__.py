@@ -2,9 +2,3 @@
 
 Begin at `app.create_app`. `front` is the bare route, `answers` what it answers, `services` what all of it is given.
 """
-
-from .app import create_app
-from .metric_table import METRICS, MetricDefinition
-from .services import PipelineStatus, Runtime
-
-__all__ = ["METRICS", "MetricDefinition", "PipelineStatus", "Runtime", "create_app"]

@@ -17,34 +17,35 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
 from ...ingest.events import NativeEvent
-from ..edge import Admission, AgentRegistry, BodyTooLarge, EventIntake, IntakeLimits, Overloaded, UnsupportedBody
-from ..edge.bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
-from ..edge.silence import SilenceDetector
-from ..gateway import GatewayIssuers, GatewayServer
-from ..gateway import GatewayServerDependencies as GatewayNeeds
-from ..guard.approvals import InterventionNotOpen
-from ..hooks import HookServer, HookServerDependencies
-from ..privacy.desk import ErasureRefused
-from ..problems import ProblemDetails, install_problem_handlers, problem_response
-from . import (
-    route_actuations,
-    route_agents,
-    route_alerts,
-    route_containment,
-    route_decisions,
-    route_events,
-    route_feedback,
-    route_models,
-    route_otlp,
-    route_privacy,
-    route_service,
-)
-from .answers import RiskAnswerCache
-from .front import FastPath, authenticate_request
-from .gate import ApplicationContext, StoreExecutor
-from .metrics import ServiceMetrics
+from ..access import routes as route_actuations
+from ..access import routes as route_containment
+from ..access.approval_workflow import InterventionNotOpen
+from ..access.gateways.gateway_issuers import GatewayIssuers
+from ..access.gateways.gateway_server import GatewayServer
+from ..access.gateways.gateway_server import GatewayServerDependencies as GatewayNeeds
+from ..access.hooks.hook_server import HookServer, HookServerDependencies
+from ..agents import routes as route_agents
+from ..agents.risk_answer_cache import RiskAnswerCache
+from ..alerts import routes as route_alerts
+from ..decisions import routes as route_decisions
+from ..events import routes as route_events
+from ..events import routes as route_otlp
+from ..events.admission import Admission, AgentRegistry
+from ..events.event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
+from ..events.intake import EventIntake
+from ..events.intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
+from ..events.source_silence import SilenceDetector
+from ..feedback import routes as route_feedback
+from ..models import routes as route_models
+from ..privacy import routes as route_privacy
+from ..privacy.service import ErasureRefused
+from . import routes as route_service
+from .dependencies import ApplicationContext, StoreExecutor
+from .fast_path import FastPath, authenticate_request
+from .problems import ProblemDetails, install_problem_handlers, problem_response
+from .prometheus_metrics import ServiceMetrics
+from .runtime import Runtime
 from .schemas import problem_responses
-from .services import Runtime
 
 SCHEMA_REF_PREFIX = "#/components/schemas/"
 

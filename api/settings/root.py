@@ -6,21 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from .about import Name, SettingsPart, is_loopback, setting
-from .access import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
-from .actuators import ActuatorSettings
-from .archive import ArchiveSettings
-from .console import ConsoleSettings
-from .feedback import FeedbackSettings
-from .gateway import GatewaySettings
-from .hooks import HookSettings
-from .kafka import KafkaSettings
-from .lifecycle import LifecycleSettings
-from .privacy import PrivacySettings, RetentionSettings
-from .risk import LevelPolicy, ServiceRiskSettings, TokenPolicySettings
-from .service import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
-from .store import StoreSettings
-from .topics import ForeignTopicSettings
+from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .actuator_settings import ActuatorSettings
+from .console_settings import ConsoleSettings
+from .declaration import Name, SettingsPart, is_loopback, setting
+from .enforcement_settings import GatewaySettings, HookSettings
+from .kafka_settings import ForeignTopicSettings, KafkaSettings
+from .learning_settings import FeedbackSettings, LifecycleSettings
+from .risk_settings import LevelPolicy, ServiceRiskSettings, TokenPolicySettings
+from .service_settings import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
+from .storage_settings import ArchiveSettings, PrivacySettings, RetentionSettings, StoreSettings
 
 ANY_TENANT = "*"
 

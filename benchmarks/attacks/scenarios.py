@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from trustwatch.api.simulator.calendar import DAY_MS, HOUR_MS
-from trustwatch.api.simulator.draws import hex_digest, mix64
-from trustwatch.api.simulator.grammar import AgentTask, ResourceKind, TaskStep, to_json
-from trustwatch.api.simulator.roles import ROLES
-from trustwatch.api.simulator.rows import GroundTruth
-from trustwatch.api.simulator.scenarios.base import ALL_ROLES, AttackContext, AttackScenario, usual_steps
-from trustwatch.api.simulator.session import (
+from trustwatch.simulator.actors import choose_task, expected_events, run_task, start_session
+from trustwatch.simulator.agent_roles import ROLES
+from trustwatch.simulator.agent_session import (
     SUCCESS_JSON,
     agent_json,
     client_json,
@@ -22,7 +18,11 @@ from trustwatch.api.simulator.session import (
     resource_json,
     target_json,
 )
-from trustwatch.api.simulator.work import choose_task, expected_events, run_task, start_session
+from trustwatch.simulator.attack_scenarios import ALL_ROLES, AttackContext, AttackScenario, usual_steps
+from trustwatch.simulator.behaviour_model import AgentTask, ResourceKind, TaskStep, to_json
+from trustwatch.simulator.labelled_events import GroundTruth
+from trustwatch.simulator.random_streams import hex_digest, mix64
+from trustwatch.simulator.working_hours import DAY_MS, HOUR_MS
 
 _MOST_EXTRA = 20.0
 """Ramps stop at so many times the usual: beyond, there is nothing slow about them."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from trustwatch.api.simulator import SCENARIOS
-from trustwatch.scoring.risk import AlertRateBudget
+from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.simulator.attack_scenarios import SCENARIOS
 
 from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 from benchmarks.attacks.world import AttackedEnterprise

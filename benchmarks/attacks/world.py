@@ -12,24 +12,20 @@ from unittest import mock
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.api.simulator import (
-    SCENARIOS,
-    Attack,
-    Enterprise,
-    PlannedAttack,
-    SimulatedLabel,
-    SimulationSettings,
-    plan_attacks,
-    simulate,
-)
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.lenient import decode_history_event
-from trustwatch.models.bundle import TrainedModel
-from trustwatch.scoring import risk
-from trustwatch.scoring.engine import EngineSettings, ScoredBatch
-from trustwatch.scoring.rehearsal import train_walk_forward
-from trustwatch.scoring.replay import HistoryReplay
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.engine import EngineSettings, ScoredBatch
+from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.pipeline.replay import HistoryReplay
+from trustwatch.simulator.attack_planner import PlannedAttack, plan_attacks
+from trustwatch.simulator.attack_scenarios import SCENARIOS
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.labelled_events import SimulatedLabel
+from trustwatch.simulator.population import Enterprise
+from trustwatch.simulator.settings import Attack, SimulationSettings
 
 from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 

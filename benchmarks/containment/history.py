@@ -7,7 +7,7 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-from trustwatch.ingest.formats import create_parser
+from trustwatch.ingest.formats.format_registry import create_parser
 
 from .population import ApiCall, ClientSession, SimulatedClient, route_name, routes, session_starts
 from .upstream import answer

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
-from trustwatch.api.callers import ALL_SCOPES
-from trustwatch.api.tokens import LocalSigningKey
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.api.http.auth.signing import LocalSigningKey
 
 from .history import EventContext, generate_history
 from .population import ROLES, SimulatedClient, route_name, routes

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.ingest import columns as c
-from trustwatch.ingest.features.table import FEATURE_IMPORTANCE, FEATURES
+from trustwatch.ingest import columns
+from trustwatch.ingest.features.feature_table import FEATURE_IMPORTANCE, FEATURES
 
 from benchmarks.detection import lab as labs_of
 from benchmarks.detection import traces
@@ -94,11 +94,11 @@ _STAGES: dict[str, Callable[[FittedTrace], Scores]] = {
 }
 
 _LEVELS: dict[str, BatchTransform] = {
-    "without the declared task": labs_of.drop_names(c.TASK),
-    "without peer groups": labs_of.drop_names(c.GROUP),
-    "without task and peer groups": labs_of.drop_names(c.TASK, c.GROUP),
+    "without the declared task": labs_of.drop_names(columns.TASK),
+    "without peer groups": labs_of.drop_names(columns.GROUP),
+    "without task and peer groups": labs_of.drop_names(columns.TASK, columns.GROUP),
     "without own history (every session a new agent)": labs_of.anonymize_agents,
-    "without targets": labs_of.drop_names(c.TARGET),
+    "without targets": labs_of.drop_names(columns.TARGET),
 }
 
 

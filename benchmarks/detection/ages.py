@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.scoring import risk
+from trustwatch.scoring.engine import risk
 
 from benchmarks.attacks.world import AttackedEnterprise, rename_agents, replay_scores
 from benchmarks.detection.report import FigureTable

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, kstest
-from trustwatch.scoring import risk
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.risk import AlertRateBudget
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.risk import AlertRateBudget
 
 from benchmarks.attacks.world import AttackedEnterprise, replay_scores
 from benchmarks.detection import traces

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from trustwatch.models.bundle import TrainedModel
+from trustwatch.models.trained_model import TrainedModel
 
 from benchmarks.detection import traces
 from benchmarks.detection.metrics import AUC, figures

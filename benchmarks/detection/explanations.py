@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from trustwatch.scoring.replay import EXPLAINED_P_VALUE, ReplayedEvent
+from trustwatch.scoring.pipeline.replay import EXPLAINED_P_VALUE, ReplayedEvent
 
 from benchmarks.detection import traces
 from benchmarks.detection.report import FigureTable

@@ -9,14 +9,15 @@ from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.ingest import columns as c
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
-from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.ingest.formats.lenient import decode_history_event
-from trustwatch.models import crossfit, learning
-from trustwatch.models.bundle import TrainedModel
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.models import model_training as crossfit
+from trustwatch.models import model_training as learning
 from trustwatch.models.detector import Detector, DetectorSettings, ForestDetector
-from trustwatch.models.training import fit_detector_with_held_out
+from trustwatch.models.detector_training import fit_detector_with_held_out
+from trustwatch.models.trained_model import TrainedModel
 
 from benchmarks.detection.traces import SALT, Trace
 
@@ -71,12 +72,12 @@ def fit_trace(trace: Trace, change: BatchTransform = lambda columns: columns) ->
 
     with mock.patch.object(crossfit, "fit_with_held_out", spy):
         model = learning.train_model(train, SALT, trace.name)
-    return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, c.GROUP].copy())
+    return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, event_columns.GROUP].copy())
 
 
 def frozen_vectors(model: TrainedModel, test: EventColumns) -> NDArray[np.float64]:
     """Vectors (n, F) of events behind the history, of which nothing is learned."""
-    agents = len(np.union1d(test.names[:, c.AGENT], model.seeds.keys))
+    agents = len(np.union1d(test.names[:, event_columns.AGENT], model.seeds.keys))
     builder = FeatureBuilder(model.baseline, agents)
     builder.unpack(builder.admit(model.seeds.keys), model.seeds.rows)
     return builder.observe_and_learn(test, learn=False)[0]
@@ -96,5 +97,5 @@ def drop_names(*columns: int) -> BatchTransform:
 def anonymize_agents(batch: EventColumns) -> EventColumns:
     """A change that makes every session one of an agent that nobody has met: no own history."""
     names = batch.names.copy()
-    names[:, c.AGENT] = learning.session_ids(batch)
+    names[:, event_columns.AGENT] = learning.session_ids(batch)
     return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms)

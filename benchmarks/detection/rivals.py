@@ -1,5 +1,6 @@
 """Other detectors behind one shape: a history goes in, scores of test events come out. Each library is imported here
-and nowhere else, when it is used: one that is not installed is a skipped row, not an error."""
+and nowhere else, when it is used: one that is not installed is a skipped row, not an error.
+"""
 
 from __future__ import annotations
 

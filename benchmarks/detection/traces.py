@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.lenient import decode_history_event
-from trustwatch.models.bundle import TrainedModel
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.rehearsal import train_walk_forward
-from trustwatch.scoring.replay import HistoryReplay, ReplayedEvent
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 
 from benchmarks.detection.metrics import MeasuredFigures, measure
 

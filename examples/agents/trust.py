@@ -9,8 +9,8 @@ from urllib.parse import quote
 import httpx
 from place import Environment
 from roles import ROLES, TENANT
-from trustwatch.api.callers import ALL_SCOPES
-from trustwatch.api.local import issue_local_token
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.api.http.auth.signing import issue_local_token
 
 GATEWAY = """\
     format: envoy                     # a line of the access log: where a call came from, and what became of it

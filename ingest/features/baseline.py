@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..columns import EventColumns
-from ..compiled import compiled
+from ..compilation import compiled
 from ..errors import ModelError
-from . import layout as l
-from .kernel import RowObservations, scope_keys
+from . import layout
+from .feature_kernel import RowObservations, scope_keys
+from .frequency_tables import count_key, distinct_hash, hash_pair, scope_row
 from .layout import Array, Baseline
-from .tables import count_key, distinct_hash, hash_pair, scope_row
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
@@ -36,10 +36,10 @@ def _allocate_baseline(items: int, scopes: int) -> Baseline:
         counts=np.zeros(capacity, np.float32),
         scope_keys=np.zeros(scope_capacity, np.uint64),
         scope_rows=np.full(scope_capacity, -1, np.int32),
-        totals=np.zeros((scopes, l.KINDS, 2), np.float32),
-        means=np.zeros((scopes, l.QUANTITIES), np.float32),
-        variances=np.zeros((scopes, l.QUANTITIES), np.float32),
-        numbers=np.zeros((scopes, l.QUANTITIES), np.float32),
+        totals=np.zeros((scopes, layout.KINDS, 2), np.float32),
+        means=np.zeros((scopes, layout.QUANTITIES), np.float32),
+        variances=np.zeros((scopes, layout.QUANTITIES), np.float32),
+        numbers=np.zeros((scopes, layout.QUANTITIES), np.float32),
     )
 
 
@@ -55,7 +55,7 @@ def fit_baseline(columns: EventColumns, found: RowObservations, keep: Array) -> 
         ModelError: the history names more distinct things than a baseline may hold.
     """
     rows = np.nonzero(keep & (found.flags < 2))[0]
-    scopes = np.zeros((len(columns), l.SCOPES), np.uint64)
+    scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
     _write_scope_keys(rows, columns.names, scopes)
     distinct = np.unique(scopes[rows])
     distinct = distinct[distinct != 0]
@@ -96,12 +96,12 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
     """Count every item in each of its event's scopes; False when there is no room left."""
     used = 0
     for row in rows:
-        for level in range(l.SCOPES):
+        for level in range(layout.SCOPES):
             scope = scopes[row, level]
             if scope == 0:
                 continue
             position = scope_row(baseline, scope)
-            for kind in range(l.KINDS):
+            for kind in range(layout.KINDS):
                 if items[row, kind] == 0:
                     continue
                 baseline.totals[position, kind, 0] += np.float32(1.0)
@@ -111,7 +111,7 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
                     if contexts[row, kind] != 0:
                         different = hash_pair(scope, distinct_hash(kind, contexts[row, kind]))
                         used += int(count_key(baseline.keys, baseline.counts, different))
-        if used > room - 2 * l.SCOPES * l.KINDS:
+        if used > room - 2 * layout.SCOPES * layout.KINDS:
             return False
     return True
 
@@ -123,11 +123,11 @@ def _fit_moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Arr
     squares = np.zeros(baseline.means.shape)
     numbers = np.zeros(baseline.means.shape)
     for row in rows:
-        for level in range(l.SCOPES):
+        for level in range(layout.SCOPES):
             if scopes[row, level] == 0:
                 continue
             at = scope_row(baseline, scopes[row, level])
-            for q in range(l.QUANTITIES):
+            for q in range(layout.QUANTITIES):
                 value = quantities[row, q]
                 if value < 0.0:
                     continue
@@ -153,8 +153,8 @@ def baseline_from_arrays(arrays: Mapping[str, Any]) -> Baseline:
         raise ModelError(f"the model's baseline has no array {error}; train the model again") from None
     scopes = len(baseline.totals)
     fits = (
-        baseline.totals.shape == (scopes, l.KINDS, 2)
-        and baseline.means.shape == baseline.variances.shape == baseline.numbers.shape == (scopes, l.QUANTITIES)
+        baseline.totals.shape == (scopes, layout.KINDS, 2)
+        and baseline.means.shape == baseline.variances.shape == baseline.numbers.shape == (scopes, layout.QUANTITIES)
         and len(baseline.keys) == len(baseline.counts)
         and len(baseline.scope_keys) == len(baseline.scope_rows)
     )

@@ -16,8 +16,7 @@ from urllib.parse import unquote
 import msgspec
 
 from ..errors import MalformedEvent
-from .bodies import split_array
-from .parcel import ParsedRecords, RawRecord
+from .raw_records import ParsedRecords, RawRecord, split_array
 
 NATIVE_CLOUDEVENT_TYPE = "io.trustwatch.audit.v1"
 SPEC_VERSION = "1.0"

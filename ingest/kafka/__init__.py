@@ -11,11 +11,10 @@ import msgspec
 
 from ..errors import ConfigError
 from ..source import TopicWriter
-from .log import KafkaCommitLog
+from .kafka_commit_log import KafkaCommitLog
 from .protocols import FetchedRecords, KafkaAdmin, KafkaGroupSource, StartPositions, TopicDescription, TopicReader
-from .settings import KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings
-from .topics import TOPIC_DEFINITIONS, TopicDefinition
-from .wire import KafkaRecord
+from .record_codec import KafkaRecord
+from .settings import TOPIC_DEFINITIONS, KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings, TopicDefinition
 
 __all__ = [
     "TOPIC_DEFINITIONS",
@@ -39,6 +38,8 @@ __all__ = [
 ]
 
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
+_PREFIXES = {"kafka-python": "KafkaPython", "confluent": "Confluent"}
+"""How the classes of a client begin."""
 _REQUIRED_PACKAGES = {
     "kafka-python": {"kafka": "kafka-python", "crc32c": "crc32c"},
     "confluent": {"confluent_kafka": "trustwatch[fast]"},
@@ -54,13 +55,13 @@ def open_group_source(settings: KafkaClientSettings) -> KafkaGroupSource:
         ConfigError: the client is not installed, or the brokers refuse us.
         Unavailable: no broker answers.
     """
-    source: KafkaGroupSource = _client_module(settings, "source").GroupSource(settings)
+    source: KafkaGroupSource = _client_class(settings, "group_source", "GroupSource")(settings)
     return source
 
 
 def open_writer(settings: KafkaClientSettings) -> TopicWriter:
     """An idempotent writer. Raises as `open_group_source`."""
-    writer: TopicWriter = _client_module(settings, "writer").Writer(settings)
+    writer: TopicWriter = _client_class(settings, "topic_writer", "TopicWriter")(settings)
     return writer
 
 
@@ -73,22 +74,26 @@ def open_reader(
 
     Raises as `open_group_source`; ConfigError too where a topic does not exist.
     """
-    reader: TopicReader = _client_module(settings, "reader").Reader(settings, topics, group_id, start)
+    reader: TopicReader = _client_class(settings, "topic_reader", "TopicReader")(settings, topics, group_id, start)
     return reader
 
 
 def open_admin(settings: KafkaClientSettings) -> KafkaAdmin:
     """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
-    admin: KafkaAdmin = _client_module(msgspec.structs.replace(settings, client="kafka-python"), "admin").Admin(
-        settings
-    )
+    made_by = msgspec.structs.replace(settings, client="kafka-python")
+    admin: KafkaAdmin = _client_class(made_by, "topic_admin", "Admin")(settings)
     return admin
 
 
 def warm_up(settings: KafkaClientSettings) -> None:
     """Run what the chosen client compiles once, before a group counts on this process. Raises ConfigError."""
     if settings.client == "kafka-python":
-        _client_module(settings, "batches").warm_up()
+        _client_module(settings, "batch_decoding").warm_up()
+
+
+def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:
+    """A class of the chosen client."""
+    return getattr(_client_module(settings, module), f"{_PREFIXES[settings.client]}{name}")
 
 
 def _client_module(settings: KafkaClientSettings, name: str) -> Any:

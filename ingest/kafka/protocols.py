@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from ..source import GroupSource
+from .record_codec import KafkaRecord
 from .settings import KafkaTopics
-from .wire import KafkaRecord
 
 StartPosition = Literal["earliest", "latest"]
 

@@ -3,7 +3,3 @@
 `RawEncoder` gives what `decode_event` and `ColumnEncoder` give, bit for bit. Its kernels read only records that are
 plain in every way; any other record takes the way through `decode_event`, which alone decides what is malformed.
 """
-
-from .encoder import EncodedBatch, EventDecoder, RawEncoder
-
-__all__ = ["EncodedBatch", "EventDecoder", "RawEncoder"]

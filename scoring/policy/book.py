@@ -1,21 +1,83 @@
-"""The policy book: which token policy holds for which agent, and whether it is acted on.
-
-A book is a value: it never changes, and every answer and decision carries its version. Rules are looked at in order and
-the first that matches an agent decides. A rule may be rolled out in stages: to a share of the agents that match, chosen
-by a hash of the agent, so that an agent once in stays in while the share grows.
-"""
+"""Token policy: what a risk level means for the tokens of an agent."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
+import structlog
 
-from ..records import RiskLevel
-from .table import LevelTokenPolicy, PolicyTable
+from ...ingest.errors import ConfigError
+from ..records.agents import RiskLevel
+
+
+class LevelTokenPolicy(msgspec.Struct, frozen=True):
+    """Answer to an authorization server.
+
+    Attributes:
+        allow: whether a token is issued at all.
+        max_token_lifetime_s: longest lifetime of a new token.
+        allowed_scopes: scopes or patterns with `*`; null where the level restricts none.
+        refresh_allowed: whether a refresh token may be used.
+        step_up: a person must approve; what for, says `step_up_scopes`.
+        revoke: tokens already issued are to be revoked.
+        step_up_scopes: patterns of the scopes that need the approval; `*` is all.
+    """
+
+    allow: bool
+    max_token_lifetime_s: int
+    allowed_scopes: tuple[str, ...] | None
+    refresh_allowed: bool
+    step_up: bool
+    revoke: bool
+    step_up_scopes: tuple[str, ...] = ()
+
+
+WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
+
+DEFAULT_LEVEL_POLICIES: dict[RiskLevel, LevelTokenPolicy] = {
+    RiskLevel.LOW: LevelTokenPolicy(True, 900, None, True, False, False),
+    RiskLevel.UNKNOWN: LevelTokenPolicy(True, 300, None, True, False, False),
+    RiskLevel.MEDIUM: LevelTokenPolicy(True, 300, None, True, True, False, WRITE_SCOPE_PATTERNS),
+    RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, False, True, False, ("*",)),
+    RiskLevel.CRITICAL: LevelTokenPolicy(False, 0, (), False, False, True),
+}
+
+
+class PolicyTable:
+    """The policy of every level, and a version that changes whenever the table does.
+
+    Args:
+        overrides: policies that replace the default of a level.
+        version: what answers and decisions call this table; None derives it from the content.
+    """
+
+    def __init__(
+        self, overrides: Mapping[RiskLevel, LevelTokenPolicy] | None = None, version: str | None = None
+    ) -> None:
+        self._policies = {**DEFAULT_LEVEL_POLICIES, **(overrides or {})}
+        encoded = msgspec.json.encode([self._policies[level] for level in RiskLevel])
+        self.version = version or hashlib.sha256(encoded).hexdigest()[:12]
+
+    @property
+    def policies(self) -> dict[RiskLevel, LevelTokenPolicy]:
+        """By level; a copy."""
+        return dict(self._policies)
+
+    def __getitem__(self, level: int) -> LevelTokenPolicy:
+        return self._policies[RiskLevel(level)]
+
+
+# The policy book: which token policy holds for which agent, and whether it is acted on.
+#
+# A book is a value: it never changes, and every answer and decision carries its version. Rules are looked at in order
+# and the first that matches an agent decides. A rule may be rolled out in stages: to a share of the agents that match,
+# chosen by a hash of the agent, so that an agent once in stays in while the share grows.
+
 
 EnforcementMode = Literal["shadow", "enforce"]
 SHADOW: EnforcementMode = "shadow"
@@ -147,3 +209,64 @@ def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bo
 
 def _matches_any(patterns: Sequence[str], text: str) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+# A policy book that is read anew while the service runs.
+
+
+_log = structlog.get_logger(__name__)
+
+FileStamp = tuple[int, int, int]
+
+
+class LivePolicy:
+    """The book in force. A file that turns wrong changes nothing: the last good book holds, and the error is counted.
+
+    Args:
+        book: in force from the start.
+        path: file that is watched; None = the book never changes.
+        load: reads the file; raises ConfigError that says what is wrong where.
+    """
+
+    def __init__(
+        self, book: PolicyBook, path: Path | None = None, load: Callable[[], PolicyBook] | None = None
+    ) -> None:
+        self.book = book
+        self.reloads = 0
+        self.errors = 0
+        self.error = ""
+        """Why the file as it is now is not in force; "" = it is."""
+        self._path = path
+        self._load = load
+        self._last_stamp = self._stamp()
+
+    def refresh(self) -> bool:
+        """Read the file if it changed; whether another book is in force. Blocks on the file system."""
+        if self._path is None or self._load is None:
+            return False
+        mark = self._stamp()
+        if mark == self._last_stamp:
+            return False
+        self._last_stamp = mark
+        try:
+            book = self._load()
+        except Exception as error:  # whatever it is, the last good book holds
+            self.errors += 1
+            self.error = str(error) if isinstance(error, ConfigError) else f"{self._path}: {error!r}"
+            _log.error("token policy was not reloaded; the last good one holds", error=self.error)
+            return False
+        self.reloads += 1
+        self.error = ""
+        _log.info("token policy reloaded", version=book.version, before=self.book.version)
+        self.book = book
+        return True
+
+    def _stamp(self) -> FileStamp | None:
+        """What changes with the file: also when it is replaced by one of the same age."""
+        if self._path is None:
+            return None
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

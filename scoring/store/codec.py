@@ -1,4 +1,4 @@
-"""Between rows of the tables and values of `scoring/records.py`."""
+"""Between rows of the tables and values of `scoring/records/agents.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..records import (
+from ..records.agents import (
     AgentEdge,
     AgentName,
     AgentRow,
@@ -21,9 +21,8 @@ from ..records import (
     Position,
     RiskReason,
 )
-from . import schema
-from .base import StoredDeadLetter, VersionedAgent
-from .errors import BadCursor
+from . import sql_schema
+from .interface import BadCursor, StoredDeadLetter, VersionedAgent
 
 _HALF = 1 << 63
 _FULL = 1 << 64
@@ -40,12 +39,12 @@ _DECISION_PLAIN = tuple(
 
 if TYPE_CHECKING:
     from .database import AnyRow
-_AGENT_NAMES = tuple(column.name for column in schema.AGENTS.columns)
+_AGENT_NAMES = tuple(column.name for column in sql_schema.AGENTS.columns)
 DEAD_LETTER_FIELDS = DeadLetter.__struct_fields__
 
-SUMMARY_COLUMNS = tuple(schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
-VERSION_COLUMNS = (schema.AGENTS.c.version_epoch, schema.AGENTS.c.version_offset)
-AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(schema.AGENTS.c[name] for name in _STATE_FIELDS))
+SUMMARY_COLUMNS = tuple(sql_schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
+VERSION_COLUMNS = (sql_schema.AGENTS.c.version_epoch, sql_schema.AGENTS.c.version_offset)
+AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(sql_schema.AGENTS.c[name] for name in _STATE_FIELDS))
 
 
 def to_signed(key: int) -> int:

@@ -12,8 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 from .dialects import dialect_of
-from .errors import StoreTooNew
-from .schema import METADATA
+from .interface import StoreTooNew
+from .sql_schema import METADATA
 
 # Alembic keeps its context in module globals, so one thread of a process may migrate at a time.
 _MIGRATION_MUTEX = threading.Lock()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import MappingSpec, create_parser
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 SAMPLES = SHARED / "samples"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.files import FileSource
+from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE, decode_structured, split_batch
-from trustwatch.ingest.formats.lenient import decode_history_event
+from trustwatch.ingest.formats.history_decoding import decode_history_event
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 SAMPLES, DATA = SHARED / "samples" / "cloudevents", SHARED / "data"

@@ -11,7 +11,8 @@ import pytest
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import MappingSpec, create_parser
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 SAMPLES = SHARED / "samples"

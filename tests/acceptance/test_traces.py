@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.formats.lenient import decode_history_event
-from trustwatch.models.bundle import TrainedModel
-from trustwatch.models.learning import train_model
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.replay import HistoryReplay, ReplayedEvent
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.models.model_training import train_model
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from trustwatch.api.serve import archiver
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.log import LogReader
+from trustwatch.api.archive import worker
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.log.log_reader import LogReader
 
 
 def main(data_dir: Path, directory: Path) -> None:
-    archiver.MAX_PENDING_RECORDS, archiver.POLL_RECORDS, archiver.POLL_S = 40, 40, 0.0
+    worker.MAX_PENDING_RECORDS, worker.POLL_RECORDS, worker.POLL_S = 40, 40, 0.0
     with LogReader(data_dir / "log") as reader:
         end = reader.end_offset(0)
-    run = archiver.EventArchiver(Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory)))
+    run = worker.EventArchiver(Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory)))
     run.start()
     print("started", flush=True)  # noqa: T201
     while run.partitions[0].next_offset < end:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.acting import ActuationService
-from trustwatch.api.settings import Settings, load_settings
+from trustwatch.api.access.actuation import ActuationService
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.actuators import ACTION_ROW_KIND
-from trustwatch.scoring.interventions import ActiveInterventions
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.verdicts import PolicyEvaluator
-from trustwatch.scoring.view import RiskView
+from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ..integration.peers import new_key
 

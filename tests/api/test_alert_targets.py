@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from trustwatch.api.serve.wiring import webhook_targets
-from trustwatch.api.settings import Settings, load_settings
+from trustwatch.api.composition import webhook_targets
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import ALERT_FORMATS, WebhookTarget
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
+from trustwatch.scoring.records.agents import RiskLevel
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "0123456789abcdef0123456789abcdef"

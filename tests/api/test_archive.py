@@ -19,19 +19,19 @@ from typing import Any
 import duckdb
 import pandas
 import pytest
-from trustwatch.api.cli.histories import TimeWindow, history_files
+from trustwatch.api.archive import worker
+from trustwatch.api.archive.archive_status import archived_offset, check_archive_available
+from trustwatch.api.cli.history_input import TimeWindow, history_files
 from trustwatch.api.cli.main import app
-from trustwatch.api.serve import archiver
-from trustwatch.api.serve.archiving import archived_offset, check_archive_available
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import event_folder, file_name
-from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.archive.archive_files import event_folder, file_name
+from trustwatch.ingest.archive.archive_reader import raw_lines
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.errors import ConfigError, CorruptLog, TrustwatchError
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from typer.testing import CliRunner
 
@@ -74,9 +74,9 @@ def fill(data_dir: Path, events: int) -> None:
         log.sync()
 
 
-def archive_all(data_dir: Path, directory: Path) -> archiver.EventArchiver:
+def archive_all(data_dir: Path, directory: Path) -> worker.EventArchiver:
     settings = Settings(data_dir=data_dir, archive=ArchiveSettings(directory=directory, retention_days=36_500))
-    run = archiver.EventArchiver(settings)
+    run = worker.EventArchiver(settings)
     try:
         run.start()
         while run.partitions[0].next_offset < run.source.end_offset(0):
@@ -245,7 +245,7 @@ def test_what_can_not_go_on_is_said(tmp_path: Path) -> None:
 
 def test_settings_are_refused_where_no_archive_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra the service does not start; two tables need two folders."""
-    from trustwatch.api.settings import load_settings
+    from trustwatch.api.settings.loading import load_settings
 
     path = tmp_path / "t.yaml"
     for vectors in ("kept", "kept/vectors", "."):
@@ -257,7 +257,7 @@ def test_settings_are_refused_where_no_archive_can_be(tmp_path: Path, monkeypatc
     assert settings.archive.directory == tmp_path / "kept"
     check_archive_available(settings)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("trustwatch.api.serve.archiving.find_spec", lambda _: None)
+    monkeypatch.setattr("trustwatch.api.archive.archive_status.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'trustwatch\[archive\]'"):
         check_archive_available(settings)
 

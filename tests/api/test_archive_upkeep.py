@@ -8,25 +8,24 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api import clock
-from trustwatch.api.edge.archived import (
+from trustwatch.api.archive import archive_maintenance, vector_worker
+from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
+from trustwatch.api.archive.archive_status import (
     ArchiveStatus,
     ArchiveWorkerReport,
     decode_archive_report,
     encode_archive_report,
 )
-from trustwatch.api.serve import upkeep as module
-from trustwatch.api.serve import vectors
-from trustwatch.api.serve.archiver import EventArchiver
-from trustwatch.api.serve.roles import ServiceRoles, check_service_roles
-from trustwatch.api.serve.upkeep import ArchiveMaintenance
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import data_files, read_lock
-from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
+from trustwatch.api.archive.worker import EventArchiver
+from trustwatch.api.service.backends import ServiceRoles, check_service_roles
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.archive.archive_files import data_files, read_lock
+from trustwatch.ingest.archive.archive_reader import raw_lines
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
 
 TODAY = clock.utc_now().replace(hour=12)
@@ -126,11 +125,11 @@ def small(directory: Path) -> ArchiveMaintenance:
 def test_nobody_waits_for_who_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A back-test may take hours; a minute after it, upkeep goes on."""
     time, upkeep = Clock(monkeypatch), small(tmp_path)
-    time.now += module.FIRST_RETENTION_S
+    time.now += archive_maintenance.FIRST_RETENTION_S
     with read_lock(tmp_path):
         assert not upkeep.step()
     assert not upkeep.step()
-    time.now += module.RETRY_S
+    time.now += archive_maintenance.RETRY_S
     assert upkeep.step() and upkeep.step() and not upkeep.step()
     assert upkeep.merged == 4
 
@@ -140,11 +139,11 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     time, upkeep = Clock(monkeypatch), small(tmp_path)
     told: list[str] = []
     monkeypatch.setattr(
-        module, "_log", type("Log", (), {"error": lambda _, text, **more: told.append(more["error"])})()
+        archive_maintenance, "_log", type("Log", (), {"error": lambda _, text, **more: told.append(more["error"])})()
     )
 
     def tried() -> None:
-        time.now += module.RETENTION_EVERY_S
+        time.now += archive_maintenance.RETENTION_EVERY_S
         while upkeep.step():
             pass
 
@@ -159,7 +158,7 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(told) == 2 and "does not say" in told[1]
     (tmp_path / "_position.json").write_bytes(position)
     assert not upkeep.step()
-    time.now += module.RETRY_S
+    time.now += archive_maintenance.RETRY_S
     assert upkeep.step() and upkeep.step()
     assert upkeep.merged == 4
 
@@ -181,8 +180,12 @@ def test_a_log_that_is_never_quiet_holds_up_no_upkeep(tmp_path: Path, monkeypatc
             archiver.step()
             return archiver.maintenance.merged
 
-        assert [busy(module.FIRST_RETENTION_S + module.OVERDUE_AFTER_S - 1), busy(1), busy(1)] == [0, 0, 0]
-        assert busy(module.PIECE_EVERY_S) == 4
+        assert [
+            busy(archive_maintenance.FIRST_RETENTION_S + archive_maintenance.OVERDUE_AFTER_S - 1),
+            busy(1),
+            busy(1),
+        ] == [0, 0, 0]
+        assert busy(archive_maintenance.PIECE_EVERY_S) == 4
         archiver.close()
 
 
@@ -190,7 +193,7 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
     """Of the vectors' archive: upkeep in between, once it is overdue."""
     time, steps = Clock(monkeypatch), 200
     done: list[float] = []
-    monkeypatch.setattr("trustwatch.ingest.archive.vectors.VectorArchive.step", lambda _: True)
+    monkeypatch.setattr("trustwatch.ingest.archive.vector_archive.VectorArchive.step", lambda _: True)
     monkeypatch.setattr(ArchiveMaintenance, "_merge_one", lambda _: bool(done.append(time.now)))
 
     class Busy:
@@ -206,6 +209,8 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
         def send(self, _: bytes) -> None: ...
 
     begun = time.now
-    vectors.run_vector_archive(Busy())  # type: ignore[arg-type]
-    late = module.FIRST_RETENTION_S + module.OVERDUE_AFTER_S + module.PIECE_EVERY_S
+    vector_worker.run_vector_archive(Busy())  # type: ignore[arg-type]
+    late = (
+        archive_maintenance.FIRST_RETENTION_S + archive_maintenance.OVERDUE_AFTER_S + archive_maintenance.PIECE_EVERY_S
+    )
     assert [at - begun for at in done] == [pytest.approx(late, abs=1.5)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trustwatch.api.callers import CallerDirectory, InsufficientScope, SourceBinding, TenantNotAllowed
-from trustwatch.api.settings import CallerSettings
-from trustwatch.api.tokens import TokenClaims
+from trustwatch.api.http.auth.callers import CallerDirectory, InsufficientScope, SourceBinding, TenantNotAllowed
+from trustwatch.api.http.auth.token_verification import TokenClaims
+from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.ingest.errors import SourceNotAllowed
 
 AS = "https://as.example"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trustwatch.api.cli.console import print_message, write_line, write_table
+from trustwatch.api.cli.terminal import print_message, write_line, write_table
 
 NAMES = ("bot\x1b]0;owned\x07", "bot\ncli-bot  acme-corp  low", "a\u202eb", "[/red]", "[bold]x", "b\rc")
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from trustwatch.api.cli.main import app
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.persist import load_trained_model
+from trustwatch.models.model_persistence import load_trained_model
 from typer.testing import CliRunner, Result
 
 MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
@@ -291,7 +291,7 @@ def test_broken_pipe_ends_quietly(history: History) -> None:
 
 def test_commands_do_not_pay_for_scikit_learn() -> None:
     """It takes a second to import, and only `train` and `demo` fit a forest."""
-    code = "import sys, trustwatch.api.cli, trustwatch.api.serve.worker; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, trustwatch.api.cli, trustwatch.api.service.embedded_worker; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60).returncode == 0
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.bodies import RawRecord
+from trustwatch.api.events.admission import Admission, AgentRegistry
+from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.ingest.formats.raw_records import RawRecord
 
 NOW_MS = 1_790_000_000_000
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import AgentRegistry, IntakeLimits, Overloaded
-from trustwatch.api.edge.limits import INITIAL_MEAN_RECORD_BYTES, TokenBucket
-from trustwatch.api.edge.recent import RecentEventIds
-from trustwatch.api.edge.registry import MAX_CACHED_AGENTS
-from trustwatch.api.settings import RegisteredAgent
+from trustwatch.api.events.admission import MAX_CACHED_AGENTS, AgentRegistry
+from trustwatch.api.events.intake import RecentEventIds
+from trustwatch.api.events.intake_limits import INITIAL_MEAN_RECORD_BYTES, IntakeLimits, Overloaded, TokenBucket
+from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.settings.access_settings import RegisteredAgent
 
 MIB = 1024 * 1024
 

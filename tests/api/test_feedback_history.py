@@ -8,24 +8,24 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.feedback import replaying
-from trustwatch.api.feedback.history import RECORDS_PER_PART, open_preview_history
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
+from trustwatch.api.feedback import worker
+from trustwatch.api.feedback.worker import RECORDS_PER_PART, open_preview_history
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import train_model
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.feedback import Feedback, FeedbackRule, FeedbackStep
-from trustwatch.scoring.feedback.preview import MarkedDecision, PreviewJob
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.learning.feedback_preview import MarkedDecision, PreviewJob
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.feedback import Feedback, FeedbackRule, FeedbackStep
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
 MINUTE, DAY = 60_000, 86_400_000
@@ -149,14 +149,14 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
     for one in (label, msgspec.structs.replace(label, feedback_id="F8", agent=rows[-1].name)):
         store.add_feedback(one, FeedbackStep(one.feedback_id, "noted", 5, "ann", "stolen"))
 
-    keys = replaying.agent_keys_of_rule(store, rule("peer_group"))
+    keys = worker.agent_keys_of_rule(store, rule("peer_group"))
     assert len(keys) == 620
-    assert [one.feedback_id for one in replaying.confirmed_attacks(store, rule("peer_group"), keys, 50)] == ["F9"]
-    assert replaying.confirmed_attacks(store, rule("peer_group"), keys, 100) == []
-    assert replaying.agent_keys_of_rule(store, rule()) == {int(rule().key)}
-    monkeypatch.setattr(replaying, "MOST_AGENTS", 600)
-    with pytest.raises(replaying.TooManyPreviewAgents, match="choose the scope `agent`"):
-        replaying.agent_keys_of_rule(store, rule("peer_group"))
+    assert [one.feedback_id for one in worker.confirmed_attacks(store, rule("peer_group"), keys, 50)] == ["F9"]
+    assert worker.confirmed_attacks(store, rule("peer_group"), keys, 100) == []
+    assert worker.agent_keys_of_rule(store, rule()) == {int(rule().key)}
+    monkeypatch.setattr(worker, "MOST_AGENTS", 600)
+    with pytest.raises(worker.TooManyPreviewAgents, match="choose the scope `agent`"):
+        worker.agent_keys_of_rule(store, rule("peer_group"))
     store.close()
 
 
@@ -170,11 +170,11 @@ def test_a_preview_says_where_it_looked_and_when_there_was_nothing(
     service = Settings(data_dir=tmp_path, model_dir=tmp_path / "model")
     job = PreviewJob(rule(), MarkedDecision("D1", rule().key, "e-1", 0, 3), START_MS + 250 * MINUTE, START_MS + DAY)
 
-    nothing = replaying.run_preview(service, job)
+    nothing = worker.run_preview(service, job)
     assert nothing["unseen"] == "nothing that these agents did is kept in log since the beginning of the window"
     logged(tmp_path, range(300))
-    monkeypatch.setattr(replaying, "_PROGRESS_INTERVAL_S", 0.0)
-    found = replaying.run_preview(service, job)
+    monkeypatch.setattr(worker, "_PROGRESS_INTERVAL_S", 0.0)
+    found = worker.run_preview(service, job)
 
     assert (found["unseen"], found["window"]["events"], found["events_matched"]) == ("", 50, 50)  # type: ignore[index]
     assert json.loads(capsysbinary.readouterr().out.splitlines()[-1]) == {"progress": 1.0}

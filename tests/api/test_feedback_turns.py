@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.api.feedback.turns import FairQueue
+from trustwatch.api.feedback.preview_runner import FairQueue
 
 
 async def _order(tenants: str) -> str:

@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.guard import AuditSink
-from trustwatch.ingest.log import EventLog, GroupCommit
+from trustwatch.api.events.admission import Admission, AgentRegistry
+from trustwatch.api.events.audit_sink import AuditSink
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
 
 
 def event(number: int, filling: str = "") -> dict[str, Any]:

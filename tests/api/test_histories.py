@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from trustwatch.api.cli.histories import parse_topic_url
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.kafka import KafkaSettings
+from trustwatch.api.cli.history_input import parse_topic_url
+from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 
 CONFIGURED = Settings(kafka=KafkaSettings(bootstrap_servers=("one:9092",)))

@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.sources import binding_of_topic
-from trustwatch.api.settings import load_settings
-from trustwatch.ingest.formats import FORMATS
+from trustwatch.api.events.admission import Admission, AgentRegistry
+from trustwatch.api.events.foreign_topics import binding_of_topic
+from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.formats.expressions import JmesPathExpression
+from trustwatch.ingest.formats.format_registry import FORMATS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ingest-topics.md").read_text()
 

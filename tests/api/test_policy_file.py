@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trustwatch.api.serve.wiring import live_policy, policy_book
-from trustwatch.api.settings import Settings, settings_table
-from trustwatch.api.settings.policy_file import PolicyFile
+from trustwatch.api.composition import live_policy, policy_book
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.api.settings.token_policy_file import PolicyFile
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.policy import PolicyBook, PolicyTable
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 FULL = """
 version: "2026-11-25.1"

@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy import ErasureService
-from trustwatch.api.privacy.archives import LocalArchives
-from trustwatch.api.privacy.places import ErasureSummary
-from trustwatch.api.privacy.proof import ProofSigner
-from trustwatch.api.privacy.topic_places import BrokerClients, KafkaErasureTargets
-from trustwatch.ingest.archive.position import write_positions
-from trustwatch.ingest.erasing import ErasureSubject
+from trustwatch.api.privacy.embedded_targets import ErasureSummary
+from trustwatch.api.privacy.erasure_steps import ProofSigner
+from trustwatch.api.privacy.kafka_targets import BrokerClients, KafkaErasureTargets
+from trustwatch.api.privacy.local_archives import LocalArchives
+from trustwatch.api.privacy.service import ErasureService
+from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError, Fenced
-from trustwatch.ingest.kafka import KafkaTopics
-from trustwatch.scoring.privacy import Erasure, PrivacyKey
-from trustwatch.scoring.privacy.records import PartitionErasure
-from trustwatch.scoring.records import Commit, Position
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+from trustwatch.ingest.kafka.settings import KafkaTopics
+from trustwatch.ingest.pseudonyms import PrivacyKey
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.scoring.records.agents import Commit, Position
+from trustwatch.scoring.records.erasures import Erasure, PartitionErasure
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 AS = "https://as"
 KEY = PrivacyKey(b"k" * 32)

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from trustwatch.api.privacy.reading import load_erased_filter
-from trustwatch.api.settings import PrivacySettings, Settings
-from trustwatch.ingest.erasing import ErasureSubject
+from trustwatch.api.composition import load_erased_filter
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.privacy.records import PartitionErasure
-from trustwatch.scoring.records import Commit, Position
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.scoring.records.agents import Commit, Position
+from trustwatch.scoring.records.erasures import PartitionErasure
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 TOPIC = "trustwatch.events"
 RECORD = Record(

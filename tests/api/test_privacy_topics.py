@@ -9,16 +9,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy.archives import REGISTERED_WITHIN_MS, LocalArchives
-from trustwatch.api.privacy.topics import find_corrections, gone_by_ms, summarise_topics
-from trustwatch.ingest.archive.position import write_positions
-from trustwatch.ingest.erasing import ErasureSubject
+from trustwatch.api.privacy.kafka_targets import find_corrections, gone_by_ms, summarise_topics
+from trustwatch.api.privacy.local_archives import REGISTERED_WITHIN_MS, LocalArchives
+from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.kafka import TOPIC_DEFINITIONS, FetchedRecords, KafkaRecord, KafkaTopics, TopicDescription
-from trustwatch.ingest.routing import agent_partition_key
-from trustwatch.scoring.privacy import Erasure
-from trustwatch.scoring.publish import ERASED_UP_TO_HEADER, RiskRecord
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+from trustwatch.ingest.kafka.protocols import FetchedRecords, TopicDescription
+from trustwatch.ingest.kafka.record_codec import KafkaRecord
+from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.ingest.record_keys import agent_partition_key
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, RiskRecord
+from trustwatch.scoring.records.erasures import Erasure
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 AS, DAY = "https://as", 86_400_000
 BOT = ErasureSubject("agent", "acme", AS, "bot", "erased~1")

@@ -11,8 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
-from trustwatch.api.callers import InsufficientScope, TenantNotAllowed
-from trustwatch.api.problems import (
+from trustwatch.api.http.auth.callers import InsufficientScope, TenantNotAllowed
+from trustwatch.api.http.auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
+from trustwatch.api.http.problems import (
     ProblemDetails,
     ProblemError,
     bearer_challenge,
@@ -20,7 +21,6 @@ from trustwatch.api.problems import (
     problem_body,
     problem_of,
 )
-from trustwatch.api.tokens import BadAuthorization, InvalidToken, MissingToken, UnknownKey
 from trustwatch.ingest.errors import (
     ConfigError,
     CorruptLog,

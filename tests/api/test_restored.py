@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trustwatch.api.serve.partitions import PARTITION_COUNT_KEY
-from trustwatch.api.serve.restored import PartitionOffsets, resume_offsets
+from trustwatch.api.service.partition_migration import PARTITION_COUNT_KEY, PartitionOffsets, resume_offsets
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 TOPIC = {0: PartitionOffsets(100, 900), 1: PartitionOffsets(0, 50)}
 

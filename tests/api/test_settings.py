@@ -5,11 +5,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from trustwatch.api.serve.wiring import policy_table
-from trustwatch.api.settings import IssuerSettings, Secret, Settings, load_settings, settings_table
+from trustwatch.api.composition import policy_table
+from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.api.settings.declaration import Secret
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.policy import PolicyTable
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.book import PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 ROOT = Path(__file__).parents[2]
 FULL = """

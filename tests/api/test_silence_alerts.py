@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from trustwatch.api.edge.reports import SilenceReport
-from trustwatch.api.edge.silence_alerts import SilenceAlerter, silence_thresholds
-from trustwatch.api.settings import CallerSettings, Settings
-from trustwatch.api.settings.kafka import KafkaSettings
-from trustwatch.api.settings.topics import ForeignTopicSettings
+from trustwatch.api.events.ingest_status import SilenceReport
+from trustwatch.api.events.source_silence import SilenceAlerter, silence_thresholds
+from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, KafkaSettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.notify import ALERT_ROW_KIND, SILENCE_TYPE
-from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, SILENCE_TYPE
+from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 SETTINGS = Settings(

@@ -11,20 +11,13 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from trustwatch.api.simulator import (
-    CLEAN_LABEL,
-    SCENARIOS,
-    Attack,
-    Enterprise,
-    SimulatedEvent,
-    SimulationSettings,
-    encode_label,
-    retime,
-    simulate,
-    write_jsonl,
-)
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.simulator.attack_scenarios import SCENARIOS
+from trustwatch.simulator.event_stream import retime, simulate
+from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedEvent, encode_label, write_jsonl
+from trustwatch.simulator.population import Enterprise
+from trustwatch.simulator.settings import Attack, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(

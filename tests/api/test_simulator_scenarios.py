@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from trustwatch.api.simulator import (
-    CLEAN_LABEL,
-    SCENARIOS,
-    Attack,
-    Enterprise,
-    SimulatedLabel,
-    SimulationSettings,
-    plan_attacks,
-    simulate,
-)
 from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.simulator.attack_planner import plan_attacks
+from trustwatch.simulator.attack_scenarios import SCENARIOS
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.labelled_events import CLEAN_LABEL, SimulatedLabel
+from trustwatch.simulator.population import Enterprise
+from trustwatch.simulator.settings import Attack, SimulationSettings
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = SimulationSettings(

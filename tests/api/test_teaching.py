@@ -13,24 +13,23 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 from trustwatch.api import clock
-from trustwatch.api.lifecycle import orders
-from trustwatch.api.serve import origins, teaching
-from trustwatch.api.serve.child import StopRequested
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.api.settings.lifecycle import LifecycleSettings
-from trustwatch.ingest.archive.reader import _TimeBounds, raw_lines
-from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
+from trustwatch.api.child_process import StopRequested
+from trustwatch.api.models import service, training_data, training_scheduler
+from trustwatch.api.settings.learning_settings import LifecycleSettings
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.archive.archive_reader import _TimeBounds, raw_lines
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import ConfigError, Fenced, ModelError
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.lifecycle.force import ModelChoice
-from trustwatch.scoring.lifecycle.records import ModelHistoryEntry, ModelSwitch, ModelVersion
-from trustwatch.scoring.lifecycle.training import TrainingHistory
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.scoring.learning.training import TrainingHistory
+from trustwatch.scoring.pipeline.model_switch import ModelChoice
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 EVENTS = 40
 
@@ -67,7 +66,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
             if not grown:
                 grown.append(archive.write(20, 30, events[20:30]))
 
-        of, name = (origins, "read_positions") if when.startswith("after") else (TrainingHistory, "add")
+        of, name = (training_data, "read_positions") if when.startswith("after") else (TrainingHistory, "add")
         original: Any = getattr(of, name)
 
         def growing(*args: Any) -> Any:
@@ -77,7 +76,7 @@ def test_what_is_archived_meanwhile_is_learned_once(tmp_path: Path, monkeypatch:
 
         monkeypatch.setattr(of, name, growing)
         history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
-        learned = origins.open_training_data(settings).read_into(history, start_ms - 1_000, lambda: None)
+        learned = training_data.open_training_data(settings).read_into(history, start_ms - 1_000, lambda: None)
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [20, EVENTS]}}
     columns = history.columns()
     assert grown and columns is not None
@@ -100,7 +99,9 @@ def test_what_is_old_by_its_own_word_is_learned_from_the_archive(tmp_path: Path)
         archive.write(0, 10, rows[:10])
         archive.write(10, EVENTS, rows[10:])
     history = TrainingHistory(ColumnEncoder(bytes(16)), 1_000, 0)
-    learned = origins.open_training_data(settings).read_into(history, now_ms - 7 * 86_400_000, lambda: asked.append(1))
+    learned = training_data.open_training_data(settings).read_into(
+        history, now_ms - 7 * 86_400_000, lambda: asked.append(1)
+    )
     columns = history.columns()
     assert learned.as_dict() == {"source": "archive and log", "offsets": {"0": [EVENTS, EVENTS]}}
     assert columns is not None and asked
@@ -127,7 +128,7 @@ class Ending:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
     def fill(self, *_: Any) -> Any:
-        self.noted.append(orders.decode_training_state(self.store.get_meta(orders.TRAINING_STATE_KEY)))
+        self.noted.append(service.decode_training_state(self.store.get_meta(service.TRAINING_STATE_KEY)))
         raise self.end
 
 
@@ -139,16 +140,16 @@ class Desk:
         self.origin = Ending(self.store, end)
         settings = Settings(data_dir=folder, lifecycle=LifecycleSettings(every_h=0))
         shelf: Any = SimpleNamespace(installed=lambda: SimpleNamespace(version="first"), remove=lambda _: None)
-        self.teacher = teaching.TrainingScheduler(settings, self.store, shelf, self.origin, lambda: None)
+        self.teacher = training_scheduler.TrainingScheduler(settings, self.store, shelf, self.origin, lambda: None)
 
     def wish(self, name: str) -> None:
         text = json.dumps({"id": name, "by": "ann", "why": f"because of {name}", "at_ms": 1})
-        self.store.set_meta(orders.TRAINING_REQUEST_KEY, text)
+        self.store.set_meta(service.TRAINING_REQUEST_KEY, text)
 
-    def due(self) -> orders.TrainingState | None:
+    def due(self) -> service.TrainingState | None:
         return self.teacher.next_training(ModelChoice("first", "digest", False))
 
-    def teach(self, work: orders.TrainingState | None) -> None:
+    def teach(self, work: service.TrainingState | None) -> None:
         assert work is not None
         self.teacher.run_training(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
 
@@ -167,7 +168,7 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
     desk.store.set_meta(
-        orders.TRAINING_STATE_KEY, orders.encode_training_state(desk.origin.noted[0])
+        service.TRAINING_STATE_KEY, service.encode_training_state(desk.origin.noted[0])
     )  # killed: nobody took it back
     again = desk.due()
     assert again == desk.origin.noted[0] and again.version == work.version  # type: ignore[union-attr]
@@ -177,10 +178,10 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     """Said in the history; another wish is another try."""
     desk = Desk(tmp_path, StopRequested())
     desk.wish("one")
-    for _ in range(teaching.MAX_ATTEMPTS):
+    for _ in range(training_scheduler.MAX_ATTEMPTS):
         with pytest.raises(StopRequested):
             desk.teach(desk.due())
-        desk.store.set_meta(orders.TRAINING_STATE_KEY, orders.encode_training_state(desk.origin.noted[-1]))
+        desk.store.set_meta(service.TRAINING_STATE_KEY, service.encode_training_state(desk.origin.noted[-1]))
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
     assert "died 3 times" in desk.store.model_history().items[0].why
@@ -213,7 +214,9 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
     for at, version in enumerate(("before", work.version)):
         made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
         desk.store.add_model(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
-    desk.store.set_meta(orders.TRAINING_STATE_KEY, orders.encode_training_state(msgspec.structs.replace(work, tries=1)))
+    desk.store.set_meta(
+        service.TRAINING_STATE_KEY, service.encode_training_state(msgspec.structs.replace(work, tries=1))
+    )
     desk.teach(desk.due())
     assert desk.due() is None
     states = {one.version: one.status for one in desk.store.models().items}
@@ -224,7 +227,7 @@ def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> No
     """What nobody expected ends the keeper each time, and is not tried for ever."""
     desk = Desk(tmp_path, ModelError("no such thing"))
     desk.wish("one")
-    for tries in range(1, teaching.MAX_ATTEMPTS + 1):
+    for tries in range(1, training_scheduler.MAX_ATTEMPTS + 1):
         with pytest.raises(ModelError):
             desk.teach(desk.due())
         assert desk.due().tries == tries  # type: ignore[union-attr]
@@ -239,12 +242,12 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     work = desk.due()
     with pytest.raises(Fenced):
         desk.teach(work)
-    assert orders.decode_training_state(desk.store.get_meta(orders.TRAINING_STATE_KEY)) == desk.origin.noted[0]
+    assert service.decode_training_state(desk.store.get_meta(service.TRAINING_STATE_KEY)) == desk.origin.noted[0]
 
 
 def test_versions_of_every_partition_and_the_one_before_stay() -> None:
     """Two partitions met the newest switch, a third has not yet: roll-back and that one still need theirs."""
     rows = [(0, "new"), (1, "new"), (0, "old"), (1, "old"), (2, "older"), (0, "first")]
     switches = [ModelSwitch(partition, 1, 10 - at, name, "", "", 10 - at) for at, (partition, name) in enumerate(rows)]
-    assert teaching.versions_in_use(switches) == {"new", "old", "older"}
-    assert teaching.versions_in_use([]) == set()
+    assert training_scheduler.versions_in_use(switches) == {"new", "old", "older"}
+    assert training_scheduler.versions_in_use([]) == set()

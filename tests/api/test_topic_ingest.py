@@ -9,13 +9,19 @@ from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
-from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.sources import MAX_TURN_RECORDS, ForeignTopicReader
-from trustwatch.api.edge.topics import MAX_DEAD_LETTER_VALUE_BYTES, IngestOutputTopics, TopicIngest
-from trustwatch.api.settings.topics import ForeignTopicSettings, MappingSettings
+from trustwatch.api.events.admission import Admission, AgentRegistry
+from trustwatch.api.events.foreign_topics import (
+    MAX_DEAD_LETTER_VALUE_BYTES,
+    MAX_TURN_RECORDS,
+    ForeignTopicReader,
+    IngestOutputTopics,
+    TopicIngest,
+)
+from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, MappingSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka import FetchedRecords, KafkaRecord
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.kafka.protocols import FetchedRecords
+from trustwatch.ingest.kafka.record_codec import KafkaRecord
+from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import RecordKind
 
 NOW_MS = 1_770_000_000_000

@@ -10,17 +10,17 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.api import clock
-from trustwatch.api.serve import upkeep as module
-from trustwatch.api.serve.upkeep import ArchiveMaintenance
-from trustwatch.api.serve.vectors import open_spool, spool_directory, start_vector_collector
-from trustwatch.api.settings import Settings
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.ingest.archive.files import data_files
-from trustwatch.ingest.archive.merging import merge_small_files
-from trustwatch.ingest.archive.rows import read_vectors
-from trustwatch.ingest.archive.spool import VectorFrame, encode_frame
-from trustwatch.ingest.archive.vectors import VectorArchive
-from trustwatch.scoring.vectors import VectorCollector
+from trustwatch.api.archive import archive_maintenance
+from trustwatch.api.archive.archive_maintenance import ArchiveMaintenance
+from trustwatch.api.archive.vector_worker import open_spool, spool_directory, start_vector_collector
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.archive.archive_files import data_files
+from trustwatch.ingest.archive.arrow_reader import read_vectors
+from trustwatch.ingest.archive.file_merging import merge_small_files
+from trustwatch.ingest.archive.vector_archive import VectorArchive
+from trustwatch.ingest.archive.vector_spool import VectorFrame, encode_frame
+from trustwatch.scoring.pipeline.processor import VectorCollector
 
 PARTITION = 3
 
@@ -99,7 +99,7 @@ def test_what_another_worker_is_about_to_write_is_waited_for(tmp_path: Path, mon
     first.archived(over=True)
     assert merged(archive) == 0
     second.archived(over=True)
-    later = clock.now_ms() + module.VECTOR_MERGE_DELAY_MS + 1_000
+    later = clock.now_ms() + archive_maintenance.VECTOR_MERGE_DELAY_MS + 1_000
     monkeypatch.setattr(clock, "now_ms", lambda: later)
 
     assert merged(archive) == 3

@@ -10,8 +10,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from trustwatch.api.simulator import SCENARIOS, Attack, SimulationSettings, simulate
 from trustwatch.ingest.events import decode_event
+from trustwatch.simulator.attack_scenarios import SCENARIOS
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import Attack, SimulationSettings
 
 from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 from benchmarks.attacks.world import DAY_MS, START, TENANTS

@@ -9,8 +9,8 @@ from typing import get_args
 
 import pytest
 import trustwatch.client
-from trustwatch.client import errors, guard, lookup, mcp, outbox, settings
-from trustwatch.client.answers import AnswerSource
+from trustwatch.client import answer_cache, event_sender, guard, mcp, settings, trust_errors
+from trustwatch.client.risk_answers import AnswerSource
 
 TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -19,10 +19,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 @pytest.mark.parametrize(
     "name",
     [
-        *lookup.LOOKUP_COUNTERS,
-        *outbox.SENDER_COUNTERS,
+        *answer_cache.LOOKUP_COUNTERS,
+        *event_sender.SENDER_COUNTERS,
         *guard.GUARD_COUNTERS,
-        *get_args(errors.FailureCause),
+        *get_args(trust_errors.FailureCause),
         *get_args(settings.FailMode),
         *get_args(AnswerSource),
     ],

@@ -49,7 +49,7 @@ def test_the_server_stays_out(tmp_path: Path) -> None:
     """In a fresh interpreter, since this one has it all."""
     found = loaded("trustwatch.client", tmp_path)
 
-    assert "trustwatch.client.risk" in found
+    assert "trustwatch.client.trust_client" in found
     assert {name.split(".")[0] for name in found} & SERVER == set()
     assert {".".join(name.split(".")[:2]) for name in found} & OURS == set()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from trustwatch.client import AuditEvent, ContentRefused, SenderSettings
 from trustwatch.client.events import EventAgent, encode_event
-from trustwatch.client.retry import backoff, retry_after
+from trustwatch.client.timing import backoff, retry_after
 
 from .client_support import Reply, Scripted
 

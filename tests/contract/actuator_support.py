@@ -17,22 +17,23 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.actuators import (
+from trustwatch.scoring.delivery.actuators.actuator import (
     Actuator,
     ActuatorAccessDenied,
     ActuatorUnavailable,
-    AdminApi,
-    ClientCredentialsAuthenticator,
-    ClientSecretAuthenticator,
-    DesiredState,
-    HydraActuator,
-    KeycloakActuator,
-    NoAuthenticator,
-    StaticTokenAuthenticator,
     UnknownClient,
 )
-from trustwatch.scoring.actuators.client_state import ClientActuator, ClientRepresentation
-from trustwatch.scoring.notify import make_webhook_client
+from trustwatch.scoring.delivery.actuators.authenticators import (
+    ClientCredentialsAuthenticator,
+    ClientSecretAuthenticator,
+    NoAuthenticator,
+    StaticTokenAuthenticator,
+)
+from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi, ClientActuator, ClientRepresentation
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState
+from trustwatch.scoring.delivery.actuators.hydra_actuator import HydraActuator
+from trustwatch.scoring.delivery.actuators.keycloak_actuator import KeycloakActuator
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
 from ..integration.peers import (
     KeycloakRealm,

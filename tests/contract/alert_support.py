@@ -10,18 +10,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
-from trustwatch.scoring.notify import (
+from trustwatch.scoring.delivery.notifiers.alert_events import (
     APPROVAL_TYPE,
-    SIGNED_FORMATS,
-    AlertFormat,
     SilentSource,
-    WebhookTarget,
     build_alert_payload,
     build_silence_row,
     build_test_alert_row,
 )
-from trustwatch.scoring.records import AgentName, Decision, OutboxRow, RiskLevel, RiskReason
-from trustwatch.scoring.store import LeasedDelivery
+from trustwatch.scoring.delivery.notifiers.alert_formats import SIGNED_FORMATS, AlertFormat
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
+from trustwatch.scoring.records.agents import AgentName, Decision, OutboxRow, RiskLevel, RiskReason
+from trustwatch.scoring.store.interface import LeasedDelivery
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"

@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.kafka import (
-    KafkaClientSettings,
-    KafkaGroupSource,
-    KafkaTopics,
-    open_group_source,
-    open_writer,
-    wire,
-)
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.kafka import open_group_source, open_writer, record_codec
+from trustwatch.ingest.kafka.protocols import KafkaGroupSource
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics
+from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
 if TYPE_CHECKING:
@@ -98,7 +92,7 @@ def write(made: KafkaClientSettings, records: Iterable[Record], partition: int |
                 one.key or None,
                 one.payload,
                 partition=partition,
-                headers=wire.headers_for(one),
+                headers=record_codec.headers_for(one),
                 timestamp_ms=one.received_ms,
             )
         writer.flush(10)

@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.actuators import (
+from trustwatch.scoring.delivery.actuators.actuator import (
     Actuator,
     ActuatorAccessDenied,
-    ActuatorNotifier,
     ActuatorTarget,
     ActuatorUnavailable,
-    DesiredState,
     UnknownClient,
-    build_action_row,
 )
-from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.notify import make_webhook_client
-from trustwatch.scoring.outbox import DeliveryResult
-from trustwatch.scoring.store import LeasedDelivery, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
+from trustwatch.scoring.delivery.delivery_target import DeliveryResult
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ..integration.peers_fixtures import _hydra, _keycloak, hydra, keycloak  # noqa: F401 # fixtures
 from .actuator_support import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish

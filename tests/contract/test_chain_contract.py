@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from sqlalchemy import delete, text, update
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.chain import ChainVerification, verify_chains
-from trustwatch.scoring.records import AgentName, Commit, Decision, Position, RiskReason
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
-from trustwatch.scoring.store.schema import DECISIONS
+from trustwatch.scoring.records.agents import AgentName, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.store.decision_chain import ChainVerification, verify_chains
+from trustwatch.scoring.store.sql_schema import DECISIONS
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 DAY_MS = 86_400_000

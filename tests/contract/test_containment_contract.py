@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.records import AgentEdge, AgentName, Commit, OutboxRow, Position
-from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, Commit, OutboxRow, Position
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 LONG = "https://agents.example/" + "é" * 1000

@@ -10,14 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import LargeBinary, Text, select, text, update
-from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.chain import verify_chains
-from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.notify.alert import build_alert_row
-from trustwatch.scoring.privacy.records import Erasure, erasure_pseudonym, subject_digest
-from trustwatch.scoring.records import (
+from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.records.agents import (
     AgentEdge,
     AgentName,
     AgentRow,
@@ -28,10 +25,13 @@ from trustwatch.scoring.records import (
     Position,
     RiskReason,
 )
-from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
-from trustwatch.scoring.store.erasing import ErasureScope, may_contain_names
-from trustwatch.scoring.store.schema import DECISIONS, METADATA
-from trustwatch.scoring.store.text import TEXT
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
+from trustwatch.scoring.store.decision_chain import verify_chains
+from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.subject_store import ErasureScope, may_contain_names
 
 NOW = 1_764_000_000_000
 ERASURE = "01JERASURE0000000000000001"

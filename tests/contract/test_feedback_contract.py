@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule, feedback_labels
-from trustwatch.scoring.records import AgentName, Commit, Position
-from trustwatch.scoring.store import BadCursor, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.learning.feedback_preview import feedback_labels
+from trustwatch.scoring.records.agents import AgentName, Commit, Position
+from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
+from trustwatch.scoring.store.interface import BadCursor
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 LATE = NOW + 5

@@ -17,11 +17,10 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.errors import CorruptLog, Fenced, Unavailable
-from trustwatch.ingest.identity import event_id_hash
 from trustwatch.ingest.kafka import open_admin
-from trustwatch.ingest.routing import agent_partition_key, partition_of
+from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, partition_of
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.dead_letters import RefusedInput
+from trustwatch.scoring.records.dead_letters import RefusedInput
 
 from .kafka_support import (
     CLIENTS,
@@ -38,7 +37,7 @@ from .kafka_support import (
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
-    from trustwatch.ingest.kafka import KafkaClientSettings
+    from trustwatch.ingest.kafka.settings import KafkaClientSettings
 
 pytestmark = pytest.mark.integration
 

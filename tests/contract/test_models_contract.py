@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.lifecycle.records import (
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
+from trustwatch.scoring.records.models import (
     DAY_MS,
     AgentLifespans,
     DailyAlertCount,
@@ -19,8 +20,8 @@ from trustwatch.scoring.lifecycle.records import (
     ModelVersion,
     PeerGroupDay,
 )
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
-from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 DAY = 20_000
 NOW = DAY * DAY_MS + 3_600_000

@@ -11,17 +11,11 @@ from typing import TypeVar
 
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.scoring.notify import (
-    ALERT_FORMATS,
-    SIGNED_FORMATS,
-    AlertFormat,
-    WebhookNotifier,
-    WebhookTarget,
-    make_webhook_client,
-)
-from trustwatch.scoring.outbox import DeliveryResult
-from trustwatch.scoring.records import RiskLevel
-from trustwatch.scoring.store import LeasedDelivery
+from trustwatch.scoring.delivery.delivery_target import DeliveryResult
+from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, SIGNED_FORMATS, AlertFormat
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, WebhookTarget, make_webhook_client
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.store.interface import LeasedDelivery
 
 from .alert_support import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
 

@@ -7,14 +7,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from trustwatch.api.serve.feedback import label_retention_days
-from trustwatch.api.serve.service import DAY_MS, retention_cutoff
-from trustwatch.api.settings import RetentionSettings, Settings
-from trustwatch.api.settings.archive import ArchiveSettings
+from trustwatch.api.service.assembly import label_retention_days
+from trustwatch.api.service.serve import DAY_MS, retention_cutoff
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.storage_settings import ArchiveSettings, RetentionSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.records import AgentEdge, AgentName, Commit, DeadLetter, OutboxRow, Position
-from trustwatch.scoring.store import DeliveryRoute, DeliverySettlement, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, Commit, DeadLetter, OutboxRow, Position
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.store.interface import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 LATE = NOW + 10 * DAY_MS

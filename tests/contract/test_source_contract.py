@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from trustwatch.ingest.errors import CorruptLog
-from trustwatch.ingest.files import FileSource
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 
 from .kafka_support import CLIENTS, Member, make_topic, settings, write

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records import (
+from trustwatch.scoring.records.agents import (
     AgentName,
     AgentRow,
     AgentSummary,
@@ -23,7 +23,7 @@ from trustwatch.scoring.records import (
     RiskLevel,
     RiskReason,
 )
-from trustwatch.scoring.store import (
+from trustwatch.scoring.store.interface import (
     AgentQuery,
     BadCursor,
     CommitResult,
@@ -31,9 +31,8 @@ from trustwatch.scoring.store import (
     DeliverySettlement,
     DueAgent,
     Store,
-    open_store,
-    sqlite_url,
 )
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 Opener = Callable[[Path, int], Store]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.records import Position
-from trustwatch.scoring.store import StoreTooNew, open_reading_store, open_store, sqlite_url
+from trustwatch.scoring.records.agents import Position
+from trustwatch.scoring.store.interface import StoreTooNew
+from trustwatch.scoring.store.sql_store import open_reading_store, open_store, sqlite_url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

@@ -15,20 +15,14 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka import (
-    KafkaClientSettings,
-    KafkaCommitLog,
-    KafkaRecord,
-    SaslSettings,
-    TlsSettings,
-    TopicReader,
-    open_admin,
-    open_reader,
-    open_writer,
-)
-from trustwatch.ingest.kafka.kafka_python.options import KafkaTokenProvider, connection_options
-from trustwatch.ingest.log import LogFailed
-from trustwatch.ingest.routing import partition_of
+from trustwatch.ingest.kafka import open_admin, open_reader, open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
+from trustwatch.ingest.kafka.protocols import TopicReader
+from trustwatch.ingest.kafka.record_codec import KafkaRecord
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, SaslSettings, TlsSettings
+from trustwatch.ingest.log.event_log import LogFailed
+from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.source import TopicWriter
 
 from .kafka_support import CLIENTS, NOW_MS, Member, foreign_producer, make_topic, poll_until, record, settings

@@ -17,9 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from trustwatch.api.cli.main import app
-from trustwatch.api.serve.roles import ServiceRoles, check_service_roles
-from trustwatch.api.settings import OVERRIDES, load_settings
-from trustwatch.api.settings.load import SETTINGS_FILE
+from trustwatch.api.service.backends import ServiceRoles, check_service_roles
+from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_settings
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api.cli.main import app
-from trustwatch.api.http import METRICS
-from trustwatch.api.serve.roles import ServiceRoles, check_service_roles
-from trustwatch.api.settings import load_settings, settings_table
-from trustwatch.ingest.kafka import TOPIC_DEFINITIONS, KafkaTopics
-from trustwatch.ingest.kafka.wire import RECORD_HEADER
+from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.service.backends import ServiceRoles, check_service_roles
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.ingest.kafka.record_codec import RECORD_HEADER
+from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]

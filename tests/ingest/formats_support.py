@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import MappingSpec, create_parser
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 
 LINES = Path(__file__).parent / "lines"
 """What running servers wrote: Keycloak 26.7.3, Ory Hydra 2.3.0 and node-oidc-provider of `scripts/services`."""

@@ -15,9 +15,9 @@ from typing import Any
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features.baseline import empty_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import WAYS, Baseline
-from trustwatch.ingest.features.table import FEATURE_NAMES
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)

@@ -9,7 +9,7 @@ import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.scan import EncodedBatch, RawEncoder
+from trustwatch.ingest.scan.raw_encoder import EncodedBatch, RawEncoder
 
 from .oracle import SALT
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from trustwatch.ingest.archive import erasing, files
-from trustwatch.ingest.archive.erasing import FileErasureCount, erase_files
-from trustwatch.ingest.archive.files import event_folder, write_file_atomically
-from trustwatch.ingest.archive.tables import event_table
-from trustwatch.ingest.erasing import ErasureSubject
+from trustwatch.ingest.archive import archive_erasure, archive_files
+from trustwatch.ingest.archive.archive_erasure import FileErasureCount, erase_files
+from trustwatch.ingest.archive.archive_files import event_folder, write_file_atomically
+from trustwatch.ingest.archive.event_archive import event_table
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.record_erasure import ErasureSubject
 
 DAY = 1_764_547_200_000
 CANARY = ErasureSubject("agent", "acme", "https://as", "canary", "erased~1")
@@ -42,7 +42,7 @@ def archive(tmp_path: Path) -> Path:
     person = {"principal": {"id": PERSON.name}}
     write(
         tmp_path,
-        files.file_name("events", None, 0, 4),
+        archive_files.file_name("events", None, 0, 4),
         [
             event("canary"),
             event("other", delegation=["other", "canary"], peer="canary"),
@@ -50,9 +50,9 @@ def archive(tmp_path: Path) -> Path:
             event("third", **person, attributes={"to": ["mail:ann@acme.example"]}),
         ],
     )
-    write(tmp_path, files.file_name("events", None, 4, 5), [event("canary", **person)], 4)
-    write(tmp_path, files.file_name("events", None, 0, 5), [event("canary", "globex")])
-    write(tmp_path, files.file_name("events", None, 5, 7), [event("canary"), event("other")], 5)
+    write(tmp_path, archive_files.file_name("events", None, 4, 5), [event("canary", **person)], 4)
+    write(tmp_path, archive_files.file_name("events", None, 0, 5), [event("canary", "globex")])
+    write(tmp_path, archive_files.file_name("events", None, 5, 7), [event("canary"), event("other")], 5)
     return tmp_path
 
 
@@ -101,7 +101,7 @@ def test_a_principal_is_replaced(archive: Path) -> None:
 
 def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole files stay at every moment, and the next call ends the work."""
-    real, calls = erasing.replace_file, []
+    real, calls = archive_erasure.replace_file, []
 
     def refusing(path: Path, content: Any) -> None:
         calls.append(path)
@@ -109,7 +109,7 @@ def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch)
             raise OSError("disk full")
         real(path, content)
 
-    monkeypatch.setattr(erasing, "replace", refusing)
+    monkeypatch.setattr(archive_erasure, "replace", refusing)
     with pytest.raises(OSError, match="disk full"):
         erase_files(archive, "events", CANARY, {0: 5})
     assert {row["agent_id"] for row in rows(archive)} == {"canary", "other", "third"}
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_named(archive: Path, damage: str) -> None:
 def test_what_a_crash_left_half_written_goes(archive: Path) -> None:
     """It may name the subject. Ranges from the offset on may be written at this moment, and dry runs only look."""
     folder = next(archive.glob("date=*/tenant=acme"))
-    old, now = (folder / (files.file_name("events", None, *of) + ".tmp") for of in ((4, 9), (5, 7)))
+    old, now = (folder / (archive_files.file_name("events", None, *of) + ".tmp") for of in ((4, 9), (5, 7)))
     other = folder.with_name("tenant=globex") / old.name
     for path in (old, now, other):
         path.write_bytes(b"canary")

@@ -6,7 +6,7 @@ import hashlib
 import random
 
 import numpy as np
-from trustwatch.ingest.scan.blake import blake2b_digest, blake2b_initial_state
+from trustwatch.ingest.hashing import blake2b_digest, blake2b_initial_state
 
 
 def test_digests_are_those_of_hashlib() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats.bodies import split_json, split_ndjson
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, decode_structured, split_batch
-from trustwatch.ingest.formats.lenient import decode_history_event, outcome_of_code
+from trustwatch.ingest.formats.history_decoding import decode_history_event, outcome_of_code
+from trustwatch.ingest.formats.raw_records import split_json, split_ndjson
 
 NATIVE: dict[str, Any] = {
     "time": "2026-11-24T22:23:14.123Z",

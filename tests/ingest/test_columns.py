@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from trustwatch.ingest import columns as c
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_of
 from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event
 from trustwatch.ingest.hashing import NameHasher, agent_key
@@ -34,25 +34,25 @@ def test_columns_hash_every_name_under_the_salt() -> None:
     names, h = columns([made]).names[0], NameHasher(SALT)
 
     wanted = {
-        c.GROUP: "acme\x1fClerk",
-        c.TENANT: "acme",
-        c.TASK: "t",
-        c.ACTION: "act",
-        c.RESOURCE: "account:a1",
-        c.TARGET: "a1",
-        c.AUDIENCE: "aud",
-        c.PEER: "p",
-        c.PRINCIPAL: "who",
-        c.NETWORK: "AS64500",
-        c.CREDENTIAL: "none:x",
-        c.SCOPES: "a b",
-        c.CHAIN: "one\x1ftwo",
-        c.TOKEN: "k",
-        c.SESSION: "s",
-        c.VERSION: "v",
+        event_columns.GROUP: "acme\x1fClerk",
+        event_columns.TENANT: "acme",
+        event_columns.TASK: "t",
+        event_columns.ACTION: "act",
+        event_columns.RESOURCE: "account:a1",
+        event_columns.TARGET: "a1",
+        event_columns.AUDIENCE: "aud",
+        event_columns.PEER: "p",
+        event_columns.PRINCIPAL: "who",
+        event_columns.NETWORK: "AS64500",
+        event_columns.CREDENTIAL: "none:x",
+        event_columns.SCOPES: "a b",
+        event_columns.CHAIN: "one\x1ftwo",
+        event_columns.TOKEN: "k",
+        event_columns.SESSION: "s",
+        event_columns.VERSION: "v",
     }
     assert {column: int(names[column]) for column in wanted} == {column: h(text) for column, text in wanted.items()}
-    assert names[c.AGENT] == agent_key("acme", "iss", "a1")
+    assert names[event_columns.AGENT] == agent_key("acme", "iss", "a1")
 
 
 def test_columns_tell_absent_from_zero() -> None:
@@ -60,12 +60,16 @@ def test_columns_tell_absent_from_zero() -> None:
     bare = columns([event()])
     zeros = columns([event(bytes_in=0, bytes_out=0, duration_ms=0, credential={"token_lifetime_s": 0}, scopes={})])
 
-    present = {c.AGENT, c.GROUP, c.TENANT, c.ACTION}
+    present = {event_columns.AGENT, event_columns.GROUP, event_columns.TENANT, event_columns.ACTION}
     assert set(np.flatnonzero(bare.names[0]).tolist()) == present
     assert bare.numbers[0].tolist() == [-1, -1, -1, 1, -1, -1, -1, -1]
     assert zeros.numbers[0].tolist() == [0, 0, 0, 1, 0, -1, -1, 0]
-    assert bare.codes[0, c.EFFECT] == EFFECTS.index("unknown")
-    assert bare.codes[0, [c.PROVENANCE, c.EXTERNAL, c.METHOD]].tolist() == [-1, -1, 0]
+    assert bare.codes[0, event_columns.EFFECT] == EFFECTS.index("unknown")
+    assert bare.codes[0, [event_columns.PROVENANCE, event_columns.EXTERNAL, event_columns.METHOD]].tolist() == [
+        -1,
+        -1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
@@ -74,24 +78,24 @@ def test_columns_code_closed_vocabularies(effect: str, outcome: str) -> None:
     """Codes are positions in the published vocabularies."""
     codes = columns([event(effect=effect, outcome=outcome)]).codes[0]
 
-    assert (EFFECTS[codes[c.EFFECT]], OUTCOMES[codes[c.OUTCOME]]) == (effect, outcome)
+    assert (EFFECTS[codes[event_columns.EFFECT]], OUTCOMES[codes[event_columns.OUTCOME]]) == (effect, outcome)
 
 
 @pytest.mark.parametrize(
     ("capabilities", "kind", "expected"),
     [
-        (None, "tool.call", c.UNDECLARED),
-        ([], "tool.call", c.OUTSIDE),
-        (["read_ticket"], "tool.call", c.INSIDE),
-        (["other"], "api.call", c.OUTSIDE),
-        (["other"], "token.request", c.UNDECLARED),
+        (None, "tool.call", event_columns.UNDECLARED),
+        ([], "tool.call", event_columns.OUTSIDE),
+        (["read_ticket"], "tool.call", event_columns.INSIDE),
+        (["other"], "api.call", event_columns.OUTSIDE),
+        (["other"], "token.request", event_columns.UNDECLARED),
     ],
 )
 def test_columns_judge_capabilities_of_work_alone(capabilities: list[str] | None, kind: str, expected: int) -> None:
     """An action is outside where capabilities are declared and lack it; token events are no work of the agent's."""
     members = {} if capabilities is None else {"capabilities": capabilities}
 
-    assert columns([event(type=kind, **members)]).codes[0, c.CAPABILITY] == expected
+    assert columns([event(type=kind, **members)]).codes[0, event_columns.CAPABILITY] == expected
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_columns_measure_scopes(scopes: dict[str, list[str]], breadth: float, un
     """Breadth counts distinct scopes; the gap is known only where both sides are."""
     numbers = columns([event(scopes=scopes)]).numbers[0]
 
-    assert numbers[[c.BREADTH, c.UNGRANTED]].tolist() == [breadth, ungranted]
+    assert numbers[[event_columns.BREADTH, event_columns.UNGRANTED]].tolist() == [breadth, ungranted]
 
 
 def test_columns_mark_what_people_said_of_an_agent() -> None:
@@ -124,7 +128,7 @@ def test_columns_mark_what_people_said_of_an_agent() -> None:
         ]
     )
 
-    assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 0, 1, 0, 0]
+    assert batch.codes[:, event_columns.OWN_DENIAL].tolist() == [1, 0, 1, 0, 0]
 
 
 def test_columns_mark_only_our_own_denials_and_outages() -> None:
@@ -142,7 +146,7 @@ def test_columns_mark_only_our_own_denials_and_outages() -> None:
         ]
     )
 
-    assert batch.codes[:, c.OWN_DENIAL].tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
+    assert batch.codes[:, event_columns.OWN_DENIAL].tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 123, 999])
@@ -186,7 +190,11 @@ def test_columns_same_network_same_name() -> None:
         [event(client={"ip": "10.0.0.1"}), event(client={"ip": "10.0.0.99"}), event(client={"ip": "10.0.1.1"})]
     )
 
-    assert batch.names[0, c.NETWORK] == batch.names[1, c.NETWORK] != batch.names[2, c.NETWORK]
+    assert (
+        batch.names[0, event_columns.NETWORK]
+        == batch.names[1, event_columns.NETWORK]
+        != batch.names[2, event_columns.NETWORK]
+    )
 
 
 def test_columns_do_not_depend_on_what_was_encoded_before() -> None:
@@ -206,7 +214,7 @@ def test_columns_of_nothing() -> None:
     """An empty batch has columns of no rows."""
     batch = columns([])
 
-    assert (len(batch), batch.names.shape, batch.codes.shape) == (0, (0, c.NAMES), (0, c.CODES))
+    assert (len(batch), batch.names.shape, batch.codes.shape) == (0, (0, event_columns.NAMES), (0, event_columns.CODES))
 
 
 def test_columns_take_and_timed() -> None:

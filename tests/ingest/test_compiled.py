@@ -8,8 +8,8 @@ from typing import Any
 
 import numba
 import pytest
-from trustwatch.ingest import compiled as under_test
-from trustwatch.ingest.features import kernel
+from trustwatch.ingest import compilation
+from trustwatch.ingest.features import feature_kernel
 
 KERNEL = """
 from trustwatch.ingest.compiled import compiled
@@ -38,30 +38,35 @@ def test_a_change_of_any_helper_or_constant_compiles_anew(tmp_path: Path, monkey
 
     assert not load(path).cache_hits, "the first compiles"
     assert load(path).cache_hits, "the second finds it"
-    monkeypatch.setattr(under_test, "sources", lambda package: "as if a helper had changed")
+    monkeypatch.setattr(compilation, "sources", lambda package: "as if a helper had changed")
     assert not load(path).cache_hits
 
 
 def test_all_files_with_kernels_count(tmp_path: Path) -> None:
     """Those of sub-packages, too, by name and content."""
     for name in (
-        "ingest/scan/walk.py",
+        "ingest/scan/record_scanner.py",
         "ingest/features/layout.py",
-        "models/tails.py",
-        "scoring/risk.py",
-        "api/demo.py",
+        "models/feature_tails.py",
+        "scoring/engine/risk.py",
+        "simulator/demo.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("A = 1")
-    seen = {under_test.source_digest(tmp_path)}
-    for name in ("ingest/scan/walk.py", "ingest/features/layout.py", "models/tails.py", "scoring/risk.py"):
+    seen = {compilation.source_digest(tmp_path)}
+    for name in (
+        "ingest/scan/record_scanner.py",
+        "ingest/features/layout.py",
+        "models/feature_tails.py",
+        "scoring/engine/risk.py",
+    ):
         (tmp_path / name).write_text("A = 2")
-        under_test.source_digest.cache_clear()
-        seen.add(under_test.source_digest(tmp_path))
+        compilation.source_digest.cache_clear()
+        seen.add(compilation.source_digest(tmp_path))
     assert len(seen) == 5
 
 
 def test_the_kernels_have_it() -> None:
     """Otherwise a new numba keeps its cache elsewhere, and this needs another way."""
-    observe: Any = kernel.observe
-    assert observe._cache._cache_file._source_stamp[1] == under_test.source_digest(under_test.PACKAGE_ROOT)
+    observe: Any = feature_kernel.observe
+    assert observe._cache._cache_file._source_stamp[1] == compilation.source_digest(compilation.PACKAGE_ROOT)

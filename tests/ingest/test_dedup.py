@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.ingest.dedup import DEFAULT_WINDOW, DuplicateWindow
-from trustwatch.ingest.identity import event_id_hash, raw_id_hash
+from trustwatch.ingest.duplicate_window import DEFAULT_WINDOW, DuplicateWindow
+from trustwatch.ingest.record_keys import event_id_hash, raw_id_hash
 
 LOGS = st.lists(st.integers(0, 12), min_size=1, max_size=80)
 CUTS = st.lists(st.integers(0, 80), max_size=8)

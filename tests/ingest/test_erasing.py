@@ -6,8 +6,8 @@ import base64
 import json
 
 import pytest
-from trustwatch.ingest.erasing import ErasureSubject, NameEraser, RecordEraser
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 
 AGENT = ErasureSubject("agent", "acme", "https://as", "agent-7", "erased:1")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder
+from trustwatch.ingest.features.deviations import reset_reference
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
-from trustwatch.ingest.features.reference import reset_reference
-from trustwatch.ingest.features.table import FEATURE_NAMES, FEATURES
 
 from .oracle import Watch, columns, event
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest import columns as c
-from trustwatch.ingest.features import layout, table
-from trustwatch.ingest.features.declaration import (
+from trustwatch.ingest import columns
+from trustwatch.ingest.features import feature_table, layout
+from trustwatch.ingest.features.feature_declaration import (
     BY_LEVEL,
     EACH_TIME,
     ONCE,
@@ -21,8 +21,8 @@ from trustwatch.ingest.features.declaration import (
     Strongest,
     check,
 )
-from trustwatch.ingest.features.table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
-from trustwatch.ingest.features.vector import compose_rows
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
+from trustwatch.ingest.features.feature_vector import compose_rows
 
 
 def with_one(which: str, changed: dict[str, Any]) -> list[Feature]:
@@ -71,16 +71,16 @@ def test_features_declared_are_all_there() -> None:
 
 def test_features_declared_have_a_place_for_each_item_and_quantity() -> None:
     """Each kind of item but the context alone, and each quantity, has a position of its own."""
-    places = [*table.FEATURE_OF_KIND.tolist(), *table.FEATURE_OF_QUANTITY.tolist()]
-    assert [kind for kind in range(layout.KINDS) if table.FEATURE_OF_KIND[kind] < 0] == [layout.K_FROM]
+    places = [*feature_table.FEATURE_OF_KIND.tolist(), *feature_table.FEATURE_OF_QUANTITY.tolist()]
+    assert [kind for kind in range(layout.KINDS) if feature_table.FEATURE_OF_KIND[kind] < 0] == [layout.K_FROM]
     assert len(set(places)) == len(places)
 
 
 def test_features_are_made_of_the_parts_that_they_declare() -> None:
     """`compose` writes the features with parts and no other; each follows all of its parts, and nothing else."""
     dice = np.random.default_rng(11)
-    vectors, codes = dice.gamma(2.0, 4.0, (200, FEATURE_COUNT)), np.zeros((200, c.CODES), np.int8)
-    codes[:, c.EFFECT], codes[:, c.EXTERNAL] = dice.integers(0, 5, 200), 1
+    vectors, codes = dice.gamma(2.0, 4.0, (200, FEATURE_COUNT)), np.zeros((200, columns.CODES), np.int8)
+    codes[:, columns.EFFECT], codes[:, columns.EXTERNAL] = dice.integers(0, 5, 200), 1
     made = vectors.copy()
     compose_rows(made, codes)
     composites = {one.name: set(one.parts) for one in FEATURES if one.parts}

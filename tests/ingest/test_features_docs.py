@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.table import FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES, FEATURES, feature_table_hash
+from trustwatch.ingest.features.feature_table import (
+    FEATURE_COUNT,
+    FEATURE_INDEX,
+    FEATURE_NAMES,
+    FEATURES,
+    feature_table_hash,
+)
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "features.md").read_text()
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.columns import AGENT
-from trustwatch.ingest.features import layout as l
+from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.ingest.features.declaration import BITS
-from trustwatch.ingest.features.kernel import scope_keys
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_declaration import BITS
+from trustwatch.ingest.features.feature_kernel import scope_keys
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.ingest.features.frequency_tables import distinct_hash, shared_count
 from trustwatch.ingest.features.layout import Baseline
-from trustwatch.ingest.features.table import FEATURES
-from trustwatch.ingest.features.tables import distinct_hash, shared_count
 
 from .oracle import Watch, columns, event, history, overflows
 
@@ -171,7 +171,7 @@ def test_the_share_of_an_agent_leaves_memory_and_comes_back_with_it() -> None:
 
     row = builder.pack(builder.slots.find(batch.names[:1, AGENT]))
 
-    assert row["numbers"][0, l.N_SHARED] == 30.0
+    assert row["numbers"][0, layout.N_SHARED] == 30.0
 
 
 def test_different_followers_of_a_context_are_counted_exactly() -> None:
@@ -180,12 +180,14 @@ def test_different_followers_of_a_context_are_counted_exactly() -> None:
     batch = columns([*made, event(9, action="write", resource={"id": "z"})])
     _, found = FeatureBuilder(empty_baseline(), 4).observe_and_learn(batch)
     baseline = fit_baseline(batch, found, np.ones(4, np.bool_))
-    keys = np.zeros(l.SCOPES, np.uint64)
+    keys = np.zeros(layout.SCOPES, np.uint64)
     scope_keys(keys, batch.names[0])
 
-    for key in keys[: l.TASK]:
+    for key in keys[: layout.TASK]:
         followers = [
-            shared_count(baseline, key, distinct_hash(l.K_ACTION_TARGET, found.contexts[row, l.K_ACTION_TARGET]))
+            shared_count(
+                baseline, key, distinct_hash(layout.K_ACTION_TARGET, found.contexts[row, layout.K_ACTION_TARGET])
+            )
             for row in (0, 3)
         ]
         assert followers == [2.0, 1.0]

@@ -12,10 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.ingest.features.kernel import IGNORED_EVENT, LATE_EVENT
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import Baseline
-from trustwatch.ingest.features.table import FEATURE_NAMES
 
 from .oracle import columns, history, load_plain, overflows
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from trustwatch.ingest.errors import CorruptLog
-from trustwatch.ingest.files import MAX_LINE_BYTES, FileSource, UnreadableFile
-from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.file_source import MAX_LINE_BYTES, FileSource, UnreadableFile
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
 

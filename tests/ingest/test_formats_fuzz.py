@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import create_parser
-from trustwatch.ingest.formats.registry import CONFIGURABLE_FORMATS
+from trustwatch.ingest.formats.format_registry import CONFIGURABLE_FORMATS, create_parser
 
 from .formats_support import LINES
 from .test_keycloak import ADMIN, AT, LOGIN, OLD, QUOTED

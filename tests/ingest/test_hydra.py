@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
-from trustwatch.ingest.formats import MappingSpec
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 
 from .formats_support import LINES, Taken, one, taken
 

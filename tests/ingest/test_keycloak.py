@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.columns import OWN_DENIALS
-from trustwatch.ingest.formats import MappingSpec
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 
 from .formats_support import LINES, Taken, one, taken
 

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trustwatch.ingest.log import Backpressure, EventLog, GroupCommit, LogFailed, LogReader
-from trustwatch.ingest.log.frames import MAX_CHUNK_BYTES
+from trustwatch.ingest.log.event_log import EventLog, LogFailed
+from trustwatch.ingest.log.group_commit import Backpressure, GroupCommit
+from trustwatch.ingest.log.log_frames import MAX_CHUNK_BYTES
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import CorruptLog
-from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.log.frames import encode_chunk
-from trustwatch.ingest.log.reader import BLOCK_BYTES
-from trustwatch.ingest.log.segments import segment_path
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_frames import encode_chunk
+from trustwatch.ingest.log.log_reader import BLOCK_BYTES, LogReader
+from trustwatch.ingest.log.log_segments import segment_path
 from trustwatch.ingest.source import Record, RecordKind
 
 

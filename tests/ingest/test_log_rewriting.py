@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from trustwatch.ingest.erasing import erased_record
-from trustwatch.ingest.log import EventLog, LogReader
-from trustwatch.ingest.log.rewriting import RewriteCount, closed_segments, count_changes, write_rewritten_segment
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import RewriteCount, closed_segments, count_changes, write_rewritten_segment
+from trustwatch.ingest.record_erasure import erased_record
 from trustwatch.ingest.source import Record, RecordKind
 
 

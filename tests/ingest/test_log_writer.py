@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from trustwatch.ingest.errors import CorruptLog
-from trustwatch.ingest.log import EventLog, LogFailed, LogInUse, LogReader
-from trustwatch.ingest.log.frames import MAX_CHUNK_BYTES, encode_chunk
-from trustwatch.ingest.log.segments import segment_path
+from trustwatch.ingest.log.event_log import EventLog, LogFailed
+from trustwatch.ingest.log.log_frames import MAX_CHUNK_BYTES, encode_chunk
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import LogInUse, segment_path
 from trustwatch.ingest.source import Record, RecordKind
 
 

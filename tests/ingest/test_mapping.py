@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import ConfigError, MalformedEvent
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.formats import FORMATS, MappingSpec, create_parser
-from trustwatch.ingest.formats.members import MEMBER_KINDS
-from trustwatch.ingest.formats.presets import GATEWAY_PRESETS
+from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
+from trustwatch.ingest.formats.gateway_presets import GATEWAY_PRESETS
+from trustwatch.ingest.formats.record_mapping import MEMBER_KINDS, MappingSpec
 
 BASE = {"time": "at", "agent.id": "who", "type": "'api.call'", "action": "what", "outcome": "status"}
 OUTCOMES = {"2xx": "success", "403": "denied", "*": "error"}

@@ -6,10 +6,15 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.ingest.erasing import ErasureSubject, NameEraser, RecordEraser
-from trustwatch.ingest.names import MultiPatternSearch
+from trustwatch.ingest.record_erasure import (
+    ErasedFilter,
+    ErasedSubject,
+    ErasureSubject,
+    MultiPatternSearch,
+    NameEraser,
+    RecordEraser,
+)
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.ingest.unread import ErasedFilter, ErasedSubject
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=30),

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from trustwatch.ingest.formats import MappingSpec, create_parser, otlp_proto
+from trustwatch.ingest.formats import otlp
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 
 from .formats_support import LINES, Taken, one, taken
 
@@ -254,7 +256,7 @@ def test_the_same_as_protobuf() -> None:
                     one_span[name] = base64.b64encode(bytes.fromhex(one_span[name])).decode()
     message = json_format.ParseDict(body, ExportTraceServiceRequest(), ignore_unknown_fields=True)
 
-    assert taken("otlp", otlp_proto.protobuf_to_json("traces", message.SerializeToString())) == taken("otlp", raw)
+    assert taken("otlp", otlp.protobuf_to_json("traces", message.SerializeToString())) == taken("otlp", raw)
 
 
 def test_agentgateways_access_log() -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.columns import TARGET, ColumnEncoder
 from trustwatch.ingest.events import MAX_EVENT_BYTES, decode_event
-from trustwatch.ingest.formats.lenient import decode_history_event
-from trustwatch.ingest.scan import RawEncoder
-from trustwatch.ingest.scan.schema import SCHEMA_MEMBERS
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.scan.raw_encoder import RawEncoder
+from trustwatch.ingest.scan.scan_schema import SCHEMA_MEMBERS
 
 from .oracle import SALT, event
 from .scan_pair import DOMAINS, WHOLE, Pair, changed, compact, text_with

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.api.simulator import SimulationSettings, simulate
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import SimulationSettings
 
 from .oracle import event
 from .scan_pair import WHOLE, Pair, compact

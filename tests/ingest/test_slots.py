@@ -7,8 +7,7 @@ import random
 import numpy as np
 import pytest
 from trustwatch.ingest.features.baseline import empty_baseline
-from trustwatch.ingest.features.builder import FeatureBuilder, agent_rounds
-from trustwatch.ingest.features.slots import AgentSlotTable
+from trustwatch.ingest.features.feature_builder import AgentSlotTable, FeatureBuilder, agent_rounds
 
 
 def keys(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

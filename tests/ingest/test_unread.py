@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from trustwatch.ingest.erasing import ErasureSubject
+from trustwatch.ingest.record_erasure import ErasedFilter, ErasedSubject, ErasureSubject
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.ingest.unread import ErasedFilter, ErasedSubject
 
 BOT = ErasureSubject("agent", "acme", "https://as", "bot", "erased~1")
 

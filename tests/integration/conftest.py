@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from trustwatch.api.callers import ALL_SCOPES
-from trustwatch.api.simulator import Attack, SimulationSettings, simulate
-from trustwatch.api.tokens import LocalSigningKey
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import session_ids, train_model
-from trustwatch.models.persist import save_trained_model
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import session_ids, train_model
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import Attack, SimulationSettings
 
 from .peers_fixtures import *  # noqa: F403 # fixtures count where a conftest has them
 

@@ -12,22 +12,24 @@ from typing import Any
 
 import msgspec
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import train_model
-from trustwatch.models.persist import load_trained_model, save_trained_model
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
-from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Processor, ProcessorContext
-from trustwatch.scoring.residence import AgentStateCache
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.models.model_persistence import load_trained_model, save_trained_model
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.pipeline.partition import PipelineParameters
+from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 SALT = b"salt of the kill test"
 START_MS = 1_764_547_200_000

@@ -8,8 +8,9 @@ from typing import Any
 
 import jwt
 import pytest
-from trustwatch.scoring.actuators import PrivateKeyJwtAuthenticator, RevocationEndpoint, RevocationResult, TokenRevoker
-from trustwatch.scoring.notify import make_webhook_client
+from trustwatch.scoring.delivery.actuators.authenticators import PrivateKeyJwtAuthenticator
+from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, RevocationResult, TokenRevoker
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
 from .peers import SCOPE, OAuthClient, hydra_client, oidc_client
 

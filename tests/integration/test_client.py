@@ -24,7 +24,7 @@ from a2a.types import a2a_pb2 as types
 from mcp.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from trustwatch.api.tokens import LocalSigningKey
+from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.client import (
     Answer,
     AsyncEventSender,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
-from trustwatch.ingest.formats import create_parser
+from trustwatch.ingest.formats.format_registry import create_parser
 
 from .peers import RESOURCE, SCOPE, Endpoint, OAuthClient, access_lines, new_key, oidc_client, public_keys, upstream
 from .peers_fixtures import start_gateway

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
-from trustwatch.api.edge.reports import IngestReport, decode_ingest_report
-from trustwatch.ingest.kafka import FetchedRecords, KafkaClientSettings, open_reader, open_writer
-from trustwatch.ingest.kafka.wire import id_hash_in
-from trustwatch.ingest.routing import agent_partition_key, partition_of
-from trustwatch.scoring.channel import LENGTH_PREFIX
+from trustwatch.api.events.ingest_status import IngestReport, decode_ingest_report
+from trustwatch.ingest.kafka import open_reader, open_writer
+from trustwatch.ingest.kafka.protocols import FetchedRecords
+from trustwatch.ingest.kafka.record_codec import id_hash_in
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
@@ -50,7 +52,7 @@ class IngestProcess:
 
     def __init__(self, settings: Path) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "trustwatch.api.serve.ingest", "--settings", str(settings)]
+        command = [sys.executable, "-m", "trustwatch.api.events.worker", "--settings", str(settings)]
         self.process = subprocess.Popen([*command, "--socket", str(theirs.fileno())], pass_fds=[theirs.fileno()])
         theirs.close()
         self.connection = ours

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
-from trustwatch.models.persist import load_trained_model
+from trustwatch.models.model_persistence import load_trained_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

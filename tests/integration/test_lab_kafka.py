@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from trustwatch.api.lab import open_session
-from trustwatch.api.serve.wiring import kafka_settings
-from trustwatch.ingest.identity import raw_id_hash
-from trustwatch.ingest.kafka import KafkaCommitLog, open_admin, open_writer
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.api.composition import kafka_settings
+from trustwatch.ingest.kafka import open_admin, open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.lab.session import open_session
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import app
-from trustwatch.scoring.notify import ALERT_FORMATS
+from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from typer.testing import CliRunner
 
 from ..contract.alert_support import ROUTING_KEY, SECRET, TOKEN, Receiver

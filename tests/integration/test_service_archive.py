@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.rows import read_vectors
+from trustwatch.ingest.archive.archive_reader import raw_lines
+from trustwatch.ingest.archive.arrow_reader import read_vectors
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -24,7 +24,7 @@ def child_pid(service_pid: int, module: str) -> int | None:
             command = (path.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == service_pid and f"trustwatch.api.serve.{module}\0".encode() in command:
+        if parent == service_pid and f"trustwatch.api.service.{module}\0".encode() in command:
             return int(path.parent.name)
     return None
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.service import listening_socket
-from trustwatch.api.settings import ListenSettings, Settings
+from trustwatch.api.service.serve import listening_socket
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.service_settings import ListenSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.wiring import engine_settings, open_model_registry, open_service_store, processor_context
-from trustwatch.api.settings import load_settings
+from trustwatch.api.composition import engine_settings, open_model_registry, open_service_store, processor_context
+from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.dedup import DuplicateWindow
-from trustwatch.ingest.log import LogReader
-from trustwatch.scoring.delegation import EdgeCollector
-from trustwatch.scoring.lifecycle.force import ActiveModels
-from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
-from trustwatch.scoring.processor import Processor
-from trustwatch.scoring.residence import AgentStateCache
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.ingest.duplicate_window import DuplicateWindow
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.pipeline.model_switch import ActiveModels
+from trustwatch.scoring.pipeline.partition import PipelineParameters
+from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.pipeline.processor import Processor
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -36,7 +37,7 @@ def child_pid(service_pid: int, module: str) -> int | None:
             command = (path.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == service_pid and f"trustwatch.api.serve.{module}".encode() in command:
+        if parent == service_pid and f"trustwatch.api.service.{module}".encode() in command:
             return int(path.parent.name)
     return None
 

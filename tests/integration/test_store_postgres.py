@@ -20,10 +20,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
-from trustwatch.scoring.store import DeliveryRoute, LeasedDelivery, SqlStore, migrate, open_store
-from trustwatch.scoring.store.dialects import postgresql, weeks
-from trustwatch.scoring.store.schema import METADATA
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
+from trustwatch.scoring.store import migrate
+from trustwatch.scoring.store.dialects import postgresql, weekly_tables
+from trustwatch.scoring.store.interface import DeliveryRoute, LeasedDelivery
+from trustwatch.scoring.store.sql_schema import METADATA
+from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
 if TYPE_CHECKING:
     from service_stack import Postgres
@@ -193,7 +195,7 @@ def test_options_of_the_url_are_kept(postgres_url: str) -> None:
 
 def test_weeks_of_decisions(store: SqlStore) -> None:
     """Whole weeks are dropped; an agent's current decision outlives its week and stays one row when it is repeated."""
-    week = weeks.WEEK_MS
+    week = weekly_tables.WEEK_MS
     made = [decision(number, number % 2, NOW + number * week) for number in range(5)]
     commit(store, decisions=made[:2])  # before there are weeks
     store.upkeep(NOW)
@@ -218,12 +220,13 @@ def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:
     """Two replicas that prepare at a time make every week once; a week later one more is there."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda one: one.upkeep(NOW), [store, second]))
-    store.upkeep(NOW + weeks.WEEK_MS)
+    store.upkeep(NOW + weekly_tables.WEEK_MS)
 
     with store.read() as connection:
-        found = weeks.list_weeks(connection)
+        found = weekly_tables.list_weeks(connection)
     assert [week.start_ms for week in found] == [
-        weeks.week_of(NOW).start_ms + number * weeks.WEEK_MS for number in range(weeks.WEEKS_AHEAD + 2)
+        weekly_tables.week_of(NOW).start_ms + number * weekly_tables.WEEK_MS
+        for number in range(weekly_tables.WEEKS_AHEAD + 2)
     ]
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from trustwatch.models.artifact import save_model
 from trustwatch.models.calibration import Calibration
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.manifest import MODEL_FORMAT_VERSION, ModelManifest, TrainingWindow
-from trustwatch.models.saved import detector_state, settings_document
-from trustwatch.models.training import fit_detector
+from trustwatch.models.detector_training import fit_detector
+from trustwatch.models.model_directory import MODEL_FORMAT_VERSION, ModelManifest, TrainingWindow, save_model
+from trustwatch.models.model_persistence import detector_state, settings_document
 
 NAMES, TABLE = ("pace", "novelty", "flag"), "golden-table"
 DECADES = (0.0, 0.3, 0.0)  # the second is a logarithm of probabilities itself

@@ -6,9 +6,15 @@ import math
 
 import numpy as np
 import pytest
-from trustwatch.models.alarms import ESTABLISHED_EVENTS, MIN_AGENT_DAYS, TAIL_SHARE, AlarmTail, fit_alarm_tail
-from trustwatch.models.betting import damped_bets
-from trustwatch.scoring import risk
+from trustwatch.models.betting import (
+    ESTABLISHED_EVENTS,
+    MIN_AGENT_DAYS,
+    TAIL_SHARE,
+    AlarmTail,
+    damped_bets,
+    fit_alarm_tail,
+)
+from trustwatch.scoring.engine import risk
 
 DAY_MS = 86_400_000
 

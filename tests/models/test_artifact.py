@@ -14,8 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.artifact import is_model, load_model, save_model
-from trustwatch.models.manifest import ModelManifest, TrainingWindow, library_versions, manifest_digest
+from trustwatch.models.model_directory import (
+    ModelManifest,
+    TrainingWindow,
+    is_model,
+    library_versions,
+    load_model,
+    manifest_digest,
+    save_model,
+)
 
 NAMES, TABLE = ("pace", "novelty"), "feature-table-1"
 MANIFEST = ModelManifest(

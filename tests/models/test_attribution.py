@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.models.attribution import expectation, path_shortenings
-from trustwatch.models.errors import WrongShape
-from trustwatch.models.evaluator import ForestArrays, forest_scores
-from trustwatch.models.forest import fit_forest
+from trustwatch.models.detector_training import fit_forest
+from trustwatch.models.forest_evaluator import ForestArrays, expectation, forest_scores, path_shortenings
+from trustwatch.models.input_checks import WrongShape
 
 
 def stump() -> ForestArrays:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.models.calibration import FLEET_GROUP, Calibration
-from trustwatch.models.errors import NotEnoughHistory, WrongShape
-from trustwatch.models.peers import MIN_SCALE, anomaly_scores, fit_peer_scales
+from trustwatch.models.calibration import FLEET_GROUP, MIN_SCALE, Calibration, anomaly_scores, fit_peer_scales
+from trustwatch.models.input_checks import NotEnoughHistory, WrongShape
 
 A, B, SMALL, UNKNOWN = 11, 2**64 - 1, 77, 123_456
 

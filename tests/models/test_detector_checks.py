@@ -8,12 +8,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from trustwatch.models.artifact import load_model, save_model
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.manifest import ModelManifest, TrainingWindow
-from trustwatch.models.saved import detector_from_model, detector_state, settings_document
-from trustwatch.models.tails import EVIDENCE_CAP, SURPRISE_CAP
-from trustwatch.models.training import fit_detector
+from trustwatch.models.detector_training import fit_detector
+from trustwatch.models.feature_tails import EVIDENCE_CAP, SURPRISE_CAP
+from trustwatch.models.model_directory import ModelManifest, TrainingWindow, load_model, save_model
+from trustwatch.models.model_persistence import detector_from_model, detector_state, settings_document
 
 from .checks import CHECKS, Subject
 

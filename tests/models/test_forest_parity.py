@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 from trustwatch.ingest.errors import ModelError, TrustwatchError
-from trustwatch.models.errors import NotFinite, WrongShape
-from trustwatch.models.evaluator import forest_scores
-from trustwatch.models.forest import average_path_length, fit_forest, flatten_forest, round_down_to_float32
+from trustwatch.models.detector_training import average_path_length, fit_forest, flatten_forest, round_down_to_float32
+from trustwatch.models.forest_evaluator import forest_scores
+from trustwatch.models.input_checks import NotFinite, WrongShape
 
 TOLERANCE = 1e-9
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.artifact import load_model
-from trustwatch.models.manifest import MODEL_FORMAT_VERSION
-from trustwatch.models.saved import detector_from_model
+from trustwatch.models.model_directory import MODEL_FORMAT_VERSION, load_model
+from trustwatch.models.model_persistence import detector_from_model
 
 GOLDEN = sorted(path for path in (Path(__file__).parent / "golden").iterdir() if path.is_dir())
 NAMES = ("pace", "novelty", "flag")

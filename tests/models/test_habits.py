@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.ingest import columns as c
+from trustwatch.ingest import columns
 from trustwatch.ingest.columns import EventColumns
-from trustwatch.models.habits import (
+from trustwatch.models.baseline_learning import (
     LEARN_ALL,
     LEARN_CREDENTIAL,
     LEARNED_ONE_IN,
@@ -25,10 +25,10 @@ AT = np.arange(ROWS)
 
 def events(agent: int = 7, start: int = 0, step: int = 60_000, kind: int = 0) -> EventColumns:
     """Columns of one agent's events at a steady pace; only those that the rule looks at are filled."""
-    names, codes = np.zeros((ROWS, c.NAMES), np.uint64), np.zeros((ROWS, c.CODES), np.int8)
-    names[:, c.AGENT], codes[:, c.TYPE] = np.uint64(agent), kind
+    names, codes = np.zeros((ROWS, columns.NAMES), np.uint64), np.zeros((ROWS, columns.CODES), np.int8)
+    names[:, columns.AGENT], codes[:, columns.TYPE] = np.uint64(agent), kind
     times = start + step * np.arange(ROWS, dtype=np.int64)
-    return EventColumns([], names, np.zeros((ROWS, c.NUMBERS)), codes, times)
+    return EventColumns([], names, np.zeros((ROWS, columns.NUMBERS)), codes, times)
 
 
 def test_what_is_not_odd_becomes_a_habit():
@@ -65,7 +65,7 @@ def test_an_agent_that_taught_little_is_learned_whatever_is_odd():
     assert not learned[1::2].all()
 
 
-@pytest.mark.parametrize("kind", [c.CLIENT_CHANGE, c.CLIENT_REGISTER])
+@pytest.mark.parametrize("kind", [columns.CLIENT_CHANGE, columns.CLIENT_REGISTER])
 def test_what_is_announced_is_learned(kind):
     """What an authorization server says of a client is no habit to be doubted."""
     learned = learnable_parts(events(kind=kind), AT, np.full(ROWS, 0.001), KNOWN)

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest import columns as c
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.features.builder import FeatureBuilder
-from trustwatch.models.bundle import TrainedModel
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.errors import NotEnoughHistory
-from trustwatch.models.learning import baseline_digest, train_model, train_with_held_out
-from trustwatch.models.persist import load_trained_model, save_trained_model
+from trustwatch.models.input_checks import NotEnoughHistory
+from trustwatch.models.model_persistence import load_trained_model, save_trained_model
+from trustwatch.models.model_training import baseline_digest, train_model, train_with_held_out
+from trustwatch.models.trained_model import TrainedModel
 
 SALT = b"salt of persist"
 SETTINGS = DetectorSettings(trees=10, folds=3)
@@ -149,7 +149,7 @@ def test_nobody_teaches_who_is_not_vouched_for() -> None:
     events = history(300)
     foreign = events.take(np.arange(40))
     codes = foreign.codes.copy()
-    codes[:20, c.SELF_ASSERTED], codes[20:, c.OWN_DENIAL] = 1, 1
+    codes[:20, event_columns.SELF_ASSERTED], codes[20:, event_columns.OWN_DENIAL] = 1, 1
     both = EventColumns(
         [*foreign.events, *events.events],
         np.concatenate([foreign.names, events.names]),

@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.artifact import LoadedModel
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.manifest import ModelManifest, TrainingWindow
-from trustwatch.models.saved import detector_from_model, detector_state, settings_document
-from trustwatch.models.training import fit_detector
+from trustwatch.models.detector_training import fit_detector
+from trustwatch.models.model_directory import LoadedModel, ModelManifest, TrainingWindow
+from trustwatch.models.model_persistence import detector_from_model, detector_state, settings_document
 
 NAMES = ("a", "b", "c")
 

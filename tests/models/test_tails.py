@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.models.errors import NotFinite, WrongShape
-from trustwatch.models.tails import EVIDENCE_CAP, SURPRISE_CAP, TRAINING_RANGE_CAP, fit_tails, tail_evidence
+from trustwatch.models.feature_tails import EVIDENCE_CAP, SURPRISE_CAP, TRAINING_RANGE_CAP, fit_tails, tail_evidence
+from trustwatch.models.input_checks import NotFinite, WrongShape
 
 
 def evidence(training, values, **options):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ConfigError, ModelError
-from trustwatch.models.combination import combine_evidence
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.errors import NotEnoughHistory, NotFinite, WrongShape
-from trustwatch.models.learning import train_model
-from trustwatch.models.training import assign_folds, fit_detector, fit_detector_with_held_out
+from trustwatch.models.detector_training import assign_folds, fit_detector, fit_detector_with_held_out
+from trustwatch.models.evidence_combination import combine_evidence
+from trustwatch.models.input_checks import NotEnoughHistory, NotFinite, WrongShape
+from trustwatch.models.model_training import train_model
 
 QUICK = DetectorSettings(trees=20, max_samples=64, folds=4)
 
@@ -201,5 +201,5 @@ def test_scoring_does_not_import_scikit_learn():
     import subprocess
     import sys
 
-    code = "import sys, trustwatch.models.detector, trustwatch.models.saved; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, trustwatch.models.detector, trustwatch.models.model_persistence; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
-from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import train_model
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Processor, ProcessorContext
-from trustwatch.scoring.residence import AgentLoader, AgentStateCache
+from trustwatch.models.model_training import train_model
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.agent_state_cache import AgentLoader, AgentStateCache
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
 SALT = b"a salt of tests!"
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
-from trustwatch.scoring.store import open_store
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.store.sql_store import open_store
 
 
 def agent(key: int, offset: int) -> AgentRow:

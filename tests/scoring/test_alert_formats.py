@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.notify import ALERT_FORMATS, AlertFormat, render_alert
-from trustwatch.scoring.notify.slack import escape_markup
-from trustwatch.scoring.records import AgentName, RiskLevel, RiskReason
+from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
+from trustwatch.scoring.delivery.notifiers.slack import escape_markup
+from trustwatch.scoring.records.agents import AgentName, RiskLevel, RiskReason
 
 from ..contract.alert_support import ALERTS, ROUTING_KEY, approval, change
 

@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 from trustwatch.ingest.errors import Fenced, Unavailable
 from trustwatch.ingest.source import Record, RecordBatch
-from trustwatch.scoring.committing import commit_partitions
-from trustwatch.scoring.partition import PartitionPipeline, PipelineContext, PipelineParameters
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.records import Commit, Position
-from trustwatch.scoring.stages import StageMetrics
-from trustwatch.scoring.store import CommitResult, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.pipeline.partition import (
+    PartitionPipeline,
+    PipelineContext,
+    PipelineParameters,
+    commit_partitions,
+)
+from trustwatch.scoring.pipeline.processor import StageMetrics
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import Commit, Position
+from trustwatch.scoring.store.interface import CommitResult
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
 

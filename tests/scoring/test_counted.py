@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.table import FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
-from trustwatch.scoring import counted, risk
-from trustwatch.scoring.engine import Engine, ScoredBatch
+from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
+from trustwatch.scoring.engine import evidence_dedup, risk
+from trustwatch.scoring.engine.engine import Engine, ScoredBatch
 
 DAY, MINUTE = 86_400_000, 60_000
 STRANGER = {"resource": {"target": "stranger.example", "external": True}}
@@ -36,7 +36,11 @@ def one(kit: Any, make: Any) -> Callable[..., ScoredBatch]:
 
 def test_the_same_name_counts_once_a_day(one: Callable[..., ScoredBatch]) -> None:
     """The anomaly score stays what it is; evidence is that of an event with nothing odd in it."""
-    first, again, later = one(0, **STRANGER), one(30, **STRANGER), one(30 + counted.DEDUP_WINDOW_MINUTES, **STRANGER)
+    first, again, later = (
+        one(0, **STRANGER),
+        one(30, **STRANGER),
+        one(30 + evidence_dedup.DEDUP_WINDOW_MINUTES, **STRANGER),
+    )
     assert first.p_values[0] <= ODD < again.p_values[0]
     assert later.p_values[0] <= ODD
     assert again.anomaly[0] == pytest.approx(first.anomaly[0], abs=0.05)
@@ -71,12 +75,12 @@ def test_outcomes_and_sizes_of_a_known_action_count_each_time(one: Callable[...,
     plain = one(0, action="login")
     failed = one(1, action="login", outcome="error")
     again = one(2, action="login", outcome="error")
-    assert plain.p_values[0] <= counted.EVIDENCE_P_VALUE
+    assert plain.p_values[0] <= evidence_dedup.EVIDENCE_P_VALUE
     for scored in (failed, again):
         judged = scored.effective_vectors([0])[0]
         assert judged[FEATURE_INDEX["action_surprise"]] == 0.0 < scored.vectors[0, FEATURE_INDEX["action_surprise"]]
         assert judged[FEATURE_INDEX["outcome_surprise"]] == scored.vectors[0, FEATURE_INDEX["outcome_surprise"]] > 0.0
-        assert scored.p_values[0] <= counted.EVIDENCE_P_VALUE
+        assert scored.p_values[0] <= evidence_dedup.EVIDENCE_P_VALUE
 
 
 def test_a_count_over_hours_counts_by_whole_deviations(one: Callable[..., ScoredBatch]) -> None:
@@ -158,7 +162,7 @@ def test_nothing_is_left_of_what_follows_from_a_name() -> None:
     """Composites are made anew of what is left; other features stay."""
     vectors = np.full((2, FEATURE_COUNT), 5.0)
     masks = np.array([1 << layout.K_TARGET, 1 << layout.K_NETWORK], np.uint32)
-    left = counted.suppress_counted(vectors, masks, masks, np.zeros((2, 16), np.int8))
+    left = evidence_dedup.suppress_counted(vectors, masks, masks, np.zeros((2, 16), np.int8))
     gone = [{FEATURE_NAMES[index] for index in np.flatnonzero(row == 0.0)} for row in left]
     assert {"target_surprise", "action_target_surprise", "external_target", "session_strangeness"} <= gone[0]
     assert {"network_surprise", "identity_shift"} <= gone[1]

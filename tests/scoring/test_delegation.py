@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.scoring.delegation import EdgeCollector
-from trustwatch.scoring.records import AgentEdge
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.records.agents import AgentEdge
 
 HOUR_MS = 3_600_000
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.models.habits import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
-from trustwatch.scoring import risk
-from trustwatch.scoring.engine import SUSPICION_SHARE, Engine, EngineSettings
+from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings
 
 
 def engine_of(kit: Any, **more: Any) -> Engine:

@@ -11,15 +11,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.ingest.erasing import ErasureSubject, RecordEraser
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
+from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.privacy import EraseCommand, ErasedAgents, PrivacyKey, open_privacy_key
-from trustwatch.scoring.records import AgentRow
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.scoring.engine.forgetting import EraseCommand, ErasedAgents
+from trustwatch.scoring.pipeline.partition import PipelineParameters
+from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 GONE = ErasureSubject("agent", "acme", "https://as.example", "agent-3", "erased~1")
 

@@ -19,11 +19,23 @@ import pytest
 from sqlalchemy import Connection
 from standardwebhooks import Webhook
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import WebhookNotifier, WebhookTarget, build_alert_row, make_webhook_client
-from trustwatch.scoring.outbox import DeliveryChannel, DeliveryResult, DeliveryTarget, Dispatcher, DispatchPolicy
-from trustwatch.scoring.records import AgentName, Commit, Decision, Delivery, OutboxRow, Position, RiskLevel, RiskReason
-from trustwatch.scoring.store import LeasedDelivery, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DeliveryResult, DeliveryTarget, DispatchPolicy
+from trustwatch.scoring.delivery.dispatcher import Dispatcher
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, WebhookTarget, make_webhook_client
+from trustwatch.scoring.records.agents import (
+    AgentName,
+    Commit,
+    Decision,
+    Delivery,
+    OutboxRow,
+    Position,
+    RiskLevel,
+    RiskReason,
+)
 from trustwatch.scoring.store.dialects import sqlite
+from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ..contract import alert_support
 from ..contract.alert_support import ROUTING_KEY, SECRET, Receiver

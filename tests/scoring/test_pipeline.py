@@ -12,19 +12,21 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.errors import CorruptLog, Fenced
-from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.channel import (
+from trustwatch.scoring.pipeline.ipc import (
     LENGTH_PREFIX,
     MAX_FRAME_ITEMS,
     PipelineUpdateSender,
     agent_summaries,
     decode_update,
 )
-from trustwatch.scoring.pipeline import CommittedChanges, PipelineParameters, SinglePartitionPipeline
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.records import Position, RiskLevel
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.pipeline.partition import CommittedChanges, PipelineParameters
+from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import Position, RiskLevel
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
 

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.policy import (
-    AccessRequest,
-    LevelTokenPolicy,
-    LivePolicy,
-    PolicyBook,
-    PolicyRule,
-    PolicyTable,
-    Verdict,
-    evaluate_policy,
-)
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict, evaluate_policy
+from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 ASKED = AccessRequest("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
 

@@ -11,7 +11,7 @@ import pytest
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.records.agents import RiskLevel
 
 HOUR = 3_600_000
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from trustwatch.models.learning import train_with_held_out
-from trustwatch.scoring.promise import check_budget
-from trustwatch.scoring.risk import AlertRateBudget, RiskParameters
+from trustwatch.models.model_training import train_with_held_out
+from trustwatch.scoring.engine.risk import AlertRateBudget, RiskParameters
+from trustwatch.scoring.learning.budget_check import check_budget
 
 BUDGET = AlertRateBudget()
 

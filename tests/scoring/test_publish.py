@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.follow import RiskTopicReader, epoch_of_record
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.publish import RiskRecord, TopicNames, TopicPublisher
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position, RiskLevel
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
-from trustwatch.scoring.view import RiskView
+from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicNames, TopicPublisher
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position, RiskLevel
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 

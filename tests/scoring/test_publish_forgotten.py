@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.erasing import ErasureSubject
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.unread import ErasedSubject
-from trustwatch.scoring.follow import RiskTopicReader
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.privacy import Erasure, PartitionErasure
-from trustwatch.scoring.privacy.records import erasure_pseudonym
-from trustwatch.scoring.publish import ERASED_UP_TO_HEADER, TopicNames, TopicPublisher
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
-from trustwatch.scoring.view import RiskView
+from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
+from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicNames, TopicPublisher
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.erasures import Erasure, PartitionErasure, erasure_pseudonym
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 AS, ID = "https://as", "01JERASURE0000000000000001"
 BOT = ErasureSubject("agent", "acme", AS, "bot", erasure_pseudonym(ID))

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.declaration import BadFeature, Item, Sentence
-from trustwatch.ingest.features.table import FEATURE_INDEX, FEATURE_NAMES, FEATURES, ITEMS
-from trustwatch.scoring.reasons import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.ingest.features.feature_declaration import BadFeature, Item, Sentence
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_NAMES, FEATURES, ITEMS
+from trustwatch.scoring.engine.explanations import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
+from trustwatch.scoring.records.agents import RiskLevel
 
 
 def settled(kit: Any, make: Any) -> tuple[Any, int]:
@@ -214,7 +214,7 @@ def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
 
 def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     """Run the risk kernel on the state before, with the p-value of the vector without its strongest feature."""
-    from trustwatch.scoring import risk
+    from trustwatch.scoring.engine import risk
 
     ((scored, _),) = applied.scored
     engine = processor.engine

@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest import columns as c
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import layout
 from trustwatch.models.detector import FAMILIAR_EVENTS
-from trustwatch.models.persist import load_trained_model, save_trained_model
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.lifecycle.training import TrainingHistory
-from trustwatch.scoring.rehearsal import MIN_VALIDATION_EVENTS, WalkForwardResult, train_walk_forward, validation_start
-from trustwatch.scoring.residence import AgentStateCache
+from trustwatch.models.model_persistence import load_trained_model, save_trained_model
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning.training import TrainingHistory
+from trustwatch.scoring.learning.walkforward import (
+    MIN_VALIDATION_EVENTS,
+    WalkForwardResult,
+    train_walk_forward,
+    validation_start,
+)
 
 DAY = 86_400_000
 EVENTS, AGENTS = 5_000, 4
@@ -42,7 +47,7 @@ def test_it_holds_for_days_to_come(learned: WalkForwardResult, kit: Any, make: A
     columns = kit.columns(make.stream(32, 2_000, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000))
     scored = AgentStateCache(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
     familiar = scored.p_values
-    strangers = learned.model.detector.score(scored.vectors, columns.names[:, c.GROUP].copy()).p_value
+    strangers = learned.model.detector.score(scored.vectors, columns.names[:, event_columns.GROUP].copy()).p_value
     assert 0.02 <= float((familiar <= 0.05).mean()) <= 0.09
     assert 0.4 <= float(np.median(familiar)) <= 0.7  # more is known by then than was in the part that was judged
     assert float(np.median(strangers)) > float(np.median(familiar))
@@ -56,7 +61,7 @@ def test_strangers_are_judged_as_ever(learned: WalkForwardResult, kit: Any, make
     columns = kit.columns(events)
     scored = AgentStateCache(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
     expected = [
-        learned.model.detector.score(vectors, columns.names[:, c.GROUP].copy()).p_value
+        learned.model.detector.score(vectors, columns.names[:, event_columns.GROUP].copy()).p_value
         for vectors in (scored.vectors, scored.effective_vectors(range(300)))
     ]
     np.testing.assert_allclose(scored.p_values, np.maximum(*expected), rtol=0, atol=1e-12)
@@ -107,7 +112,7 @@ def test_claims_are_no_part_of_it(kit: Any, make: Any) -> None:
         made["agent"]["self_asserted"] = True
     found = train_walk_forward(kit.columns(events), make.SALT, "claims", make.SETTINGS)
     assert len(found.validation_events) == 1_200
-    assert not found.validation_events.codes[:, c.SELF_ASSERTED].any()
+    assert not found.validation_events.codes[:, event_columns.SELF_ASSERTED].any()
 
 
 def test_a_kept_history_without_its_events_is_rehearsed_alike(learned: WalkForwardResult, kit: Any, make: Any) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.files import FileSource
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.replay import EXPLAINED_P_VALUE, HistoryReplay, ReplayedEvent, ReplaySummary
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.pipeline.replay import EXPLAINED_P_VALUE, HistoryReplay, ReplayedEvent, ReplaySummary
 
 
 def replay(

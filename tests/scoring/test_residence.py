@@ -10,13 +10,12 @@ import msgspec
 import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.features import layout
-from trustwatch.ingest.features import table as feature_table
-from trustwatch.models.learning import train_model
-from trustwatch.scoring import risk
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.records import AgentRow
-from trustwatch.scoring.residence import AgentStateCache, state_version
+from trustwatch.ingest.features import feature_table, layout
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache, state_version
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.records.agents import AgentRow
 
 
 class Shelf(dict[int, AgentRow]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.scoring import risk
+from trustwatch.scoring.engine import risk
 
 T0 = 1_764_000_000_000
 HOUR = 3_600_000

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from trustwatch.scoring.reasons import MAX_REASONS
-from trustwatch.scoring.records import RiskReason
-from trustwatch.scoring.run_up import PRIOR_REASON_MARKER, with_prior_reasons
+from trustwatch.scoring.engine.explanations import MAX_REASONS, PRIOR_REASON_MARKER, with_prior_reasons
+from trustwatch.scoring.records.agents import RiskReason
 
 AT_MS = 1_764_930_645_000  # 2025-12-05T10:30:45Z
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trustwatch.scoring.engine import Engine, EngineSettings
-from trustwatch.scoring.signals import HARD_SIGNALS, HardSignalRules, hard_signal_codes
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, HardSignalRules, hard_signal_codes
 
 
 def token(name: str, **more: Any) -> dict[str, Any]:

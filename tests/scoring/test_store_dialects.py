@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.store import dialects, open_store
-from trustwatch.scoring.store.dialects import weeks
-from trustwatch.scoring.store.text import escape_nul, unescape_nul
+from trustwatch.scoring.store import dialects
+from trustwatch.scoring.store.dialects import weekly_tables
+from trustwatch.scoring.store.sql_schema import escape_nul, unescape_nul
+from trustwatch.scoring.store.sql_store import open_store
 
 TEXTS = st.text(st.sampled_from("\0\1\2ab01\U0010ffff"), max_size=6) | st.text()
 
@@ -26,12 +27,14 @@ def test_escaped_text(one: str, other: str) -> None:
 @given(st.integers(0, 1 << 43))
 def test_weeks_fit_together(at_ms: int) -> None:
     """Every time is in one week, weeks begin where the one before ends, and the name says when: a Monday."""
-    week = weeks.week_of(at_ms)
+    week = weekly_tables.week_of(at_ms)
 
     assert week.start_ms <= at_ms < week.end_ms
-    assert weeks.week_of(week.end_ms) == weeks.DecisionWeek(weeks.week_of(week.end_ms).name, week.end_ms)
-    assert weeks.week_of(week.start_ms - 1).end_ms == week.start_ms
-    assert weeks.week_from_name(week.name) == week
+    assert weekly_tables.week_of(week.end_ms) == weekly_tables.DecisionWeek(
+        weekly_tables.week_of(week.end_ms).name, week.end_ms
+    )
+    assert weekly_tables.week_of(week.start_ms - 1).end_ms == week.start_ms
+    assert weekly_tables.week_from_name(week.name) == week
 
 
 class _FromServer(Exception):

@@ -17,10 +17,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, DeadLetter, Position
-from trustwatch.scoring.store import StoreTooNew, dialects, migrate, open_store, sqlite_url
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, DeadLetter, Position
+from trustwatch.scoring.store import dialects, migrate
 from trustwatch.scoring.store.dialects import sqlite
-from trustwatch.scoring.store.schema import METADATA
+from trustwatch.scoring.store.interface import StoreTooNew
+from trustwatch.scoring.store.sql_schema import METADATA
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 COMMITTER = Path(__file__).with_name("store_committer.py")
 

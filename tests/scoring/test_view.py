@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trustwatch.scoring.records import AgentName, AgentSummary
-from trustwatch.scoring.view import RiskView
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
 
 
 def summary(

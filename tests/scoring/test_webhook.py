@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.notify import WebhookTarget, build_alert_payload, build_alert_row, render_alert
-from trustwatch.scoring.notify.answer import classify_response
-from trustwatch.scoring.notify.webhook import sign_headers
-from trustwatch.scoring.records import AgentName, Decision, RiskLevel, RiskReason
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload, build_alert_row
+from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget, classify_response, sign_headers
+from trustwatch.scoring.records.agents import AgentName, Decision, RiskLevel, RiskReason
 
 SECRETS = tuple("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
 POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}

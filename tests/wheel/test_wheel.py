@@ -138,7 +138,7 @@ print(json.dumps([lacking, places]))
 
 
 def of_extras(need: str) -> bool:
-    """Whether what an import lacks comes with an extra; `trustwatch.api.lab` says so in its own words."""
+    """Whether what an import lacks comes with an extra; `trustwatch.lab` says so in its own words."""
     return need.partition(".")[0] in OF_EXTRAS or "pip install 'trustwatch[" in need
 
 

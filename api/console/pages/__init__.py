@@ -1,6 +1,6 @@
 """The pages, one module each: a router with its routes, and its entry in the menu.
 
-To add one: write `pages/NAME.py` with `ENTRY` (or None: not in the menu) and `router`, its templates in
+To add one: write `pages/NAME.py` with `MENU_ENTRY` (or None: not in the menu) and `router`, its templates in
 `templates/NAME.html` (`{% extends "base.html" %}`), and add the module to `PAGE_MODULES`.
 """
 
@@ -8,16 +8,36 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import agent, agents, alerts, approvals, dead_letters, decisions, feedback, models, overview
-from .entry import MenuEntry
+from ..rendering import MenuEntry
+from . import (
+    agent_list_page,
+    agent_page,
+    alerts_page,
+    approvals_page,
+    dead_letters_page,
+    decisions_page,
+    feedback_page,
+    models_page,
+    overview_page,
+)
 
-PAGE_MODULES = (overview, agents, agent, decisions, alerts, approvals, feedback, models, dead_letters)
+PAGE_MODULES = (
+    overview_page,
+    agent_list_page,
+    agent_page,
+    decisions_page,
+    alerts_page,
+    approvals_page,
+    feedback_page,
+    models_page,
+    dead_letters_page,
+)
 """In the order of the menu."""
 
 
 def menu_entries() -> tuple[MenuEntry, ...]:
     """Entries of the menu."""
-    entries: list[MenuEntry | None] = [module.ENTRY for module in PAGE_MODULES]
+    entries: list[MenuEntry | None] = [module.MENU_ENTRY for module in PAGE_MODULES]
     return tuple(entry for entry in entries if entry is not None)
 
 

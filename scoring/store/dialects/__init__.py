@@ -14,9 +14,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from ....ingest.errors import ConfigError
-from ...records import AgentRow, Position
+from ...records.agents import AgentRow, Position
 from . import postgresql, sqlite
-from .chairs import JobLock
+from .job_locks import JobLock
 from .statements import DialectInsert, contains, insert_or_skip, starts_with, upsert
 
 __all__ = [

@@ -17,13 +17,13 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from ....ingest.errors import ConfigError
-from ...records import AgentRow, Position
+from ...records.agents import AgentRow, Position
 from .. import codec
-from .chairs import acquire_job_lock
-from .copying import copy_agents
-from .copying import fetch_agents as read_agents
+from .job_locks import acquire_job_lock
+from .postgresql_copy import copy_agents
+from .postgresql_copy import fetch_agents as read_agents
 from .statements import UPSERT_AGENT
-from .weeks import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
+from .weekly_tables import ROW_PURGED_DECISIONS, prepare_weeks, purge_weeks
 
 __all__ = [
     "ROW_PURGED_DECISIONS",

@@ -20,12 +20,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ....ingest.errors import ConfigError
-from ...records import AgentRow, Position
+from ...records.agents import AgentRow, Position
 from .. import codec
-from ..chunks import MAX_IN_LIST, chunked
-from ..schema import AGENTS, DECISIONS
-from .chairs import NoLock
-from .statements import UPSERT_AGENT
+from ..sql_schema import AGENTS, DECISIONS
+from .job_locks import NoLock
+from .statements import MAX_IN_LIST, UPSERT_AGENT, chunked
 
 ROW_PURGED_DECISIONS = DECISIONS
 _UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=Dialect(paramstyle="qmark")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Boolean, ColumnElement, Connection, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
@@ -10,7 +12,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.functions import FunctionElement
 
-from ..schema import AGENTS
+from ..sql_schema import AGENTS
 
 
 class DialectInsert(NamedTuple):
@@ -82,3 +84,19 @@ def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any
 AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
 """An agent's name never changes (its key is a hash of it), so the indexes on the name are left alone."""
 UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS)
+
+
+# Many values in several statements.
+
+
+T = TypeVar("T")
+
+MAX_IN_LIST = 500
+"""Keys per IN list: few enough for every database, many enough that the statement is not the cost."""
+
+
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """*items* in lists of at most *size*."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -25,27 +25,25 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from trustwatch.api.callers import CallerDirectory
-from trustwatch.api.console import ConsoleApplication
-from trustwatch.api.http import PipelineStatus, Runtime, create_app
-from trustwatch.api.serve.guarding import drop_cached_answers, make_decision_point
-from trustwatch.api.settings import (
-    ConsoleGrantSettings,
-    ConsoleOidcSettings,
-    ConsoleSettings,
-    ListenSettings,
-    Secret,
-    Settings,
-    TenantSettings,
-)
-from trustwatch.api.tokens import JwksCache, TokenVerifier
+from trustwatch.api.console.console_app import ConsoleApplication
+from trustwatch.api.http.app import create_app
+from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
+from trustwatch.api.http.auth.callers import CallerDirectory
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.runtime import PipelineStatus, Runtime
+from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
+from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
+from trustwatch.api.settings.declaration import Secret
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.service_settings import ListenSettings, TenantSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.log import EventLog, GroupCommit
-from trustwatch.scoring.channel import LevelChange, PipelineUpdate
-from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Commit, Decision, Position, RiskReason
-from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.view import RiskView
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.scoring.pipeline.ipc import LevelChange, PipelineUpdate
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 T = TypeVar("T")
 NOW = 1_764_000_000.0

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.requests import Request
-from trustwatch.api.console.assets import StaticAssets
-from trustwatch.api.console.render import PageRenderer
-from trustwatch.api.console.views.feedback import display_preview
-from trustwatch.scoring.feedback import FeedbackPreview
+from trustwatch.api.console.rendering import PageRenderer, StaticAssets
+from trustwatch.api.console.views.feedback_display import display_preview
+from trustwatch.scoring.records.feedback import FeedbackPreview
 
 from .conftest import NOW_MS, REASON, decision_of, row_of
 

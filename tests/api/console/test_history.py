@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.console.history import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
-from trustwatch.api.settings.archive import ArchiveSettings
-from trustwatch.api.settings.kafka import KafkaSettings
-from trustwatch.ingest.archive.files import rewrite_lock
-from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
+from trustwatch.api.agents.recent_events import AgentEventHistory, DecisionMoment, EventLocations, load_event_history
+from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.storage_settings import ArchiveSettings
+from trustwatch.ingest.archive.archive_files import rewrite_lock
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.privacy import Erasure
-from trustwatch.scoring.records import AgentName
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.erasures import Erasure
 
 AS = "https://as.example"
 NOW = datetime(2025, 11, 24, 16, tzinfo=UTC)
@@ -142,7 +142,7 @@ def test_why_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with rewrite_lock(tmp_path):
         found = load_event_history(EventLocations(tmp_path / "log", tmp_path), BOT, DecisionMoment(), ())
     assert found.busy and "being rewritten" in found.trouble and not found.whole
-    monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.latest", None)
+    monkeypatch.setitem(sys.modules, "trustwatch.ingest.archive.latest_events", None)
     assert "not installed" in trouble(tmp_path)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from trustwatch.api.console import live
-from trustwatch.api.console.live import agent_event_name
-from trustwatch.scoring.channel import LevelChange
+from trustwatch.api.console import live_updates
+from trustwatch.api.console.live_updates import agent_event_name
+from trustwatch.scoring.pipeline.ipc import LevelChange
 
 
 class Listening:
@@ -108,7 +108,7 @@ def test_an_open_page_keeps_no_session_alive(site: Any) -> None:
 
 def test_a_stream_outlives_no_session_however_busy_it_is(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person clicks all day: its streams are closed and opened again, until the longest time is over."""
-    monkeypatch.setattr(live, "TICK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(live_updates, "TICK_INTERVAL_S", 0.05)
     site.sign_in("soc")
     heard = Listening(site)
     site.clock.now += 3000
@@ -136,7 +136,7 @@ def test_without_a_session_there_is_no_stream(site: Any) -> None:
 
 def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
     """One too many is told to come again."""
-    monkeypatch.setattr(live, "MAX_OPEN_STREAMS", 0)
+    monkeypatch.setattr(live_updates, "MAX_OPEN_STREAMS", 0)
     site.sign_in("soc")
 
     assert site.browser.get("/console/live").status_code == 503
@@ -144,8 +144,8 @@ def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
 
 def test_a_name_can_not_end_an_event() -> None:
     """Line breaks of all kinds stay inside the data."""
-    sentence = live._announcement(LevelChange("d", "t", "a\n\nevent: end\rx\u2028y", 1, 4, 0.9, "", 0, 0), 0)
-    event = live._encode_event("said", sentence).decode()
+    sentence = live_updates._announcement(LevelChange("d", "t", "a\n\nevent: end\rx\u2028y", 1, 4, 0.9, "", 0, 0), 0)
+    event = live_updates._encode_event("said", sentence).decode()
 
     assert event.endswith("\n\n") and event.count("\n\n") == 1
     assert all(line.startswith(("data: ", "event: said")) for line in event.strip("\n").splitlines())

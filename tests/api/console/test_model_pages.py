@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trustwatch.api.console.pages import models
-from trustwatch.api.lifecycle.desk import ModelVersionView
-from trustwatch.scoring.lifecycle.curve import CalibrationCurve, CalibrationPoint
-from trustwatch.scoring.lifecycle.promotion import PromotionAssessment
-from trustwatch.scoring.lifecycle.records import ModelHistoryEntry, ModelVersion
-from trustwatch.scoring.store import Page
+from trustwatch.api.console.pages import models_page
+from trustwatch.api.models.service import ModelVersionView
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
+from trustwatch.scoring.learning.promotion import PromotionAssessment
+from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
+from trustwatch.scoring.store.interface import Page
 
 WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
 
@@ -58,7 +58,7 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(
 ) -> None:
     """One tenant's analyst reads which versions there are, and why there is no more."""
     site, desk = new_site(), Versions()
-    monkeypatch.setattr(models, "desk_of", lambda _: desk)
+    monkeypatch.setattr(models_page, "desk_of", lambda _: desk)
     site.sign_in(group)
     listed, one = (site.browser.get(path) for path in ("/console/models", "/console/models/m2"))
 
@@ -74,7 +74,7 @@ def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
 ) -> None:
     """Rehearsed, both curves are drawn by name; if not, the page warns that all are judged as newcomers."""
     site, desk = new_site(), Versions()
-    monkeypatch.setattr(models, "desk_of", lambda _: desk)
+    monkeypatch.setattr(models_page, "desk_of", lambda _: desk)
     site.sign_in("trust-admins")
     without = site.browser.get("/console/models/m1").text
     desk.known = (FLEET._replace(events=1_234),)

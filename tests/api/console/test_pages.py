@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.console.recent import read_log_excerpt
+from trustwatch.api.agents.recent_events import read_log_excerpt
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.records import AgentName
+from trustwatch.scoring.records.agents import AgentName
 
 from .conftest import AS, decision_of, row_of
 

@@ -15,22 +15,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from trustwatch.api import console
-from trustwatch.api.console import render, signin
-from trustwatch.api.console.assets import StaticAssets
-from trustwatch.api.console.figures import ActivitySampler
-from trustwatch.api.console.graph import MAX_DRAWN_AGENTS, draw_blast_radius
-from trustwatch.api.console.pages.overview import containment_times, order_by_last_rise
-from trustwatch.api.console.profile import read_baseline_profile
-from trustwatch.api.console.trail import MAX_POINTS, RiskSeries
-from trustwatch.api.http import PipelineStatus
-from trustwatch.api.settings import load_settings
+from trustwatch.api.agents.baseline_profile import read_baseline_profile
+from trustwatch.api.console import rendering, sign_in
+from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
+from trustwatch.api.console.pages.overview_page import containment_times, order_by_last_rise
+from trustwatch.api.console.rendering import StaticAssets
+from trustwatch.api.console.views.blast_radius_drawing import MAX_DRAWN_AGENTS, draw_blast_radius
+from trustwatch.api.http.runtime import PipelineStatus
+from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.ingest.features import layout as l
+from trustwatch.ingest.features import layout
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.blast_radius import ReachedAgent
-from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.records import AgentName, AgentSummary, RiskLevel
-from trustwatch.scoring.view import RiskView
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.store.blast_radius import ReachedAgent
 
 VENDOR = Path(str(console.__file__)).parent / "static" / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text(encoding="utf-8"))
@@ -91,7 +90,7 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str
         load_settings(tmp_path / "trustwatch.yaml", {})
 
 
-@pytest.mark.parametrize("module", [render, signin])
+@pytest.mark.parametrize("module", [rendering, sign_in])
 def test_examples_hold(module: Any) -> None:
     """The examples in docstrings."""
     assert doctest.testmod(module).failed == 0
@@ -150,11 +149,15 @@ def test_levels_are_counted_by_tenant() -> None:
 
 def test_a_profile_says_how_much_is_known() -> None:
     """From the state that the feature builder stores; another layout is no profile."""
-    rows = np.zeros(1, l.STATE_ROW)
+    rows = np.zeros(1, layout.STATE_ROW)
     numbers = rows["numbers"][0]
-    numbers[l.N_EVENTS] = 40
-    numbers[l.N_DISTINCT + l.K_ACTION] = 3
-    numbers[l.N_COUNT + l.Q_GAP], numbers[l.N_MEAN + l.Q_GAP], numbers[l.N_VAR + l.Q_GAP] = 5, np.log1p(20.0), 0.25
+    numbers[layout.N_EVENTS] = 40
+    numbers[layout.N_DISTINCT + layout.K_ACTION] = 3
+    (
+        numbers[layout.N_COUNT + layout.Q_GAP],
+        numbers[layout.N_MEAN + layout.Q_GAP],
+        numbers[layout.N_VAR + layout.Q_GAP],
+    ) = 5, np.log1p(20.0), 0.25
     row: Any = SimpleNamespace(features=rows.tobytes())
     found = read_baseline_profile(row)
 
@@ -219,7 +222,7 @@ def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
 
 def test_the_text_of_the_pages_needs_every_value() -> None:
     """A name that is misspelt in a template fails instead of showing nothing."""
-    renderer = render.PageRenderer(StaticAssets(), (), lambda: 0)
+    renderer = rendering.PageRenderer(StaticAssets(), (), lambda: 0)
     request: Any = SimpleNamespace(url=SimpleNamespace(path="/"), headers={})
     with pytest.raises(jinja2.UndefinedError):
         renderer.page(request, "sign_in.html", None)

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.console.headers import content_security_policy
-from trustwatch.api.console.links import issue_login_code, redeem_login_code
-from trustwatch.api.console.people import new_session, session_caller
-from trustwatch.api.console.sessions import ConsoleSessions, session_key
-from trustwatch.api.settings import ConsoleSettings, Secret
+from trustwatch.api.console.console_app import content_security_policy
+from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_caller, session_key
+from trustwatch.api.console.login_links import issue_login_code, redeem_login_code
+from trustwatch.api.settings.console_settings import ConsoleSettings
+from trustwatch.api.settings.declaration import Secret
 from trustwatch.ingest.errors import ConfigError
 
 KEY = "k" * 32

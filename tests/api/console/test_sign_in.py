@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from trustwatch.api.console.people import matching_grant
-from trustwatch.api.settings import Secret
+from trustwatch.api.console.console_sessions import matching_grant
+from trustwatch.api.settings.declaration import Secret
 
 NOW = 1_764_000_000.0
 

@@ -6,17 +6,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.console.views.decisions import (
+from trustwatch.api.console.views.alert_display import display_alerts
+from trustwatch.api.console.views.dead_letter_display import display_bytes, filter_dead_letters, group_dead_letters
+from trustwatch.api.console.views.decision_display import (
     actuations_of_decision,
     describe_odds,
     display_decision,
     display_evidence,
     display_features,
 )
-from trustwatch.api.console.views.deliveries import display_alerts
-from trustwatch.api.console.views.feedback import display_preview, draft_from_form, escalation_to, feature_choices
-from trustwatch.api.console.views.letters import filter_dead_letters, group_dead_letters
-from trustwatch.api.console.views.models import (
+from trustwatch.api.console.views.feedback_display import (
+    display_preview,
+    draft_from_form,
+    escalation_to,
+    feature_choices,
+)
+from trustwatch.api.console.views.filtered_pages import read_filtered_page
+from trustwatch.api.console.views.model_display import (
     budget_chart,
     budget_totals,
     calibration_chart,
@@ -25,20 +31,18 @@ from trustwatch.api.console.views.models import (
     largest_drifts,
     select_curves,
 )
-from trustwatch.api.console.views.raw import display_bytes
-from trustwatch.api.console.views.scanning import read_filtered_page
-from trustwatch.ingest.features.table import FEATURES
-from trustwatch.scoring.actuators.desired import DesiredState, encode_desired_state
-from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.feedback import FeedbackPreview
-from trustwatch.scoring.feedback.rules import PROTECTED_FEATURES
-from trustwatch.scoring.lifecycle.budget import BudgetDay, upper_control_limit
-from trustwatch.scoring.lifecycle.curve import CalibrationCurve, CalibrationPoint
-from trustwatch.scoring.lifecycle.records import PeerGroupDay
-from trustwatch.scoring.notify import build_alert_payload
-from trustwatch.scoring.policy import PolicyBook
-from trustwatch.scoring.records import AgentName, DeadLetter, Decision, Delivery, RiskLevel, RiskReason
-from trustwatch.scoring.store import Page, StoredDeadLetter
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
+from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
+from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
+from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
+from trustwatch.scoring.policy.book import PolicyBook
+from trustwatch.scoring.records.agents import AgentName, DeadLetter, Decision, Delivery, RiskLevel, RiskReason
+from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.records.feedback import FeedbackPreview
+from trustwatch.scoring.records.models import PeerGroupDay
+from trustwatch.scoring.store.interface import Page, StoredDeadLetter
 
 AGENT = AgentName(7, "acme", "https://as.example", "clerk")
 REASONS = (

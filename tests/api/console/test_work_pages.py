@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.containment import Intervention
-from trustwatch.scoring.notify import build_alert_payload
-from trustwatch.scoring.records import AgentName, Commit, DeadLetter, OutboxRow, Position, RiskLevel
-from trustwatch.scoring.store import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
+from trustwatch.scoring.records.agents import AgentName, Commit, DeadLetter, OutboxRow, Position, RiskLevel
+from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.store.interface import DeliveryRoute, DeliverySettlement
 
 AS = "https://as.example"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -246,7 +246,7 @@ def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
 
 
 async def _pin(site: Any, agent_id: str) -> None:
-    from trustwatch.api.guard.approvals import Attribution
+    from trustwatch.api.access.approval_workflow import Attribution
 
     await site.guard.approvals.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
 

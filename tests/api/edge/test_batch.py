@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import Admission, AgentRegistry
-from trustwatch.api.edge.admission import MAX_CLOCK_AHEAD_S
-from trustwatch.api.edge.batch import AdmissionOutcome, BatchAdmission
-from trustwatch.api.edge.bodies import RawRecord
-from trustwatch.api.settings import RegisteredAgent
-from trustwatch.api.simulator import SimulationSettings, simulate
+from trustwatch.api.events.admission import MAX_CLOCK_AHEAD_S, Admission, AgentRegistry
+from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmission
+from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.settings.access_settings import RegisteredAgent
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.cloudevents import structured_record
+from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.source import Record
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import SimulationSettings
 
 from ...ingest.scan_pair import WHOLE, changed, compact
 from ...ingest.test_scan_any import mutate, records

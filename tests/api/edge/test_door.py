@@ -10,15 +10,24 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from trustwatch.api.callers import SourceBinding
-from trustwatch.api.edge import Admission, AgentRegistry, EventIntake, IntakeLimits
-from trustwatch.api.edge.bodies import RawRecord
-from trustwatch.api.edge.door import FIRST_SLICE_RECORDS, MAX_LISTED_REJECTIONS, SLICE_RECORDS, Receipt, Rejection
-from trustwatch.api.edge.letters import dead_letter_record
+from trustwatch.api.events.admission import Admission, AgentRegistry, dead_letter_record
+from trustwatch.api.events.intake import (
+    FIRST_SLICE_RECORDS,
+    MAX_LISTED_REJECTIONS,
+    SLICE_RECORDS,
+    EventIntake,
+    Receipt,
+    Rejection,
+)
+from trustwatch.api.events.intake_limits import IntakeLimits
+from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
-from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
+from trustwatch.ingest.formats.raw_records import RawRecord
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.records import record_id
 
 from ...ingest.scan_pair import WHOLE, changed, compact
 

@@ -6,8 +6,8 @@ import gzip
 import time
 
 import pytest
-from trustwatch.api.edge.bodies import MAX_BODY_BYTES, decompress_body
-from trustwatch.api.edge.errors import BodyTooLarge
+from trustwatch.api.events.event_bodies import MAX_BODY_BYTES, decompress_body
+from trustwatch.api.events.intake_limits import BodyTooLarge
 from trustwatch.ingest.errors import MalformedEvent
 
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from trustwatch.api.settings import Settings, load_settings
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 
 DOCS = (Path(__file__).parents[3] / "docs" / "gateways.md").read_text()

@@ -10,8 +10,8 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from trustwatch.api.settings import VerificationSettings
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.api.settings.access_settings import VerificationSettings
+from trustwatch.scoring.records.agents import RiskLevel
 
 WAYS = ("envoy", "forward")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from trustwatch.scoring.policy import LevelTokenPolicy
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.book import LevelTokenPolicy
+from trustwatch.scoring.records.agents import RiskLevel
 
 LOW, UNKNOWN, MEDIUM = RiskLevel.LOW, RiskLevel.UNKNOWN, RiskLevel.MEDIUM
 HIGH, CRITICAL = RiskLevel.HIGH, RiskLevel.CRITICAL
@@ -121,7 +121,7 @@ def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
     (asked,) = desk.waiting()
     assert (asked.scopes, asked.asked_by, asked.agent.agent_id) == (("tools:write",), "ext_authz", "bot")
 
-    from trustwatch.api.guard.approvals import Attribution
+    from trustwatch.api.access.approval_workflow import Attribution
 
     desk.run(desk.guard.approvals.decide(asked, Attribution("ada", "known job"), approve=True, valid_s=60.0))
     assert told(desk.envoy(token, "POST")) == ALLOW

@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 import pytest
-from trustwatch.api.settings import GatewayClientSettings, IntrospectionServerSettings, Secret
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.api.settings.declaration import Secret
+from trustwatch.api.settings.enforcement_settings import GatewayClientSettings, IntrospectionServerSettings
+from trustwatch.scoring.records.agents import RiskLevel
 
 INACTIVE = {"active": False}
 SECRET = "a secret: of % letters"

@@ -13,19 +13,27 @@ from typing import Any
 
 import httpx
 import pytest
-from trustwatch.api.callers import ALL_SCOPES, CallerDirectory
-from trustwatch.api.http import PipelineStatus, Runtime, create_app
-from trustwatch.api.serve.guarding import make_decision_point
-from trustwatch.api.settings import CallerSettings, HookSettings, IssuerSettings, Secret, Settings
-from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
+from trustwatch.api.http.app import create_app
+from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
+from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
+from trustwatch.api.http.runtime import PipelineStatus, Runtime
+from trustwatch.api.service.assembly import make_decision_point
+from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
+from trustwatch.api.settings.declaration import Secret
+from trustwatch.api.settings.enforcement_settings import HookSettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
-from trustwatch.scoring.channel import PipelineUpdate
-from trustwatch.scoring.containment import Intervention
-from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import AgentName, AgentSummary, RiskLevel
-from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.view import RiskView
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 NOW = 1_764_000_000.0
 AUDIENCE = "trustwatch"

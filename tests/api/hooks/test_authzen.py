@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from trustwatch.api.hooks.base import MAX_HOOK_BODY_BYTES
+from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
 
 GATE = {"action": {"name": "issue:access_token:client_credentials"}}
 PROFILE = {

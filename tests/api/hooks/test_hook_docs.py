@@ -6,9 +6,9 @@ import ast
 import re
 from pathlib import Path
 
-from trustwatch.api.hooks.server import HOOK_ADAPTERS
-from trustwatch.api.settings import load_settings
-from trustwatch.scoring.policy.verdict import ALLOWED, VERDICT_REASONS
+from trustwatch.api.access.hooks.hook_server import HOOK_ADAPTERS
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.scoring.policy.access_evaluation import ALLOWED, VERDICT_REASONS
 
 ROOT = Path(__file__).parents[3]
 FAIL_MODES = (ROOT / "docs" / "fail-modes.md").read_text()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trustwatch.scoring.policy import LevelTokenPolicy
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.book import LevelTokenPolicy
+from trustwatch.scoring.records.agents import RiskLevel
 
 LIFETIME = "/token/lifetime/expiration"
 

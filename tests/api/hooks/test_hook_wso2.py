@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trustwatch.api.guard.approvals import Attribution
-from trustwatch.scoring.policy import LevelTokenPolicy
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.api.access.approval_workflow import Attribution
+from trustwatch.scoring.policy.book import LevelTokenPolicy
+from trustwatch.scoring.records.agents import RiskLevel
 
 ACCESS, REFRESH = "/accessToken/claims/expires_in", "/refreshToken/claims/expires_in"
 

@@ -7,11 +7,11 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
-from trustwatch.api.hooks.base import MAX_HOOK_BODY_BYTES
-from trustwatch.api.settings import Secret
+from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
+from trustwatch.api.settings.declaration import Secret
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.scoring.policy import PolicyBook, PolicyRule, PolicyTable
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.book import PolicyBook, PolicyRule, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 
 class Words(NamedTuple):

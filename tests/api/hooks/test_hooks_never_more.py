@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trustwatch.scoring.policy import LevelTokenPolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 SCOPES = ["read", "list", "notes:write", "notes:delete", "admin", "openid"]
 PATTERNS = ["*", "*write*", "*delete*", "read", "notes:*", "nothing"]

@@ -14,37 +14,36 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
-from trustwatch.api.callers import ALL_SCOPES, CallerDirectory
-from trustwatch.api.edge.reports import IngestStatus
-from trustwatch.api.feedback import FeedbackService, PreviewRunner
-from trustwatch.api.http import PipelineStatus, Runtime, create_app
-from trustwatch.api.http.services import make_lag_counter
-from trustwatch.api.http.services import new_id as services_id
-from trustwatch.api.lifecycle import ModelService
-from trustwatch.api.lifecycle.announce import ControlRecordWriter
-from trustwatch.api.serve.erasing import make_erasure_service
-from trustwatch.api.serve.guarding import drop_cached_answers, make_decision_point
-from trustwatch.api.serve.wiring import principal_alias
-from trustwatch.api.settings import (
-    CallerSettings,
-    IssuerSettings,
-    PipelineSettings,
-    RegisteredAgent,
-    Settings,
-    TenantSettings,
-)
-from trustwatch.api.settings.topics import MappingSettings
-from trustwatch.api.tokens import LOCAL_ISSUER, JwksCache, LocalSigningKey, TokenVerifier
+from trustwatch.api.composition import principal_alias
+from trustwatch.api.events.ingest_status import IngestStatus
+from trustwatch.api.feedback.preview_runner import PreviewRunner
+from trustwatch.api.feedback.service import FeedbackService
+from trustwatch.api.http.app import create_app
+from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
+from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
+from trustwatch.api.http.runtime import PipelineStatus, Runtime, make_lag_counter
+from trustwatch.api.http.runtime import new_id as services_id
+from trustwatch.api.models.service import ControlRecordWriter, ModelService
+from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
+from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
+from trustwatch.api.settings.kafka_settings import MappingSettings
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.service_settings import PipelineSettings, TenantSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.log import EventLog, GroupCommit, LogReader
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.actuators import ActuationMetrics, DesiredStateResolver
-from trustwatch.scoring.channel import PipelineUpdate
-from trustwatch.scoring.lifecycle.shelf import ModelRegistry
-from trustwatch.scoring.policy import LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import AgentName, AgentSummary
-from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.view import RiskView
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
+from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
+from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentSummary
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 T = TypeVar("T")
 NOW = 1_764_000_000.0
@@ -110,7 +109,7 @@ class Site:
         self.desk: ModelService | None = None
         self.pause = 0.0
         self.preview: Any = None
-        """Plays the process of a preview (see `trustwatch.api.feedback.previews.Run`)."""
+        """Plays the process of a preview (see `trustwatch.api.feedback.preview_runner.Run`)."""
         self.ids = iter(range(10**9))
         self._start()
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.settings import ActuatorSettings
+from trustwatch.api.settings.actuator_settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.actuators import DesiredState, decode_desired_state, encode_desired_state
-from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Position
-from trustwatch.scoring.store import DeliveryRoute
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, decode_desired_state, encode_desired_state
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.store.interface import DeliveryRoute
 
 AS = "https://as.example"
 NOW = 1_764_000_000_000

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from trustwatch.api.cli.main import app
-from trustwatch.scoring.policy import AccessRequest
-from trustwatch.scoring.records import AgentEdge, Commit, Position
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.records.agents import AgentEdge, Commit, Position
 from typer.testing import CliRunner, Result
 
 AS = "https://as.example"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trustwatch.api.cli.main import app
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records import AgentName, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.records.agents import AgentName, Commit, Decision, Position, RiskReason
 from typer.testing import CliRunner, Result
 
 from .test_feedback_routes import NOW_MS, Person, decision

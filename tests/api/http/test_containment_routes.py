@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from trustwatch.api.serve.guarding import track_descendants
-from trustwatch.api.settings import ActuatorSettings
+from trustwatch.api.service.assembly import track_descendants
+from trustwatch.api.settings.actuator_settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.policy import AccessRequest, PolicyBook, PolicyTable
-from trustwatch.scoring.records import AgentEdge, AgentName, AgentRow, Commit, Position, RiskLevel
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, Commit, Position, RiskLevel
 
 AS = "https://as.example"
 LOW, HIGH, CRITICAL = 1, 3, 4

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from trustwatch.api.settings import PipelineSettings
+from trustwatch.api.settings.service_settings import PipelineSettings
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.dead_letters import RefusedInput
+from trustwatch.scoring.records.dead_letters import RefusedInput
 
 NDJSON = "application/x-ndjson"
 STRUCTURED = "application/cloudevents+json"

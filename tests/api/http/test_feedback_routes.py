@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.feedback.previews import LOST_AFTER_MS, PreviewFailed
-from trustwatch.api.settings import ActuatorSettings
-from trustwatch.api.settings.feedback import FeedbackSettings
+from trustwatch.api.feedback.preview_runner import LOST_AFTER_MS, PreviewFailed
+from trustwatch.api.settings.actuator_settings import ActuatorSettings
+from trustwatch.api.settings.learning_settings import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.feedback.preview import PreviewJob
-from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
-from trustwatch.scoring.records import AgentName, AgentRow, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.learning.feedback_preview import PreviewJob
+from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
 
 NOW_MS = 1_764_000_000_000
 DAY_S = 86_400

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import app
-from trustwatch.api.serve.wiring import webhook_targets
-from trustwatch.api.settings import Secret, WebhookSettings
+from trustwatch.api.composition import webhook_targets
+from trustwatch.api.settings.declaration import Secret
+from trustwatch.api.settings.service_settings import WebhookSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.notify import ALERT_ROW_KIND, TEST_TYPE, WebhookNotifier, make_webhook_client
-from trustwatch.scoring.outbox import DeliveryChannel, Dispatcher, DispatchPolicy
-from trustwatch.scoring.records import OutboxRow, RiskLevel
+from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
+from trustwatch.scoring.delivery.dispatcher import Dispatcher
+from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, TEST_TYPE
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from trustwatch.scoring.records.agents import OutboxRow, RiskLevel
 from typer.testing import CliRunner
 
 from ...contract.alert_support import ROUTING_KEY, SECRET, TOKEN, Receiver, change

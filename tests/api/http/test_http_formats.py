@@ -13,10 +13,11 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from trustwatch.api.settings import CallerSettings, load_settings
-from trustwatch.ingest.formats import otlp_proto
+from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.records import Commit, DeadLetter, Position
+from trustwatch.scoring.records.agents import Commit, DeadLetter, Position
 
 TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -296,7 +297,7 @@ def test_without_the_extra_protobuf_is_refused_with_what_to_do(
     site: Any, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
 ) -> None:
     """415 says what to install, or which setting of the exporter to change."""
-    monkeypatch.setattr(otlp_proto, "protobuf_available", lambda: False)
+    monkeypatch.setattr(otlp, "protobuf_available", lambda: False)
 
     answer = export(site, path, b"\x0a\x00", content_type=kind)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trustwatch.api.http import METRICS
+from trustwatch.api.http.metric_table import METRICS
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 

@@ -13,11 +13,11 @@ import jsonschema
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.channel import LevelChange
-from trustwatch.scoring.dead_letters import RefusedInput
-from trustwatch.scoring.orders import ReleaseAgent
-from trustwatch.scoring.records import (
+from trustwatch.scoring.pipeline.control_records import ReleaseAgent
+from trustwatch.scoring.pipeline.ipc import LevelChange
+from trustwatch.scoring.records.agents import (
     AgentName,
     AgentRow,
     Commit,
@@ -26,9 +26,9 @@ from trustwatch.scoring.records import (
     OutboxRow,
     Position,
     RiskReason,
-    record_id,
 )
-from trustwatch.scoring.store import DeliveryRoute
+from trustwatch.scoring.records.dead_letters import RefusedInput
+from trustwatch.scoring.store.interface import DeliveryRoute
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000

@@ -6,17 +6,16 @@ import json
 import time
 from typing import Any
 
-from trustwatch.api.edge.reports import (
+from trustwatch.api.events.ingest_status import (
     ForeignTopicReport,
     IngestReport,
     SilenceReport,
     decode_ingest_report,
     encode_ingest_report,
 )
-from trustwatch.api.settings.kafka import KafkaSettings
-from trustwatch.api.settings.topics import ForeignTopicSettings
+from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, KafkaSettings
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.records import Commit, DeadLetter, Position
+from trustwatch.scoring.records.agents import Commit, DeadLetter, Position
 
 LINE = {
     "start_time": "2025-11-24T16:00:00Z",

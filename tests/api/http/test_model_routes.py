@@ -11,30 +11,30 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.lifecycle.announce import ControlRecordWriter
-from trustwatch.api.serve.models import promote_ready_challenger
+from trustwatch.api.models.service import ControlRecordWriter
+from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.kafka import KafkaCommitLog
-from trustwatch.ingest.log import GroupCommit
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import RecordKind
-from trustwatch.models import persist
-from trustwatch.models.artifact import read_manifest
+from trustwatch.models import model_persistence
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import train_model
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.feedback import Feedback, FeedbackStep
-from trustwatch.scoring.lifecycle.figures import (
+from trustwatch.models.model_directory import read_manifest
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.learning.promotion import (
     AlertAgreement,
     LabelledAttackStats,
     ShadowComparison,
     ShadowModelStats,
     comparison_to_dict,
 )
-from trustwatch.scoring.lifecycle.force import SwitchModel, decode_model_switch
-from trustwatch.scoring.lifecycle.records import DAY_MS, P_VALUE_EDGES, ModelSwitch, PeerGroupDay
-from trustwatch.scoring.records import AgentName, Commit, Decision, Position
+from trustwatch.scoring.pipeline.model_switch import SwitchModel, decode_model_switch
+from trustwatch.scoring.records.agents import AgentName, Commit, Decision, Position
+from trustwatch.scoring.records.feedback import Feedback, FeedbackStep
+from trustwatch.scoring.records.models import DAY_MS, P_VALUE_EDGES, ModelSwitch, PeerGroupDay
 
 NOW_MS = 1_764_000_000_000
 TODAY = NOW_MS // DAY_MS
@@ -179,7 +179,7 @@ def second(site: Any, model: Path) -> str:
 
 def put(site: Any, model: Path, version: str, salt: bytes) -> str:
     """A model by another name on the shelf."""
-    trained = persist.load_trained_model(model)
+    trained = model_persistence.load_trained_model(model)
     folder = site.settings.data_dir / "models" / version
     save_trained_model(
         folder, replace(trained, version=version, salt=salt), DetectorSettings(trees=20, folds=3), 100, NOW_MS + 5

@@ -12,13 +12,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.privacy.steps import MAX_ROUNDS
-from trustwatch.api.settings import PrivacySettings
+from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
+from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.privacy import EraseCommand
-from trustwatch.scoring.records import (
+from trustwatch.scoring.engine.forgetting import EraseCommand
+from trustwatch.scoring.records.agents import (
     AgentEdge,
     AgentName,
     AgentRow,
@@ -28,6 +27,7 @@ from trustwatch.scoring.records import (
     Position,
     RiskReason,
 )
+from trustwatch.scoring.records.containment import Actuation
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000

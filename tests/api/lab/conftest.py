@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.lab import LabSession, open_session
+from trustwatch.lab.facade import LabSession
+from trustwatch.lab.session import open_session
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from trustwatch.api.lab import LabError, LabSession, LabWarning, open_session
-from trustwatch.api.lab.words import DecisionExplanation
+from trustwatch.lab.facade import LabSession
+from trustwatch.lab.session import LabError, LabWarning, open_session
+from trustwatch.lab.store_frames import DecisionExplanation
 
 pytestmark = pytest.mark.integration
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from trustwatch.api.lab import LabSession
-from trustwatch.api.lab.columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES
-from trustwatch.api.lab.frames import build_frame, dtypes
+from trustwatch.lab.facade import LabSession
+from trustwatch.lab.frame_builder import build_frame, dtypes
+from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES
 
 Ask = Callable[[LabSession, dict[str, Any]], Any]
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.lab import LabError, LabSession, charts, open_session
-from trustwatch.api.lab.columns import FRAME_COLUMNS
-from trustwatch.api.lab.example import prepare_example
-from trustwatch.api.lab.frames import build_frame
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.log import EventLog
+from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.store import open_store, sqlite_url
+from trustwatch.lab import charts
+from trustwatch.lab.example_data import prepare_example
+from trustwatch.lab.facade import LabSession
+from trustwatch.lab.frame_builder import build_frame
+from trustwatch.lab.frame_columns import FRAME_COLUMNS
+from trustwatch.lab.session import LabError, open_session
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 
 @pytest.mark.integration
@@ -187,9 +189,11 @@ def test_work_of_the_lab_goes_with_it(example: Path) -> None:
 
 def test_every_frame_has_a_question() -> None:
     """No frame is declared that nothing gives."""
-    from trustwatch.api.lab import backtesting, behaviour, learned, replaying, stored, told
+    from trustwatch.lab import backtest_frames, behaviour_frames, model_frames, score_frames, store_frames
+    from trustwatch.lab import event_frames as told
 
     text = "".join(
-        Path(str(module.__file__)).read_text() for module in (backtesting, behaviour, learned, replaying, stored, told)
+        Path(str(module.__file__)).read_text()
+        for module in (backtest_frames, behaviour_frames, model_frames, score_frames, store_frames, told)
     )
     assert [name for name in FRAME_COLUMNS if f'"{name}"' not in text] == []

@@ -12,9 +12,11 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from trustwatch.api.callers import AuthenticatedCaller, CallerDirectory
-from trustwatch.api.settings import CallerSettings, IssuerSettings, VerificationSettings
-from trustwatch.api.tokens import JwksCache, KeySet, TokenVerifier, parse_keys
+from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
+from trustwatch.api.http.auth.callers import AuthenticatedCaller, CallerDirectory
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.auth.token_verification import KeySet, parse_keys
+from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, VerificationSettings
 
 NOW = 1_790_000_000.0
 ISSUER = "https://as.example"

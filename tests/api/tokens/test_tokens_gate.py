@@ -10,17 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.settings import IssuerSettings, VerificationSettings
-from trustwatch.api.tokens import (
-    BadAuthorization,
-    InvalidToken,
-    JwksCache,
-    MissingToken,
-    TokenCache,
-    TokenVerifier,
-    UnknownKey,
-    bearer_token,
-)
+from trustwatch.api.http.auth.bearer_tokens import TokenCache, TokenVerifier, bearer_token
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.auth.token_verification import BadAuthorization, InvalidToken, MissingToken, UnknownKey
+from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
 
 
 def run(world: Any, scene: Callable[[], Awaitable[None]]) -> None:

@@ -10,8 +10,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from trustwatch.api.settings import IssuerSettings, VerificationSettings
-from trustwatch.api.tokens import LOCAL_ISSUER, InvalidToken, JwksCache, LocalSigningKey, TokenClaims, TokenVerifier
+from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
+from trustwatch.api.http.auth.jwks import JwksCache
+from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
+from trustwatch.api.http.auth.token_verification import InvalidToken, TokenClaims
+from trustwatch.api.settings.access_settings import IssuerSettings, VerificationSettings
 from trustwatch.ingest.errors import ConfigError
 
 NOW = 1_790_000_000.0

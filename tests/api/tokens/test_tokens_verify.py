@@ -13,9 +13,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
-from trustwatch.api.settings import IssuerSettings
-from trustwatch.api.tokens import InvalidToken, KeySet, UnknownKey, parse_keys
-from trustwatch.api.tokens.verify import TokenClaims, unverified_issuer, verify_token
+from trustwatch.api.http.auth.token_verification import (
+    InvalidToken,
+    KeySet,
+    TokenClaims,
+    UnknownKey,
+    parse_keys,
+    unverified_issuer,
+    verify_token,
+)
+from trustwatch.api.settings.access_settings import IssuerSettings
 
 NOW = 1_790_000_000.0
 ISSUER = "https://as.example"

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from trustwatch.ingest.archive.files import data_files, drop_days_before, replace_file, rewrite_lock, superseded_files
-from trustwatch.ingest.archive.merging import merge_small_files
-from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.rows import RowSelection, event_batches, read_events
-from trustwatch.ingest.archive.writer import EventArchive, EventToArchive
+from trustwatch.ingest.archive.archive_files import (
+    data_files,
+    drop_days_before,
+    replace_file,
+    rewrite_lock,
+    superseded_files,
+)
+from trustwatch.ingest.archive.archive_reader import raw_lines
+from trustwatch.ingest.archive.arrow_reader import RowSelection, event_batches, read_events
+from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
+from trustwatch.ingest.archive.file_merging import merge_small_files
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
 
@@ -73,8 +79,8 @@ def test_large_files_are_left_and_memory_is_bounded_by_row_groups(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files grow to about the size wanted; those of half that size are no small ones."""
-    monkeypatch.setattr("trustwatch.ingest.archive.merging.GROUP_ROWS", 8)
-    monkeypatch.setattr("trustwatch.ingest.archive.merging._BATCH_ROWS", 4)
+    monkeypatch.setattr("trustwatch.ingest.archive.file_merging.GROUP_ROWS", 8)
+    monkeypatch.setattr("trustwatch.ingest.archive.file_merging._BATCH_ROWS", 4)
     sizes = [file.path.stat().st_size for file in data_files(directory)]
     assert list(merge_small_files(directory, "events", TODAY, target_bytes=2 * min(sizes))) == []
     assert set(merge_small_files(directory, "events", TODAY, target_bytes=int(5.5 * max(sizes)))) == {5}

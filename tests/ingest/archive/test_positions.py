@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trustwatch.ingest.archive.files import data_files, file_name, parse_file_name
-from trustwatch.ingest.archive.position import POSITION_FILE, read_position, read_positions, write_positions
+from trustwatch.ingest.archive.archive_files import (
+    POSITION_FILE,
+    data_files,
+    file_name,
+    parse_file_name,
+    read_position,
+    read_positions,
+    write_positions,
+)
 from trustwatch.ingest.errors import CorruptLog
 
 

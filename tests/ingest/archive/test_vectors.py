@@ -13,9 +13,10 @@ import numpy as np
 import pandas
 import polars
 import pytest
-from trustwatch.ingest.archive.files import data_files, rewrite_lock
-from trustwatch.ingest.archive.rows import RowSelection, TooManyRows, read_vectors, vector_batches
-from trustwatch.ingest.archive.spool import (
+from trustwatch.ingest.archive.archive_files import data_files, rewrite_lock
+from trustwatch.ingest.archive.arrow_reader import RowSelection, TooManyRows, read_vectors, vector_batches
+from trustwatch.ingest.archive.vector_archive import VectorArchive
+from trustwatch.ingest.archive.vector_spool import (
     CLOSED_SUFFIX,
     VectorFrame,
     VectorSpoolWriter,
@@ -24,7 +25,6 @@ from trustwatch.ingest.archive.spool import (
     read_frames,
     waiting_spool_bytes,
 )
-from trustwatch.ingest.archive.vectors import VectorArchive
 from trustwatch.ingest.errors import ConfigError
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z

@@ -18,13 +18,13 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 from kafka.structs import TopicPartition
-from trustwatch.ingest.kafka import wire
-from trustwatch.ingest.kafka.handout import RecordRun
-from trustwatch.ingest.kafka.kafka_python import batches
+from trustwatch.ingest.kafka import record_codec
+from trustwatch.ingest.kafka.group_buffer import RecordRun
+from trustwatch.ingest.kafka.kafka_python import batch_decoding
 from trustwatch.ingest.source import Record, RecordKind
 
 PLACE = TopicPartition("events", 0)
-WHERE = wire.SourcePartition("events", 0, 1)
+WHERE = record_codec.SourcePartition("events", 0, 1)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 Item = tuple[int, int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
@@ -66,7 +66,7 @@ def control(base: int, producer_id: int, commit: bool) -> bytes:
 
 def read(
     kind: type, data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()
-) -> tuple[list[wire.KafkaRecord], Any]:
+) -> tuple[list[record_codec.KafkaRecord], Any]:
     part = kind(
         offset,
         PLACE,
@@ -77,13 +77,13 @@ def read(
     found: list[Any] = []
     while part and (more := part.take(None)):
         found += more
-    return [raw for one in batches.fetched_parts(found) for raw in one.kafka_records()], part
+    return [raw for one in batch_decoding.fetched_parts(found) for raw in one.kafka_records()], part
 
 
-def both(data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> list[wire.KafkaRecord]:
+def both(data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> list[record_codec.KafkaRecord]:
     """Records by either way; they, and what the fetcher reads off afterwards, must be the same."""
     stock, stock_part = read(Fetcher.PartitionRecords, data, offset, aborted)
-    ours, our_part = read(batches.BatchPartitionRecords, data, offset, aborted)
+    ours, our_part = read(batch_decoding.BatchPartitionRecords, data, offset, aborted)
     assert ours == stock
     assert bool(our_part) == bool(stock_part) is False
     for name in ("next_fetch_offset", "leader_epoch", "aborted_producer_ids"):
@@ -93,12 +93,18 @@ def both(data: bytes, offset: int = 0, aborted: tuple[Aborted, ...] = ()) -> lis
 
 def tagged(number: int, base: int = 0) -> Item:
     record = Record(RecordKind.EVENT, number * 0x9E3779B97F4A7C15 % 2**64, 0, b"")
-    return number - base, 1_780_000_000_000 + number, b"key", b'{"id":"%d"}' % number, list(wire.headers_for(record))
+    return (
+        number - base,
+        1_780_000_000_000 + number,
+        b"key",
+        b'{"id":"%d"}' % number,
+        list(record_codec.headers_for(record)),
+    )
 
 
 def test_the_known_version_is_the_one_that_is_installed() -> None:
     """With another one the stock decoder is used, four times as slow: then this module is to be looked through."""
-    assert kafka.__version__ == batches.PATCHED_VERSION
+    assert kafka.__version__ == batch_decoding.PATCHED_VERSION
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -138,20 +144,20 @@ def test_any_records(drawn: list[Item], base: int, codec: int, skip: int) -> Non
         at += 1
     data = batch(items, base, codec)
     raws = both(data, base + skip)
-    found: list[Any] = batches.BatchPartitionRecords(base + skip, PLACE, MemoryRecords(data)).take()
+    found: list[Any] = batch_decoding.BatchPartitionRecords(base + skip, PLACE, MemoryRecords(data)).take()
     runs = [run for columns in found for run in columns.runs(WHERE)]
-    assert runs == wire.to_record_runs(raws, WHERE)
+    assert runs == record_codec.to_record_runs(raws, WHERE)
     hashes = np.zeros(50, np.uint64)
     for columns in found:
         columns.copy_hashes(base, hashes)
-    expected = {raw.offset - base: wire.id_hash_in(raw.headers) for raw in raws}
+    expected = {raw.offset - base: record_codec.id_hash_in(raw.headers) for raw in raws}
     assert hashes.tolist() == [expected.get(i, 0) for i in range(50)]
 
 
 def test_records_of_ours_take_the_short_way() -> None:
     """Kind and id hash come out of the header, gaps cut runs."""
     items = [tagged(i) for i in (0, 1, 4)]
-    (columns,) = batches.BatchPartitionRecords(0, PLACE, MemoryRecords(batch(items))).take()
+    (columns,) = batch_decoding.BatchPartitionRecords(0, PLACE, MemoryRecords(batch(items))).take()
     records = [Record(0, i * 0x9E3779B97F4A7C15 % 2**64, 1_780_000_000_000 + i, b'{"id":"%d"}' % i) for i in (0, 1, 4)]
     assert columns.runs(WHERE) == [RecordRun(0, records[:2]), RecordRun(4, records[2:])]
 
@@ -179,7 +185,7 @@ def test_damage_is_found_after_what_is_good() -> None:
     """The good batch is handed out; the next call raises."""
     good, bad = batch([tagged(0)]), bytearray(batch([tagged(0)], 1))
     bad[-3] ^= 1
-    part = batches.BatchPartitionRecords(0, PLACE, MemoryRecords(good + bytes(bad)))
+    part = batch_decoding.BatchPartitionRecords(0, PLACE, MemoryRecords(good + bytes(bad)))
     assert len(part.take()) == 1
     assert part.next_fetch_offset == 1
     with pytest.raises(errors.CorruptRecordError, match="CRC"):
@@ -193,7 +199,7 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
     data = bytearray(batch([tagged(i) for i in range(3)]))
     data[min(at, len(data) - 1)] = value
     try:
-        part = batches.BatchPartitionRecords(0, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
+        part = batch_decoding.BatchPartitionRecords(0, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
         ours = [raw for columns in part.take() for raw in columns.raws()]
     except errors.CorruptRecordError:
         ours = None
@@ -204,7 +210,7 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
             stock += part.take(None)
     except (errors.CorruptRecordError, UnicodeDecodeError):
         return
-    raws = [wire.KafkaRecord(one.offset, one.timestamp, one.key, one.value, one.headers) for one in stock]
+    raws = [record_codec.KafkaRecord(one.offset, one.timestamp, one.key, one.value, one.headers) for one in stock]
     assert ours in (None, raws)
 
 

@@ -14,21 +14,15 @@ from hypothesis import strategies as st
 from trustwatch.ingest import kafka
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.events import MAX_EVENT_BYTES
-from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import (
-    KafkaClientSettings,
-    KafkaCommitLog,
-    SaslSettings,
-    TlsSettings,
-    open_group_source,
-    wire,
-)
-from trustwatch.ingest.kafka.handout import FairBuffer, RecordRun
-from trustwatch.ingest.kafka.wire import KafkaRecord, SourcePartition
-from trustwatch.ingest.log import LogFailed
-from trustwatch.ingest.routing import agent_partition_key, partition_of
+from trustwatch.ingest.kafka import open_group_source, record_codec
+from trustwatch.ingest.kafka.group_buffer import FairBuffer, RecordRun
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.kafka.record_codec import KafkaRecord, SourcePartition
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, SaslSettings, TlsSettings
+from trustwatch.ingest.log.event_log import LogFailed
+from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, partition_of
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.dead_letters import RefusedInput
+from trustwatch.scoring.records.dead_letters import RefusedInput
 
 HERE = SourcePartition("trustwatch.events", 0, 1)
 
@@ -56,15 +50,15 @@ def letter_of(record: Record) -> RefusedInput:
 def test_a_record_of_ours_comes_back_as_it_went(kind: int, id_hash: int, ms: int, payload: bytes) -> None:
     """Kinds that this version does not know too: what they mean is the pipeline's to say."""
     record = Record(kind, id_hash, ms, payload, b"route")
-    raw = KafkaRecord(5, ms, record.key, record.payload, wire.headers_for(record))
-    assert wire.to_record(raw, HERE) == record._replace(key=b"")
-    assert wire.id_hash_in(raw.headers) == id_hash
+    raw = KafkaRecord(5, ms, record.key, record.payload, record_codec.headers_for(record))
+    assert record_codec.to_record(raw, HERE) == record._replace(key=b"")
+    assert record_codec.id_hash_in(raw.headers) == id_hash
 
 
 def test_identity_of_an_event_without_a_source_is_of_the_topic() -> None:
     """Ids are unique within a source; who names none cannot use up the ids of another."""
     payload = native(source=None)
-    record = wire.to_record(KafkaRecord(0, 7, None, payload, []), HERE)
+    record = record_codec.to_record(KafkaRecord(0, 7, None, payload, []), HERE)
     assert record == Record(RecordKind.EVENT, event_id_hash("t", "topic:trustwatch.events", "e", payload), 7, payload)
 
 
@@ -72,7 +66,7 @@ def test_identity_of_an_event_without_a_source_is_of_the_topic() -> None:
 def test_only_in_its_agents_partition(partition: int) -> None:
     """Two workers would keep the agent otherwise; records of ours are trusted (the topic's ACL says who may write)."""
     home = partition_of(agent_partition_key("t", "i", "a"), 8)
-    record = wire.to_record(KafkaRecord(0, 7, None, native(), []), SourcePartition("e", partition, 8))
+    record = record_codec.to_record(KafkaRecord(0, 7, None, native(), []), SourcePartition("e", partition, 8))
     assert record.kind == (RecordKind.EVENT if partition == home else RecordKind.DEAD)
 
 
@@ -94,28 +88,30 @@ def test_only_in_its_agents_partition(partition: int) -> None:
 def test_what_cannot_be_read_is_a_dead_letter(value: bytes | None, ms: int, headers: Any, told: str) -> None:
     """With the reason, what arrived, and an id that another reading gives again."""
     raw = KafkaRecord(3, ms, b"k", value, headers)
-    letter = letter_of(wire.to_record(raw, HERE))
+    letter = letter_of(record_codec.to_record(raw, HERE))
     assert told in letter.reason + letter.path
-    assert letter == letter_of(wire.to_record(raw, HERE))
-    assert letter.letter_id != letter_of(wire.to_record(raw._replace(offset=4), HERE)).letter_id
-    assert letter.letter_id != letter_of(wire.to_record(raw, HERE._replace(partition=1))).letter_id
+    assert letter == letter_of(record_codec.to_record(raw, HERE))
+    assert letter.letter_id != letter_of(record_codec.to_record(raw._replace(offset=4), HERE)).letter_id
+    assert letter.letter_id != letter_of(record_codec.to_record(raw, HERE._replace(partition=1))).letter_id
     assert (letter.source, letter.received_ms) == ("topic:trustwatch.events", max(ms, 0))
     assert base64.b64decode(letter.raw) == (value or b"")[:MAX_EVENT_BYTES]
 
 
 def test_headers_of_other_people_are_left_alone() -> None:
     """Tracing headers hold bytes."""
-    record = wire.to_record(KafkaRecord(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE)
+    record = record_codec.to_record(
+        KafkaRecord(0, 7, None, native(), [("trace", b"\xff"), ("x", None), ("tw", None)]), HERE
+    )
     assert record.kind == RecordKind.EVENT
 
 
 def test_runs_are_cut_at_gaps() -> None:
     """Offsets within a run are consecutive."""
     raws = [
-        KafkaRecord(offset, 1, None, b"%d" % offset, wire.headers_for(Record(0, 1, 1, b"")))
+        KafkaRecord(offset, 1, None, b"%d" % offset, record_codec.headers_for(Record(0, 1, 1, b"")))
         for offset in (3, 4, 7, 8, 9)
     ]
-    runs = wire.to_record_runs(raws, HERE)
+    runs = record_codec.to_record_runs(raws, HERE)
     assert [(run.base_offset, [one.payload for one in run.records]) for run in runs] == [
         (3, [b"3", b"4"]),
         (7, [b"7", b"8", b"9"]),
@@ -178,7 +174,7 @@ def test_the_log_fails_as_a_whole_until_it_is_reopened(failing: str) -> None:
     assert (log.append(records), log.next_offset) == (0, 3)
     log.sync()
     assert writer.sent == [
-        ("events", one.key, one.payload, partition_of(one.key, 4), wire.headers_for(one), one.received_ms)
+        ("events", one.key, one.payload, partition_of(one.key, 4), record_codec.headers_for(one), one.received_ms)
         for one in records
     ]
     writer.failing = failing

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from trustwatch.api.console import issue_login_code
+from trustwatch.api.console.login_links import issue_login_code
 
 from ...contract.alert_support import SECRET, Receiver
 from ..conftest import Service, World

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from trustwatch.api.serve import group_worker
-from trustwatch.api.serve.child import run_child
+from trustwatch.api.child_process import run_child
+from trustwatch.api.service import group_worker
 
 WHAT, _, NUMBER = sys.argv.pop(1).partition(":")
 

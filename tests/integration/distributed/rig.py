@@ -25,27 +25,23 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
-from trustwatch.api.cli.topics import drain_events
-from trustwatch.api.serve.wiring import kafka_settings, open_service_store
-from trustwatch.api.settings import load_process_settings
-from trustwatch.api.tokens import LocalSigningKey
-from trustwatch.ingest.identity import event_id_hash
-from trustwatch.ingest.kafka import (
-    KafkaClientSettings,
-    KafkaCommitLog,
-    KafkaRecord,
-    open_admin,
-    open_reader,
-    open_writer,
-)
-from trustwatch.ingest.log import LogFailed
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.api.composition import kafka_settings, open_service_store
+from trustwatch.api.http.auth.signing import LocalSigningKey
+from trustwatch.api.service.commands import drain_events
+from trustwatch.api.settings.loading import load_process_settings
+from trustwatch.ingest.kafka import open_admin, open_reader, open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.kafka.record_codec import KafkaRecord
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from trustwatch.ingest.log.event_log import LogFailed
+from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.actuators.desired import ACTION_ROW_KIND
-from trustwatch.scoring.channel import LENGTH_PREFIX, PipelineUpdate, decode_update
-from trustwatch.scoring.publish import RiskRecord
-from trustwatch.scoring.records import AgentName, AgentRow, AgentSummary, Decision
-from trustwatch.scoring.store import SqlStore, StoredDeadLetter
+from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
+from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, Decision
+from trustwatch.scoring.store.interface import StoredDeadLetter
+from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..conftest import Service
 
@@ -105,7 +101,7 @@ class WorkerProcess:
 
     def __init__(self, settings: Path, log: Path, fault: str = "") -> None:
         ours, theirs = socket.socketpair()
-        program = [str(FAULTY), fault] if fault else ["-m", "trustwatch.api.serve.group_worker"]
+        program = [str(FAULTY), fault] if fault else ["-m", "trustwatch.api.service.group_worker"]
         command = [sys.executable, *program, "--settings", str(settings), "--socket", str(theirs.fileno())]
         self._log = log
         with log.open("wb") as stream:

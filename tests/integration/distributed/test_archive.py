@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from trustwatch.ingest.archive.position import read_positions
-from trustwatch.ingest.archive.reader import raw_lines
-from trustwatch.ingest.archive.rows import read_events, read_vectors
+from trustwatch.ingest.archive.archive_files import read_positions
+from trustwatch.ingest.archive.archive_reader import raw_lines
+from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors
 from trustwatch.ingest.errors import ConfigError
 
 from ..test_service_archive import child_pid

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.kafka import KafkaCommitLog, open_writer
-from trustwatch.ingest.routing import agent_partition_key
+from trustwatch.ingest.kafka import open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.chain import verify_chains
-from trustwatch.scoring.store import SqlStore
+from trustwatch.scoring.store.decision_chain import verify_chains
+from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..test_service_archive import child_pid
 from ..test_service_erasing import holding

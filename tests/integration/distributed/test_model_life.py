@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.scoring.lifecycle.alerting import DRIFT_ALERT_TYPE
+from trustwatch.scoring.learning.drift import DRIFT_ALERT_TYPE
 
 from ...contract.alert_support import SECRET, Receiver
 from ..test_service_models import Models

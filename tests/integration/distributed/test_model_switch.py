@@ -7,17 +7,18 @@ import time
 from typing import Any
 
 import pytest
-from trustwatch.api.lifecycle.announce import ControlRecordWriter
+from trustwatch.api.models.service import ControlRecordWriter
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.kafka import KafkaCommitLog, open_writer
-from trustwatch.ingest.log import GroupCommit
-from trustwatch.models.artifact import read_manifest
+from trustwatch.ingest.kafka import open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import train_model
-from trustwatch.models.persist import load_trained_model as load_model
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.lifecycle.force import SwitchModel, encode_model_switch
+from trustwatch.models.model_directory import read_manifest
+from trustwatch.models.model_persistence import load_trained_model as load_model
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.pipeline.model_switch import SwitchModel, encode_model_switch
 
 from .rig import PARTITIONS
 

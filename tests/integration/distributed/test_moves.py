@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.cli.topics import drain_events
-from trustwatch.ingest.kafka import KafkaCommitLog, open_writer
-from trustwatch.ingest.routing import agent_partition_key, partition_of
-from trustwatch.scoring.records import AgentRow
+from trustwatch.api.service.commands import drain_events
+from trustwatch.ingest.kafka import open_writer
+from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
+from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.scoring.records.agents import AgentRow
 
 from .rig import PARTITIONS, tell, wait
 

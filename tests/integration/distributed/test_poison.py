@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaProducer
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE
-from trustwatch.ingest.routing import agent_partition_key, partition_of
+from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 
 from .rig import PARTITIONS
 

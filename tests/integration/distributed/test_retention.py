@@ -1,5 +1,6 @@
 """The end of an erasure on a broker that removes old records: the name is kept out of all that reads the topic, until
-the topic has let go of it."""
+the topic has let go of it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from trustwatch.api.privacy.reading import load_erased_filter
+from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
-from trustwatch.ingest.kafka.history import topic_event_lines
+from trustwatch.ingest.kafka.topic_history import topic_event_lines
 
 from .rig import wait
 from .test_erasure import ask, send, template

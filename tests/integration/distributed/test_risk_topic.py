@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.kafka import open_writer
-from trustwatch.ingest.routing import agent_partition_key, partition_of
-from trustwatch.scoring.publish import RiskRecord, risk_record
-from trustwatch.scoring.records import AgentName, AgentRow, RiskLevel
+from trustwatch.ingest.record_keys import agent_partition_key, partition_of
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, risk_record
+from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
 
 from .rig import PARTITIONS, wait
 

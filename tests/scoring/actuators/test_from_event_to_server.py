@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.serve.acting import ACTUATION_DISPATCH_POLICY as ACTION_POLICY
-from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.api.access.actuation import ACTUATION_DISPATCH_POLICY as ACTION_POLICY
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.actuators import (
-    ACTION_ROW_KIND,
-    ActuationMetrics,
-    ActuatorNotifier,
-    ActuatorTarget,
-    DesiredStateResolver,
-)
-from trustwatch.scoring.interventions import ActiveInterventions
-from trustwatch.scoring.outbox import DeliveryChannel, Dispatcher, DispatchPolicy
-from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.store import open_store, sqlite_url
-from trustwatch.scoring.verdicts import PolicyEvaluator
-from trustwatch.scoring.view import RiskView
+from trustwatch.scoring.delivery.actuators.actuator import ActuatorTarget
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
+from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
+from trustwatch.scoring.delivery.dispatcher import Dispatcher
+from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
+from trustwatch.scoring.pipeline.partition import PipelineParameters
+from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ...contract.actuator_support import DEFAULT_S, MemoryActuator, MemoryWorld
 

@@ -11,20 +11,19 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.actuators import (
-    ActuationMetrics,
+from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
     ActuatorAccessDenied,
-    ActuatorNotifier,
     ActuatorTarget,
-    DesiredState,
-    build_action_row,
 )
-from trustwatch.scoring.containment import Actuation
-from trustwatch.scoring.outbox import DeliveryResult
-from trustwatch.scoring.records import OutboxRow
-from trustwatch.scoring.store import LeasedDelivery, SqlStore, open_store, sqlite_url
+from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
+from trustwatch.scoring.delivery.delivery_target import DeliveryResult
+from trustwatch.scoring.records.agents import OutboxRow
+from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ...contract.actuator_support import DEFAULT_S, MemoryActuator, MemoryState, MemoryWorld, now_ms, wish
 

@@ -12,25 +12,26 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.api.tokens.sign import assertion_signer
+from trustwatch.api.http.auth.signing import assertion_signer
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.actuators import (
+from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationNotConfirmed,
     ActuatorAccessDenied,
     ActuatorUnavailable,
-    AdminApi,
+    UnknownClient,
+)
+from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientCredentialsAuthenticator,
     ClientSecretAuthenticator,
     NoAuthenticator,
     PrivateKeyJwtAuthenticator,
-    RevocationEndpoint,
     StaticTokenAuthenticator,
-    TokenRevoker,
-    UnknownClient,
-    WebhookActuator,
 )
-from trustwatch.scoring.actuators.durations import parse_go_duration
-from trustwatch.scoring.notify import WebhookTarget, make_webhook_client
+from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi
+from trustwatch.scoring.delivery.actuators.hydra_actuator import parse_go_duration
+from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
+from trustwatch.scoring.delivery.actuators.webhook_actuator import WebhookActuator
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget, make_webhook_client
 
 from ...contract.actuator_support import now_ms, wish
 from ...integration.peers import Endpoint, new_key

@@ -10,20 +10,21 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.actuators import (
+from trustwatch.scoring.delivery.actuators.desired_state import (
     DesiredState,
-    DesiredStateResolver,
+    UnreadableAction,
     build_decision_action_row,
     decode_desired_state,
 )
-from trustwatch.scoring.actuators.desired import UnreadableAction
-from trustwatch.scoring.containment import Actuation, Intervention
-from trustwatch.scoring.interventions import ActiveInterventions
-from trustwatch.scoring.policy import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import AgentEdge, AgentName, AgentRow, Commit, Decision, Position, RiskLevel
-from trustwatch.scoring.store import DeliveryRoute, SqlStore, open_store, sqlite_url
-from trustwatch.scoring.verdicts import PolicyEvaluator
-from trustwatch.scoring.view import RiskView
+from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, Commit, Decision, Position, RiskLevel
+from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
 AS = "https://as"

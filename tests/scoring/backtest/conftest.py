@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.models.persist import save_trained_model
+from trustwatch.models.model_persistence import save_trained_model
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.backtest.evaluation import evaluate_labels
-from trustwatch.scoring.backtest.labels import EventLabel, EventLabels, read_labels
-from trustwatch.scoring.backtest.metrics import bootstrap_bands, detection_curve
-from trustwatch.scoring.backtest.tally import EVENT_ROW
-from trustwatch.scoring.records import RiskLevel
+from trustwatch.scoring.backtest.counts import EVENT_ROW
+from trustwatch.scoring.backtest.label_evaluation import bootstrap_bands, detection_curve, evaluate_labels
+from trustwatch.scoring.backtest.plan import EventLabel, EventLabels, read_labels
+from trustwatch.scoring.records.agents import RiskLevel
 
 
 @pytest.mark.parametrize("seed", range(20))

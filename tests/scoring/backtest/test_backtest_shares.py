@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
-from trustwatch.ingest.files import FileSource, UnreadableFile
-from trustwatch.scoring.backtest import BacktestPlan, build_result, default_budgets, run_backtest
-from trustwatch.scoring.backtest.run import total_bytes
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.policy import LevelTokenPolicy, PolicyBook, PolicyTable
-from trustwatch.scoring.records import RiskLevel
-from trustwatch.scoring.replay import HistoryReplay
-from trustwatch.scoring.risk import AlertRateBudget
+from trustwatch.ingest.file_source import FileSource, UnreadableFile
+from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
+from trustwatch.scoring.backtest.result import build_result
+from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.scoring.pipeline.replay import HistoryReplay
+from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
 
 BUDGET = AlertRateBudget(400.0, 300.0, 200.0)
 """Generous, so that a small history has changes of every level."""

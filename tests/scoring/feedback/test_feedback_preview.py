@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.feedback import FeedbackLabel
-from trustwatch.scoring.feedback.preview import (
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning.feedback_preview import (
+    FeedbackLabel,
     MarkedDecision,
     MarkedRise,
     PreviewContext,
@@ -22,8 +22,8 @@ from trustwatch.scoring.feedback.preview import (
     RuleComparison,
     preview_result,
 )
-from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
-from trustwatch.scoring.records import AgentName, Decision, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, Decision, RiskLevel
+from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 AS = "https://as.example"
@@ -301,7 +301,7 @@ def test_a_sieve_lets_through_what_concerns_its_agents(past: Past, kit: Any, mak
 
 def test_lists_are_bounded_and_the_rest_is_counted(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much a rule would remove."""
-    monkeypatch.setattr("trustwatch.scoring.feedback.preview.MOST_TOLD", 1)
+    monkeypatch.setattr("trustwatch.scoring.learning.feedback_preview.MOST_TOLD", 1)
     found = past.run(past.job(rule()))
     assert len(found["alerts_removed"]) == 1
     assert found["alerts_removed_count"] > 1

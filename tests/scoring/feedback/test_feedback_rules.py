@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.ingest.features.table import FEATURE_INDEX
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.feedback.rules import PROTECTED_FEATURES, FeedbackRules, feature_mask
-from trustwatch.scoring.feedback.values import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
-from trustwatch.scoring.processor import AppliedBatch, Processor
-from trustwatch.scoring.records import Decision, RiskLevel
+from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES, FeedbackRules, feature_mask
+from trustwatch.scoring.pipeline.processor import AppliedBatch, Processor
+from trustwatch.scoring.records.agents import Decision, RiskLevel
+from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 USUAL = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from trustwatch.scoring.lifecycle.budget import (
+from trustwatch.scoring.learning.budget_chart import (
     LIMIT_PROBABILITY,
     MAX_CHARTED_GROUPS,
     AlertVerdictCounts,
@@ -13,7 +13,7 @@ from trustwatch.scoring.lifecycle.budget import (
     budget_chart,
     upper_control_limit,
 )
-from trustwatch.scoring.lifecycle.records import AgentLifespans, DailyAlertCount, PeerGroupDay
+from trustwatch.scoring.records.models import AgentLifespans, DailyAlertCount, PeerGroupDay
 
 DAYS = range(100, 110)
 

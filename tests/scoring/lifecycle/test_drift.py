@@ -11,25 +11,28 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.api.simulator import SimulationSettings, simulate
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identity import raw_id_hash
+from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.scoring import risk
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.lifecycle.alerting import drift_alert_row, with_drift_start
-from trustwatch.scoring.lifecycle.drift import (
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.learning.drift import (
     EVIDENCE_BINS,
     DistributionSketch,
+    DriftThresholds,
+    PeerGroupMonitor,
+    drift_alert_row,
     population_stability_index,
     sketch_from_json,
+    with_drift_start,
 )
-from trustwatch.scoring.lifecycle.producing import TrainedVersion, train_version
-from trustwatch.scoring.lifecycle.records import DAY_MS, PeerGroupDay
-from trustwatch.scoring.lifecycle.shadow import ShadowRun
-from trustwatch.scoring.lifecycle.watch import DriftThresholds, PeerGroupMonitor
+from trustwatch.scoring.learning.shadow import ShadowRun
+from trustwatch.scoring.learning.training import TrainedVersion, train_version
+from trustwatch.scoring.records.models import DAY_MS, PeerGroupDay
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import SimulationSettings
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 BOUNDS = DriftThresholds(0.5, 0.2, 300, 2)

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.source import Record, RecordBatch
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.feedback import Feedback
-from trustwatch.scoring.lifecycle.figures import (
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.scoring.learning.promotion import (
     AlertAgreement,
     LabelledAttackStats,
     ShadowComparison,
     ShadowModelStats,
+    assess_promotion,
     comparison_from_dict,
     comparison_to_dict,
 )
-from trustwatch.scoring.lifecycle.promotion import assess_promotion
-from trustwatch.scoring.lifecycle.shadow import ChampionChallengerRun, ShadowRun, read_event_time
-from trustwatch.scoring.risk import AlertRateBudget
+from trustwatch.scoring.learning.shadow import ChampionChallengerRun, ShadowRun, read_event_time
+from trustwatch.scoring.records.feedback import Feedback
 
 HOUR, DAY = 3_600_000, 86_400_000
 BUDGET = {"medium": 20.0, "high": 5.0, "critical": 1.0}
@@ -50,7 +50,7 @@ def duel(
 
 def attack(kit: Any, key: int, first: int, last: int) -> Feedback:
     """Somebody calls that an attack."""
-    from trustwatch.scoring.records import AgentName
+    from trustwatch.scoring.records.agents import AgentName
 
     name = AgentName(key, "acme", "https://as.example", "x")
     return Feedback(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.bundle import TrainedModel
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.lifecycle.force import ActiveModels, SwitchModel, decode_model_switch, encode_model_switch
-from trustwatch.scoring.lifecycle.records import ModelSwitch
-from trustwatch.scoring.lifecycle.shelf import ModelRegistry
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.pipeline.model_switch import ActiveModels, SwitchModel, decode_model_switch, encode_model_switch
+from trustwatch.scoring.records.models import ModelSwitch
 
 
 @pytest.fixture

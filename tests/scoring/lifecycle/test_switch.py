@@ -12,26 +12,28 @@ from typing import Any, NamedTuple
 
 import pytest
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.ingest.dedup import DuplicateWindow
+from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.log import EventLog, LogReader
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.models.artifact import read_manifest
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.models.learning import train_model
-from trustwatch.models.persist import save_trained_model
-from trustwatch.scoring.delegation import EdgeCollector
-from trustwatch.scoring.engine import EngineSettings
-from trustwatch.scoring.lifecycle.force import ActiveModels, SwitchModel, encode_model_switch
-from trustwatch.scoring.lifecycle.records import ModelSwitch
-from trustwatch.scoring.lifecycle.shelf import ModelRegistry
-from trustwatch.scoring.pipeline import PipelineParameters, SinglePartitionPipeline
-from trustwatch.scoring.policy import LivePolicy, PolicyBook
-from trustwatch.scoring.processor import Processor, ProcessorContext
-from trustwatch.scoring.records import Commit
-from trustwatch.scoring.residence import AgentStateCache
-from trustwatch.scoring.store import SqlStore, open_store, sqlite_url
+from trustwatch.models.model_directory import read_manifest
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
+from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.pipeline.model_switch import ActiveModels, SwitchModel, encode_model_switch
+from trustwatch.scoring.pipeline.partition import PipelineParameters
+from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.records.agents import Commit
+from trustwatch.scoring.records.models import ModelSwitch
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_900_000_000
 POLICY = LivePolicy(PolicyBook(modes={"acme": "enforce"}))

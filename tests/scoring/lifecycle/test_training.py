@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import numpy as np
-from trustwatch.ingest import columns as c
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
-from trustwatch.scoring.lifecycle.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
-from trustwatch.scoring.records import AgentName, Decision
+from trustwatch.scoring.learning.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
+from trustwatch.scoring.records.agents import AgentName, Decision
 
 HOUR, DAY = 3_600_000, 86_400_000
 
@@ -92,11 +92,14 @@ def test_an_agent_is_left_out_until_it_came_down(make: Any) -> None:
 def test_windows_take_events_of_their_agent_alone(make: Any, kit: Any) -> None:
     """And say how many; an event of both kinds counts as labelled."""
     columns = kit.columns(make.stream(4, 400))
-    key, other = (int(one) for one in np.unique(columns.names[:, c.AGENT])[:2])
+    key, other = (int(one) for one in np.unique(columns.names[:, event_columns.AGENT])[:2])
     half = int(columns.time_ms[200])
     kept, counts = exclude_windows(columns, {key: [(0, half)]}, {key: [(0, half)], other: [(half, 10**15)]}, 3)
 
-    mine, theirs = columns.names[:, c.AGENT] == np.uint64(key), columns.names[:, c.AGENT] == np.uint64(other)
+    mine, theirs = (
+        columns.names[:, event_columns.AGENT] == np.uint64(key),
+        columns.names[:, event_columns.AGENT] == np.uint64(other),
+    )
     assert counts.labelled == int((mine & (columns.time_ms <= half)).sum()) > 0
     assert counts.suspicious == int((theirs & (columns.time_ms >= half)).sum()) > 0
     assert counts.malformed == 3

@@ -1,0 +1,272 @@
+"""Approvals and pins: what a person is asked, what a person orders, and how it ends.
+
+The store is the truth; memory follows it (`follow`), and takes over at once what this process writes. A request that
+needs a person never waits for one: it is refused, and may be made again once somebody approved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.columns import OWN_APPROVAL_RECORD
+from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.record_keys import record_id
+from ...scoring.delivery.notifiers.alert_events import build_approval_row, format_rfc3339
+from ...scoring.policy.access_evaluation import ALL_SCOPES
+from ...scoring.policy.interventions import ActiveInterventions
+from ...scoring.records.agents import AgentName, OutboxRow, RiskLevel
+from ...scoring.records.containment import Intervention
+from ...scoring.store.interface import ContainmentStore
+from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+
+PENDING_TIMEOUT_S = 3600.0
+"""An approval that nobody gives or refuses is over then; the next request asks anew."""
+
+MAX_PENDING_PER_AGENT = 5
+"""Approvals that may wait for persons about one agent; a further request finds the newest of them."""
+
+MAX_REQUESTS_IN_FLIGHT = 1_000
+"""Requests for approval that may wait for the store at a time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class InterventionNotOpen(TrustwatchError):
+    """Somebody else decided first, or its time is over: answered with 409."""
+
+    code = "not_open"
+
+
+class Attribution(NamedTuple):
+    """Who decides, and why."""
+
+    name: str
+    why: str
+
+
+class ApprovalWorkflow:
+    """Asks persons, and does what they say.
+
+    Args:
+        store: of interventions.
+        active_interventions: what is in force, in memory.
+        audit: where every step is noted.
+        service: URI of this service, for links in alerts.
+        now_ms: UTC milliseconds.
+        changed: called after something was written that has to leave; with the agents whose standing changed.
+    """
+
+    def __init__(
+        self,
+        store: ContainmentStore,
+        known: ActiveInterventions,
+        audit: AuditSink,
+        service: str,
+        now_ms: Callable[[], int],
+        changed: Callable[[Collection[AgentName]], None],
+    ) -> None:
+        self.active_interventions = known
+        self._store = store
+        self._audit = audit
+        self._service = service
+        self._now_ms = now_ms
+        self._on_change = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ids_in_flight: dict[tuple[int, tuple[str, ...]], str] = {}
+        self.failed_requests = 0
+        """Approvals that could not be asked for: the store did not take them, or too many waited."""
+
+    def request_approval(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
+        """Ask for an approval unless one already waits; returns its id. Never waits for the store."""
+        wanted = tuple(sorted(set(scopes) - {ALL_SCOPES}))
+        if not wanted and scopes:
+            return ""
+        wanted = wanted or (ALL_SCOPES,)
+        now_ms = self._now_ms()
+        waiting = self.active_interventions.pending_approval(
+            (agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms, MAX_PENDING_PER_AGENT
+        )
+        if waiting is not None:
+            return waiting.intervention_id
+        if asked := self._ids_in_flight.get((agent.key, wanted)):
+            return asked
+        if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
+            self.failed_requests += 1
+            return ""
+        made = Intervention(
+            record_id(now_ms, "approval", agent.key, wanted),
+            "approval",
+            "pending",
+            agent,
+            int(level),
+            wanted,
+            why,
+            via,
+            now_ms,
+            "",
+            0,
+            "",
+            now_ms + int(PENDING_TIMEOUT_S * 1000),
+            now_ms,
+        )
+        self._ids_in_flight[agent.key, wanted] = made.intervention_id
+        task = asyncio.get_running_loop().create_task(self._write_request(made, wanted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return made.intervention_id
+
+    async def _write_request(self, made: Intervention, wanted: tuple[str, ...]) -> None:
+        try:
+            new = await asyncio.to_thread(self._store.add_intervention, made, [build_approval_row(made, self._service)])
+        except Unavailable as error:
+            self.failed_requests += 1
+            _log.warning("an approval could not be asked for", error=str(error), agent=made.agent.agent_id)
+            return
+        finally:
+            self._ids_in_flight.pop((made.agent.key, wanted), None)
+        if new:
+            self._apply_and_audit(made, "approval.request", made.asked_by, made.asked_why)
+
+    async def decide(self, asked: Intervention, person: Attribution, *, approve: bool, valid_s: float) -> Intervention:
+        """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable."""
+        now_ms = self._now_ms()
+        if asked.status != "pending" or asked.expires_ms <= now_ms:
+            raise InterventionNotOpen(f"approval {asked.intervention_id} is {_status_word(asked, now_ms)}")
+        made = msgspec.structs.replace(
+            asked,
+            status="approved" if approve else "rejected",
+            decided_by=person.name,
+            decided_ms=now_ms,
+            why=person.why,
+            expires_ms=now_ms + int(valid_s * 1000),
+            updated_ms=_next_update_ms(asked, now_ms),
+        )
+        await self._write_change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
+        return made
+
+    async def pin(self, agent: AgentName, level: RiskLevel, person: Attribution, valid_s: float) -> Intervention:
+        """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
+        now_ms = self._now_ms()
+        made = Intervention(
+            record_id(now_ms, "pin", agent.key, person.name, int(level)),
+            "pin",
+            "active",
+            agent,
+            int(level),
+            (),
+            person.why,
+            person.name,
+            now_ms,
+            person.name,
+            now_ms,
+            person.why,
+            now_ms + int(valid_s * 1000),
+            now_ms,
+        )
+        await asyncio.to_thread(self._store.add_intervention, made)
+        self._apply_and_audit(made, "pin", person.name, person.why)
+        await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), made.intervention_id)
+        return made
+
+    async def unpin(self, agent: AgentName, person: Attribution) -> Intervention | None:
+        """End every pin of an agent, hidden ones too; the one that held, None where none did. Raises Unavailable."""
+        return await self._end_pins(agent, person, "")
+
+    async def _end_pins(self, agent: AgentName, person: Attribution, but: str) -> Intervention | None:
+        """End the active pins of an agent but one. Who comes too late finds them ended, which is what it wanted."""
+        ended = None
+        for pin in self.active_interventions.active_pins((agent.tenant, agent.issuer, agent.agent_id), self._now_ms()):
+            if pin.intervention_id == but:
+                continue
+            try:
+                done = await self.end_intervention(pin, person)
+            except InterventionNotOpen:
+                continue
+            ended = ended or done
+        return ended
+
+    async def end_intervention(self, made: Intervention, person: Attribution) -> Intervention:
+        """End a pin, or withdraw an approval. Raises InterventionNotOpen, Unavailable."""
+        now_ms = self._now_ms()
+        if made.status not in ("active", "approved") or made.expires_ms <= now_ms:
+            raise InterventionNotOpen(f"{made.kind} {made.intervention_id} is {_status_word(made, now_ms)}")
+        ended = msgspec.structs.replace(
+            made,
+            status="ended",
+            decided_by=person.name,
+            decided_ms=now_ms,
+            why=person.why,
+            updated_ms=_next_update_ms(made, now_ms),
+        )
+        await self._write_change(ended, made.status, f"{made.kind}.end", person)
+        return ended
+
+    async def synchronise(self) -> None:
+        """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""
+        news = self.active_interventions.apply_changes(
+            await asyncio.to_thread(self._store.interventions_since, self.active_interventions.since_ms)
+        )
+        if news:
+            self._on_change({made.agent for made in news})
+        now_ms = self._now_ms()
+        for made in self.active_interventions.expired(now_ms):
+            over = msgspec.structs.replace(made, status="expired", updated_ms=_next_update_ms(made, now_ms))
+            if await asyncio.to_thread(self._store.change_intervention, over, made.status):
+                self._apply_and_audit(over, f"{made.kind}.expire", "trustwatch", "its time is over")
+            else:  # another process was first: it holds no longer here either
+                self.active_interventions.apply_changes([over])
+                self._on_change({made.agent})
+
+    async def load_open(self) -> None:
+        """Take over all that is open. Raises Unavailable."""
+        self.active_interventions.apply_changes(await asyncio.to_thread(self._store.open_interventions))
+
+    async def close(self) -> None:
+        """Wait for requests that are being written."""
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def _write_change(self, made: Intervention, was: str, action: str, person: Attribution) -> None:
+        outbox: list[OutboxRow] = []
+        if not await asyncio.to_thread(self._store.change_intervention, made, was, outbox):
+            raise InterventionNotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
+        self._apply_and_audit(made, action, person.name, person.why)
+
+    def _apply_and_audit(self, made: Intervention, action: str, by: str, why: str) -> None:
+        """What is written holds here at once, is told, and is an audit event."""
+        self.active_interventions.apply_changes([made])
+        agent = made.agent
+        self._audit.enqueue(
+            {
+                "time": format_rfc3339(self._now_ms()),
+                "source": f"{OWN_SOURCE_PREFIX}approvals",
+                "type": "approval",
+                "tenant": agent.tenant or None,
+                "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+                "principal": {"id": by[:2048], "type": "user"},
+                "action": action,
+                "outcome": "success",
+                "error": OWN_APPROVAL_RECORD,
+                "attributes": {
+                    "intervention_id": made.intervention_id,
+                    "scopes": list(made.scopes),
+                    "why": why,
+                    "level": RiskLevel(made.level).label,
+                },
+            }
+        )
+        self._on_change({agent})
+
+
+def _next_update_ms(made: Intervention, now_ms: int) -> int:
+    """When it changed: never before it did last, whatever the clocks of other processes say."""
+    return max(now_ms, made.updated_ms + 1)
+
+
+def _status_word(made: Intervention, now_ms: int) -> str:
+    return "expired" if made.expires_ms <= now_ms else made.status

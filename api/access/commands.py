@@ -1,0 +1,187 @@
+"""Commands by which a person steers containment: `approvals`, `pin`, `unpin`, `blast-radius`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from ..cli.remote import (
+    DEFAULT_URL,
+    IssuerOption,
+    JsonOption,
+    ServiceClient,
+    TenantOption,
+    TokenOption,
+    UrlOption,
+    paged_items,
+    problem_text,
+)
+from ..cli.terminal import fail, print_message, write_json, write_table
+
+approvals_app = typer.Typer(name="approvals", no_args_is_help=True, help="What persons are asked, and what they said.")
+
+ApprovalArgument = Annotated[str, typer.Argument(help="id of the approval")]
+WhyOption = Annotated[str, typer.Option(help="why; kept, and part of the audit event")]
+AgentArgument = Annotated[str, typer.Argument(help="agent id")]
+HoursOption = Annotated[float, typer.Option(help="how long it holds, hours", min=1 / 60, max=720)]
+
+
+@approvals_app.command("list")
+def list_approvals(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    status: Annotated[str | None, typer.Option(help="pending, approved, rejected, ended or expired")] = "pending",
+    tenant: TenantOption = None,
+    limit: Annotated[int, typer.Option(help="most approvals to list")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List approvals, newest first; by default those that wait for a person."""
+    with closing(ServiceClient(url, token)) as service:
+        rows = list(paged_items(service, "/v1/approvals", limit, status=status, tenant=tenant))
+    if json:
+        for row in rows:
+            write_json(row)
+        return
+    shown = [{**row, "scopes": " ".join(row["scopes"])} for row in rows]
+    write_table(
+        shown,
+        {
+            "intervention_id": "approval",
+            "status": "status",
+            "agent_id": "agent",
+            "tenant": "tenant",
+            "level": "level",
+            "scopes": "scopes",
+            "asked_why": "because",
+            "asked_by": "by way of",
+            "expires_at": "until",
+        },
+    )
+
+
+@approvals_app.command("approve")
+def approve(
+    approval: ApprovalArgument,
+    why: WhyOption,
+    hours: HoursOption = 1.0,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Let the scopes pass for a while, for this agent alone (scope trust.feedback)."""
+    body = {"why": why, "valid_s": hours * 3600}
+    _send_intervention(ServiceClient(url, token), f"/v1/approvals/{quote(approval, safe='')}/approve", body, json=json)
+
+
+@approvals_app.command("reject")
+def reject(
+    approval: ApprovalArgument,
+    why: WhyOption,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Refuse; the next request that needs a person asks anew (scope trust.feedback)."""
+    _send_intervention(
+        ServiceClient(url, token), f"/v1/approvals/{quote(approval, safe='')}/reject", {"why": why}, json=json
+    )
+
+
+@approvals_app.command("withdraw")
+def withdraw(
+    approval: ApprovalArgument,
+    why: WhyOption,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
+) -> None:
+    """End an approval before its time (scope trust.feedback)."""
+    _send_intervention(
+        ServiceClient(url, token), f"/v1/approvals/{quote(approval, safe='')}/withdraw", {"why": why}, json=json
+    )
+
+
+def pin(
+    agent: AgentArgument,
+    level: Annotated[str, typer.Argument(help="low, medium, high or critical")],
+    why: WhyOption,
+    hours: HoursOption = 1.0,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fix the level that policy acts on, whatever is measured (scope trust.feedback)."""
+    body = {"level": level, "why": why, "valid_s": hours * 3600}
+    path = f"/v1/agents/{quote(agent, safe='')}/pin"
+    _send_intervention(ServiceClient(url, token), path, body, json=json, tenant=tenant, issuer=issuer)
+
+
+def unpin(
+    agent: AgentArgument,
+    why: WhyOption,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """End a pin: the measured level is acted on again (scope trust.feedback)."""
+    path = f"/v1/agents/{quote(agent, safe='')}/unpin"
+    _send_intervention(ServiceClient(url, token), path, {"why": why}, json=json, tenant=tenant, issuer=issuer)
+
+
+def blast_radius(
+    agent: AgentArgument,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+    days: Annotated[float, typer.Option(help="seen in the last so many days", min=0.04, max=3650)] = 7.0,
+    json: JsonOption = False,
+) -> None:
+    """Show whom an agent delegated to or called, and theirs, with their own risk."""
+    path = f"/v1/agents/{quote(agent, safe='')}/blast-radius"
+    with closing(ServiceClient(url, token)) as service:
+        found = service.get(path, tenant=tenant, issuer=issuer, days=days)
+    if json:
+        write_json(found)
+        return
+    sys.stdout.write(f"{found['agent_id']}  {found['risk_level']}\n")
+    write_table(
+        found["agents"],
+        {
+            "depth": "steps",
+            "agent_id": "agent",
+            "kind": "by",
+            "via": "from",
+            "risk_level": "level",
+            "last_seen_at": "last seen",
+        },
+    )
+    for principal in found["principals"]:
+        sys.stdout.write(f"acted for {principal['principal_id']}, last {principal['last_seen_at']}\n")
+    if not found["complete"]:
+        print_message("more agents were found than are told")
+
+
+def _send_intervention(
+    service: ServiceClient, path: str, body: dict[str, Any], *, json: bool, **parameters: str | None
+) -> None:
+    """Send a person's order and say what holds from now on."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    with closing(service):
+        response = service.request("POST", path, json=body, params=given)
+    if not response.is_success:
+        raise fail(problem_text(response))
+    made = response.json()
+    if json:
+        write_json(made)
+        return
+    what = f"level {made['level']}" if made["kind"] == "pin" else "scopes " + " ".join(made["scopes"])
+    print_message(f"{made['kind']} of {made['agent_id']} is {made['status']}: {what}, until {made['expires_at']}")

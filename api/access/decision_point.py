@@ -1,0 +1,139 @@
+"""The one place that hooks and gateways ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ...ingest.hashing import agent_key
+from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
+from ...scoring.records.agents import AgentName
+from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+from .approval_workflow import ApprovalWorkflow
+
+OWN_DENIAL_ERROR = "revoked_by_trustwatch"
+"""`error` of the audit event of what we denied: the feature builder leaves it out (`ingest.columns.OWN_DENIALS`)."""
+
+
+class AccessDecision(NamedTuple):
+    """A verdict with what it stands on. `approval_id` is the approval that waits for a person; "" = none does."""
+
+    verdict: Verdict
+    context: DecisionContext
+    approval_id: str
+
+    def risk_claims(self) -> dict[str, Any]:
+        """What a token may tell resource servers, where the product lets a hook write claims."""
+        return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
+
+
+class PolicyDecisionPoint:
+    """Decides requests from memory, and counts and records what it decided.
+
+    Args:
+        policy_evaluator: judges.
+        approval_workflow: asks persons.
+        audit_sink: takes the audit events.
+
+    Attributes:
+        verdict_counts: questions by (way, level, reason, mode).
+        failure_counts: questions that could not be decided, by (way, what was answered then: open or closed).
+    """
+
+    def __init__(self, verdicts: PolicyEvaluator, approvals: ApprovalWorkflow, audit: AuditSink) -> None:
+        self.policy_evaluator = verdicts
+        self.approval_workflow = approvals
+        self.audit_sink = audit
+        self.verdict_counts: Counter[tuple[str, str, str, str]] = Counter()
+        self.failure_counts: Counter[tuple[str, str]] = Counter()
+
+    def decide(
+        self, question: AccessRequest, via: str, fit: Callable[[Verdict], Verdict] | None = None
+    ) -> AccessDecision:
+        """The verdict on a request that came by *via* (`hydra`, `ext_authz`, …). Never waits.
+
+        Args:
+            question: what is asked.
+            via: the way.
+            fit: makes a denial (`scoring.policy.denied`) of what the asking server can not do.
+        """
+        verdict, known = self.policy_evaluator.evaluate(question)
+        if fit is not None:
+            verdict = fit(verdict)
+        mode = "enforce" if verdict.enforced else "shadow"
+        self.verdict_counts[via, verdict.level.label, verdict.reason, mode] += 1
+        approval_id = ""
+        if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
+            name = AgentName(
+                agent_key(question.tenant, question.issuer, question.agent_id),
+                question.tenant,
+                question.issuer,
+                question.agent_id,
+            )
+            approval_id = self.approval_workflow.request_approval(
+                name, verdict.held_scopes, verdict.level, verdict.reason, via
+            )
+        return AccessDecision(verdict, known, approval_id)
+
+    def count_failure(self, via: str, *, fails_open: bool) -> None:
+        """Count a question that could not be decided, and how it was answered for that reason."""
+        self.failure_counts[via, "open" if fails_open else "closed"] += 1
+
+    def record_decision(
+        self,
+        decided: AccessDecision,
+        question: AccessRequest,
+        via: str,
+        *,
+        kind: str,
+        action: str,
+        at_ms: int,
+        lifetime_s: int | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make an audit event of a question and its answer.
+
+        What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back
+        on recovery, would otherwise look like a change of the agent's habits.
+
+        Args:
+            decided: the answer.
+            question: what was asked.
+            via: the way; its source is `urn:trustwatch:` + via.
+            kind: event type, as in the native event (`token.request`, `token.refresh`, `api.call`, …).
+            action: of the event; for tokens the grant type.
+            at_ms: when, UTC milliseconds.
+            lifetime_s: that we allow the token, s; None = we say nothing of it.
+            more: further members of the event; never a token, a secret or a body.
+        """
+        verdict = decided.verdict
+        event: dict[str, Any] = {
+            "time": format_rfc3339(at_ms),
+            "source": OWN_SOURCE_PREFIX + via,
+            "type": kind,
+            "action": action,
+            "agent": {"id": question.agent_id, "issuer": question.issuer or None},
+            "outcome": "success" if verdict.allow else "denied",
+            "error": None if verdict.allow else OWN_DENIAL_ERROR,
+            "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode_word(verdict)},
+        }
+        if lifetime_s is not None:
+            event["attributes"]["token_lifetime_s"] = lifetime_s
+        if question.tenant:
+            event["tenant"] = question.tenant
+        if question.scopes:
+            granted = () if not verdict.allow else question.scopes if verdict.scopes is None else verdict.scopes
+            event["scopes"] = {"requested": list(question.scopes), "granted": list(granted)}
+            if verdict.allow and len(granted) < len(question.scopes):
+                # Not granted by us is not asked too much: else its risk would feed itself.
+                event["scopes"] = {"requested": list(question.scopes)}
+                event["attributes"]["granted"] = " ".join(granted)
+        if question.ancestors:
+            event["delegation"] = [question.agent_id, *question.ancestors]
+        self.audit_sink.enqueue({**event, **(more or {})})
+
+
+def _mode_word(verdict: Verdict) -> str:
+    return "enforce" if verdict.enforced else "shadow"

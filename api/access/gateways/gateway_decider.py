@@ -1,0 +1,165 @@
+"""Asks the guard about a call: what a gateway can not do is denied, and what fails is answered as the settings say."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from ....scoring.delivery.actuators.token_revocation import TokenRevoker
+from ....scoring.policy.access_evaluation import (
+    NOT_NARROWED,
+    STALE,
+    STEP_UP,
+    UNDECIDED,
+    AccessRequest,
+    DecisionContext,
+    Verdict,
+)
+from ....scoring.policy.book import LivePolicy
+from ....scoring.records.agents import RiskLevel
+from ...settings.enforcement_settings import GatewaySettings
+from ..decision_point import AccessDecision, PolicyDecisionPoint
+from ..hooks.hook_adapter import MAX_EVENT_SCOPES
+from .gateway_issuers import TokenHolder
+
+_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, RiskLevel.UNKNOWN, "", "")
+
+_log = structlog.get_logger(__name__)
+
+GatewayConstraint = Callable[[Verdict], Verdict]
+
+
+class GatewayDecider:
+    """The guard, as gateways ask it.
+
+    Args:
+        settings: of gateways.
+        guard: decides and records.
+        policy: the book in force.
+        revoker: of tokens that are seen though policy says `revoke`.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        guard: PolicyDecisionPoint,
+        policy: LivePolicy,
+        revoker: TokenRevoker,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._decision_point = guard
+        self._live_policy = policy
+        self._revoker = revoker
+        self._now_ms = now_ms
+        self._fails_open = settings.on_failure == "open"
+        self._denies_stale = settings.on_stale == "deny"
+        self.records_all = settings.record == "all"
+        self._safe_methods = frozenset(settings.safe_methods)
+
+    def decide_call(self, holder: TokenHolder, token: bytes, method: str, via: str) -> AccessDecision:
+        """The verdict on a call with a method; "" is a method that is not known. Never raises."""
+        return self._decide(
+            holder, token, via, self._constrain_safe if method in self._safe_methods else self._constrain_unsafe
+        )
+
+    def decide_introspection(self, holder: TokenHolder, token: bytes, via: str) -> AccessDecision:
+        """The verdict on a token that is asked about; its `scopes` are those that it is good for. Never raises."""
+        return self._decide(holder, token, via, self._constrain_stale)
+
+    def _decide(self, holder: TokenHolder, token: bytes, via: str, fit: GatewayConstraint) -> AccessDecision:
+        try:
+            decided = self._decision_point.decide(holder.access_request, via, fit)
+            if decided.verdict.revoke:
+                self._revoker.revoke_in_background(token.decode("ascii"), holder.issuer)
+        except Exception as error:
+            return self._undecided_decision(error, holder.access_request, via)
+        return decided
+
+    def _undecided_decision(self, error: Exception, question: AccessRequest, via: str) -> AccessDecision:
+        enforced = self._may_enforce(question.tenant)
+        opened = self._fails_open or not enforced
+        self._decision_point.count_failure(via, fails_open=opened)
+        self._log_failure("gateway_failed", via, error)
+        verdict = Verdict(
+            opened, opened, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), opened, False, ""
+        )
+        return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
+
+    def _may_enforce(self, tenant: str) -> bool:
+        """Where no policy is enforced, no fault of ours may refuse anything."""
+        try:
+            return self._live_policy.book.may_enforce(tenant)
+        except Exception:
+            return True
+
+    def count_unverifiable(self, via: str, issuer: str) -> None:
+        """Count a token that can not be verified since the issuer's keys can not be had. It never opens the door:
+        anybody can write a token that names that issuer."""
+        self._decision_point.count_failure(via, fails_open=False)
+        _log.warning("gateway_without_keys", via=via, issuer=issuer)
+
+    def record(
+        self, decided: AccessDecision, question: AccessRequest, via: str, kind: str, method: str, target: str
+    ) -> None:
+        """Make an audit event of a denial, or of every call where the settings say so. Never raises."""
+        if decided.verdict.allow and not self.records_all:
+            return
+        more: dict[str, Any] = {"resource": {"id": target}} if target else {}
+        if len(question.scopes) > MAX_EVENT_SCOPES:
+            first = list(question.scopes[:MAX_EVENT_SCOPES])
+            more["scopes"] = {"requested": first, "granted": first if decided.verdict.allow else []}
+        try:
+            self._decision_point.record_decision(
+                decided, question, via, kind=kind, action=method or "unknown", at_ms=self._now_ms(), more=more
+            )
+        except Exception as error:
+            self._decision_point.audit_sink.dropped += 1
+            self._log_failure("gateway_not_recorded", via, error)
+
+    def _constrain_stale(self, verdict: Verdict) -> Verdict:
+        return _deny(verdict, STALE) if verdict.stale and self._denies_stale and verdict.would_allow else verdict
+
+    def _constrain_unsafe(self, verdict: Verdict) -> Verdict:
+        """Nobody knows which of its scopes a call uses, so every one of them must be good."""
+        verdict = self._constrain_stale(verdict)
+        if not verdict.would_allow:
+            return verdict
+        if verdict.refused_scopes:
+            return _deny(verdict, NOT_NARROWED)
+        return _deny(verdict, STEP_UP, step_up=True) if verdict.step_up else verdict
+
+    def _constrain_safe(self, verdict: Verdict) -> Verdict:
+        """A safe method needs none of the scopes that wait for a person, as long as one is left: nobody is asked."""
+        verdict = self._constrain_stale(verdict)
+        if not verdict.would_allow:
+            return verdict
+        if verdict.refused_scopes:
+            return _deny(verdict, NOT_NARROWED)
+        return msgspec.structs.replace(verdict, step_up=False) if verdict.step_up else verdict
+
+    def _log_failure(self, what: str, via: str, error: Exception) -> None:
+        trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
+        _log.error(what, via=via, error=type(error).__name__, traceback=trace)
+
+
+def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
+    """A denial in place of what a gateway can not do. In shadow mode it is only told as what would have been."""
+    return msgspec.structs.replace(
+        verdict, allow=not verdict.enforced, would_allow=False, reason=reason, scopes=None, step_up=step_up
+    )
+
+
+def narrow_scope_claims(members: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Members of an active introspection answer, with the scopes that the token is good for now."""
+    found = {name: value for name, value in members.items() if name not in ("scp", "scope")}
+    given = members.get("scope", members.get("scp"))
+    scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
+    if scopes:
+        left = scopes if verdict.scopes is None else [scope for scope in scopes if scope in verdict.scopes]
+        found["scope"] = " ".join(left)
+    return found

@@ -1,0 +1,343 @@
+"""Whose token it is: from verified claims to the question that the guard is asked at every call."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+import structlog
+
+from ....ingest.errors import TrustwatchError
+from ....scoring.delivery.actuators.authenticators import (
+    ClientAuthenticator,
+    ClientSecretAuthenticator,
+    PrivateKeyJwtAuthenticator,
+)
+from ....scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
+from ....scoring.policy.access_evaluation import AccessRequest
+from ...http.auth.bearer_tokens import TokenCache, TokenVerifier
+from ...http.auth.jwks import EpochClock, JwksCache
+from ...http.auth.signing import assertion_signer
+from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims
+from ...settings.access_settings import VerificationSettings
+from ...settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings
+from ..hooks.hook_adapter import MAX_SCOPES, RequestLimitExceeded, earlier_actors
+
+CLIENT_CLAIMS = ("client_id", "azp", "cid")
+
+
+class TokenHolder(NamedTuple):
+    """What a token says, read once and remembered with it.
+
+    Attributes:
+        access_request: about its agent; the same at every call, the answer is not.
+        dpop_bound: bound to a key by DPoP (`cnf.jkt`), so it is worth nothing under `Bearer` (RFC 9449 section 7.1).
+        issuer: `iss` of the token, for its revocation.
+        encoded_claims: all claims, or members of the issuer's introspection answer, as JSON: a fraction of what objects
+            take, and wanted by introspection alone.
+    """
+
+    access_request: AccessRequest
+    dpop_bound: bool
+    issuer: str
+    encoded_claims: bytes
+
+    def decode_claims(self) -> dict[str, Any]:
+        """All claims, decoded anew."""
+        found: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
+        return found
+
+
+class TokenHolderFactory:
+    """Makes holders.
+
+    Args:
+        issuers: of the settings.
+    """
+
+    def __init__(self, issuers: Iterable[GatewayIssuerSettings]) -> None:
+        self._issuers = {issuer.issuer: issuer for issuer in issuers}
+
+    def from_claims(self, claims: TokenClaims) -> TokenHolder:
+        """The holder of a token that was verified here. Raises InvalidToken."""
+        client = claims.client_id or claims.subject
+        return self._make(self._issuers[claims.issuer], client, claims.scopes, claims.members)
+
+    def from_introspection(self, issuer: str, members: Mapping[str, Any]) -> TokenHolder:
+        """The holder of a token that its issuer says is active. Raises InvalidToken where no agent is named."""
+        named = next((members[name] for name in CLIENT_CLAIMS if members.get(name) is not None), members.get("sub"))
+        given = members.get("scope")
+        scopes = frozenset(given.split()) if isinstance(given, str) else frozenset()
+        return self._make(self._issuers[issuer], _check_name(named), scopes, members)
+
+    def _make(
+        self, settings: GatewayIssuerSettings, client: str, scopes: frozenset[str], members: Mapping[str, Any]
+    ) -> TokenHolder:
+        act = members.get("act")
+        agent = client if act is None else _current_actor(act)
+        if len(scopes) > MAX_SCOPES:
+            raise InvalidToken(f"the token has more than {MAX_SCOPES} scopes")
+        try:
+            ancestors = earlier_actors(act, agent)
+        except RequestLimitExceeded:
+            raise InvalidToken("an actor of the token is no name") from None
+        question = AccessRequest(
+            _tenant_of_token(settings, members),
+            settings.agent_issuer or settings.issuer,
+            agent,
+            tuple(sorted(scopes)),
+            False,
+            ancestors,
+        )
+        confirmation = members.get("cnf")
+        bound = isinstance(confirmation, dict) and "jkt" in confirmation
+        return TokenHolder(question, bound, settings.issuer, _encode_claims(members))
+
+
+def _encode_claims(members: Mapping[str, Any]) -> bytes:
+    """Half a surrogate pair can be written in a token and in no event or log: it must not come further than here."""
+    try:
+        return msgspec.json.encode(members)
+    except (UnicodeEncodeError, RecursionError):
+        raise InvalidToken("the token holds text that is no Unicode") from None
+
+
+def _current_actor(act: Any) -> str:
+    """The current actor: the outermost of the chain (RFC 8693)."""
+    return _check_name(act.get("sub") if isinstance(act, dict) else None)
+
+
+def _check_name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_CLAIM_NAME_LENGTH:
+        raise InvalidToken("the agent of the token is no name")
+    return value
+
+
+def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]) -> str:
+    """The claim wins. A token without it is of the issuer's own tenant, where that has one."""
+    named = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
+    if named is None:
+        named = settings.tenant
+    if not isinstance(named, str) or not 0 < len(named) <= MAX_CLAIM_NAME_LENGTH:
+        raise InvalidToken("the token names no tenant")
+    return named
+
+
+# The issuers behind gateways: their keys, what they are asked about opaque tokens, where tokens are revoked.
+
+
+MAX_INTROSPECTION_BYTES = 64 * 1024
+MAX_CONCURRENT_INTROSPECTIONS = 64
+"""Questions to one authorization server at a time; a further one is told that it can not be reached."""
+HTTP_TIMEOUT_S = 30.0
+"""Time limit of any request; each use has a shorter one of its own."""
+MAX_CACHED_INTROSPECTIONS = 4096
+"""Answers of one authorization server that are kept, active and inactive each."""
+
+ClaimMembers = Mapping[str, Any]
+
+_log = structlog.get_logger(__name__)
+
+
+class IntrospectionUnreachable(TrustwatchError):
+    """An authorization server did not say whether a token is active."""
+
+    code = "unreachable"
+
+
+class _NoClientAuthentication:
+    """For endpoints that their network protects, as Hydra's admin API."""
+
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:  # noqa: ARG002 - the protocol's names
+        return {}
+
+
+class IntrospectionClient:
+    """One authorization server's introspection endpoint. For one event loop.
+
+    Args:
+        issuer: the `iss` of its tokens.
+        settings: of the endpoint.
+        proof: our client authentication there.
+        http: client without a time limit of its own.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        issuer: GatewayIssuerSettings,
+        settings: IntrospectionServerSettings,
+        proof: ClientAuthenticator,
+        http: httpx.AsyncClient,
+        clock: EpochClock,
+    ) -> None:
+        self.issuer = issuer.issuer
+        self.settings = settings
+        self._audiences = frozenset(issuer.audiences)
+        self._proof = proof
+        self._http = http
+        self._clock = clock
+        self._cache: TokenCache[ClaimMembers] = TokenCache(
+            MAX_CACHED_INTROSPECTIONS, MAX_CACHED_INTROSPECTIONS, settings.cache_s
+        )
+        self._in_flight: dict[bytes, asyncio.Task[ClaimMembers]] = {}
+        self._failing = False
+
+    async def introspect(self, token: bytes) -> ClaimMembers:
+        """What the server says of an active token.
+
+        Raises:
+            InvalidToken: it is not active, or not for the APIs behind our gateways.
+            Unreachable: the server did not say.
+        """
+        digest = hashlib.blake2b(token, digest_size=16).digest()
+        known = self._cache.get(digest, self._clock())
+        if known is not None:
+            return known
+        asking = self._in_flight.get(digest)
+        if asking is None:
+            if len(self._in_flight) >= MAX_CONCURRENT_INTROSPECTIONS:
+                raise IntrospectionUnreachable(f"{self.issuer}: too many questions wait")
+            asking = self._in_flight[digest] = asyncio.create_task(self._introspect_once(token, digest))
+            asking.add_done_callback(lambda _: self._in_flight.pop(digest, None))
+        return await asyncio.shield(asking)
+
+    async def close(self) -> None:
+        """End questions under way."""
+        tasks = list(self._in_flight.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _introspect_once(self, token: bytes, digest: bytes) -> ClaimMembers:
+        asked = self._clock()
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                members = await self._fetch(token.decode("ascii"))
+        except (TimeoutError, httpx.HTTPError, IntrospectionUnreachable) as error:
+            if not self._failing:
+                _log.warning("introspection_unreachable", issuer=self.issuer, error=f"{type(error).__name__}: {error}")
+            self._failing = True
+            raise IntrospectionUnreachable(f"{self.issuer}: introspection can not be asked") from None
+        self._failing = False
+        try:
+            self._check_active(members, asked)
+        except InvalidToken as error:
+            self._cache.refuse(digest, error, asked)
+            raise
+        self._cache.accept(digest, members, asked + self.settings.cache_s, self.issuer)
+        return members
+
+    async def _fetch(self, token: str) -> ClaimMembers:
+        form = {"token": token, "token_type_hint": "access_token"}
+        headers = {"accept": "application/json", **self._proof.authenticate(self.settings.url, form)}
+        answer = await self._http.post(self.settings.url, data=form, headers=headers)
+        if answer.status_code != httpx.codes.OK:
+            raise IntrospectionUnreachable(f"HTTP {answer.status_code}")
+        if len(answer.content) > MAX_INTROSPECTION_BYTES:
+            raise IntrospectionUnreachable(f"an answer of more than {MAX_INTROSPECTION_BYTES} bytes")
+        try:
+            members = msgspec.json.decode(answer.content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise IntrospectionUnreachable("the answer is no JSON") from None
+        if not isinstance(members, dict) or not isinstance(members.get("active"), bool):
+            raise IntrospectionUnreachable("the answer does not say whether the token is active")
+        return members
+
+    def _check_active(self, members: ClaimMembers, now: float) -> None:
+        audience = members.get("aud")
+        audiences = [audience] if isinstance(audience, str) else audience if isinstance(audience, list) else []
+        exp = members.get("exp")
+        wrong = (
+            members["active"] is not True
+            or members.get("iss", self.issuer) != self.issuer
+            or (audience is not None and not self._audiences.intersection(map(str, audiences)))
+            or (isinstance(exp, int | float) and exp <= now)
+            # Hydra and Keycloak say of refresh tokens too that they are active
+            or members.get("token_use", "access_token") != "access_token"
+            or members.get("typ") in ("ID", "Refresh", "Offline", "Logout")
+        )
+        if wrong:
+            raise InvalidToken("the token is not active")
+
+
+class GatewayIssuers:
+    """Everything that is held of the issuers of a service's gateways; `start` and `close` it.
+
+    Args:
+        settings: of gateways.
+        rules: of verification.
+        clock: seconds since 1970.
+        new_id: text that never repeats.
+
+    Attributes:
+        verifier: judges the tokens of agents.
+        introspection_clients: introspection endpoints, in the order of the settings.
+        revoker: revokes tokens that are seen though policy says `revoke`.
+        revocation_counts: such tokens, by (issuer, outcome).
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, rules: VerificationSettings, clock: EpochClock, new_id: Callable[[], str]
+    ) -> None:
+        proofs = {one.issuer: _client_authentication(one, clock, new_id) for one in settings.issuers}
+        self.holder_factory = TokenHolderFactory(settings.issuers)
+        self.jwks = JwksCache(settings.issuers, rules, clock)
+        self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
+            settings.issuers, self.jwks, self.holder_factory.from_claims, rules, clock
+        )
+        self.issuer_names = frozenset(issuer.issuer for issuer in settings.issuers)
+        self.revocation_counts: Counter[tuple[str, str]] = Counter()
+        # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
+        self._http = httpx.AsyncClient(
+            follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=200)
+        )
+        self.introspection_clients = {
+            one.issuer: IntrospectionClient(one, one.introspection, proofs[one.issuer], self._http, clock)
+            for one in settings.issuers
+            if one.introspection is not None
+        }
+        endpoints = [
+            endpoint for one in settings.issuers if (endpoint := _revocation_endpoint(one, proofs[one.issuer]))
+        ]
+        self.revoker = TokenRevoker(endpoints, self._http, self._count_revocation)
+
+    def _count_revocation(self, name: str, outcome: str) -> None:
+        self.revocation_counts[name, outcome] += 1
+
+    async def start(self) -> None:
+        """Fetch keys, waiting a moment for them, and keep them fresh."""
+        await self.jwks.start()
+
+    async def close(self) -> None:
+        """End everything; revocations under way are waited for."""
+        await self.jwks.close()
+        for server in self.introspection_clients.values():
+            await server.close()
+        await self.revoker.close()
+        await self._http.aclose()
+
+
+def _client_authentication(
+    issuer: GatewayIssuerSettings, clock: EpochClock, new_id: Callable[[], str]
+) -> ClientAuthenticator:
+    if issuer.client_id is None:
+        return _NoClientAuthentication()
+    if issuer.private_key is not None:
+        sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, issuer.key_algorithm, clock, new_id)
+        return PrivateKeyJwtAuthenticator(issuer.client_id, sign, issuer.issuer)
+    return ClientSecretAuthenticator(
+        issuer.client_id, "" if issuer.client_secret is None else issuer.client_secret.reveal()
+    )
+
+
+def _revocation_endpoint(issuer: GatewayIssuerSettings, proof: ClientAuthenticator) -> RevocationEndpoint | None:
+    if issuer.revocation_url is None:
+        return None
+    introspection = "" if issuer.introspection is None else issuer.introspection.url
+    return RevocationEndpoint(issuer.issuer, frozenset({issuer.issuer}), issuer.revocation_url, proof, introspection)

@@ -1,0 +1,181 @@
+"""What gateways send, read from the headers that each product is known to send. Nothing of it decides but the token."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import msgspec
+from starlette.types import Scope
+
+from ....scoring.records.agents import RiskLevel
+from ...http.auth.token_verification import BadAuthorization, MissingToken
+from ...settings.enforcement_settings import GatewaySettings
+
+AUTHORIZATION_NAME = b"authorization"
+REQUEST_ID_NAME = b"x-request-id"
+METHOD_HEADERS = (b"x-forwarded-method", b"x-original-method")
+"""Traefik, Caddy, APISIX; NGINX by its configuration."""
+URI_HEADERS = (b"x-forwarded-uri", b"x-original-uri", b"x-original-url")
+HOST_HEADERS = (b"x-forwarded-host", b"x-original-host")
+
+MAX_TARGET_LENGTH = 512
+"""Characters of a path that an audit event holds."""
+
+_METHOD_PATTERN = re.compile(rb"[A-Za-z]{1,32}\Z")
+_ID_PATTERN = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_HOST_PATTERN = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
+
+
+class PresentedToken(NamedTuple):
+    """A token as it was presented."""
+
+    token: bytes
+    is_dpop: bool
+
+
+def single_header(scope: Scope, *names: bytes) -> bytes | None:
+    """The first of the headers *names* that is there; None where it is there twice: one may be the agent's own."""
+    for name in names:
+        found: list[bytes] = [value for key, value in scope["headers"] if key == name]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def presented_token(scope: Scope) -> PresentedToken:
+    """The token of a request.
+
+    Raises:
+        MissingToken: there is no Authorization header, or it has a scheme that carries no access token.
+        BadAuthorization: there are several, or it is malformed.
+    """
+    given = None
+    for name, value in scope["headers"]:
+        if name == AUTHORIZATION_NAME:
+            if given is not None:
+                raise BadAuthorization("the request has several Authorization headers")
+            given = value
+    if not given:
+        raise MissingToken("the request has no access token")
+    scheme, _, token = given.partition(b" ")
+    scheme, token = scheme.lower(), token.strip(b" ")
+    if scheme not in (b"bearer", b"dpop"):
+        raise MissingToken("the request has no access token")
+    if not token or b" " in token:
+        raise BadAuthorization("the Authorization header holds no access token")
+    return PresentedToken(token, scheme == b"dpop")
+
+
+def forwarded_method(scope: Scope) -> str:
+    """The method of the call that a sub-request is about; "" = not told, which no list of safe methods holds."""
+    given = single_header(scope, *METHOD_HEADERS) or b""
+    return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
+
+
+def request_id(scope: Scope) -> str:
+    """The gateway's own id of the call, where it sends one that is fit to be repeated; "" = none."""
+    given = single_header(scope, REQUEST_ID_NAME) or b""
+    return given.decode() if _ID_PATTERN.match(given) else ""
+
+
+def forwarded_target(scope: Scope) -> str:
+    """Host and path of the call that a sub-request is about, as the gateway told them."""
+    return call_target(single_header(scope, *HOST_HEADERS), single_header(scope, *URI_HEADERS) or b"")
+
+
+def call_target(host: bytes | None, uri: bytes) -> str:
+    """Host and path, printable, without query: that may hold secrets."""
+    path = uri.partition(b"?")[0].partition(b"#")[0]
+    shown = "".join(sign if " " < sign <= "~" else f"%{ord(sign):02X}" for sign in path.decode("latin-1"))
+    name = host.decode() if host is not None and _HOST_PATTERN.match(host) else ""
+    return (name + shown)[:MAX_TARGET_LENGTH]
+
+
+# What gateways are answered: made once, sent as it is. A denial tells nothing but that it is one.
+#
+# Allowed is exactly 200 with an empty body: Envoy takes any other status for a denial. Denied is 401 or 403 and nothing
+# else: NGINX turns any other status into 500. Envoy, Caddy and Traefik hand all headers of a denial to the client, so
+# there is none that tells why, how risky, or by whose rules.
+
+
+RawHeader = tuple[bytes, bytes]
+
+NO_STORE_HEADER: RawHeader = (b"cache-control", b"no-store")
+JSON_HEADER: RawHeader = (b"content-type", b"application/json")
+EMPTY_BODY_HEADER: RawHeader = (b"content-length", b"0")
+
+STEP_UP_ERROR = "insufficient_user_authentication"
+STEP_UP_SENTENCE = "a person must approve this first; try again later"
+
+
+class GatewayResponse(NamedTuple):
+    """One answer. `kind` is the word for it in metrics."""
+
+    status: int
+    headers: list[RawHeader]
+    body: bytes
+    kind: str
+
+
+class GatewayResponses:
+    """All answers to checks.
+
+    Args:
+        settings: of gateways.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        name = settings.risk_header
+        told = {level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel}
+        self._allowed = {
+            level: GatewayResponse(200, [*told[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
+            for level in RiskLevel
+        }
+        self.allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
+        """Allowed since we could not decide, and are set to fail open: no level is told."""
+
+    def allowed(self, level: RiskLevel) -> GatewayResponse:
+        """The call may go on."""
+        return self._allowed[level]
+
+    def denied(self, request_id: str, kind: str = "denied") -> GatewayResponse:
+        """The call may not go on, whoever asks again; also where we can not decide and fail closed."""
+        return _refusal_response(403, "access_denied", request_id, kind)
+
+    def step_up(self, request_id: str, approval_id: str) -> GatewayResponse:
+        """A person must approve first (RFC 9470)."""
+        more = [(b"www-authenticate", self.challenge(STEP_UP_ERROR, STEP_UP_SENTENCE))]
+        if approval_id and self._settings.tell_approval:
+            more.append((b"x-approval-id", approval_id.encode("ascii", "ignore")))
+        return _refusal_response(401, STEP_UP_ERROR, request_id, "step_up", *more)
+
+    def unauthenticated(self, request_id: str, error: str, sentence: str) -> GatewayResponse:
+        """No token (*error* is ""), or one that is refused."""
+        challenge = (b"www-authenticate", self.challenge(error, sentence if error else ""))
+        return _refusal_response(401, error or "missing_token", request_id, error or "missing_token", challenge)
+
+    def challenge(self, error: str = "", sentence: str = "") -> bytes:
+        """`WWW-Authenticate` (RFC 6750, RFC 9728)."""
+        given = {
+            "realm": self._settings.realm,
+            "error": error,
+            "error_description": sentence,
+            "resource_metadata": self._settings.resource_metadata,
+        }
+        return (
+            "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
+        ).encode()
+
+
+def _refusal_response(status: int, error: str, request_id: str, kind: str, *more: RawHeader) -> GatewayResponse:
+    body = msgspec.json.encode({"error": error, "request_id": request_id})
+    return GatewayResponse(
+        status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
+    )
+
+
+def _quotable(value: str) -> str:
+    """Only the characters that RFC 6750 allows."""
+    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)

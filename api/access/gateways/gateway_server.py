@@ -1,0 +1,180 @@
+"""Checks for gateways on bare ASGI: `/ext-authz…` (Envoy), `/forward-auth` (all others), `/introspect`.
+
+Every call of an agent waits for the answer, so it takes the short way that the risk answer takes
+(`api/http/fast_path.py`). The token is verified once and remembered; the verdict is asked for at every call, so that a
+token of an agent that has just turned critical is refused at the very next one.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from ....scoring.policy.access_evaluation import STEP_UP, UNDECIDED
+from ....scoring.policy.book import LivePolicy
+from ...http.auth.token_verification import AuthenticationFailed, InvalidToken, MissingToken, UnknownKey
+from ...settings.enforcement_settings import GatewaySettings
+from ..decision_point import AccessDecision, PolicyDecisionPoint
+from .gateway_decider import GatewayDecider
+from .gateway_issuers import GatewayIssuers, TokenHolder
+from .gateway_protocol import (
+    GatewayResponse,
+    GatewayResponses,
+    call_target,
+    forwarded_method,
+    forwarded_target,
+    presented_token,
+    request_id,
+    single_header,
+)
+from .introspection import INTROSPECTION_ROUTE, IdentifyIntrospectionCaller, IntrospectionEndpoint
+
+EXT_AUTHZ_PATH, FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/ext-authz", b"/forward-auth", b"/introspect"
+GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
+
+GatewayMeter = Callable[[str, str, int, str, float], None]
+"""Told of every answer: way, route, status, kind of answer, seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class GatewayServerDependencies(NamedTuple):
+    """What checks work with.
+
+    Attributes:
+        issuers: whose tokens agents present; started and closed by the application.
+        decision_point: decides and records.
+        live_policy: the book in force.
+        identify: the caller of a request, by its access token.
+        clock: seconds since 1970.
+        monotonic: seconds, for durations.
+        meter: told of every answer.
+        new_id: text that never repeats.
+    """
+
+    issuers: GatewayIssuers
+    decision_point: PolicyDecisionPoint
+    live_policy: LivePolicy
+    identify: IdentifyIntrospectionCaller
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    meter: GatewayMeter
+    new_id: Callable[[], str]
+
+
+class GatewayServer:
+    """Answers gateways.
+
+    Args:
+        settings: of gateways.
+        needs: what checks work with.
+    """
+
+    def __init__(self, settings: GatewaySettings, needs: GatewayServerDependencies) -> None:
+        self._dependencies = needs
+        self._verifier = needs.issuers.verifier
+        self._takes_dpop = settings.dpop == "gateway"
+        self._responses = GatewayResponses(settings)
+        self._decider = GatewayDecider(
+            settings, needs.decision_point, needs.live_policy, needs.issuers.revoker, lambda: int(needs.clock() * 1000)
+        )
+        self._introspection = IntrospectionEndpoint(settings, needs.issuers, self._decider, needs.identify)
+
+    def route_of(self, path: bytes) -> str:
+        """The way by which a path, percent-encoded as it came, asks; "" = it is none of ours.
+
+        Envoy appends the path of the call to the prefix as it came, so whatever follows that prefix is a check: no
+        `..`, `//` or `%2F` in it leads anywhere else.
+        """
+        if path.startswith(EXT_AUTHZ_PATH):
+            return "ext_authz"
+        if path in (FORWARD_AUTH_PATH, FORWARD_AUTH_PATH + b"/"):
+            return "forward_auth"
+        return INTROSPECTION_ROUTE if path == INTROSPECT_PATH else ""
+
+    async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request that came by *way*."""
+        start = self._dependencies.monotonic()
+        try:
+            answer = await (
+                self._introspection.answer(scope, receive) if way == INTROSPECTION_ROUTE else self._check(way, scope)
+            )
+        except Exception as error:
+            answer = self._failure_response(way, scope, error)
+        if answer is None:
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        self._dependencies.meter(
+            way, GATEWAY_ROUTES[way], answer.status, answer.kind, self._dependencies.monotonic() - start
+        )
+
+    async def _check(self, way: str, scope: Scope) -> GatewayResponse:
+        try:
+            token, dpop = presented_token(scope)
+            holder = await self._token_holder(token)
+            self._check_scheme(holder, dpop=dpop)
+        except MissingToken:
+            return self._responses.unauthenticated(self._request_id(scope), "", "")
+        except UnknownKey as unknown:
+            if self._dependencies.issuers.jwks.keys(unknown.issuer) is None:
+                self._decider.count_unverifiable(way, unknown.issuer)
+                return self._responses.denied(self._request_id(scope), "no_keys")
+            return self._unauthenticated_response(scope, unknown)
+        except AuthenticationFailed as error:
+            return self._unauthenticated_response(scope, error)
+        method = scope["method"] if way == "ext_authz" else forwarded_method(scope)
+        decided = self._decider.decide_call(holder, token, method, way)
+        if decided.verdict.allow and not self._decider.records_all:
+            return self._allowed_response(decided)
+        return self._recorded_response(way, scope, holder, decided, method)
+
+    async def _token_holder(self, token: bytes) -> TokenHolder:
+        try:
+            return self._verifier.verify_now(token)
+        except UnknownKey:
+            return await self._verifier.verify(token)
+
+    def _check_scheme(self, holder: TokenHolder, *, dpop: bool) -> None:
+        if dpop and not self._takes_dpop:
+            raise InvalidToken("the scheme DPoP is not accepted here; present the token as Bearer")
+        if holder.dpop_bound and not dpop:
+            raise InvalidToken("the token is bound to a key and may not be presented as Bearer")
+
+    def _allowed_response(self, decided: AccessDecision) -> GatewayResponse:
+        verdict = decided.verdict
+        return (
+            self._responses.allowed_undecided if verdict.reason == UNDECIDED else self._responses.allowed(verdict.level)
+        )
+
+    def _recorded_response(
+        self, way: str, scope: Scope, holder: TokenHolder, decided: AccessDecision, method: str
+    ) -> GatewayResponse:
+        if way == "ext_authz":
+            called = call_target(single_header(scope, b"host"), scope["raw_path"][len(EXT_AUTHZ_PATH) :])
+        else:
+            called = forwarded_target(scope)
+        self._decider.record(decided, holder.access_request, way, "api.call", method, called)
+        verdict = decided.verdict
+        if verdict.allow:
+            return self._allowed_response(decided)
+        if verdict.reason == STEP_UP:
+            return self._responses.step_up(self._request_id(scope), decided.approval_id)
+        return self._responses.denied(self._request_id(scope), "undecided" if verdict.reason == UNDECIDED else "denied")
+
+    def _unauthenticated_response(self, scope: Scope, error: AuthenticationFailed) -> GatewayResponse:
+        return self._responses.unauthenticated(self._request_id(scope), InvalidToken.code, str(error))
+
+    def _request_id(self, scope: Scope) -> str:
+        return request_id(scope) or self._dependencies.new_id()
+
+    def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
+        """Nothing before the guard may fail; where it does all the same, nobody passes: no token is verified yet."""
+        self._dependencies.decision_point.count_failure(way, fails_open=False)
+        trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
+        _log.error("gateway_failed", via=way, error=type(error).__name__, traceback=trace)
+        return self._responses.denied(self._request_id(scope), "undecided")

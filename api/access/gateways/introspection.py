@@ -1,0 +1,223 @@
+"""`POST /introspect`: RFC 7662 for gateways that have an introspection plugin and need only another URL.
+
+A token of an agent that policy denies is as inactive as a forged one, and nothing in the answer tells them apart. An
+agent that keeps some of its scopes gets an active answer with those alone: this way can narrow, a check can not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any
+from urllib.parse import parse_qs, unquote_plus
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from ....ingest.errors import TrustwatchError
+from ...http.auth.callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
+from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer
+from ...http.problems import problem_of
+from ...http.request_body import RequestBodyTooLong, read_request_body
+from ...settings.enforcement_settings import GatewayClientSettings, GatewaySettings
+from .gateway_decider import GatewayDecider, narrow_scope_claims
+from .gateway_issuers import GatewayIssuers, IntrospectionUnreachable, TokenHolder
+from .gateway_protocol import (
+    AUTHORIZATION_NAME,
+    JSON_HEADER,
+    NO_STORE_HEADER,
+    GatewayResponse,
+    RawHeader,
+    single_header,
+)
+
+INTROSPECTION_ROUTE = "introspection"
+MAX_FORM_BYTES = 64 * 1024
+FORM_MEDIA_TYPE = b"application/x-www-form-urlencoded"
+BASIC_CHALLENGE: RawHeader = (b"www-authenticate", b'Basic realm="introspection"')
+
+IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
+
+
+class IntrospectionClientRefused(TrustwatchError):
+    """Who asks is no client of gateways."""
+
+    code = "invalid_client"
+
+
+class UnreadableIntrospectionRequest(TrustwatchError):
+    """The request is none of RFC 7662."""
+
+    code = "invalid_request"
+
+
+class IntrospectionEndpoint:
+    """Answers introspection requests.
+
+    Args:
+        settings: of gateways.
+        issuers: verify tokens, or are asked.
+        judging: asks the guard.
+        identify: the caller of a request by its access token; raises AuthenticationFailed.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        issuers: GatewayIssuers,
+        judging: GatewayDecider,
+        identify: IdentifyIntrospectionCaller,
+    ) -> None:
+        self._settings = settings
+        self._issuers = issuers
+        self._decider = judging
+        self._identify = identify
+        self._tenant_of = {
+            issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
+        }
+        """None = its tokens say."""
+        self._clients = {client.client_id: client for client in settings.clients}
+
+    async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
+        """The answer to one request; None where the client went away before it was whole."""
+        if scope["method"] != "POST":
+            return _json_gateway_response(405, {"error": "invalid_request"}, "unreadable", (b"allow", b"POST"))
+        try:
+            tenants = await self._client_tenants(scope)
+            form = await _read_form(scope, receive)
+            return None if form is None else await self._answer(_token_of_form(form), tenants)
+        except IntrospectionClientRefused:
+            return _json_gateway_response(401, {"error": "invalid_client"}, "unauthorized", BASIC_CHALLENGE)
+        except UnreadableIntrospectionRequest as error:
+            return _json_gateway_response(400, {"error": error.code, "error_description": str(error)}, "unreadable")
+        except IntrospectionUnreachable:
+            return self._unreachable_response()
+        except TrustwatchError as error:
+            return _problem_gateway_response(error)
+
+    async def _client_tenants(self, scope: Scope) -> Collection[str]:
+        """Tenants whose tokens the client may ask about. Raises what says that it is none."""
+        given = single_header(scope, AUTHORIZATION_NAME) or b""
+        scheme, _, credentials = given.partition(b" ")
+        if scheme.lower() == b"basic":
+            return self._authenticate_client(credentials.strip(b" ")).tenants
+        caller = await self._identify(scope)
+        caller.require(SCOPE_DECIDE)
+        return caller.tenants
+
+    def _authenticate_client(self, credentials: bytes) -> GatewayClientSettings:
+        """The client of `client_secret_basic`; both halves are form-encoded (RFC 6749, 2.3.1)."""
+        try:
+            user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise IntrospectionClientRefused("the credentials are malformed") from None
+        client = self._clients.get(unquote_plus(user))
+        wanted = "" if client is None else client.secret.reveal()
+        if client is None or not hmac.compare_digest(unquote_plus(password).encode(), wanted.encode()):
+            raise IntrospectionClientRefused("no such client, or another secret")
+        return client
+
+    async def _answer(self, token: bytes, tenants: Collection[str]) -> GatewayResponse:
+        try:
+            holder = await self._token_holder(token, tenants)
+        except InvalidToken:
+            return INACTIVE_RESPONSE
+        question = holder.access_request
+        if question.tenant not in tenants and ANY_NAME not in tenants:
+            return INACTIVE_RESPONSE
+        decided = self._decider.decide_introspection(holder, token, INTROSPECTION_ROUTE)
+        self._decider.record(decided, question, INTROSPECTION_ROUTE, "token.introspect", "introspect", "")
+        if not decided.verdict.allow:
+            return INACTIVE_RESPONSE._replace(kind="denied")
+        members: dict[str, Any] = {**narrow_scope_claims(holder.decode_claims(), decided.verdict), "active": True}
+        if self._settings.risk_claims and decided.verdict.policy_version:
+            members |= decided.risk_claims()
+        return _json_gateway_response(200, members, "active")
+
+    async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
+        """Whose token it is. Raises InvalidToken, Unreachable."""
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise InvalidToken("the token is too long")
+        try:
+            issuer = unverified_issuer(token.decode())
+        except InvalidToken:
+            return await self._introspect_opaque(token, tenants)
+        holder = await self._verify(token, issuer)
+        asked = self._issuers.introspection_clients.get(issuer)
+        if asked is None or asked.settings.tokens != "all":
+            return holder
+        return self._issuers.holder_factory.from_introspection(
+            issuer, {**holder.decode_claims(), **await asked.introspect(token)}
+        )
+
+    async def _verify(self, token: bytes, issuer: str) -> TokenHolder:
+        try:
+            return await self._issuers.verifier.verify(token)
+        except UnknownKey:
+            if issuer in self._issuers.issuer_names and self._issuers.jwks.keys(issuer) is None:
+                self._decider.count_unverifiable(INTROSPECTION_ROUTE, issuer)
+                raise IntrospectionUnreachable("the issuer's keys can not be had") from None
+            raise
+
+    async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
+        """Nobody knows whose it is but its issuer: each that can be asked is, until one says that it is active.
+
+        Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
+        """
+        unreachable: IntrospectionUnreachable | None = None
+        for issuer, server in self._issuers.introspection_clients.items():
+            tenant = self._tenant_of[issuer]
+            if tenant is not None and tenant not in tenants and ANY_NAME not in tenants:
+                continue
+            try:
+                return self._issuers.holder_factory.from_introspection(issuer, await server.introspect(token))
+            except InvalidToken:
+                continue
+            except IntrospectionUnreachable as error:
+                unreachable = error
+        raise unreachable or InvalidToken("the token is not active")
+
+    def _unreachable_response(self) -> GatewayResponse:
+        if self._settings.on_unreachable == "inactive":
+            return INACTIVE_RESPONSE._replace(kind="unreachable")
+        return _json_gateway_response(503, {"error": "temporarily_unavailable"}, "unreachable", (b"retry-after", b"1"))
+
+
+async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
+    kind = (single_header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != FORM_MEDIA_TYPE:
+        raise UnreadableIntrospectionRequest("the body must be application/x-www-form-urlencoded")
+    try:
+        return await read_request_body(receive, MAX_FORM_BYTES)
+    except RequestBodyTooLong:
+        raise UnreadableIntrospectionRequest(f"the body may have {MAX_FORM_BYTES} bytes") from None
+
+
+def _token_of_form(form: bytes) -> bytes:
+    """The only `token` of a form. Raises Unreadable."""
+    try:
+        found = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
+    except ValueError:
+        raise UnreadableIntrospectionRequest("the body is no form") from None
+    tokens: Iterable[str] = found.get("token", ())
+    if len(list(tokens)) != 1 or not found["token"][0]:
+        raise UnreadableIntrospectionRequest("the form must have one `token`")
+    return found["token"][0].encode()
+
+
+def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:
+    body = msgspec.json.encode(content)
+    return GatewayResponse(
+        status, [*more, JSON_HEADER, NO_STORE_HEADER, (b"content-length", b"%d" % len(body))], body, kind
+    )
+
+
+def _problem_gateway_response(error: TrustwatchError) -> GatewayResponse:
+    problem = problem_of(error)
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
+    return _json_gateway_response(problem.status, {"error": problem.code}, "unauthorized", *headers)
+
+
+INACTIVE_RESPONSE = _json_gateway_response(200, {"active": False}, "inactive")

@@ -1,0 +1,315 @@
+"""AuthZEN's questions: one evaluation, or many with defaults (OpenID AuthZEN Authorization API 1.0).
+
+An item whose action is `issue:<token type>:<grant type>` is the gate of the token issuance profile: whether a token is
+issued at all. Every other item asks for its action by name: a scope, in that profile. The items that one agent asks for
+at once are one question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from starlette.types import Scope
+
+from ....ingest.errors import SourceNotAllowed, TrustwatchError
+from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
+from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
+from ...http.problems import problem_of
+from ..decision_point import AccessDecision
+from .hook_adapter import (
+    MAX_SCOPES,
+    REFRESH_GRANT,
+    ClientInducedFailure,
+    HookRequest,
+    HookResponse,
+    ParsedHookRequest,
+    RequestLimitExceeded,
+    UnreadableHookRequest,
+    check_name_length,
+    decode_json_object,
+    earlier_actors,
+    json_hook_response,
+    member_at,
+    principal_member,
+    text_or_empty,
+    without_empty_members,
+)
+from .hook_decider import HookDecider
+
+ISSUANCE_ACTION = re.compile(r"issue:([^:]+):(.+)")
+
+EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT = "execute_all", "deny_on_first_deny", "permit_on_first_permit"
+EVALUATION_SEMANTICS = (EXECUTE_ALL, DENY_ON_FIRST_DENY, PERMIT_ON_FIRST_PERMIT)
+
+_REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource": ("type", "id")}
+
+
+class EvaluationRequester(NamedTuple):
+    """Whose request an item is: items of the same are one question."""
+
+    agent: str
+    principal: str
+    ancestors: tuple[str, ...]
+
+
+class EvaluationItem(NamedTuple):
+    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it."""
+
+    requester: EvaluationRequester
+    action: str
+    grant: str
+    resource: tuple[str, str]
+    error: str = ""
+
+
+class EvaluationBatch(NamedTuple):
+    """A whole request. `several` says whether an array is to be answered."""
+
+    items: list[EvaluationItem]
+    semantic: str
+    is_batch: bool
+
+
+_INVALID_ITEM = EvaluationItem(EvaluationRequester("", "", ()), "", "", ("", ""))
+
+
+def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
+    """The evaluations of a request.
+
+    Args:
+        data: the request.
+        several: whether it came to the endpoint for many; without any it is one all the same.
+
+    Raises:
+        Unreadable: it is none as a whole.
+        RequestLimitExceeded: more than MAX_SCOPES of them.
+    """
+    given = data.get("evaluations") if several else None
+    if given is not None and type(given) is not list:
+        raise UnreadableHookRequest("evaluations must be an array")
+    if not given:
+        item = _read_item(data, {})
+        if item.error:
+            raise UnreadableHookRequest(item.error)
+        return EvaluationBatch([item], EXECUTE_ALL, False)
+    if len(given) > MAX_SCOPES:
+        raise RequestLimitExceeded(f"evaluations may have {MAX_SCOPES} items")
+    semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
+    if semantic not in EVALUATION_SEMANTICS:
+        raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
+    return EvaluationBatch([_read_item(one, data) for one in given], semantic, True)
+
+
+def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
+    """One item; a member that it does not have is that of the request."""
+    if type(given) is not dict:
+        return _INVALID_ITEM._replace(error="an evaluation must be an object")
+    whole: dict[str, Any] = {name: given.get(name, defaults.get(name)) for name in (*_REQUIRED_MEMBERS, "context")}
+    for part, members in _REQUIRED_MEMBERS.items():
+        for member in members:
+            if not text_or_empty(member_at(whole[part], member)):
+                return _INVALID_ITEM._replace(error=f"{part}.{member} is required and must be a text")
+    context = whole["context"]
+    if context is not None and type(context) is not dict:
+        return _INVALID_ITEM._replace(error="context must be an object")
+    subject, action = whole["subject"], check_name_length(whole["action"]["name"])
+    client = text_or_empty(member_at(context, "client_id"))
+    agent = check_name_length(client if client and subject["type"] == "user" else subject["id"])
+    act = member_at(context, "act") or member_at(subject, "properties", "act")
+    who = EvaluationRequester(
+        agent, "" if agent == subject["id"] else check_name_length(subject["id"]), earlier_actors(act, agent)
+    )
+    gate = ISSUANCE_ACTION.fullmatch(action)
+    resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
+    return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
+
+
+def group_by_requester(
+    items: list[EvaluationItem], tenant: str, issuer: str
+) -> dict[EvaluationRequester, ParsedHookRequest]:
+    """One question for all that somebody asks for at once."""
+    mine: dict[EvaluationRequester, list[EvaluationItem]] = {}
+    for item in items:
+        if not item.error:
+            mine.setdefault(item.requester, []).append(item)
+    return {who: _parsed_request_of(who, asked, tenant, issuer) for who, asked in mine.items()}
+
+
+def _parsed_request_of(
+    who: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
+) -> ParsedHookRequest:
+    gates = [item for item in items if item.grant]
+    scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
+    refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
+    question = AccessRequest(tenant, issuer, who.agent, scopes, refresh, who.ancestors)
+    kind, name = items[0].resource
+    if gates:
+        more = without_empty_members(principal=principal_member(who.principal, who.agent), resource={"audience": name})
+        return ParsedHookRequest(question, gates[0].grant, None, more)
+    more = without_empty_members(
+        principal=principal_member(who.principal, who.agent),
+        resource={"type": kind, "id": name},
+        count=len(items) if len(items) > 1 else None,
+    )
+    # Names of actions are judged as scopes are, and are none: events hold scopes of tokens alone.
+    return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")
+
+
+# OpenID AuthZEN Authorization API 1.0 as decision point, with the profile for OAuth token issuance.
+#
+# Callers prove themselves by an access token with the scope `trust.decide`; their binding says whose agents they ask
+# about. A denial is an answer of status 200. Requests that are none get 400 with a sentence, as the standard has it.
+
+
+EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluations"
+METADATA_PATH = "/.well-known/authzen-configuration"
+ISSUANCE_CAPABILITY = "urn:ietf:params:authzen:token-issuance"
+AUTHZEN_REQUEST_ID = b"x-request-id"
+
+IdentifyHookCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
+
+
+class AuthZenEndpoint:
+    """The decision point.
+
+    Args:
+        asking: asks the guard.
+        identify: the caller of a request; raises AuthenticationFailed.
+        several: whether this is the endpoint for many evaluations.
+    """
+
+    def __init__(self, asking: HookDecider, identify: IdentifyHookCaller, *, several: bool) -> None:
+        self._decider = asking
+        self._identify = identify
+        self._is_batch = several
+
+    async def admit(self, request: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
+        """What answers the request once its body is there, or a refusal that needs none."""
+        try:
+            caller = await self._identify(scope)
+            caller.require(SCOPE_DECIDE)
+            tenant, issuer = self._tenant_and_issuer(caller)
+        except TrustwatchError as error:
+            problem = problem_of(error)
+            headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
+            return _with_request_id(request, _text_response(problem.status, problem.detail, *headers))
+        return partial(self.answer, tenant, issuer)
+
+    def answer(self, tenant: str, issuer: str, request: HookRequest) -> HookResponse:
+        """The answer to a whole request about agents of a tenant and issuer."""
+        try:
+            asked = read_evaluations(decode_json_object(request.body), several=self._is_batch)
+        except (UnreadableHookRequest, ClientInducedFailure) as error:
+            return _with_request_id(request, _text_response(400, str(error)))
+        every = group_by_requester(asked.items, tenant, issuer)
+        decided = {who: self._decider.decide(one, _unconstrained) for who, one in every.items()}
+        try:
+            content = self._render(asked, decided)
+        except Exception as error:
+            decided = {who: self._decider.undecided_decision(error, one.access_request) for who, one in every.items()}
+            content = self._render(asked, decided)
+        for who, one in every.items():
+            verdict = decided[who].verdict
+            self._decider.record(one, decided[who], None if one.own_event_type else verdict.max_token_lifetime_s)
+        return _with_request_id(request, json_hook_response(200, content))
+
+    def too_large(self, request: HookRequest, most: int) -> HookResponse:
+        """The answer to a body of more than *most* bytes."""
+        return _with_request_id(request, _text_response(413, f"the body may have {most} bytes"))
+
+    def _tenant_and_issuer(self, caller: AuthenticatedCaller) -> tuple[str, str]:
+        """Tenant and issuer of the agents that a caller asks about. Raises TenantNotAllowed, SourceNotAllowed."""
+        settings, binding = self._decider.settings, caller.binding
+        tenant = caller.require_tenant(settings.tenant)
+        issuer = settings.issuer or binding.default_issuer
+        if issuer is None:
+            reason = "this caller is not bound to exactly one issuer; set `issuer` of the hook in the settings"
+            raise SourceNotAllowed(reason, "$.subject")
+        binding.check_claims(tenant, issuer, None)
+        return tenant, issuer
+
+    def _render(self, asked: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision]) -> dict[str, Any]:
+        answers = []
+        shaped: set[EvaluationRequester] = set()
+        for item in asked.items:
+            answers.append(self._render_item(item, decided.get(item.requester), shaped))
+            permit = answers[-1]["decision"]
+            if (asked.semantic == DENY_ON_FIRST_DENY and not permit) or (
+                asked.semantic == PERMIT_ON_FIRST_PERMIT and permit
+            ):
+                break
+        return {"evaluations": answers} if asked.is_batch else answers[0]
+
+    def _render_item(
+        self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]
+    ) -> dict[str, Any]:
+        """One decision. What shapes the token stands on the first gate alone."""
+        if decided is None:
+            return {"decision": False, "context": {"error": {"status": 400, "message": item.error}}}
+        if reason := _denial_reason(item, decided.verdict):
+            return {"decision": False, "context": {"reason": reason}}
+        issuance = {} if not item.grant or item.requester in shaped else self._issuance_context(decided)
+        if item.grant:
+            shaped.add(item.requester)
+        return {"decision": True, "context": {"issuance": issuance}} if issuance else {"decision": True}
+
+    def _issuance_context(self, decided: AccessDecision) -> dict[str, Any]:
+        verdict = decided.verdict
+        found: dict[str, Any] = {}
+        if verdict.max_token_lifetime_s is not None:
+            found["token_lifetime"] = verdict.max_token_lifetime_s
+        if verdict.scopes is not None:
+            found["granted_scope"] = " ".join(verdict.scopes)
+        if self._decider.settings.claims and decided.verdict.policy_version:
+            found["claims"] = decided.risk_claims()
+        return found
+
+
+class AuthZenMetadataEndpoint:
+    """Where the decision point is, and what it can do: open to all, since it says nothing else.
+
+    Args:
+        url: how others reach the service.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._document = json_hook_response(
+            200,
+            {
+                "policy_decision_point": url,
+                "access_evaluation_endpoint": url + EVALUATION_PATH,
+                "access_evaluations_endpoint": url + EVALUATIONS_PATH,
+                "capabilities": [ISSUANCE_CAPABILITY],
+            },
+        )
+
+    async def admit(self, request: HookRequest, _: Scope) -> HookResponse:
+        """The document."""
+        return _with_request_id(request, self._document)
+
+
+def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    """The standard can say all that a verdict does."""
+    return verdict
+
+
+def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:
+    """Code of why an item is denied; "" = it is not."""
+    if not verdict.allow:
+        return verdict.reason
+    if item.grant or verdict.scopes is None or item.action in verdict.scopes:
+        return ""
+    return STEP_UP if item.action in verdict.held_scopes else SCOPES_REFUSED
+
+
+def _text_response(status: int, text: str, *headers: tuple[bytes, bytes]) -> HookResponse:
+    return HookResponse(status, text.encode(), ((b"content-type", b"text/plain; charset=utf-8"), *headers))
+
+
+def _with_request_id(request: HookRequest, answer: HookResponse) -> HookResponse:
+    """The answer with the id of its request, where that has one."""
+    given = request.header(AUTHZEN_REQUEST_ID)
+    return answer if given is None else answer._replace(headers=(*answer.headers, (AUTHZEN_REQUEST_ID, given)))

@@ -1,0 +1,247 @@
+"""What all hooks have in common: requests, answers, and what a product's module does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....ingest.errors import TrustwatchError
+from ....ingest.events import MAX_ID_LENGTH
+from ....scoring.policy.access_evaluation import AccessRequest, Verdict
+from ...settings.enforcement_settings import HookSettings
+from ..decision_point import AccessDecision
+
+MAX_HOOK_BODY_BYTES = 1024 * 1024
+"""Bytes of a request to a hook."""
+
+MAX_SCOPES = 1_000
+MAX_EVENT_SCOPES = 256
+"""Scopes that an audit event holds."""
+
+MAX_ACTORS = 32
+
+REFRESH_GRANT = "refresh_token"
+TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
+_EVENT_TYPES_BY_GRANT = {
+    REFRESH_GRANT: "token.refresh",
+    TOKEN_EXCHANGE_GRANT: "token.exchange",
+    "token_exchange": "token.exchange",
+}
+
+
+class UnreadableHookRequest(TrustwatchError):
+    """The product sent something in another shape than is known: the question can not be decided."""
+
+    code = "unreadable"
+
+
+class ClientInducedFailure(TrustwatchError):
+    """A client may have brought it about, so it never opens the door: denied where policy is enforced, whatever
+    `on_failure` says."""
+
+    code = "by_client"
+
+
+class RequestLimitExceeded(ClientInducedFailure):
+    """More than a hook takes."""
+
+    code = "too_much"
+
+
+class HookRequest(NamedTuple):
+    """One request as it came in. Header names are in lower case."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        """The only header of that name; None where there is none, or more than one."""
+        found = [value for key, value in self.headers if key == name]
+        return found[0] if len(found) == 1 else None
+
+
+class HookResponse(NamedTuple):
+    """What is sent back."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class ParsedHookRequest(NamedTuple):
+    """One question as a product asked it.
+
+    Attributes:
+        access_request: for the guard.
+        action: grant type, or what the product says of it.
+        data: the request, for the answer.
+        event_extras: further members of the audit event; never a token, a secret or a body.
+        lifetime_s: how long the token would live without us; None = not told.
+        own_event_type: type of the audit event; "" = that of the grant type.
+    """
+
+    access_request: AccessRequest
+    action: str
+    data: Any
+    event_extras: dict[str, Any]
+    lifetime_s: int | None = None
+    own_event_type: str = ""
+
+    @property
+    def event_type(self) -> str:
+        """Type of the audit event."""
+        return self.own_event_type or _EVENT_TYPES_BY_GRANT.get(self.action, "token.request")
+
+
+class HookAdapter(ABC):
+    """Reads the requests of one product and renders its answers.
+
+    Args:
+        settings: of the hook.
+    """
+
+    unchanged_response: HookResponse
+    """The token is issued as it would have been without us: what failing open is."""
+
+    def __init__(self, settings: HookSettings) -> None:
+        self.settings = settings
+        self._agent_expression = settings.expression()
+
+    @abstractmethod
+    def read_request(self, body: bytes) -> ParsedHookRequest:
+        """The question in a body. Raises Unreadable, ClientInducedFailure."""
+
+    @abstractmethod
+    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+        """The answer in the product's words."""
+
+    @abstractmethod
+    def deny_unsupported(self, asked: ParsedHookRequest, verdict: Verdict) -> Verdict:
+        """A denial in place of what the product can not do; the same verdict where it can."""
+
+    def granted_lifetime_s(self, asked: ParsedHookRequest, _: Verdict) -> int | None:
+        """How long the token will live, as far as is known here."""
+        return asked.lifetime_s
+
+    @abstractmethod
+    def denial_response(self, reason: str) -> HookResponse:
+        """No token."""
+
+    @abstractmethod
+    def unauthenticated_response(self) -> HookResponse:
+        """The secret is missing or wrong."""
+
+    def access_request(self, data: Any, usual: Any, scopes: Iterable[Any], grant: str, act: Any) -> AccessRequest:
+        """The question about the agent of a request.
+
+        Args:
+            data: the request.
+            usual: the agent, where the settings do not say that it is elsewhere.
+            scopes: that the token would get.
+            grant: grant type.
+            act: claim of RFC 8693, if the product sent one.
+        """
+        agent = text_or_empty(usual if self._agent_expression is None else self._agent_expression(data))
+        if not agent:
+            raise UnreadableHookRequest("the request names no agent; see `agent` of the hook in the settings")
+        return AccessRequest(
+            self.settings.tenant or "",
+            self.settings.issuer or "",
+            check_name_length(agent),
+            unique_texts(scopes),
+            grant == REFRESH_GRANT,
+            earlier_actors(act, agent),
+        )
+
+    def risk_claims(self, decided: AccessDecision) -> dict[str, Any]:
+        """Claims that the token is to carry."""
+        return decided.risk_claims() if self.settings.claims else {}
+
+
+def decode_json_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; members that nobody knows are no error. Raises ClientInducedFailure, Unreadable."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ClientInducedFailure(
+            "the body is no JSON"
+        ) from None  # half a surrogate in a parameter of the client is enough
+    if type(found) is not dict:
+        raise UnreadableHookRequest("the body is no JSON object")
+    return found
+
+
+def member_at(data: Any, *path: str) -> Any:
+    """The member at *path*, None where there is none."""
+    for name in path:
+        if type(data) is not dict:
+            return None
+        data = data.get(name)
+    return data
+
+
+def text_or_empty(value: Any) -> str:
+    """*value* if it is a text, else ""."""
+    return value if type(value) is str else ""
+
+
+def check_name_length(name: str) -> str:
+    """*name* itself. Raises RequestLimitExceeded where no event could hold it."""
+    if len(name) > MAX_ID_LENGTH:
+        raise RequestLimitExceeded(f"a name has more than {MAX_ID_LENGTH} characters")
+    return name
+
+
+def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
+    """The texts among *values*, each once, in order. Raises RequestLimitExceeded."""
+    found = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
+    if len(found) > MAX_SCOPES:
+        raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
+    return found
+
+
+def list_or_empty(value: Any) -> list[Any]:
+    """*value* if it is a list, else an empty one."""
+    return value if type(value) is list else []
+
+
+def object_or_empty(value: Any) -> dict[str, Any]:
+    """*value* if it is an object, else an empty one."""
+    return value if type(value) is dict else {}
+
+
+def whole_seconds(value: Any) -> int | None:
+    """Whole seconds of a number or of digits; None where it is neither."""
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 12:
+        return int(value)
+    return int(value) if type(value) in (int, float) and 0 <= value < 1e12 else None
+
+
+def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
+    """Earlier actors of a delegation chain (`act` of RFC 8693), nearest first; the agent itself is not one of them."""
+    found: list[str] = []
+    while type(act) is dict and len(found) <= MAX_ACTORS:
+        found.append(check_name_length(text_or_empty(act.get("sub"))))
+        act = act.get("act")
+    if found[:1] == [agent]:  # the outermost is the current actor
+        del found[0]
+    return tuple(name for name in found[:MAX_ACTORS] if name)
+
+
+def without_empty_members(**members: Any) -> dict[str, Any]:
+    """Members of an audit event, without those that are not known."""
+    return {name: value for name, value in members.items() if value}
+
+
+def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str] | None:
+    """For whom the agent acts; None where it acts for itself."""
+    who = text_or_empty(name)[:MAX_ID_LENGTH]
+    return {"id": who, "type": kind} if who and who != agent else None
+
+
+def json_hook_response(status: int, content: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> HookResponse:
+    """An answer that is JSON."""
+    return HookResponse(status, msgspec.json.encode(content), ((b"content-type", b"application/json"), *headers))

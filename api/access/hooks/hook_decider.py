@@ -1,0 +1,119 @@
+"""Asks the guard for a hook, says what holds when that fails, and makes every question an audit event."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+
+from ....scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest, DecisionContext, Verdict, deny
+from ....scoring.policy.book import LivePolicy
+from ....scoring.records.agents import RiskLevel
+from ...settings.enforcement_settings import HookSettings
+from ..decision_point import AccessDecision, PolicyDecisionPoint
+from .hook_adapter import MAX_EVENT_SCOPES, ClientInducedFailure, ParsedHookRequest, UnreadableHookRequest
+
+HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
+
+_UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, RiskLevel.UNKNOWN, "", "")
+
+_log = structlog.get_logger(__name__)
+
+
+class HookDecider:
+    """The guard, as one hook asks it.
+
+    Args:
+        settings: of the hook.
+        guard: decides and records.
+        policy: the book in force.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(
+        self, settings: HookSettings, guard: PolicyDecisionPoint, policy: LivePolicy, now_ms: Callable[[], int]
+    ) -> None:
+        self.settings = settings
+        self.channel = settings.kind
+        self._decision_point = guard
+        self._live_policy = policy
+        self._now_ms = now_ms
+
+    def decide(self, asked: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
+        """The verdict; one with the reason `undecided` where there is none, for a fault of ours. Never raises."""
+        try:
+            return self._decision_point.decide(asked.access_request, self.channel, partial(self._constrain, asked, fit))
+        except Exception as error:
+            return self.undecided_decision(error, asked.access_request)
+
+    def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
+        """What holds for a question that could not be decided; counts it."""
+        enforced = self._may_enforce(question.tenant)
+        allow = self.fails_open(error, question.tenant)
+        verdict = Verdict(
+            allow, allow, enforced, RiskLevel.UNKNOWN, UNDECIDED, None, None, False, (), (), allow, False, ""
+        )
+        return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
+
+    def fails_open(self, error: Exception, tenant: str) -> bool:
+        """Whether a question that failed with *error* is answered as if nothing stood against it; counts it.
+
+        Where no policy is enforced nothing may be refused. What a client can bring about never opens the door.
+        """
+        opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
+        opened = opened or not self._may_enforce(tenant)
+        self._decision_point.count_failure(self.channel, fails_open=opened)
+        answered = "open" if opened else "closed"
+        if isinstance(error, (UnreadableHookRequest, ClientInducedFailure)):
+            _log.warning("hook_unreadable", hook=self.settings.name, why=str(error), answered=answered)
+        else:
+            self._log_failure("hook_failed", error, answered=answered)
+        return opened
+
+    def record(self, asked: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
+        """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
+        try:
+            more = {**_truncated_scopes(asked.access_request, decided.verdict), **asked.event_extras}
+            self._decision_point.record_decision(
+                decided,
+                asked.access_request,
+                self.channel,
+                kind=asked.event_type,
+                action=asked.action,
+                at_ms=self._now_ms(),
+                lifetime_s=lifetime_s if decided.verdict.allow else None,
+                more=more,
+            )
+        except Exception as error:
+            self._decision_point.audit_sink.dropped += 1
+            self._log_failure("hook_not_recorded", error)
+
+    def _constrain(self, asked: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
+        if verdict.stale and self.settings.on_stale == "deny":
+            verdict = deny(verdict, STALE)
+        return fit(asked, verdict) if verdict.allow else verdict
+
+    def _may_enforce(self, tenant: str) -> bool:
+        try:
+            return self._live_policy.book.may_enforce(tenant)
+        except Exception as error:
+            self._log_failure("hook_failed", error)
+            return True
+
+    def _log_failure(self, what: str, error: Exception, **more: str) -> None:
+        trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
+        _log.error(what, hook=self.settings.name, error=type(error).__name__, traceback=trace, **more)
+
+
+def _truncated_scopes(question: AccessRequest, verdict: Verdict) -> dict[str, Any]:
+    """The scopes of an event, where there are more than an event holds: the first ones."""
+    if len(question.scopes) <= MAX_EVENT_SCOPES:
+        return {}
+    requested = question.scopes[:MAX_EVENT_SCOPES]
+    if verdict.allow and verdict.scopes is not None and len(verdict.scopes) < len(question.scopes):
+        return {"scopes": {"requested": list(requested)}}
+    left = () if not verdict.allow else requested
+    return {"scopes": {"requested": list(requested), "granted": list(left)}}

@@ -1,0 +1,313 @@
+"""How a product proves itself: a secret in a header, as bearer token, as basic authentication, or a signed body."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from ....scoring.policy.access_evaluation import UNDECIDED
+from ....scoring.policy.book import LivePolicy
+from ...http.problems import CONTENT_TYPE, internal_problem
+from ...http.request_body import RequestBodyTooLong, read_request_body
+from ...settings.declaration import Secret
+from ...settings.enforcement_settings import HookSettings
+from ..decision_point import AccessDecision, PolicyDecisionPoint
+from .authzen_hook import (
+    EVALUATION_PATH,
+    EVALUATIONS_PATH,
+    METADATA_PATH,
+    AuthZenEndpoint,
+    AuthZenMetadataEndpoint,
+    IdentifyHookCaller,
+)
+from .hook_adapter import (
+    MAX_HOOK_BODY_BYTES,
+    HookAdapter,
+    HookRequest,
+    HookResponse,
+    ParsedHookRequest,
+    RequestLimitExceeded,
+)
+from .hook_decider import HookDecider
+from .hydra_hook import HydraHook
+from .okta_hook import OktaHook
+from .wso2_hook import Wso2Hook
+from .zitadel_hook import ZitadelHook
+
+AUTHORIZATION_HEADER = b"authorization"
+SIGNATURE_HEADER = b"zitadel-signature"
+MAX_SIGNATURES = 8
+"""Signatures that one header may hold: two while a key is changed."""
+
+
+class HookAuthentication(NamedTuple):
+    """Whether a request is from the product. Comparisons take as long whether a secret is nearly right or not at all.
+
+    Attributes:
+        is_authentic: the check.
+        needs_body: whether it is about the body, which has to be read first.
+        challenge: `WWW-Authenticate` of a refusal; empty = no scheme of HTTP.
+    """
+
+    is_authentic: Callable[[HookRequest], bool]
+    needs_body: bool
+    challenge: bytes
+
+
+def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> HookAuthentication:
+    """The proof that a hook wants.
+
+    Args:
+        settings: of the hook; it has a secret.
+        clock: seconds since 1970.
+    """
+    secret = settings.secret
+    assert secret is not None
+    if settings.kind == "zitadel":
+        return HookAuthentication(
+            lambda request: has_valid_signature(request, secret, clock(), settings.tolerance_s), True, b""
+        )
+    match settings.proof:
+        case "header":
+            name = settings.header.lower().encode()
+            return HookAuthentication(lambda request: _equals_secret(request.header(name), secret), False, b"")
+        case "bearer":
+            return HookAuthentication(
+                lambda request: _equals_secret(_credentials_of_scheme(request, b"bearer"), secret),
+                False,
+                b'Bearer realm="trustwatch"',
+            )
+        case "basic":
+            return HookAuthentication(
+                lambda request: _equals_secret(_basic_credentials(request), secret), False, b'Basic realm="trustwatch"'
+            )
+
+
+def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tolerance_s: float) -> bool:
+    """Whether `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
+    parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE_HEADER) or b"").split(b",")]
+    times = [value for name, _, value in parts if name == b"t"]
+    given = [value for name, _, value in parts if name == b"v1"]
+    if len(times) != 1 or not times[0].isdigit() or len(times[0]) > 12 or not 0 < len(given) <= MAX_SIGNATURES:
+        return False
+    if abs(now_s - int(times[0])) > tolerance_s:
+        return False
+    key = secret.reveal().encode()
+    wanted = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()
+    return any([hmac.compare_digest(wanted, one.lower()) for one in given])  # a list: all are compared
+
+
+def _equals_secret(given: bytes | None, secret: Secret) -> bool:
+    return hmac.compare_digest(given or b"", secret.reveal().encode())
+
+
+def _credentials_of_scheme(request: HookRequest, scheme: bytes) -> bytes | None:
+    named, _, credentials = (request.header(AUTHORIZATION_HEADER) or b"").partition(b" ")
+    return credentials.strip(b" ") if named.lower() == scheme else None
+
+
+def _basic_credentials(request: HookRequest) -> bytes | None:
+    """`user:password` of basic authentication."""
+    try:
+        return base64.b64decode(_credentials_of_scheme(request, b"basic") or b"", validate=True)
+    except binascii.Error:
+        return None
+
+
+# One configured hook of a product that proves itself by a secret.
+
+
+HookResponder = Callable[[HookRequest], HookResponse]
+
+
+class HookEndpoint:
+    """Answers one product. It never fails: what can not be decided is answered as the settings say.
+
+    Args:
+        adapter: reads and renders.
+        proof: whether a request is from the product.
+        asking: asks the guard.
+    """
+
+    def __init__(self, product: HookAdapter, proof: HookAuthentication, asking: HookDecider) -> None:
+        self.adapter = product
+        self._authentication = proof
+        self._decider = asking
+
+    async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:
+        """What answers the request once its body is there, or a refusal that needs none."""
+        if self._authentication.needs_body or self._authentication.is_authentic(request):
+            return self.answer
+        return self._unauthenticated_response()
+
+    def answer(self, request: HookRequest) -> HookResponse:
+        """The answer to a whole request."""
+        if self._authentication.needs_body and not self._authentication.is_authentic(request):
+            return self._unauthenticated_response()
+        product = self.adapter
+        try:
+            asked = product.read_request(request.body)
+        except Exception as error:
+            return self._failure_response(error)
+        decided = self._decider.decide(asked, product.deny_unsupported)
+        try:
+            answer = self._render(asked, decided)
+        except Exception as error:
+            decided = self._decider.undecided_decision(error, asked.access_request)
+            answer = self._render(asked, decided)
+        self._decider.record(asked, decided, product.granted_lifetime_s(asked, decided.verdict))
+        return answer
+
+    def _render(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+        if decided.verdict.reason == UNDECIDED:
+            return self._undecided_response(opened=decided.verdict.allow)
+        return self.adapter.render_response(asked, decided)
+
+    def _undecided_response(self, *, opened: bool) -> HookResponse:
+        return self.adapter.unchanged_response if opened else self.adapter.denial_response(UNDECIDED)
+
+    def too_large(self, _: HookRequest, most: int) -> HookResponse:
+        """The answer to a body of more than *most* bytes, which is not read."""
+        if self._authentication.needs_body:
+            return self._unauthenticated_response()
+        return self._failure_response(RequestLimitExceeded(f"a body of more than {most} bytes"))
+
+    def _failure_response(self, error: Exception) -> HookResponse:
+        return self._undecided_response(opened=self._decider.fails_open(error, self._decider.settings.tenant or ""))
+
+    def _unauthenticated_response(self) -> HookResponse:
+        answer = self.adapter.unauthenticated_response()
+        challenge = self._authentication.challenge
+        return answer._replace(headers=(*answer.headers, (b"www-authenticate", challenge))) if challenge else answer
+
+
+# Hooks on bare ASGI: found by path, bounded, answered from memory, measured.
+#
+# Tokens wait for these answers, so they take the short way that the risk answer takes (`api/http/fast_path.py`), not
+# the one through FastAPI.
+
+
+HOOK_PATH_PREFIX = "/hooks/"
+HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
+    "hydra": HydraHook,
+    "okta": OktaHook,
+    "wso2": Wso2Hook,
+    "zitadel": ZitadelHook,
+}
+
+HookAdmission = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookResponse] | HookResponse]]
+HookMeter = Callable[[str, str, int, float], None]
+"""Told of every answer: name of the hook, route, status, seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HookServerDependencies(NamedTuple):
+    """What hooks work with.
+
+    Attributes:
+        decision_point: decides and records.
+        live_policy: the book in force.
+        identify: the caller of a request, by its access token.
+        url: how others reach the service.
+        clock: seconds since 1970.
+        monotonic: seconds, for durations.
+        meter: told of every answer.
+        new_id: text that never repeats.
+    """
+
+    decision_point: PolicyDecisionPoint
+    live_policy: LivePolicy
+    identify: IdentifyHookCaller
+    url: str
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    meter: HookMeter
+    new_id: Callable[[], str]
+
+
+class HookRoute(NamedTuple):
+    """One path."""
+
+    hook: str
+    route: str
+    method: str
+    admit: HookAdmission
+    too_large: Callable[[HookRequest, int], HookResponse]
+
+
+class HookServer:
+    """Answers all configured hooks.
+
+    Args:
+        hooks: of the settings.
+        needs: what they work with.
+    """
+
+    def __init__(self, hooks: Iterable[HookSettings], needs: HookServerDependencies) -> None:
+        self._dependencies = needs
+        self._routes = {place.route.encode(): place for hook in hooks for place in _routes_of_hook(hook, needs)}
+
+    def handles(self, path: bytes) -> bool:
+        """Whether a path, percent-encoded as it came, is one of a hook."""
+        return path in self._routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        start = self._dependencies.monotonic()
+        place = self._routes[scope["raw_path"]]
+        try:
+            answer = await self._answer(place, scope, receive)
+        except Exception as error:
+            answer = self._failure_response(place, error)
+        if answer is None:
+            return
+        length = (b"content-length", b"%d" % len(answer.body))
+        # 204 has no body, and so no length (RFC 9110)
+        headers = [*answer.headers, (b"cache-control", b"no-store"), *([length] if answer.status != 204 else [])]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        self._dependencies.meter(place.hook, place.route, answer.status, self._dependencies.monotonic() - start)
+
+    async def _answer(self, place: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
+        """None where the client went away before its request was whole."""
+        if scope["method"] != place.method:
+            return HookResponse(405, b"", ((b"allow", place.method.encode()),))
+        request = HookRequest(tuple(scope["headers"]), b"")
+        admitted = await place.admit(request, scope)
+        if isinstance(admitted, HookResponse):
+            return admitted
+        try:
+            body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
+        except RequestBodyTooLong:
+            return place.too_large(request, MAX_HOOK_BODY_BYTES)
+        return None if body is None else admitted(request._replace(body=body))
+
+    def _failure_response(self, place: HookRoute, error: Exception) -> HookResponse:
+        """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
+        error_id = self._dependencies.new_id()
+        _log.error("hook_failed", hook=place.hook, error_id=error_id, error=type(error).__name__, why=str(error))
+        return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
+
+
+def _routes_of_hook(settings: HookSettings, needs: HookServerDependencies) -> list[HookRoute]:
+    asking = HookDecider(settings, needs.decision_point, needs.live_policy, lambda: int(needs.clock() * 1000))
+    if settings.kind != "authzen":
+        endpoint = HookEndpoint(
+            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, needs.clock), asking
+        )
+        return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
+    one, many = (AuthZenEndpoint(asking, needs.identify, several=several) for several in (False, True))
+    metadata = AuthZenMetadataEndpoint(needs.url)
+    return [
+        HookRoute(settings.name, EVALUATION_PATH, "POST", one.admit, one.too_large),
+        HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),
+        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, one.too_large),
+    ]

@@ -1,0 +1,1 @@
+"""Agents: their risk, lists, history and release."""

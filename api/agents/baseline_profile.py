@@ -1,0 +1,66 @@
+"""The baseline of an agent, as far as its stored state can tell it: how much it knows, and what is usual.
+
+State holds names only as hashes, so that it does not grow: how many actions are known, not which. Which ones it used
+lately, the recent events say.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ...ingest.features import layout
+from ...ingest.features.feature_table import ITEMS, QUANTITIES
+from ...scoring.records.agents import AgentRow
+
+_FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
+"""Quantities that say most of what an agent is like; the others follow in their order."""
+
+DISTINCT_COUNT_LABELS = {kind: item.profile for kind, item in sorted(ITEMS.items()) if item.profile}
+QUANTITY_LABELS = {
+    q: shown for q in (*_FIRST, *sorted(set(QUANTITIES) - set(_FIRST))) if (shown := QUANTITIES[q].profile) is not None
+}
+
+
+class UsualRange(NamedTuple):
+    """A quantity: its mean and the band of one standard deviation."""
+
+    name: str
+    unit: str
+    mean: float
+    low: float
+    high: float
+
+
+class BaselineProfile(NamedTuple):
+    """What an agent's state says of it."""
+
+    learned: int
+    known: list[tuple[str, int]]
+    usual: list[UsualRange]
+
+
+def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
+    """The profile in a stored row; None where there is none, or it is of another layout."""
+    if row is None or not row.features:
+        return None
+    try:
+        numbers = np.frombuffer(row.features, layout.STATE_ROW)[0]["numbers"]
+    except (ValueError, IndexError):
+        return None
+    known = [(name, round(float(numbers[layout.N_DISTINCT + kind]))) for kind, name in DISTINCT_COUNT_LABELS.items()]
+    return BaselineProfile(int(numbers[layout.N_EVENTS]), [one for one in known if one[1]], _usual_ranges(numbers))
+
+
+def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:
+    found = []
+    for quantity, (name, unit) in QUANTITY_LABELS.items():
+        if not numbers[layout.N_COUNT + quantity]:
+            continue
+        mean = float(numbers[layout.N_MEAN + quantity])
+        spread = math.sqrt(max(float(numbers[layout.N_VAR + quantity]), 0.0))
+        low, high = max(0.0, math.expm1(mean - spread)), math.expm1(mean + spread)
+        found.append(UsualRange(name, unit, max(0.0, math.expm1(mean)), low, high))
+    return found

@@ -1,0 +1,366 @@
+"""Recent events of one agent, out of the embedded log. A bounded look back; what lies before is said to be unseen.
+
+With Kafka there is no log beside this process, and behind the look there is more: `history` has both from the archive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
+from ...ingest.events import NativeEvent, decode_event
+from ...ingest.log.log_reader import LogReader
+from ...ingest.log.log_segments import segment_bases
+from ...ingest.record_erasure import RecordEraser
+from ...ingest.source import Record, RecordKind
+from ...scoring.records.agents import AgentName
+from ...scoring.records.erasures import Erasure
+from ..settings.root import Settings
+
+MAX_RECORDS_READ = 40_000
+"""Records that are looked through: about 20 MB, some 50 ms."""
+
+LOG_READ_BATCH = 2_000
+DECISION_WINDOW_S = 600.0
+"""So long before a decision, and a tenth of it after, events are told as those around it."""
+
+MAX_EVENTS_AROUND = 30
+ErasureFilter = Callable[[int, bytes], bytes | None]
+"""Given offset and payload of an event: the payload as it may be shown, None for one that may not."""
+
+_WORD_PATTERN = re.compile(rb"[A-Za-z0-9._-]+")
+
+
+class LogExcerpt(NamedTuple):
+    """What was found.
+
+    Attributes:
+        events: newest first.
+        around: those within `DECISION_WINDOW_S` of the moment that was asked about, oldest first; at most
+            `MAX_EVENTS_AROUND`.
+        match_count: events of the agent among the records looked at, shown or not.
+        records_examined: records looked at.
+        complete: whether that was all of the log.
+        start: offset from which on records were looked at.
+        actions, resources: how often each, of all found.
+        hours: events by hour of day, UTC.
+    """
+
+    events: list[NativeEvent]
+    around: list[NativeEvent]
+    match_count: int
+    records_examined: int
+    complete: bool
+    start: int
+    actions: Counter[str]
+    resources: Counter[str]
+    hours: list[int]
+
+
+def unfiltered_payload(_: int, payload: bytes) -> bytes | None:
+    """Nothing is being erased."""
+    return payload
+
+
+def read_log_excerpt(
+    log: Path,
+    name: AgentName,
+    most: int = 50,
+    look_back: int = MAX_RECORDS_READ,
+    moment_ms: int = 0,
+    unerased: ErasureFilter = unfiltered_payload,
+) -> LogExcerpt | None:
+    """Events of an agent; None where there is no log. Blocks.
+
+    Args:
+        log: directory of the embedded log.
+        name: of the agent.
+        most: events that are returned.
+        look_back: records that are looked at.
+        moment_ms: of the decision whose events are wanted too, UTC ms; 0 = of none.
+        unerased: what may be shown of an event while somebody is being erased.
+    """
+    bases = segment_bases(log) if log.is_dir() else []
+    if not bases:
+        return None
+    kept: deque[NativeEvent] = deque(maxlen=most)
+    around: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_AROUND)
+    actions: Counter[str] = Counter()
+    resources: Counter[str] = Counter()
+    hours, found = [0] * 24, 0
+    with LogReader(log) as reader:
+        end = reader.end_offset(0)
+        start = max(bases[0], end - look_back)
+        for event in _agent_events(reader, start, end, name, unerased):
+            found += 1
+            kept.append(event)
+            if is_near_decision(event, moment_ms):
+                around.append(event)
+            actions[event.action] += 1
+            if event.resource is not None and event.resource.id:
+                resources[event.resource.id] += 1
+            hours[event.time.hour] += 1
+    return LogExcerpt(
+        list(reversed(kept)), list(around), found, end - start, start <= bases[0], start, actions, resources, hours
+    )
+
+
+def is_near_decision(event: NativeEvent, moment_ms: int) -> bool:
+    """Whether an event is one of those around the moment of a decision, UTC ms."""
+    return -DECISION_WINDOW_S <= event.time.timestamp() - moment_ms / 1000 <= DECISION_WINDOW_S / 10
+
+
+def _agent_events(
+    reader: LogReader, start: int, end: int, name: AgentName, unerased: ErasureFilter
+) -> Iterator[NativeEvent]:
+    words = _WORD_PATTERN.findall(name.agent_id.encode(errors="replace"))
+    mark = max(words, key=len, default=b"")  # stands in the JSON as it is, however that was written
+    try:
+        reader.seek(0, start)
+        at = start
+        while at < end and (batch := reader.poll(LOG_READ_BATCH, 0.0)) is not None:
+            base, at = at, batch.next_offset
+            for offset, record in enumerate(batch.records, base):
+                if record.kind == RecordKind.EVENT and mark in record.payload:
+                    event = displayable_event(offset, record.payload, name, unerased)
+                    if event is not None:
+                        yield event
+    except CorruptLog:
+        return  # segments are removed while we read; what was found is true
+
+
+def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: ErasureFilter) -> NativeEvent | None:
+    """The event of a record, as it may be shown; None where it is none of the agent's."""
+    try:
+        event = decode_event(payload)
+        if (event.agent.id, event.agent.issuer or "", event.tenant or "") != (name.agent_id, name.issuer, name.tenant):
+            return None
+        may = unerased(offset, payload)
+        return None if may is None else event if may is payload else decode_event(may)
+    except MalformedEvent:
+        return None
+
+
+# Events of one agent for its page: out of the embedded log, and behind that, or with Kafka, out of the archive.
+#
+# Both looks are bounded and say how far they went. What is being erased is not shown from the moment it is asked for.
+
+
+if TYPE_CHECKING:
+    from ...ingest.archive.latest_events import AgentEventQuery, LatestEvents
+
+MAX_LISTED_EVENTS = 50
+"""Events that are listed."""
+
+
+class EventLocations(NamedTuple):
+    """Where events lie.
+
+    Attributes:
+        log: directory of the embedded log; None = events are in Kafka.
+        archive: directory of the archive; None = none is kept.
+        topic: whose records the archive holds; "" = the embedded log.
+    """
+
+    log: Path | None
+    archive: Path | None
+    topic: str = ""
+
+
+class DecisionMoment(NamedTuple):
+    """Of the decision whose events are wanted, too; *at_ms* UTC, 0 = of none."""
+
+    at_ms: int = 0
+    partition: int = 0
+    offset: int = 0
+
+
+class AgentEventHistory(NamedTuple):
+    """What is told of an agent's events.
+
+    Attributes:
+        events: newest first, at most `MOST`.
+        around: those around the moment that was asked about, oldest first.
+        found: events of the agent among all that was looked at.
+        logged: records of the log looked at; None = there is no log here.
+        archived: rows of the archive looked at; None = it was not looked at, or can not be (*trouble*).
+        whole: whether nothing older is left anywhere.
+        damaged: files of the archive that can not be read.
+        trouble: why the archive was not looked at, "" = it was, or was not needed.
+        busy: whether that passes within moments.
+        actions, resources: the most frequent of all found, with how often.
+        hours: found by hour of day, UTC.
+    """
+
+    events: list[NativeEvent]
+    around: list[NativeEvent]
+    found: int
+    logged: int | None
+    archived: int | None
+    whole: bool
+    damaged: int
+    trouble: str
+    busy: bool
+    actions: list[tuple[str, int]]
+    resources: list[tuple[str, int]]
+    hours: list[int]
+
+
+def event_locations(settings: Settings) -> EventLocations:
+    """Where the events of a service are."""
+    kafka = settings.kafka
+    if kafka.bootstrap_servers:
+        return EventLocations(None, settings.archive.directory, kafka.names.events)
+    return EventLocations(settings.data_dir / "log", settings.archive.directory)
+
+
+def load_event_history(
+    places: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
+) -> AgentEventHistory:
+    """Events of an agent, of both places. Blocks.
+
+    Args:
+        places: where to look.
+        name: of the agent.
+        moment: of the decision whose events are wanted, too.
+        erasures: those that are asked for and not done.
+
+    Raises:
+        OSError: the log can not be read.
+    """
+    concerned = [one for one in erasures if one.subject and one.tenant == name.tenant]
+    unerased = _make_erasure_filter(concerned, by_offset=places.log is not None)
+    log = None
+    if places.log is not None:
+        log = read_log_excerpt(places.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
+    return _ArchiveSearch(places, name, moment, unerased, log).run()
+
+
+def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
+    """Of a topic, offsets say nothing by themselves: there all of it is taken as from before the order."""
+    erasers = [(RecordEraser(one.erasure_subject), one.at_offset if by_offset else -1) for one in erasures]
+
+    def may(offset: int, payload: bytes) -> bytes | None:
+        record = Record(RecordKind.EVENT, 0, 0, payload)
+        for erase, end in erasers:
+            if end < 0 or offset < end:  # what came behind the order is not erased
+                record = erase(record)
+        return record.payload if record.kind == RecordKind.EVENT else None
+
+    return may
+
+
+class _ArchiveSearch:
+    """The look through the archive, for what the log does not have."""
+
+    def __init__(
+        self,
+        places: EventLocations,
+        name: AgentName,
+        moment: DecisionMoment,
+        unerased: ErasureFilter,
+        log: LogExcerpt | None,
+    ) -> None:
+        self._places, self._name, self._moment, self._unerased, self._log = places, name, moment, unerased, log
+        self._trouble, self._busy = "", False
+
+    def run(self) -> AgentEventHistory:
+        log = self._log
+        events = [] if log is None else log.events
+        around = [] if log is None else log.around
+        older = None
+        if len(events) < MAX_LISTED_EVENTS:
+            older = self._run_query(self._query_before_log())
+        if older is not None:
+            events = [*events, *self._displayable_events(older)]
+        if self._moment.at_ms and not around and not self._trouble:
+            then = self._run_query(self._query_around_decision())
+            around = [] if then is None else self._displayable_events(then)[::-1]
+        return self._combine(events, around, older)
+
+    def _combine(
+        self, events: list[NativeEvent], around: list[NativeEvent], older: LatestEvents | None
+    ) -> AgentEventHistory:
+        both = [one for one in (self._log, older) if one is not None]
+        actions = sum((one.actions for one in both), Counter[str]())
+        resources = sum((one.resources for one in both), Counter[str]())
+        whole = (
+            older.complete and not older.damaged_files if older is not None else bool(self._log and self._log.complete)
+        )
+        return AgentEventHistory(
+            events,
+            around,
+            sum(one.match_count for one in both),
+            None if self._log is None else self._log.records_examined,
+            None if older is None else older.rows_examined,
+            whole and not self._trouble,
+            0 if older is None else older.damaged_files,
+            self._trouble,
+            self._busy,
+            actions.most_common(12),
+            resources.most_common(12),
+            [sum(hours) for hours in zip([0] * 24, *(one.hours for one in both), strict=True)],
+        )
+
+    def _query_before_log(self) -> AgentEventQuery | None:
+        """What lies behind the look into the log."""
+        made = self._base_query()
+        if made is None or self._log is None:
+            return made
+        return made._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
+
+    def _query_around_decision(self) -> AgentEventQuery | None:
+        """What lies around the moment of the decision."""
+        made, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
+        if made is None:
+            return None
+        until = at + timedelta(seconds=DECISION_WINDOW_S / 10, milliseconds=1)
+        return made._replace(
+            since=at - timedelta(seconds=DECISION_WINDOW_S),
+            until=until,
+            limit=MAX_EVENTS_AROUND,
+            max_matches=MAX_EVENTS_AROUND,
+        )
+
+    def _base_query(self) -> AgentEventQuery | None:
+        if self._places.archive is None:
+            if self._places.log is None:
+                self._trouble = (
+                    "Events are in Kafka, where those of one agent can not be looked up, and no archive is kept "
+                    "(archive.directory of the settings names one)."
+                )
+            return None
+        try:
+            from ...ingest.archive.latest_events import AgentEventQuery  # needs the extra `archive`
+        except ImportError:
+            self._trouble = "The archive can not be read here: the extra “archive” (pyarrow) is not installed."
+            return None
+        return AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id)
+
+    def _run_query(self, asked: AgentEventQuery | None) -> LatestEvents | None:
+        if asked is None or self._places.archive is None:
+            return None
+        from ...ingest.archive.latest_events import latest_events
+
+        try:
+            found = latest_events(self._places.archive, self._places.topic, asked)
+        except BlockingIOError:
+            self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
+            return None
+        except (TrustwatchError, OSError) as error:
+            self._trouble = f"The archive can not be read: {error}."
+            return None
+        if found is None and self._places.log is None:
+            self._trouble = (
+                f"Nothing is archived in {self._places.archive} so far, or the archive is on another machine."
+            )
+        return found
+
+    def _displayable_events(self, found: LatestEvents) -> list[NativeEvent]:
+        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in found.rows)
+        return [event for event in shown if event is not None]

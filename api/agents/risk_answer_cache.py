@@ -1,0 +1,194 @@
+"""The risk answer, encoded once per agent and update.
+
+An answer is two pieces of bytes. The head belongs to the agent and is kept in its view entry until the next update. The
+tail (`expires_at`, `stale`, `model_version`) is the same for all agents of a partition at one time: it follows from how
+fresh they are, and which model is in force. So a repeated answer costs one concatenation.
+
+`expires_at` is `fresh_ms + staleness_s`: until then the answer stands without a newer one, since everything that was
+logged `staleness_s` before it is in it. From then on the answer says `stale`. An agent that is idle does not turn stale
+while the pipeline lives and keeps up; all turn stale when it is dead or falls behind.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...scoring.policy.access_evaluation import AccessRequest
+from ...scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
+from ...scoring.policy.risk_view import RiskView, RiskViewEntry
+from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from ...scoring.records.containment import Intervention
+from ..http.agent_lookup import find_agent_entry
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.runtime import PipelineStatus, Runtime
+from ..http.schemas import format_rfc3339
+
+MIN_RISK_WITH_REASONS = 0.05
+"""Risk below which reasons are history and no longer shown."""
+
+
+class RiskAnswerPin(msgspec.Struct, frozen=True):
+    """A person's word on the level that policy acts on."""
+
+    level: str
+    by: str
+    why: str
+    expires_at: str
+
+
+class RiskAnswerHead(msgspec.Struct, frozen=True):
+    """The part of an answer that changes with the agent."""
+
+    agent_id: str
+    tenant: str | None
+    issuer: str | None
+    risk_level: str
+    risk_score: float
+    confidence: float
+    evaluated_at: str
+    reasons: msgspec.Raw
+    counterfactual: str | None
+    pin: RiskAnswerPin | None
+    critical_ancestor: str | None
+    token_policy: LevelTokenPolicy
+    decision_id: str | None
+    policy_version: str
+    mode: str
+
+
+_encode_json = msgspec.json.Encoder().encode
+_NO_REASONS = msgspec.Raw(b"[]")
+
+
+class RiskAnswerCache:
+    """Answers risk questions from memory.
+
+    Args:
+        services: of the application.
+    """
+
+    def __init__(self, services: Runtime) -> None:
+        self._view: RiskView = services.risk_view
+        self._policy: LivePolicy = services.live_policy
+        self._runtime = services
+        self._pipeline_status: PipelineStatus = services.pipeline_status
+        self._now_ms = services.now_ms
+        self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
+        self._policy_evaluator = services.decision_point.policy_evaluator
+        self._interventions = services.decision_point.approval_workflow.active_interventions
+        self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
+
+    def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:
+        """The answer as JSON.
+
+        Raises:
+            TenantNotAllowed: the caller may not ask about that tenant.
+            ProblemError: 409, the id alone does not say which agent is meant.
+        """
+        entry = find_agent_entry(self._view, caller, agent_id, tenant, issuer)
+        now_ms = self._now_ms()
+        if entry is None:
+            head = self._encode_unknown_head(caller, agent_id, tenant, issuer, now_ms)
+        elif entry.cached_answer is None or entry.cached_answer_book is not self._policy.book:
+            pin = self._active_pin(entry.summary.name, now_ms)
+            head = self._encode_head(entry, self._policy.book, pin)
+            if pin is None:  # one that is pinned changes when the pin ends
+                entry.cached_answer, entry.cached_answer_book = head, self._policy.book
+        else:
+            head = entry.cached_answer
+        return head + self.encode_tail(now_ms, None if entry is None else entry.partition)
+
+    def encode_tail(self, now_ms: int, partition: int | None = None) -> bytes:
+        """The end of every answer given at *now_ms* about agents of *partition*; None: of agents nobody knows."""
+        fresh_ms = self._pipeline_status.fresh_ms if partition is None else self._pipeline_status.fresh_ms_of(partition)
+        expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
+        stale = now_ms >= expires_ms
+        place = -1 if partition is None else partition
+        known, model = self._tails.get(place), self._runtime.scoring_version
+        if known is not None and known[0] == expires_ms and known[1] is stale and known[2] == model:
+            return known[3]
+        word = b"true" if stale else b"false"
+        tail = b',"expires_at":"%s","stale":%s,"model_version":%s}' % (
+            format_rfc3339(expires_ms).encode(),
+            word,
+            _encode_json(model),
+        )
+        self._tails[place] = expires_ms, stale, model, tail
+        return tail
+
+    def _encode_head(self, entry: RiskViewEntry, book: PolicyBook, pin: Intervention | None) -> bytes:
+        summary: AgentSummary = entry.summary
+        name = summary.name
+        standing = book.effective_policy(name.tenant, name.issuer, name.agent_id, summary.agent_type)
+        ancestor = self._critical_ancestor(name.tenant, name.issuer, name.agent_id, book)
+        head = RiskAnswerHead(
+            agent_id=name.agent_id,
+            tenant=name.tenant or None,
+            issuer=name.issuer or None,
+            risk_level=RiskLevel(summary.level).label,
+            risk_score=round(summary.risk_score, 4),
+            confidence=round(summary.confidence, 4),
+            evaluated_at=format_rfc3339(summary.evaluated_ms),
+            reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
+            counterfactual=summary.counterfactual or None,
+            pin=_pin_member(pin),
+            critical_ancestor=ancestor or None,
+            token_policy=standing.table[_effective_level(RiskLevel(summary.level), pin, ancestor, book)],
+            decision_id=summary.decision_id or None,
+            policy_version=book.version,
+            mode=standing.mode,
+        )
+        return _encode_json(head)[:-1]
+
+    def _active_pin(self, name: AgentName, now_ms: int) -> Intervention | None:
+        return self._interventions.active_pin((name.tenant, name.issuer, name.agent_id), now_ms)
+
+    def _critical_ancestor(self, tenant: str, issuer: str, agent_id: str, book: PolicyBook) -> str:
+        """The critical agent above this one, where the policy minds."""
+        return self._policy_evaluator.critical_ancestor(AccessRequest(tenant, issuer, agent_id), book)
+
+    def _encode_unknown_head(
+        self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, now_ms: int
+    ) -> bytes:
+        tenant = tenant if tenant is not None else caller.binding.default_tenant
+        issuer = issuer if issuer is not None else caller.binding.default_issuer
+        book = self._policy.book
+        standing = book.effective_policy(tenant or "", issuer or "", agent_id, "")
+        pin = self._interventions.active_pin((tenant or "", issuer or "", agent_id), now_ms)
+        ancestor = self._critical_ancestor(tenant or "", issuer or "", agent_id, book)
+        head = RiskAnswerHead(
+            agent_id=agent_id,
+            tenant=tenant or None,
+            issuer=issuer or None,
+            risk_level=RiskLevel.UNKNOWN.label,
+            risk_score=0.0,
+            confidence=0.0,
+            evaluated_at=format_rfc3339(now_ms),
+            reasons=_NO_REASONS,
+            counterfactual=None,
+            pin=_pin_member(pin),
+            critical_ancestor=ancestor or None,
+            token_policy=standing.table[_effective_level(RiskLevel.UNKNOWN, pin, ancestor, book)],
+            decision_id=None,
+            policy_version=book.version,
+            mode=standing.mode,
+        )
+        return _encode_json(head)[:-1]
+
+
+def _pin_member(pin: Intervention | None) -> RiskAnswerPin | None:
+    if pin is None:
+        return None
+    return RiskAnswerPin(RiskLevel(pin.level).label, pin.decided_by, pin.why, format_rfc3339(pin.expires_ms))
+
+
+def _effective_level(measured: RiskLevel, pin: Intervention | None, ancestor: str, book: PolicyBook) -> RiskLevel:
+    """The level that policy acts on: a person's word, else what is measured, or what a critical ancestor leaves."""
+    if pin is not None:
+        return RiskLevel(pin.level)
+    return max(measured, book.descendants) if ancestor else measured
+
+
+def shows_reasons(summary: AgentSummary) -> bool:
+    """Whether there is risk left that the kept reasons explain."""
+    return bool(summary.reasons) and summary.risk_score >= MIN_RISK_WITH_REASONS

@@ -1,0 +1,1 @@
+"""Alerts that were delivered to webhooks, and test alerts."""

@@ -1,0 +1,1 @@
+"""The archive of events and feature vectors as Parquet files."""

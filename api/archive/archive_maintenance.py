@@ -1,0 +1,97 @@
+"""What the archiving processes do beside writing: retention and merging, now and then, a step at a time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from ...ingest.archive.archive_files import ArchiveFileKind, DataFile, drop_days_before, read_positions, rewrite_lock
+from ...ingest.archive.file_merging import merge_small_files
+from ...ingest.errors import TrustwatchError
+from .. import clock
+from ..settings.storage_settings import ArchiveSettings
+
+RETENTION_EVERY_S = 3_600.0
+FIRST_RETENTION_S = 30.0
+RETRY_S = 60.0
+"""Until it is tried again where somebody reads the folder, or the disk refuses."""
+OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
+"""A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
+DAY_MS = 86_400_000
+VECTOR_MERGE_DELAY_MS = 900_000
+"""Vectors are merged so long after they were written: what another worker's spool holds of offsets between two files is
+there by then. Of events of a past date, which come late, it might else come after both were one."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ArchiveMaintenance:
+    """Keeps one archive small and its files large.
+
+    Args:
+        directory: of the archive, or of the vectors.
+        kind: of its files.
+        settings: of archives.
+    """
+
+    def __init__(self, directory: Path, kind: ArchiveFileKind, settings: ArchiveSettings) -> None:
+        self.merged = 0
+        """Small files that went into larger ones."""
+        self._directory = directory
+        self._kind = kind
+        self._settings = settings
+        self._due_at = clock.monotonic() + FIRST_RETENTION_S
+        self._merging = False
+        self._worked_at = float("-inf")
+        self._damaged: set[Path] = set()
+        self._last_error = ""
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a piece is to be done even though there is other work."""
+        since = self._worked_at + PIECE_EVERY_S if self._merging else self._due_at + OVERDUE_AFTER_S
+        return clock.monotonic() >= since
+
+    def step(self) -> bool:
+        """Do a piece of what is due, seconds at most; returns whether there is more to do at once.
+
+        Archiving must go on whatever becomes of it: what goes wrong is logged once, and tried again.
+        """
+        if not self._merging and clock.monotonic() < self._due_at:
+            return False
+        try:
+            self._merging = self._merge_one() if self._merging else self._drop_old_days()
+            if not self._merging:
+                self._last_error = ""
+        except (OSError, TrustwatchError) as error:
+            self._merging = False
+            self._due_at = clock.monotonic() + RETRY_S
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                _log.error("upkeep of an archive has to wait", directory=str(self._directory), error=self._last_error)
+        self._worked_at = clock.monotonic()
+        return self._merging
+
+    def _drop_old_days(self) -> bool:
+        """Retention, unless somebody reads or erases: that may take hours, and nobody could end us meanwhile."""
+        with rewrite_lock(self._directory, wait=False) as ours:
+            self._due_at = clock.monotonic() + (RETENTION_EVERY_S if ours else RETRY_S)
+            if ours:
+                drop_days_before(self._directory, clock.now_ms() - self._settings.retention_days * DAY_MS)
+        return ours
+
+    def _merge_one(self) -> bool:
+        before = (clock.utc_now() - timedelta(hours=self._settings.merge_after_h)).date()
+        positions = (read_positions(self._directory) or {}) if self._kind == "events" else None
+
+        def counts(file: DataFile) -> bool:
+            if positions is None:
+                return file.path.stat().st_mtime * 1000 < clock.now_ms() - VECTOR_MERGE_DELAY_MS
+            return file.end <= positions.get(file.partition, 0)
+
+        for files in merge_small_files(self._directory, self._kind, before, counts, damaged=self._damaged):
+            self.merged += files
+            return True
+        return False

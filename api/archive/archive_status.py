@@ -1,0 +1,114 @@
+"""What the archiving processes say, and what is known of them where it is asked for."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from ...ingest.archive.archive_files import read_position
+from ...ingest.errors import ConfigError
+from ..child_process import SupervisedProcess
+from ..settings.root import Settings
+
+
+class ArchiveWorkerReport(msgspec.Struct, array_like=True):
+    """One archiving process, of events or of vectors. Counts are since it started.
+
+    Attributes:
+        rows: events or vectors that are in files.
+        files: files that were written.
+        merged: small files that went into larger ones.
+        behind: records of the log that are not archived; -1 = not known.
+        lag_s: age of the oldest of them; 0 = none waits.
+        waiting_bytes: of the spool, where it is one of vectors.
+    """
+
+    rows: int = 0
+    files: int = 0
+    merged: int = 0
+    behind: int = 0
+    lag_s: float = 0.0
+    waiting_bytes: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(ArchiveWorkerReport).decode
+
+
+def encode_archive_report(report: ArchiveWorkerReport) -> bytes:
+    """A report as the body of a frame."""
+    return _encode(report)
+
+
+def decode_archive_report(frame: bytes) -> ArchiveWorkerReport:
+    """The report in the body of a frame."""
+    return _decode(frame)
+
+
+class ArchiveStatus:
+    """What is known of the archiving processes of this service. For one event loop.
+
+    Attributes:
+        archive_only: whether this process does nothing but keep an archive.
+        alive: by kind, events and vectors: whether it runs; a kind that is not kept here is missing.
+        reports: the last one by kind.
+    """
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self.archive_only = alone
+        self.alive: dict[str, bool] = {}
+        self.reports: dict[str, ArchiveWorkerReport] = {}
+
+    def expect(self, kind: str) -> None:
+        """A process of the kind is to run here."""
+        self.alive[kind] = False
+
+    def note(self, kind: str, report: ArchiveWorkerReport) -> None:
+        """Take over one report."""
+        self.alive[kind] = True
+        self.reports[kind] = report
+
+    def ended(self, kind: str) -> None:
+        """The process has ended."""
+        self.alive[kind] = False
+
+    def is_ready(self) -> bool:
+        """Whether every process that is to run does."""
+        return all(self.alive.values())
+
+
+# What the answering process knows of the archive: whether one can be written, how far it goes, and how it fares.
+
+
+def check_archive_available(settings: Settings) -> None:
+    """Raises ConfigError where an archive is wanted and the extra is not installed."""
+    wanted = settings.archive.directory or settings.archive.vectors
+    if wanted is not None and find_spec("pyarrow") is None:
+        raise ConfigError("an archive is set, and pyarrow is not installed: pip install 'trustwatch[archive]'")
+
+
+def archived_offset(directory: Path) -> int:
+    """Offset of the log up to which events are in the archive; 0 before the first. Raises CorruptLog."""
+    return read_position(directory) or 0
+
+
+class ArchiveWorkerProcess(SupervisedProcess):
+    """Keeps an archiving process running, and what it reports at hand.
+
+    Args:
+        kind: `events` or `vectors`.
+        settings_file: passed on; None where there is none.
+        status: receives what it reports.
+    """
+
+    def __init__(self, kind: str, settings_file: Path | None, status: ArchiveStatus) -> None:
+        module = {"events": "trustwatch.api.archive.worker", "vectors": "trustwatch.api.archive.vector_worker"}[kind]
+        super().__init__(module, settings_file, lambda _update: None, lambda: status.ended(kind))
+        self._kind = kind
+        self._status = status
+        status.expect(kind)
+
+    def _handle_frame(self, frame: bytes) -> None:
+        self._status.note(self._kind, decode_archive_report(frame))

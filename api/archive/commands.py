@@ -1,0 +1,56 @@
+"""`trustwatch archive`: what is archived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from ...ingest.errors import ConfigError
+from ..cli.history_input import JsonOption, SettingsFileOption
+from ..cli.terminal import print_message, write_json, write_table
+from ..settings.loading import load_process_settings
+
+_SHOWN_DAYS = 31
+
+
+def archive_command(
+    directory: Annotated[
+        Path | None, typer.Argument(help="folder of the archive of events; default: that of the settings")
+    ] = None,
+    vectors: Annotated[Path | None, typer.Option(help="folder of the vectors; default: that of the settings")] = None,
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tell what an archive holds: dates, events, feature vectors, files, and how far it goes."""
+    try:
+        from ...ingest.archive.archive_reader import count_archive
+    except ModuleNotFoundError:
+        raise ConfigError("archives need pyarrow: pip install 'trustwatch[archive]'") from None
+    configured = load_process_settings(settings).archive
+    where = directory or configured.directory
+    if where is None:
+        raise ConfigError("name the folder of the archive, or set archive.directory")
+    beside = vectors or (configured.vectors if directory is None else None)
+    found = count_archive(where, beside)
+    if json:
+        write_json(msgspec.to_builtins(found))
+        return
+    shown = [msgspec.to_builtins(day) for day in found.days[-_SHOWN_DAYS:]]
+    columns = {"date": "date", "events": "events", "files": "files", "bytes": "bytes"}
+    write_table(shown, {**columns, "vectors": "vectors"} if beside else columns)
+    if len(found.days) > len(shown):
+        print_message(f"the last {len(shown)} of {len(found.days)} dates; --json has all")
+    events, kept = (sum(getattr(day, name) for day in found.days) for name in ("events", "vectors"))
+    print_message(f"{events} events of {found.tenants} tenants, up to {_position_text(found.positions)}")
+    if beside:
+        print_message(f"{kept} feature vectors; {max(events - kept, 0)} events have none")
+
+
+def _position_text(positions: Mapping[str, int]) -> str:
+    if list(positions) == ["0"]:
+        return f"offset {positions['0']} of the log"
+    return ", ".join(f"offset {offset} of partition {partition}" for partition, offset in positions.items())

@@ -1,0 +1,1 @@
+"""Reports as one HTML file: no script, no network, prints well."""

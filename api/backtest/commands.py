@@ -1,0 +1,193 @@
+"""`trustwatch backtest`: history through the live path, and what of it would have been alerts and revocations."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from ...ingest.errors import ConfigError
+from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
+from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
+from ...scoring.backtest.runner import run_backtest, total_bytes
+from ...scoring.engine.risk import AlertRateBudget
+from ...scoring.policy.book import PolicyBook
+from .. import clock
+from ..cli.history_input import (
+    TIME_FORMATS,
+    BeforeOption,
+    HistoriesArgument,
+    JsonOption,
+    SettingsFileOption,
+    WarmUpOption,
+    as_utc,
+    history_files,
+    time_window,
+)
+from ..cli.terminal import byte_progress, print_message, write_json
+from ..composition import engine_settings, policy_book, read_policy_book
+from ..settings.loading import load_process_settings
+from ..settings.root import Settings
+from .report import render_report
+
+_MAX_SHOWN_AGENTS = 20
+
+
+def backtest_command(
+    events: HistoriesArgument,
+    model: Annotated[Path | None, typer.Option(help="directory of a model; default: that of the settings")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="label file: adds ROC, precision and recall, detection delay")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="class of labels that is neither good nor bad; again for more")
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="directory of a second model, shown beside the first")] = None,
+    policy: Annotated[Path | None, typer.Option(help="token policy file; default: the policy of the settings")] = None,
+    compare_policy: Annotated[Path | None, typer.Option(help="a second policy, shown beside the first")] = None,
+    budget: Annotated[
+        str, typer.Option(help="alert budget per 1,000 agent-days, MEDIUM,HIGH,CRITICAL; default: the settings'")
+    ] = "",
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=TIME_FORMATS, help="count from then on; what comes before warms up"),
+    ] = None,
+    before: BeforeOption = None,
+    warm_up: WarmUpOption = None,
+    jobs: Annotated[int, typer.Option(help="processes, each with a share of the agents; 0: one per core", min=0)] = 0,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
+    ] = True,
+    agents: Annotated[int, typer.Option(help="agents held in memory at once, by each process", min=1)] = 50_000,
+    report: Annotated[Path | None, typer.Option(help="write the report, one HTML file")] = None,
+    settings: SettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run history through the live path and tell what would have been alerted, refused and revoked."""
+    started = clock.monotonic()
+    configured = load_process_settings(settings)
+    engine = engine_settings(configured, learn=learn, capacity=agents)._replace(
+        budget=_parse_budget(budget, configured)
+    )
+    window = time_window(as_utc(since), as_utc(before), warm_up)
+    with history_files(events, configured, window) as paths:
+        plan = BacktestPlan(
+            paths,
+            [model or configured.model_dir, *([compare] if compare else [])],
+            engine,
+            _policy_books(configured, policy, compare_policy),
+            default_budgets(engine.budget),
+            configured.domains(),
+            as_utc(since),
+            as_utc(before),
+            labels,
+            tuple(leave_out or ()),
+            jobs or os.cpu_count() or 1,
+            after=window.after,
+        )
+        _check_labels(plan)
+        known = None if labels is None else read_labels(labels, plan.leave_out)
+        with byte_progress("replaying", total_bytes(plan)) as progress:
+            counts, problems = run_backtest(plan, progress)
+    outcome = msgspec.structs.replace(build_result(plan, counts, problems, known), files=events)
+    seconds = round(clock.monotonic() - started, 2)
+    if report is not None:
+        report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
+    _print_outcome(outcome, seconds, report, json)
+
+
+def _parse_budget(text: str, configured: Settings) -> AlertRateBudget:
+    if not text:
+        return engine_settings(configured).budget
+    try:
+        medium, high, critical = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter("must be three numbers, MEDIUM,HIGH,CRITICAL", param_hint="--budget") from None
+    if not 0.0 < critical <= high <= medium <= 1000.0:
+        raise typer.BadParameter(
+            "must fall from level to level, above 0 and up to 1000: 0 < critical <= high <= medium",
+            param_hint="--budget",
+        )
+    return AlertRateBudget(medium, high, critical)
+
+
+def _policy_books(configured: Settings, policy: Path | None, second: Path | None) -> list[PolicyBook]:
+    first = policy_book(configured) if policy is None else read_policy_book(policy)
+    return [first] if second is None else [first, read_policy_book(second)]
+
+
+def _check_labels(plan: BacktestPlan) -> None:
+    if plan.labels is not None and not plan.labels.is_file():
+        raise ConfigError(
+            f"{plan.labels}: no such file; labels are JSON lines as `trustwatch simulate --labels` writes"
+        )
+
+
+def _print_outcome(outcome: BacktestResult, seconds: float, report: Path | None, as_json: bool) -> None:
+    for problem in outcome.problems:
+        print_message(problem)
+    if as_json:
+        value: dict[str, Any] = msgspec.to_builtins(outcome)
+        write_json({**value, "seconds": seconds, "report": None if report is None else str(report)})
+        return
+    for side in outcome.sides:
+        _print_side(side, seconds, named=len(outcome.sides) > 1)
+    if outcome.comparison is not None:
+        for row in outcome.comparison.figures:
+            if row.a != row.b:
+                print_message(f"{row.figure}: {_number_text(row.a)} in A, {_number_text(row.b)} in B")
+    if report is not None:
+        print_message(f"report: {report}")
+
+
+def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
+    head = f"{side.name}: model {side.model}, version {side.model_version}\n" if named else ""
+    print_message(f"{head}{side.counted} events of {side.agents} agents on {side.agent_days} agent-days in {seconds} s")
+    for count in ("malformed", "mended", "duplicates", "late"):
+        if number := getattr(side, count):
+            print_message(f"{count}: {number}")
+    for row in side.alerts:
+        print_message(f"{row.level}: {row.alerts} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+    _print_policy(side)
+    _print_evaluation(side)
+
+
+def _print_policy(side: BacktestSide) -> None:
+    policy = side.policy
+    if policy is None:
+        return
+    totals = ", ".join(f"{number} {outcome}" for outcome, number in policy.totals.items() if number)
+    print_message(f"policy {policy.version}: requests {totals or 'none'}; {policy.agents_revoked} agents revoked")
+    for one in policy.revoked[:_MAX_SHOWN_AGENTS]:
+        why = f": {one.reasons[0]}" if one.reasons else ""
+        print_message(f"  {one.at} {one.tenant} {one.agent_id} ({one.later_events} events later){why}")
+    if len(policy.revoked) > _MAX_SHOWN_AGENTS:
+        print_message(f"  and {len(policy.revoked) - _MAX_SHOWN_AGENTS} more; --report or --json names them")
+
+
+def _print_evaluation(side: BacktestSide) -> None:
+    found = side.evaluation
+    if found is None:
+        return
+    for unit, one in (("events", found.by_event), ("sessions", found.by_session)):
+        print_message(
+            f"{unit}: {one.bad} bad of {one.units}, ROC-AUC {_number_text(one.roc_auc)}, average precision "
+            f"{_number_text(one.average_precision)}, recall {_number_text(one.recall_at_1_percent)} at 1 % and "
+            f"{_number_text(one.recall_at_5_percent)} at 5 % false positives"
+        )
+    for level in found.levels:
+        delay = "" if level.delay_seconds is None else f", half within {level.delay_seconds[0]:.3g} s"
+        print_message(
+            f"{level.level}: {level.detected} of {level.sessions} bad sessions detected{delay}; {level.already} of "
+            f"agents that were there before; {level.false_alerts} false alerts"
+        )
+    if found.without_event:
+        print_message(f"{found.without_event} labels belong to no event that was scored")
+
+
+def _number_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,143 @@
+"""The report of a back-test. What agents are called comes from outside: the template escapes everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import jinja2
+from markupsafe import Markup
+
+from ...scoring.backtest.label_evaluation import LabelEvaluation
+from ...scoring.backtest.policy_simulation import OUTCOMES
+from ...scoring.backtest.result import BacktestResult, BacktestSide
+from ..svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
+
+CHARTED_LEVELS = ("medium", "high", "critical")
+MAX_SHOWN_AGENTS = 200
+"""Rows of one table; the JSON has more."""
+
+
+def render_report(outcome: BacktestResult, made: datetime) -> str:
+    """One HTML document that needs nothing else.
+
+    Args:
+        outcome: what to tell.
+        made: when, UTC.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_integer_text, figure=_number_text)
+    return environment.get_template("report.html").render(
+        outcome=outcome,
+        made=made.strftime("%Y-%m-%d %H:%M UTC"),
+        charts=_charts(outcome),
+        outcomes=OUTCOMES,
+        shown=MAX_SHOWN_AGENTS,
+    )
+
+
+def _charts(outcome: BacktestResult) -> dict[str, list[Markup]]:
+    sides = outcome.sides
+    charts: dict[str, list[Markup]] = {
+        "alerts": [_budget_chart(side, sides) for side in sides],
+        "time": [_level_rise_chart(side, sides) for side in sides if side.bins],
+        "labels": [],
+    }
+    evaluated = [(side, side.evaluation) for side in sides if side.evaluation is not None]
+    if evaluated:
+        charts["labels"] = _label_charts(evaluated)
+    return charts
+
+
+def _chart_title(text: str, side: BacktestSide, sides: Sequence[BacktestSide]) -> str:
+    return f"{text}, {side.name}" if len(sides) > 1 else text
+
+
+def _budget_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
+    """Alerts that came against alerts that were allowed, both per 1,000 agent-days."""
+    series = []
+    for at, level in enumerate(CHARTED_LEVELS):
+        tried = sorted({(row[at].budget, row[at].rate) for row in side.sweep})
+        series.append(ChartSeries(level, tried, level))
+    spread = [budget for one in series for budget, _ in one.points]
+    ends = [(value, value) for value in (min(spread), max(spread))]
+    return line_chart(
+        _chart_title("Alerts at other budgets", side, sides),
+        ChartAxis("budget, alerts per 1,000 agent-days", log=True),
+        ChartAxis("alerts that came", log=True),
+        [*series, ChartSeries("as many as allowed", ends, "allowed")],
+    )
+
+
+def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
+    labels = [
+        one.start[5:10] if one.start.endswith("T00:00:00Z") else one.start[5:16].replace("T", " ") for one in side.bins
+    ]
+    series = [
+        ChartSeries(level, [(at, float(one.rises.get(level, 0))) for at, one in enumerate(side.bins)], level)
+        for level in CHARTED_LEVELS
+    ]
+    return bar_chart(_chart_title("Agents that rose to a level", side, sides), labels, ChartAxis("rises"), series)
+
+
+def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> list[Markup]:
+    """ROC, precision and recall, delay."""
+    roc, precision, delay = [], [], []
+    for (side, found), which in zip(evaluated, ("first", "second"), strict=False):
+        name = f"{side.name}: " if len(evaluated) > 1 else ""
+        for unit, one, dash in (("sessions", found.by_session, ""), ("events", found.by_event, " dashed")):
+            if one.roc:
+                roc.append(ChartSeries(f"{name}{unit}", one.roc, which + dash, band=one.roc_band))
+                precision.append(
+                    ChartSeries(f"{name}{unit}", one.precision_recall, which + dash, band=one.precision_band)
+                )
+        if found.delays_seconds:
+            delay.append(ChartSeries(f"{name}medium", _detection_curve(found), which, steps=True))
+    charts = []
+    if roc:
+        chance = ChartSeries("by chance", [(0.0, 0.0), (1.0, 1.0)], "allowed")
+        good = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
+        charts.append(line_chart("ROC", good, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance]))
+        recall = ChartAxis("share of bad ones found", 0.0, 1.0)
+        charts.append(
+            line_chart("Precision and recall", recall, ChartAxis("bad among those found", 0.0, 1.0), precision)
+        )
+    if delay:
+        charts.append(
+            line_chart(
+                "Bad sessions detected at medium, by time since their first bad event",
+                ChartAxis("seconds", minimum=1.0, log=True),
+                ChartAxis("share of bad sessions", 0.0, 1.0),
+                delay,
+            )
+        )
+    return charts
+
+
+def _detection_curve(found: LabelEvaluation) -> list[tuple[float, float]]:
+    """Share of bad sessions detected within a time; what took less than a second counts as one."""
+    bad = max(found.levels[0].sessions, 1)
+    return [(max(seconds, 1.0), (at + 1) / bad) for at, seconds in enumerate(found.delays_seconds)]
+
+
+def _integer_text(value: int) -> str:
+    return f"{value:,}"
+
+
+def _number_text(value: float | None) -> str:
+    """A figure in a table.
+
+    >>> _figure(0.12345), _figure(None), _figure(12), _figure(1234.5)
+    ('0.123', '–', '12', '1,234')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

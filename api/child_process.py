@@ -1,0 +1,210 @@
+"""What every process beside the answering one has in common: its settings, its socket to the service, and its end.
+
+It ends when told to (SIGTERM), when nobody reads what it reports any more, or with a status that says why it could not
+go on; the service starts it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from ..ingest.errors import Fenced, TrustwatchError
+from ..scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
+from . import clock
+from .settings.loading import load_process_settings
+from .settings.root import Settings
+from .structured_logs import configure_structured_logs
+
+_log = structlog.get_logger(__name__)
+
+FENCED_EXIT_STATUS = 3
+
+
+class StopRequested(Exception):
+    """The process was told to end while it waited for a service that does not answer.
+
+    What was not committed is read again at the next start.
+    """
+
+
+class ChildRuntime:
+    """One process of the service.
+
+    Args:
+        settings: of the service.
+        connection: end of the update socket.
+    """
+
+    def __init__(self, settings: Settings, connection: socket.socket) -> None:
+        self.settings = settings
+        self.sender = PipelineUpdateSender(connection)
+        self._connection = connection
+        self._stop_requested = False
+
+    def handle_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """End after the work at hand."""
+        self._stop_requested = True
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether it was told to end, or the service has gone: its end of the socket is closed."""
+        return self._stop_requested or self._parent_is_gone()
+
+    def _parent_is_gone(self) -> bool:
+        readable, _, _ = select.select([self._connection], [], [], 0)
+        return bool(readable) and self._connection.recv(1, socket.MSG_PEEK) == b""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for a service that does not answer. Raises Stopping once the process was told to end."""
+        if self.should_stop:
+            raise StopRequested
+        clock.sleep(seconds)
+
+    def raise_if_stopping(self) -> None:
+        """Raises Stopping once the process was told to end."""
+        if self.should_stop:
+            raise StopRequested
+
+    def send(self, body: bytes) -> None:
+        """Report to the service. Raises OSError when nobody reads."""
+        self._connection.sendall(LENGTH_PREFIX.pack(len(body)) + body)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._connection.close()
+
+
+def run_child(work: Callable[[ChildRuntime], None]) -> int:
+    """Run *work* in this process; the exit status names what ended it, for the service's log."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--settings", type=Path)
+    parser.add_argument("--socket", type=int, required=True)
+    arguments = parser.parse_args()
+    configure_structured_logs()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
+    child: ChildRuntime | None = None
+    try:
+        child = ChildRuntime(load_process_settings(arguments.settings), socket.socket(fileno=arguments.socket))
+        signal.signal(signal.SIGTERM, child.handle_stop_signal)
+        work(child)
+    except (BrokenPipeError, ConnectionResetError, StopRequested):
+        return 0
+    except Fenced as error:
+        _log.error("another worker took the partition", error=str(error))
+        return FENCED_EXIT_STATUS
+    except TrustwatchError as error:
+        _log.error("process stopped", code=error.code, error=str(error))
+        return 1
+    finally:
+        if child is not None:
+            child.close()
+    return 0
+
+
+# The answering side of an update socket: keeps a process running and hands on what it reports.
+
+
+FIRST_RESTART_S = 1.0
+MAX_RESTART_S = 30.0
+STABLE_AFTER_S = 60.0
+"""A process that ran so long is started again at once; one that keeps failing, at growing intervals."""
+
+STOP_TIMEOUT_S = 30.0
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+
+class SupervisedProcess:
+    """Keeps one process beside the answering one running and its updates applied.
+
+    Args:
+        module: dotted name of what it runs.
+        settings_file: passed on; None where there is none.
+        apply: called with each update; one is small enough not to delay answers.
+        ended: called whenever the process has ended, before it is started again.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        settings_file: Path | None,
+        apply: Callable[[PipelineUpdate], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._module = module
+        self._settings_file = settings_file
+        self._apply = apply
+        self._on_exit = ended
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self._stopped = asyncio.Event()
+        self.restarts = 0
+
+    async def run(self) -> None:
+        """Run the process; start it again when it dies, until `stop`."""
+        pause_s = FIRST_RESTART_S
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            started = loop.time()
+            status = await self._run_once()
+            self._on_exit()
+            if self._stopping:
+                return
+            self.restarts += 1
+            pause_s = FIRST_RESTART_S if loop.time() - started >= STABLE_AFTER_S else min(2 * pause_s, MAX_RESTART_S)
+            _log.error(
+                "process ended; its work waits until it is back",
+                module=self._module,
+                exit_status=status,
+                again_in_s=pause_s,
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), pause_s)
+
+    async def _run_once(self) -> int:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", self._module, "--socket", str(theirs.fileno())]
+        if self._settings_file is not None:
+            command += ["--settings", str(self._settings_file)]
+        self._process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
+        theirs.close()
+        if self._stopping:  # told to stop while the process was being made
+            self._process.terminate()
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+                while True:
+                    (length,) = LENGTH_PREFIX.unpack(await reader.readexactly(LENGTH_PREFIX.size))
+                    self._handle_frame(await reader.readexactly(length))
+                    await asyncio.sleep(0)  # a commit is many frames, and reading what is there already never waits
+            return await self._process.wait()
+        finally:
+            writer.close()
+
+    def _handle_frame(self, frame: bytes) -> None:
+        """One report; processes that say something else than updates override this."""
+        self._apply(decode_update(frame))
+
+    async def stop(self) -> None:
+        """Let the process commit what it has applied and end."""
+        self._stopping = True
+        self._stopped.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            _log.error("process does not end; killing it", module=self._module, seconds=STOP_TIMEOUT_S)
+            process.kill()

@@ -1,0 +1,273 @@
+"""From settings to the values that the layers below take: the composition root's arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import structlog
+
+from ..ingest.errors import ConfigError
+from ..ingest.kafka.settings import KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings
+from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
+from ..ingest.record_erasure import ErasedFilter
+from ..models.model_registry import ModelRegistry
+from ..models.trained_model import TrainedModel
+from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
+from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
+from ..scoring.engine.engine import EngineSettings
+from ..scoring.engine.risk import AlertRateBudget, RiskParameters
+from ..scoring.pipeline.model_switch import ActiveModels
+from ..scoring.pipeline.partition import PipelineParameters
+from ..scoring.pipeline.processor import ProcessorContext
+from ..scoring.pipeline.topic_publisher import TopicNames
+from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from ..scoring.records.agents import RiskLevel
+from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
+from .settings.declaration import Secret
+from .settings.kafka_settings import KafkaSecuritySettings
+from .settings.risk_settings import LevelPolicies, LevelPolicy
+from .settings.root import ANY_TENANT, Settings
+from .settings.service_settings import WebhookSettings
+from .settings.token_policy_file import LEVEL_NAMES, PolicyFile, read_policy_file
+
+
+def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
+    """How the engine works under these settings."""
+    budget, rules = settings.risk.alert_budget, settings.risk
+    return EngineSettings(
+        capacity=settings.pipeline.resident_agents if capacity is None else capacity,
+        learn=learn,
+        budget=AlertRateBudget(budget.medium, budget.high, budget.critical),
+        risk=RiskParameters(
+            half_life_ms=rules.half_life_s * 1000.0,
+            hold_ms=rules.hold_s * 1000.0,
+            confidence_low=rules.confidence_minimum,
+        ),
+        disabled_signals=rules.disabled_signals,
+    )
+
+
+def policy_table(settings: Settings) -> PolicyTable:
+    """Token policy of every level."""
+    policies = {RiskLevel[name.upper()]: _token_policy(policy) for name, policy in settings.policies().items()}
+    return PolicyTable(policies, settings.token_policy.version)
+
+
+def policy_book(settings: Settings) -> PolicyBook:
+    """Token policies of all agents. Raises ConfigError where the policy file is wrong."""
+    if settings.token_policy_file is not None:
+        return read_policy_book(settings.token_policy_file)
+    modes = {name: tenant.mode for name, tenant in settings.tenants.items() if name != ANY_TENANT}
+    return PolicyBook(policy_table(settings), (), modes, settings.tenant(ANY_TENANT).mode)
+
+
+def read_policy_book(path: Path) -> PolicyBook:
+    """Token policies of a policy file. Raises ConfigError where it is wrong."""
+    return _policy_book_of_file(read_policy_file(path))
+
+
+def live_policy(settings: Settings) -> LivePolicy:
+    """The policy book in force, and how it is read anew. Raises ConfigError."""
+    return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
+
+
+def _policy_book_of_file(file: PolicyFile) -> PolicyBook:
+    levels = file.levels or LevelPolicies()
+    policies = {RiskLevel[name.upper()]: _token_policy(getattr(levels, name)) for name in LEVEL_NAMES}
+    rules = [
+        PolicyRule(
+            rule.name,
+            rule.tenants,
+            rule.agent_types,
+            rule.agents,
+            rule.mode,
+            rule.rollout_percent,
+            {RiskLevel[name.upper()]: _token_policy(policy) for name, policy in rule.levels.items()},
+        )
+        for rule in file.rules
+    ]
+    table = PolicyTable(policies, file.version)
+    return PolicyBook(table, rules, file.tenants, file.mode, RiskLevel[file.descendants.upper()])
+
+
+def _token_policy(policy: LevelPolicy) -> LevelTokenPolicy:
+    scopes = ("*",) if policy.step_up else policy.step_up_scopes
+    return LevelTokenPolicy(
+        policy.allow,
+        policy.max_token_lifetime_s,
+        policy.allowed_scopes,
+        policy.refresh_allowed,
+        bool(scopes),
+        policy.revoke,
+        scopes,
+    )
+
+
+def processor_context(settings: Settings) -> ProcessorContext:
+    """Names that decisions carry."""
+    return ProcessorContext(live_policy(settings))
+
+
+def pipeline_settings(settings: Settings) -> PipelineParameters:
+    """How the pipeline works under these settings."""
+    pipeline = settings.pipeline
+    return PipelineParameters(
+        batch=pipeline.batch_size,
+        commit_interval_s=pipeline.commit_interval_s,
+        commit_share=pipeline.commit_share,
+        service=service_url(settings),
+    )
+
+
+def service_url(settings: Settings) -> str:
+    """Where this service is reached, for links in alerts."""
+    return settings.listen.url()
+
+
+def webhook_targets(settings: Settings) -> list[WebhookTarget]:
+    """Targets of alerts. Raises ConfigError for one that can not be used."""
+    return [
+        WebhookTarget(
+            webhook.name,
+            webhook.url.reveal(),
+            () if webhook.secret is None else (webhook.secret.reveal(),),
+            format=webhook.format,
+            routing_key=_reveal(webhook.routing_key),
+            levels=_webhook_levels(webhook),
+            timeout_s=webhook.timeout_s,
+            allow_plain_loopback=webhook.allow_http,
+        )
+        for webhook in settings.webhooks
+    ]
+
+
+def _webhook_levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
+    """Levels that it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
+    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL_FORMATS else set()
+    return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
+
+
+def open_service_store(settings: Settings) -> SqlStore:
+    """The store, migrated. Raises ConfigError or Unavailable."""
+    store = settings.store
+    if store.url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else store.url
+    password = None if store.password is None else store.password.reveal()
+    return open_store(url, settings.dead_letters.max_rows, password=password)
+
+
+def kafka_settings(settings: Settings) -> KafkaClientSettings:
+    """What Kafka clients are told. Only where brokers are configured."""
+    kafka, security = settings.kafka, settings.kafka.security
+    return KafkaClientSettings(
+        bootstrap_servers=kafka.bootstrap_servers,
+        client=kafka.client,
+        group_id=kafka.group_id,
+        topics=KafkaTopics(
+            events=kafka.names.events,
+            dead_letters=kafka.names.dead_letters,
+            risk=kafka.names.risk,
+            decisions=kafka.names.decisions,
+            alerts=kafka.names.alerts,
+        ),
+        security_protocol=security.protocol,
+        tls=TlsSettings(
+            ca_file=str(security.ca_file or ""),
+            certificate_file=str(security.certificate_file or ""),
+            key_file=str(security.key_file or ""),
+        ),
+        sasl=_sasl_settings(security),
+        session_timeout_ms=int(kafka.session_timeout_s * 1000),
+    )
+
+
+def _sasl_settings(security: KafkaSecuritySettings) -> SaslSettings | None:
+    if security.mechanism is None:
+        return None
+    return SaslSettings(
+        mechanism=security.mechanism,
+        username=security.username or "",
+        password=_reveal(security.password),
+        token_endpoint=security.token_url or "",
+        client_id=security.client_id or "",
+        client_secret=_reveal(security.client_secret),
+        scope=security.scope or "",
+    )
+
+
+def _reveal(secret: Secret | None) -> str:
+    return "" if secret is None else secret.reveal()
+
+
+def open_model_registry(settings: Settings) -> ModelRegistry:
+    """Where versions of models lie."""
+    return ModelRegistry(settings.data_dir / "models", settings.model_dir)
+
+
+def load_active_model(settings: Settings, store: SqlStore) -> TrainedModel:
+    """The model that events are judged by now. Raises ModelError, OSError, Unavailable."""
+    models = ActiveModels(open_model_registry(settings), lambda: 0)
+    chosen = models.choose(next(iter(store.model_switches(1)), None))
+    return models.load(chosen.version, chosen.digest)
+
+
+def topic_names(settings: Settings) -> TopicNames:
+    """Where what leaves is sent."""
+    names = settings.kafka.names
+    return TopicNames(names.risk, names.decisions, names.alerts, names.dead_letters)
+
+
+def open_service_privacy_key(settings: Settings) -> PrivacyKey:
+    """The key of this installation, made on first use. Raises ConfigError."""
+    return open_privacy_key(settings.privacy.key_file or settings.data_dir / PRIVACY_KEY_FILE)
+
+
+def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
+    """What is logged in place of principals; None = their identifiers. Raises ConfigError."""
+    return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
+
+
+# Who is left out where the events topic is read again, as the settings of whoever reads it say.
+
+
+_log = structlog.get_logger(__name__)
+
+
+def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
+    """The list of the erased, as it is now: of the shared database, or of the file of a service on this machine.
+
+    Args:
+        settings: of the service.
+        topic: that is read; of others nothing is known.
+
+    Raises:
+        ConfigError: the database is none of ours; or there is none, and nothing says to read without the list.
+        Unavailable: it does not answer; nobody reads events meanwhile, since some may have been erased.
+    """
+    if topic != settings.kafka.names.events:
+        return ErasedFilter()
+    url = _erased_list_url(settings, topic)
+    if url is None:
+        _log.warning("read without the list of the erased: whoever was erased is seen", topic=topic)
+        return ErasedFilter()
+    password = None if settings.store.password is None else settings.store.password.reveal()
+    with closing(open_reading_store(url, password=password)) as store:
+        return ErasedFilter(store.bygone())
+
+
+def _erased_list_url(settings: Settings, topic: str) -> str | None:
+    if settings.store.url is not None:
+        return settings.store.url
+    file = settings.data_dir / "trustwatch.db"
+    if file.is_file():
+        return sqlite_url(file)
+    if settings.privacy.read_unlisted:
+        return None
+    raise ConfigError(
+        f"{topic} may hold records of who was erased, and without a database nobody knows of whom: set store.url or "
+        "TRUSTWATCH_STORE_URL to the service's database (reading it is enough), or privacy.read_unlisted: true if "
+        "nobody was ever erased there"
+    )

@@ -1,0 +1,177 @@
+"""Risk over time, as this process saw it: the store keeps decisions, and what happened between them is drawn from here.
+
+Bounded: so many agents, so many points of each. A full trail loses every other point, so that it goes back as far as
+before, more coarsely. It ends with the process; then decisions are all that is known of earlier times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from ...scoring.policy.risk_view import RiskView, RiskViewEntry
+from ...scoring.records.agents import AgentSummary, RiskLevel
+from ..http.runtime import PipelineStatus, Runtime
+
+MAX_SERIES = 5_000
+MAX_POINTS = 256
+"""Points of one agent; 12 bytes each, so all trails together have 16 MB at most."""
+
+MIN_RISK_STEP = 0.01
+MAX_POINT_INTERVAL_MS = 600_000
+"""A point is noted when risk has moved by STEP, or after so long."""
+
+MIN_RECORDED_RISK = 0.02
+"""Agents that never had more risk than this leave no trail."""
+
+
+class RiskPoint(NamedTuple):
+    """Risk of an agent at one time, UTC ms."""
+
+    at_ms: int
+    risk: float
+
+
+class _AgentSeries:
+    __slots__ = ("risks", "times")
+
+    def __init__(self) -> None:
+        self.times, self.risks = array("q"), array("f")
+
+    def add(self, at_ms: int, risk: float) -> None:
+        if self.times and at_ms <= self.times[-1]:
+            self.risks[-1] = risk  # later news of the same moment
+            return
+        self.times.append(at_ms)
+        self.risks.append(risk)
+        if len(self.times) > MAX_POINTS:
+            self.times, self.risks = self.times[::2], self.risks[::2]
+
+
+class RiskSeries:
+    """Trails of the agents that moved last. For one event loop.
+
+    Args:
+        agents: most agents that are kept.
+    """
+
+    def __init__(self, agents: int = MAX_SERIES) -> None:
+        self._max_agents = agents
+        self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
+
+    def record(self, summary: AgentSummary) -> None:
+        """Take over what an agent is at now."""
+        key, risk, at_ms = summary.name.key, summary.risk_score, summary.evaluated_ms
+        track = self._series.get(key)
+        if track is None:
+            if risk < MIN_RECORDED_RISK:
+                return
+            track = self._series[key] = _AgentSeries()
+            if len(self._series) > self._max_agents:
+                self._series.popitem(last=False)
+        elif abs(risk - track.risks[-1]) < MIN_RISK_STEP and at_ms - track.times[-1] < MAX_POINT_INTERVAL_MS:
+            return
+        else:
+            self._series.move_to_end(key)
+        track.add(at_ms, risk)
+
+    def points(self, key: int) -> list[RiskPoint]:
+        """What is known of an agent, oldest first."""
+        track = self._series.get(key)
+        return [] if track is None else [RiskPoint(*both) for both in zip(track.times, track.risks, strict=True)]
+
+
+# What the overview counts: sampled here while the process runs, bounded, and gone with it.
+
+
+SAMPLE_INTERVAL_S = 5.0
+MAX_SAMPLES = 720
+"""An hour of samples."""
+
+LEVEL_COUNTS_VALID_S = 1.0
+"""Counts of levels are good for so long, s: many pages ask at once when something changes."""
+
+
+class PipelineSample(NamedTuple):
+    """What the pipeline had done at one time."""
+
+    at_ms: int
+    events: int
+    behind: int
+
+
+class ActivitySampler:
+    """Samples of the pipeline, agents by level, and how their risk moved. For one event loop.
+
+    Args:
+        services: of the application.
+    """
+
+    def __init__(self, services: Runtime) -> None:
+        self._status: PipelineStatus = services.pipeline_status
+        self._view: RiskView = services.risk_view
+        self._now_ms = services.now_ms
+        self._monotonic = services.monotonic
+        self._samples: deque[PipelineSample] = deque(maxlen=MAX_SAMPLES)
+        self._cached_counts: tuple[float, Counter[tuple[str, int]]] | None = None
+        self._count_lock = asyncio.Lock()
+        self.risk_series = RiskSeries()
+        services.risk_view.on_update = self.risk_series.record
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            self.sample()
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
+
+    def sample(self) -> None:
+        """Note what is known now."""
+        self._samples.append(
+            PipelineSample(self._now_ms(), self._status.work_counts.get("events", 0), self._status.records_behind)
+        )
+
+    def throughput_series(self) -> list[tuple[int, float]]:
+        """(UTC ms, events per second that were judged until then) of each sample but the first.
+
+        A pipeline that was started anew counts from 0 again: what it had done before is not counted backwards.
+        """
+        found, before = [], None
+        for sample in self._samples:
+            if before is not None and sample.at_ms > before.at_ms:
+                done = sample.events - before.events if sample.events >= before.events else sample.events
+                found.append((sample.at_ms, done * 1000 / (sample.at_ms - before.at_ms)))
+            before = sample
+        return found
+
+    def throughput(self, over_s: float = 60.0) -> float | None:
+        """Events per second lately; None = not known yet."""
+        rates = self.throughput_series()
+        recent = [rate for at_ms, rate in rates if at_ms > rates[-1][0] - over_s * 1000]
+        return sum(recent) / len(recent) if recent else None
+
+    async def level_counts(self, tenants: Collection[str] | None) -> dict[str, int]:
+        """Agents of the *tenants* (None = all) by level, a second old at most."""
+        async with self._count_lock:
+            if self._cached_counts is None or self._monotonic() - self._cached_counts[0] >= LEVEL_COUNTS_VALID_S:
+                entries = self._view.entries()
+                counts = await asyncio.to_thread(_count_levels, entries)
+                self._cached_counts = self._monotonic(), counts
+            counts = self._cached_counts[1]
+        found = dict.fromkeys((level.label for level in RiskLevel), 0)
+        for (tenant, level), count in counts.items():
+            if tenants is None or tenant in tenants:
+                found[RiskLevel(level).label] += count
+        return found
+
+    async def known_tenants(self) -> list[str]:
+        """Tenants that have agents, by name."""
+        await self.level_counts(None)
+        assert self._cached_counts is not None
+        return sorted({tenant for tenant, _ in self._cached_counts[1]})
+
+
+def _count_levels(entries: Sequence[RiskViewEntry]) -> Counter[tuple[str, int]]:
+    return Counter((entry.summary.name.tenant, entry.summary.level) for entry in entries)

@@ -1,0 +1,165 @@
+"""Around every answer of the console: security headers, and cookies that a request has renewed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..http.dependencies import ApplicationContext
+from . import live_updates, sign_in
+from .activity import ActivitySampler
+from .console_sessions import ConsoleSessions, SessionCookies, session_key
+from .error_pages import install_error_pages
+from .openid_provider import OpenIdProvider
+from .page_dependencies import ConsoleContext
+from .pages import menu_entries, page_routers
+from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
+
+COOKIES_STATE_KEY = "trustwatch_cookies"
+"""Member of a request's state: values of `Set-Cookie` that its answer gets."""
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def content_security_policy(form_targets: Collection[str] = ()) -> str:
+    """Value of Content-Security-Policy: nothing from elsewhere, nothing inline.
+
+    Args:
+        form_targets: URLs that a form may lead to by a redirect; browsers check those too.
+    """
+    origins = sorted({"{0.scheme}://{0.netloc}".format(urlsplit(url)) for url in form_targets})
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "font-src 'self'",
+            " ".join(("form-action 'self'", *origins)),
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+        )
+    )
+
+
+class SecurityHeadersMiddleware:
+    """The console with its headers.
+
+    Args:
+        app: what answers.
+        form_targets: asked at each answer, see `content_security_policy`.
+    """
+
+    def __init__(self, app: ASGIApp, form_targets: Callable[[], Collection[str]]) -> None:
+        self._app = app
+        self._form_targets = form_targets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers[name] = value
+                headers["Content-Security-Policy"] = content_security_policy(self._form_targets())
+                headers.setdefault("Cache-Control", "no-store")
+                for cookie in scope.get("state", {}).get(COOKIES_STATE_KEY, ()):
+                    headers.append("Set-Cookie", cookie)
+            await send(message)
+
+        await self._app(scope, receive, headed)
+
+
+# The console as an application of its own, mounted at `/console`: pages for people instead of problem documents.
+
+
+CONSOLE_ROOT: Final = "/console"
+
+
+class ConsoleApplication:
+    """The console, and what runs beside its pages.
+
+    Args:
+        parts: of the application that it is mounted in.
+
+    Raises:
+        ConfigError: its key can not be read.
+    """
+
+    def __init__(self, parts: ApplicationContext) -> None:
+        self._console = build_console(parts)
+        self._sampling: asyncio.Task[None] | None = None
+        self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
+
+    async def start(self) -> None:
+        """Begin to sample."""
+        self._sampling = asyncio.create_task(self._console.activity.run())
+
+    async def close(self) -> None:
+        """End what runs, close connections."""
+        if self._sampling is not None:
+            self._sampling.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sampling
+        if self._console.provider is not None:
+            await self._console.provider.close()
+
+    def _form_targets(self) -> list[str]:
+        """Signing out is a form, which may lead to the provider."""
+        return [] if self._console.provider is None else self._console.provider.form_targets()
+
+
+def build_console(parts: ApplicationContext) -> ConsoleContext:
+    """The console of an application. Raises ConfigError."""
+    services = parts.runtime
+    settings, listen = services.settings.console, services.settings.listen
+    sessions = ConsoleSessions(session_key(settings, services.settings.data_dir), settings, services.clock)
+    provider = None
+    if settings.oidc is not None:
+        redirect_uri = listen.url() + sign_in.CALLBACK_PATH
+        provider = OpenIdProvider(
+            settings.oidc, services.settings.verification, redirect_uri, services.clock, services.new_id
+        )
+    cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
+    renderer = PageRenderer(StaticAssets(), menu_entries(), services.now_ms)
+    return ConsoleContext(parts, sessions, cookies, provider, renderer, ActivitySampler(services))
+
+
+def _build_application(desk: ConsoleContext) -> FastAPI:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.console = desk
+    app.state.parts = desk.application
+    assets = StaticAssets()
+
+    @app.get("/static/{path:path}")
+    async def static(path: str, v: str = "") -> Response:
+        asset = assets.get(path)
+        if asset is None:
+            raise HTTPException(404)
+        keep = IMMUTABLE_CACHE_CONTROL if v == asset.digest else "no-cache"
+        return Response(asset.body, media_type=asset.media_type, headers={"Cache-Control": keep})
+
+    for router in (sign_in.router, live_updates.router, *page_routers()):
+        app.include_router(router)
+    install_error_pages(app, desk)
+    return app

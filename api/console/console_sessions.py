@@ -1,0 +1,322 @@
+"""Sessions of people: sealed into a cookie, so that every replica that has the key knows them.
+
+A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows is looked
+up at every request. A sign-out is remembered by the process that heard it; elsewhere a copy of the cookie, had somebody
+stolen one, counts until it is idle.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from starlette.requests import Request
+
+from ...ingest.errors import ConfigError
+from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
+from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
+from .console_app import COOKIES_STATE_KEY
+
+T = TypeVar("T")
+KEY_FILE: Final = "console-key"
+SIGN_IN_TIMEOUT_S: Final = 600
+"""Time that a person may take at the provider, s."""
+
+RENEW_AFTER_S: Final = 30.0
+"""A cookie is written anew when it is so old, s: idle time is known to this grain."""
+
+MAX_COOKIE_BYTES = 3_800
+"""Bytes of a cookie; browsers drop those above 4,096."""
+
+MAX_ENDED_SESSIONS = 10_000
+
+SessionState = Literal["lasts", "idle", "over"]
+"""`idle`: nothing was asked for so long, as far as this copy of the session knows. `over`: signed out, or too old."""
+
+
+class ConsoleSession(msgspec.Struct, frozen=True):
+    """One person that is signed in. Times are seconds since 1970.
+
+    Attributes:
+        subject: `sub` at the provider.
+        name: what records call the person.
+        shown: what the page calls the person.
+        grant: name of the grant in the settings; "" = development login.
+        began_s: when the person signed in.
+        used_s: when a page was asked for last.
+    """
+
+    session_id: str
+    subject: str
+    name: str
+    shown: str
+    grant: str
+    began_s: float
+    used_s: float
+
+
+class PendingSignIn(msgspec.Struct, frozen=True):
+    """A sign-in that is under way at the provider."""
+
+    state: str
+    nonce: str
+    verifier: str
+    back: str
+    began_s: float
+
+
+class ConsoleSessions:
+    """Seals and opens cookies.
+
+    Args:
+        key: secret bytes, 32 or more.
+        settings: how long sessions last.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, key: bytes, settings: ConsoleSettings, clock: Callable[[], float]) -> None:
+        self._session_s, self._idle_s = settings.session_s, settings.idle_s
+        self._clock = clock
+        self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
+        self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
+        self._forms = _derive_key(key, b"form")
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    def seal(self, session: ConsoleSession) -> str:
+        """The value of its cookie."""
+        return self._seal(self._sessions, session)
+
+    def open(self, cookie: str) -> ConsoleSession | None:
+        """The session that *cookie* holds, if it still lasts."""
+        session = self._open(self._sessions, cookie, ConsoleSession)
+        return session if session is not None and self.state(session) == "lasts" else None
+
+    def state(self, session: ConsoleSession) -> SessionState:
+        """How it stands now. A younger copy of one that is idle may last; one that is over is over in every copy."""
+        now = self._clock()
+        if session.session_id in self._ended or session.began_s + self._session_s <= now:
+            return "over"
+        return "idle" if session.used_s + self._idle_s <= now else "lasts"
+
+    def renew(self, session: ConsoleSession) -> ConsoleSession | None:
+        """The session as used now; None where the cookie is young enough."""
+        now = self._clock()
+        return msgspec.structs.replace(session, used_s=now) if now - session.used_s >= RENEW_AFTER_S else None
+
+    def end(self, session: ConsoleSession) -> None:
+        """Open no copy of it any more in this process."""
+        self._ended[session.session_id] = None
+        if len(self._ended) > MAX_ENDED_SESSIONS:
+            self._ended.popitem(last=False)
+
+    def seal_sign_in(self, under_way: PendingSignIn) -> str:
+        """The value of the cookie of a sign-in."""
+        return self._seal(self._sign_ins, under_way)
+
+    def open_sign_in(self, cookie: str) -> PendingSignIn | None:
+        """The sign-in that *cookie* holds, if it is not too old."""
+        found = self._open(self._sign_ins, cookie, PendingSignIn)
+        return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_TIMEOUT_S else None
+
+    def form_token(self, session: ConsoleSession) -> str:
+        """What every form and request of a session's pages has to carry."""
+        return hmac.new(self._forms, session.session_id.encode(), hashlib.sha256).hexdigest()
+
+    def _seal(self, box: Fernet, value: msgspec.Struct) -> str:
+        return box.encrypt_at_time(msgspec.json.encode(value), int(self._clock())).decode()
+
+    def _open(self, box: Fernet, cookie: str, kind: type[T]) -> T | None:
+        if not cookie or len(cookie) > MAX_COOKIE_BYTES:
+            return None
+        try:
+            return msgspec.json.decode(box.decrypt(cookie.encode()), type=kind)
+        except (InvalidToken, msgspec.DecodeError, UnicodeEncodeError):
+            return None
+
+
+def _derive_key(key: bytes, use: bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt=None, info=b"trustwatch console 1 " + use).derive(key)
+
+
+def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
+    """The key of the settings, else that of *data_dir*, which is made on first use (mode 0600).
+
+    Raises:
+        ConfigError: the file can not be read or written, or others may read it.
+    """
+    if settings.session_key is not None:
+        return settings.session_key.reveal().encode()
+    path = data_dir / KEY_FILE
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write_new(path, base64.urlsafe_b64encode(os.urandom(32)))
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path}: others may read the key of the console's sessions; its mode must be 0600")
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"{path}: the key of the console's sessions: {error.strerror}") from None
+    if len(key) < 32:
+        raise ConfigError(f"{path}: is no key of at least 32 characters; remove it to have another one made")
+    return key
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Whole or not at all; a file that another process wrote meanwhile wins."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+# From a person who signed in to what that person may see and do: the same `Caller` that a token makes.
+
+
+DEVELOPMENT_SUBJECT: Final = "development login"
+CONSOLE_NAME_PREFIX: Final = "console:"
+"""Before every name in records: no person can be taken for a client of the settings, nor for a source of events."""
+
+MAX_NAME_LENGTH = 200
+
+
+def matching_grant(claims: Mapping[str, Any], grants: tuple[ConsoleGrantSettings, ...]) -> ConsoleGrantSettings | None:
+    """The first grant that the claims of a person fit; None = the person may not look at all."""
+    return next((grant for grant in grants if _claim_matches(_claim_at(claims, grant.claim), grant.value)), None)
+
+
+def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
+    """`realm_access.roles` → `claims["realm_access"]["roles"]`; a claim whose name itself has dots is found first."""
+    if path in claims:
+        return claims[path]
+    found: Any = claims
+    for step in path.split("."):
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(step)
+    return found
+
+
+def _claim_matches(found: Any, value: str) -> bool:
+    if isinstance(found, str):
+        held = {found, *found.split()}
+    elif isinstance(found, list):
+        held = {one for one in found if isinstance(one, str)}
+    else:
+        return False
+    return value in held or (value == "*" and bool(held - {""}))
+
+
+def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: float) -> ConsoleSession:
+    """A new session of the person whom the claims name."""
+    named = claims.get(name_claim)
+    name = named if isinstance(named, str) and named else str(claims["sub"])
+    shown = next(
+        (claims[one] for one in ("name", "preferred_username", "email") if isinstance(claims.get(one), str)), name
+    )
+    return ConsoleSession(
+        secrets.token_urlsafe(24),
+        str(claims["sub"])[:MAX_NAME_LENGTH],
+        name[:MAX_NAME_LENGTH],
+        shown[:MAX_NAME_LENGTH],
+        grant,
+        now_s,
+        now_s,
+    )
+
+
+def new_development_session(now_s: float) -> ConsoleSession:
+    """A new session of whoever holds a link of the development login."""
+    return new_session({"sub": DEVELOPMENT_SUBJECT}, "", "sub", now_s)
+
+
+def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> AuthenticatedCaller | None:
+    """Who acts in a session, as the settings are now; None where they allow it nothing any more."""
+    if not session.grant:
+        if not settings.development_login:
+            return None
+        scopes, client_id, issuer = (
+            frozenset((SCOPE_SCORE_READ, SCOPE_FEEDBACK, SCOPE_ADMIN)),
+            "",
+            "urn:trustwatch:console",
+        )
+        tenants: tuple[str, ...] = ("*",)
+    else:
+        found = [] if settings.oidc is None else [one for one in settings.oidc.grants if one.name == session.grant]
+        if not found or settings.oidc is None:
+            return None
+        scopes, tenants = frozenset(found[0].scopes), found[0].tenants
+        issuer, client_id = settings.oidc.issuer, settings.oidc.client_id
+    speaks = (
+        ("*",) if SCOPE_ADMIN in scopes else ()
+    )  # for records that were refused, and are sent in again on one's own word
+    binding = SourceBinding(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks)
+    return AuthenticatedCaller(
+        issuer, session.subject, client_id, scopes, session.began_s + settings.session_s, binding
+    )
+
+
+# The console's cookies. Over https their names begin `__Host-`: a sister domain can neither read nor plant them.
+
+
+class SessionCookies:
+    """Reads and writes them.
+
+    Args:
+        sessions: seals them.
+        secure: whether the console is reached over https.
+        port: where it listens; browsers share cookies between the ports of a host.
+    """
+
+    def __init__(self, sessions: ConsoleSessions, *, secure: bool, port: int) -> None:
+        self._sessions = sessions
+        self._secure = secure
+        self.session_name = "__Host-trustwatch" if secure else f"trustwatch-{port}"
+        self.sign_in_name = "__Host-trustwatch-sign-in" if secure else f"trustwatch-sign-in-{port}"
+
+    def read(self, request: Request) -> ConsoleSession | None:
+        """The session of a request, if it has one that lasts."""
+        return self._sessions.open(request.cookies.get(self.session_name, ""))
+
+    def write(self, request: Request, session: ConsoleSession | None) -> None:
+        """Have the answer to *request* set the session; None removes it."""
+        if session is None:
+            self._set(request, self.session_name, "", 0)
+        else:
+            self._set(request, self.session_name, self._sessions.seal(session), None)
+
+    def read_sign_in(self, request: Request) -> PendingSignIn | None:
+        """The sign-in that the browser of *request* has under way."""
+        return self._sessions.open_sign_in(request.cookies.get(self.sign_in_name, ""))
+
+    def write_sign_in(self, request: Request, under_way: PendingSignIn | None) -> None:
+        """Have the answer to *request* remember a sign-in; None forgets it."""
+        if under_way is None:
+            self._set(request, self.sign_in_name, "", 0)
+        else:
+            self._set(request, self.sign_in_name, self._sessions.seal_sign_in(under_way), SIGN_IN_TIMEOUT_S)
+
+    def _set(self, request: Request, name: str, value: str, lasts_s: int | None) -> None:
+        parts = [f"{name}={value}", "Path=/", "HttpOnly", "SameSite=Lax"]
+        parts += ["Secure"] if self._secure else []
+        parts += [] if lasts_s is None else [f"Max-Age={lasts_s}"]
+        request.scope.setdefault("state", {}).setdefault(COOKIES_STATE_KEY, []).append("; ".join(parts))

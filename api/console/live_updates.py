@@ -1,0 +1,142 @@
+"""`/console/live`: server-sent events that tell a page what to load again.
+
+Events carry no risk data but names and levels of the person's own tenants: `change` (some agent's level changed),
+`agent-…` (that of one agent, by a digest of its name), `opened` (what came before this was not heard), `said` (a
+sentence for people who listen to the page), `tick` (figures moved on), `end` (the session is over).
+
+A stream is nothing that a person does: opening one is no use of the session, and it ends with it. Where the session
+only looks idle from here (a click prolonged a younger copy of its cookie) the stream is closed, and the browser
+opens the next one, with the cookie that it has then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Collection
+from functools import partial
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from markupsafe import Markup
+
+from ...ingest.errors import Unavailable
+from ...scoring.pipeline.ipc import LevelChange
+from ...scoring.records.agents import RiskLevel
+from ..http.agent_lookup import visible_tenants
+from ..http.auth.callers import SCOPE_SCORE_READ
+from ..http.runtime import LevelChangeQueue, PipelineStatus
+from .console_sessions import SessionState
+from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
+from .rendering import LEVEL_SYMBOLS, agent_url
+
+TICK_INTERVAL_S = 5.0
+GATHER_CHANGES_S = 0.3
+"""Changes of so long are told together: a storm of them is one event."""
+
+MAX_NAMED_AGENTS = 50
+MAX_OPEN_STREAMS = 500
+"""Open streams of this process; a further one is told to come again."""
+
+router = APIRouter()
+
+
+def agent_event_name(tenant: str, agent_id: str) -> str:
+    """The event that tells of an agent: its name may hold anything, the event's may not."""
+    return "agent-" + hashlib.sha256(f"{tenant}\x1f{agent_id}".encode()).hexdigest()[:16]
+
+
+@router.get("/live")
+async def stream_updates(request: Request, desk: ConsoleDep) -> StreamingResponse:
+    """What changes from now on."""
+    try:
+        visit = await _authorise_stream(request)
+    except SignInNeeded:
+        if desk.cookies.session_name not in request.cookies:
+            raise
+        return _stream_response(_session_over_events())  # a page would go on asking for what is refused
+    if len(desk.streams) >= MAX_OPEN_STREAMS:
+        raise Unavailable("too many pages are open")
+    tenants = visible_tenants(visit.caller, None)
+    standing = partial(desk.sessions.state, visit.session)
+    return _stream_response(_update_events(desk.application.runtime.pipeline_status, tenants, standing, desk.streams))
+
+
+_authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
+
+
+def _stream_response(lines: AsyncIterator[bytes]) -> StreamingResponse:
+    return StreamingResponse(lines, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _session_over_events() -> AsyncIterator[bytes]:
+    yield _encode_event("end", "over")
+
+
+async def _update_events(
+    status: PipelineStatus, tenants: Collection[str] | None, standing: Callable[[], SessionState], streams: set[object]
+) -> AsyncIterator[bytes]:
+    queue = status.subscribe()
+    streams.add(queue)
+    try:
+        yield b"retry: 2000\n\n" + _encode_event("opened", "")  # what changed while nobody listened is loaded now
+        while True:
+            changes = await _gather_changes(queue)
+            if changes is None:
+                return
+            stands = standing()
+            if stands == "over":
+                yield _encode_event("end", "over")
+            if stands != "lasts":
+                return
+            shown = [change for change in changes if tenants is None or change.tenant in tenants]
+            for line in _change_events(shown) if shown else [_encode_event("tick", "")]:
+                yield line
+    finally:
+        streams.discard(queue)
+        status.unsubscribe(queue)
+
+
+async def _gather_changes(queue: LevelChangeQueue) -> list[LevelChange] | None:
+    """Changes of a short while; none where nothing happened, None at the end of the stream."""
+    try:
+        async with asyncio.timeout(TICK_INTERVAL_S):
+            first = await queue.get()
+    except TimeoutError:
+        return []
+    if first is None:
+        return None
+    await asyncio.sleep(GATHER_CHANGES_S)
+    changes = [first]
+    while not queue.empty():
+        change = queue.get_nowait()
+        if change is None:
+            queue.put_nowait(None)  # these are told first
+            break
+        changes.append(change)
+    return changes
+
+
+def _change_events(changes: list[LevelChange]) -> list[bytes]:
+    lines = [_encode_event("change", str(len(changes)))]
+    named = dict.fromkeys(agent_event_name(change.tenant, change.agent_id) for change in changes)
+    lines += [_encode_event(name, "") for name in list(named)[:MAX_NAMED_AGENTS]]
+    risen = [change for change in changes if change.level > change.previous_level and change.level >= RiskLevel.MEDIUM]
+    if risen:
+        worst = max(risen, key=lambda change: change.level)
+        lines.append(_encode_event("said", _announcement(worst, len(risen) - 1)))
+    return lines
+
+
+def _announcement(change: LevelChange, more: int) -> Markup:
+    word = RiskLevel(change.level).label
+    others = Markup(" and {} more").format(more) if more else ""
+    return Markup('<a href="{}"><span class="mark level-{}" aria-hidden="true">{}</span> {} is now {}</a>{}').format(
+        agent_url(change.tenant, None, change.agent_id), word, LEVEL_SYMBOLS[word], change.agent_id, word, others
+    )
+
+
+def _encode_event(name: str, data: str) -> bytes:
+    """One event. What an agent is called may hold line breaks: each line is data of its own."""
+    lines = "".join(f"data: {line}\n" for line in (data.splitlines() or [""]))
+    return f"event: {name}\n{lines}\n".encode()

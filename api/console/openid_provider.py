@@ -1,0 +1,311 @@
+"""Sign-in at an OpenID provider: authorization code with PKCE, state, nonce, issuer check (RFC 6749, 7636, 9207, 9700).
+
+Done with httpx and PyJWT, which are here already. Everything the provider names is checked before it is used: its
+issuer, that its endpoints are https, the ID token. Nothing it hands out is kept: no access token, no refresh token.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import anyio
+import httpx
+import msgspec
+
+from ...ingest.errors import TrustwatchError
+from ..http.auth.jwks import JwksCache
+from ..http.auth.signing import assertion_signer
+from ..http.auth.token_verification import InvalidToken, UnknownKey, verify_id_token
+from ..settings.access_settings import IssuerSettings, VerificationSettings
+from ..settings.console_settings import ConsoleOidcSettings
+from ..settings.declaration import check_url
+from .console_sessions import PendingSignIn
+
+METADATA_VALID_S = 3600.0
+FAILURE_REMEMBERED_S = 2.0
+"""A provider that failed is asked again after so long, s: who waits to sign in does not wait for everybody before."""
+
+MAX_PROVIDER_BYTES = 512 * 1024
+DISCOVERY_PATH = "/.well-known/openid-configuration"
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+CLIENT_SECRET_BASIC, CLIENT_SECRET_POST = "client_secret_basic", "client_secret_post"
+
+
+class ProviderUnavailable(TrustwatchError):
+    """The provider does not answer, or not as it should: nobody can sign in now."""
+
+    code = "provider_unavailable"
+
+
+class SignInRefused(TrustwatchError):
+    """This sign-in is over; another one may do."""
+
+    code = "sign_in_refused"
+
+
+class ProviderMetadata(msgspec.Struct, frozen=True):
+    """What a provider says of itself (OpenID Connect Discovery)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str = ""
+    end_session_endpoint: str = ""
+    token_endpoint_auth_methods_supported: tuple[str, ...] = (CLIENT_SECRET_BASIC,)
+    authorization_response_iss_parameter_supported: bool = False
+
+
+class _ProviderTokens(msgspec.Struct, frozen=True):
+    id_token: str
+    access_token: str = ""
+
+
+class OpenIdProvider:
+    """The OpenID provider of the settings.
+
+    Args:
+        settings: of the provider.
+        rules: leeway and how keys are kept.
+        redirect_uri: where the provider sends people back, exactly.
+        clock: seconds since 1970.
+        new_id: text that never repeats.
+
+    Raises:
+        ConfigError: the client key is none.
+    """
+
+    def __init__(
+        self,
+        settings: ConsoleOidcSettings,
+        rules: VerificationSettings,
+        redirect_uri: str,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.settings = settings
+        self._rules = rules
+        self._redirect_uri = redirect_uri
+        self._clock = clock
+        self._http: httpx.AsyncClient | None = None
+        self._metadata: tuple[ProviderMetadata, float] | None = None
+        self._failed: tuple[ProviderUnavailable, float] | None = None
+        self._jwks: tuple[str, IssuerSettings, JwksCache] | None = None
+        self._lock = anyio.Lock()
+        self._sign = None
+        if settings.client_key is not None:
+            key, key_id = settings.client_key.reveal(), settings.client_key_id or ""
+            self._sign = assertion_signer(key, key_id, settings.client_key_algorithm, clock, new_id)
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._jwks is not None:
+            await self._jwks[2].close()
+        if self._http is not None:
+            await self._http.aclose()
+        self._jwks = self._http = None
+
+    async def metadata(self) -> ProviderMetadata:
+        """What the provider says of itself, read again every hour. Raises ProviderUnavailable."""
+        async with self._lock:
+            now = self._clock()
+            if self._metadata is not None and now - self._metadata[1] < METADATA_VALID_S:
+                return self._metadata[0]
+            if self._failed is not None and 0 <= now - self._failed[1] < FAILURE_REMEMBERED_S:
+                raise self._failed[0]
+            try:
+                found = self._check_metadata(
+                    await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
+                )
+            except ProviderUnavailable as error:
+                self._failed = error, self._clock()
+                raise
+            self._metadata, self._failed = (found, self._clock()), None
+            return found
+
+    def form_targets(self) -> list[str]:
+        """Where the form that signs out may lead: to the provider, where the settings want that."""
+        if not self.settings.sign_out_there:
+            return []
+        known = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
+        return [known or self.settings.issuer]
+
+    def _check_metadata(self, body: bytes) -> ProviderMetadata:
+        try:
+            found = msgspec.json.decode(body, type=ProviderMetadata)
+            if found.issuer != self.settings.issuer:
+                raise ValueError("it calls itself by another issuer than the settings do")
+            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+                check_url(getattr(found, name), f"its `{name}`", loopback_http=True)
+            for name in ("userinfo_endpoint", "end_session_endpoint"):
+                if getattr(found, name):
+                    check_url(getattr(found, name), f"its `{name}`", loopback_http=True)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ProviderUnavailable(f"the sign-in server's description of itself is not usable: {error}") from None
+        return found
+
+    async def begin_sign_in(self, back: str) -> tuple[str, PendingSignIn]:
+        """Where to send the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
+        found = await self.metadata()
+        under_way = PendingSignIn(
+            secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self._clock()
+        )
+        digest = hashlib.sha256(under_way.verifier.encode()).digest()
+        asked = {
+            "response_type": "code",
+            "client_id": self.settings.client_id,
+            "redirect_uri": self._redirect_uri,
+            "scope": " ".join(self.settings.scopes),
+            "state": under_way.state,
+            "nonce": under_way.nonce,
+            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+        }
+        joint = "&" if "?" in found.authorization_endpoint else "?"
+        return found.authorization_endpoint + joint + urlencode(asked), under_way
+
+    async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
+        """Claims of the person that comes back.
+
+        Args:
+            answer: parameters of the request that the provider sent the browser with.
+            under_way: what this browser was sent off with; None = nothing is known of it.
+
+        Raises:
+            SignInRefused: it is no answer to our own request, the provider refused, or its token is wrong.
+            ProviderUnavailable: it does not answer.
+        """
+        state = answer.get("state", "")
+        if under_way is None or not hmac.compare_digest(state.encode(errors="replace"), under_way.state.encode()):
+            raise SignInRefused("this sign-in was not begun in this browser, or more than ten minutes ago")
+        found = await self.metadata()
+        said = answer.get("iss")
+        if said != found.issuer and (said is not None or found.authorization_response_iss_parameter_supported):
+            raise SignInRefused("the answer comes from another sign-in server than it was asked of")
+        if "error" in answer or not answer.get("code"):
+            raise SignInRefused(f"the sign-in server refused ({_error_code_text(answer.get('error', 'no code'))})")
+        tokens = await self._exchange_code(found, answer["code"], under_way.verifier)
+        try:
+            claims = await self._verify_id_token(found, tokens.id_token, under_way.nonce)
+        except InvalidToken as error:
+            raise SignInRefused(f"the sign-in server's answer is not accepted: {error}") from None
+        return await self._merge_userinfo(found, claims, tokens.access_token)
+
+    async def end_session_url(self, back: str) -> str | None:
+        """Where a person signs out at the provider too; None where that is not wanted, or the provider has no such."""
+        if not self.settings.sign_out_there:
+            return None
+        found = await self.metadata()
+        if not found.end_session_endpoint:
+            return None
+        asked = {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
+        joint = "&" if "?" in found.end_session_endpoint else "?"
+        return found.end_session_endpoint + joint + urlencode(asked)
+
+    async def _exchange_code(self, found: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect_uri,
+            "code_verifier": verifier,
+            "client_id": self.settings.client_id,
+        }
+        headers = {}
+        secret = self.settings.client_secret
+        if self._sign is not None:
+            form |= {
+                "client_assertion_type": JWT_BEARER,
+                "client_assertion": self._sign(self.settings.client_id, found.issuer),
+            }
+        elif secret is not None and CLIENT_SECRET_BASIC in found.token_endpoint_auth_methods_supported:
+            pair = f"{quote_plus(self.settings.client_id)}:{quote_plus(secret.reveal())}"  # RFC 6749, 2.3.1
+            headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        elif secret is not None:
+            form["client_secret"] = secret.reveal()
+        body = await self._fetch("POST", found.token_endpoint, data=form, headers=headers)
+        try:
+            return msgspec.json.decode(body, type=_ProviderTokens)
+        except msgspec.DecodeError:
+            raise SignInRefused("the sign-in server gave no ID token") from None
+
+    async def _verify_id_token(self, found: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
+        issuer, jwks = await self._provider_keys(found)
+        for attempt in (1, 2):
+            keys = jwks.keys(issuer.issuer)
+            try:
+                if keys is None:
+                    raise UnknownKey(issuer.issuer)
+                return verify_id_token(id_token, issuer, keys, nonce, self._clock(), self._rules.leeway_s)
+            except UnknownKey:
+                fetch = jwks.refresh_soon(issuer.issuer) if attempt == 1 else None
+                if fetch is None:
+                    raise
+                await fetch
+        raise AssertionError("the second attempt returns or raises")
+
+    async def _provider_keys(self, found: ProviderMetadata) -> tuple[IssuerSettings, JwksCache]:
+        """Keys of the provider, kept as those of token issuers are."""
+        if self._jwks is None or self._jwks[0] != found.jwks_uri:
+            if self._jwks is not None:
+                await self._jwks[2].close()
+            issuer = IssuerSettings(
+                issuer=found.issuer,
+                audiences=(self.settings.client_id,),
+                jwks_uri=found.jwks_uri,
+                algorithms=self.settings.algorithms,
+                token_types=("JWT",),
+            )
+            jwks = JwksCache((issuer,), self._rules, self._clock)
+            self._jwks = found.jwks_uri, issuer, jwks
+            await jwks.start(self.settings.timeout_s)
+        return self._jwks[1], self._jwks[2]
+
+    async def _merge_userinfo(
+        self, found: ProviderMetadata, claims: Mapping[str, Any], access_token: str
+    ) -> Mapping[str, Any]:
+        """Also what the provider tells at its userinfo endpoint, where the ID token lacks a claim of the grants."""
+        # The first grant that fits decides, so an earlier one must not be passed over for a claim told only there.
+        enough = {self.settings.name_claim, *(grant.claim for grant in self.settings.grants)} <= claims.keys()
+        if enough or not found.userinfo_endpoint or not access_token:
+            return claims
+        body = await self._fetch("GET", found.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})
+        try:
+            more = msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return claims  # signed answers of this endpoint are not read; the ID token says what it says
+        if more.get("sub") != claims["sub"]:
+            raise SignInRefused("the sign-in server told of another person than it signed in")
+        return {**more, **claims}
+
+    async def _fetch(self, method: str, url: str, **request: Any) -> bytes:
+        """The body of a 200. Raises SignInRefused for a 400, else ProviderUnavailable."""
+        if self._http is None:
+            self._http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **request.pop("headers", {})}
+        timeout_s = self.settings.timeout_s
+        body = bytearray()
+        try:
+            with anyio.fail_after(timeout_s):
+                async with self._http.stream(method, url, headers=headers, timeout=timeout_s, **request) as response:
+                    async for chunk in response.aiter_raw():
+                        body += chunk
+                        if len(body) > MAX_PROVIDER_BYTES:
+                            raise ProviderUnavailable(f"the sign-in server sent more than {MAX_PROVIDER_BYTES} bytes")
+        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:  # TimeoutError is an OSError
+            raise ProviderUnavailable(f"the sign-in server does not answer ({type(error).__name__})") from None
+        if response.status_code in (400, 401) and method == "POST":
+            raise SignInRefused(f"the sign-in server refused the code or the console itself ({response.status_code})")
+        if response.status_code != httpx.codes.OK:
+            raise ProviderUnavailable(f"the sign-in server answered {response.status_code}")
+        return bytes(body)
+
+
+def _error_code_text(text: str) -> str:
+    """An error code of the provider, in the characters that such a code has."""
+    return "".join(sign for sign in text[:64] if sign.isalnum() or sign in "_-. ") or "unreadable"

@@ -1,0 +1,157 @@
+"""What every page depends on: the console, and the person with the scope it needs. Unsafe requests prove their origin.
+
+`require(scope)` is the only way to a caller, and it checks the form token of everything that is no GET: a route can not
+forget it.
+"""
+# No postponed annotations here: FastAPI reads them from objects that are no functions.
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+
+from ...ingest.errors import TrustwatchError
+from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
+from ..http.dependencies import ApplicationContext
+from ..http.problems import ProblemDetails, ProblemError
+from .activity import ActivitySampler
+from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
+from .openid_provider import OpenIdProvider
+from .rendering import PageRenderer
+
+FORM_TOKEN: Final = "csrf_token"  # noqa: S105 - the name of a field
+FORM_HEADER: Final = "x-csrf-token"
+MAX_FORM_SIZE = 64 * 1024
+MAX_FORM_FIELDS = 100
+SAFE_METHODS = ("GET", "HEAD")
+BACKGROUND_HEADER: Final = "x-console-live"
+"""Header of requests that a page makes by itself: they do not count as use of a session. Nor does its live stream,
+which a browser opens again whenever it breaks, and which can have no header."""
+
+
+class SignInNeeded(TrustwatchError):
+    """Nobody is signed in: pages lead to the sign-in."""
+
+    code = "sign_in_needed"
+
+
+class PageRequest(NamedTuple):
+    """One request of a person who is signed in. `form_token` goes into every form."""
+
+    session: ConsoleSession
+    caller: AuthenticatedCaller
+    form_token: str
+
+
+@dataclass(frozen=True)
+class ConsoleContext:
+    """What pages work with; in `app.state.console`."""
+
+    application: ApplicationContext
+    sessions: ConsoleSessions
+    cookies: SessionCookies
+    provider: OpenIdProvider | None
+    renderer: PageRenderer
+    activity: ActivitySampler
+    streams: set[object] = field(default_factory=set)
+
+    def render_page(
+        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
+    ) -> Response:
+        """A template as an answer; see `Renderer.page`."""
+        return self.renderer.page(request, template, visit, status, **values)
+
+
+def console_of(request: Request) -> ConsoleContext:
+    """The console that serves *request*."""
+    console = request.app.state.console
+    assert isinstance(console, ConsoleContext)
+    return console
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """The form in the body of a request, read once; of a field that comes twice the first counts.
+
+    Raises:
+        ProblemError: 413 or 400, it is too large or no form.
+    """
+    known: Mapping[str, str] | None = getattr(request.state, "form", None)
+    if known is not None:
+        return known
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_SIZE:
+            raise ProblemError(
+                ProblemDetails(413, "body_too_large", "Too large", f"a form may have {MAX_FORM_SIZE} bytes")
+            )
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
+    except ValueError:
+        raise ProblemError(ProblemDetails(400, "invalid_form", "Invalid form", "the form can not be read")) from None
+    form: dict[str, str] = {}
+    for name, value in pairs:
+        form.setdefault(name, value)
+    request.state.form = form
+    return form
+
+
+def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
+    """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
+
+    Raises:
+        SignInNeeded: nobody is signed in.
+    """
+    console = console_of(request)
+    session = console.cookies.read(request)
+    caller = None if session is None else session_caller(session, console.application.runtime.settings.console)
+    if session is None or caller is None:
+        raise SignInNeeded("nobody is signed in")
+    if not quiet and BACKGROUND_HEADER not in request.headers:
+        renewed = console.sessions.renew(session)
+        if renewed is not None:
+            console.cookies.write(request, renewed)
+            session = renewed
+    visit = PageRequest(session, caller, console.sessions.form_token(session))
+    request.state.visit = visit
+    return visit
+
+
+async def check_form_origin(request: Request, visit: PageRequest) -> None:
+    """Raise ProblemError (403) unless an unsafe request comes from a page of this session."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).application.runtime.settings.listen.url()))
+    elsewhere = site != "same-origin" if site is not None else origin not in (None, own, public)
+    given = request.headers.get(FORM_HEADER) or (await read_form(request)).get(FORM_TOKEN, "")
+    if elsewhere or not hmac.compare_digest(given.encode(errors="replace"), visit.form_token.encode()):
+        detail = "the request does not come from a page of this session; load the page again, then repeat it"
+        raise ProblemError(ProblemDetails(403, "form_token", "Not from this page", detail))
+
+
+def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Request], Awaitable[PageRequest]]:
+    """A dependency: the visit of a person with *scope* ("" = anybody who is signed in).
+
+    *quiet* as for `page_request_of`.
+    """
+
+    async def visit(request: Request) -> PageRequest:
+        made = page_request_of(request, quiet=quiet)
+        if request.method not in SAFE_METHODS:
+            await check_form_origin(request, made)
+        if scope:
+            made.caller.require(scope)
+        return made
+
+    return visit
+
+
+ConsoleDep = Annotated[ConsoleContext, Depends(console_of)]
+FormDep = Annotated[Mapping[str, str], Depends(read_form)]
+PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
+PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
+PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]

@@ -1,0 +1,257 @@
+"""Static files: held in memory, known by their content, so that browsers may keep them for good."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mimetypes
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlencode
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from ...scoring.records.agents import RiskLevel
+from ..http.schemas import format_rfc3339
+
+STATIC_URL_PREFIX = "/console/static/"
+IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
+STATIC_MEDIA_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class StaticAsset(NamedTuple):
+    """One file."""
+
+    body: bytes
+    media_type: str
+    digest: str
+
+
+class StaticAssets:
+    """The files of `static/`, by path."""
+
+    def __init__(self) -> None:
+        self._files = dict(_read_folder(files(__package__) / "static", ""))
+
+    def get(self, path: str) -> StaticAsset | None:
+        """One file; None = there is no such."""
+        return self._files.get(path)
+
+    def url(self, path: str) -> str:
+        """Where a file is served, under a name that changes with its content. Raises KeyError."""
+        return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
+
+
+def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsset]]:
+    found = []
+    for entry in folder.iterdir():
+        path = prefix + entry.name
+        if entry.is_dir():
+            found += _read_folder(entry, f"{path}/")
+        else:
+            body = entry.read_bytes()
+            suffix = "." + path.rpartition(".")[2]
+            kind = STATIC_MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
+            found.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
+    return found
+
+
+# An entry in the menu.
+
+
+class MenuEntry(NamedTuple):
+    """One page. *scope* is what a person needs to see it; others do not see the entry either."""
+
+    title: str
+    path: str
+    scope: str
+
+
+# Templates, and how values are shown. Everything that comes from outside is escaped by the templates themselves.
+
+
+if TYPE_CHECKING:
+    from .page_dependencies import PageRequest
+
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
+"""A shape for each level: colour alone tells nothing to who does not see it."""
+
+
+class PageRenderer:
+    """Makes pages.
+
+    Args:
+        assets: files that pages refer to.
+        navigation: entries of the menu.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(self, assets: StaticAssets, navigation: tuple[Any, ...], now_ms: Callable[[], int]) -> None:
+        self._navigation = navigation
+        self._now_ms = now_ms
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader(__package__, "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
+        environment.filters.update(
+            when=self.time_with_age,
+            level=level_badge,
+            share=format_share,
+            number=format_number,
+            lasts=format_duration,
+            query=url_with_query,
+            reasons=reason_texts,
+            at_ms=event_time_ms,
+            word=level_word,
+            clock=time_of_day,
+            breakable=with_break_points,
+        )
+        self._environment = environment
+
+    def page(
+        self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """A template as an answer.
+
+        Args:
+            request: what is answered.
+            template: its file name.
+            visit: who looks; None = nobody is signed in.
+            status: of the answer.
+            values: for the template, beside `visit`, `navigation`, `path`, `partial` and `now_ms`.
+        """
+        given = {
+            "visit": visit,
+            "navigation": self._navigation,
+            "path": request.url.path,
+            "now_ms": self._now_ms(),
+            "partial": "hx-request" in request.headers,
+            **values,
+        }
+        return HTMLResponse(self._environment.get_template(template).render(given), status)
+
+    def time_with_age(self, at_ms: int) -> Markup:
+        """A time as UTC with its age, for people and machines; 0 is never."""
+        if not at_ms:
+            return Markup("never")
+        exact = format_rfc3339(at_ms)
+        shown = exact[:19].replace("T", " ")
+        return Markup('<time datetime="{}">{} UTC</time> <span class="age" data-age="{}">{}</span>').format(
+            exact, shown, exact, relative_age((self._now_ms() - at_ms) / 1000)
+        )
+
+
+def level_badge(word: str | int) -> Markup:
+    """A risk level as a badge: shape, colour and word."""
+    name = RiskLevel(word).label if isinstance(word, int) else word
+    return Markup('<span class="level level-{0}"><span class="mark" aria-hidden="true">{1}</span>{0}</span>').format(
+        name, LEVEL_SYMBOLS.get(name, "?")
+    )
+
+
+def level_word(level: int) -> str:
+    """A risk level in a word."""
+    return RiskLevel(level).label
+
+
+def time_of_day(at_ms: int) -> str:
+    """The time of day of a time, UTC.
+
+    >>> clock(1_764_547_205_000)
+    '00:00:05'
+    """
+    return format_rfc3339(at_ms)[11:19]
+
+
+def with_break_points(text: str) -> Markup:
+    """A name that may be broken between its parts, and nowhere else as long as it fits.
+
+    >>> str(breakable("CalendarAssistant"))
+    'Calendar<wbr>Assistant'
+    """
+    return Markup("<wbr>").join(_WORD_BOUNDARY.split(text))
+
+
+def reason_texts(encoded: bytes, most: int = 50) -> str:
+    """The first reasons of an agent in words, from its JSON."""
+    found = msgspec.json.decode(encoded) if encoded else []
+    return "; ".join(str(one.get("text", "")) for one in found[:most])
+
+
+def event_time_ms(time: datetime) -> int:
+    """A time of an event in UTC ms."""
+    return int(time.timestamp() * 1000)
+
+
+def relative_age(seconds: float) -> str:
+    """
+    >>> age(3), age(200), age(-5), age(90_000)
+    ('3 s ago', '3 min ago', 'now', '25 h ago')
+    """
+    if seconds < 1:
+        return "now" if seconds > -60 else f"in {format_duration(-seconds)}"
+    return f"{format_duration(seconds)} ago"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in the unit that says most.
+
+    >>> lasts(0.25), lasts(59), lasts(150), lasts(7200), lasts(200_000)
+    ('250 ms', '59 s', '2 min', '2 h', '2 d')
+    """
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            return f"{int(seconds / size)} {unit}"
+    return f"{int(seconds / 86_400)} d"
+
+
+def format_share(value: float, digits: int = 2) -> str:
+    """A share or score in [0, 1].
+
+    >>> share(0.8765), share(float("nan"))
+    ('0.88', '–')
+    """
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def format_number(value: float) -> str:
+    """
+    >>> number(1234567), number(0.25)
+    ('1,234,567', '0.25')
+    """
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"
+
+
+def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:
+    """Where the page of an agent is; all three name it, and any of them may be a URL. None: whatever the issuer."""
+    named = (
+        {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
+    )
+    return f"/console/{page}?{urlencode(named)}"
+
+
+def url_with_query(path: str, **values: Any) -> str:
+    """*path* with the parameters that have a value; lists repeat theirs."""
+    given = {name: value for name, value in values.items() if value not in (None, "", [], ())}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path

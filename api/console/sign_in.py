@@ -1,0 +1,134 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from .console_sessions import ConsoleSession, matching_grant, new_development_session, new_session
+from .login_links import redeem_login_code
+from .openid_provider import SignInRefused
+from .page_dependencies import (
+    ConsoleContext,
+    ConsoleDep,
+    PageRequest,
+    SignInNeeded,
+    page_request_of,
+    require_console_scope,
+)
+
+CONSOLE_HOME: Final = "/console/"
+SIGN_IN_PATH: Final = "/console/sign-in"
+CALLBACK_PATH: Final = "/console/callback"
+
+_log = structlog.get_logger(__name__)
+
+router = APIRouter()
+ReturnPathParam = Annotated[str, Query(alias="next", max_length=4096)]
+SignedInDep = Annotated[PageRequest, Depends(require_console_scope(""))]
+
+
+def safe_return_path(back: str) -> str:
+    """A page of the console to go back to; whatever is none becomes the first one.
+
+    >>> safe_path("/console/agents?level=high"), safe_path("//evil.example"), safe_path("/console/\\\\evil")
+    ('/console/agents?level=high', '/console/', '/console/')
+    """
+    plain = all(" " < sign <= "~" for sign in back) and "\\" not in back and "//" not in back.partition("?")[0]
+    return back if plain and back.startswith(CONSOLE_HOME) and not back.startswith(SIGN_IN_PATH) else CONSOLE_HOME
+
+
+@router.get("/sign-in")
+async def show_sign_in(
+    request: Request, desk: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME, said: str = ""
+) -> Response:
+    """How to sign in; who has is sent on."""
+    try:
+        page_request_of(request)
+    except SignInNeeded:
+        return desk.render_page(
+            request,
+            "sign_in.html",
+            None,
+            back=safe_return_path(back),
+            oidc=desk.provider is not None,
+            development=_allows_development_login(desk),
+            said=said,
+        )
+    return RedirectResponse(safe_return_path(back), 303)
+
+
+@router.get("/sign-in/start")
+async def start_sign_in(request: Request, desk: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME) -> Response:
+    """Off to the provider."""
+    if desk.provider is None:
+        raise SignInRefused("no sign-in server is configured")
+    url, under_way = await desk.provider.begin_sign_in(safe_return_path(back))
+    desk.cookies.write_sign_in(request, under_way)
+    return RedirectResponse(url, 303)
+
+
+@router.get("/callback")
+async def complete_sign_in(request: Request, desk: ConsoleDep) -> Response:
+    """Back from the provider."""
+    if desk.provider is None:
+        raise SignInRefused("no sign-in server is configured")
+    under_way = desk.cookies.read_sign_in(request)
+    desk.cookies.write_sign_in(request, None)
+    claims = await desk.provider.finish_sign_in(dict(request.query_params), under_way)
+    oidc = desk.provider.settings
+    grant = matching_grant(claims, oidc.grants)
+    if grant is None or under_way is None:
+        _log.warning("console sign-in without a grant", code="console_no_grant", subject=str(claims["sub"])[:200])
+        raise SignInRefused("you are known, but nothing here is granted to you; ask the operator of this service")
+    session = new_session(claims, grant.name, oidc.name_claim, desk.application.runtime.clock())
+    _begin_session(request, desk, session)
+    return RedirectResponse(under_way.back, 303)
+
+
+@router.get("/dev-login")
+async def sign_in_by_link(
+    request: Request, desk: ConsoleDep, code: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """Sign in by a one-time link that a person on this machine was shown."""
+    services = desk.application.runtime
+    if not _allows_development_login(desk):
+        raise SignInRefused("the development login is switched off")
+    now_s = services.clock()
+    if await desk.application.call_store(redeem_login_code, services.settings.data_dir, code, now_s):
+        _begin_session(request, desk, new_development_session(now_s))
+        return RedirectResponse(CONSOLE_HOME, 303)
+    try:
+        page_request_of(request)
+    except SignInNeeded:
+        raise SignInRefused(
+            "that link was used already, or is too old; `trustwatch console-link` prints another"
+        ) from None
+    return RedirectResponse(CONSOLE_HOME, 303)
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, desk: ConsoleDep, visit: SignedInDep) -> Response:
+    """End the session here, and at the provider where the settings say so."""
+    desk.sessions.end(visit.session)
+    desk.cookies.write(request, None)
+    _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
+    target = f"{SIGN_IN_PATH}?said=out"
+    if desk.provider is not None and visit.session.grant:
+        target = (
+            await desk.provider.end_session_url(desk.application.runtime.settings.listen.url() + SIGN_IN_PATH) or target
+        )
+    return RedirectResponse(target, 303)
+
+
+def _allows_development_login(desk: ConsoleContext) -> bool:
+    return desk.application.runtime.settings.console.development_login
+
+
+def _begin_session(request: Request, desk: ConsoleContext, session: ConsoleSession) -> None:
+    """A new session with an id of its own, whatever cookie the browser had before."""
+    desk.cookies.write(request, session)
+    _log.info("console session begins", code="console_sign_in", person=session.name, grant=session.grant or None)

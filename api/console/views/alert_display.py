@@ -1,0 +1,145 @@
+"""Alerts for people: what each of them says, and how it fares at every target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
+from ....scoring.records.agents import Delivery, RiskLevel
+from .escalations import Escalation, LevelStep, group_escalations
+
+ALERT_KEY_PREFIX = "alert-"
+"""How the key of an alert about a decision begins; the id follows."""
+
+_STATUS_TEXTS = {
+    "pending": "waits for its next attempt",
+    "delivered": "arrived",
+    "failed": "refused for good",
+    "suppressed": "held back: told before within the cool-down",
+    "dead": "given up",
+}
+
+
+class DisplayedTarget(NamedTuple):
+    """How one alert fares at one target.
+
+    Attributes:
+        words: its state in a sentence.
+        attempts: so far.
+        next_ms: when it is tried again, 0 = not.
+        why: the last error, or why it was held back; "" = no reason is known.
+    """
+
+    target: str
+    status: str
+    words: str
+    attempts: int
+    next_ms: int
+    delivered_ms: int
+    why: str
+    suppressed_before: int
+
+
+class DisplayedAlert(NamedTuple):
+    """One alert at all its targets.
+
+    Attributes:
+        decision_id: "" where it tells of no decision.
+        step: the change of an agent's level that it tells of; None = it tells of none.
+    """
+
+    key: str
+    kind: str
+    title: str
+    subject: str
+    tenant: str
+    level: str
+    created_ms: int
+    decision_id: str
+    reasons: tuple[str, ...]
+    targets: tuple[DisplayedTarget, ...]
+    worst: str
+    step: LevelStep | None
+
+    @property
+    def previous(self) -> int:
+        """Level before; that of the alert where it tells of no change."""
+        return RiskLevel.UNKNOWN if self.step is None else self.step.before
+
+
+def display_alerts(deliveries: Sequence[Delivery]) -> list[DisplayedAlert]:
+    """*deliveries* put together by alert, in the order in which alerts come first."""
+    by_key: dict[str, list[Delivery]] = {}
+    for delivery in deliveries:
+        by_key.setdefault(delivery.key, []).append(delivery)
+    return [_display_alert(key, found) for key, found in by_key.items()]
+
+
+def _display_alert(key: str, found: Sequence[Delivery]) -> DisplayedAlert:
+    first = found[0]
+    told = _alert_facts(first)
+    targets = tuple(_display_target(one) for one in found)
+    return DisplayedAlert(
+        key,
+        told.kind,
+        told.title,
+        told.subject,
+        first.tenant,
+        RiskLevel(first.level).label,
+        first.created_ms,
+        key.removeprefix(ALERT_KEY_PREFIX) if key.startswith(ALERT_KEY_PREFIX) else "",
+        told.reasons,
+        targets,
+        min((one.status for one in found), key=_SEVERITY.index),
+        _level_step(told, first.created_ms),
+    )
+
+
+def alert_escalations(alerts: Sequence[DisplayedAlert]) -> list[Escalation[DisplayedAlert]]:
+    """Alerts, newest first, those of one agent's climb as one entry."""
+    return group_escalations(alerts, lambda one: one.step)
+
+
+def _level_step(told: AlertContent, created_ms: int) -> LevelStep | None:
+    if told.kind != "level" or told.previous is None:
+        return None
+    return LevelStep(told.identity, told.previous, told.level, created_ms)
+
+
+_SEVERITY = ["dead", "failed", "pending", "suppressed", "delivered"]
+
+
+def _alert_facts(delivery: Delivery) -> AlertContent:
+    """What the alert says; an actuator's row is none, and is told by its kind alone."""
+    try:
+        decoded: Any = msgspec.json.decode(delivery.payload)
+    except msgspec.DecodeError:
+        decoded = {}
+    event = decoded if isinstance(decoded, dict) and "specversion" in decoded else {}
+    told = parse_alert(event)
+    if event:
+        return told
+    level = RiskLevel(delivery.level).label
+    title = f"Token policy of {level}" if delivery.kind == "action" else f"{delivery.kind.capitalize()} of {level}"
+    subject = decoded.get("agent_id", "") if isinstance(decoded, dict) else ""
+    return replace(told, title=title, subject=str(subject))
+
+
+def _display_target(one: Delivery) -> DisplayedTarget:
+    words = _STATUS_TEXTS.get(one.status, one.status)
+    if one.status == "pending" and one.attempts == 0:
+        words = "waits for its first attempt"
+    return DisplayedTarget(
+        one.target,
+        one.status,
+        words,
+        one.attempts,
+        one.next_attempt_ms if one.status == "pending" else 0,
+        one.delivered_ms,
+        one.last_error,
+        one.suppressed_before,
+    )

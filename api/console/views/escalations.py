@@ -1,0 +1,77 @@
+"""Climbs: the steps in which one agent rose, put together for people. What is stored and sent stays one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from ....scoring.records.agents import Decision
+
+T = TypeVar("T")
+
+MAX_STEP_INTERVAL_MS: Final = 3_600_000
+"""Longest time between two steps of one climb."""
+
+
+class LevelStep(NamedTuple):
+    """A change of an agent's level; *agent* is whatever names it, *at_ms* UTC."""
+
+    agent: object
+    before: int
+    after: int
+    at_ms: int
+
+
+class Escalation(NamedTuple, Generic[T]):
+    """One entry of a list: an item alone, or the steps of one climb.
+
+    Attributes:
+        newest: what it has come to.
+        steps: all of it, newest first; one item where there was no climb.
+    """
+
+    newest: T
+    steps: tuple[T, ...]
+
+    @property
+    def oldest(self) -> T:
+        """Where it began."""
+        return self.steps[-1]
+
+
+def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | None]) -> list[Escalation[T]]:
+    """*items* (newest first) with the steps of each climb together, at the place of the newest.
+
+    A climb is rises of one agent, each from the level at which the one before it ended and within
+    `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
+    climb that goes on before the oldest item, the steps that are here are told.
+
+    Args:
+        items: newest first.
+        step_of: what an item says of an agent's level; None = nothing, it stands alone.
+    """
+    entries: list[list[T]] = []
+    rising: dict[object, tuple[LevelStep, list[T]]] = {}
+    for item in items:
+        step = step_of(item)
+        if step is None:
+            entries.append([item])
+            continue
+        later = rising.pop(step.agent, None)
+        if later is not None and _leads_to(step, later[0]):
+            later[1].append(item)
+            rising[step.agent] = (step, later[1])
+            continue
+        entries.append([item])
+        rising[step.agent] = (step, entries[-1])
+    return [Escalation(found[0], tuple(found)) for found in entries]
+
+
+def _leads_to(step: LevelStep, later: LevelStep) -> bool:
+    rises = step.before < step.after == later.before < later.after
+    return rises and later.at_ms - step.at_ms <= MAX_STEP_INTERVAL_MS
+
+
+def level_step_of(decision: Decision) -> LevelStep:
+    """The step that a decision is."""
+    return LevelStep(decision.agent.key, decision.previous_level, decision.level, decision.event_time_ms)

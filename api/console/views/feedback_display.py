@@ -1,0 +1,152 @@
+"""What a form says of a decision, and what a preview found, between the page and the feedback desk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ....ingest.features.feature_declaration import label_of
+from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
+from ....scoring.records.agents import Decision, RiskLevel
+from ....scoring.records.feedback import Feedback, FeedbackPreview
+from ...feedback.drafts import FeedbackDraft
+
+DAY_S = 86_400
+PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
+FEATURE_FIELD_PREFIX = "feature."
+"""How a check box of a feature is called; its name follows."""
+_LABELS = {one.name: label_of(one) for one in FEATURES}
+
+
+class FeatureChoice(NamedTuple):
+    """A feature that a rule may name. *leading* ones moved the decision and are chosen at first."""
+
+    name: str
+    label: str
+    meaning: str
+    leading: bool
+
+
+def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
+
+    A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
+
+    Args:
+        decisions: of the agent, newest first.
+    """
+    rise = [marked]
+    at = next((at for at, one in enumerate(decisions) if one.decision_id == marked.decision_id), len(decisions))
+    for one in decisions[at + 1 :]:
+        if not (one.previous_level < one.level == rise[-1].previous_level and one.level >= RiskLevel.MEDIUM):
+            break
+        rise.append(one)
+    return tuple(rise)
+
+
+def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
+    """Features that a rule may name, those of the reasons of a rise first; hard signals are none."""
+    leading = {reason.feature for decision in rise for reason in decision.reasons}
+    found = [
+        FeatureChoice(one.name, describe_feature(one.name), one.meaning, one.name in leading)
+        for one in FEATURES
+        if one.name not in PROTECTED_FEATURES
+    ]
+    return sorted(found, key=lambda one: not one.leading)
+
+
+def named_resources(rise: Sequence[Decision]) -> list[str]:
+    """Resources and targets that the reasons of a rise name: what a rule is likely to be about."""
+    named = [
+        reason.observed
+        for decision in rise
+        for reason in decision.reasons
+        if reason.feature in ("resource_surprise", "target_surprise")
+    ]
+    return list(dict.fromkeys(named))
+
+
+def describe_feature(name: str) -> str:
+    """A feature as people call it.
+
+    >>> feature_words("target_surprise"), feature_words("pace_4h")
+    ('target', 'pace, 4 h')
+    """
+    return _LABELS.get(name, name)
+
+
+def describe_scope(made: Feedback) -> str:
+    """Whom and what a rule is about, in words."""
+    who = made.agent.agent_id if made.kind == "agent" else f"every {made.agent_type} of {made.agent.tenant}"
+    what = "all features" if made.features is None else "; ".join(map(describe_feature, made.features))
+    return f"{who}: {what}" + (f", on {made.resource}" if made.resource else "")
+
+
+def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
+    """What the form asks for, not checked yet: the desk says what is wrong with it."""
+    named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
+    try:
+        lasts_s = int(form.get("expires_in_s", "0"))
+    except ValueError:
+        lasts_s = 0
+    return FeedbackDraft(
+        verdict="true_positive" if form.get("verdict") == "true_positive" else "false_positive",
+        kind="peer_group" if form.get("kind") == "peer_group" else "agent",
+        features=None if form.get("which") == "all" else named,
+        resource=form.get("resource", "").strip() or None,
+        reason=form.get("reason", ""),
+        expires_in_s=lasts_s,
+        preview_id=form.get("preview_id") or None,
+        accept_unseen=form.get("accept_unseen") == "yes",
+    )
+
+
+class DisplayedPreview(NamedTuple):
+    """A preview for people.
+
+    Attributes:
+        percent: how far it is.
+        found: members of the result as the API names them; empty until it is done.
+    """
+
+    preview_id: str
+    status: str
+    percent: int
+    error: str
+    found: dict[str, Any]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.status in ("done", "failed")
+
+    @property
+    def marked(self) -> dict[str, Any] | None:
+        """The alert that is spoken of, where the rule would have changed it."""
+        return next((one for one in self.found.get("alerts_removed", ()) if one["marked"]), None)
+
+    @property
+    def lowered(self) -> int:
+        """Alerts among those listed that would still have been ones, of a lower level."""
+        return sum(one["level_with_rule"] in ("medium", "high") for one in self.found.get("alerts_removed", ()))
+
+    @property
+    def still_odd(self) -> list[tuple[str, int]]:
+        """Features that make events odd which the rule touches, in words, with how many; hard signals are said so."""
+        return [
+            (
+                describe_feature(one["feature"])
+                + (", which no rule may name" if one["feature"] in PROTECTED_FEATURES else ""),
+                one["events"],
+            )
+            for one in self.found.get("still_odd", ())
+        ]
+
+
+def display_preview(row: FeedbackPreview) -> DisplayedPreview:
+    """*row* as a page tells it."""
+    found = msgspec.json.decode(row.result) if row.result else {}
+    return DisplayedPreview(row.preview_id, row.status, round(100 * row.progress), row.error, found)

@@ -1,0 +1,202 @@
+"""The model for people: charts of calibration and budget, and what drifted most."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from ....ingest.features.feature_table import FEATURES
+from ....scoring.learning.budget_chart import BudgetDay, upper_control_limit
+from ....scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
+from ....scoring.records.models import ModelVersion, PeerGroupDay
+from ...svg_charts import ChartAxis, ChartSeries, line_chart
+
+_NOUNS = {feature.name: feature.noun for feature in FEATURES}
+_STYLES = ("first", "second dash-a", "medium dash-b", "critical dash-c")
+
+
+class BudgetTotal(NamedTuple):
+    """All groups that are seen, on one day. `limit` is the most alerts that do not stand out."""
+
+    day: int
+    expected: float
+    observed: int
+    limit: int
+    false_positive: int
+    true_positive: int
+
+
+class DrawnCurve(NamedTuple):
+    """A calibration curve, and what its legend says."""
+
+    name: str
+    curve: CalibrationCurve
+
+
+class DisplayedDrift(NamedTuple):
+    """One feature (or the scores) of one group on its last day that was judged; *beyond* its threshold or not."""
+
+    day: int
+    group: str
+    name: str
+    label: str
+    value: float
+    beyond: bool
+
+
+def format_day_number(day: float) -> str:
+    """A day of UTC.
+
+    >>> day_words(20_000)
+    '2024-10-04'
+    """
+    return (date(1970, 1, 1) + timedelta(days=round(day))).isoformat()
+
+
+def describe_group(tenant: str, agent_type: str) -> str:
+    """A peer group in words; `*` is all of them."""
+    if tenant == "*":
+        return "the fleet"
+    return f"{agent_type or 'agents without a type'} of {tenant or 'no tenant'}"
+
+
+def budget_totals(rows: Sequence[BudgetDay]) -> list[BudgetTotal]:
+    """The chart of all groups together, by day. Limits are those of the sum, not the sum of limits."""
+    days: defaultdict[int, list[BudgetDay]] = defaultdict(list)
+    for row in rows:
+        days[row.day].append(row)
+    return [_budget_total(day, days[day]) for day in sorted(days)]
+
+
+def _budget_total(day: int, rows: Sequence[BudgetDay]) -> BudgetTotal:
+    expected = sum(row.expected for row in rows)
+    return BudgetTotal(
+        day,
+        expected,
+        sum(row.observed for row in rows),
+        upper_control_limit(expected),
+        sum(row.false_positive for row in rows),
+        sum(row.true_positive for row in rows),
+    )
+
+
+def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
+    """Groups and days that stand out, newest first."""
+    found = [row for row in rows if row.beyond or row.run_beyond]
+    return sorted(found, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
+
+
+def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
+    """Alerts by day against what the budget expects, and the limit that it should not exceed."""
+
+    def short(day: float) -> str:
+        return format_day_number(day)[5:]
+
+    series = [
+        ChartSeries("alerts", [(one.day, one.observed) for one in days], "first"),
+        ChartSeries("limit (3 sigma)", [(one.day, one.limit) for one in days], "critical dashed", steps=True),
+        ChartSeries("expected by the budget", [(one.day, one.expected) for one in days], "allowed"),
+    ]
+    title = f"Alerts of {level} or above, by day"
+    return line_chart(title, ChartAxis("day (UTC)", tick_format=short), ChartAxis("alerts", minimum=0.0), series)
+
+
+def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
+    """How odd a score is: the share of held-out normal events that score at least as high."""
+    series = [
+        ChartSeries(one.name, [(at.score, at.p_value) for at in one.curve.points], style)
+        for one, style in zip(curves, _STYLES, strict=False)
+    ]
+    title = "Calibration: from an anomaly score to a p-value"
+    return line_chart(title, ChartAxis("anomaly score"), ChartAxis("p-value", maximum=1.0, log=True), series)
+
+
+def reliability_chart(found: Sequence[ObservedShare]) -> Markup:
+    """Promised against observed: of live events a share of at most p should have a p-value of at most p."""
+    series = [
+        ChartSeries("observed in shadow", [(one.p_value, one.share) for one in found], "first"),
+        ChartSeries("as promised", [(one.p_value, one.p_value) for one in found], "allowed"),
+    ]
+    title = "Share of live events up to each p-value"
+    return line_chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
+
+
+def largest_drifts(
+    days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
+) -> list[DisplayedDrift]:
+    """What drifted furthest, of the last judged day of each group; the furthest first, in measures of its threshold."""
+    last: dict[tuple[str, str], PeerGroupDay] = {}
+    for one in days:
+        if one.drift.get("judged") and one.day >= last.get((one.tenant, one.agent_type), one).day:
+            last[one.tenant, one.agent_type] = one
+    found = [row for one in last.values() for row in _drift_measures(one, features_above, scores_above)]
+    return sorted(found, key=lambda row: (not row.beyond, -row.value))[:most]
+
+
+def _drift_measures(one: PeerGroupDay, features_above: float, scores_above: float) -> list[DisplayedDrift]:
+    group = describe_group(one.tenant, one.agent_type)
+    given: dict[str, Any] = one.drift.get("features") or {}
+    rows = [
+        DisplayedDrift(one.day, group, name, _NOUNS.get(name, name), float(value), float(value) > features_above)
+        for name, value in given.items()
+        if isinstance(value, int | float)
+    ]
+    scores = one.drift.get("scores")
+    if isinstance(scores, int | float):
+        rows.append(
+            DisplayedDrift(one.day, group, "scores", "anomaly scores", float(scores), float(scores) > scores_above)
+        )
+    return rows
+
+
+def describe_training(model: ModelVersion) -> list[tuple[str, str]]:
+    """What a version learned from, as (label, value): members that are plain."""
+    return [
+        (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in model.trained.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    ]
+
+
+def select_curves(
+    newcomers: Sequence[CalibrationCurve], known: Sequence[CalibrationCurve], wanted: Collection[str]
+) -> list[DrawnCurve]:
+    """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
+
+    Of a version that was rehearsed they are pairs, of agents that it knows and of newcomers: each agent is judged by
+    one of the two. Of another one there are those of newcomers alone, by which all are judged.
+    """
+    if not known:
+        return [DrawnCurve(_describe_curve_group(one), one) for one in _select_groups(newcomers, wanted)][
+            : len(_STYLES)
+        ]
+    places = [(one.tenant, one.agent_type) for one in _select_groups(known, wanted)[:2]]
+    parts = (("known agents", known), ("newcomers", newcomers))
+    return [
+        DrawnCurve(f"{kind}, {_describe_curve_group(one)}", one)
+        for place in places
+        for kind, curves in parts
+        for one in curves
+        if (one.tenant, one.agent_type) == place
+    ]
+
+
+def _describe_curve_group(one: CalibrationCurve) -> str:
+    return describe_group(one.tenant, one.agent_type)
+
+
+def _select_groups(curves: Sequence[CalibrationCurve], wanted: Collection[str]) -> list[CalibrationCurve]:
+    """The fleet's curve, then those of *wanted* groups, else all, the largest first."""
+    fleet = [one for one in curves if one.tenant == "*"]
+    others = [one for one in curves if one.tenant != "*"]
+    named = [one for one in others if _describe_curve_group(one) in wanted]
+    return [*fleet, *(named or sorted(others, key=lambda one: -one.events))]
+
+
+def group_labels(*parts: Sequence[CalibrationCurve]) -> list[str]:
+    """Groups that have a curve of their own in any of *parts*, in words."""
+    return sorted({_describe_curve_group(one) for curves in parts for one in curves if one.tenant != "*"})

@@ -1,0 +1,1 @@
+"""Decisions: lists, look-ups and the stream of level changes."""

@@ -1,0 +1,22 @@
+"""Decisions that set the levels which agents are at: a list tells why an agent is there, not what it did last."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from ...scoring.records.agents import AgentSummary, Decision, RiskLevel
+from ...scoring.store.interface import Store
+
+MAX_DECISIONS_LOOKED_UP = 60
+"""Decisions that one page looks up."""
+
+
+def decisions_behind_levels(
+    store: Store, agents: Iterable[AgentSummary], tenants: Collection[str] | None
+) -> dict[str, Decision]:
+    """Decision by its id, of agents above low. Blocks."""
+    wanted = [one.decision_id for one in agents if one.level >= RiskLevel.MEDIUM and one.decision_id][
+        :MAX_DECISIONS_LOOKED_UP
+    ]
+    found = ((one, store.decision(one, tenants)) for one in wanted)
+    return {decision_id: decision for decision_id, decision in found if decision is not None}

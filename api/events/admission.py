@@ -1,0 +1,223 @@
+"""What the operator knows of agents: their role and what they are meant to do."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import MAX_EVENT_BYTES, NativeEvent, decode_event
+from ...ingest.formats.raw_records import RawRecord
+from ...ingest.record_keys import agent_partition_key, event_id_hash
+from ...ingest.source import Record, RecordKind
+from ...scoring.records.dead_letters import RefusedInput
+from ..http.auth.callers import SourceBinding
+from ..settings.access_settings import RegisteredAgent
+
+MAX_CACHED_AGENTS = 65_536
+"""Agents whose match is remembered; when full all are forgotten, which costs time and nothing else."""
+
+MAX_CACHED_NAME_LENGTH = 500
+"""Characters of a name worth remembering: long ids, which senders choose, must not make the memory large."""
+
+
+class AgentRegistry:
+    """Finds the entry of an agent; the first that fits wins.
+
+    Args:
+        entries: `registry` of the settings, in order.
+    """
+
+    def __init__(self, entries: Iterable[RegisteredAgent]) -> None:
+        self._entries: dict[tuple[str, str], list[tuple[re.Pattern[str], RegisteredAgent]]] = {}
+        for entry in entries:
+            pattern = re.compile(fnmatch.translate(entry.agent))
+            self._entries.setdefault((entry.tenant, entry.issuer), []).append((pattern, entry))
+        self._cache: dict[tuple[str, str, str], RegisteredAgent | None] = {}
+
+    def find(self, tenant: str, issuer: str, agent_id: str) -> RegisteredAgent | None:
+        """The entry of that agent; None where the operator has said nothing."""
+        if not self._entries:
+            return None
+        key = (tenant, issuer, agent_id)
+        try:
+            return self._cache[key]
+        except KeyError:
+            return self._find_and_cache(key)
+
+    def _find_and_cache(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
+        tenant, issuer, agent_id = key
+        fitting = self._entries.get((tenant, issuer), ())
+        found = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
+        if sum(map(len, key)) <= MAX_CACHED_NAME_LENGTH:
+            if len(self._cache) >= MAX_CACHED_AGENTS:
+                self._cache.clear()
+            self._cache[key] = found
+        return found
+
+
+# One record at the door: is it an event, may this source say so, and what of it counts.
+
+
+MAX_CLOCK_AHEAD_S = 300
+"""How far ahead of our clock an event may be: clocks differ, but a date of next year would freeze an agent's time."""
+
+PrincipalAlias = Callable[[str, str], str]
+
+_member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Admission:
+    """Turns parcels into log records.
+
+    An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
+    them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
+    changed is changed in the JSON itself: every other member stays as it was sent.
+
+    Args:
+        registry: what the operator knows.
+        alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
+    """
+
+    def __init__(self, registry: AgentRegistry, alias: PrincipalAlias | None = None) -> None:
+        self._registry = registry
+        self._alias = alias
+
+    @property
+    def replaces_principals(self) -> bool:
+        """Whether something else is logged in place of principals' identifiers."""
+        return self._alias is not None
+
+    def admit(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
+        """The record to log.
+
+        Args:
+            parcel: as received.
+            binding: what its sender may speak for.
+            now_ms: arrival, UTC milliseconds.
+
+        Raises:
+            MalformedEvent: it is no audit event; the path is one in what was sent.
+            SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
+        """
+        raw = parcel.raw if parcel.to_native is None else parcel.to_native()
+        return self.admit_native(raw, binding, now_ms, parcel.path_prefix)
+
+    def admit_native(self, raw: bytes, binding: SourceBinding, now_ms: int, prefix: str = "$") -> Record:
+        """As `admit`, of native event JSON that stands at *prefix* in what was sent.
+
+        Where nothing of it has to be changed, the record's payload is *raw* itself.
+        """
+        try:
+            event = decode_event(raw)
+            _check_time(event.time, now_ms)
+        except MalformedEvent as error:
+            if prefix == "$":
+                raise
+            raise MalformedEvent(error.reason, prefix + error.path.removeprefix("$")) from None
+        tenant = event.tenant or binding.default_tenant
+        issuer = event.agent.issuer or binding.default_issuer
+        binding.check_claims(tenant, issuer, event.source)
+        payload = self._effective_payload(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
+        # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
+        # the ids of another.
+        source = event.source or caller_source(binding)
+        route = agent_partition_key(tenant or "", issuer or "", event.agent.id)
+        return Record(RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
+
+    def _effective_payload(self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
+        """The event with everything filled in and replaced that is not the sender's to say."""
+        agent = event.agent
+        changed = self._registered_members(event, tenant, issuer, trusted=trusted)
+        if issuer and issuer != agent.issuer:
+            changed["issuer"] = issuer
+        filled = {"tenant": tenant} if tenant and tenant != event.tenant else {}
+        principal: dict[str, Any] = {}
+        if self._alias is not None and event.principal is not None and event.principal.id:
+            principal["id"] = self._alias(tenant, event.principal.id)
+        if not changed and not filled and not principal:
+            return raw
+        try:
+            payload = _rewrite_members(raw, filled, {"agent": changed, "principal": principal})
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # names that `decode_event` passes over unread
+            raise MalformedEvent(f"not a JSON object: {error}") from None
+        if len(payload) > MAX_EVENT_BYTES:
+            raise MalformedEvent(f"record has {len(payload)} bytes with tenant and issuer, limit is {MAX_EVENT_BYTES}")
+        return payload
+
+    def _registered_members(self, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> dict[str, Any]:
+        """Members of `agent` that differ from what counts; None = to be removed."""
+        agent = event.agent
+        entry = self._registry.find(tenant, issuer, agent.id)
+        kind, capabilities = (agent.type, agent.capabilities) if trusted else (None, None)
+        if entry is not None:
+            kind = entry.type
+            capabilities = capabilities if entry.capabilities is None else list(entry.capabilities)
+        changed: dict[str, Any] = {}
+        if kind != agent.type:
+            changed["type"] = kind
+        if capabilities != agent.capabilities:
+            changed["capabilities"] = capabilities
+        return changed
+
+
+def caller_source(binding: SourceBinding) -> str:
+    """Stands for the source of an event that names none."""
+    return f"caller:{binding.name}"
+
+
+def _check_time(time: datetime, now_ms: int) -> None:
+    if time > _EPOCH + timedelta(milliseconds=now_ms, seconds=MAX_CLOCK_AHEAD_S):
+        raise MalformedEvent(f"time is more than {MAX_CLOCK_AHEAD_S} s ahead of the clock of the service", "$.time")
+
+
+def _rewrite_members(raw: bytes, filled: dict[str, Any], changed: dict[str, dict[str, Any]]) -> bytes:
+    """The JSON object with other members of its own and of objects in it; the rest stands as it was sent."""
+    members = _member_decoder.decode(raw)
+    for name, values in changed.items():
+        if values:
+            inner = _member_decoder.decode(members[name])
+            _set_members(inner, values)
+            members[name] = msgspec.Raw(msgspec.json.encode(inner))
+    _set_members(members, filled)
+    return msgspec.json.encode(members)
+
+
+def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if value is None:
+            members.pop(name, None)
+        else:
+            members[name] = msgspec.Raw(msgspec.json.encode(value))
+
+
+# What the door refuses is logged too, so that the sender's mistake can be looked at and tried again.
+
+
+MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
+"""Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""
+
+
+def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, path: str, raw: bytes) -> Record:
+    """The log record of a refused input.
+
+    Args:
+        letter_id: id of the dead letter it becomes.
+        now_ms: arrival, UTC milliseconds.
+        source: name of the caller.
+        reason: why it is refused.
+        path: JSON path of the wrong member.
+        raw: as received; cut at MAX_KEPT bytes, which the reason then says.
+    """
+    if len(raw) > MAX_DEAD_LETTER_BYTES:
+        reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"
+        raw = raw[:MAX_DEAD_LETTER_BYTES]
+    letter = RefusedInput(letter_id, now_ms, source, reason, path, base64.b64encode(raw).decode())
+    return Record(RecordKind.DEAD, 0, now_ms, msgspec.json.encode(letter), letter_id.encode())

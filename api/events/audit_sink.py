@@ -1,0 +1,127 @@
+"""Audit events that the service itself has to tell: what it was asked at issuance and at gateways, and what people did.
+
+They take the same way as everybody's: through the log, in order, durable, scored. Nobody who waits for an answer waits
+for them. The queue is bounded: what finds no room is counted, never held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from ...ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
+from ...ingest.formats.raw_records import RawRecord
+from ...ingest.log.group_commit import GroupCommit
+from ...ingest.source import Record
+from ..http.auth.callers import ANY_NAME, SourceBinding
+from .admission import Admission
+
+OWN_SOURCE_PREFIX = "urn:trustwatch:"
+"""Events of ours name a source that begins so; no caller may (see `check_sources`)."""
+
+MAX_QUEUED_EVENTS = 100_000
+MAX_COMMIT_RECORDS = 500
+MAX_AUDIT_COMMIT_BYTES = 4 * 1024 * 1024
+AUDIT_RETRY_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class AuditSink:
+    """Writes events in the background.
+
+    Args:
+        log: where events become durable.
+        admission: fills in what the operator knows of agents.
+        now_ms: UTC milliseconds.
+        new_id: text that never repeats.
+
+    Attributes:
+        written: events made durable.
+        dropped: events that found no room, or were no events (a fault of ours, logged).
+    """
+
+    def __init__(
+        self, log: GroupCommit, admission: Admission, now_ms: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:
+        self.written = 0
+        self.dropped = 0
+        self._log = log
+        self._admission = admission
+        self._now_ms = now_ms
+        self._new_id = new_id
+        self._binding = SourceBinding("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), trusted=False)
+        self._queue: deque[Record] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def enqueue(self, event: dict[str, Any]) -> str:
+        """Queue a native event; `id` is filled in. Never waits; returns the id, "" where it found no room."""
+        if len(self._queue) >= MAX_QUEUED_EVENTS:
+            self.dropped += 1
+            return ""
+        event_id = event.setdefault("id", self._new_id())
+        try:
+            record = self._admission.admit(RawRecord(msgspec.json.encode(event)), self._binding, self._now_ms())
+        except (MalformedEvent, SourceNotAllowed) as error:
+            self.dropped += 1
+            _log.error("own audit event is wrong", error=str(error), type=event.get("type"))
+            return ""
+        self._queue.append(record)
+        self._idle.clear()
+        self._wake.set()
+        return str(event_id)
+
+    async def run(self) -> None:
+        """Write what is queued, until cancelled. What the log does not take is tried again."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._commit_next()
+            self._idle.set()
+
+    def _next_commit(self) -> list[Record]:
+        """Records of one commit: as many as there are, and as the log takes at a time."""
+        records: list[Record] = []
+        size = 0
+        for record in itertools.islice(self._queue, MAX_COMMIT_RECORDS):
+            size += len(record.payload)
+            if records and size > MAX_AUDIT_COMMIT_BYTES:
+                break
+            records.append(record)
+        return records
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until nothing is queued; False = it took longer than *timeout_s*."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _commit_next(self) -> None:
+        records = self._next_commit()
+        try:
+            await self._log.commit(records)
+        except Unavailable as error:
+            _log.warning("audit events wait for the log", error=str(error), waiting=len(self._queue))
+            await asyncio.sleep(AUDIT_RETRY_S)
+            return
+        except Exception as error:  # a fault of ours: these records are lost and counted, those behind them are not
+            _log.error("audit events are lost", error=repr(error)[:200], events=len(records))
+            self.dropped += len(records)
+            self.written -= len(records)
+        for _ in records:
+            self._queue.popleft()
+        self.written += len(records)

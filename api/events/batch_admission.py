@@ -1,0 +1,131 @@
+"""Many records at the door at once: what is plain goes by compiled code, everything else by `Admission`, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count, repeat
+from typing import NamedTuple
+
+import numpy as np
+
+from ...ingest.errors import MalformedEvent, SourceNotAllowed
+from ...ingest.formats.raw_records import RawRecord
+from ...ingest.scan.claim_reader import CLAIM_KNOWN, CLAIM_NEW, CLAIM_SLOTS, BatchClaims, BatchSender, ClaimReader
+from ...ingest.source import Record, RecordKind
+from ..http.auth.callers import SourceBinding
+from .admission import MAX_CLOCK_AHEAD_S, Admission, caller_source
+
+MAX_SENDERS = 1024
+"""Bindings whose number is remembered; numbers are never used again."""
+
+AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
+
+
+class BatchOutcome(NamedTuple):
+    """Outcomes of a batch, in its order; `clean`: all of them are records; `left`: how many were not plain."""
+
+    outcomes: list[AdmissionOutcome]
+    all_admitted: bool
+    slow_path_records: int
+
+
+class BatchAdmission:
+    """Gives what `Admission.admit` gives for each parcel. For one thread.
+
+    What decides about a plain record, besides its time, is its claim: the sender, and what the event says of tenant,
+    issuer, source and agent. Where `Admission` once took a record with that claim as it was sent, it would take every
+    other one too, so those are not decoded. What is refused, changed or unusual is judged by `Admission` every time.
+
+    Args:
+        admission: the reference.
+        salt: 1 to 64 bytes that no sender knows.
+        places: of the memory of claims.
+    """
+
+    def __init__(self, admission: Admission, salt: bytes, places: int = CLAIM_SLOTS) -> None:
+        self._admission = admission
+        self._reader = ClaimReader(salt, places)
+        self._senders: dict[SourceBinding, BatchSender] = {}
+        self._next_sender_number = count()
+        self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request
+
+    def admit(self, parcels: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
+        """Judge records of one body.
+
+        Args:
+            parcels: as received.
+            binding: what their sender may speak for.
+            now_ms: arrival, UTC milliseconds.
+        """
+        if len(parcels) == 1:  # the compiled way begins to pay at two
+            return self._admit_one(parcels[0], binding, now_ms)
+        payloads, wrong = _native_payloads(parcels)
+        latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
+        claims = self._reader.read(
+            payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
+        )
+        outcomes = self._fast_path_records(payloads, claims, now_ms)
+        left = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
+        clean = True
+        for position in left:
+            outcome = wrong.get(position) or self._admit_on_slow_path(
+                payloads[position], parcels[position].path_prefix, binding, now_ms, claims, position
+            )
+            outcomes[position] = outcome
+            clean = clean and isinstance(outcome, Record)
+        return BatchOutcome(outcomes, clean, len(left))
+
+    def _admit_one(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
+        try:
+            return BatchOutcome(
+                [self._admission.admit(parcel, binding, now_ms)], all_admitted=True, slow_path_records=1
+            )
+        except (MalformedEvent, SourceNotAllowed) as error:
+            return BatchOutcome([error], all_admitted=False, slow_path_records=1)
+
+    def _sender_of(self, binding: SourceBinding) -> BatchSender:
+        sender = self._senders.get(binding)
+        if sender is None:
+            if len(self._senders) >= MAX_SENDERS:
+                self._senders.clear()
+            sender = self._senders[binding] = BatchSender(next(self._next_sender_number), caller_source(binding))
+        return sender
+
+    def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:
+        """Records of all that is known; what stands at the places of the others is to be replaced."""
+        known = claims.state == CLAIM_KNOWN
+        if not known.any():
+            return [_PLACEHOLDER] * len(payloads)
+        places = np.where(known, claims.key_numbers, 0).tolist()
+        routes = map(self._reader.partition_keys.__getitem__, places)
+        return list(
+            map(Record._make, zip(repeat(RecordKind.EVENT), claims.ids.tolist(), repeat(now_ms), payloads, routes))
+        )
+
+    def _admit_on_slow_path(
+        self, payload: bytes, prefix: str, binding: SourceBinding, now_ms: int, claims: BatchClaims, position: int
+    ) -> AdmissionOutcome:
+        try:
+            record = self._admission.admit_native(payload, binding, now_ms, prefix)
+        except (MalformedEvent, SourceNotAllowed) as error:
+            return error
+        if claims.state[position] == CLAIM_NEW and record.payload is payload:
+            self._reader.remember(claims.fingerprints[position], record.key)
+        return record
+
+
+_PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
+
+
+def _native_payloads(parcels: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
+    """Native JSON of each parcel, and what is wrong with those of which none can be made, by position."""
+    payloads: list[bytes] = []
+    wrong: dict[int, MalformedEvent] = {}
+    for position, (raw, native, _) in enumerate(parcels):
+        if native is not None:
+            try:
+                raw = native()
+            except MalformedEvent as error:
+                wrong[position], raw = error, b""
+        payloads.append(raw)
+    return payloads, wrong

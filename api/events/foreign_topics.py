@@ -1,0 +1,409 @@
+"""One foreign topic: read in turns, taken apart, judged, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from ...ingest.errors import ConfigError, CorruptLog, MalformedEvent, SourceNotAllowed, Unavailable
+from ...ingest.formats.raw_records import RawRecord
+from ...ingest.kafka.protocols import FetchedRecords, TopicReader
+from ...ingest.kafka.record_codec import KafkaRecord, headers_for
+from ...ingest.record_keys import record_id
+from ...ingest.source import Record, TopicWriter
+from ..http.auth.callers import SourceBinding
+from ..settings.kafka_settings import ForeignTopicSettings
+from .admission import MAX_CLOCK_AHEAD_S, Admission, dead_letter_record
+from .ingest_status import ForeignTopicReport, IngestReport
+from .intake_limits import TokenBucket
+from .source_silence import SilenceDetector
+
+POLL_RECORDS = 100
+"""Records of one poll."""
+
+POLL_TIMEOUT_S = 0.005
+"""How long a topic without records is waited for. Not 0: kafka-python gets nowhere in joining its group then."""
+
+MAX_TURN_S = 0.05
+MAX_TURN_RECORDS = 1000
+MAX_TURN_BYTES = 4 * 1024 * 1024
+"""A topic's turn ends after this much, so that no topic can keep the others waiting, however much it holds and however
+slowly its records are refused."""
+
+READ_RETRY_S = 1.0
+MISCONFIGURED_RETRY_S = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+EventPosition = tuple[int, int]
+"""Partition of a record, and which of the events in it."""
+
+
+class RejectedTopicRecord(NamedTuple):
+    """A record, or one event of it, that can not be taken: the dead letter, and what the dead-letter topic gets."""
+
+    dead_letter: Record
+    raw: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class ForeignTopicReader:
+    """One source. Everything it hands out must be durable before `commit`.
+
+    Args:
+        settings: of the topic.
+        open_reader: makes its reader; called again after a failure.
+        admission: judges events.
+        monotonic: seconds on a clock that never goes back.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(
+        self,
+        settings: ForeignTopicSettings,
+        open_reader: Callable[[], TopicReader],
+        admission: Admission,
+        monotonic: Callable[[], float],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.settings = settings
+        self.report = ForeignTopicReport(settings.name)
+        self.uncommitted = False
+        self.received_records = False
+        self._open = open_reader
+        self._reader: TopicReader | None = None
+        self._admission = admission
+        self._monotonic = monotonic
+        self._now_ms = now_ms
+        self._parse = settings.parser()
+        self._binding = binding_of_topic(settings)
+        rate = settings.events_per_s
+        self._bucket = None if rate is None else TokenBucket(rate, monotonic())
+        self._poll_records = POLL_RECORDS if rate is None else max(1, min(POLL_RECORDS, int(rate)))
+        self._paused_until = 0.0
+        self._last_error = ""
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds until its next turn."""
+        return max(0.0, self._paused_until - self._monotonic())
+
+    def read_turn(self) -> list[Record | RejectedTopicRecord]:
+        """Read on until nothing is there or the turn is over."""
+        self.received_records = False
+        out: list[Record | RejectedTopicRecord] = []
+        if self.paused_s:
+            return out
+        end, size, read = self._monotonic() + MAX_TURN_S, 0, 0
+        while (
+            self._monotonic() < end
+            and size < MAX_TURN_BYTES
+            and read < MAX_TURN_RECORDS
+            and not self._is_rate_limited()
+        ):
+            fetched = self._poll()
+            if not fetched:
+                break
+            taken, polled = len(out), 0
+            for _, partition, records in fetched:
+                polled += len(records)
+                for record in records:
+                    size += len(record.value or b"")
+                    out.extend(self._admit_record(partition, record))
+            read += polled
+            self.uncommitted = self.received_records = True
+            if self._bucket is not None:
+                self._bucket.consume(max(len(out) - taken, polled))
+        self._count_outcomes(out)
+        return out
+
+    def _count_outcomes(self, out: Collection[Record | RejectedTopicRecord]) -> None:
+        refused = sum(isinstance(one, RejectedTopicRecord) for one in out)
+        self.report.rejected += refused
+        self.report.accepted += len(out) - refused
+
+    def _is_rate_limited(self) -> bool:
+        if self._bucket is None:
+            return False
+        wait_s = self._bucket.wait_s(self._monotonic())
+        if wait_s > 0:
+            self._paused_until = self._monotonic() + wait_s
+            self.report.limited_s += wait_s
+        return wait_s > 0
+
+    def _poll(self) -> list[FetchedRecords]:
+        try:
+            if self._reader is None:
+                self._reader = self._open()
+            fetched = self._reader.poll(POLL_TIMEOUT_S, self._poll_records)
+        except (Unavailable, ConfigError, CorruptLog) as error:
+            self._pause_after_failure(error)
+            return []
+        self.report.reading, self._last_error = True, ""
+        return fetched
+
+    def _pause_after_failure(self, error: Unavailable | ConfigError | CorruptLog) -> None:
+        """Try again later; the other topics go on. Said once, not at every try."""
+        wrong = not isinstance(error, Unavailable)
+        self._paused_until = self._monotonic() + (MISCONFIGURED_RETRY_S if wrong else READ_RETRY_S)
+        self.report.reading, self.report.lag = False, -1
+        if str(error) != self._last_error:
+            self._last_error = str(error)
+            _log.error("topic is not read", source=self.settings.name, topic=self.settings.topic, error=str(error))
+        if wrong:
+            self.close()
+
+    def commit(self) -> None:
+        """Everything handed out is durable. Where that can not be said now it is read again, and known again."""
+        if not self.uncommitted or self._reader is None:
+            return
+        try:
+            self._reader.commit()
+            self.uncommitted = False
+        except (Unavailable, ConfigError) as error:
+            _log.warning("offsets are not committed", source=self.settings.name, error=str(error))
+
+    def observe(self) -> None:
+        """Learn how much waits."""
+        try:
+            lag = None if self._reader is None or not self.report.reading else self._reader.lag()
+        except (Unavailable, ConfigError):
+            lag = None
+        self.report.lag = -1 if lag is None else lag
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _admit_record(self, partition: int, record: KafkaRecord) -> Iterator[Record | RejectedTopicRecord]:
+        """Events of a record, and what of it is refused. Never raises: no record stops the ones behind it."""
+        now_ms = self._now_ms()
+        if record.value is None:
+            self.report.skipped += 1  # a tombstone
+            return
+        try:
+            parcels, skipped = self._parse(record.value, _header_texts(record))
+        except Exception as error:
+            yield self._reject(record, (partition, 0), record.value, error, now_ms)
+            return
+        self.report.skipped += skipped
+        for index, parcel in enumerate(parcels):
+            yield self._admit_event(record, (partition, index), parcel, now_ms)
+
+    def _admit_event(
+        self, record: KafkaRecord, place: EventPosition, parcel: RawRecord, now_ms: int
+    ) -> Record | RejectedTopicRecord:
+        try:
+            return self._admission.admit(parcel, self._binding, now_ms)
+        except Exception as error:
+            return self._reject(record, place, parcel.raw, error, now_ms)
+
+    def _reject(
+        self, record: KafkaRecord, place: EventPosition, raw: bytes, error: Exception, now_ms: int
+    ) -> RejectedTopicRecord:
+        """The same record always makes the same letter: its id is that of its place, whenever it is read."""
+        topic, name = self.settings.topic, self.settings.name
+        partition, index = place
+        if isinstance(error, MalformedEvent | SourceNotAllowed):
+            reason, path = error.reason, error.path
+        else:  # a fault of ours; its message may quote what was sent
+            reason, path = f"could not be read: {type(error).__name__}", "$"
+            _log.error(
+                "record could not be read",
+                source=name,
+                partition=partition,
+                offset=record.offset,
+                error=type(error).__name__,
+            )
+        at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
+        letter_id = record_id(at_ms, "topic", topic, partition, record.offset, index)
+        told = {
+            "reason": reason,
+            "path": path,
+            "source": name,
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "letter_id": letter_id,
+        }
+        headers = [(key, str(value).encode()) for key, value in told.items()]
+        return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
+
+
+def binding_of_topic(settings: ForeignTopicSettings) -> SourceBinding:
+    """What the events of a foreign topic may claim."""
+    return SourceBinding(
+        settings.name,
+        settings.tenants,
+        settings.issuers,
+        settings.sources,
+        trusted=settings.trusted,
+        events_per_s=settings.events_per_s,
+    )
+
+
+def _header_texts(record: KafkaRecord) -> dict[str, str]:
+    """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
+    return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
+
+
+# The ingest role: foreign topics in, our own topic out.
+#
+# At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read
+# again after a crash carries the same ids, and the pipeline drops what it has seen.
+#
+# Fair: each topic has its own reader and takes turns with the others; a turn is bounded in time, records and bytes. A
+# topic over its own limit is not read for a while, and its backlog stays in Kafka.
+
+
+IDLE_S = 0.02
+OBSERVE_LAG_EVERY_S = 5.0
+FLUSH_TIMEOUT_S = 30.0
+WRITE_RETRY_S = 1.0
+MAX_DEAD_LETTER_VALUE_BYTES = 900 * 1024
+"""Bytes of a refused record that its copy on the dead-letter topic holds: what a topic takes by default."""
+
+
+class IngestOutputTopics(NamedTuple):
+    """Names of the topics that are written."""
+
+    events: str
+    dead_letters: str
+
+
+class TopicIngest:
+    """Reads all foreign topics in turns.
+
+    Args:
+        sources: the topics.
+        open_writer: makes the writer to our topics; called again after a failure.
+        outputs: their names.
+        monotonic: seconds on a clock that never goes back.
+        now_ms: UTC milliseconds.
+        sleep: waits; raises once the process was told to end.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ForeignTopicReader],
+        open_writer: Callable[[], TopicWriter],
+        outputs: IngestOutputTopics,
+        monotonic: Callable[[], float],
+        now_ms: Callable[[], int],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._sources = list(sources)
+        self._open_writer = open_writer
+        self._writer: TopicWriter | None = None
+        self._outputs = outputs
+        self._monotonic = monotonic
+        self._now_ms = now_ms
+        self._sleep = sleep
+        bounds = {
+            source.settings.name: source.settings.silence_s
+            for source in sources
+            if source.settings.silence_s is not None
+        }
+        self._silence = SilenceDetector(bounds, monotonic())
+
+    def run_round(self) -> bool:
+        """One turn of each topic, made durable and committed. Whether anything was read."""
+        read = False
+        out: list[Record | RejectedTopicRecord] = []
+        for source in self._sources:
+            out += source.read_turn()
+            read = read or source.received_records
+            self._note_silence(source)
+        if out:
+            self._write_until_acknowledged(out)
+        for source in self._sources:
+            source.commit()
+        self._silence.check(self._monotonic())
+        return read
+
+    def run(self, ending: Callable[[], bool], report: Callable[[IngestReport], None], every_s: float) -> None:
+        """Work until *ending*; *report* what is done every so many seconds."""
+        next_report = next_look = self._monotonic()
+        while not ending():
+            read = self.run_round()
+            if self._monotonic() >= next_look:
+                self.observe_lag()
+                next_look = self._monotonic() + OBSERVE_LAG_EVERY_S
+            if self._monotonic() >= next_report:
+                report(self.report())
+                next_report = self._monotonic() + every_s
+            if not read:
+                self._sleep(IDLE_S)
+
+    def observe_lag(self) -> None:
+        """Learn how much waits in each topic."""
+        for source in self._sources:
+            source.observe()
+
+    def report(self) -> IngestReport:
+        """What was done so far."""
+        return IngestReport([source.report for source in self._sources], list(self._silence))
+
+    def close(self) -> None:
+        """Leave all groups."""
+        for source in self._sources:
+            source.close()
+        self._close_writer()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _note_silence(self, source: ForeignTopicReader) -> None:
+        name, report = source.settings.name, source.report
+        if source.received_records:
+            self._silence.note_received(name, self._monotonic(), self._now_ms())
+        elif source.paused_s or not report.reading or report.lag < 0:
+            self._silence.note_unreadable(name, self._monotonic())
+
+    def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
+        """Until everything is acknowledged; all of it is sent again after a failure, in the same order.
+
+        By another writer then: what is still under way in an idempotent one may be in doubt for ever.
+        """
+        failed = False
+        while True:
+            try:
+                self._writer = self._writer or self._open_writer()
+                for one in out:
+                    self._write_record(self._writer, one)
+                self._writer.flush(FLUSH_TIMEOUT_S)
+                return
+            except Unavailable as error:
+                if not failed:
+                    _log.error("events wait for Kafka", records=len(out), error=str(error))
+                failed = True
+            self._close_writer()
+            self._sleep(WRITE_RETRY_S)
+
+    def _write_record(self, writer: TopicWriter, one: Record | RejectedTopicRecord) -> None:
+        if isinstance(one, RejectedTopicRecord):
+            raw, headers = one.raw, one.headers
+            if len(raw) > MAX_DEAD_LETTER_VALUE_BYTES:
+                headers, raw = [*headers, ("bytes", str(len(raw)).encode())], raw[:MAX_DEAD_LETTER_VALUE_BYTES]
+            writer.send(
+                self._outputs.dead_letters,
+                one.dead_letter.key,
+                raw,
+                headers=headers,
+                timestamp_ms=one.dead_letter.received_ms,
+            )
+        record = one.dead_letter if isinstance(one, RejectedTopicRecord) else one
+        writer.send(
+            self._outputs.events,
+            record.key,
+            record.payload,
+            headers=headers_for(record),
+            timestamp_ms=record.received_ms,
+        )

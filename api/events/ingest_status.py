@@ -1,0 +1,101 @@
+"""What the ingest process says of its sources, and what is known of them where it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from ..child_process import SupervisedProcess
+
+
+class ForeignTopicReport(msgspec.Struct, array_like=True):
+    """One foreign topic. Counts are since the process started.
+
+    Attributes:
+        accepted: events that are durable on our topic.
+        rejected: records that became dead letters.
+        skipped: records that are no audit events by their mapping.
+        limited_s: seconds for which its limit held it back.
+        lag: records that wait in Kafka; -1 = not known, or none of its partitions is read here.
+        reading: whether it is read.
+    """
+
+    name: str
+    accepted: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    limited_s: float = 0.0
+    lag: int = -1
+    reading: bool = False
+
+
+class SilenceReport(msgspec.Struct, array_like=True):
+    """Whether a source is silent. `last_ms` is UTC milliseconds, 0 = nothing came since the start."""
+
+    name: str
+    silent: bool
+    last_ms: int
+
+
+class IngestReport(msgspec.Struct, array_like=True):
+    """Everything that the ingest process says, a few times a second."""
+
+    sources: list[ForeignTopicReport]
+    silence: list[SilenceReport]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(IngestReport).decode
+
+
+def encode_ingest_report(report: IngestReport) -> bytes:
+    """A report as the body of a frame."""
+    return _encode(report)
+
+
+def decode_ingest_report(frame: bytes) -> IngestReport:
+    """The report in the body of a frame."""
+    return _decode(frame)
+
+
+class IngestStatus:
+    """What is known of the ingest process, from its own reports. For one event loop.
+
+    Attributes:
+        alive: whether it runs; None = none is to run here.
+        report: the last one.
+    """
+
+    def __init__(self) -> None:
+        self.alive: bool | None = None
+        self.report = IngestReport([], [])
+
+    def note(self, report: IngestReport) -> None:
+        """Take over one report."""
+        self.alive = True
+        self.report = report
+
+    def ended(self) -> None:
+        """The process has ended."""
+        self.alive = False
+
+
+# The answering side of the ingest process.
+
+
+class IngestWorkerProcess(SupervisedProcess):
+    """Keeps the ingest process running, and what it reports at hand.
+
+    Args:
+        settings_file: passed on; None where there is none.
+        status: receives what it reports.
+    """
+
+    def __init__(self, settings_file: Path | None, status: IngestStatus) -> None:
+        super().__init__("trustwatch.api.events.worker", settings_file, lambda _update: None, status.ended)
+        self._status = status
+        status.alive = False
+
+    def _handle_frame(self, frame: bytes) -> None:
+        self._status.note(decode_ingest_report(frame))

@@ -1,0 +1,265 @@
+"""Event ids that were accepted lately, as far as this process knows.
+
+Only for the counts of answers and to spare the log: the pipeline's own window (`ingest/duplicate_window.py`) is the one
+that drops every duplicate exactly, across restarts too. An id becomes known after its commit, so two requests that
+carry the same id at the same moment may both be told `accepted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+
+import msgspec
+import structlog
+
+from ...ingest.errors import CorruptLog, MalformedEvent, SourceNotAllowed
+from ...ingest.formats.raw_records import RawRecord
+from ...ingest.log.event_log import LogFailed
+from ...ingest.log.group_commit import Backpressure, GroupCommit
+from ...ingest.record_keys import record_id
+from ...ingest.source import Record, RecordKind
+from ..http.auth.callers import SourceBinding
+from .admission import Admission, dead_letter_record
+from .batch_admission import AdmissionOutcome, BatchAdmission
+from .intake_limits import IntakeLimits, Overloaded
+
+IDS_PER_GENERATION = 131_072
+"""Ids of one generation, about 12 MB; at least one and at most two generations are remembered."""
+
+
+class RecentEventIds:
+    """A bounded set that forgets the oldest half at once.
+
+    Args:
+        generation: ids that are remembered at least.
+    """
+
+    def __init__(self, generation: int = IDS_PER_GENERATION) -> None:
+        self._generation = generation
+        self._young: set[int] = set()
+        self._old: set[int] = set()
+
+    def __contains__(self, id_hash: int) -> bool:
+        return id_hash in self._young or id_hash in self._old
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def isdisjoint(self, id_hashes: Set[int]) -> bool:
+        """Whether none of them is remembered."""
+        return self._young.isdisjoint(id_hashes) and self._old.isdisjoint(id_hashes)
+
+    def add(self, id_hashes: Iterable[int]) -> None:
+        """Remember ids whose events are durable."""
+        self._young.update(id_hashes)
+        if len(self._young) >= self._generation:
+            self._old, self._young = self._young, set()
+
+
+# The door: parcels in, one durable commit, a receipt that counts what became of each.
+
+
+FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128
+"""Records judged in one go (0.3 ms): more where they turned out to be plain. All larger bodies together get one slice
+in each turn of the event loop, so that answers keep their speed."""
+
+MAX_COMMIT_BYTES = 8 * 1024 * 1024
+"""Payload of one commit; a larger body is committed in parts, and answered after the last."""
+
+MAX_LISTED_REJECTIONS = 100
+"""Rejections that a receipt lists."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """One record that was refused. `dead_letter_id` is "" where nothing was kept."""
+
+    index: int
+    path: str
+    reason: str
+    dead_letter_id: str
+
+
+class Receipt(msgspec.Struct):
+    """What became of a body."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    rejections: list[Rejection] = []
+    rejections_omitted: int = 0
+
+    def reject(self, rejection: Rejection) -> None:
+        """Count a rejection, and list it while there is room."""
+        self.rejected += 1
+        if len(self.rejections) < MAX_LISTED_REJECTIONS:
+            self.rejections.append(rejection)
+        else:
+            self.rejections_omitted += 1
+
+
+class _IncomingBody:
+    """A body on its way in. *nonce*: of the ids of its dead letters; "" = refused records are not kept."""
+
+    def __init__(self, binding: SourceBinding, now_ms: int, nonce: str) -> None:
+        self.binding, self.now_ms, self.nonce = binding, now_ms, nonce
+        self.receipt = Receipt()
+        self.records: list[Record] = []
+        self.id_hashes: set[int] = set()
+
+
+class EventIntake:
+    """Takes events in. For one event loop.
+
+    Args:
+        log: where they become durable.
+        admission: judges records.
+        limits: learns sizes and rates.
+        clock: seconds since 1970.
+        new_id: text that never repeats, for ids of dead letters.
+    """
+
+    def __init__(
+        self,
+        log: GroupCommit,
+        admission: Admission,
+        limits: IntakeLimits,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.limits = limits
+        self._log = log
+        self._admission = BatchAdmission(admission, new_id().encode())
+        self._clock = clock
+        self._new_id = new_id
+        self._recent_ids = RecentEventIds()
+        self._slice_lock = asyncio.Lock()
+
+    async def receive(
+        self, parcels: Sequence[RawRecord], binding: SourceBinding, *, keep_refused: bool = True
+    ) -> Receipt:
+        """Judge *parcels* and make what is taken, and what is refused, durable.
+
+        Args:
+            parcels: records of one body, in order.
+            binding: what its sender may speak for.
+            keep_refused: whether refused records become dead letters.
+
+        Raises:
+            Overloaded: the disk does not keep up; nothing was acknowledged.
+            LogFailed: the disk refuses; nothing was acknowledged, and what of it was written is dropped as a duplicate
+                when it is sent again.
+        """
+        body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
+        if len(parcels) <= FIRST_SLICE_RECORDS:
+            self._admit_slice(parcels, 0, body)
+        else:
+            await self._admit_in_slices(parcels, body)
+        await self._commit(body.records)
+        body.receipt.accepted = len(body.id_hashes)
+        self._recent_ids.add(body.id_hashes)
+        return body.receipt
+
+    async def _admit_in_slices(self, parcels: Sequence[RawRecord], body: _IncomingBody) -> None:
+        start, step = 0, FIRST_SLICE_RECORDS
+        while start < len(parcels):
+            async with self._slice_lock:
+                left = self._admit_slice(parcels[start : start + step], start, body)
+                await asyncio.sleep(0)
+            start += step
+            step = SLICE_RECORDS if 8 * left <= step else FIRST_SLICE_RECORDS
+
+    def _admit_slice(self, parcels: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
+        """Judge a slice that begins at *start*; returns how many records were not plain."""
+        judged = self._admission.admit(parcels, body.binding, body.now_ms)
+        if judged.all_admitted and self._accept_if_all_new(judged.outcomes, body):
+            return judged.slow_path_records
+        for index, (parcel, outcome) in enumerate(zip(parcels, judged.outcomes, strict=True), start):
+            record = outcome if isinstance(outcome, Record) else self._reject_record(parcel.raw, outcome, index, body)
+            if record is not None and not self._is_duplicate(record, body):
+                body.records.append(record)
+        return judged.slow_path_records
+
+    def _accept_if_all_new(self, records: list[AdmissionOutcome], body: _IncomingBody) -> bool:
+        """Take events over if no two are the same and none was seen before."""
+        ids = {record.id_hash for record in records if isinstance(record, Record)}
+        if len(ids) < len(records) or not ids.isdisjoint(body.id_hashes) or not self._recent_ids.isdisjoint(ids):
+            return False
+        body.id_hashes |= ids
+        body.records += records  # type: ignore[arg-type]
+        return True
+
+    async def reject_body(self, raw: bytes, binding: SourceBinding, error: MalformedEvent) -> Receipt:
+        """Keep a body that could not be taken apart; counts as one rejected record. Raises as `receive`."""
+        receipt, now_ms = Receipt(), int(self._clock() * 1000)
+        await self._commit([self._dead_letter(raw, binding, now_ms, error, receipt, self._new_id(), 0)])
+        return receipt
+
+    def _reject_record(
+        self, raw: bytes, error: MalformedEvent | SourceNotAllowed, index: int, body: _IncomingBody
+    ) -> Record | None:
+        if body.nonce:
+            nonce = f"{body.nonce}:{index}"
+            return self._dead_letter(raw, body.binding, body.now_ms, error, body.receipt, nonce, index)
+        body.receipt.reject(Rejection(index, error.path, error.reason, ""))
+        return None
+
+    def _dead_letter(
+        self,
+        raw: bytes,
+        binding: SourceBinding,
+        now_ms: int,
+        error: MalformedEvent | SourceNotAllowed,
+        receipt: Receipt,
+        nonce: str,
+        index: int,
+    ) -> Record:
+        letter_id = record_id(now_ms, "edge", nonce)
+        receipt.reject(Rejection(index, error.path, error.reason, letter_id))
+        return dead_letter_record(letter_id, now_ms, binding.name, error.reason, error.path, raw)
+
+    def _is_duplicate(self, record: Record, body: _IncomingBody) -> bool:
+        if record.kind != RecordKind.EVENT:
+            return False
+        if record.id_hash in body.id_hashes or record.id_hash in self._recent_ids:
+            body.receipt.duplicate += 1
+            return True
+        body.id_hashes.add(record.id_hash)
+        return False
+
+    async def _commit(self, records: list[Record]) -> None:
+        for part, size in _commit_parts(records):
+            try:
+                await self._log.commit(part)
+            except Backpressure as error:
+                raise Overloaded("disk", "more waits for the disk than may wait", error.retry_after_s) from error
+            except CorruptLog as error:
+                _log.error("event_log_damaged", error=str(error))
+                raise LogFailed("the event log is damaged") from error
+            self.limits.observe_commit(len(part), size)
+
+    async def write_control_record(self, payload: bytes, route: bytes) -> None:
+        """Log an operator's command about the agent that *route* leads to. Raises as `receive`."""
+        await self._commit([Record(RecordKind.CONTROL, 0, int(self._clock() * 1000), payload, route)])
+
+
+def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
+    """Consecutive records of at most COMMIT_BYTES together, with their size."""
+    size = sum(len(record.payload) for record in records)
+    if size <= MAX_COMMIT_BYTES:
+        if records:
+            yield records, size
+        return
+    part: list[Record] = []
+    size = 0
+    for record in records:
+        if part and size + len(record.payload) > MAX_COMMIT_BYTES:
+            yield part, size
+            part, size = [], 0
+        part.append(record)
+        size += len(record.payload)
+    if part:
+        yield part, size

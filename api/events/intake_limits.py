@@ -1,0 +1,185 @@
+"""Why a whole request is not taken. Single records are judged by MalformedEvent and SourceNotAllowed.
+
+::
+
+    TrustwatchError
+    ├── BodyTooLarge       body_too_large     send less at once
+    ├── UnsupportedBody    unsupported_body   another media type or coding
+    └── Unavailable
+        └── Overloaded     too_many_requests  the same again after `retry_after_s`; nothing of it was kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from ...ingest.errors import TrustwatchError, Unavailable
+from ..http.auth.callers import SourceBinding
+
+
+class BodyTooLarge(TrustwatchError):
+    """More bytes or more events than one request may hold."""
+
+    code = "body_too_large"
+
+
+class UnsupportedBody(TrustwatchError):
+    """No media type, character set or content coding that the door reads; the message names those it does."""
+
+    code = "unsupported_body"
+
+
+class Overloaded(Unavailable):
+    """The sender, or all senders together, are faster than their events are taken.
+
+    Args:
+        cause: `rate`, `share`, `memory`, `lag` or `disk`: a label for metrics.
+        reason: what is too much, in words.
+        retry_after_s: when another attempt makes sense.
+    """
+
+    code = "too_many_requests"
+
+    def __init__(self, cause: str, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.retry_after_s = retry_after_s
+
+
+# Who may send how much: a rate and a share of memory per source, and a bound on what is not yet applied.
+
+
+MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024
+"""Bytes of bodies that are held at one time, over all sources."""
+
+MAX_SOURCE_SHARE = 0.5
+"""Part of it that one source may take, so that the others always find room."""
+
+BURST_S = 1.0
+"""A source may be ahead of its rate by what it is granted in this time."""
+
+LAG_RETRY_S = 5.0
+MEMORY_RETRY_S = 1.0
+INITIAL_MEAN_RECORD_BYTES = 700.0
+_MEAN_WINDOW_RECORDS = 10_000
+
+
+class TokenBucket:
+    """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time.
+
+    Args:
+        rate: events per second.
+        now: seconds on the clock that later calls use.
+    """
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._tokens = rate * BURST_S
+        self._updated_at = now
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until something may be sent again; 0 = now."""
+        self._tokens = min(self._tokens + (now - self._updated_at) * self._rate, self._rate * BURST_S)
+        self._updated_at = now
+        return 0.0 if self._tokens > 0 else -self._tokens / self._rate or 1 / self._rate
+
+    def consume(self, events: int) -> None:
+        """Count events that were sent."""
+        self._tokens -= events
+
+
+class IntakeLimits:
+    """Decides before a body is taken apart whether its sender has to wait.
+
+    Args:
+        behind: records that are logged and not yet applied.
+        max_lag_bytes: bound of the same in bytes (estimated from the mean size of logged records).
+        monotonic: seconds on a clock that never goes back.
+        total_bytes: bound of the bodies held in memory.
+    """
+
+    def __init__(
+        self,
+        behind: Callable[[], int],
+        max_lag_bytes: int,
+        monotonic: Callable[[], float],
+        total_bytes: int = MAX_TOTAL_BODY_BYTES,
+    ) -> None:
+        self._pending_records = behind
+        self._max_lag_bytes = max_lag_bytes
+        self._monotonic = monotonic
+        self._max_total_bytes = total_bytes
+        self._reserved: dict[str, int] = {}
+        self._buckets: dict[str, TokenBucket] = {}
+        self._mean_record_bytes = INITIAL_MEAN_RECORD_BYTES
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes of bodies now in memory."""
+        return sum(self._reserved.values())
+
+    def check(self, binding: SourceBinding) -> None:
+        """Raise Overloaded where a request of that source has to wait."""
+        if self._pending_records() * self._mean_record_bytes > self._max_lag_bytes:
+            raise Overloaded("lag", "the pipeline is behind; events wait to be applied", LAG_RETRY_S)
+        bucket = self._bucket(binding)
+        wait = bucket.wait_s(self._monotonic()) if bucket else 0.0
+        if wait > 0:
+            raise Overloaded("rate", f"this source may send {binding.events_per_s:g} events per second", wait)
+
+    def count_events(self, binding: SourceBinding, events: int) -> None:
+        """Count events against the rate of their source."""
+        bucket = self._bucket(binding)
+        if bucket is not None:
+            bucket.consume(events)
+
+    def observe_commit(self, records: int, payload_bytes: int) -> None:
+        """Learn the mean size of records."""
+        weight = min(records / _MEAN_WINDOW_RECORDS, 1.0)
+        self._mean_record_bytes += weight * (payload_bytes / records - self._mean_record_bytes)
+
+    def reserve(self, binding: SourceBinding) -> BodyReservation:
+        """Room for one body; grows as the body arrives and is given back on leaving the block."""
+        return BodyReservation(self._reserved, binding.name, self._max_total_bytes)
+
+    def _bucket(self, binding: SourceBinding) -> TokenBucket | None:
+        if binding.events_per_s is None:
+            return None
+        found = self._buckets.get(binding.name)
+        if found is None:
+            found = self._buckets[binding.name] = TokenBucket(binding.events_per_s, self._monotonic())
+        return found
+
+
+class BodyReservation:
+    """Bytes of one body in memory."""
+
+    def __init__(self, held: dict[str, int], source: str, total: int) -> None:
+        self._reserved = held
+        self._source = source
+        self._max_total_bytes = total
+        self._own_bytes = 0
+
+    def grow(self, more: int) -> None:
+        """Take room for more bytes; raises Overloaded where there is none."""
+        own = self._reserved.get(self._source, 0) + more
+        if self._own_bytes != own - more and own > self._max_total_bytes * MAX_SOURCE_SHARE:
+            raise Overloaded("share", "this source has too much on its way at one time", MEMORY_RETRY_S)
+        if sum(self._reserved.values()) + more > self._max_total_bytes:
+            raise Overloaded("memory", "too much is on its way at one time", MEMORY_RETRY_S)
+        self._reserved[self._source] = own
+        self._own_bytes += more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = self._reserved.get(self._source, 0) - self._own_bytes
+        if left > 0:
+            self._reserved[self._source] = left
+        else:
+            self._reserved.pop(self._source, None)

@@ -1,0 +1,299 @@
+"""Events in, and what became of those that were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from starlette.routing import Route
+
+from ...ingest.errors import ConfigError
+from ...ingest.formats import otlp
+from ...ingest.formats.otlp import OtlpSignal
+from ...ingest.formats.raw_records import FormatParser, ParsedRecords, RawRecord
+from ...scoring.records.agents import DeadLetter
+from ..agents.routes import CursorParam, LimitParam
+from ..decisions.schemas import dead_letter_out
+from ..http.agent_lookup import not_found_error
+from ..http.auth.callers import ANY_NAME, SCOPE_INGEST, AuthenticatedCaller, SourceBinding, binding_of_caller
+from ..http.dependencies import AdministratorDep, ApplicationContext, ContextDep, SenderDep, application_context_of
+from ..http.fast_path import LOGS_PATH, TRACES_PATH, authenticate_request
+from ..http.problems import ProblemDetails, ProblemError
+from ..http.schemas import DeadLetterOut, PageOut, ReceiptOut, problem_responses
+from .event_bodies import (
+    CLOUDEVENT_BATCH_MEDIA_TYPE,
+    CLOUDEVENT_MEDIA_TYPE,
+    JSON_MEDIA_TYPE,
+    MEDIA_TYPE_FORMATS,
+    NDJSON_MEDIA_TYPES,
+    TEXT_MEDIA_TYPE,
+    parse_body,
+    parse_dead_letter,
+    parse_foreign_body,
+    parse_foreign_dead_letter,
+)
+from .foreign_topics import binding_of_topic
+from .intake import Receipt
+from .intake_limits import UnsupportedBody
+from .schemas import EVENT_EXAMPLE
+from .service import BodySplitter, all_rejected, count_receipt, events_rejected_error, receipt_response, receive_body
+
+FormatParam = Annotated[
+    str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
+]
+
+_EVENT_SCHEMA = {"$ref": "#/components/schemas/AuditEvent"}
+_CLOUDEVENT_SCHEMA = {
+    "type": "object",
+    "required": ["specversion", "id", "source", "type", "data"],
+    "properties": {"data": _EVENT_SCHEMA},
+}
+_EVENT_BODIES: dict[str, Any] = {
+    JSON_MEDIA_TYPE: {
+        "schema": {"oneOf": [_EVENT_SCHEMA, {"type": "array", "items": _EVENT_SCHEMA, "maxItems": 10_000}]},
+        "examples": {"one": {"value": EVENT_EXAMPLE}, "several": {"value": [EVENT_EXAMPLE]}},
+    },
+    NDJSON_MEDIA_TYPES[0]: {
+        "schema": {"type": "string"},
+        "example": msgspec.json.encode(EVENT_EXAMPLE).decode() + "\n",
+    },
+    CLOUDEVENT_MEDIA_TYPE: {
+        "schema": _CLOUDEVENT_SCHEMA,
+        "example": {
+            "specversion": "1.0",
+            "id": "evt-0193",
+            "source": "urn:gateway:eu-1",
+            "type": "io.trustwatch.audit.v1",
+            "data": EVENT_EXAMPLE,
+        },
+    },
+    CLOUDEVENT_BATCH_MEDIA_TYPE: {"schema": {"type": "array", "items": _CLOUDEVENT_SCHEMA}},
+    TEXT_MEDIA_TYPE: {"schema": {"type": "string"}},
+}
+_EVENT_PROBLEMS = problem_responses(
+    {
+        400: "every record was refused (members as of the receipt), or there is no such format",
+        413: "too many bytes or events",
+        415: "media type, charset or content coding",
+        429: "come again after `Retry-After`; nothing was kept",
+        503: "the disk refuses; nothing was acknowledged",
+    }
+)
+
+router = APIRouter(tags=["events"])
+dead_letters_router = APIRouter(tags=["dead letters"])
+
+
+@router.post(
+    "/v1/events",
+    status_code=202,
+    response_model=ReceiptOut,
+    responses=_EVENT_PROBLEMS,
+    openapi_extra={"requestBody": {"required": True, "content": _EVENT_BODIES}},
+    summary="Send audit events",
+)
+async def send_events(
+    request: Request, parts: ContextDep, caller: SenderDep, record_format: FormatParam = None
+) -> Response:
+    """Native events or CloudEvents (structured, batch, or binary by `ce-*` headers), one or up to 10,000 in a body.
+
+    202 when everything that is counted as accepted is on disk. A wrong record rejects only itself and becomes a dead
+    letter. Sending the same again is safe: events are known by tenant, source and id. Scope `trust.ingest`.
+
+    Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
+    parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
+    """
+    receipt = await receive_body(request, parts, caller, _body_splitter(caller, record_format))
+    return receipt_response(receipt)
+
+
+async def send_events_directly(request: Request) -> Response:
+    """What `events` does, which declares it: found and called without FastAPI's dependencies, as bodies come often."""
+    request.scope["route"] = DIRECT_EVENTS_ROUTE
+    parts = application_context_of(request)
+    caller = await authenticate_request(parts.runtime.verifier, request.scope)
+    caller.require(SCOPE_INGEST)
+    return receipt_response(
+        await receive_body(request, parts, caller, _body_splitter(caller, request.query_params.get("format")))
+    )
+
+
+DIRECT_EVENTS_ROUTE = Route("/v1/events", send_events_directly, methods=["POST"], include_in_schema=False)
+"""To be looked at before all other routes."""
+
+
+def _body_splitter(caller: AuthenticatedCaller, wanted: str | None) -> BodySplitter:
+    """How bodies are read: as the request says, else as the caller's settings do."""
+    name = wanted or caller.binding.format
+    if name in MEDIA_TYPE_FORMATS:
+        return BodySplitter(
+            lambda headers, body: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))
+        )
+    parser = _parser_named(caller.binding, name)
+    return BodySplitter(
+        lambda headers, body: parse_foreign_body(headers.get("content-type", ""), body, parser), in_thread=True
+    )
+
+
+def _parser_named(binding: SourceBinding, name: str) -> FormatParser:
+    try:
+        return binding.parser(name)
+    except ConfigError as error:
+        raise ProblemError(ProblemDetails(400, "unknown_format", "Unknown format", str(error))) from None
+
+
+def visible_dead_letter_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
+    """Whose dead letters a caller sees. What could not be read has no tenant: callers of some tenants see their own."""
+    return None if ANY_NAME in caller.tenants else (caller.name,)
+
+
+@dead_letters_router.get("/v1/dead-letters", summary="List refused records")
+async def list_dead_letters(
+    parts: ContextDep,
+    caller: AdministratorDep,
+    replayed: Annotated[bool | None, Query(description="only those that were, or were not, sent in again")] = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
+) -> PageOut[DeadLetterOut]:
+    """Newest first. A caller bound to `*` sees all, others what they sent themselves. Scope `trust.admin`."""
+    store = parts.runtime.store
+    page = await parts.call_store(store.list_dead_letters, visible_dead_letter_sources(caller), replayed, limit, cursor)
+    return PageOut(items=[dead_letter_out(item, with_raw=False) for item in page.items], next_cursor=page.next_cursor)
+
+
+@dead_letters_router.get("/v1/dead-letters/{letter_id}", summary="One refused record")
+async def get_dead_letter(letter_id: str, parts: ContextDep, caller: AdministratorDep) -> DeadLetterOut:
+    """With its bytes, in base64. Scope `trust.admin`."""
+    found = await parts.call_store(parts.runtime.store.dead_letter, letter_id, visible_dead_letter_sources(caller))
+    if found is None:
+        raise not_found_error("dead letter")
+    return dead_letter_out(found, with_raw=True)
+
+
+@dead_letters_router.post(
+    "/v1/dead-letters/{letter_id}/replay",
+    status_code=202,
+    response_model=ReceiptOut,
+    responses={400: _EVENT_PROBLEMS[400]},
+    summary="Send a refused record in again",
+)
+async def replay_dead_letter(
+    letter_id: str, parts: ContextDep, caller: AdministratorDep, record_format: FormatParam = None
+) -> Response:
+    """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
+
+    What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
+    from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.
+    """
+    store = parts.runtime.store
+    found = await parts.call_store(store.dead_letter, letter_id, visible_dead_letter_sources(caller))
+    if found is None:
+        raise not_found_error("dead letter")
+    parcels, binding = _records_of_dead_letter(parts, caller, found.letter, record_format)
+    receipt = await parts.event_intake.receive(parcels, binding, keep_refused=False)
+    count_receipt(parts, binding, receipt)
+    answer = receipt_response(receipt)
+    await parts.call_store(store.mark_replayed, [letter_id], parts.runtime.now_ms())
+    return answer
+
+
+def _records_of_dead_letter(
+    parts: ApplicationContext, caller: AuthenticatedCaller, letter: DeadLetter, wanted: str | None
+) -> tuple[list[RawRecord], SourceBinding]:
+    """What is in a dead letter, and whose word it is. Letters of topics are seen by callers of all tenants alone."""
+    settings = parts.runtime.settings
+    topic = next((topic for topic in settings.kafka.topics if topic.name == letter.source), None)
+    if topic is not None:
+        return parse_foreign_dead_letter(letter.raw, topic.parser()), binding_of_topic(topic)
+    sender = next((sender for sender in settings.callers if sender.name == letter.source), None)
+    name = wanted or ("native" if sender is None else sender.format)
+    if name in MEDIA_TYPE_FORMATS:
+        return [parse_dead_letter(letter.raw)], caller.binding
+    # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
+    binding = caller.binding if sender is None else binding_of_caller(sender)
+    return parse_foreign_dead_letter(letter.raw, _parser_named(binding, name)), binding
+
+
+# OTLP/HTTP: traces and logs from an OpenTelemetry collector, an SDK, or a server that traces itself.
+
+
+PROTOBUF_MEDIA_TYPES = ("application/x-protobuf", "application/protobuf")
+OTLP_JSON_HINT = (
+    "install the extra `otlp` for protobuf, or set the exporter to JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/json, or "
+    "`encoding: json` of the collector's otlphttp exporter"
+)
+
+_OTLP_CONTENT: dict[str, Any] = {
+    JSON_MEDIA_TYPE: {"schema": {"type": "object"}},
+    PROTOBUF_MEDIA_TYPES[0]: {"schema": {"type": "string", "format": "binary"}},
+}
+_OTLP_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _OTLP_CONTENT}}
+_OTLP_PROBLEMS = problem_responses(
+    {
+        400: "the body is no OTLP; it became a dead letter",
+        413: "too many bytes or records",
+        415: "another media type or content coding, or protobuf where the extra `otlp` is not installed",
+        429: "come again after `Retry-After`; nothing was kept",
+        503: "the disk refuses; nothing was acknowledged",
+    }
+)
+
+otlp_router = APIRouter(tags=["events"])
+
+
+@otlp_router.post(TRACES_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send traces (OTLP/HTTP)")
+async def send_traces(request: Request, parts: ContextDep, caller: SenderDep) -> Response:
+    """Spans with attributes of generative AI, MCP or A2A, and events of Ory Hydra on spans, become audit events.
+
+    200 when what was taken is on disk. Refused spans are counted in `partialSuccess` and are dead letters; spans of
+    other kinds are skipped. Scope `trust.ingest`.
+    """
+    return await _receive_export(request, parts, caller, "traces")
+
+
+@otlp_router.post(LOGS_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send logs (OTLP/HTTP)")
+async def send_logs(request: Request, parts: ContextDep, caller: SenderDep) -> Response:
+    """Access logs of agentgateway and Envoy become audit events; as `/v1/traces`. Scope `trust.ingest`."""
+    return await _receive_export(request, parts, caller, "logs")
+
+
+async def _receive_export(
+    request: Request, parts: ApplicationContext, caller: AuthenticatedCaller, signal: OtlpSignal
+) -> Response:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    binary = kind in PROTOBUF_MEDIA_TYPES
+    if kind != JSON_MEDIA_TYPE and not (binary and otlp.protobuf_available()):
+        what = "protobuf is not read here" if binary else "the body must be OTLP"
+        raise UnsupportedBody(f"{what}; {OTLP_JSON_HINT} (Content-Type: {JSON_MEDIA_TYPE})")
+
+    def parsed(_: Mapping[str, str], body: bytes) -> ParsedRecords:
+        return parse_foreign_body(
+            JSON_MEDIA_TYPE,
+            otlp.protobuf_to_json(signal, body) if binary else body,
+            caller.binding.parser("otlp"),
+        )
+
+    receipt = await receive_body(request, parts, caller, BodySplitter(parsed, in_thread=True))
+    if all_rejected(receipt):
+        raise events_rejected_error(receipt)
+    return _otlp_protobuf_response(receipt, signal) if binary else _otlp_json_response(receipt, signal)
+
+
+def _otlp_json_response(receipt: Receipt, signal: OtlpSignal) -> Response:
+    """Numbers of 64 bits are texts in OTLP/JSON."""
+    name = "rejectedSpans" if signal == "traces" else "rejectedLogRecords"
+    partial = {name: str(receipt.rejected), "errorMessage": _first_rejection(receipt)} if receipt.rejected else {}
+    return Response(msgspec.json.encode({"partialSuccess": partial}), media_type=JSON_MEDIA_TYPE)
+
+
+def _otlp_protobuf_response(receipt: Receipt, signal: OtlpSignal) -> Response:
+    return Response(
+        otlp.protobuf_response(signal, receipt.rejected, _first_rejection(receipt)),
+        media_type=PROTOBUF_MEDIA_TYPES[0],
+    )
+
+
+def _first_rejection(receipt: Receipt) -> str:
+    return "" if not receipt.rejections else f"{receipt.rejections[0].reason} - at `{receipt.rejections[0].path}`"

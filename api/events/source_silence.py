@@ -1,0 +1,175 @@
+"""Notices sources that have fallen silent: an attacker that cuts off the audit trail must not look like a quiet day."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from ...ingest.errors import Unavailable
+from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
+from ...scoring.records.agents import OutboxRow
+from ...scoring.store.interface import OutboxStore
+from ..settings.access_settings import CallerSettings
+from ..settings.kafka_settings import ForeignTopicSettings
+from ..settings.root import Settings
+from .ingest_status import SilenceReport
+
+_log = structlog.get_logger(__name__)
+
+
+class _SourceSilence:
+    def __init__(self, silence_s: float, now: float) -> None:
+        self.silence_s = silence_s
+        self.quiet_since = now
+        self.last_ms = 0
+        self.silent = False
+
+
+class SilenceDetector:
+    """Watches the sources that have a bound. After the start each has that long to be heard.
+
+    Args:
+        bounds: seconds of silence that are noticed, by name of the source.
+        now: seconds on the clock that later calls use; one that never goes back.
+    """
+
+    def __init__(self, bounds: Mapping[str, float], now: float) -> None:
+        self._sources = {name: _SourceSilence(silence_s, now) for name, silence_s in bounds.items()}
+
+    def note_received(self, name: str, now: float, now_ms: int) -> None:
+        """Something came from that source, be it good or bad."""
+        source = self._sources.get(name)
+        if source is None:
+            return
+        source.quiet_since, source.last_ms = now, now_ms
+        if source.silent:
+            source.silent = False
+            _log.info("source is heard again", code="source_heard", source=name)
+
+    def note_unreadable(self, name: str, now: float) -> None:
+        """That source can not be heard now (its topic is not read): its silence says nothing, and starts anew."""
+        source = self._sources.get(name)
+        if source is not None and not source.silent:
+            source.quiet_since = now
+
+    def check(self, now: float) -> None:
+        """Notice who has fallen silent; each is logged once."""
+        for name, source in self._sources.items():
+            if not source.silent and now - source.quiet_since >= source.silence_s:
+                source.silent = True
+                _log.warning(
+                    "source has fallen silent",
+                    code="source_silent",
+                    source=name,
+                    silence_s=source.silence_s,
+                    last_ms=source.last_ms or None,
+                )
+
+    def __iter__(self) -> Iterator[SilenceReport]:
+        """Every source that is watched."""
+        return (SilenceReport(name, source.silent, source.last_ms) for name, source in self._sources.items())
+
+
+# Tells people of silent sources, once per silence, whichever processes notice it.
+#
+# Each process hears only a part: a caller may be talking to another replica, partitions of a topic may be read by
+# another worker. So each notes in the store what it hears, and a silence is one only if nobody heard anything.
+
+
+STORE_EVERY_MS = 4_000
+"""What is heard is noted so often at most: well below the shortest silence that can be configured, 10 s."""
+
+RECHECK_EVERY_MS = 60_000
+"""A silence that is told is looked at again after so long: another process may have heard the source, and ended."""
+
+
+class SilenceThreshold(NamedTuple):
+    """A source whose silence is told."""
+
+    kind: str  # topic | caller
+    silence_s: float
+    tenants: tuple[str, ...]
+
+
+SourceKey = tuple[str, str]
+"""Kind and name of a source."""
+
+
+def silence_thresholds(settings: Settings) -> dict[SourceKey, SilenceThreshold]:
+    """Sources that have a bound, by kind and name."""
+    found: dict[SourceKey, SilenceThreshold] = {}
+    kinds: tuple[tuple[str, Sequence[ForeignTopicSettings | CallerSettings]], ...]
+    kinds = ("topic", settings.kafka.topics), ("caller", settings.callers)
+    for kind, sources in kinds:
+        for one in sources:
+            if one.silence_s is not None:
+                found[kind, one.name] = SilenceThreshold(kind, one.silence_s, one.tenants)
+    return found
+
+
+class SilenceAlerter:
+    """Notes what this process hears, and enqueues an alert for each silence.
+
+    Args:
+        store: shared by all processes.
+        sources: see `watched`.
+        service: URI of this service, for alerts.
+        now_ms: UTC milliseconds.
+        told: called after something was enqueued.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        sources: Mapping[SourceKey, SilenceThreshold],
+        service: str,
+        now_ms: Callable[[], int],
+        told: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._service = service
+        self._now_ms = now_ms
+        self._on_enqueued = told
+        self._stored: dict[SourceKey, tuple[int, int]] = {}
+        self._recheck_at: dict[SourceKey, int] = {}
+        self._store_failing = False
+
+    async def report_silence(self, kind: str, reports: Iterable[SilenceReport]) -> None:
+        """Take over what the watch of one kind of sources says. What the store does not take is tried at the next."""
+        try:
+            for report in reports:
+                if (kind, report.name) in self._sources:
+                    await self._process_report((kind, report.name), report)
+            self._store_failing = False
+        except Unavailable as error:
+            if not self._store_failing:
+                _log.warning("silence of sources can not be told", error=str(error))
+            self._store_failing = True
+
+    async def _process_report(self, name: SourceKey, report: SilenceReport) -> None:
+        key = ".".join(name)
+        noted_ms, note_at_ms = self._stored.get(name, (0, 0))
+        if report.last_ms > noted_ms and self._now_ms() >= note_at_ms:
+            await asyncio.to_thread(self._store.note_heard, key, report.last_ms)
+            self._stored[name] = report.last_ms, self._now_ms() + STORE_EVERY_MS
+        if not report.silent:
+            self._recheck_at.pop(name, None)
+        elif self._now_ms() >= self._recheck_at.get(name, 0):
+            await self._enqueue_alert(name, key)
+
+    async def _enqueue_alert(self, name: SourceKey, key: str) -> None:
+        source, now_ms = self._sources[name], self._now_ms()
+        since_ms = now_ms - int(source.silence_s * 1000)
+
+        def row(heard_ms: int) -> OutboxRow:
+            silence = SilentSource(name[1], source.kind, source.silence_s, source.tenants, heard_ms, now_ms)
+            return build_silence_row(silence, self._service)
+
+        silent = await asyncio.to_thread(self._store.tell_silence, key, since_ms, row)
+        self._recheck_at[name] = now_ms + (RECHECK_EVERY_MS if silent else STORE_EVERY_MS)
+        if silent:
+            self._on_enqueued()

@@ -1,0 +1,58 @@
+"""The ingest process: `python -m trustwatch.api.events.worker`, started by the service for foreign topics.
+
+A process of its own, so that taking gateways' logs apart holds up neither answers nor scoring.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+from ...ingest.kafka import open_reader, open_writer
+from ...ingest.kafka.protocols import TopicReader
+from ...ingest.kafka.settings import KafkaClientSettings
+from .. import clock
+from ..child_process import ChildRuntime, run_child
+from ..composition import kafka_settings, principal_alias
+from ..settings.kafka_settings import ForeignTopicSettings
+from ..settings.root import Settings
+from .admission import Admission, AgentRegistry
+from .foreign_topics import ForeignTopicReader, IngestOutputTopics, TopicIngest
+from .ingest_status import IngestReport, encode_ingest_report
+
+REPORT_EVERY_S = 0.5
+
+
+def run_ingest_worker(child: ChildRuntime) -> None:
+    """Read foreign topics until told to end; then what was read is durable and committed."""
+    role = make_topic_ingest(child.settings, child)
+    try:
+        gc.freeze()
+        role.run(lambda: child.should_stop, lambda report: _send_report(child, report), REPORT_EVERY_S)
+    finally:
+        role.close()
+
+
+def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
+    """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
+    kafka = kafka_settings(settings)
+    admission = Admission(AgentRegistry(settings.registry), principal_alias(settings))
+    sources = [
+        ForeignTopicReader(topic, _reader_factory(kafka, topic), admission, clock.monotonic, clock.now_ms)
+        for topic in settings.kafka.topics
+    ]
+    outputs = IngestOutputTopics(kafka.topics.events, kafka.topics.dead_letters)
+    return TopicIngest(sources, lambda: open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
+
+
+def _reader_factory(kafka: KafkaClientSettings, topic: ForeignTopicSettings) -> Callable[[], TopicReader]:
+    """A group of its own for each topic: where one is read from is no other's business."""
+    return lambda: open_reader(kafka, [topic.topic], f"{kafka.group_id}.ingest.{topic.name}", topic.start)
+
+
+def _send_report(child: ChildRuntime, report: IngestReport) -> None:
+    child.send(encode_ingest_report(report))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(run_ingest_worker))

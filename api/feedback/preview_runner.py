@@ -1,0 +1,285 @@
+"""One thing at a time, for tenants that share it: who waits is let in by tenant, not by when it came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from ...ingest.errors import Unavailable
+from ...ingest.record_keys import record_id
+from ...scoring.learning.feedback_preview import MarkedDecision, PreviewJob
+from ...scoring.records.agents import Decision
+from ...scoring.records.feedback import FeedbackPreview, FeedbackRule
+from ...scoring.store.interface import Store
+from ..http.problems import ProblemDetails, ProblemError
+from ..settings.learning_settings import FeedbackSettings
+
+
+class FairQueue:
+    """Gives the turn to one task at a time; of the tenants that wait, to the one that had it longest ago.
+
+    Within a tenant the first to come is the first. For one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._busy = False
+        self._turn_count = 0
+        self._last_turns: dict[str, int] = {}
+        """When a tenant had its last turn, counted; only while somebody has one."""
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def acquire(self, tenant: str) -> None:
+        """Wait for the turn; whoever has it gives it back with `release`."""
+        if not self._busy:
+            self._take(tenant)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()  # it came in the moment in which nobody wanted it any more
+            else:
+                self._forget(tenant, turn)
+            raise
+
+    def release(self) -> None:
+        """Give the turn to the next, if anybody waits."""
+        if not self._waiting:
+            self._busy = False
+            self._last_turns.clear()
+            return
+        tenant = min(self._waiting, key=lambda one: self._last_turns.get(one, -1))
+        turn = self._waiting[tenant][0]
+        self._forget(tenant, turn)
+        self._take(tenant)
+        turn.set_result(None)
+
+    def _take(self, tenant: str) -> None:
+        self._busy = True
+        self._turn_count += 1
+        self._last_turns[tenant] = self._turn_count
+
+    def _forget(self, tenant: str, turn: asyncio.Future[None]) -> None:
+        self._waiting[tenant].remove(turn)
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]
+
+
+# Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in every way.
+
+
+PREVIEW_VALID_MS = 86_400_000
+LOST_AFTER_MS = 60_000
+"""A preview that gave no sign of life for so long is over: the process that ran it has ended."""
+RETRY_AFTER_S = 10
+_PROGRESS_INTERVAL_S = 1.0
+_MAX_LINE_BYTES = 16 * 1024 * 1024
+
+T = TypeVar("T")
+ProgressCallback = Callable[[float], Awaitable[None]]
+PreviewFunction = Callable[[PreviewJob, ProgressCallback], Awaitable[bytes]]
+"""Runs a job: is told of progress from 0 to 1, gives the result as JSON. Raises PreviewFailed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class PreviewFailed(Exception):
+    """A preview that came to no end; says why."""
+
+
+class PreviewRunner:
+    """Starts previews and knows how they fare. For one event loop; the store is called in threads.
+
+    Args:
+        settings: bounds.
+        store: keeps them, so that every replica answers about them and adoption outlives a restart.
+        run: runs one.
+        now_ms: UTC milliseconds.
+        new_id: text that never repeats.
+    """
+
+    def __init__(
+        self,
+        settings: FeedbackSettings,
+        store: Store,
+        run: PreviewFunction,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.ended_counts: Counter[str] = Counter()
+        """Previews that came to an end here, by how."""
+        self._settings = settings
+        self._store = store
+        self._run = run
+        self._now_ms = now_ms
+        self._new_id = new_id
+        self._queue = FairQueue()
+        self._tasks: dict[asyncio.Task[None], FeedbackPreview] = {}
+
+    @property
+    def running_count(self) -> int:
+        """Previews that run or wait here."""
+        return len(self._tasks)
+
+    async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
+        """Begin one. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
+        self._check_room(decision.agent.tenant)
+        now_ms = self._now_ms()
+        row = FeedbackPreview(
+            record_id(now_ms, "preview", self._new_id()),
+            decision.decision_id,
+            decision.agent.tenant,
+            author,
+            draft,
+            "waiting" if self._tasks else "running",
+            0.0,
+            now_ms,
+            now_ms,
+            "",
+            b"",
+        )
+        marked = MarkedDecision(
+            decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
+        )
+        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * 86_400_000), now_ms)
+        await self._store_row(row)
+        task = asyncio.create_task(self._run_to_end(row, job))
+        self._tasks[task] = row
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return row
+
+    def _check_room(self, tenant: str) -> None:
+        """What others have under way neither takes a tenant's places nor is told."""
+        mine = sum(row.tenant == tenant for row in self._tasks.values())
+        most = self._settings.previews_waiting + 1
+        if mine >= most:
+            self.ended_counts["refused"] += 1
+            detail = (
+                f"of this tenant {mine} previews run or wait, and there may be {most} (one and "
+                "`feedback.previews_waiting`): come again when one of them is done"
+            )
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise ProblemError(ProblemDetails(429, "too_many_previews", "Too many requests", detail, headers))
+
+    async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
+        """One preview; one whose process has gone has failed. Raises Unavailable."""
+        row = await asyncio.to_thread(self._store.preview, preview_id, tenants)
+        if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
+            return row
+        if self._now_ms() - row.updated_ms < LOST_AFTER_MS:
+            return row
+        gone = "the process that ran it has ended; start another one"
+        return msgspec.structs.replace(row, status="failed", error=gone)
+
+    def _runs_here(self, preview_id: str) -> bool:
+        return any(row.preview_id == preview_id for row in self._tasks.values())
+
+    async def close(self) -> None:
+        """End what runs."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run_to_end(self, row: FeedbackPreview, job: PreviewJob) -> None:
+        try:
+            end = await self._run_in_turn(row, job)
+        except asyncio.CancelledError:
+            self.ended_counts["stopped"] += 1
+            raise
+        except PreviewFailed as error:
+            end = self._updated(row, status="failed", error=str(error))
+        except Exception as error:
+            _log.error("preview_failed", preview_id=row.preview_id, error=repr(error)[:500])
+            end = self._updated(row, status="failed", error="a fault of ours; the log has more")
+        self.ended_counts[end.status] += 1
+        with contextlib.suppress(Unavailable):
+            await self._store_row(end)
+
+    async def _run_in_turn(self, row: FeedbackPreview, job: PreviewJob) -> FeedbackPreview:
+        """Wait for its turn, run it, and write how far it is now and then."""
+        loop = asyncio.get_running_loop()
+        beating = asyncio.create_task(self._send_heartbeats(row))
+        try:
+            await self._queue.acquire(row.tenant)
+        finally:
+            beating.cancel()
+        told_at = float("-inf")
+
+        async def tell(progress: float) -> None:
+            nonlocal told_at
+            if loop.time() - told_at >= _PROGRESS_INTERVAL_S:
+                told_at = loop.time()
+                with contextlib.suppress(Unavailable):
+                    await self._store_row(self._updated(row, status="running", progress=min(max(progress, 0.0), 1.0)))
+
+        try:
+            await tell(0.0)
+            async with asyncio.timeout(self._settings.preview_max_s):
+                result = await self._run(job, tell)
+        except TimeoutError:
+            most = self._settings.preview_max_s
+            raise PreviewFailed(
+                f"it took longer than {most:g} s (`feedback.preview_max_s`); choose a narrower scope"
+            ) from None
+        finally:
+            self._queue.release()
+        return self._updated(row, status="done", progress=1.0, result=result)
+
+    async def _send_heartbeats(self, row: FeedbackPreview) -> None:
+        """Signs of life while it waits."""
+        while True:
+            await asyncio.sleep(LOST_AFTER_MS / 3000)
+            with contextlib.suppress(Unavailable):
+                await self._store_row(self._updated(row))
+
+    def _updated(self, row: FeedbackPreview, **changed: object) -> FeedbackPreview:
+        return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
+
+    async def _store_row(self, row: FeedbackPreview) -> None:
+        await asyncio.to_thread(self._store.put_preview, row)
+
+
+class PreviewProcess:
+    """Runs jobs as `python -m trustwatch.api.feedback.worker`, which lowers its own priority.
+
+    Args:
+        settings_file: passed on; None where there is none.
+    """
+
+    def __init__(self, settings_file: Path | None) -> None:
+        self._settings_file = settings_file
+
+    async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
+        """Run one; whoever cancels it ends the process."""
+        command = [sys.executable, "-m", "trustwatch.api.feedback.worker"]
+        if self._settings_file is not None:
+            command += ["--settings", str(self._settings_file)]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_MAX_LINE_BYTES)
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(msgspec.json.encode(job))
+            process.stdin.close()
+            async for line in process.stdout:
+                said = msgspec.json.decode(line)
+                if "result" in said:
+                    return msgspec.json.encode(said["result"])
+                if "error" in said:
+                    raise PreviewFailed(said["error"])
+                await tell(said["progress"])
+            raise PreviewFailed(f"its process ended with status {await process.wait()}; the log says more")
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()

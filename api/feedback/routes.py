@@ -1,0 +1,190 @@
+"""Feedback on decisions: preview, adopt, list, revoke."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query
+
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.feedback import FeedbackPreview
+from ..agents.routes import CursorParam, IssuerParam, LimitParam, TenantParam
+from ..decisions.routes import resolve_agent_key
+from ..http.agent_lookup import visible_tenants
+from ..http.dependencies import ApplicationContext, ContextDep, ReaderDep, ReviewerDep
+from ..http.problems import ProblemDetails, ProblemError
+from ..http.schemas import PageOut, format_rfc3339, format_rfc3339_or_none, problem_responses
+from ..http.separation_of_duties import reviewer_of
+from .drafts import FeedbackDraft
+from .schemas import FeedbackIn, FeedbackOut, FeedbackScopeOut, FeedbackStepOut, PreviewOut, PreviewStartedOut
+from .service import FeedbackService, FeedbackStatus
+
+router = APIRouter(tags=["feedback"])
+
+FeedbackStatusParam = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
+FeedbackVerdictParam = Literal["false_positive", "true_positive"]
+UNKNOWN_DECISION_RESPONSES = problem_responses({404: "no such decision"})
+ADOPTION_RESPONSES = problem_responses(
+    {404: "no such decision", 409: "no finished preview of this draft, or too many rules"}
+)
+PREVIEW_RESPONSES = problem_responses({404: "no such decision", 429: "too many previews run or wait"})
+
+
+@router.post(
+    "/v1/decisions/{decision_id}/feedback", status_code=201, responses=ADOPTION_RESPONSES, summary="Give feedback"
+)
+async def adopt_feedback(decision_id: str, parts: ContextDep, caller: ReviewerDep, wish: FeedbackIn) -> FeedbackOut:
+    """A false positive needs the finished preview of the same draft, acts at once, in its scope alone, and expires.
+
+    A true positive keeps its window out of future training and changes nothing else. Scope `trust.feedback`.
+    """
+    return feedback_out(await feedback_service_of(parts).adopt(decision_id, draft_from_body(wish), reviewer_of(caller)))
+
+
+@router.post(
+    "/v1/decisions/{decision_id}/feedback/preview",
+    status_code=202,
+    responses=PREVIEW_RESPONSES,
+    summary="Preview feedback",
+)
+async def start_feedback_preview(
+    decision_id: str, parts: ContextDep, caller: ReviewerDep, wish: FeedbackIn
+) -> PreviewStartedOut:
+    """Replay the last days without the rule and with it, in the background. Scope `trust.feedback`."""
+    row = await feedback_service_of(parts).start_preview(decision_id, draft_from_body(wish), reviewer_of(caller))
+    return PreviewStartedOut(preview_id=row.preview_id, status=row.status)
+
+
+@router.get(
+    "/v1/feedback/previews/{preview_id}", responses=problem_responses({404: "no such preview"}), summary="One preview"
+)
+async def get_feedback_preview(preview_id: str, parts: ContextDep, caller: ReaderDep) -> PreviewOut:
+    """How far it is, and what it found. Scope `trust.score:read`."""
+    return preview_out(await feedback_service_of(parts).get_preview(preview_id, visible_tenants(caller, None)))
+
+
+@router.get("/v1/feedback", summary="List feedback")
+async def list_feedback(
+    parts: ContextDep,
+    caller: ReaderDep,
+    status: FeedbackStatusParam | None = None,
+    verdict: FeedbackVerdictParam | None = None,
+    agent_id: Annotated[str | None, Query(max_length=2048)] = None,
+    decision_id: Annotated[str | None, Query(max_length=100)] = None,
+    tenant: TenantParam = None,
+    issuer: IssuerParam = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
+) -> PageOut[FeedbackOut]:
+    """Newest first, with what each rule did. Scope `trust.score:read`."""
+    tenants, key = visible_tenants(caller, tenant), None
+    if agent_id is not None:
+        key = await resolve_agent_key(parts, caller, agent_id, tenant, issuer)
+        if key is None:
+            return PageOut(items=[], next_cursor=None)
+    page = await feedback_service_of(parts).list(tenants, status, verdict, key, decision_id, limit, cursor)
+    return PageOut(items=[feedback_out(one) for one in page.items], next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="One feedback"
+)
+async def get_feedback(feedback_id: str, parts: ContextDep, caller: ReaderDep) -> FeedbackOut:
+    """With every step of its life. Scope `trust.score:read`."""
+    return feedback_out(await feedback_service_of(parts).get(feedback_id, visible_tenants(caller, None)))
+
+
+@router.delete(
+    "/v1/feedback/{feedback_id}",
+    responses=problem_responses({404: "no such feedback", 409: "it is revoked already"}),
+    summary="Revoke feedback",
+)
+async def revoke_feedback(
+    feedback_id: str,
+    parts: ContextDep,
+    caller: ReviewerDep,
+    reason: Annotated[str, Query(min_length=1, max_length=1000, description="why; kept with it")],
+) -> FeedbackOut:
+    """The rule ends at once; what was learned while it held stays learned. Scope `trust.feedback`."""
+    return feedback_out(await feedback_service_of(parts).revoke(feedback_id, reviewer_of(caller), reason))
+
+
+def feedback_service_of(parts: ApplicationContext) -> FeedbackService:
+    """The desk of this service. Raises ProblemError (503) where it has none."""
+    desk = parts.runtime.feedback_service
+    if desk is None:
+        raise ProblemError(ProblemDetails(503, "unavailable", "Unavailable", "this process takes no feedback"))
+    return desk
+
+
+def draft_from_body(wish: FeedbackIn) -> FeedbackDraft:
+    """What a body asks for."""
+    features = wish.scope.features
+    return FeedbackDraft(
+        verdict=wish.verdict,
+        kind=wish.scope.kind,
+        features=None if features is None else tuple(features),
+        resource=wish.scope.resource,
+        reason=wish.reason,
+        expires_in_s=wish.expires_in_s,
+        preview_id=wish.preview_id,
+        accept_unseen=wish.accept_unseen,
+    )
+
+
+def feedback_out(told: FeedbackStatus) -> FeedbackOut:
+    """Feedback as it is answered."""
+    made, agent = told.feedback, told.feedback.agent
+    features = None if made.features is None else list(made.features)
+    return FeedbackOut(
+        feedback_id=made.feedback_id,
+        verdict=made.verdict,
+        status=made.status,
+        decision_id=made.decision_id,
+        level=_level_word(made.level),
+        reason=made.reason,
+        author=made.author,
+        created_at=format_rfc3339(made.created_ms),
+        scope=FeedbackScopeOut(
+            kind=made.kind,
+            agent_id=agent.agent_id,
+            tenant=agent.tenant,
+            issuer=agent.issuer,
+            agent_type=made.agent_type,
+            features=features,
+            resource=made.resource,
+        ),
+        expires_at=format_rfc3339_or_none(made.expires_ms),
+        preview_id=made.preview_id or None,
+        unseen=made.unseen,
+        label_from=format_rfc3339(made.from_ms),
+        label_until=format_rfc3339(made.until_ms),
+        events_matched=told.matched,
+        last_matched_at=format_rfc3339_or_none(told.last_ms),
+        partitions=told.partitions,
+        revoked_by=made.revoked_by or None,
+        revoked_at=format_rfc3339_or_none(made.revoked_ms),
+        revoked_why=made.revoked_why or None,
+        steps=[
+            FeedbackStepOut(action=step.action, at=format_rfc3339(step.at_ms), by=step.by, why=step.why)
+            for step in told.steps
+        ],
+    )
+
+
+def preview_out(row: FeedbackPreview) -> PreviewOut:
+    """A preview as it is answered."""
+    found = msgspec.json.decode(row.result) if row.result else {}
+    return PreviewOut(
+        preview_id=row.preview_id,
+        decision_id=row.decision_id,
+        status=row.status,
+        progress=row.progress,
+        error=row.error or None,
+        **found,
+    )
+
+
+def _level_word(level: int) -> Any:
+    return RiskLevel(level).label

@@ -1,0 +1,161 @@
+"""What is written of feedback beside the store: control records for event logs, and events for the audit trail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from ...ingest.columns import OWN_APPROVAL_RECORD
+from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.log.group_commit import GroupCommit
+from ...ingest.record_keys import agent_partition_key, key_for_partition, partition_of
+from ...ingest.source import Record, RecordKind
+from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackState, FeedbackStep, RevokeFeedbackRule
+from ...scoring.store.interface import Store
+from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+
+
+def rule_control_records(made: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
+    """One record for each partition: that of the agent, or all where it is about a peer group."""
+    agent = made.agent
+    own = agent_partition_key(agent.tenant, agent.issuer, agent.agent_id)
+    home = partition_of(own, partitions)
+    wanted: Sequence[int] = [home] if made.kind == "agent" else range(partitions)
+    records = []
+    for partition in wanted:
+        if made.status == "revoking":
+            command: AdoptFeedbackRule | RevokeFeedbackRule = RevokeFeedbackRule(
+                made.rule, made.revoked_by, made.revoked_why
+            )
+        else:
+            taken = made.withdraw if partition == home else 0.0
+            command = AdoptFeedbackRule(made.rule, made.author, made.reason, taken, made.decision_id)
+        payload = msgspec.json.encode(command)
+        route = own if partition == home else key_for_partition(partition, partitions)
+        records.append(Record(RecordKind.CONTROL, 0, now_ms, payload, route))
+    return records
+
+
+def feedback_audit_event(made: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
+    """An audit event of what was said: durable, in order, and no behaviour of the agent."""
+    agent = made.agent
+    return {
+        "time": format_rfc3339(at_ms),
+        "source": f"{OWN_SOURCE_PREFIX}feedback",
+        "type": "approval",
+        "tenant": agent.tenant or None,
+        "agent": {"id": agent.agent_id, "issuer": agent.issuer or None},
+        "principal": {"id": by[:2048], "type": "user"},
+        "action": action,
+        "outcome": "success",
+        "error": OWN_APPROVAL_RECORD,
+        "attributes": {
+            "feedback_id": made.feedback_id,
+            "decision_id": made.decision_id,
+            "verdict": made.verdict,
+            "scope": made.kind,
+            "features": None if made.features is None else list(made.features),
+            "resource": made.resource,
+            "why": why,
+            "expires_at": format_rfc3339(made.expires_ms),
+        },
+    }
+
+
+# Rules that follow from feedback: on their way into the event logs, in force there, and on their way out.
+#
+# What is said is written first, with the state `adopting`; then a control record goes into the log of each partition
+# that the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next one
+# (`follow`) sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
+
+
+RESEND_AFTER_MS = 5_000
+"""What was not sent so long after it was written is sent by whoever notices."""
+
+_log = structlog.get_logger(__name__)
+
+
+class FeedbackRulePublisher:
+    """Sees that every event log that a rule concerns hears of it. For one event loop.
+
+    Args:
+        store: of feedback.
+        log: where control records become durable.
+        audit: where every step is noted as an event.
+        now_ms: UTC milliseconds.
+        partitions: event logs there are.
+    """
+
+    def __init__(
+        self, store: Store, log: GroupCommit, audit: AuditSink, now_ms: Callable[[], int], partitions: Callable[[], int]
+    ) -> None:
+        self.active_counts: Counter[str] = Counter()
+        """Rules in force by kind of scope, as of the last look."""
+        self._store = store
+        self._log = log
+        self._audit_sink = audit
+        self._now_ms = now_ms
+        self._partitions = partitions
+        self._orphans_checked_ms = 0
+
+    async def publish(self, made: Feedback) -> Feedback:
+        """Tell every event log that is concerned; where one does not answer, `follow` tries again."""
+        try:
+            await self._log.commit(rule_control_records(made, self._partitions(), self._now_ms()))
+        except TrustwatchError as error:
+            _log.warning("feedback waits for the log", feedback_id=made.feedback_id, error=str(error))
+            return made
+        done: FeedbackState = "active" if made.status == "adopting" else "revoked"
+        sent = msgspec.structs.replace(made, status=done, updated_ms=max(self._now_ms(), made.updated_ms + 1))
+        with contextlib.suppress(Unavailable):
+            if await asyncio.to_thread(self._store.change_feedback, sent, made.status):
+                return sent
+        return made
+
+    async def synchronise(self) -> None:
+        """Send what was not sent, write down what has expired, count what is in force. Raises Unavailable."""
+        now_ms = self._now_ms()
+        count: Counter[str] = Counter()
+        for one in await asyncio.to_thread(self._store.open_feedback):
+            if one.status == "active" and one.expires_ms <= now_ms:
+                await self._expire(one, now_ms)
+                continue
+            if one.status != "active" and now_ms - one.updated_ms >= RESEND_AFTER_MS:
+                await self.publish(one)
+            count[one.kind] += one.status in ("adopting", "active")
+        self.active_counts = count
+        await self._revoke_orphans(now_ms)
+
+    async def _expire(self, one: Feedback, now_ms: int) -> None:
+        """Write down that its time is over; partitions see that by themselves."""
+        why = "its time is over"
+        over = msgspec.structs.replace(one, status="expired", updated_ms=max(now_ms, one.updated_ms + 1))
+        step = FeedbackStep(one.feedback_id, "expired", one.expires_ms, "trustwatch", why)
+        if await asyncio.to_thread(self._store.change_feedback, over, one.status, step):
+            self._audit_sink.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self._now_ms()))
+
+    async def _revoke_orphans(self, now_ms: int) -> None:
+        """A rule whose feedback was erased with its agent would hold unseen, and nobody could revoke it: it ends."""
+        if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
+            return
+        self._orphans_checked_ms, count = now_ms, self._partitions()
+        held = await asyncio.to_thread(self._store.orphaned_holdings)
+        if held:
+            records = [
+                Record(
+                    RecordKind.CONTROL,
+                    0,
+                    now_ms,
+                    msgspec.json.encode(RevokeFeedbackRule(one.rule, "trustwatch", "it was erased")),
+                    key_for_partition(one.partition, count),
+                )
+                for one in held
+            ]
+            await self._log.commit(records)

@@ -1,0 +1,278 @@
+"""Where a preview's history comes from: the embedded log, with an archive before it, or the events topic."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.archive.archive_files import read_position
+from ...ingest.errors import CorruptLog, MalformedEvent, TrustwatchError
+from ...ingest.events import decode_event
+from ...ingest.kafka import open_reader
+from ...ingest.kafka.record_codec import SourcePartition, to_record
+from ...ingest.log.log_reader import LogReader
+from ...ingest.log.log_segments import segment_bases
+from ...ingest.record_keys import raw_id_hash
+from ...ingest.source import Record, RecordKind
+from ...scoring.learning.feedback_preview import (
+    FeedbackLabel,
+    PreviewContext,
+    PreviewJob,
+    RecordFilter,
+    RuleComparison,
+    feedback_labels,
+    preview_result,
+)
+from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.feedback import FeedbackRule
+from ...scoring.store.interface import AgentQuery, Store
+from .. import clock
+from ..composition import engine_settings, kafka_settings, load_active_model, load_erased_filter, open_service_store
+from ..settings.loading import load_process_settings
+from ..settings.root import Settings
+from ..structured_logs import configure_structured_logs
+
+RECORDS_PER_PART = 2_000
+TICK_INTERVAL_MS = 60_000
+WARM_UP_DAYS = 7
+"""Of an archive so much is read before the window: levels are then what they had become."""
+_POLL_S = 5.0
+
+
+class HistoryPart(NamedTuple):
+    """Consecutive records of one partition, and how much of the whole history lies behind them, 0 to 1."""
+
+    partition: int
+    records: list[Record]
+    progress: float
+
+
+class PreviewHistory(NamedTuple):
+    """A history and its name: `log`, `archive and log`, or `kafka`."""
+
+    source: str
+    parts: Iterator[HistoryPart]
+
+
+def open_preview_history(settings: Settings, from_ms: int) -> PreviewHistory:
+    """All that is kept, from before *from_ms* where it can be: what comes before warms up. Raises TrustwatchError."""
+    if settings.kafka.bootstrap_servers:
+        return PreviewHistory("kafka", _topic_parts(settings))
+    directory = settings.data_dir / "log"
+    first = min(segment_bases(directory), default=0)
+    archived = None if settings.archive.directory is None else read_position(settings.archive.directory)
+    if archived is None or _oldest_arrival_ms(directory, first) <= from_ms:
+        return PreviewHistory("log", _log_parts(directory, first))
+    return PreviewHistory("archive and log", _archive_and_log_parts(settings, max(first, archived), from_ms))
+
+
+def _oldest_arrival_ms(directory: Path, first: int) -> int:
+    """Arrival of the oldest record of the log; 0 = it has none."""
+    with LogReader(directory) as reader:
+        if reader.end_offset(ONLY_PARTITION) <= first:
+            return 0
+        reader.seek(ONLY_PARTITION, first)
+        batch = reader.poll(1, 0.0)
+        return 0 if batch is None else batch.records[0].received_ms
+
+
+def _log_parts(directory: Path, first: int, begun: float = 0.0) -> Iterator[HistoryPart]:
+    """The log from *first* up to where it ends now."""
+    with LogReader(directory) as reader:
+        end = reader.end_offset(ONLY_PARTITION)
+        if end > first:
+            reader.seek(ONLY_PARTITION, first)
+        at = first
+        while at < end:
+            batch = reader.poll(min(RECORDS_PER_PART, end - at), 0.0)
+            if batch is None:
+                raise CorruptLog(f"{directory}: ends at offset {at}, although {end} were there")
+            at = batch.next_offset
+            yield HistoryPart(ONLY_PARTITION, batch.records, begun + (1.0 - begun) * (at - first) / (end - first))
+
+
+def _archive_and_log_parts(settings: Settings, behind: int, from_ms: int) -> Iterator[HistoryPart]:
+    """The archive, then what of the log is not in it yet. An archive has events alone, so time passes with them."""
+    from ...ingest.archive.archive_reader import raw_lines  # needs the extra `archive`
+
+    assert settings.archive.directory is not None
+    records: list[Record] = []
+    tick_at, count = 0, 0
+    since = datetime.fromtimestamp(from_ms // 1000, UTC) - timedelta(days=WARM_UP_DAYS)
+    for raw in raw_lines(settings.archive.directory, since, up_to={0: behind}):
+        record = _archived_event(raw)
+        if record is None:
+            continue
+        records.append(record)
+        count += 1
+        if record.received_ms >= tick_at:
+            now_ms = record.received_ms
+            records.append(Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little")))
+            tick_at = now_ms + TICK_INTERVAL_MS
+        if len(records) >= RECORDS_PER_PART:
+            yield HistoryPart(ONLY_PARTITION, records, 0.9 * count / max(behind, count))
+            records = []
+    if records:
+        yield HistoryPart(ONLY_PARTITION, records, 0.9)
+    yield from _log_parts(settings.data_dir / "log", behind, 0.9)
+
+
+def _archived_event(raw: bytes) -> Record | None:
+    """An archived event as a record that arrived when it happened."""
+    try:
+        at_ms = int(decode_event(raw).time.astimezone(UTC).timestamp() * 1000)
+    except MalformedEvent:
+        return None
+    return Record(RecordKind.EVENT, raw_id_hash(raw), at_ms, raw)
+
+
+def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
+    """Every partition of the events topic, from its beginning up to where it ends now."""
+    kafka = kafka_settings(settings)
+    topic = kafka.topics.events
+    unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
+    try:
+        ends, firsts = reader.end_offsets(), reader.first_offsets()
+        total = max(1, sum(end - firsts[place] for place, end in ends.items()))
+        count = 0
+        while not reader.at_end():
+            for found in reader.poll(_POLL_S, RECORDS_PER_PART):
+                place = SourcePartition(topic, found.partition, len(ends))
+                limit = ends[topic, found.partition]
+                records = [
+                    unread.filter_record(found.partition, raw.offset, to_record(raw, place))
+                    for raw in found.records
+                    if raw.offset < limit
+                ]
+                count += len(records)
+                if records:
+                    yield HistoryPart(found.partition, records, min(1.0, count / total))
+    finally:
+        reader.close()
+
+
+# The process of one preview: `python -m trustwatch.api.feedback.worker`, started by `previews.PreviewProcess`.
+#
+# It reads a `PreviewJob` on stdin and writes lines of JSON on stdout: `{"progress": …}` now and then, at the end
+# `{"result": …}` or `{"error": …}`. It has the lowest priority, so that answers and the pipeline do not wait for it.
+
+
+LOWEST_PRIORITY = 19
+MAX_PREVIEW_AGENTS = 100_000
+MAX_RESIDENT_AGENTS = 5_000
+MAX_LABELS = 500
+_PROGRESS_INTERVAL_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class TooManyPreviewAgents(TrustwatchError):
+    """A scope that a preview can not hold."""
+
+    code = "too_many_agents"
+
+
+def agent_keys_of_rule(store: Store, rule: FeedbackRule) -> set[int]:
+    """Agents that a rule speaks of, as far as they are known now. Raises TooMany, Unavailable."""
+    if rule.kind == "agent":
+        return {int(rule.key)}
+    keys: set[int] = set()
+    query = AgentQuery(tenants=(rule.tenant,), agent_type=rule.agent_type, limit=500)
+    while True:
+        page = store.list_agents(query)
+        keys.update(one.name.key for one in page.items)
+        if len(keys) > MAX_PREVIEW_AGENTS:
+            raise TooManyPreviewAgents(
+                f"the peer group has more than {MAX_PREVIEW_AGENTS} agents; choose the scope `agent`"
+            )
+        if page.next_cursor is None:
+            return keys
+        query = msgspec.structs.replace(query, cursor=page.next_cursor)
+
+
+def confirmed_attacks(store: Store, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[FeedbackLabel]:
+    """The newest confirmed attacks by these agents."""
+    found = []
+    for label in feedback_labels(store, (rule.tenant,), since_ms):
+        if label.verdict == "true_positive" and label.agent.key in keys:
+            found.append(label)
+            if len(found) >= MAX_LABELS:
+                break
+    return found
+
+
+def run_preview(settings: Settings, job: PreviewJob) -> dict[str, object]:
+    """Run a job; progress goes to stdout."""
+    store = open_service_store(settings)
+    try:
+        keys = agent_keys_of_rule(store, job.rule)
+        labels = confirmed_attacks(store, job.rule, keys, job.from_ms)
+        model = load_active_model(settings, store)
+    finally:
+        store.close()
+    engine = engine_settings(settings, capacity=min(max(len(keys), 8), MAX_RESIDENT_AGENTS))
+    around = PreviewContext(model, engine, settings.domains())
+    history = open_preview_history(settings, job.from_ms)
+    parts = _compare_parts(job, around, labels, RecordFilter(keys), history)
+    unseen = (
+        ""
+        if any(part.events for part in parts)
+        else (f"nothing that these agents did is kept in {history.source} since the beginning of the window")
+    )
+    return preview_result(job, parts, history.source, unseen)
+
+
+def _compare_parts(
+    job: PreviewJob, around: PreviewContext, labels: list[FeedbackLabel], sieve: RecordFilter, history: PreviewHistory
+) -> list[RuleComparison]:
+    parts: dict[int, RuleComparison] = {}
+    told_at = clock.monotonic()
+    for part in history.parts:
+        records = [record for record in part.records if sieve.keeps(record)]
+        if records:
+            comparison = parts.get(part.partition)
+            if comparison is None:
+                comparison = parts[part.partition] = RuleComparison(job, around, labels)
+            comparison.apply_records(records)
+        if clock.monotonic() - told_at >= _PROGRESS_INTERVAL_S:
+            told_at = clock.monotonic()
+            _write_line({"progress": round(part.progress, 4)})
+    for comparison in parts.values():
+        comparison.finish()
+    return list(parts.values())
+
+
+def _write_line(what: dict[str, object]) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(what) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def main() -> int:
+    """Run the job that stdin holds."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--settings", type=Path)
+    arguments = parser.parse_args()
+    configure_structured_logs()
+    os.nice(LOWEST_PRIORITY)
+    try:
+        job = msgspec.json.decode(sys.stdin.buffer.read(), type=PreviewJob)
+        _write_line({"result": run_preview(load_process_settings(arguments.settings), job)})
+    except BrokenPipeError:
+        return 1
+    except TrustwatchError as error:
+        _log.error("preview failed", code=error.code, error=str(error))
+        _write_line({"error": str(error)})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

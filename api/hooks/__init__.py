@@ -1,9 +1,0 @@
-"""Hooks at issuance: authorization servers ask, in the shapes of their product, what is to become of a token.
-
-`base` is what products have in common, one module per product reads its requests and renders its answers, `endpoint`
-asks the guard for all of them, `server` answers on bare ASGI. Nothing here decides, and nothing waits for a store.
-"""
-
-from .server import HookServer, HookServerDependencies
-
-__all__ = ["HookServer", "HookServerDependencies"]

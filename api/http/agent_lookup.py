@@ -1,0 +1,72 @@
+"""Which agent a caller means, and what it may know of it. The same rules for answers, histories and releases.
+
+- A tenant that is named must be one of the caller's: else 403, whether or not the agent exists.
+- Where none is named, only the caller's own tenants are searched; agents of others are as if they did not exist.
+- Several agents of that id and nothing that tells them apart: 409, with what to name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ...scoring.policy.risk_view import RiskView, RiskViewEntry
+from ...scoring.records.agents import AgentName
+from .auth.callers import ANY_NAME, AuthenticatedCaller
+from .problems import ProblemDetails, ProblemError
+
+MAX_CANDIDATES = 20
+
+
+def require_all_tenants(caller: AuthenticatedCaller) -> None:
+    """What reaches every tenant is for callers that are bound to all of them. Raises ProblemError (403)."""
+    if ANY_NAME not in caller.tenants:
+        detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
+        raise ProblemError(ProblemDetails(403, "all_tenants_needed", "All tenants needed", detail))
+
+
+def visible_tenants(caller: AuthenticatedCaller, tenant: str | None) -> Collection[str] | None:
+    """Tenants that a request of *caller* reaches; None = all.
+
+    Raises:
+        TenantNotAllowed: it named one that it is not bound to, or is bound to none.
+    """
+    if tenant is not None:
+        return (caller.require_tenant(tenant),)
+    if ANY_NAME in caller.tenants:
+        return None
+    if not caller.tenants:
+        caller.require_tenant(None)
+    return caller.tenants
+
+
+def find_agent_entry(
+    view: RiskView, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
+) -> RiskViewEntry | None:
+    """The one agent that is meant; None = never seen, as far as this caller may know.
+
+    Raises:
+        TenantNotAllowed: see `visible_tenants`.
+        ProblemError: 409, several are meant.
+    """
+    tenants = visible_tenants(caller, tenant)
+    found = view.find_by_id(agent_id, tenant, issuer, tenants)
+    if len(found) > 1:
+        raise ambiguous_agent_error([entry.summary.name for entry in found])
+    return found[0] if found else None
+
+
+def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
+    """409 with the names among which the request has to choose; all are of tenants that the caller may see."""
+    candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:MAX_CANDIDATES]]
+    wanted = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
+    detail = f"{len(names)} agents have that id; name its {' and '.join(wanted)}"
+    return ProblemError(
+        ProblemDetails(
+            409, "ambiguous_agent", "Ambiguous agent", detail, members={"candidates": candidates, "name": wanted}
+        )
+    )
+
+
+def not_found_error(what: str) -> ProblemError:
+    """404 for something that does not exist, or not for this caller."""
+    return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))

@@ -1,0 +1,243 @@
+"""Who is calling, and for whom it may speak.
+
+A verified token says who; the `callers` of the settings say what for. A client without an entry there is authenticated
+and speaks for nobody: an issuer may well hand tokens to clients that the operator of Trustwatch never meant to hear.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from ....ingest.errors import SourceNotAllowed, TrustwatchError
+from ....ingest.formats.format_registry import create_parser
+from ....ingest.formats.raw_records import FormatParser
+from ....ingest.formats.record_mapping import MappingSpec
+from ...settings.access_settings import CallerSettings
+from .token_verification import TokenClaims
+
+SCOPE_SCORE_READ: Final = "trust.score:read"
+SCOPE_DECIDE: Final = "trust.decide"
+SCOPE_INGEST: Final = "trust.ingest"
+SCOPE_FEEDBACK: Final = "trust.feedback"
+SCOPE_ADMIN: Final = "trust.admin"
+ALL_SCOPES: Final = (SCOPE_SCORE_READ, SCOPE_DECIDE, SCOPE_INGEST, SCOPE_FEEDBACK, SCOPE_ADMIN)
+
+ANY_NAME: Final = "*"
+MAX_ALLOWED_CLAIMS = 4096
+"""Combinations of tenant, issuer and source that one binding remembers as allowed."""
+
+
+class InsufficientScope(TrustwatchError):
+    """The token lacks a scope (RFC 6750): answered with 403 and the scope that is needed."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the token lacks the scope {scope}")
+        self.scope = scope
+
+
+class TenantNotAllowed(TrustwatchError):
+    """The caller may not ask about, or act for, that tenant: answered with 403."""
+
+    code = "tenant_not_allowed"
+
+    def __init__(self, reason: str = "this caller is not bound to that tenant") -> None:
+        super().__init__(reason)
+
+
+class SourceBinding:
+    """What the events of one caller may claim. Without arguments: nothing.
+
+    Args:
+        name: name of the caller, for dead letters and metrics.
+        tenants: tenants it speaks for; `*` is all.
+        issuers: agent issuers it speaks for; `*` is all.
+        sources: glob patterns of the event source.
+        trusted: whether its word on an agent's type and capabilities counts.
+        events_per_s: its own limit, None = none.
+        record_format: in which its events come where a request does not say.
+        mapping: changes to that format.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        tenants: Iterable[str] = (),
+        issuers: Iterable[str] = (),
+        sources: Iterable[str] = (),
+        *,
+        trusted: bool = False,
+        events_per_s: float | None = None,
+        record_format: str = "native",
+        mapping: MappingSpec | None = None,
+    ) -> None:
+        self.name = name
+        self.tenants = frozenset(tenants)
+        self.issuers = frozenset(issuers)
+        self.sources = tuple(sources)
+        self.trusted = trusted
+        self.events_per_s = events_per_s
+        self.format = record_format
+        self._mapping = mapping
+        self._parsers: dict[str, FormatParser] = {}
+        self._source_pattern = re.compile("|".join(map(fnmatch.translate, self.sources)) or r"(?!)")
+        self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
+
+    @property
+    def default_tenant(self) -> str | None:
+        """Tenant of an event that names none: the only one of this binding, else None."""
+        return _single_name(self.tenants)
+
+    @property
+    def default_issuer(self) -> str | None:
+        """Issuer of an agent that names none: the only one of this binding, else None."""
+        return _single_name(self.issuers)
+
+    def parser(self, name: str) -> FormatParser:
+        """The parser of a format, with the mapping of this caller where the format is its own.
+
+        Raises:
+            ConfigError: there is no such format, or it needs a mapping that this caller does not have.
+        """
+        parser = self._parsers.get(name)
+        if parser is None:
+            parser = self._parsers[name] = create_parser(name, self._mapping if name == self.format else None)
+        return parser
+
+    def check_claims(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
+        """Raise unless an event may claim these, after defaults are filled in.
+
+        A missing tenant or issuer is a claim of its own, which only `*` covers; a missing source claims nothing.
+
+        Raises:
+            SourceNotAllowed: with the path `$.tenant`, `$.agent.issuer` or `$.source`.
+        """
+        claim = (tenant, issuer, source)
+        if claim in self._allowed_claims:
+            return
+        if not _covers(self.tenants, tenant):
+            raise SourceNotAllowed(_refusal_reason("tenant", tenant), "$.tenant")
+        if not _covers(self.issuers, issuer):
+            raise SourceNotAllowed(_refusal_reason("issuer", issuer), "$.agent.issuer")
+        if source and self._source_pattern.match(source) is None:
+            raise SourceNotAllowed(_refusal_reason("source", source), "$.source")
+        if len(self._allowed_claims) >= MAX_ALLOWED_CLAIMS:
+            self._allowed_claims.clear()
+        self._allowed_claims.add(claim)
+
+
+def _single_name(names: frozenset[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 and ANY_NAME not in names else None
+
+
+def _covers(names: frozenset[str], name: str | None) -> bool:
+    return ANY_NAME in names or (bool(name) and name in names)
+
+
+def _refusal_reason(what: str, name: str | None) -> str:
+    if not name:
+        return f"the event must name the {what} it is about: the settings bind its source to no single one"
+    return f"this source may not speak for that {what}: `{what}s` of its entry in the settings does not cover it"
+
+
+class AuthenticatedCaller(msgspec.Struct, frozen=True):
+    """An authenticated caller. `exp` is seconds since 1970."""
+
+    issuer: str
+    subject: str
+    client_id: str
+    scopes: frozenset[str]
+    exp: float
+    binding: SourceBinding
+
+    @property
+    def name(self) -> str:
+        """Its name in the settings; "" where it has no entry there."""
+        return self.binding.name
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Tenants it speaks for; holds `*` where that is all of them."""
+        return self.binding.tenants
+
+    def require(self, scope: str) -> None:
+        """Raise InsufficientScope unless the token has *scope*; no scope includes another."""
+        if scope not in self.scopes:
+            raise InsufficientScope(scope)
+
+    def may_see(self, tenant: str) -> bool:
+        """Whether it is bound to *tenant*."""
+        return tenant in self.binding.tenants or ANY_NAME in self.binding.tenants
+
+    def require_tenant(self, tenant: str | None) -> str:
+        """The tenant that a request is about: *tenant* itself, or the caller's only one where the request names none.
+
+        Raises:
+            TenantNotAllowed: it is not bound to *tenant*, or must name one and did not.
+        """
+        if tenant is None:
+            tenant = self.binding.default_tenant
+            if tenant is None and not self.tenants:
+                raise TenantNotAllowed(
+                    "this client is bound to no tenant; `callers` of the settings must name its tenants"
+                )
+            if tenant is None:
+                raise TenantNotAllowed("this caller is not bound to exactly one tenant and must name the one it means")
+        if not self.may_see(tenant):
+            raise TenantNotAllowed
+        return tenant
+
+
+NO_BINDING: Final = SourceBinding()
+
+
+class CallerDirectory:
+    """Finds the settings entry of a token: the one for client and subject, else for the client, else for the subject.
+
+    Args:
+        callers: entries of the settings.
+        issuers: configured issuers; an entry that names none belongs to the only one.
+    """
+
+    def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
+        trusted = tuple(issuers)
+        self._bindings: dict[tuple[str, str | None, str | None], SourceBinding] = {}
+        for caller in callers:
+            issuer = caller.authenticated_by or (trusted[0] if len(trusted) == 1 else None)
+            if issuer is not None:
+                self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller)
+
+    def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
+        """The caller that a verified token stands for; without an entry it is bound to nothing."""
+        client, subject = claims.client_id or None, claims.subject
+        found = (
+            self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
+        )
+        return AuthenticatedCaller(
+            issuer=claims.issuer,
+            subject=subject,
+            client_id=claims.client_id,
+            scopes=claims.scopes,
+            exp=claims.exp,
+            binding=next((binding for binding in found if binding is not None), NO_BINDING),
+        )
+
+
+def binding_of_caller(caller: CallerSettings) -> SourceBinding:
+    """What the events of a configured caller may claim."""
+    return SourceBinding(
+        caller.name,
+        caller.tenants,
+        caller.issuers,
+        caller.sources,
+        trusted=caller.trusted,
+        events_per_s=caller.events_per_s,
+        record_format=caller.format,
+        mapping=caller.mapping.spec(),
+    )

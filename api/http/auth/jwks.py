@@ -1,0 +1,187 @@
+"""Keys of issuers: fetched in the background, kept when an issuer fails, never waited for by those whose key is known.
+
+- Every issuer is fetched each `refresh_s`; what is held is used meanwhile (stale while revalidate).
+- A token with an unknown key asks for a fetch; at most one runs per issuer, and at most one starts each
+  `refresh_min_s`, so random key ids can not make a storm of fetches.
+- Keys outlive failing fetches up to `keys_max_age_s`; then the issuer is no longer trusted (fail closed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import httpx
+import msgspec
+import structlog
+
+from ...settings.access_settings import IssuerSettings, VerificationSettings
+from .token_verification import KeySet, parse_keys
+
+MAX_DOCUMENT = 512 * 1024
+"""Bytes in a JWKS document."""
+
+EpochClock = Callable[[], float]
+"""Seconds since 1970."""
+
+_log = structlog.get_logger(__name__)
+
+
+class JwksStatus(msgspec.Struct, frozen=True):
+    """How the keys of one issuer fare. Times are seconds since 1970; 0 is never."""
+
+    issuer: str
+    keys: int
+    fetched_at: float
+    fetches: int
+    last_error: str  # "" = the last fetch went well
+
+
+class _IssuerKeys:
+    """Keys of one issuer and the state of their fetching."""
+
+    def __init__(self, settings: IssuerSettings) -> None:
+        self.settings = settings
+        self.keys: KeySet | None = None
+        self.fetched_at = 0.0
+        self.tried_at: float | None = None
+        self.fetches = 0
+        self.last_error = ""
+        self.task: asyncio.Task[None] | None = None
+
+
+class JwksCache:
+    """The keys of all configured issuers.
+
+    Everything runs in one event loop; `keys` is synchronous and never waits.
+
+    Args:
+        issuers: whose keys to hold.
+        rules: intervals and budgets.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, issuers: Iterable[IssuerSettings], rules: VerificationSettings, clock: EpochClock) -> None:
+        self._issuers = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
+        self._rules = rules
+        self._clock = clock
+        self._on_change: list[Callable[[str], None]] = []
+        self._client: httpx.AsyncClient | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
+
+    def on_change(self, call: Callable[[str], None]) -> None:
+        """Have *call* called with the issuer each time its keys change or are dropped."""
+        self._on_change.append(call)
+
+    def keys(self, issuer: str) -> KeySet | None:
+        """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
+        held = self._issuers.get(issuer)
+        if held is None or held.keys is None or self._clock() >= held.fetched_at + self._rules.keys_max_age_s:
+            return None
+        return held.keys
+
+    def usable_until(self, issuer: str) -> float:
+        """When the keys now held of *issuer* stop being trusted, unless they are fetched again."""
+        return self._issuers[issuer].fetched_at + self._rules.keys_max_age_s
+
+    def status(self) -> list[JwksStatus]:
+        """For readiness and metrics, in the order of the settings."""
+        return [
+            JwksStatus(
+                issuer=issuer,
+                keys=0 if (keys := self.keys(issuer)) is None else len(keys),
+                fetched_at=held.fetched_at,
+                fetches=held.fetches,
+                last_error=held.last_error,
+            )
+            for issuer, held in self._issuers.items()
+        ]
+
+    async def start(self, wait_s: float = 2.0) -> None:
+        """Fetch all keys, waiting at most *wait_s* for them, and keep them fresh until `close`."""
+        self._refresh_task = asyncio.create_task(self._refresh_periodically())
+        tasks = [task for issuer in self._issuers if (task := self.refresh_soon(issuer)) is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=wait_s)
+
+    async def close(self) -> None:
+        """Stop fetching and close connections."""
+        tasks = [held.task for held in self._issuers.values()] + [self._refresh_task]
+        running = [task for task in tasks if task is not None and not task.done()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+        self._client = self._refresh_task = None
+
+    def refresh_soon(self, issuer: str) -> asyncio.Task[None] | None:
+        """Start a fetch of the keys of *issuer*, or join the one that runs.
+
+        Returns:
+            The fetch, which never raises; None where the last one is too recent. Must be called in the event loop.
+        """
+        held = self._issuers[issuer]
+        if held.task is not None and not held.task.done():
+            return held.task
+        if held.tried_at is not None and 0 <= self._clock() - held.tried_at < self._rules.refresh_min_s:
+            return None
+        held.tried_at = self._clock()
+        held.task = asyncio.get_running_loop().create_task(self._refresh(held))
+        return held.task
+
+    async def _refresh_periodically(self) -> None:
+        """Refresh whoever is due. A failed fetch is due again at once, which means after `refresh_min_s`."""
+        while True:
+            await asyncio.sleep(min(self._rules.refresh_s, self._rules.refresh_min_s))
+            for issuer, held in self._issuers.items():
+                if held.last_error or self._clock() - held.fetched_at >= self._rules.refresh_s:
+                    self.refresh_soon(issuer)
+
+    async def _refresh(self, held: _IssuerKeys) -> None:
+        held.fetches += 1
+        try:
+            async with asyncio.timeout(self._rules.fetch_timeout_s):
+                document = await self._fetch_document(held.settings)
+            keys = parse_keys(document, held.settings.algorithms)
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            held.last_error = f"{type(error).__name__}: {error}"[:200]
+            _log.warning("jwks_refresh_failed", issuer=held.settings.issuer, error=held.last_error)
+            return
+        changed = held.keys is None or held.keys.digest != keys.digest
+        held.keys, held.fetched_at, held.last_error = keys, self._clock(), ""
+        if changed:
+            _log.info("jwks_changed", issuer=held.settings.issuer, keys=len(keys))
+            for call in self._on_change:
+                call(held.settings.issuer)
+
+    async def _fetch_document(self, issuer: IssuerSettings) -> bytes:
+        if issuer.jwks_file is not None:
+            return await asyncio.to_thread(_read_file, issuer.jwks_file)
+        if self._client is None:
+            # No proxies, certificates or .netrc from the environment: only the settings say whom to trust.
+            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        timeout = httpx.Timeout(self._rules.fetch_timeout_s)
+        headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
+        async with self._client.stream("GET", str(issuer.jwks_uri), timeout=timeout, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise ValueError(f"the issuer answered {response.status_code}")
+            return await _read_bounded(response)
+
+
+async def _read_bounded(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_DOCUMENT:
+            raise ValueError(f"the issuer sent more than {MAX_DOCUMENT} bytes")
+    return bytes(body)
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        document = file.read(MAX_DOCUMENT + 1)
+    if len(document) > MAX_DOCUMENT:
+        raise ValueError(f"the file holds more than {MAX_DOCUMENT} bytes")
+    return document

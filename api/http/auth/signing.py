@@ -1,0 +1,223 @@
+"""What we sign: tokens of the local development key (RFC 9068), and assertions by which we prove who we are elsewhere.
+
+Nothing trusts the local key unless the settings name its issuer and its `jwks_file`, as they would any other issuer.
+The only module that imports PyJWT for signing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from jwt.algorithms import ECAlgorithm
+
+from ....ingest.errors import ConfigError
+from ... import clock
+
+LOCAL_ISSUER: Final = "urn:trustwatch:local"
+LOCAL_KEY_FILE: Final = "local-key.pem"
+LOCAL_JWKS_FILE: Final = "local-jwks.json"
+ASSERTION_LIFETIME_S: Final = 60
+"""Lifetime of an assertion, s."""
+
+
+class LocalSigningKey:
+    """An ES256 key of this machine. `kid` is its RFC 7638 thumbprint.
+
+    Args:
+        key: the private key.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        public = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        self.kid = _thumbprint(public)
+        self.jwk = {**public, "kid": self.kid, "alg": "ES256", "use": "sig"}
+
+    def __repr__(self) -> str:
+        return f"LocalSigningKey(kid={self.kid!r})"
+
+    @classmethod
+    def open(cls, data_dir: Path) -> LocalSigningKey:
+        """The key of *data_dir*, created on first use: `local-key.pem` (mode 0600) and `local-jwks.json` beside it.
+
+        Raises:
+            ConfigError: the key can not be read or written, is no P-256 key, or others may read it.
+        """
+        path = data_dir / LOCAL_KEY_FILE
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _create_key(path)
+            local = cls(_load_key(path))
+            published = data_dir / LOCAL_JWKS_FILE
+            if not published.exists() or published.read_bytes() != local.jwks():
+                _write_atomically(published, local.jwks(), 0o644)
+        except OSError as error:
+            raise ConfigError(f"{path}: the local key can not be read or written: {error.strerror}") from None
+        return local
+
+    def jwks(self) -> bytes:
+        """The public key as a JWK set document."""
+        return msgspec.json.encode({"keys": [self.jwk]})
+
+    def issue_token(
+        self,
+        subject: str,
+        client_id: str,
+        scopes: Iterable[str],
+        audience: str,
+        lifetime_s: int,
+        now: float,
+        token_id: str,
+    ) -> str:
+        """An access token of issuer `urn:trustwatch:local` as RFC 9068 has it.
+
+        Args:
+            subject: `sub`.
+            client_id: `client_id`.
+            scopes: joined to `scope` in the order given.
+            audience: `aud`.
+            lifetime_s: seconds until `exp`.
+            now: seconds since 1970.
+            token_id: `jti`, unique among tokens.
+        """
+        claims = {
+            "iss": LOCAL_ISSUER,
+            "sub": subject,
+            "client_id": client_id,
+            "aud": audience,
+            "scope": " ".join(scopes),
+            "iat": int(now),
+            "exp": int(now) + lifetime_s,
+            "jti": token_id,
+        }
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "at+jwt", "kid": self.kid})
+
+    def sign_document(self, document: dict[str, Any], kind: str) -> str:
+        """A document as a compact JWS; *kind* is its `typ`, which no token of ours has."""
+        return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
+
+    def read_document(self, signed: str, kind: str) -> dict[str, Any]:
+        """What `sign_document` was given.
+
+        Raises:
+            ValueError: it was not signed by this key, or is of another kind.
+        """
+        try:
+            if jwt.get_unverified_header(signed).get("typ") != kind:
+                raise ValueError(f"not of the kind {kind}")
+            return dict(jwt.decode(signed, self._key.public_key(), algorithms=["ES256"]))
+        except jwt.PyJWTError as error:
+            raise ValueError(f"not signed by the key {self.kid}: {error}") from None
+
+
+def assertion_signer(
+    key: str, key_id: str, algorithm: str, now_s: Callable[[], float], new_id: Callable[[], str]
+) -> Callable[[str, str], str]:
+    """Signs our client authentication at other servers (`private_key_jwt`, RFC 7523).
+
+    Args:
+        key: private key, PEM.
+        key_id: `kid`, as the server knows it.
+        algorithm: JWS algorithm that fits the key.
+        now_s: seconds since 1970.
+        new_id: text that never repeats.
+
+    Returns:
+        A function of (client id, audience) that returns an assertion for one use within `ASSERTION_LIFETIME_S`.
+
+    Raises:
+        ConfigError: the key is none, or does not fit the algorithm.
+    """
+
+    def sign(client_id: str, audience: str) -> str:
+        issued = int(now_s())
+        claims = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": audience,
+            "iat": issued,
+            "exp": issued + ASSERTION_LIFETIME_S,
+            "jti": new_id(),
+        }
+        return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id})
+
+    try:
+        sign("trial", "trial")  # a wrong key shows at start, not at the first containment
+    except (jwt.PyJWTError, TypeError, ValueError, NotImplementedError):
+        raise ConfigError(f"the key {key_id!r} is no private key in PEM for {algorithm}") from None
+    return sign
+
+
+def _thumbprint(jwk: dict[str, str]) -> str:
+    required = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
+    digest = hashlib.sha256(msgspec.json.encode(required, order="sorted")).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _create_key(path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write_atomically(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600, replace=False)
+
+
+def _write_atomically(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
+    """Write whole or not at all; without *replace* a file that another process wrote meanwhile wins."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            scratch.replace(path)
+        elif not path.exists():
+            os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: others may read the local key; its mode must be 0600")
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError:
+        raise ConfigError(f"{path}: is no private key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigError(f"{path}: the local key must be a P-256 key")
+    return key
+
+
+# Tokens of the local development issuer, for demo and command line.
+
+
+def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
+    """A token signed with the key of *data_dir*; only accepted where the settings trust that issuer."""
+    return LocalSigningKey.open(data_dir).issue_token(
+        subject=client_id,
+        client_id=client_id,
+        scopes=scopes,
+        audience=audience,
+        lifetime_s=lifetime_s,
+        now=clock.now_s(),
+        token_id=secrets.token_urlsafe(12),
+    )

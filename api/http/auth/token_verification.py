@@ -1,0 +1,347 @@
+"""Why a request is not authenticated (RFC 6750 section 3.1). Messages are fixed sentences: none holds part of a token.
+
+::
+
+    AuthenticationFailed        invalid_token       base: answered with 401
+    ├── MissingToken            missing_token       no credentials: a bare challenge without error code
+    ├── BadAuthorization        invalid_request     the header is no bearer credential (answered with 400)
+    └── InvalidToken            invalid_token       the token is refused
+        └── UnknownKey          invalid_token       the key is not known *yet*: a refresh may help
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jwt
+import msgspec
+
+from ....ingest.errors import TrustwatchError
+from ...settings.access_settings import IssuerSettings
+
+
+class AuthenticationFailed(TrustwatchError):
+    """The caller is not known."""
+
+    code = "invalid_token"
+
+
+class MissingToken(AuthenticationFailed):
+    """The request has no Authorization header."""
+
+    code = "missing_token"
+
+
+class BadAuthorization(AuthenticationFailed):
+    """The Authorization header is no bearer credential."""
+
+    code = "invalid_request"
+
+
+class InvalidToken(AuthenticationFailed):
+    """The token is refused.
+
+    Args:
+        reason: a sentence for `error_description`, in the characters that RFC 6750 allows there.
+        lasting: whether the same token will be refused a moment later too, so that the refusal may be remembered.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.lasting = lasting
+
+
+class UnknownKey(InvalidToken):
+    """No key of the issuer fits; `issuer` is one that the settings name."""
+
+    def __init__(self, issuer: str) -> None:
+        super().__init__("the token is signed with a key that its issuer does not publish", lasting=False)
+        self.issuer = issuer
+
+
+# One token against one set of keys: signature, header and claims in a single call (RFC 7519, 8725, 9068).
+#
+# The only module that imports PyJWT for verifying. PyJWT judges signature, audience, issuer and form; the three time
+# claims are judged here, because PyJWT reads the clock of the machine and ours is passed in.
+
+
+MAX_TOKEN_BYTES = 16 * 1024
+"""Bytes in a token; a longer one is refused before anything is computed from it."""
+
+MAX_KEY_ID_LENGTH = 256
+MAX_CLAIM_NAME_LENGTH = 2048
+MAX_KEYS = 64
+"""Keys read from one set; authorization servers publish two to four."""
+
+MIN_RSA_BITS = 2048
+
+# Which algorithms a key may verify, by type and curve. A token's `alg` never chooses the kind of key (RFC 8725, 3.1).
+_ALGORITHMS_OF_KEY: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("RSA", ""): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+}
+_REQUIRED_CLAIMS = ["exp", "iat", "iss", "sub", "aud"]
+_OTHER_TOKEN_TYPES = frozenset({"ID", "Refresh", "Offline", "Logout"})  # Keycloak's `typ` claim, under header typ JWT
+
+_ERROR_REASONS: Sequence[tuple[type[Exception], str]] = (
+    (jwt.InvalidAudienceError, "the token is meant for another audience"),
+    (jwt.InvalidIssuerError, "the issuer of the token is not trusted"),
+    (jwt.MissingRequiredClaimError, "the token lacks one of exp, iat, iss, sub, aud"),
+    (jwt.InvalidAlgorithmError, "the signature algorithm of the token is not accepted"),
+    (jwt.InvalidSignatureError, "the signature of the token is wrong"),
+)
+
+
+NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+
+class TokenClaims(msgspec.Struct, frozen=True):
+    """What a verified token says. Times are seconds since 1970; `members` are all claims, as they are."""
+
+    issuer: str
+    subject: str
+    client_id: str  # "" = the token names no client
+    scopes: frozenset[str]
+    exp: float
+    members: Mapping[str, Any] = NO_CLAIMS
+
+
+class KeySet:
+    """The usable public keys of one issuer at one time.
+
+    Attributes:
+        digest: changes exactly when a usable key does.
+    """
+
+    def __init__(self, keys: Mapping[tuple[str, str], jwt.PyJWK], digest: bytes) -> None:
+        self._keys = dict(keys)
+        self.digest = digest
+
+    def __len__(self) -> int:
+        return len({kid for kid, _ in self._keys})
+
+    def find(self, kid: str | None, alg: str) -> jwt.PyJWK | None:
+        """Key *kid* for *alg*; without a kid the only key that fits, since guessing among several is not verifying."""
+        if kid is not None:
+            return self._keys.get((kid, alg))
+        fitting = [key for (_, key_alg), key in self._keys.items() if key_alg == alg]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
+    """Keys of a JWKS document that may verify one of *algorithms*.
+
+    Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members.
+
+    An answered set is the issuer's word, even when nothing in it is usable: then no token of it is accepted any more.
+
+    Raises:
+        ValueError: the document is no JWKS.
+    """
+    try:
+        members = msgspec.json.decode(document)["keys"]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        raise ValueError("is no JWK set") from None
+    if not isinstance(members, list) or len(members) > MAX_KEYS:
+        raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
+    keys: dict[tuple[str, str], jwt.PyJWK] = {}
+    for index, member in enumerate(members):
+        for alg, key in _usable_keys(member, algorithms):
+            keys.setdefault((str(member.get("kid", f"#{index}")), alg), key)
+    return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest())
+
+
+def _usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
+    if not isinstance(member, dict) or "d" in member or member.get("use", "sig") != "sig":
+        return []
+    if "verify" not in member.get("key_ops", ["verify"]):
+        return []
+    curve = member.get("crv", "") if member.get("kty") != "RSA" else ""
+    fitting = _ALGORITHMS_OF_KEY.get((str(member.get("kty")), str(curve)), ())
+    named = member.get("alg")
+    names = [alg for alg in fitting if alg in algorithms and named in (None, alg)]
+    return [(alg, key) for alg in names if (key := _verification_key(member, alg)) is not None]
+
+
+def _verification_key(member: dict[str, Any], alg: str) -> jwt.PyJWK | None:
+    try:
+        key = jwt.PyJWK(member, alg)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+    short = member["kty"] == "RSA" and key.key.key_size < MIN_RSA_BITS
+    return None if short else key
+
+
+def unverified_issuer(token: str) -> str:
+    """The issuer that *token* claims, unverified: good for choosing keys and for nothing else.
+
+    Raises:
+        InvalidToken: *token* is no JWT, or names no issuer.
+    """
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        raise InvalidToken("the token is no signed JWT") from None
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str):
+        raise InvalidToken("the issuer of the token is not trusted")
+    return issuer
+
+
+def verify_token(token: str, issuer: IssuerSettings, keys: KeySet, now: float, leeway_s: float) -> TokenClaims:
+    """Everything that must hold of an access token, in one call.
+
+    Args:
+        token: compact JWS.
+        issuer: what is accepted of the issuer that the token names.
+        keys: current keys of that issuer.
+        now: seconds since 1970.
+        leeway_s: clock difference that is forgiven.
+
+    Raises:
+        UnknownKey: no key fits the header.
+        InvalidToken: anything else is wrong; the message holds nothing of the token.
+    """
+    claims = signed_claims(token, issuer, keys)
+    exp = check_times(claims, now, leeway_s)
+    return _token_claims(claims, exp)
+
+
+def signed_claims(token: str, issuer: IssuerSettings, keys: KeySet, *, typed: bool = True) -> dict[str, Any]:
+    """Claims of a token whose header, signature, issuer and audience are right; what they say is yet to be judged.
+
+    Args:
+        token, issuer, keys: as of `verify_token`.
+        typed: whether the header must say its `typ`; ID tokens often do not.
+
+    Raises:
+        InvalidToken: as `verify_token`.
+    """
+    kid, alg = _checked_header(token, issuer, typed=typed)
+    key = keys.find(kid, alg)
+    if key is None:
+        raise UnknownKey(issuer.issuer)
+    try:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=list(issuer.algorithms),
+            audience=issuer.audiences,
+            issuer=issuer.issuer,
+            options={"require": _REQUIRED_CLAIMS, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+        )
+    except jwt.PyJWTError as error:
+        raise InvalidToken(_error_reason(error)) from None
+
+
+def _checked_header(token: str, issuer: IssuerSettings, *, typed: bool) -> tuple[str | None, str]:
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError:
+        raise InvalidToken("the header of the token is not accepted") from None
+    kid, alg, typ = header.get("kid"), header.get("alg"), header.get("typ")
+    if "crit" in header or "b64" in header:
+        raise InvalidToken("the token uses an extension that is not understood (crit)")
+    if alg not in issuer.algorithms:
+        raise InvalidToken("the signature algorithm of the token is not accepted")
+    accepted = {name.lower() for name in issuer.token_types}
+    if typ is None and not typed:
+        typ = issuer.token_types[0]
+    if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in accepted:
+        raise InvalidToken(f"the token is no {'access' if typed else 'ID'} token (header typ)")
+    if kid is not None and not 0 < len(kid) <= MAX_KEY_ID_LENGTH:
+        raise InvalidToken("the header of the token is not accepted")
+    return kid, alg
+
+
+def _error_reason(error: jwt.PyJWTError) -> str:
+    return next((text for kind, text in _ERROR_REASONS if isinstance(error, kind)), "the token is malformed")
+
+
+def check_times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
+    """`exp` of claims that are valid at *now*, s since 1970. Raises InvalidToken."""
+    exp, iat = _numeric_date(claims["exp"], "exp"), _numeric_date(claims["iat"], "iat")
+    if exp <= now - leeway_s:
+        raise InvalidToken("the token has expired")
+    starts = _numeric_date(claims["nbf"], "nbf") if claims.get("nbf") is not None else iat
+    if max(starts, iat) > now + leeway_s:
+        raise InvalidToken("the token is not valid yet", lasting=False)
+    return exp
+
+
+def _numeric_date(value: Any, claim: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12 or math.isnan(value):
+        raise InvalidToken(f"the claim {claim} of the token is no time")
+    return float(value)
+
+
+def _token_claims(claims: Mapping[str, Any], exp: float) -> TokenClaims:
+    if claims.get("typ") in _OTHER_TOKEN_TYPES:
+        raise InvalidToken("the token is no access token (claim typ)")
+    named = next((claims[name] for name in ("client_id", "azp", "cid") if claims.get(name) is not None), "")
+    for name in (claims["sub"], named):
+        if not isinstance(name, str) or len(name) > MAX_CLAIM_NAME_LENGTH:
+            raise InvalidToken("the subject or client of the token is no name")
+    if not claims["sub"]:
+        raise InvalidToken("the token has an empty subject")
+    scopes = frozenset(_scope_names(claims.get("scope")) + _scope_names(claims.get("scp")))
+    return TokenClaims(
+        issuer=claims["iss"], subject=claims["sub"], client_id=named, scopes=scopes, exp=exp, members=claims
+    )
+
+
+def _scope_names(value: Any) -> list[str]:
+    """`scope` is text with blanks (RFC 9068), `scp` a list (Okta, Hydra) or text (Entra); both are read as either."""
+    if isinstance(value, str):
+        return value.split()
+    if isinstance(value, list) and all(isinstance(scope, str) for scope in value):
+        return value
+    if value is None:
+        return []
+    raise InvalidToken("the scopes of the token are malformed")
+
+
+# ID tokens: who signed in at an OpenID provider (OpenID Connect Core 3.1.3.7). They open the console, and no API.
+
+
+def verify_id_token(
+    token: str, issuer: IssuerSettings, keys: KeySet, nonce: str, now: float, leeway_s: float
+) -> Mapping[str, Any]:
+    """Claims of an ID token that answers our own request, all in one call.
+
+    Args:
+        token: compact JWS, from the token endpoint.
+        issuer: the provider; its one audience is our client id.
+        keys: of the provider.
+        nonce: that our request had.
+        now: seconds since 1970.
+        leeway_s: clock difference that is forgiven.
+
+    Raises:
+        UnknownKey: no key fits the header.
+        InvalidToken: anything else is wrong; the message holds nothing of the token.
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        raise InvalidToken("the token is too long")
+    claims = signed_claims(token, issuer, keys, typed=False)
+    check_times(claims, now, leeway_s)
+    client_id = issuer.audiences[0]
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if claims.get("azp") != client_id and (several or claims.get("azp") is not None):
+        raise InvalidToken("the token was issued to another client (azp)")
+    said = claims.get("nonce")
+    if not isinstance(said, str) or not hmac.compare_digest(said.encode(errors="replace"), nonce.encode()):
+        raise InvalidToken("the token answers another request (nonce)")
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_CLAIM_NAME_LENGTH:
+        raise InvalidToken("the subject of the token is no name")
+    return claims

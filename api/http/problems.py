@@ -1,0 +1,192 @@
+"""Problem documents (RFC 9457) and authentication challenges (RFC 6750).
+
+`problem_of` is the one place that maps errors to HTTP. It and `problem_body` need no framework, so that the bare ASGI
+routes answer in the same words; `install_problem_handlers` gives them to FastAPI or Starlette.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
+from .auth.callers import InsufficientScope, TenantNotAllowed
+from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:trustwatch:problem:"
+REALM = "trustwatch"
+RETRY_AFTER_S = 1
+CLIENT_CLOSED_REQUEST = 499
+"""Status, in metrics alone, of a request whose client hung up before its body was over; nobody reads the answer."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ProblemDetails(msgspec.Struct, frozen=True):
+    """One answer that is no success. `members` are extension members of RFC 9457."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    headers: Mapping[str, str] = {}
+    members: Mapping[str, Any] = {}
+
+    def body(self) -> bytes:
+        """The document as JSON."""
+        return problem_body(self.status, self.code, self.title, self.detail, **self.members)
+
+
+class ProblemError(TrustwatchError):
+    """A route answers with a problem of its own (not found, too large, too many requests, …)."""
+
+    def __init__(self, problem: ProblemDetails) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+        self.code = problem.code
+
+
+def problem_body(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
+    """A problem document as JSON bytes, to be sent as `application/problem+json`.
+
+    Args:
+        status: HTTP status code.
+        code: stable machine-readable word; `type` is `urn:trustwatch:problem:` and this.
+        title: the same for every problem of that code.
+        detail: what happened this time, in words the caller can act on.
+        members: extension members.
+    """
+    fixed = {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": detail, "code": code}
+    return msgspec.json.encode({**members, **fixed})
+
+
+def bearer_challenge(error: str = "", description: str = "", scope: str = "") -> str:
+    """Value of WWW-Authenticate (RFC 6750 section 3); without *error* the bare challenge where no token came."""
+    given = {"realm": REALM, "error": error, "error_description": description, "scope": scope}
+    return "Bearer " + ", ".join(f'{name}="{_quotable(value)}"' for name, value in given.items() if value)
+
+
+def _quotable(value: str) -> str:
+    """Only the characters that RFC 6750 allows in these parameters."""
+    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in value)
+
+
+def problem_of(error: TrustwatchError) -> ProblemDetails:
+    """The answer to *error*. Internal errors tell nothing of themselves: their text is for the log."""
+    match error:
+        case ProblemError():
+            return error.problem
+        case AuthenticationFailed():
+            return _authentication_problem(error)
+        case InsufficientScope():
+            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error), error.scope)}
+            return ProblemDetails(403, error.code, "Insufficient scope", str(error), headers, {"scope": error.scope})
+        case TenantNotAllowed():
+            return ProblemDetails(403, error.code, "Tenant not allowed", str(error))
+        case SourceNotAllowed():
+            return ProblemDetails(403, error.code, "Source not allowed", error.reason, members={"path": error.path})
+        case MalformedEvent():
+            return ProblemDetails(400, error.code, "Malformed event", error.reason, members={"path": error.path})
+        case Unavailable() | Fenced():
+            detail = "the service can not answer now; nothing was changed, try again"
+            return ProblemDetails(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})
+        case _:
+            return internal_problem()
+
+
+def _authentication_problem(error: AuthenticationFailed) -> ProblemDetails:
+    match error:
+        case MissingToken():
+            headers = {"WWW-Authenticate": bearer_challenge()}
+            return ProblemDetails(401, error.code, "Authentication required", str(error), headers)
+        case BadAuthorization():
+            headers = {"WWW-Authenticate": bearer_challenge(error.code, str(error))}
+            return ProblemDetails(400, error.code, "Invalid request", str(error), headers)
+        case _:
+            headers = {"WWW-Authenticate": bearer_challenge(InvalidToken.code, str(error))}
+            return ProblemDetails(401, InvalidToken.code, "Invalid token", str(error), headers)
+
+
+def internal_problem(error_id: str = "") -> ProblemDetails:
+    """500 without any internal detail; *error_id* finds the log line."""
+    detail = "the service failed to answer" + (f"; quote {error_id} to its operator" if error_id else "")
+    members = {"error_id": error_id} if error_id else {}
+    return ProblemDetails(500, TrustwatchError.code, "Internal error", detail, members=members)
+
+
+def problem_response(problem: ProblemDetails) -> Response:
+    """As a Starlette response."""
+    return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
+
+
+def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) -> None:
+    """Have every failure of *app* answered with a problem document.
+
+    Args:
+        app: a FastAPI or Starlette application.
+        new_error_id: an id for each unexpected failure, written to the log and to the answer.
+    """
+
+    def failed(error: Exception) -> ProblemDetails:
+        error_id = new_error_id()
+        # Formatted here: pretty tracebacks of a log set-up may print local variables, and one of them may be a token.
+        trace = "".join(traceback.format_exception(error))
+        _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
+        return internal_problem(error_id)
+
+    async def ours(_: Request, error: Exception) -> Response:
+        assert isinstance(error, TrustwatchError)
+        problem = problem_of(error)
+        return problem_response(failed(error) if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else problem)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(invalid_request(error))
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem_response(_http_problem(error))
+
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return problem_response(failed(error))
+
+    app.add_exception_handler(TrustwatchError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def invalid_request(error: RequestValidationError) -> ProblemDetails:
+    """422 with the place and reason of each wrong part; what was sent is not repeated."""
+    errors = [{"path": _location_path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
+    first = errors[0] if errors else {"path": "$", "reason": "is not valid"}
+    detail = f"{first['path']}: {first['reason']}"
+    return ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors})
+
+
+def _location_path(location: tuple[int | str, ...]) -> str:
+    """`("body", "agents", 0, "id")` → `$.agents[0].id`; parameters keep their kind: `query.tenant`."""
+    kind, *steps = location or ("body",)
+    root = "$" if kind == "body" else str(kind)
+    return root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+
+
+def _http_problem(error: HTTPException) -> ProblemDetails:
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    return ProblemDetails(error.status_code, code, phrase, str(error.detail), dict(error.headers or {}))

@@ -1,0 +1,89 @@
+"""Who may say something of whom: nobody judges itself, neither by name nor as one of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ...scoring.records.agents import AgentName, AgentSummary
+from ..access.approval_workflow import Attribution
+from ..settings.actuator_settings import ActuatorSettings
+from .auth.callers import ANY_NAME, AuthenticatedCaller
+from .dependencies import ApplicationContext
+from .problems import ProblemDetails, ProblemError
+
+
+class Reviewer(NamedTuple):
+    """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
+
+    name: str
+    tenants: Collection[str] | None
+    ids: frozenset[str] = frozenset()
+
+
+def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
+    """The author that a token names."""
+    tenants = None if ANY_NAME in caller.tenants else caller.tenants
+    return Reviewer(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}) - {""})
+
+
+def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
+    """Ids of agents that *author* may be: those it goes by, and those whose client it is at an authorization server."""
+    return _agents_of_client(author, actuators) | set(author.ids)
+
+
+def _agents_of_client(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
+    return {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
+
+
+def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[ActuatorSettings]) -> None:
+    """An agent can not speak for itself, by no client that is known to be its own. Raises ProblemError (403)."""
+    if agent.agent_id in agents_operated_by(author, actuators):
+        raise _own_decision_error("nobody decides about itself; another caller has to")
+
+
+def check_not_own_group(
+    agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
+) -> None:
+    """Nor for the group that it is of: such a rule would cover it.
+
+    Args:
+        agent_type: of the group.
+        own: what is known of each agent that the author may be, in the group's tenant; empty: never seen there.
+        author: who speaks.
+        actuators: of the group's tenant; their settings name the clients of agents.
+
+    Raises:
+        ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
+    """
+    if any(one.agent_type == agent_type for known in own.values() for one in known):
+        raise _own_decision_error(
+            f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to"
+        )
+    if unseen := sorted(agent for agent in _agents_of_client(author, actuators) if not own.get(agent)):
+        raise _own_decision_error(
+            f"nobody decides about itself, and this caller is the client of {unseen[0]}, which was not seen yet: it may"
+            f" be of the type {agent_type}, so another has to"
+        )
+
+
+def _own_decision_error(detail: str) -> ProblemError:
+    return ProblemError(ProblemDetails(403, "own_decision", "Own decision", detail))
+
+
+# Who orders something about an agent.
+
+
+def attribute_to_caller(
+    parts: ApplicationContext, caller: AuthenticatedCaller, agent: AgentName, why: str
+) -> Attribution:
+    """Who orders it. An agent can not speak for itself, by no client that is known to be its own.
+
+    Raises:
+        ProblemError: 403, the caller is the agent.
+    """
+    own = {agent.agent_id, *(one.clients.get(agent.agent_id, "") for one in parts.runtime.settings.actuators)}
+    if {caller.client_id, caller.subject} & own - {""}:
+        detail = "nobody decides about itself; another caller has to"
+        raise ProblemError(ProblemDetails(403, "own_decision", "Own decision", detail))
+    return Attribution(caller.name or caller.subject, why)

@@ -1,0 +1,221 @@
+"""`trustwatch models`: versions, their figures in shadow, drift, the alert budget; training, promotion, roll-back."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from ..cli.remote import (
+    DEFAULT_URL,
+    JsonOption,
+    ServiceClient,
+    TenantOption,
+    TokenOption,
+    UrlOption,
+    paged_items,
+    problem_text,
+)
+from ..cli.terminal import fail, print_message, write_json, write_table
+
+models_app = typer.Typer(
+    name="models", no_args_is_help=True, help="Models: versions, shadow, promotion, drift, budget."
+)
+
+WhyOption = Annotated[str, typer.Option(help="why; kept in the history")]
+DaysOption = Annotated[int, typer.Option(help="days up to today")]
+
+
+@models_app.command("list")
+def list_models(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    limit: Annotated[int, typer.Option(help="most versions")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List versions, newest first."""
+    with closing(ServiceClient(url, token)) as service:
+        rows = list(paged_items(service, "/v1/models", limit))
+    if json:
+        for row in rows:
+            write_json(row)
+        return
+    shown = [
+        {
+            **row,
+            "in_force": "*" if row["in_force"] else "",
+            "events": row["trained"].get("events", ""),
+            "agent_days": row["figures"].get("agent_days", ""),
+        }
+        for row in rows
+    ]
+    write_table(
+        shown,
+        {
+            "in_force": "",
+            "version": "version",
+            "status": "status",
+            "created_at": "trained",
+            "events": "events",
+            "agent_days": "agent-days in shadow",
+        },
+    )
+
+
+@models_app.command()
+def show(
+    version: Annotated[str, typer.Argument(help="name of the version")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Show one version: training, shadow against the champion, whether it may be promoted, history."""
+    with closing(ServiceClient(url, token)) as service:
+        found = service.get(f"/v1/models/{quote(version, safe='')}")
+    if json:
+        write_json(found)
+        return
+    write = sys.stdout.write
+    force = ", in force" if found["in_force"] else ""
+    write(f"{found['version']}  {found['status']}{force}  (digest {found['digest'][:12]})\n")
+    write(f"learned from {found['window']['from_at']} to {found['window']['to_at']}")
+    write("".join(f", {name} {value}" for name, value in found["trained"].items() if isinstance(value, int | str)))
+    write("\n")
+    _print_figures(found["figures"])
+    if found["judgement"] is not None:
+        for text in found["judgement"]["gains"]:
+            write(f"  for it: {text}\n")
+        for text in found["judgement"]["reasons"]:
+            write(f"  against it: {text}\n")
+    for line in found["history"]:
+        write(f"  {line['at']}  {line['act']} by {line['by']}: {line['why']}\n")
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
+    if not figures:
+        return
+    sys.stdout.write(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:\n")
+    for name in ("champion", "challenger"):
+        one = figures[name]
+        rates = ", ".join(f"{level} {rate:.3g}" for level, rate in one["per_1000"].items())
+        delay = "" if one["delay_s"] is None else f", after {one['delay_s']:.0f} s"
+        sys.stdout.write(
+            f"  {name} {one['version']}: alerts per 1,000 agent-days {rates}; "
+            f"detects {one['detected']} of {figures['labels']['attacks']} labelled{delay}\n"
+        )
+
+
+@models_app.command()
+def train(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
+    """Ask the keeper to train a new version now (scope trust.admin)."""
+    _post_order(url, token, "/v1/models/train", {"why": why})
+    print_message("a training is ordered; `trustwatch models list` shows the version when it is done")
+
+
+@models_app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="name of the version")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    why: WhyOption = "",
+    force: Annotated[bool, typer.Option("--force", help="overrule the figures; needs --why")] = False,
+) -> None:
+    """Put a version in force (scope trust.admin)."""
+    _post_order(url, token, f"/v1/models/{quote(version, safe='')}/promote", {"why": why, "force": force})
+    print_message(f"{version} comes into force with the next records; `trustwatch models list` marks it then")
+
+
+@models_app.command()
+def rollback(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
+    """Go back to the version that was in force before (scope trust.admin)."""
+    found = _post_order(url, token, "/v1/models/rollback", {"why": why})
+    print_message(f"{found['version']} comes back into force with the next records")
+
+
+def _post_order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    with closing(ServiceClient(url, token)) as service:
+        response = service.request("POST", path, json=body)
+        if not response.is_success:
+            raise fail(problem_text(response))
+        return dict(response.json())
+
+
+@models_app.command()
+def drift(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    days: DaysOption = 30,
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show drift of features and scores by day and peer group."""
+    with closing(ServiceClient(url, token)) as service:
+        page = service.get("/v1/models/drift", days=days, tenant=tenant)
+    if json:
+        write_json(page)
+        return
+    shown = [
+        {
+            **row,
+            "scores": "" if row["scores"] is None else f"{row['scores']:.3f}",
+            "most": ", ".join(f"{name} {value:.2f}" for name, value in list(row["features"].items())[:3]),
+            "drifted": ", ".join(row["drifted"]) or ("" if row["judged"] else "(not judged)"),
+        }
+        for row in page["items"]
+    ]
+    write_table(
+        shown,
+        {
+            "day": "day",
+            "tenant": "tenant",
+            "agent_type": "type",
+            "events": "events",
+            "scores": "scores",
+            "most": "features, largest first",
+            "drifted": "drifted",
+        },
+    )
+
+
+@models_app.command()
+def budget(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    days: DaysOption = 30,
+    level: Annotated[str, typer.Option(help="medium, high or critical")] = "medium",
+    tenant: TenantOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the false-alert budget as a control chart: expected and observed alerts by day and peer group."""
+    with closing(ServiceClient(url, token)) as service:
+        page = service.get("/v1/models/budget", days=days, level=level, tenant=tenant)
+    if json:
+        write_json(page)
+        return
+    shown = [
+        {
+            **row,
+            "expected": f"{row['expected']:.2f}",
+            "agent_days": f"{row['agent_days']}{'~' if row['estimated'] else ''}",
+            "flag": "beyond" if row["beyond"] else "run beyond" if row["run_beyond"] else "",
+        }
+        for row in page["items"]
+    ]
+    write_table(
+        shown,
+        {
+            "day": "day",
+            "tenant": "tenant",
+            "agent_type": "type",
+            "agent_days": "agent-days",
+            "expected": "expected",
+            "observed": "observed",
+            "limit": "limit",
+            "false_positive": "false",
+            "true_positive": "true",
+            "flag": "",
+        },
+    )

@@ -1,0 +1,183 @@
+"""Bodies of answers and requests about models."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..http.schemas import TimeText
+
+ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
+DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
+
+
+class _ModelSchema(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class TrainingWindowOut(BaseModel):
+    """The history that a version learned from."""
+
+    from_at: TimeText
+    to_at: TimeText
+
+
+class ModelOut(_ModelSchema):
+    """One version."""
+
+    version: str
+    status: ModelStatusWord
+    in_force: bool = Field(description="whether events are judged by it now")
+    digest: str = Field(description="SHA-256 of its manifest, which holds that of every file")
+    window: TrainingWindowOut
+    created_at: TimeText
+    promoted_at: TimeText | None = Field(description="when it last came into force; null = never")
+    changed_at: TimeText | None
+    trained: dict[str, Any] = Field(description="what it learned from, and what was left out; of all tenants")
+    figures: dict[str, Any] = Field(description="how it fares in shadow against the champion; of all tenants")
+
+
+class ModelPageOut(_ModelSchema):
+    """A page of versions, newest first."""
+
+    items: list[ModelOut]
+    next_cursor: str | None
+    in_force: str
+    keeper: bool = Field(description="whether a process trains and runs models in shadow here (`lifecycle.enabled`)")
+
+
+class ModelHistoryEntryOut(_ModelSchema):
+    """One line of the history, which is only ever added to."""
+
+    at: TimeText
+    version: str
+    act: str
+    by: str
+    why: str
+    detail: dict[str, Any]
+
+
+class CalibrationPointOut(BaseModel):
+    """Of normal behaviour a share of `p_value` has a score of at least `score`."""
+
+    score: float
+    p_value: float
+
+
+class CalibrationCurveOut(BaseModel):
+    """Calibration of one peer group; `*` is the fleet."""
+
+    tenant: str
+    agent_type: str
+    events: int = Field(description="held-out events that it rests on")
+    points: list[CalibrationPointOut]
+
+
+class ObservedShareOut(BaseModel):
+    """Promised against observed: of the events in shadow, `share` had a p-value of at most `p_value`."""
+
+    p_value: float
+    share: float
+    events: int
+
+
+class ModelSwitchOut(_ModelSchema):
+    """From `offset` of `partition` on the version is in force."""
+
+    partition: int
+    epoch: int
+    offset: int
+    version: str
+    at: TimeText
+
+
+class PromotionJudgementOut(BaseModel):
+    """Whether a version may be promoted by its figures: where `reasons` is empty."""
+
+    gains: list[str]
+    reasons: list[str]
+
+
+class ModelDetailOut(ModelOut):
+    """One version with its calibration and what became of it."""
+
+    judgement: PromotionJudgementOut | None = Field(description="of a challenger")
+
+    on_disk: bool = Field(description="whether its directory is there")
+    calibration: list[CalibrationCurveOut] = Field(
+        description="of agents that the version does not know from its history"
+    )
+    calibration_known: list[CalibrationCurveOut] = Field(
+        description="of those that it knows; empty where it was not rehearsed, and `calibration` judges them, too"
+    )
+    observed: list[ObservedShareOut]
+    history: list[ModelHistoryEntryOut]
+    switches: list[ModelSwitchOut]
+
+
+class DriftOut(_ModelSchema):
+    """One peer group on one day against the training history."""
+
+    version: str
+    day: DayText
+    tenant: str
+    agent_type: str
+    events: int
+    judged: bool = Field(description="whether the day is over and held enough events")
+    scores: float | None = Field(description="population stability index of p-values against uniform")
+    features: dict[str, float] = Field(description="population stability index of features, the largest first")
+    drifted: list[str] = Field(description="what is beyond its threshold; `scores` among them stands for p-values")
+
+
+class DriftPageOut(BaseModel):
+    """Drift by day and group, oldest first."""
+
+    items: list[DriftOut]
+    thresholds: dict[str, float]
+
+
+class BudgetOut(BaseModel):
+    """The false-alert budget of one peer group and day."""
+
+    day: DayText
+    tenant: str
+    agent_type: str
+    agent_days: int
+    estimated: bool = Field(description="agent-days are estimated from when agents were seen first and last")
+    expected: float
+    observed: int
+    false_positive: int
+    true_positive: int
+    unmarked: int
+    limit: int = Field(description="the most alerts that do not stand out")
+    run_observed: int = Field(description="of the last seven days, true positives left out")
+    run_limit: int
+    beyond: bool
+    run_beyond: bool
+
+
+class BudgetPageOut(BaseModel):
+    """The control chart, oldest day first."""
+
+    level: Literal["medium", "high", "critical"]
+    budget: float = Field(description="alerts accepted per 1,000 agent-days")
+    items: list[BudgetOut]
+
+
+class ModelOrderIn(BaseModel):
+    """Why somebody orders something of a model."""
+
+    why: str = Field(default="", max_length=2000)
+
+
+class PromotionIn(ModelOrderIn):
+    """A promotion. One that the figures do not allow needs `force` and a reason."""
+
+    force: bool = False
+
+
+class ModelOrderOut(_ModelSchema):
+    """What was ordered. It is done when `GET /v1/models` says so."""
+
+    version: str | None = Field(description="null = it has no name yet")
+    by: str
+    status: Literal["ordered"]

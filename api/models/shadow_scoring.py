@@ -1,0 +1,223 @@
+"""What the keeper does with each record: champion and challenger in shadow, and what is written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from ...ingest.source import RecordBatch
+from ...models.trained_model import TrainedModel
+from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
+from ...scoring.learning.drift import DriftThresholds, PeerGroupMonitor, drift_alert_row, with_drift_start
+from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
+from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
+from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
+from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.agents import OutboxRow
+from ...scoring.records.feedback import Feedback
+from ...scoring.records.models import DAY_MS, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.store.interface import MAX_PAGE
+from ...scoring.store.sql_store import SqlStore
+from .. import clock
+from ..composition import engine_settings, service_url
+from ..settings.root import Settings
+from .record_streams import RecordStream
+from .training_data import trained_end_offsets
+
+MAX_RESIDENT_AGENTS = 20_000
+"""Agents in memory per model; the others are kept as bytes."""
+MIN_RESIDENT_AGENTS = 1_000
+"""Of one partition."""
+PROMOTION_RETRY_S = 60.0
+
+_log = structlog.get_logger(__name__)
+_GroupDayKey = tuple[int, str, str]
+
+
+class ShadowRuns:
+    """One model over all partitions: each has a run of its own, as it has a processor of its own live.
+
+    Args:
+        make: a run that has seen nothing.
+    """
+
+    def __init__(self, make: Callable[[], ShadowRun]) -> None:
+        self._make = make
+        self._runs: dict[int, ShadowRun] = {}
+
+    def for_partition(self, partition: int) -> ShadowRun:
+        """The run of a partition."""
+        if partition not in self._runs:
+            self._runs[partition] = self._make()
+        return self._runs[partition]
+
+
+class ShadowScorer:
+    """Runs models in shadow.
+
+    Args:
+        settings: of the service.
+        store: where figures go.
+        models: chooses and loads.
+        course: what is followed; moved here.
+        ask: asks for the promotion of a version.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: SqlStore,
+        models: ActiveModels,
+        course: RecordStream,
+        ask: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._models = models
+        self._record_stream = course
+        self._request_promotion = ask
+        self._followed_digests: tuple[str, str] | None = None
+        self._champion: ShadowRuns | None = None
+        self._challenger: tuple[ModelVersion, ShadowRuns] | None = None
+        self._duel: ChampionChallengerRun | None = None
+        self._watch: PeerGroupMonitor | None = None
+        self._since_ms = self._newest_at_targets_ms = 0
+        self._stored_events: dict[_GroupDayKey, int] = {}
+        self._judged_days: dict[tuple[str, str], PeerGroupDay] = {}
+        self._requested_at = float("-inf")
+
+    def refresh_versions(self) -> ModelChoice:
+        """Begin anew where another champion or challenger is to be followed; returns what is in force."""
+        chosen = self._models.choose(self._newest_switch())
+        challenger = self._newest_challenger(chosen)
+        wanted = (chosen.digest, "" if challenger is None else challenger.digest)
+        if wanted != self._followed_digests:
+            self.write_figures()
+            self._restart(chosen, challenger)
+            self._followed_digests = wanted
+        return chosen
+
+    def _newest_switch(self) -> ModelSwitch | None:
+        """Of several partitions, where the newest one was: all meet the same commands in the same order."""
+        if self._record_stream.multi_partition:
+            return next(iter(self._store.model_switches(1)), None)
+        return self._store.model_switch(ONLY_PARTITION)
+
+    def _newest_challenger(self, chosen: ModelChoice) -> ModelVersion | None:
+        for one in self._store.models("challenger").items:
+            if one.version != chosen.version and one.counted_from:
+                return one
+        return None
+
+    def _restart(self, chosen: ModelChoice, challenger: ModelVersion | None) -> None:
+        self._since_ms = clock.now_ms() - int(self._settings.lifecycle.follow_days * DAY_MS)
+        if challenger is not None:
+            self._since_ms = min(self._since_ms, challenger.created_ms - DAY_MS)
+        firsts = self._record_stream.rewind(self._since_ms)
+        champion = self._models.load(chosen.version, chosen.digest)
+        self._champion = self._make_runs(champion, len(firsts))
+        bounds = self._settings.lifecycle.drift
+        self._watch = PeerGroupMonitor(
+            champion,
+            DriftThresholds(bounds.features, bounds.scores, bounds.min_events, bounds.reference_days),
+            self._load_stored_days(chosen.version),
+        )
+        self._watch.complete_ms = 0 if self._record_stream.multi_partition else None
+        self._newest_at_targets_ms = 0
+        self._challenger = self._duel = None
+        if challenger is not None:
+            model = self._models.load(challenger.version, challenger.digest)
+            self._challenger = challenger, self._make_runs(model, len(firsts))
+            ends = trained_end_offsets(challenger)
+            counted = {partition: max(ends.get(partition, 0), first) for partition, first in firsts.items()}
+            self._duel = ChampionChallengerRun(counted, (chosen.version, challenger.version))
+        _log.info(
+            "following",
+            champion=chosen.version,
+            challenger=None if challenger is None else challenger.version,
+            from_offsets=dict(firsts),
+        )
+
+    def _make_runs(self, model: TrainedModel, partitions: int) -> ShadowRuns:
+        residents = min(MAX_RESIDENT_AGENTS, self._settings.pipeline.resident_agents)
+        if self._record_stream.multi_partition:
+            residents = max(MIN_RESIDENT_AGENTS, residents // max(partitions, 1))
+        engine, domains = engine_settings(self._settings, capacity=residents), self._settings.domains()
+        return ShadowRuns(lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window()))
+
+    def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
+        """What is stored of days: one that is counted again from a shorter log must not be overwritten by less."""
+        self._stored_events, self._judged_days = {}, {}
+        known = self._store.model_days(0, version=version)
+        for day in known:
+            self._stored_events[day.day, day.tenant, day.agent_type] = day.events
+            if day.drift.get("judged"):
+                self._judged_days[day.tenant, day.agent_type] = day
+        return known
+
+    def process(self, batch: RecordBatch) -> None:
+        """Records of the log, in order."""
+        if self._champion is None or batch.records[-1].received_ms < self._since_ms:
+            return
+        assert self._watch is not None
+        run = self._champion.for_partition(batch.partition)
+        champion = list(run.apply(batch))
+        for scored, _ in champion:
+            self._watch.observe(scored, run.processor.engine.agents)
+        if self._duel is not None and self._challenger is not None:
+            challenger = self._challenger[1].for_partition(batch.partition).apply(batch)
+            self._duel.compare_batch(champion, challenger, batch.partition)
+
+    def _settle_days(self) -> None:
+        """Partitions that are read at different speeds: what was new when all ends were looked up last is settled once
+        all of them are reached, for then nothing is missing that arrived before it."""
+        if self._watch is not None and self._record_stream.multi_partition and self._record_stream.is_caught_up():
+            self._watch.complete_ms, self._newest_at_targets_ms = self._newest_at_targets_ms, self._watch.newest_ms
+
+    def write_figures(self) -> None:
+        """Write what was counted since the last time."""
+        self._settle_days()
+        self._write_days()
+        if self._duel is None or self._challenger is None:
+            return
+        version = self._challenger[0].version
+        figures = self._duel.comparison(self._confirmed_attacks())
+        self._store.note_figures(version, comparison_to_dict(figures), clock.now_ms())
+        self._maybe_request_promotion(version, figures)
+
+    def _confirmed_attacks(self) -> list[Feedback]:
+        page = self._store.list_feedback(verdict="true_positive", limit=MAX_PAGE)
+        return [one for one in page.items if one.status not in ("revoking", "revoked")]
+
+    def _maybe_request_promotion(self, version: str, figures: ShadowComparison) -> None:
+        if (
+            self._settings.lifecycle.promote != "automatic"
+            or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S
+        ):
+            return
+        accepted = self._settings.risk.alert_budget
+        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
+            self._requested_at = clock.monotonic()
+            self._request_promotion(version)
+
+    def _write_days(self) -> None:
+        if self._watch is None:
+            return
+        days: list[PeerGroupDay] = []
+        told: list[OutboxRow] = []
+        for found in self._watch.drain_changed_days():
+            place = (found.day, found.tenant, found.agent_type)
+            if found.events < self._stored_events.get(place, 0):
+                continue
+            day = with_drift_start(found, self._judged_days.get(place[1:]))
+            self._stored_events[place] = day.events
+            days.append(day)
+            if day.drift.get("judged"):
+                self._judged_days[place[1:]] = day
+                if day.drift["drifted"]:
+                    again = self._settings.lifecycle.drift.again_days
+                    told.append(drift_alert_row(day, again, clock.now_ms(), service_url(self._settings)))
+        if days:
+            self._store.note_days(days, told)

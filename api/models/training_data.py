@@ -1,0 +1,174 @@
+"""What a new version learns from: the archive where one is kept, and the log or the events topic behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ...ingest.archive.archive_files import read_positions
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.kafka import open_reader
+from ...ingest.kafka.protocols import TopicReader
+from ...ingest.kafka.topic_history import topic_event_lines
+from ...ingest.log.log_reader import LogReader
+from ...ingest.log.log_segments import segment_bases
+from ...ingest.source import Record, RecordKind
+from ...scoring.learning.training import TrainingHistory
+from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.models import ModelVersion
+from ..composition import kafka_settings, load_erased_filter
+from ..settings.root import Settings
+
+READ_RECORDS = 5_000
+
+
+class ReadRanges(NamedTuple):
+    """What of the log was looked at.
+
+    Attributes:
+        source: in words.
+        ranges: by partition, from the first offset up to the second; the archive, where there is one, ends before.
+    """
+
+    source: str
+    ranges: Mapping[int, tuple[int, int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a version's `trained` holds it."""
+        return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
+
+
+def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
+    """Offset by partition behind what a version learned from; counting in shadow begins there."""
+    told = version.trained.get("offsets")
+    return {int(at): both[1] for at, both in told.items()} if told else {ONLY_PARTITION: version.counted_from}
+
+
+class TrainingData(Protocol):
+    """Where history is read."""
+
+    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
+        """Add every event that arrived since *since_ms*, each once; *check* is called now and then.
+
+        Raises CorruptLog, ConfigError, Unavailable, OSError.
+        """
+
+
+def open_training_data(settings: Settings) -> TrainingData:
+    """The one that the settings mean."""
+    return TopicTrainingData(settings) if settings.kafka.bootstrap_servers else LogTrainingData(settings)
+
+
+class LogTrainingData:
+    """The embedded log.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
+        """See `Origin`."""
+        folder = self._settings.data_dir / "log"
+        archived = _read_archive(self._settings, history, since_ms, "", check)
+        with closing(LogReader(folder)) as reader:
+            end = reader.end_offset(ONLY_PARTITION)
+            first = max(min(segment_bases(folder), default=0), archived.get(ONLY_PARTITION, 0))
+            reader.seek(ONLY_PARTITION, first)
+            _read_log(reader, history, (first, end), since_ms, check)
+        return ReadRanges("archive and log" if archived else "log", {ONLY_PARTITION: (first, end)})
+
+
+def _read_log(
+    reader: LogReader, history: TrainingHistory, within: tuple[int, int], since_ms: int, check: Callable[[], None]
+) -> None:
+    window = DuplicateWindow()
+    at, end = within
+    while at < end and (batch := reader.poll(min(READ_RECORDS, end - at), 0.0)) is not None:
+        check()
+        offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
+        seen = window.mark(np.array([record.id_hash for record in batch.records], np.uint64), offsets)
+        for record, repeated in zip(batch.records, seen.tolist(), strict=True):
+            if record.kind == RecordKind.EVENT and not repeated and record.received_ms >= since_ms:
+                history.add(record.payload)
+        at = batch.next_offset
+
+
+class TopicTrainingData:
+    """The events topic: all of its partitions, merged by arrival.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._kafka = kafka_settings(settings)
+
+    def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
+        """See `Origin`."""
+        topic = self._kafka.topics.events
+        archived = _read_archive(self._settings, history, since_ms, topic, check)
+        with closing(open_reader(self._kafka, (topic,))) as reader:
+            ranges = self._ranges(reader, archived, since_ms)
+            for (_, partition), (first, _) in ranges.items():
+                reader.seek(topic, partition, first)
+            wanted = _TrainingEventFilter(
+                {partition: end for (_, partition), (_, end) in ranges.items()},
+                since_ms,
+                self._settings.kafka.duplicate_window,
+            )
+            for line in topic_event_lines(reader, topic, wanted, check, load_erased_filter(self._settings, topic)):
+                history.add(line)
+        told = {partition: both for (_, partition), both in sorted(ranges.items())}
+        return ReadRanges("archive and topic" if archived else "topic", told)
+
+    def _ranges(
+        self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
+    ) -> dict[tuple[str, int], tuple[int, int]]:
+        ends, recent = reader.end_offsets(), reader.offsets_at(since_ms)
+        firsts = reader.first_offsets()
+        return {
+            place: (min(end, max(firsts[place], recent[place], archived.get(place[1], 0))), end)
+            for place, end in ends.items()
+        }
+
+
+class _TrainingEventFilter:
+    """Which events of a topic are learned: those before its end at the beginning, each once."""
+
+    def __init__(self, ends: Mapping[int, int], since_ms: int, window: int) -> None:
+        self._ends = ends
+        self._since_ms = since_ms
+        self._windows = {partition: DuplicateWindow(window) for partition in ends}
+
+    def __call__(self, partition: int, offset: int, record: Record) -> bool:
+        if offset >= self._ends.get(partition, 0) or record.received_ms < self._since_ms:
+            return False
+        hashed, at = np.array([record.id_hash], np.uint64), np.array([offset], np.int64)
+        return not bool(self._windows[partition].mark(hashed, at)[0])
+
+
+def _read_archive(
+    settings: Settings, history: TrainingHistory, since_ms: int, topic: str, check: Callable[[], None]
+) -> dict[int, int]:
+    """Add what is archived of *topic* ("" = the embedded log); returns the offsets that it ends at, {} = no archive."""
+    directory = settings.archive.directory
+    # Reading takes minutes: what is archived meanwhile comes from the log, and from there alone.
+    up_to = None if directory is None else read_positions(directory, topic)
+    if directory is None or not up_to:
+        return {}
+    from ...ingest.archive.archive_reader import raw_lines
+
+    arrived = datetime.fromtimestamp(since_ms / 1000, UTC)
+    for number, line in enumerate(raw_lines(directory, up_to=up_to, arrived=arrived)):
+        history.add(line)
+        if number % READ_RECORDS == 0:
+            check()
+    return dict(up_to)

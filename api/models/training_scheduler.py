@@ -1,0 +1,258 @@
+"""When a new version is trained, and from what."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.errors import ConfigError, CorruptLog, Unavailable
+from ...models.detector import ForestDetector
+from ...models.input_checks import NotEnoughHistory
+from ...models.model_registry import ModelRegistry
+from ...models.trained_model import TrainedModel
+from ...scoring.learning.training import (
+    TrainedVersion,
+    TrainingHistory,
+    exclude_windows,
+    labelled_windows,
+    suspicious_windows,
+    train_version,
+)
+from ...scoring.pipeline.model_switch import ModelChoice
+from ...scoring.records.agents import Decision
+from ...scoring.records.feedback import Feedback
+from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
+from ...scoring.store.interface import MAX_PAGE
+from ...scoring.store.sql_store import SqlStore
+from .. import clock
+from ..child_process import StopRequested
+from ..composition import engine_settings
+from ..settings.root import Settings
+from .service import (
+    LAST_TRAINING_KEY,
+    TRAINING_REQUEST_KEY,
+    TRAINING_STATE_KEY,
+    TrainingState,
+    decode_training_state,
+    encode_training_state,
+)
+from .training_data import TrainingData
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+CHALLENGER_GRACE_PERIODS = 4
+"""A challenger that is short of agent-days is given so many periods before another one takes its place."""
+MAX_PAGES = 40
+"""Pages of decisions and feedback that are looked at for what must not be learned."""
+MAX_ATTEMPTS = 3
+"""A training in which the keeper died so often is given up."""
+
+_log = structlog.get_logger(__name__)
+
+
+class TrainingScheduler:
+    """Trains versions when they are due or wanted. What it does is noted before: the next keeper goes on with it.
+
+    Args:
+        settings: of the service.
+        store: of versions, decisions and feedback.
+        shelf: where versions lie.
+        origin: what is learned from.
+        check: called now and then while it trains, and before anything is written; raises to give up.
+    """
+
+    def __init__(
+        self, settings: Settings, store: SqlStore, shelf: ModelRegistry, origin: TrainingData, check: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._registry = shelf
+        self._training_data = origin
+        self._check = check
+
+    def next_training(self, champion: ModelChoice) -> TrainingState | None:
+        """What is to be trained now; *champion* is in force."""
+        last, wish = (
+            decode_training_state(self._store.get_meta(TRAINING_STATE_KEY)),
+            self._store.get_meta(TRAINING_REQUEST_KEY) or "",
+        )
+        if not last.ended:
+            return last
+        now_ms = clock.now_ms()
+        if wish and wish != last.wish:
+            said = msgspec.json.decode(wish)
+            return TrainingState(wish, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
+        if not self._is_scheduled(champion, now_ms):
+            return None
+        return TrainingState(last.wish, _version_name(now_ms), "schedule", "due", now_ms, ended=False)
+
+    def _is_scheduled(self, champion: ModelChoice, now_ms: int) -> bool:
+        every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)
+        if not every_ms:
+            return False
+        known = self._store.model(champion.version)
+        last = max(int(self._store.get_meta(LAST_TRAINING_KEY) or 0), 0 if known is None else known.created_ms)
+        if known is None or now_ms < last + every_ms:
+            return False
+        return not any(
+            one.figures.get("agent_days", 0) < self._settings.lifecycle.min_agent_days
+            and now_ms < one.created_ms + CHALLENGER_GRACE_PERIODS * every_ms
+            for one in self._store.models("challenger").items
+        )
+
+    def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
+        """Train on what is kept now; a failure is a line of the history."""
+        if self._store.model(work.version) is not None:  # it was registered, and then the keeper died
+            self._finish_training(work)
+            return
+        if work.tries >= MAX_ATTEMPTS:
+            self._fail_training(
+                work,
+                f"the keeper died {work.tries} times in this training: has it the memory? "
+                "`lifecycle.most_events` bounds it",
+            )
+            return
+        begun = msgspec.structs.replace(work, tries=work.tries + 1)
+        self._store.set_meta(LAST_TRAINING_KEY, str(clock.now_ms()))
+        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(begun))
+        _log.info("training", version=work.version, by=work.by, again=work.tries > 0)
+        try:
+            made = self._train_version(champion, work)
+        except (NotEnoughHistory, CorruptLog, ConfigError, OSError) as error:
+            self._fail_training(work, str(error))
+        except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
+            with contextlib.suppress(Unavailable):
+                self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(work))
+            raise  # whatever else ends it stays counted as a try, and the work of a keeper that lost its seat another's
+        else:
+            self._finish_training(work)
+            _log.info("trained", version=made.version, **{k: v for k, v in made.trained.items() if isinstance(v, int)})
+
+    def _finish_training(self, work: TrainingState) -> None:
+        """The version is registered: what follows from that may be done twice."""
+        made = self._store.model(work.version)
+        if made is not None and made.status == "challenger":
+            self._reject_older_challengers(made)
+        self._remove_old_versions()
+        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+
+    def _fail_training(self, work: TrainingState, why: str) -> None:
+        _log.warning("nothing was trained", error=why)
+        entry = ModelHistoryEntry(uuid.uuid4().hex, clock.now_ms(), work.version, "failed", work.by, why)
+        self._store.change_models([], [entry])
+        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+
+    def _train_version(self, champion: TrainedModel, work: TrainingState) -> ModelVersion:
+        now_ms = clock.now_ms()
+        since_ms = now_ms - int(self._settings.lifecycle.history_days * DAY_MS)
+        # What arrived long ago is old, but what is old by its own word may have arrived today: replayed days count.
+        encoder = ColumnEncoder(champion.salt, self._settings.domains())
+        history = TrainingHistory(encoder, self._settings.lifecycle.most_events, 0)
+        learned = self._training_data.read_into(history, since_ms, self._check)
+        columns = history.columns()
+        if columns is None:
+            raise NotEnoughHistory("no event is kept that could be learned from: see `lifecycle.history_days`")
+        feedback = list(self._active_feedback())
+        false = frozenset(one.decision_id for one in feedback if one.verdict == "false_positive")
+        windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
+        columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
+        assert isinstance(champion.detector, ForestDetector)
+        engine = engine_settings(self._settings)
+        produced = train_version(
+            self._registry.directory_of(work.version),
+            columns,
+            champion.salt,
+            work.version,
+            champion.detector.settings,
+            engine.budget,
+            engine.risk,
+            now_ms,
+            lambda *_: self._check(),
+        )
+        trained = {**learned.as_dict(), "left_out": left_out._asdict(), "by": work.by, "after": champion.version}
+        self._check()
+        return self._register_version(produced, now_ms, trained, work.why)
+
+    def _register_version(self, made: TrainedVersion, now_ms: int, trained: dict[str, Any], why: str) -> ModelVersion:
+        window = made.manifest.window
+        facts = {
+            "events": window.events,
+            "agents": window.agents,
+            "sessions": window.sessions,
+            "promise": made.budget_report,
+            "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
+        }
+        version = ModelVersion(
+            made.manifest.model_version,
+            "challenger",
+            made.digest,
+            window.from_ms,
+            window.to_ms,
+            now_ms,
+            0,
+            now_ms,
+            sum(end for _, end in trained["offsets"].values()),
+            trained | facts,
+        )
+        detail = {"events": window.events, "left_out": trained["left_out"]}
+        entry = ModelHistoryEntry(uuid.uuid4().hex, now_ms, version.version, "trained", trained["by"], why, detail)
+        self._store.add_model(version, entry)
+        return version
+
+    def _reject_older_challengers(self, made: ModelVersion) -> None:
+        """One challenger at a time: the one before had its chance."""
+        old = [one for one in self._store.models("challenger").items if one.version != made.version]
+        now_ms = clock.now_ms()
+        changed = [msgspec.structs.replace(one, status="rejected", changed_ms=now_ms) for one in old]
+        entries = [
+            ModelHistoryEntry(
+                uuid.uuid4().hex, now_ms, one.version, "rejected", "keeper", f"{made.version} takes its place"
+            )
+            for one in old
+        ]
+        self._store.change_models(changed, entries)
+
+    def _remove_old_versions(self) -> None:
+        """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
+        needed = {self._registry.installed_model().version, *versions_in_use(self._store.model_switches())}
+        kept = self._settings.lifecycle.keep_versions
+        for number, one in enumerate(self._store.models(limit=MAX_PAGE).items):
+            if number >= kept and one.version not in needed and one.status not in ("champion", "challenger"):
+                self._registry.remove(one.version)
+
+    def _recent_decisions(self, since_ms: int) -> Iterator[Decision]:
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = self._store.list_decisions(limit=MAX_PAGE, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None or page.items[-1].event_time_ms < since_ms - DAY_MS:
+                return
+
+    def _active_feedback(self) -> Iterator[Feedback]:
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = self._store.list_feedback(limit=MAX_PAGE, cursor=cursor)
+            yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def versions_in_use(switches: Sequence[ModelSwitch]) -> set[str]:
+    """Versions that a partition judges by, and the one before: roll-back asks for it. *switches*: the newest first."""
+    newest: dict[int, str] = {}
+    for one in switches:
+        newest.setdefault(one.partition, one.version)
+    before = [one.version for one in switches if one.version != switches[0].version]
+    return {*newest.values(), *before[:1]}
+
+
+def _version_name(now_ms: int) -> str:
+    return datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d.%H%M%S")

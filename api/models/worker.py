@@ -1,0 +1,145 @@
+"""The keeper: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`.
+
+It follows the event log with a reader of its own, or the events topic as a consumer group of its own, at the lowest
+priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes what it finds to the
+store. It changes nothing that events are judged by: a challenger is promoted by the service, which this process may
+ask. Of a deployment one keeps models; the others wait until the database gives them the seat.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import structlog
+
+from ...scoring.pipeline.model_switch import ActiveModels
+from ...scoring.store.database import LeaderLock
+from ...scoring.store.sql_store import SqlStore
+from .. import clock
+from ..child_process import ChildRuntime, run_child
+from ..composition import open_model_registry, open_service_store
+from .record_streams import open_record_stream
+from .shadow_scoring import ShadowScorer
+from .training_data import open_training_data
+from .training_scheduler import TrainingScheduler
+
+LEADER_LOCK_NAME, ACQUIRE_EVERY_S = "keeper", 2.0
+CHECK_VERSIONS_EVERY_S = 1.0
+WRITE_FIGURES_EVERY_S = 5.0
+PURGE_EVERY_S = 3_600.0
+LOWEST_PRIORITY = 19
+DAY_MS = 86_400_000
+
+_log = structlog.get_logger(__name__)
+
+
+class ModelWorker:
+    """Trains and follows.
+
+    Args:
+        child: the process.
+        store: of versions and what is counted.
+        seat: what makes this process the one that does.
+    """
+
+    def __init__(self, child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
+        settings = child.settings
+        self._child = child
+        self._settings = settings
+        self._store = store
+        self._leader_lock = seat
+        self._registry = open_model_registry(settings)
+        self._models = ActiveModels(self._registry, clock.now_ms)
+        self._record_stream = open_record_stream(settings)
+        self._training = TrainingScheduler(
+            settings, store, self._registry, open_training_data(settings), self._raise_if_stopping
+        )
+        self._shadow_scorer = ShadowScorer(settings, store, self._models, self._record_stream, self._request_promotion)
+        self._versions_checked_at = self._figures_written_at = self._purged_at = self._lock_checked_at = float("-inf")
+
+    def step(self) -> None:
+        """Look for what is to be done, or follow the records a little."""
+        now = clock.monotonic()
+        if now - self._versions_checked_at >= CHECK_VERSIONS_EVERY_S:
+            self._versions_checked_at = now
+            self._check_versions()
+        if now - self._figures_written_at >= WRITE_FIGURES_EVERY_S:
+            self._figures_written_at = now
+            self._shadow_scorer.write_figures()
+        if now - self._purged_at >= PURGE_EVERY_S:
+            self._purged_at = now
+            self._store.purge_models((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
+        batch = self._record_stream.poll()
+        if batch is not None:
+            self._shadow_scorer.process(batch)
+
+    def _check_versions(self) -> None:
+        self._leader_lock.ensure_held()
+        champion = self._shadow_scorer.refresh_versions()
+        work = self._training.next_training(champion)
+        if work is not None:
+            self._shadow_scorer.write_figures()
+            self._training.run_training(work, self._models.load(champion.version, champion.digest))
+            self._shadow_scorer.refresh_versions()
+            self._versions_checked_at = clock.monotonic()
+
+    def _raise_if_stopping(self) -> None:
+        """While it trains: whether it is to end, and now and then whether it still is the one."""
+        self._child.raise_if_stopping()
+        if clock.monotonic() - self._lock_checked_at >= CHECK_VERSIONS_EVERY_S:
+            self._lock_checked_at = clock.monotonic()
+            self._leader_lock.ensure_held()
+
+    def _request_promotion(self, version: str) -> None:
+        """Ask the service to promote a version that has proved better."""
+        self._child.send(version.encode())
+
+    def finish(self) -> None:
+        """Write what was counted."""
+        self._shadow_scorer.write_figures()
+
+    def close(self) -> None:
+        """Release the log or the topic."""
+        self._record_stream.close()
+
+
+def run_model_worker(child: ChildRuntime) -> None:
+    """Keep models until told to end, once nobody else does."""
+    os.nice(LOWEST_PRIORITY)
+    store = open_service_store(child.settings)
+    try:
+        seat = _acquire_leadership(child, store)
+        _log.info("keeping models")
+        try:
+            _run_as_leader(child, store, seat)
+        finally:
+            seat.release()
+    finally:
+        store.close()
+
+
+def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
+    """Wait until nobody else keeps models. Raises Stopping, Unavailable."""
+    told = False
+    while (seat := store.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
+        if not told:
+            _log.info("another process keeps models; this one takes over when it ends")
+        told = True
+        child.sleep(ACQUIRE_EVERY_S)
+    return seat
+
+
+def _run_as_leader(child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
+    keeper = ModelWorker(child, store, seat)
+    try:
+        gc.freeze()
+        while not child.should_stop:
+            keeper.step()
+        keeper.finish()
+    finally:
+        keeper.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(run_model_worker))

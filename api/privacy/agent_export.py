@@ -1,0 +1,174 @@
+"""Everything that is known about one agent, as a ZIP that is made while it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...ingest.archive.archive_files import read_position
+from ...ingest.errors import CorruptLog
+from ...ingest.log.log_reader import LogReader
+from ...ingest.log.log_segments import segment_bases
+from ...ingest.record_erasure import ErasureSubject, RecordEraser
+from ...ingest.source import Record, RecordKind
+from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...scoring.records.agents import AgentRow
+from ...scoring.store.decision_chain import chain_heads_document
+from ...scoring.store.sql_store import SqlStore
+
+BUFFER_BYTES = 1 << 16
+POLL_RECORDS = 1_000
+
+
+class ExportSources(NamedTuple):
+    """What an export reads.
+
+    Attributes:
+        store: database.
+        log: directory of the embedded log; None = events are on a topic, and not exported.
+        archive: archive of events; None = there is none.
+        profile: what an agent's state says, in words; None = nothing that can be told.
+    """
+
+    store: SqlStore
+    log: Path | None
+    archive: Path | None
+    profile: Callable[[AgentRow], Any]
+
+
+def export_agent(
+    sources: ExportSources, subject: ErasureSubject, dead_letters_of: Collection[str] | None, now_ms: int, by: str
+) -> Iterator[bytes]:
+    """The ZIP, piece by piece. Blocks; memory is bounded by a page of rows or a file of the archive.
+
+    Args:
+        sources: what is read.
+        subject: an agent.
+        dead_letters_of: callers whose dead letters may be seen; None = all.
+        now_ms: UTC milliseconds.
+        by: who asked, for the manifest.
+    """
+    sink = _ZipBuffer()
+    told: dict[str, dict[str, Any]] = {}
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        yield from _write_entry(archive, sink, told, "agent.json", [_agent_document(sources, subject)])
+        rows = sources.store.rows_about(subject, dead_letters_of)
+        for table, found in groupby(rows, lambda row: row[0]):
+            yield from _write_entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
+        yield from _write_entry(archive, sink, told, "events.jsonl", _agent_events(sources, subject))
+        manifest = {
+            "agent_id": subject.name,
+            "tenant": subject.tenant,
+            "issuer": subject.issuer,
+            "made_at": format_rfc3339(now_ms),
+            "by": by,
+            "software": version("trustwatch"),
+            "files": told,
+            "chain": chain_heads_document(sources.store.chain_heads()),
+        }
+        yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
+    yield sink.take()
+
+
+def _write_entry(
+    archive: zipfile.ZipFile, sink: _ZipBuffer, told: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
+) -> Iterator[bytes]:
+    """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *told*."""
+    digest, count = hashlib.sha256(), 0
+    with archive.open(name, "w", force_zip64=True) as file:
+        for item in items:
+            line = (item if isinstance(item, bytes) else msgspec.json.encode(item)) + b"\n"
+            digest.update(line)
+            file.write(line)
+            count += 1
+            if sink.size >= BUFFER_BYTES:
+                yield sink.take()
+    told[name] = {"lines": count, "sha256": digest.hexdigest()}
+
+
+class _ZipBuffer:
+    """A file that can only be written, and is emptied from time to time."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits elsewhere."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def take(self) -> bytes:
+        """What was written since the last call."""
+        parts, self._parts, self.size = self._parts, [], 0
+        return b"".join(parts)
+
+
+def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
+    """What is known of its behaviour, in words; `agents.jsonl` has the row."""
+    row = sources.store.agent(subject.tenant, subject.issuer, subject.name)
+    profile = None if row is None else sources.profile(row)
+    return {
+        "agent_id": subject.name,
+        "tenant": subject.tenant,
+        "issuer": subject.issuer,
+        "known": row is not None,
+        "profile": None if profile is None else msgspec.to_builtins(profile, enc_hook=str),
+    }
+
+
+def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
+    """Its events as they were logged, oldest first: from the archive, and behind that from the log."""
+    own = _is_event_of(subject)
+    start = 0
+    if sources.archive is not None and sources.archive.is_dir():
+        start = read_position(sources.archive) or 0
+        yield from _archived_events(sources.archive, subject)
+    if sources.log is not None:
+        yield from _logged_events(sources.log, start, own)
+
+
+def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
+    """Whether a logged event is of the agent: just what an erasure would remove."""
+    eraser = RecordEraser(subject)
+    return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
+
+
+def _archived_events(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
+    """By way of a file that nobody else sees: who receives slowly must not keep the archive from being rewritten."""
+    from ...ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
+
+    with tempfile.TemporaryFile() as file:
+        for line in agent_lines(directory, subject):
+            file.write(line + b"\n")
+        file.seek(0)
+        for line in file:
+            yield line.rstrip(b"\n")
+
+
+def _logged_events(directory: Path, start: int, own: Callable[[bytes], bool]) -> Iterator[bytes]:
+    with closing(LogReader(directory)) as reader:
+        first = min(segment_bases(directory), default=0)
+        try:
+            reader.seek(0, max(start, first))
+        except CorruptLog:  # retention was faster
+            return
+        while (batch := reader.poll(POLL_RECORDS, 0.0)) is not None:
+            for record in batch.records:
+                if record.kind == RecordKind.EVENT and own(record.payload):
+                    yield record.payload.replace(b"\n", b" ").replace(b"\r", b" ")

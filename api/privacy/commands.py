@@ -1,0 +1,176 @@
+"""Commands of privacy: `erase`, `export`, `decisions verify`."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import zipfile
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import typer
+
+from .. import clock
+from ..cli.remote import (
+    DEFAULT_URL,
+    IssuerOption,
+    JsonOption,
+    ServiceClient,
+    TenantOption,
+    TokenOption,
+    UrlOption,
+    problem_text,
+)
+from ..cli.terminal import fail, print_message, write_json
+
+decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="The record of what was decided.")
+
+POLL_EVERY_S = 0.5
+END_STATUSES = ("done", "failed")
+
+
+@decisions_app.command("verify")
+def verify(url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False) -> None:
+    """Say whether the chain of decisions is intact, or where it breaks (scope trust.admin). Exit code 1: it breaks."""
+    with closing(ServiceClient(url, token)) as service:
+        found = service.get("/v1/decisions/verify")
+    if json:
+        write_json(found)
+    else:
+        for head in found["heads"]:
+            sys.stdout.write(f"partition {head['partition']}: {head['sequence']} decisions, head {head['digest']}\n")
+        print_message(
+            f"{'intact' if found['intact'] else 'BROKEN'}: {found['checked']} checked, {found['erased']} erased, "
+            f"{found['redacted']} without a name, {found['before_chain']} from before the chain"
+        )
+        for one in found["breaks"]:
+            print_message(f"  partition {one['partition']}, number {one['sequence']}: {one['what']}")
+    if not found["intact"]:
+        raise typer.Exit(1)
+
+
+def erase(
+    agent: Annotated[str | None, typer.Option(help="id of the agent to erase")] = None,
+    principal: Annotated[str | None, typer.Option(help="id of the principal to erase")] = None,
+    reason: Annotated[str, typer.Option(help="why; part of the proof")] = "",
+    out: Annotated[Path | None, typer.Option(help="file for the proof")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--verify", help="file of a proof: look whether anything of its subject is left")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="wait until it is done")] = True,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Erase an agent or a principal everywhere, with a signed proof; or verify a proof (scope trust.admin)."""
+    if (agent is None) == (principal is None):
+        raise typer.BadParameter("name --agent or --principal, one of them")
+    with closing(ServiceClient(url, token)) as service:
+        if check is not None:
+            _verify_proof(service, check, agent or principal or "", json=json)
+            return
+        if not reason:
+            raise typer.BadParameter("--reason is missing")
+        wish = {"agent": agent, "principal": principal, "tenant": tenant, "issuer": issuer, "reason": reason}
+        made = _post_json(service, "/v1/privacy/erasures", {name: one for name, one in wish.items() if one is not None})
+        made = _await_erasure(service, made) if wait else made
+    if out is not None and made["proof"]:
+        out.write_text(made["proof"] + "\n")
+    if json:
+        write_json(made)
+    else:
+        print_message(
+            f"erasure {made['erasure_id']} is {made['status']}" + (f": {made['detail']}" if made["detail"] else "")
+        )
+        for place, count in sorted(made["counts"].items()):
+            sys.stdout.write(f"{place}: {count}\n")
+        for one in (made["document"] or {}).get("remains", []):
+            sys.stdout.write(f"remains: {one['what']}; until {one['until']}\n")
+    if made["status"] == "failed":
+        raise typer.Exit(1)
+
+
+def export(
+    agent: Annotated[str, typer.Argument(help="agent id")],
+    out: Annotated[Path, typer.Option(help="file to write, a ZIP")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+) -> None:
+    """Write everything that is known about one agent to a ZIP of JSON lines (scope trust.admin)."""
+    given = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
+    path, part = f"/v1/agents/{quote(agent, safe='')}/export", out.with_name(out.name + ".part")
+    with closing(ServiceClient(url, token)) as service:
+        try:
+            with service.client.stream("GET", path, params=given, timeout=600.0) as response:
+                if not response.is_success:
+                    response.read()
+                    raise fail(problem_text(response))
+                with part.open("wb") as file:
+                    for piece in response.iter_bytes():
+                        file.write(piece)
+        except httpx.HTTPError as error:
+            part.unlink(missing_ok=True)
+            raise fail(f"{url}: the export broke off ({error})") from None
+    part.replace(out)
+    with zipfile.ZipFile(out) as archive:
+        manifest = msgspec.json.decode(archive.read("manifest.json"))
+    for name, told in manifest["files"].items():
+        sys.stdout.write(f"{name}: {told['lines']}\n")
+    print_message(f"{out} has everything about {agent}")
+
+
+def _await_erasure(service: ServiceClient, made: dict[str, Any]) -> dict[str, Any]:
+    """Wait for its end, and say each step."""
+    told = ""
+    while made["status"] not in END_STATUSES:
+        if made["status"] != told:
+            told = made["status"]
+            print_message(told)
+        clock.sleep(POLL_EVERY_S)
+        made = dict(service.get(f"/v1/privacy/erasures/{made['erasure_id']}"))
+    return made
+
+
+def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: bool) -> None:
+    proof = path.read_text().strip()
+    found = _post_json(
+        service, f"/v1/privacy/erasures/{_erasure_id_of(proof)}/verify", {"proof": proof, "subject": subject}
+    )
+    if json:
+        write_json(found)
+    elif not found["signed"]:
+        print_message("the proof was not signed by this service")
+    elif not found["same_subject"]:
+        print_message("the proof is about somebody else")
+    elif found["nothing_left"]:
+        print_message("nothing is left" + (", of what was looked at" if found.get("not_looked_at") else ""))
+    else:
+        print_message("still found: " + ", ".join(f"{place} {count}" for place, count in sorted(found["left"].items())))
+    for place in () if json else found.get("not_looked_at", ()):  # a service of an older version does not say
+        sys.stdout.write(f"not looked at: {place}\n")
+    if not found["nothing_left"]:
+        raise typer.Exit(1)
+
+
+def _erasure_id_of(proof: str) -> str:
+    """The erasure that a proof names; whether it is true, the service says."""
+    try:
+        body = proof.split(".")[1]
+        return str(msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["erasure_id"])
+    except (IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        raise fail("the file holds no proof of an erasure") from None
+
+
+def _post_json(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    response = service.request("POST", path, json=body, timeout=600.0)
+    if not response.is_success:
+        raise fail(problem_text(response))
+    return dict(response.json())

@@ -1,0 +1,249 @@
+"""Where a service keeps what events said: one walk for erasing, the same one for looking whether anything is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from ...ingest.archive.archive_files import read_position
+from ...ingest.log.event_log import EventLog
+from ...ingest.log.group_commit import GroupCommit
+from ...ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
+from ...ingest.record_erasure import RecordEraser
+from ...ingest.source import Record
+from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...scoring.records.erasures import Erasure
+from ...scoring.store.sql_store import SqlStore
+from ...scoring.store.subject_store import ErasureScope
+from .local_archives import waiting_spool_files
+
+
+class ErasureSummary(NamedTuple):
+    """What a place has to say in a proof.
+
+    Attributes:
+        covers: up to where records were looked at.
+        counts: of archives that erased by themselves.
+        topics: what was done about each topic, and until when the rest lives.
+        remains: what, why and until when, beside what always does.
+    """
+
+    covers: dict[str, Any]
+    counts: Mapping[str, int] = {}
+    topics: Sequence[dict[str, Any]] = ()
+    remains: Sequence[tuple[str, str, str]] = ()
+
+
+class ErasureTargets(Protocol):
+    """All places of a deployment, as the desk of erasures works with them."""
+
+    @property
+    def store(self) -> SqlStore:
+        """Database."""
+
+    @property
+    def keeps_name(self) -> bool:
+        """Whether the identifier is needed after the end, to keep records from being read that can not be erased."""
+
+    async def write_order(self, made: Erasure, record: Record) -> Erasure:
+        """Log the order to forget; returns the erasure with where it lies. Raises LogFailed, Backpressure."""
+
+    async def waiting_for(self, made: Erasure, now_ms: int) -> str:
+        """What is waited for, in words; "" = everybody has come past the order."""
+
+    async def acknowledged(self, made: Erasure) -> Erasure:
+        """The erasure with all that is known once everybody has come past its order."""
+
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        """Erase everywhere; counts of records and rows by place. May be called again at any time."""
+
+    async def remaining(self, made: Erasure) -> dict[str, int]:
+        """What is still to be found, by place; empty = nothing."""
+
+    async def not_checked(self, now_ms: int) -> list[str]:
+        """What `left` does not reach from this process, in words."""
+
+    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
+        """For the proof."""
+
+    async def assist(self, now_ms: int) -> list[Erasure]:
+        """What every process of the service does; returns the erasures that all workers have come past."""
+
+    async def release_names(self, now_ms: int) -> list[Erasure]:
+        """Look after finished ones whose name is kept; takes it away where its time is over, and returns those."""
+
+
+class PipelineProgress(Protocol):
+    """The part of the pipeline's state that is waited for."""
+
+    @property
+    def offset(self) -> int:
+        """Next record that it will apply, and all before is in the view."""
+
+
+class EmbeddedErasureTargets:
+    """Every place of one embedded service.
+
+    Args:
+        store: database.
+        log: the embedded event log.
+        status: how far the pipeline is.
+        events: archive of events, None = there is none.
+        vectors: archive of feature vectors, None = there is none.
+        spool: folder between the pipeline and the archive of vectors.
+    """
+
+    def __init__(
+        self,
+        store: SqlStore,
+        log: GroupCommit,
+        status: PipelineProgress,
+        events: Path | None,
+        vectors: Path | None,
+        spool: Path,
+    ) -> None:
+        self.store = store
+        self.log = log
+        self._status = status
+        self._archives: dict[str, Path] = {}
+        if events is not None:
+            self._archives["events"] = events
+        if vectors is not None:
+            self._archives["vectors"] = vectors
+        self._spool = spool
+        self._spool_files_by_erasure: dict[str, list[str]] = {}
+        self.keeps_name = False
+
+    @property
+    def directory(self) -> Path:
+        """Of the log."""
+        log = self.log.log
+        assert isinstance(log, EventLog)
+        return log.directory
+
+    async def write_order(self, made: Erasure, record: Record) -> Erasure:
+        """See `Everywhere.order`."""
+        return msgspec.structs.replace(made, at_offset=await self.log.commit([record]))
+
+    async def waiting_for(self, made: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
+        """See `Everywhere.behind`."""
+        who = await self._waiting_component(made)
+        return f"waits for {who} to come past offset {made.at_offset} of the log" if who else ""
+
+    async def _waiting_component(self, made: Erasure) -> str:
+        offset = made.at_offset
+        position = await asyncio.to_thread(self.committed_offset)
+        if position <= offset or self._status.offset <= offset:
+            return "the pipeline"
+        waiting = self._spool_files_by_erasure.setdefault(
+            made.erasure_id, self.spool_files()
+        )  # when the pipeline had come past it
+        if "events" in self._archives:
+            archived = await asyncio.to_thread(read_position, self._archives["events"])
+            if (archived or 0) <= offset:
+                return "the archive"
+        if set(waiting) & set(self.spool_files()):
+            return "the archive of feature vectors"
+        del self._spool_files_by_erasure[made.erasure_id]
+        return ""
+
+    async def acknowledged(self, made: Erasure) -> Erasure:
+        """See `Everywhere.passed`."""
+        return made
+
+    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:  # noqa: ARG002 (nothing of it ages here)
+        """See `Everywhere.told`."""
+        return ErasureSummary(
+            {"log_up_to_offset": made.at_offset, "log_up_to": format_rfc3339(made.at_ms)}, remains=[_REMAINS_IN_LOG]
+        )
+
+    async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (there is one process)
+        """See `Everywhere.assist`."""
+        return []
+
+    async def release_names(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
+        """See `Everywhere.rest`."""
+        return []
+
+    def committed_offset(self) -> int:
+        """How far the pipeline has committed."""
+        return self.store.position(0).offset
+
+    def spool_files(self) -> list[str]:
+        """Numbers of the files that wait between the pipeline and the archive of vectors."""
+        if "vectors" not in self._archives:
+            return []
+        return waiting_spool_files(self._spool)
+
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.erase`."""
+        scope = erasure_scope(made)
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        counts.update(await self._erase_log(scope))
+        for kind in self._archives:
+            counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, False))
+        return dict(counts)
+
+    async def remaining(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.left`."""
+        scope = erasure_scope(made)
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True)))
+        counts.update(await asyncio.to_thread(self._count_log, scope))
+        for kind in self._archives:
+            counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, True))
+        return {place: count for place, count in counts.items() if count}
+
+    async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
+        """See `Everywhere.not_looked_at`."""
+        return []
+
+    async def _erase_log(self, scope: ErasureScope) -> dict[str, int]:
+        end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
+        await self.log.run_between_rounds(EventLog.roll)
+        for base in closed_segments(self.directory, end):
+            made = await asyncio.to_thread(write_rewritten_segment, self.directory, base, end, change)
+            if made is not None:
+                await self.log.run_between_rounds(_segment_replacement(base, made[0]))
+                counts.update({"log.events": made[1].removed, "log.events.changed": made[1].changed})
+        return dict(counts)
+
+    def _count_log(self, scope: ErasureScope) -> dict[str, int]:
+        end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
+        for base in closed_segments(self.directory, end):
+            found = count_changes(self.directory, base, end, change)
+            counts.update({"log.events": found.removed, "log.events.changed": found.changed})
+        return dict(counts)
+
+    def _erase_archive(self, kind: Any, scope: ErasureScope, dry: bool) -> dict[str, int]:
+        from ...ingest.archive.archive_erasure import (
+            erase_files,  # needs the extra `archive`, which is there where one is kept
+        )
+
+        found = erase_files(self._archives[kind], kind, scope.subject, {0: scope.at_offset + 1}, dry=dry)
+        return {f"archive.{kind}": found.removed, f"archive.{kind}.changed": found.changed}
+
+
+_REMAINS_IN_LOG = (
+    "64-bit hash of tenant, source and event id of each erased event, with its arrival, in the log",
+    "the same event, sent again, would count as a new one; it holds nothing of who the event was about",
+    "the segments of the log are dropped",
+)
+
+
+def erasure_scope(made: Erasure, offsets: Mapping[int, int] | None = None) -> ErasureScope:
+    """What an erasure covers in the store."""
+    return ErasureScope(made.erasure_id, made.erasure_subject, made.at_offset, made.at_ms, offsets)
+
+
+def _segment_replacement(base: int, fresh: Path) -> Callable[[EventLog], bool]:
+    return lambda log: log.replace_segment(base, fresh)
+
+
+def prefixed_counts(place: str, counts: dict[str, int]) -> dict[str, int]:
+    """Counts of one place under its name."""
+    return {f"{place}.{name}": count for name, count in counts.items()}

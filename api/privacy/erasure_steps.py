@@ -1,0 +1,256 @@
+"""The proof of an erasure: a signed document that names who was erased by a slow salted hash alone."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...ingest.pseudonyms import PrivacyKey
+from ...ingest.record_erasure import ErasureSubject
+from ...ingest.source import Record, RecordKind
+from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...scoring.engine.forgetting import EraseCommand
+from ...scoring.records.erasures import Erasure, subject_digest
+from ...scoring.store.decision_chain import ChainHead, chain_heads_document
+from .embedded_targets import ErasureSummary, ErasureTargets
+
+PROOF_TYPE = "trustwatch-erasure+jwt"
+
+_REMAINS_ALWAYS = (
+    (
+        "tombstones of decisions: tenant, UTC day, place and salted digests in the chain",
+        "the chain of decisions stays verifiable; the salt is gone, so that no guess can be checked",
+        "retention removes them",
+    ),
+    (
+        "what left before: alerts at their receivers, orders at authorization servers, answers to API callers",
+        "it is in other systems",
+        "they erase it",
+    ),
+    (
+        "back-ups, and bytes of files and rows that were freed on disk",
+        "nobody reads them through this service",
+        "they are overwritten or expire",
+    ),
+)
+_REMAINS_BY_KIND = {
+    "agent": (
+        (
+            "a row of counts and keyed hashes in each trained model, under a 64-bit hash of the agent's full name",
+            "a model is one verified artefact; the row is no longer used (the agent begins as a new one)",
+            "those model versions are removed",
+        ),
+        (
+            "counts of its peer group in trained models",
+            "sums over many agents, which name none",
+            "those model versions are removed",
+        ),
+        (
+            "marks by which the agent is not taken up from a model's history again",
+            "HMAC-SHA-256 of its 64-bit hash under the key in `privacy-key`",
+            "the key is replaced",
+        ),
+    ),
+    "principal": (
+        (
+            "keyed 64-bit hashes of the name in the state of agents that acted for it, and in trained models",
+            "SipHash-2-4 under the salt of the model; whoever has that salt can check a name they already know. They "
+            "are what keeps those agents' habits",
+            "those agents are forgotten, or a model with another salt comes into force",
+        ),
+    ),
+}
+
+
+class ProofSigner(NamedTuple):
+    """Signs proofs, and reads them.
+
+    Attributes:
+        sign: (document, type) → compact JWS.
+        read: (compact JWS, type) → document; raises ValueError where it is none of ours.
+    """
+
+    sign: Callable[[dict[str, Any], str], str]
+    read: Callable[[str, str], dict[str, Any]]
+
+
+def proof_document(
+    made: Erasure, done_ms: int, after: list[ChainHead], told: ErasureSummary, *, on_server: bool
+) -> dict[str, Any]:
+    """The document of an erasure that is done.
+
+    Args:
+        made: with what was counted.
+        done_ms: UTC milliseconds.
+        after: heads of the chains now.
+        told: what the places say.
+        on_server: whether the database is a server, whose own files are not ours.
+    """
+    counts = {name: count for name, count in made.counts.items() if isinstance(count, int)}
+    remains = [*told.remains, *_remaining_entries(made, on_server)]
+    return {
+        "type": "erasure",
+        "version": 1,
+        "erasure_id": made.erasure_id,
+        "software": version("trustwatch"),
+        "asked": {
+            "kind": made.kind,
+            "tenant": made.tenant,
+            "issuer": made.issuer or None,
+            "subject": {"scrypt": made.subject_digest, "salt": made.subject_salt, "n": 2**14, "r": 8, "p": 1},
+            "reason": made.reason,
+            "by": made.asked_by,
+            "at": format_rfc3339(made.asked_ms),
+        },
+        "done_at": format_rfc3339(done_ms),
+        "covers": told.covers,
+        "erased": counts,
+        "left": {},
+        "chain": {"before": made.counts.get("chain", []), "after": chain_heads_document(after)},
+        "topics": list(told.topics),
+        "remains": [{"what": what, "why": why, "until": until} for what, why, until in remains],
+    }
+
+
+def _remaining_entries(made: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
+    found = [*_REMAINS_BY_KIND[made.kind], *_REMAINS_ALWAYS]
+    if on_server:
+        found.append(
+            (
+                "removed row versions in files, write-ahead log and replicas of PostgreSQL",
+                "VACUUM has freed them; the server overwrites them when it uses their room again",
+                "they are overwritten, and archived WAL expires",
+            )
+        )
+    return found
+
+
+# From one status of an erasure to the next; every step may be killed and is done again.
+#
+# 1. *queued*: the agent's mark is stored, and a FORGET record logged: from there on the pipeline knows nothing of it.
+# 2. *waiting* for the pipeline, the archive and the archive of vectors to come past that record.
+# 3. *erasing* in the database, the log, the archives.
+# 4. *checking*: the same walk once more, counting only. What is found is erased again, at most `MAX_ROUNDS` times.
+# 5. *compacting*: the identifier leaves the wish itself, and the database its removed rows.
+# 6. *done*, with a signed proof.
+
+
+MAX_ROUNDS = 3
+
+
+class ErasureSteps:
+    """What is done at each status. Whether this process may is for the caller to know.
+
+    Args:
+        places: where it is erased.
+        key: of marks.
+        signer: of proofs.
+        forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
+        now_ms: UTC milliseconds.
+        on_server: whether the database is a server.
+    """
+
+    def __init__(
+        self,
+        places: ErasureTargets,
+        key: Callable[[], PrivacyKey],
+        signer: Callable[[], ProofSigner],
+        forgotten: Callable[[ErasureSubject], Awaitable[None]],
+        now_ms: Callable[[], int],
+        *,
+        on_server: bool,
+    ) -> None:
+        self._targets = places
+        self._key = key
+        self._signer = signer
+        self._on_forgotten = forgotten
+        self._now_ms = now_ms
+        self._on_server = on_server
+
+    async def advance(self, made: Erasure) -> Erasure | None:
+        """Do what its status asks for; the erasure as it is then, for the caller to write. None = it has to wait.
+
+        Raises:
+            TrustwatchError, OSError: a place does not answer, or refuses; the step is to be done again.
+        """
+        return await _STEPS[made.status](self, made)
+
+    async def _queued(self, made: Erasure) -> Erasure:
+        places, subject = self._targets, made.erasure_subject
+        await self._store_forgotten_mark(made)
+        now = max(self._now_ms(), made.at_ms + 1)  # a round is known by its time, whatever the clock says
+        order = EraseCommand(made.erasure_id, *subject)
+        if "chain" not in made.counts:
+            heads = await asyncio.to_thread(places.store.chain_heads)
+            made = msgspec.structs.replace(made, counts={**made.counts, "chain": [head._asdict() for head in heads]})
+        made = await places.write_order(made, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
+        return msgspec.structs.replace(made, status="waiting", at_ms=now, rounds=made.rounds + 1, error="")
+
+    async def _complete_rediscovered(self, made: Erasure) -> Erasure:
+        """An order that a database which was put back has met in the topic: it has neither digest nor mark of it."""
+        await self._store_forgotten_mark(made)
+        salt = secrets.token_hex(16)
+        digest = await asyncio.to_thread(subject_digest, salt, *made.erasure_subject[:4])
+        return msgspec.structs.replace(made, subject_salt=salt, subject_digest=digest)
+
+    async def _store_forgotten_mark(self, made: Erasure) -> None:
+        """Keep an agent from going on from a model's history."""
+        if made.kind == "agent":
+            await asyncio.to_thread(
+                self._targets.store.forget_mark, self._key().erasure_mark(made.erasure_subject.key), self._now_ms()
+            )
+
+    async def _waiting(self, made: Erasure) -> Erasure | None:
+        if not made.subject_digest:
+            return await self._complete_rediscovered(made)
+        told = await self._targets.waiting_for(made, self._now_ms())
+        if told:
+            return None if made.error == told else msgspec.structs.replace(made, error=told)
+        return msgspec.structs.replace(await self._targets.acknowledged(made), status="erasing", error="")
+
+    async def _erasing(self, made: Erasure) -> Erasure:
+        found = await self._targets.erase(made)
+        await self._on_forgotten(made.erasure_subject)
+        counts = dict(made.counts)
+        for place, count in found.items():
+            counts[place] = counts.get(place, 0) + count
+        return msgspec.structs.replace(made, status="checking", counts=counts)
+
+    async def _checking(self, made: Erasure) -> Erasure:
+        left = await self._targets.remaining(made)
+        if not left:
+            subject = made.subject if self._targets.keeps_name else ""
+            return msgspec.structs.replace(made, status="compacting", subject=subject, error="")
+        told = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
+        if made.rounds < MAX_ROUNDS:
+            return msgspec.structs.replace(made, status="queued", error=told)
+        return msgspec.structs.replace(made, status="failed", error=told)
+
+    async def _compacting(self, made: Erasure) -> Erasure | None:
+        places = self._targets
+        if not await asyncio.to_thread(places.store.compact):
+            return self._compaction_blocked(made)
+        heads = await asyncio.to_thread(places.store.chain_heads)
+        now = self._now_ms()
+        told = await places.summary(made, now)
+        made = msgspec.structs.replace(made, counts={**made.counts, **told.counts})
+        proof = self._signer().sign(proof_document(made, now, heads, told, on_server=self._on_server), PROOF_TYPE)
+        return msgspec.structs.replace(made, status="done", done_ms=now, proof=proof.encode(), error="")
+
+    def _compaction_blocked(self, made: Erasure) -> Erasure | None:
+        told = "the database could not be compacted: something reads it all the time"
+        return None if made.error == told else msgspec.structs.replace(made, error=told)
+
+
+_STEPS: dict[str, Callable[[ErasureSteps, Erasure], Awaitable[Erasure | None]]] = {
+    "queued": ErasureSteps._queued,
+    "waiting": ErasureSteps._waiting,
+    "erasing": ErasureSteps._erasing,
+    "checking": ErasureSteps._checking,
+    "compacting": ErasureSteps._compacting,
+}

@@ -1,0 +1,442 @@
+"""What can be said and done about records in topics: nobody rewrites them, but some can be ended, and all age out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.errors import ConfigError, TrustwatchError
+from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
+from ...ingest.kafka.protocols import KafkaAdmin, TopicDescription, TopicReader
+from ...ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics, TopicDefinition
+from ...ingest.log.group_commit import GroupCommit
+from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.record_keys import key_for_partition
+from ...ingest.source import Record, TopicWriter
+from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
+from ...scoring.records.erasures import Erasure
+from ...scoring.store.erasure_store import ForgetRecordPosition
+from ...scoring.store.sql_store import SqlStore
+from .embedded_targets import ErasureSummary, erasure_scope, prefixed_counts
+from .local_archives import ArchiveErasureProgress, LocalArchives
+
+POLL_S = 0.5
+FLUSH_TIMEOUT_S = 20.0
+BROKER_DELAY_MS = 15 * 60_000
+"""Brokers look for what is too old every few minutes, and remove its file a minute later."""
+FOREVER_MS = 10 * 366 * 86_400_000
+"""Kafka's own words for `never` are numbers in the thousands of years."""
+_WEEK_MS = 7 * 86_400_000
+_risk_decoder = msgspec.json.Decoder(RiskRecord)
+
+
+class TopicErasureSummary(NamedTuple):
+    """What was done about a topic, and until when records of the subject may be in it.
+
+    `gone_by_ms` is UTC milliseconds, as its settings are now; None = nothing ends it.
+    """
+
+    topic: str
+    holds: str
+    done: str
+    gone_by_ms: int | None
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in a proof."""
+        gone_by = None if self.gone_by_ms is None else format_rfc3339(self.gone_by_ms)
+        return {"topic": self.topic, "holds": self.holds, "done": self.done, "gone_by": gone_by}
+
+
+def summarise_topics(admin: KafkaAdmin, topics: KafkaTopics, now_ms: int) -> list[TopicErasureSummary]:
+    """About each of our topics. Raises Unavailable."""
+    return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
+
+
+def _summarise_topic(admin: KafkaAdmin, definition: TopicDefinition, name: str, now_ms: int) -> TopicErasureSummary:
+    try:
+        found = admin.describe(name)
+    except ConfigError:
+        found = None  # we may not ask
+    gone_by = None if found is None else gone_by_ms(found, now_ms)
+    return TopicErasureSummary(name, definition.holds, _ACTION_BY_ROLE[definition.role], gone_by)
+
+
+_ACTION_BY_ROLE = {
+    "events": "records stay until retention removes them; whatever reads the topic leaves the subject out",
+    "dead_letters": "nothing: records stay until retention removes them; nothing here reads them",
+    "risk": "what names the subject was ended by a record without a value, or told again without the name; compaction "
+    "removes what was told before",
+    "decisions": "nothing: records stay until retention removes them; only what is told from now on is read here",
+    "alerts": "nothing: records stay until retention removes them; nothing here reads them",
+}
+
+
+def gone_by_ms(topic: TopicDescription, now_ms: int) -> int | None:
+    """Latest time at which what was written before *now_ms* is in the topic, both UTC milliseconds; None = no end.
+
+    A file of the log goes when its newest record is old enough, and takes new ones until it is `segment.ms` old.
+    """
+    segment = _config_number(topic.configs, "segment.ms", _WEEK_MS)
+    if "delete" in topic.configs.get("cleanup.policy", "delete"):
+        ahead = _config_number(topic.configs, "message.timestamp.after.max.ms", 0)
+        kept = _config_number(topic.configs, "retention.ms", _WEEK_MS)
+        parts = [segment, kept, 0 if ahead > FOREVER_MS else ahead]
+        kept_for = -1 if kept < 0 else sum(parts)
+    else:
+        names = ("max.compaction.lag.ms", "delete.retention.ms")
+        kept_for = segment + sum(_config_number(topic.configs, name, FOREVER_MS) for name in names)
+    return None if kept_for < 0 or kept_for > FOREVER_MS else now_ms + kept_for + BROKER_DELAY_MS
+
+
+def _config_number(configs: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return int(configs[name])
+    except (KeyError, ValueError):
+        return default
+
+
+class RiskTopicCorrection(NamedTuple):
+    """A record that puts an end to one on the risk topic which names the subject."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def find_corrections(
+    reader: TopicReader, subject: ErasureSubject, up_to: Mapping[int, int]
+) -> list[RiskTopicCorrection]:
+    """Read the risk topic to its end: what the last record of a key still says of the subject, and what ends it.
+
+    What commits behind the order told is of somebody new, and stays. Raises Unavailable.
+    """
+    names = NameEraser(subject.name, subject.pseudonym)
+    last: dict[tuple[int, bytes], bytes] = {}
+    while not reader.at_end():
+        for part in reader.poll(POLL_S):
+            for raw in part.records:
+                if raw.key is None or raw.key.startswith(b"{"):
+                    continue
+                if raw.value is not None and names.may_occur_in(raw.value):
+                    last[part.partition, raw.key] = raw.value
+                else:
+                    last.pop((part.partition, raw.key), None)
+    found = [_correction_of(place, value, subject, names, up_to) for place, value in last.items()]
+    return [one for one in found if one is not None]
+
+
+def _correction_of(
+    place: tuple[int, bytes], value: bytes, subject: ErasureSubject, names: NameEraser, up_to: Mapping[int, int]
+) -> RiskTopicCorrection | None:
+    try:
+        told = _risk_decoder.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # none of ours
+    offset = up_to.get(told.partition, -1)
+    if told.tenant != subject.tenant or told.offset > offset:
+        return None
+    if subject.kind == "agent" and place[1] == subject.partition_key:
+        return RiskTopicCorrection(place[0], *erased_agent_record(place[1], offset))
+    if told.agent_id == subject.name:
+        return None  # another one of that very name
+    reasons, counterfactual = names.erase_in_json(bytes(told.reasons)), names.erase_in_text(told.counterfactual)
+    if (reasons, counterfactual) == (bytes(told.reasons), told.counterfactual):
+        return None
+    changed = msgspec.structs.replace(told, reasons=msgspec.Raw(reasons), counterfactual=counterfactual)
+    return RiskTopicCorrection(place[0], place[1], msgspec.json.encode(changed), [])
+
+
+def send_corrections(writer: TopicWriter, topic: str, found: Iterable[RiskTopicCorrection]) -> None:
+    """Write them, and wait until they have arrived. Raises Unavailable."""
+    for one in found:
+        writer.send(topic, one.key, one.value, partition=one.partition, headers=one.headers)
+    writer.flush(FLUSH_TIMEOUT_S)
+
+
+# The places of a deployment on Kafka and a database that all processes share.
+#
+# The order to forget is met in each partition at an offset of its own, in the transaction of that position. Nobody can
+# rewrite the topic: the identifier is kept until its records are gone from there, so that whatever reads them again
+# leaves the subject out (`ingest/record_erasure.py`).
+
+
+_log = structlog.get_logger(__name__)
+TOPIC_MEMBER = "topic"
+"""Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
+MAX_TRACKED_ERASURES = 200
+RECHECK_DONE_WITHIN_MS = 2 * 3_600_000
+"""What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
+
+
+class BrokerClients(NamedTuple):
+    """How topics are reached.
+
+    Attributes:
+        topics: their names.
+        reader: opens a reader of topics from their beginning.
+        admin: opens the admin client.
+    """
+
+    topics: KafkaTopics
+    reader: Callable[[str], TopicReader]
+    admin: Callable[[], KafkaAdmin]
+
+
+class KafkaErasureTargets:
+    """Implements `ErasureTargets`.
+
+    Args:
+        store: that all processes share.
+        log: of the events topic.
+        brokers: of the other topics.
+        archives: of this process.
+        expected: kinds of archives that the settings ask for.
+    """
+
+    def __init__(
+        self,
+        store: SqlStore,
+        log: GroupCommit,
+        brokers: BrokerClients,
+        archives: LocalArchives,
+        expected: frozenset[str],
+    ) -> None:
+        self.store = store
+        self.keeps_name = True
+        self._log = log
+        self._brokers = brokers
+        self._archives = archives
+        self._expected = expected
+        self._since_ms = 0
+        self._unfinished: set[str] = set()
+
+    async def write_order(self, made: Erasure, record: Record) -> Erasure:
+        """See `Everywhere.order`: once in each partition, all acknowledged or none."""
+        count = await self._log.run_between_rounds(_partition_count)
+        await self._log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
+        return msgspec.structs.replace(made, at_offset=0, counts={**made.counts, TOPIC_MEMBER: {"partitions": count}})
+
+    async def waiting_for(self, made: Erasure, now_ms: int) -> str:
+        """See `Everywhere.behind`: the workers, then every archive that is there."""
+        met, missing = await self._acknowledged_offsets(made)
+        if missing:
+            told = ", ".join(map(str, missing))
+            return f"waits for the workers to come to the order in partitions {told} of {self._brokers.topics.events}"
+        await self._archives.erase(made, met)
+        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
+        if standing.awaited:
+            told = ", ".join(
+                f"{one.kind} on {one.host} ({one.path})"
+                + (f", which says: {standing.errors[place]}" if place in standing.errors else "")
+                for place, one in standing.awaited.items()
+            )
+            return f"waits for archives to be erased by the processes that keep them: {told}"
+        known = {one.kind for one, _ in standing.done.values()} | {one.kind for one in standing.missing.values()}
+        if unknown := self._expected - known:
+            return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
+        return ""
+
+    async def acknowledged(self, made: Erasure) -> Erasure:
+        """See `Everywhere.passed`."""
+        met, _ = await self._acknowledged_offsets(made)
+        told = {**made.counts.get(TOPIC_MEMBER, {}), "offsets": {str(at): offset for at, offset in met.items()}}
+        return msgspec.structs.replace(made, counts={**made.counts, TOPIC_MEMBER: told})
+
+    async def _acknowledged_offsets(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
+        """Offset of the order by partition, and the partitions whose worker has not come to it."""
+        places = await asyncio.to_thread(self.store.forgets_of, made.erasure_id)
+        met = acknowledged_offsets(made, places)
+        return met, [partition for partition in range(await self._ordered_partitions(made)) if partition not in met]
+
+    async def _ordered_partitions(self, made: Erasure) -> int:
+        """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
+        return int(made.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self._log.run_between_rounds(
+            _partition_count
+        )
+
+    async def erase(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.erase`: the database, and what the risk topic says."""
+        up_to = order_offsets(made)
+        scope = erasure_scope(made, up_to)
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        if ended := await self._correct_risk_topic(made, up_to):
+            counts["topic.risk"] = ended
+        return dict(counts)
+
+    async def _correct_risk_topic(self, made: Erasure, up_to: Mapping[int, int]) -> int:
+        """End what the risk topic still says of the subject; returns how many records did."""
+        found = await asyncio.to_thread(self._find_corrections, made, up_to)
+        if found:
+            await self._log.run_between_rounds(
+                lambda log: send_corrections(log.writer, self._brokers.topics.risk, found)
+            )
+        return len(found)
+
+    async def remaining(self, made: Erasure) -> dict[str, int]:
+        """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
+        up_to = order_offsets(made)
+        scope = erasure_scope(made, up_to)
+        counts = prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True))
+        counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, made, up_to))
+        counts |= await asyncio.to_thread(self._archives.remaining, made, up_to)
+        return {place: count for place, count in counts.items() if count}
+
+    async def not_checked(self, now_ms: int) -> list[str]:
+        """See `Everywhere.not_looked_at`: topics that nobody rewrites, and archives of other processes."""
+        away = await asyncio.to_thread(self._archives.other_archives, now_ms)
+        told = sorted({f"the archive of {one.kind} on {one.host} ({one.path})" for one in away})
+        topics = self._brokers.topics
+        unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
+        return [*told, *(f"the topic {name}, whose records stay until its retention removes them" for name in unread)]
+
+    def _find_corrections(self, made: Erasure, up_to: Mapping[int, int]) -> list[RiskTopicCorrection]:
+        with closing(self._brokers.reader(self._brokers.topics.risk)) as reader:
+            return find_corrections(reader, made.erasure_subject, up_to)
+
+    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
+        """See `Everywhere.told`."""
+        topics = await asyncio.to_thread(self._summarise_topics, now_ms)
+        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
+        covers = {
+            "topic": self._brokers.topics.events,
+            "up_to": format_rfc3339(made.at_ms),
+            "offsets": {str(at): offset for at, offset in sorted(order_offsets(made).items())},
+        }
+        return ErasureSummary(
+            covers,
+            _archive_counts(standing),
+            [one.document() for one in topics],
+            [*map(_remaining_in_topic, topics), _REMAINS_NAME, *_REMAINS_COPIES, *_unreached_archives(standing)],
+        )
+
+    def _summarise_topics(self, now_ms: int) -> list[TopicErasureSummary]:
+        with closing(self._brokers.admin()) as admin:
+            return summarise_topics(admin, self._brokers.topics, now_ms)
+
+    async def assist(self, now_ms: int) -> list[Erasure]:
+        """See `Everywhere.assist`: show the archives of this process, and erase in them."""
+        await asyncio.to_thread(self._archives.register, now_ms)
+        if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
+            self._since_ms = 0
+        found = []
+        for made, places in await asyncio.to_thread(self.store.kept, self._since_ms, self._unfinished):
+            met, over = acknowledged_offsets(made, places), False
+            try:
+                if made.at_ms and len(met) >= await self._ordered_partitions(made):
+                    over = await self._archives.erase(made, met)
+                    found.append(made)
+            except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
+                _log.warning("archives have to wait to be erased", erasure_id=made.erasure_id, error=str(error))
+            (self._unfinished.discard if over else self._unfinished.add)(made.erasure_id)
+        self._since_ms = now_ms - RECHECK_DONE_WITHIN_MS
+        return found
+
+    async def release_names(self, now_ms: int) -> list[Erasure]:
+        """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
+        over: list[Erasure] = []
+        first: dict[int, int] | None = None
+        for made, places in await asyncio.to_thread(self.store.kept):
+            if made.status != "done":
+                continue
+            try:
+                if first is None:
+                    first = await asyncio.to_thread(self._first_offsets)
+                gone = all(first.get(at, 0) > offset for at, offset in _latest_order_offsets(made, places).items())
+                if await self._try_release_name(made, now_ms, gone=gone):
+                    over.append(made)
+            except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
+                _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
+                await asyncio.to_thread(self.store.note_erasure, made, f"the identifier is still kept: {error}")
+        return over
+
+    async def _try_release_name(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
+        """*gone*: the topic has no record from before the order any more, nor the order itself."""
+        if gone or now_ms - made.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
+            await self._correct_risk_topic(made, order_offsets(made))
+        if not gone:
+            return False
+        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
+        if standing.awaited or standing.missing:
+            return False
+        nameless = msgspec.structs.replace(made, subject="", error="")
+        if not await asyncio.to_thread(self.store.change_erasure, made, nameless):
+            return False
+        await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
+        await asyncio.to_thread(self._archives.drop_acknowledgements, made)
+        self._unfinished.discard(made.erasure_id)
+        return True
+
+    def _first_offsets(self) -> dict[int, int]:
+        """By partition, the first record that the topic still has."""
+        with closing(self._brokers.reader(self._brokers.topics.events)) as reader:
+            return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
+
+
+def _latest_order_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
+    """Where the order stands last in each partition, if it was logged twice."""
+    told = order_offsets(made)
+    return {at: max(offset, places[at].offset if at in places else offset) for at, offset in told.items()}
+
+
+def acknowledged_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
+    """Offset of the order by partition, where it was met. One that was logged twice is met twice, and may be the later
+    one by its own time; an earlier time is that of a round before."""
+    return {at: place.offset for at, place in places.items() if place.at_ms >= made.at_ms}
+
+
+def order_offsets(made: Erasure) -> dict[int, int]:
+    """Offset of the order by partition, once all workers have come to it."""
+    told: dict[str, Any] = made.counts.get(TOPIC_MEMBER, {}).get("offsets", {})
+    return {int(partition): int(offset) for partition, offset in told.items()}
+
+
+def _partition_count(log: KafkaCommitLog) -> int:
+    return log.partitions
+
+
+def _archive_counts(standing: ArchiveErasureProgress) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for one, ack in standing.done.values():
+        counts.update({f"archive.{one.kind}": ack.removed, f"archive.{one.kind}.changed": ack.changed})
+    return dict(counts)
+
+
+def _remaining_in_topic(one: TopicErasureSummary) -> tuple[str, str, str]:
+    until = "nobody ends it: its settings keep records for ever, or could not be read"
+    if one.gone_by_ms is not None:
+        until = f"{format_rfc3339(one.gone_by_ms)} at the latest, as the topic is set now"
+    return f"records of the topic {one.topic} ({one.holds})", f"a topic is never rewritten; {one.done}", until
+
+
+_REMAINS_NAME = (
+    "the identifier, in the list of the erased",
+    "so that nothing that reads the events topic again (a replay, a back-up put back, a back-test, an archive) takes "
+    "up the subject",
+    "the topic has none of those records any more: looked at every hour",
+)
+_REMAINS_COPIES = (
+    (
+        "copies of these topics: mirrors, consumers of others, topics of gateways that events came from",
+        "they are in other systems, and were not told",
+        "they erase it",
+    ),
+)
+
+
+def _unreached_archives(standing: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"the archive of {one.kind} on {one.host} ({one.path})",
+            f"its process was last seen at {format_rfc3339(one.seen_ms)}",
+            "it is there again: then it erases by itself",
+        )
+        for one in (*standing.missing.values(), *standing.awaited.values())
+    ]

@@ -1,0 +1,291 @@
+"""Archives lie on the machines that keep them: each is erased by the process that has it, and the database knows so.
+
+An archive has an id of its own (a file in its folder; of vectors, one for each spool that leads there) and a row in
+`meta` that says where it is and when its process was last seen. An erasure waits for every archive whose process is
+there; the others are named in its proof, and erased when they come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.archive.archive_files import ArchiveFileKind, read_positions
+from ...ingest.errors import ConfigError, CorruptLog
+from ...scoring.records.erasures import Erasure
+from ...scoring.store.sql_store import SqlStore
+from .. import clock
+
+ID_FILE = "_archive-id"
+ARCHIVE_KEY_PREFIX, ACKNOWLEDGEMENT_KEY_PREFIX = "archive.", "erased."
+REGISTER_EVERY_MS = 60_000
+REGISTERED_WITHIN_MS = 3_600_000
+"""An archive whose process was not seen for so long does not hold an erasure up."""
+RETRY_S = 30.0
+"""Until an archive that could not be erased is tried again."""
+SPOOL_PATTERNS = ("*.open", "*.frames")
+
+
+class ArchiveRegistration(msgspec.Struct, frozen=True):
+    """An archive as its process has told of it."""
+
+    kind: str
+    host: str
+    path: str
+    seen_ms: int
+
+
+class ArchiveAcknowledgement(msgspec.Struct, frozen=True):
+    """What an archive did for an order that was given at `at_ms`; 0 = it could not, and `error` says why."""
+
+    at_ms: int
+    removed: int = 0
+    changed: int = 0
+    error: str = ""
+
+
+class ArchiveErasureProgress(NamedTuple):
+    """Archives and one erasure: by id, those that have erased; those that are awaited; those that are not there.
+
+    `errors`: what those that are not done said of why.
+    """
+
+    done: dict[str, tuple[ArchiveRegistration, ArchiveAcknowledgement]]
+    awaited: dict[str, ArchiveRegistration]
+    missing: dict[str, ArchiveRegistration]
+    errors: dict[str, str]
+
+
+_log = structlog.get_logger(__name__)
+_registration_decoder, _acknowledgement_decoder = (
+    msgspec.json.Decoder(ArchiveRegistration),
+    msgspec.json.Decoder(ArchiveAcknowledgement),
+)
+
+
+class LocalArchives:
+    """Those of this process.
+
+    Args:
+        store: of the deployment.
+        folders: by kind.
+        topic: whose records the archive of events is made of.
+        spool: folder between the worker of this process and its archive of vectors.
+        host: name of this machine, for people.
+        heard: an object that is another one after each report of the worker beside this process.
+        kept_ms: files are kept so long: an archive that is not seen longer has none left of its time.
+    """
+
+    def __init__(
+        self,
+        store: SqlStore,
+        folders: Mapping[ArchiveFileKind, Path],
+        topic: str,
+        spool: Path,
+        host: str,
+        heard: Callable[[], object],
+        kept_ms: int,
+    ) -> None:
+        self._store = store
+        self._folders = dict(folders)
+        self._topic = topic
+        self._spool = spool
+        self._host = host
+        self._last_worker_report = heard
+        self._retention_ms = kept_ms
+        self._ids: dict[ArchiveFileKind, str] = {}
+        self._registered_ms = -REGISTER_EVERY_MS
+        self._handovers: dict[tuple[str, int], _SpoolHandover] = {}
+        self._retry_at: dict[str, float] = {}
+        self._acknowledged_ms: dict[str, int] = {}
+
+    def register(self, now_ms: int) -> None:
+        """Say that the archives are there; blocks. Raises OSError, Unavailable."""
+        if now_ms - self._registered_ms < REGISTER_EVERY_MS:
+            return
+        for kind, folder in self._folders.items():
+            if kind not in self._ids:
+                self._ids[kind] = self._archive_id(kind, folder)
+            told = msgspec.json.encode(ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)).decode()
+            self._store.set_meta(ARCHIVE_KEY_PREFIX + self._ids[kind], told)
+        self._registered_ms = now_ms
+
+    def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
+        """Workers may share a folder of vectors, and each hands on what it computed through a spool of its own."""
+        place = _read_archive_id(folder)
+        if kind != "vectors":
+            return place
+        self._store.drop_meta_from(ARCHIVE_KEY_PREFIX + place)  # as it was called when one answered for all spools
+        return f"{_read_archive_id(self._spool)}-{place}"
+
+    def erasure_progress(self, made: Erasure, now_ms: int) -> ArchiveErasureProgress:
+        """How far all archives of the deployment are with an erasure; blocks."""
+        acks = {
+            key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
+            for key, text in self._store.meta_from(_acknowledgement_prefix(made)).items()
+        }
+        standing = ArchiveErasureProgress({}, {}, {}, {})
+        for key, text in self._store.meta_from(ARCHIVE_KEY_PREFIX).items():
+            place, known = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
+            ack = acks.get(place)
+            if ack is not None and ack.at_ms == made.at_ms:
+                standing.done[place] = known, ack
+                continue
+            if ack is not None and ack.error:
+                standing.errors[place] = ack.error
+            if now_ms - known.seen_ms <= REGISTERED_WITHIN_MS:
+                standing.awaited[place] = known
+            elif now_ms - known.seen_ms <= self._retention_ms:
+                standing.missing[place] = known
+        return standing
+
+    async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> bool:
+        """Erase in the archives of this process whatever they are past of; call it again until it is done, True.
+
+        An archive that can not be read holds up what waits for it, and nothing else: why is said beside it.
+        """
+        over = [await self._erase(kind, place, made, up_to) for kind, place in self._ids.items()]
+        return all(over)
+
+    async def _erase(self, kind: ArchiveFileKind, place: str, made: Erasure, up_to: Mapping[int, int]) -> bool:
+        key = _acknowledgement_prefix(made) + place
+        if self._acknowledged_ms.get(key) == made.at_ms:
+            return True
+        told = await asyncio.to_thread(self._store.get_meta, key)
+        done = known = ArchiveAcknowledgement(0) if told is None else _acknowledgement_decoder.decode(told)
+        if known.at_ms != made.at_ms:
+            if clock.monotonic() < self._retry_at.get(key, 0.0):
+                return False
+            if not await asyncio.to_thread(self._is_past, kind, made, up_to):
+                return False
+            done = await asyncio.to_thread(self._try_erase, kind, made, up_to)
+            if done != known:
+                await asyncio.to_thread(self._store.set_meta, key, msgspec.json.encode(done).decode())
+        if done.error:
+            self._retry_at[key] = clock.monotonic() + RETRY_S
+            return False
+        self._retry_at.pop(key, None)
+        self._handovers.pop((made.erasure_id, made.at_ms), None)
+        self._acknowledged_ms[key] = made.at_ms
+        return True
+
+    def _try_erase(self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int]) -> ArchiveAcknowledgement:
+        try:
+            removed, changed = self._erase_files(kind, made, up_to)
+        except (ConfigError, OSError) as error:
+            _log.warning("an archive could not be erased", kind=kind, erasure_id=made.erasure_id, error=str(error))
+            return ArchiveAcknowledgement(0, error=str(error))
+        return ArchiveAcknowledgement(made.at_ms, removed, changed)
+
+    def remaining(self, made: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
+        """What is still found in the archives of this process; blocks."""
+        found = {f"archive.{kind}": sum(self._erase_files(kind, made, up_to, dry=True)) for kind in self._folders}
+        return {place: count for place, count in found.items() if count}
+
+    def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
+        """Archives that `left` does not look at: those of other processes, while they have files of ours; blocks."""
+        ours = {_folder_id(place) for place in self._ids.values()}
+        places = {
+            key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)
+            for key, text in self._store.meta_from(ARCHIVE_KEY_PREFIX).items()
+        }
+        return [
+            known
+            for place, known in places.items()
+            if _folder_id(place) not in ours and now_ms - known.seen_ms <= self._retention_ms
+        ]
+
+    def drop_acknowledgements(self, made: Erasure) -> None:
+        """The erasure is over: nobody asks any more what archives did for it; blocks."""
+        self._store.drop_meta_from(_acknowledgement_prefix(made))
+        for place in self._ids.values():
+            self._acknowledged_ms.pop(_acknowledgement_prefix(made) + place, None)
+
+    def _erase_files(
+        self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int], *, dry: bool = False
+    ) -> tuple[int, int]:
+        from ...ingest.archive.archive_erasure import (
+            erase_files,  # needs the extra `archive`, which is there where one is kept
+        )
+
+        ends = {partition: offset + 1 for partition, offset in up_to.items()}
+        found = erase_files(self._folders[kind], kind, made.erasure_subject, ends, dry=dry)
+        return found.removed, found.changed
+
+    def _is_past(self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int]) -> bool:
+        if kind == "vectors":
+            return self._is_spool_drained((made.erasure_id, made.at_ms))
+        try:
+            positions = read_positions(self._folders[kind], self._topic) or {}
+        except CorruptLog:
+            return False  # the archiver says what is wrong with it
+        return all(positions.get(partition, 0) > offset for partition, offset in up_to.items())
+
+    def _is_spool_drained(self, order: tuple[str, int]) -> bool:
+        """Whether what the worker beside us computed before the order is in files."""
+        handover = self._handovers.setdefault(order, _SpoolHandover())
+        return handover.is_complete(self._last_worker_report(), self._spool)
+
+
+class _SpoolHandover:
+    """What a worker computed before an order, on its way through the spool.
+
+    A worker hands vectors on after their commit, and reports then. The first report that comes after the order was
+    seen to be committed may have left before that; the second one has not.
+    """
+
+    def __init__(self) -> None:
+        self._reports: list[object] = []
+        self._files: set[str] | None = None
+
+    def is_complete(self, report: object, spool: Path) -> bool:
+        if not any(report is one for one in self._reports):
+            self._reports.append(report)
+        if len(self._reports) < 3:  # the one of before, and two since
+            return False
+        if self._files is None:
+            self._files = set(waiting_spool_files(spool))
+        return not self._files & set(waiting_spool_files(spool))
+
+
+def waiting_spool_files(folder: Path) -> list[str]:
+    """Numbers of the files that wait between pipeline and archive of vectors."""
+    return sorted({path.stem for pattern in SPOOL_PATTERNS for path in folder.glob(pattern) if _has_content(path)})
+
+
+def _has_content(path: Path) -> bool:
+    """Whether anything is in a file of the spool; one that is empty was opened for what comes later."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # done, or handed on under its other name: looked at again
+        return True
+
+
+def _acknowledgement_prefix(made: Erasure) -> str:
+    return f"{ACKNOWLEDGEMENT_KEY_PREFIX}{made.erasure_id}."
+
+
+def _folder_id(place: str) -> str:
+    return place.rpartition("-")[2]
+
+
+def _read_archive_id(folder: Path) -> str:
+    """The id of an archive, made on first use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, scratch = folder / ID_FILE, folder / f"{ID_FILE}.{secrets.token_hex(8)}"
+    if not path.exists():
+        scratch.write_text(secrets.token_hex(8))
+        try:
+            os.link(scratch, path)  # whole or not at all; of two processes the first one wins
+        except FileExistsError:
+            pass
+        finally:
+            scratch.unlink()
+    return path.read_text()

@@ -1,0 +1,326 @@
+"""What a `serve` process does: everything, or its part of the distributed form."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.errors import ConfigError, CorruptLog, TrustwatchError
+from ...ingest.kafka import open_writer
+from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
+from ...ingest.log.event_log import EventLog
+from ...ingest.log.group_commit import GroupCommit
+from ...ingest.source import Record, RecordKind
+from ...scoring.pipeline.ipc import PipelineUpdate
+from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.policy.risk_view import RiskView
+from ...scoring.store.sql_store import SqlStore
+from .. import clock
+from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset, check_archive_available
+from ..child_process import SupervisedProcess
+from ..composition import kafka_settings, open_service_store
+from ..events.ingest_status import IngestStatus, IngestWorkerProcess
+from ..http.runtime import PipelineStatus, make_lag_counter
+from ..settings.root import Settings
+
+
+class ServiceRoles(NamedTuple):
+    """The parts that run here."""
+
+    api: bool = True
+    """Answers questions and takes events in."""
+    workers: bool = True
+    """Scores events, delivers alerts, keeps the store in order."""
+    archiver: bool = True
+    """Keeps the archive of events, where one is set. At most one process of a deployment does."""
+
+
+def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
+    """Raise ConfigError where the settings do not allow a part to run alone."""
+    if roles.api and roles.workers:
+        return
+    option = "--api-only" if roles.api else "--workers-only" if roles.workers else "--archiver-only"
+    if not settings.kafka.bootstrap_servers:
+        raise ConfigError(
+            f"{option} is for the distributed form: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS, "
+            "or leave it out to run everything on this machine"
+        )
+    if settings.store.url is None:
+        raise ConfigError(
+            f"{option} needs a database that all processes share: set store.url or TRUSTWATCH_STORE_URL to a "
+            "postgresql:// URL"
+        )
+    if not (roles.api or roles.workers) and settings.archive.directory is None:
+        raise ConfigError(f"{option} needs a place for the archive: set archive.directory")
+
+
+# The answering side of the keeper.
+
+
+class ModelWorkerProcess(SupervisedProcess):
+    """Keeps the keeper running, and hands on what it asks for.
+
+    Args:
+        settings_file: passed on; None where there is none.
+        proved: called with a version that may be promoted.
+    """
+
+    def __init__(self, settings_file: Path | None, proved: Callable[[str], None]) -> None:
+        super().__init__("trustwatch.api.models.worker", settings_file, lambda _update: None)
+        self._on_challenger_ready = proved
+
+    def _handle_frame(self, frame: bytes) -> None:
+        self._on_challenger_ready(frame.decode())
+
+
+# What the answering process stands on: the embedded log, or Kafka. Chosen once, by the settings.
+
+
+_log = structlog.get_logger(__name__)
+
+DAY_MS = 86_400_000
+
+
+class BackendObservers(NamedTuple):
+    """What answers are made from, and what is told when it changes."""
+
+    view: RiskView
+    status: PipelineStatus
+    on_change: Callable[[], None]
+    ingest: IngestStatus
+    archive: ArchiveStatus
+    on_challenger_ready: Callable[[str], None] = lambda _version: None  # a challenger is better, and may be promoted
+
+
+class EventBackend:
+    """Where events become durable and how this process learns of risk.
+
+    Args:
+        settings: of the service.
+        settings_file: passed on to other processes.
+        log: makes events durable.
+        store: lists and look-ups.
+    """
+
+    def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
+        self.settings = settings
+        self.settings_file = settings_file
+        self.log = log
+        self.store = store
+
+    def load_view(self, view: RiskView) -> None:
+        """Fill the view from the store."""
+        raise NotImplementedError
+
+    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+        """The processes that run beside the answering one."""
+        raise NotImplementedError
+
+    def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
+        """How many logged records wait, for the bound at the door; None where the log itself has room for them."""
+        raise NotImplementedError
+
+    async def write_tick(self) -> None:
+        """Record that time has passed, where that is this process's to do."""
+
+    async def drop_applied_records(self, status: PipelineStatus) -> None:
+        """Remove what no restart needs any more, where nobody else does."""
+
+
+class EmbeddedBackend(EventBackend):
+    """The log below the data directory; one pipeline process, which reports what it commits."""
+
+    def __init__(self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore) -> None:
+        super().__init__(settings, settings_file, log, store)
+        self._event_log = log.log
+        self._duplicate_window = DuplicateWindow()
+
+    def load_view(self, view: RiskView) -> None:
+        """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
+        applied, log = self.store.position(ONLY_PARTITION).offset, self._event_log
+        if applied > log.next_offset:
+            raise CorruptLog(
+                f"{log.directory}: state was stored up to offset {applied}, but the event log ends at "
+                f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
+                "same back-up"
+            )
+        view.apply(self.store.all_summaries())
+
+    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+        """The pipeline."""
+
+        def apply(update: PipelineUpdate) -> None:
+            known.view.apply(update.agents)
+            known.status.apply_report(update, clock.now_ms())
+            if update.changes:
+                known.on_change()
+
+        archives = _archive_processes(self.settings, self.settings_file, known.archive, events=True, vectors=True)
+        worker = SupervisedProcess(
+            "trustwatch.api.service.embedded_worker", self.settings_file, apply, known.status.mark_stopped
+        )
+        keeper = (
+            [ModelWorkerProcess(self.settings_file, known.on_challenger_ready)]
+            if self.settings.lifecycle.enabled
+            else []
+        )
+        return [worker, *keeper, *archives]
+
+    def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
+        """Counted live."""
+        return make_lag_counter(self._event_log, status)
+
+    async def write_tick(self) -> None:
+        """Write a tick to the log."""
+        now = clock.now_ms()
+        try:
+            await self.log.commit([Record(RecordKind.TICK, 0, now, now.to_bytes(8, "little"))])
+        except TrustwatchError as error:
+            _log.warning("time could not be recorded", error=str(error))
+
+    async def drop_applied_records(self, status: PipelineStatus) -> None:
+        """Remove old segments of the log."""
+        used = status.offset
+        if self.settings.archive.directory is not None:
+            used = min(used, await asyncio.to_thread(archived_offset, self.settings.archive.directory))
+        needed = self._duplicate_window.first_offset_to_rebuild(used)
+        now = clock.now_ms()
+        await self.log.run_between_rounds(
+            partial(EventLog.drop_before, offset=needed, min_age_ms=self.settings.retention.log * DAY_MS, now_ms=now)
+        )
+
+
+class KafkaBackend(EventBackend):
+    """Kafka and a shared database: workers publish risk, replicas follow it."""
+
+    def __init__(
+        self, settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, roles: ServiceRoles
+    ) -> None:
+        super().__init__(settings, settings_file, log, store)
+        self._roles = roles
+
+    def load_view(self, view: RiskView) -> None:
+        """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
+        if not self._roles.api:
+            return
+        for position in self.store.positions():
+            for agent in self.store.unpublished_agents(position.partition, -1):
+                view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
+
+    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+        """Follower, worker, or both."""
+        status, found = known.status, []
+
+        def followed(update: PipelineUpdate) -> None:
+            for gone in update.forgotten:
+                known.view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
+            if update.agents:
+                known.view.apply(update.agents, update.partition, update.versions)
+            if update.changes:
+                status.publish_changes(update.changes)
+                known.on_change()
+            if update.fresh is not None:
+                status.apply_report(update, clock.now_ms())
+
+        def worked(update: PipelineUpdate) -> None:
+            if self._roles.api:
+                status.apply_worker_report(update)
+            else:
+                status.apply_report(update, clock.now_ms())
+            known.on_change()
+
+        if self._roles.api:
+            found.append(
+                SupervisedProcess(
+                    "trustwatch.api.service.risk_follower", self.settings_file, followed, status.mark_stopped
+                )
+            )
+        if self._roles.workers:
+            ended = (lambda: None) if self._roles.api else status.mark_stopped
+            found.append(SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended))
+            found += self._worker_side_processes(known)
+        roles = self._roles
+        archives = _archive_processes(
+            self.settings, self.settings_file, known.archive, events=roles.archiver, vectors=roles.workers
+        )
+        return [*found, *archives]
+
+    def _worker_side_processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+        """What runs where workers do. Of keepers, one works at a time."""
+        found: list[SupervisedProcess] = []
+        if self.settings.kafka.topics:
+            found.append(IngestWorkerProcess(self.settings_file, known.ingest))
+        if self.settings.lifecycle.enabled:
+            found.append(ModelWorkerProcess(self.settings_file, known.on_challenger_ready))
+        return found
+
+    async def write_tick(self) -> None:
+        """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""
+        if not self.log.log.failed:
+            return
+        now = clock.now_ms()
+        probe = Record(
+            RecordKind.TICK, 0, now, now.to_bytes(8, "little"), b"tick"
+        )  # true, and harmless wherever it goes
+        try:
+            await self.log.commit([probe])
+        except TrustwatchError as error:
+            _log.warning("events can not be taken yet", error=str(error))
+
+    def pending_records(self, status: PipelineStatus) -> None:
+        """Kafka keeps what waits: its retention is the bound, not ours."""
+
+
+@contextlib.asynccontextmanager
+async def open_backend(
+    settings: Settings, settings_file: Path | None, roles: ServiceRoles
+) -> AsyncIterator[EventBackend]:
+    """Log and store, closed again in the right order. Raises ConfigError, Unavailable or CorruptLog."""
+    distributed = bool(settings.kafka.bootstrap_servers)
+    check_archive_available(settings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make: Callable[[Settings], EventLog | KafkaCommitLog] = _open_kafka_log if distributed else _open_event_log
+    log = await asyncio.to_thread(make, settings)
+    commit = GroupCommit(log)
+    store = await asyncio.to_thread(open_service_store, settings)
+    if roles.workers:
+        await asyncio.to_thread(store.upkeep, clock.now_ms())
+    try:
+        if distributed:
+            yield KafkaBackend(settings, settings_file, commit, store, roles)
+        else:
+            yield EmbeddedBackend(settings, settings_file, commit, store)
+    finally:
+        await commit.close()
+        await asyncio.to_thread(_close_log, log)
+        store.close()
+
+
+def _archive_processes(
+    settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
+) -> list[SupervisedProcess]:
+    """What keeps events and vectors as files, as far as that is set and this process's to do."""
+    kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
+    return [ArchiveWorkerProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
+
+
+def _open_event_log(settings: Settings) -> EventLog:
+    return EventLog(settings.data_dir / "log")
+
+
+def _open_kafka_log(settings: Settings) -> KafkaCommitLog:
+    kafka = kafka_settings(settings)
+    return KafkaCommitLog(open_writer(kafka), kafka.topics.events)
+
+
+def _close_log(log: EventLog | KafkaCommitLog) -> None:
+    log.close()
+    if isinstance(log, KafkaCommitLog):
+        log.writer.close()

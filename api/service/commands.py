@@ -1,0 +1,270 @@
+"""Commands that run the service or belong to it: `serve`, `token`, `demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...ingest.errors import ConfigError, TrustwatchError
+from ...ingest.kafka import open_admin, open_reader, open_writer
+from ...ingest.kafka.settings import TOPIC_DEFINITIONS
+from ...scoring.pipeline.topic_publisher import TopicPublisher
+from ...simulator.demo import Demo
+from .. import clock
+from ..cli.terminal import fail, print_message, write_json
+from ..composition import kafka_settings, live_policy, open_service_store, service_url, topic_names
+from ..console.login_links import issue_login_code
+from ..http.auth.callers import ALL_SCOPES
+from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
+from ..settings.loading import load_process_settings
+from ..settings.root import Settings
+from .backends import ServiceRoles
+from .group_worker import GroupPipelineWorker
+from .partition_migration import PartitionGrowth, partition_offsets, restore_partitions, resume_offsets
+from .serve import run_service
+
+SettingsFileOption = Annotated[
+    Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
+]
+
+
+def serve(
+    settings: SettingsFileOption = None,
+    workers_only: Annotated[
+        bool, typer.Option("--workers-only", help="only score events: a member of the consumer group")
+    ] = False,
+    api_only: Annotated[bool, typer.Option("--api-only", help="only answer and take events in: a replica")] = False,
+    archiver_only: Annotated[
+        bool, typer.Option("--archiver-only", help="only keep the archive of the events topic; one of a deployment")
+    ] = False,
+) -> None:
+    """Run API, ingest and pipeline until Ctrl-C: all of it, or one part of the distributed form."""
+    if workers_only + api_only + archiver_only > 1:
+        raise typer.BadParameter(
+            "--workers-only, --api-only and --archiver-only exclude each other; without any, all of it runs"
+        )
+    configured = load_process_settings(settings)
+    alone = workers_only or api_only or archiver_only
+    roles = ServiceRoles(
+        api=api_only or not alone, workers=workers_only or not alone, archiver=archiver_only or not alone
+    )
+    if roles.api and not configured.issuers:
+        print_message(
+            "no issuers are configured: nobody can be authenticated, so every call but health checks is refused"
+        )
+    try:
+        run_service(configured, settings, roles)
+    except BaseExceptionGroup as group:
+        known, rest = group.split(TrustwatchError)
+        if rest is not None or known is None:
+            raise
+        raise fail(known.exceptions[0]) from None
+
+
+def token(
+    settings: SettingsFileOption = None,
+    client_id: Annotated[
+        str, typer.Option(help="client the token is for; must be one of the settings' callers")
+    ] = "demo",
+    scope: Annotated[list[str] | None, typer.Option(help=f"again for more; default: {' '.join(ALL_SCOPES)}")] = None,
+    audience: Annotated[str, typer.Option(help="audience of this service")] = "trustwatch",
+    lifetime: Annotated[int, typer.Option(help="seconds")] = 3600,
+) -> None:
+    """Print a token signed with the local development key (only accepted where the settings trust it)."""
+    configured = load_process_settings(settings)
+    if not any(issuer.issuer == LOCAL_ISSUER for issuer in configured.issuers):
+        print_message(
+            f"note: these settings do not trust {LOCAL_ISSUER}, so a service that runs with them will refuse the token"
+        )
+    sys.stdout.write(
+        issue_local_token(configured.data_dir, client_id, scope or list(ALL_SCOPES), audience, lifetime) + "\n"
+    )
+
+
+def console_link(settings: SettingsFileOption = None) -> None:
+    """Print a link that signs in at the console once (where the settings allow a development login)."""
+    configured = load_process_settings(settings)
+    if not (configured.console.enabled and configured.console.development_login):
+        raise fail(ConfigError("these settings allow no development login; see `console.development_login`"))
+    code = issue_login_code(configured.data_dir, clock.now_s())
+    sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
+
+
+def demo(
+    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
+    exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
+    seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
+    seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
+) -> None:
+    """Train on four simulated weeks, serve, play a day with two attacks, and say what happens."""
+    raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=print_message).run())
+
+
+# `trustwatch topics`: create our topics, look at them, and move to more partitions.
+
+
+topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
+
+TopicsSettingsFileOption = Annotated[
+    Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
+]
+GROUP_LEAVE_S = 30.0
+"""Beyond the session time-out, by which a worker that died has lost its partitions."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+
+
+def require_brokers(settings: Settings) -> Settings:
+    """The settings, if they name brokers. Raises ConfigError."""
+    if not settings.kafka.bootstrap_servers:
+        raise ConfigError("no brokers: set kafka.bootstrap_servers or TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS")
+    return settings
+
+
+@topics_app.command()
+def create(settings: TopicsSettingsFileOption = None, json: JsonOption = False) -> None:
+    """Create those of our topics that are missing, with the settings of docs/operations.md."""
+    configured = require_brokers(load_process_settings(settings))
+    admin = open_admin(kafka_settings(configured))
+    try:
+        made = admin.create_topics(
+            kafka_settings(configured).topics, configured.kafka.partitions, configured.kafka.replication
+        )
+    finally:
+        admin.close()
+    if json:
+        write_json({"created": made})
+    else:
+        print_message(f"created {', '.join(made)}" if made else "all topics exist")
+
+
+@topics_app.command()
+def status(settings: TopicsSettingsFileOption = None, json: JsonOption = False) -> None:
+    """Partitions of each topic, and how far the state of each partition of events is."""
+    configured = require_brokers(load_process_settings(settings))
+    kafka = kafka_settings(configured)
+    admin = open_admin(kafka)
+    try:
+        found = {definition.role: admin.describe(definition.name(kafka.topics)) for definition in TOPIC_DEFINITIONS}
+    finally:
+        admin.close()
+    missing = [definition.name(kafka.topics) for definition in TOPIC_DEFINITIONS if found[definition.role] is None]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
+    topics = {one.name: {"partitions": one.partitions, "replication": one.replication} for one in found.values() if one}
+    progress = _partition_progress(configured)
+    if json:
+        write_json({"topics": topics, "events": progress})
+        return
+    for name, shape in topics.items():
+        print_message(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
+    for one in progress:
+        told = f"{one['behind']} wait" if one["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
+        print_message(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {told}")
+
+
+def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
+    kafka = kafka_settings(settings)
+    store = open_service_store(settings)
+    reader = open_reader(kafka, (kafka.topics.events,))
+    try:
+        applied = {position.partition: position.offset for position in store.positions()}
+        ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
+    finally:
+        reader.close()
+        store.close()
+    return [
+        {"partition": at, "applied": applied.get(at, 0), "end": end, "behind": end - applied.get(at, 0)}
+        for at, end in ends.items()
+    ]
+
+
+@topics_app.command()
+def grow(
+    partitions: Annotated[int, typer.Argument(help="partitions that the events topic will have")],
+    settings: TopicsSettingsFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
+    configured = require_brokers(load_process_settings(settings))
+    kafka = kafka_settings(configured)
+    store, admin, reader = open_service_store(configured), open_admin(kafka), open_reader(kafka, (kafka.topics.events,))
+    try:
+        grown = PartitionGrowth(
+            store, admin, reader, kafka.topics, lambda: drain_events(configured), print_message
+        ).run(partitions)
+    finally:
+        reader.close()
+        admin.close()
+        store.close()
+    if json:
+        write_json(grown._asdict())
+    else:
+        print_message(
+            f"{grown.before} -> {grown.after} partitions; {grown.moved} agents moved; start workers and API again"
+        )
+
+
+@topics_app.command()
+def restored(
+    settings: TopicsSettingsFileOption = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="go on where the topic does, if events that come next are lost")
+    ] = False,
+    events_anew: Annotated[
+        bool, typer.Option("--events-anew", help="the events topic was made again: read all that it holds")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """After the database was put back or the events topic was lost: make what is stored newer than what was told.
+
+    Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
+    """
+    configured = require_brokers(load_process_settings(settings))
+    kafka = kafka_settings(configured)
+    with contextlib.ExitStack() as opened:
+        store = opened.enter_context(contextlib.closing(open_service_store(configured)))
+        with contextlib.closing(open_reader(kafka, (kafka.topics.events,))) as events:
+            next_offsets = resume_offsets(store, partition_offsets(events), anew=events_anew, accept_loss=accept_loss)
+        if events_anew:
+            store.topic_made_again()
+        risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
+        writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
+        publisher = TopicPublisher(
+            writer, store, topic_names(configured), live_policy(configured), service_url(configured)
+        )
+        done = restore_partitions(store, risk, next_offsets, publisher)
+    if json:
+        write_json(done._asdict() | {"positions": {str(at): offset for at, offset in sorted(next_offsets.items())}})
+    else:
+        print_message(
+            f"{done.partitions} partitions go on above epoch {done.above}; told the risk of {done.agents} agents again"
+        )
+        print_message("start workers and API again")
+
+
+def drain_events(settings: Settings) -> None:
+    """Work, as the only worker, until nothing waits. Time is not recorded: that would be something that waits.
+
+    Raises:
+        ConfigError: other members of the group keep their partitions.
+    """
+    worker = GroupPipelineWorker(settings, clock.sleep, check=False)
+    alone_by = clock.monotonic() + settings.kafka.session_timeout_s + GROUP_LEAVE_S
+    try:
+        worker.pipeline.start()
+        while True:
+            idle = not worker.pipeline.step()
+            progress = worker.pipeline.progress()
+            if len(progress) < worker.partitions:
+                if clock.monotonic() > alone_by:
+                    raise ConfigError(f"other workers of group {settings.kafka.group_id} still run: stop them first")
+            elif idle and not any(one.behind for one in progress.values()):
+                worker.pipeline.finish()
+                return
+    finally:
+        worker.close()

@@ -1,0 +1,134 @@
+"""The pipeline process of the embedded form:
+
+`python -m trustwatch.api.service.embedded_worker`, started by the service.
+
+A process of its own keeps answers at their speed while events are scored.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.log.log_reader import LogReader
+from ...scoring.engine.agent_state_cache import AgentStateCache
+from ...scoring.engine.delegation import EdgeCollector
+from ...scoring.pipeline.model_switch import ActiveModels
+from ...scoring.pipeline.partition import CommittedChanges
+from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
+from ...scoring.pipeline.processor import Processor, VectorCollector, warm_up
+from .. import clock
+from ..archive.vector_worker import open_spool
+from ..child_process import ChildRuntime, run_child
+from ..composition import engine_settings, open_model_registry, open_service_store, pipeline_settings, processor_context
+from .assembly import load_forgotten_agents
+
+HEARTBEAT_EVERY_S = 0.5
+POLICY_REFRESH_EVERY_S = 1.0
+"""The policy file is looked at this often."""
+
+
+class EmbeddedPipelineWorker:
+    """One pipeline with its surroundings.
+
+    Args:
+        child: the process.
+    """
+
+    def __init__(self, child: ChildRuntime) -> None:
+        settings = child.settings
+        self._child = child
+        self._policy_refreshed_at = 0.0
+        self._reported_at = 0.0
+        self._spool = open_spool(settings)
+        self.store = open_service_store(settings)
+        self.source = LogReader(settings.data_dir / "log")
+        models = ActiveModels(open_model_registry(settings), clock.now_ms)
+        chosen = models.choose(self.store.model_switch(ONLY_PARTITION))
+        model = models.load(chosen.version, chosen.digest)
+        encoder, told = ColumnEncoder(model.salt, settings.domains()), processor_context(settings)
+        self._policy = told.policy
+        warm_up(model, encoder, told)
+        residence = AgentStateCache(model, engine_settings(settings), self.store)
+        residence.erased_agents = load_forgotten_agents(settings, self.store)
+        residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
+        processor = Processor(
+            residence,
+            encoder,
+            DuplicateWindow(),
+            told,
+            edges=EdgeCollector(),
+            models=models,
+            vectors=None if self._spool is None else VectorCollector(),
+        )
+        self._vectors = processor.vector_collector
+        self.pipeline = SinglePartitionPipeline(
+            self.source,
+            processor,
+            self.store,
+            told.policy,
+            pipeline_settings(settings),
+            clock.monotonic,
+            child.sleep,
+            self._after_commit,
+        )
+
+    def run(self) -> None:
+        """Work until told to stop or nobody listens."""
+        self.pipeline.start()
+        gc.freeze()
+        while not self._child.should_stop:
+            self.pipeline.step()
+            self._send_heartbeat()
+        self.pipeline.finish()
+
+    def _after_commit(self, done: CommittedChanges) -> None:
+        stages = self.pipeline.stages
+        if self._spool is not None and self._vectors is not None:
+            with stages.timed("vectors"):
+                self._spool.append(*self._vectors.drain())
+                self._spool.roll_if_due()
+            stages.counts["vectors_dropped"] = self._spool.dropped_events
+        behind = self._pending_records(done.position.offset)
+        self._child.sender.send_commit(done, behind, dict(stages.counts), dict(stages.seconds))
+        self._reported_at = clock.monotonic()
+
+    def _send_heartbeat(self) -> None:
+        now = clock.monotonic()
+        if now - self._policy_refreshed_at >= POLICY_REFRESH_EVERY_S:
+            self._policy_refreshed_at = now
+            if self._spool is not None:
+                self._spool.roll_if_due()
+            self._policy.refresh()
+        if now - self._reported_at >= HEARTBEAT_EVERY_S:
+            stages = self.pipeline.stages
+            offset = self.pipeline.position.offset
+            self._child.sender.send_alive(
+                offset, self._pending_records(offset), dict(stages.counts), dict(stages.seconds)
+            )
+            self._reported_at = now
+
+    def _pending_records(self, offset: int) -> int:
+        """Records that wait behind *offset*."""
+        return self.source.end_offset(ONLY_PARTITION) - offset
+
+    def close(self) -> None:
+        """Release files and connections."""
+        if self._spool is not None:
+            self._spool.close()
+        self.source.close()
+        self.store.close()
+
+
+def run_embedded_worker(child: ChildRuntime) -> None:
+    """Run a worker until it is told to stop."""
+    worker = EmbeddedPipelineWorker(child)
+    try:
+        worker.run()
+    finally:
+        worker.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(run_embedded_worker))

@@ -1,0 +1,209 @@
+"""The pipeline process of the distributed form:
+
+`python -m trustwatch.api.service.group_worker`, started by the service.
+
+A member of the consumer group: takes partitions over, works on them, tells the topics, hands them back. It also writes
+time into its partitions, so that risk decays there without events.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.errors import Unavailable
+from ...ingest.kafka import open_group_source, open_writer
+from ...ingest.kafka import warm_up as warm_up_reading
+from ...ingest.kafka.record_codec import headers_for
+from ...ingest.source import Record, RecordKind
+from ...scoring.engine.agent_state_cache import AgentStateCache
+from ...scoring.engine.delegation import EdgeCollector
+from ...scoring.pipeline.ipc import PipelineUpdate
+from ...scoring.pipeline.model_switch import ActiveModels
+from ...scoring.pipeline.partition import CommittedChanges, PipelineContext
+from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgress
+from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector, warm_up
+from ...scoring.pipeline.topic_publisher import TopicPublisher
+from .. import clock
+from ..archive.vector_worker import open_spool, start_vector_collector
+from ..child_process import ChildRuntime, run_child
+from ..composition import (
+    engine_settings,
+    kafka_settings,
+    open_model_registry,
+    open_service_store,
+    pipeline_settings,
+    processor_context,
+    service_url,
+    topic_names,
+)
+from ..settings.root import Settings
+from .assembly import load_forgotten_agents
+from .partition_migration import check_partitions
+
+HEARTBEAT_EVERY_S = 0.5
+MIN_RESIDENT_AGENTS = 1_000
+
+
+class GroupPipelineWorker:
+    """One member of the group with its surroundings.
+
+    Args:
+        settings: of the service.
+        sleep: waits while a service does not answer; may raise to end the wait.
+        check: whether the number of partitions must be the one that the state was made for.
+    """
+
+    def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
+        self._settings = settings
+        self._sleep = sleep
+        kafka = kafka_settings(settings)
+        self._events = kafka.topics.events
+        self.store = open_service_store(settings)
+        self.source = open_group_source(kafka)
+        self.writer = open_writer(kafka)
+        self._models = ActiveModels(open_model_registry(settings), clock.now_ms)
+        chosen = self._models.choose(next(iter(self.store.model_switches(1)), None))
+        self._model = self._models.load(chosen.version, chosen.digest)
+        self._encoder = ColumnEncoder(self._model.salt, settings.domains())
+        self._context = processor_context(settings)
+        warm_up(self._model, self._encoder, self._context)
+        warm_up_reading(kafka)
+        self.partitions = self.writer.partitions(self._events)
+        if check:
+            check_partitions(self.store, self.partitions)
+        self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
+        policy = self._context.policy
+        self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
+        self._dropped_dead_letters = 0
+        self._spool = open_spool(settings)
+        self._vectors: dict[int, VectorCollector] = {}
+        around = PipelineContext(
+            self.source,
+            self.store,
+            policy,
+            pipeline_settings(settings),
+            clock.monotonic,
+            sleep,
+            self._after_commit,
+            StageMetrics(clock.monotonic),
+            self.publisher,
+        )
+        self.pipeline = ConsumerGroupPipeline(self.source, around, self._make_processor)
+
+    def _make_processor(self, partition: int) -> Processor:
+        settings = self._settings
+        residence = AgentStateCache(
+            self._model, engine_settings(settings, capacity=self._resident_agents), self.store, partition=partition
+        )
+        self._load_erasures(residence)
+        vectors = start_vector_collector(self._spool, self._vectors, partition)
+        processor = Processor(
+            residence,
+            self._encoder,
+            DuplicateWindow(settings.kafka.duplicate_window),
+            self._context,
+            edges=EdgeCollector(),
+            models=self._models,
+            vectors=vectors,
+        )
+        processor.control_records.partition_count = self.partitions
+        return processor
+
+    def _load_erasures(self, residence: AgentStateCache) -> None:
+        """Nobody who was erased comes back, from the model's history or with what is loaded."""
+        while True:
+            try:
+                residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+                residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
+                return
+            except Unavailable:
+                self._sleep(self._settings.pipeline.commit_interval_s)
+
+    def write_ticks(self) -> None:
+        """Record in every partition that time has passed. One that does not arrive is made up for by the next."""
+        now_ms = clock.now_ms()
+        record = Record(RecordKind.TICK, 0, now_ms, now_ms.to_bytes(8, "little"))
+        for partition in self.source.owned():
+            try:
+                self.writer.send(
+                    self._events,
+                    None,
+                    record.payload,
+                    partition=partition,
+                    headers=headers_for(record),
+                    timestamp_ms=now_ms,
+                )
+            except Unavailable:
+                self.pipeline.stages.counts["ticks_not_sent"] += 1
+
+    def send_heartbeats(self) -> PipelineUpdate:
+        """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
+        self._context.policy.refresh()
+        if self._spool is not None:
+            self._spool.roll_if_due()
+        now_ms = clock.now_ms()
+        progress = self.pipeline.progress()
+        fresh = {partition: freshness_ms(one, now_ms) for partition, one in progress.items()}
+        for partition, one in progress.items():
+            try:
+                self.publisher.publish_heartbeat(one.position, one.behind, fresh[partition])
+            except Unavailable:
+                self.pipeline.stages.counts["heartbeats_not_sent"] += 1
+        self.source.note_position({partition: one.position.offset for partition, one in progress.items()})
+        stages = self.pipeline.stages
+        counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
+        offset = sum(one.position.offset for one in progress.values())
+        behind = sum(one.behind for one in progress.values())
+        dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
+        return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
+
+    def _after_commit(self, done: CommittedChanges) -> None:
+        self._dropped_dead_letters += done.dropped_dead_letters
+        vectors = self._vectors.get(done.position.partition)
+        if self._spool is not None and vectors is not None:
+            stages = self.pipeline.stages
+            with stages.timed("vectors"):
+                self._spool.append(*vectors.drain())
+                self._spool.roll_if_due()
+            stages.counts["vectors_dropped"] = self._spool.dropped_events
+
+    def close(self) -> None:
+        """Leave the group, and release connections."""
+        self.source.close()
+        if self._spool is not None:  # partitions that are handed back are committed first
+            self._spool.close()
+        self.writer.close()
+        self.store.close()
+
+
+def freshness_ms(one: PartitionProgress, now_ms: int) -> int:
+    """All that arrived in a partition before this time is part of what was told."""
+    return now_ms if one.idle else min(one.received_ms, now_ms)
+
+
+def run_group_worker(child: ChildRuntime) -> None:
+    """Run a worker until it is told to stop."""
+    worker = GroupPipelineWorker(child.settings, child.sleep)
+    beat_at = tick_at = clock.monotonic()
+    try:
+        worker.pipeline.start()
+        gc.freeze()
+        while not child.should_stop:
+            worker.pipeline.step()
+            now = clock.monotonic()
+            if now - tick_at >= child.settings.pipeline.tick_interval_s:
+                tick_at = now
+                worker.write_ticks()
+            if now - beat_at >= HEARTBEAT_EVERY_S:
+                beat_at = now
+                child.sender.send(worker.send_heartbeats())
+        worker.pipeline.finish()
+    finally:
+        worker.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(run_group_worker))

@@ -1,0 +1,216 @@
+"""How many partitions the state was made for, and the drained move to more of them.
+
+An agent's partition follows from its name and their number. With another number, agents would be worked on in two
+places: so the number is kept with the state, and a worker that finds another one in Kafka refuses to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ...ingest.errors import ConfigError
+from ...ingest.kafka.protocols import KafkaAdmin, TopicReader
+from ...ingest.kafka.settings import KafkaTopics
+from ...ingest.record_keys import agent_partition_key, partition_of
+from ...scoring.pipeline.risk_topic_reader import epoch_of_record
+from ...scoring.pipeline.topic_publisher import TopicPublisher
+from ...scoring.records.agents import AgentName, Position
+from ...scoring.store.interface import Store
+
+PARTITION_COUNT_KEY = "events.partitions"
+GROWTH_TARGET_KEY = "events.growing_to"
+
+
+def check_partitions(store: Store, count: int) -> None:
+    """Raise ConfigError where the state was made for another number of partitions, or a move was not finished."""
+    growing = store.get_meta(GROWTH_TARGET_KEY)
+    if growing:
+        raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
+    known = store.default_meta(PARTITION_COUNT_KEY, str(count))
+    if count < int(known):
+        raise ConfigError(
+            f"the events topic has {count} partitions, the state was made for {known}: it is another topic, or a "
+            f"new one; restore it, or make it with {known} partitions"
+        )
+    if count > int(known):
+        raise ConfigError(
+            f"the events topic has {count} partitions, the state was made for {known}; stop senders and workers, then "
+            f"run `trustwatch topics grow {count}`, which moves every agent to its new partition"
+        )
+
+
+class GrowthResult(NamedTuple):
+    """What a move did."""
+
+    before: int
+    after: int
+    moved: int  # agents that have another partition now
+
+
+class PartitionGrowth:
+    """Moves everything to more partitions. Nothing may write or work meanwhile; it may be run again after any failure.
+
+    Args:
+        store: of the state.
+        admin, reader: of Kafka; *reader* reads the events topic.
+        topics: names.
+        drain: applies what waits; returns when nothing does.
+        say: progress, for people.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        admin: KafkaAdmin,
+        reader: TopicReader,
+        topics: KafkaTopics,
+        drain: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._admin = admin
+        self._reader = reader
+        self._topics = topics
+        self._drain = drain
+        self._report_progress = say
+
+    def run(self, wanted: int) -> GrowthResult:
+        """Check that all is drained, then move.
+
+        Raises:
+            ConfigError: fewer partitions are wanted, there is no events topic, or records wait that no worker applied.
+            Unavailable: Kafka or the store does not answer; run it again.
+        """
+        found = self._admin.describe(self._topics.events)
+        if found is None:
+            raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
+        before = int(self._store.default_meta(PARTITION_COUNT_KEY, str(found.partitions)))
+        if wanted < max(before, found.partitions):
+            raise ConfigError(
+                f"{self._topics.events} has {max(before, found.partitions)} partitions: Kafka removes none"
+            )
+        if not self._store.get_meta(GROWTH_TARGET_KEY):
+            self._report_progress("applying what waits")
+            self._drain()
+        self._check_drained()
+        self._store.set_meta(GROWTH_TARGET_KEY, str(wanted))
+        for position in self._store.positions():  # a worker that still runs is fenced from here on
+            self._store.set_position(position.partition, position.offset)
+        for topic in (self._topics.events, self._topics.risk):
+            self._report_progress(f"{topic}: {wanted} partitions")
+            self._admin.grow_partitions(topic, wanted)
+        ends = self._end_offsets()
+        for partition in range(wanted):
+            self._store.set_position(partition, ends.get(partition, 0))
+        self._report_progress("moving agents")
+        moved = self._store.repartition(lambda name: _partition_of_agent(name, wanted))
+        self._store.set_meta(PARTITION_COUNT_KEY, str(wanted))
+        self._store.set_meta(GROWTH_TARGET_KEY, "")
+        return GrowthResult(before, wanted, moved)
+
+    def _check_drained(self) -> None:
+        """Records that wait lie where their agents were: after the move they would be applied beside newer ones."""
+        applied = {position.partition: position.offset for position in self._store.positions()}
+        waiting = {at: end - applied.get(at, 0) for at, end in self._end_offsets().items() if end > applied.get(at, 0)}
+        if waiting:
+            told = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
+            raise ConfigError(
+                f"somebody still writes: records wait ({told}); stop senders and workers and run this again"
+            )
+
+    def _end_offsets(self) -> dict[int, int]:
+        events = self._topics.events
+        return {partition: end for (topic, partition), end in self._reader.end_offsets().items() if topic == events}
+
+
+def _partition_of_agent(name: AgentName, partitions: int) -> int:
+    return partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)
+
+
+# After another state of the database was put in place: make it newer than everything that the topics tell.
+#
+# Readers of the risk topic drop what is older than what they have, by epoch and offset. A back-up knows neither the
+# epochs that were handed out since it was made nor what was told in them.
+
+
+POLL_S = 0.5
+
+
+class PartitionOffsets(NamedTuple):
+    """What a partition of the events topic holds: offset of its first record, and of the next one to come."""
+
+    first: int
+    end: int
+
+
+class RestoreResult(NamedTuple):
+    """What was done."""
+
+    above: int  # the highest epoch that was ever told
+    partitions: int
+    agents: int  # whose risk was told again
+
+
+def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
+    """What each partition of the topic that *reader* reads holds. Raises Unavailable."""
+    first, ends = reader.first_offsets(), reader.end_offsets()
+    return {place[1]: PartitionOffsets(first[place], end) for place, end in ends.items()}
+
+
+def highest_epoch(reader: TopicReader) -> int:
+    """Highest epoch that anything on the risk topic carries; 0 = nothing was told. Reads the topic to its end."""
+    highest = 0
+    while not reader.at_end():
+        for part in reader.poll(POLL_S):
+            for record in part.records:
+                highest = max(highest, epoch_of_record(record.value))
+    return highest
+
+
+def resume_offsets(
+    store: Store, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
+) -> dict[int, int]:
+    """Where each partition is to be read on.
+
+    Args:
+        store: the state as it was put back.
+        topic: what the events topic holds.
+        anew: the topic was made again, so all that it holds is new.
+        accept_loss: go on at the nearest record where the one that comes next is gone.
+
+    Raises:
+        ConfigError: the state is of another number of partitions; or records are lost, and nobody has accepted that.
+    """
+    made_for = store.get_meta(PARTITION_COUNT_KEY)
+    if made_for is not None and int(made_for) != len(topic):
+        raise ConfigError(
+            f"the events topic has {len(topic)} partitions, this state was made for {made_for}: what was sent since "
+            "the topic grew can not be applied in order; restore a back-up made after that, or the topic of that time"
+        )
+    if anew:
+        return {partition: one.first for partition, one in topic.items()}
+    known = {position.partition: position.offset for position in store.positions()}
+    wanted = {partition: known.get(partition, 0) for partition in topic}
+    lost = {at: next_ for at, next_ in wanted.items() if not topic[at].first <= next_ <= topic[at].end}
+    if lost and not accept_loss:
+        told = ", ".join(f"{at}: {next_}, holds {topic[at].first} to {topic[at].end}" for at, next_ in lost.items())
+        raise ConfigError(
+            f"the events topic does not hold what comes next (partition: offset, what it holds: {told}); with "
+            "--accept-loss the state goes on without it; if the topic was made again, use --events-anew"
+        )
+    return {at: min(max(next_, topic[at].first), topic[at].end) for at, next_ in wanted.items()}
+
+
+def restore_partitions(
+    store: Store, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
+) -> RestoreResult:
+    """Let every partition go on at its offset in an epoch above all that were told, and tell all risk again.
+
+    May be run again after any failure. Raises Unavailable.
+    """
+    above, told = highest_epoch(risk), 0
+    positions: list[Position] = [store.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())]
+    for position in positions:
+        told += publisher.publish_all_agents(position)
+    return RestoreResult(above, len(positions), told)

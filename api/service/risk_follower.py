@@ -1,0 +1,89 @@
+"""Reads the risk topic for an API replica: `python -m trustwatch.api.service.risk_follower`, started by the service.
+
+A process of its own, so that decoding what a thousand workers say never holds up an answer.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from ...ingest.errors import Unavailable
+from ...ingest.kafka import open_reader, open_writer
+from ...ingest.kafka.protocols import FetchedRecords, TopicReader
+from ...scoring.pipeline.risk_topic_reader import RiskTopicReader
+from .. import clock
+from ..child_process import ChildRuntime, run_child
+from ..composition import kafka_settings
+
+POLL_S = 0.05
+TELL_EVERY_S = 0.5
+
+
+class RiskTopicFollower:
+    """Follows risk from the beginning of its topic and decisions from now on.
+
+    Args:
+        child: the process.
+    """
+
+    def __init__(self, child: ChildRuntime) -> None:
+        kafka = kafka_settings(child.settings)
+        self._child = child
+        self._names = kafka.topics
+        writer = open_writer(kafka)
+        try:
+            self._risk_follower = RiskTopicReader(writer.partitions(kafka.topics.events))
+        finally:
+            writer.close()
+        topics = kafka.topics
+        # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
+        self._reader: TopicReader = open_reader(
+            kafka, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
+        )
+        self._caught_up = False
+        self._reported_at = 0.0
+
+    def run(self) -> None:
+        """Read until told to stop or nobody listens."""
+        gc.freeze()
+        while not self._child.should_stop:
+            fetched = self._reader.poll(POLL_S)
+            for part in fetched:
+                self._apply(part)
+            self._caught_up = self._caught_up or self._at_end()
+            now = clock.monotonic()
+            if fetched or now - self._reported_at >= TELL_EVERY_S:
+                self._reported_at = now
+                for update in self._risk_follower.drain_updates(with_freshness=self._caught_up):
+                    self._child.sender.send(update)
+
+    def _apply(self, part: FetchedRecords) -> None:
+        if part.topic == self._names.risk:
+            for record in part.records:
+                self._risk_follower.read_risk(record.key, record.value, record.headers, part.partition)
+        else:
+            for record in part.records:
+                self._risk_follower.read_decision(record.value)
+
+    def _at_end(self) -> bool:
+        try:
+            return self._reader.at_end()
+        except Unavailable:
+            return False
+
+    def close(self) -> None:
+        """Release connections."""
+        self._reader.close()
+
+
+def run_risk_follower(child: ChildRuntime) -> None:
+    """Follow until told to stop."""
+    follower = RiskTopicFollower(child)
+    try:
+        follower.run()
+    finally:
+        follower.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(run_risk_follower))

@@ -1,0 +1,357 @@
+"""`trustwatch serve`: the answering process and everything that runs beside the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+import uvicorn
+
+from ...ingest.errors import ConfigError, TrustwatchError
+from ...models.model_persistence import load_trained_model
+from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
+from ...scoring.delivery.dispatcher import Dispatcher
+from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ...scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from ...scoring.policy.risk_view import RiskView
+from ...scoring.records.agents import AgentName
+from .. import clock
+from ..access.actuation import ActuationService
+from ..archive.archive_status import ArchiveStatus
+from ..composition import live_policy, principal_alias, service_url, webhook_targets
+from ..console.console_app import ConsoleApplication
+from ..events.ingest_status import IngestStatus, SilenceReport
+from ..events.source_silence import SilenceAlerter, silence_thresholds
+from ..http.app import create_app
+from ..http.auth.bearer_tokens import TokenVerifier
+from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
+from ..http.auth.jwks import JwksCache
+from ..http.runtime import PipelineStatus, Runtime
+from ..settings.root import Settings
+from .assembly import (
+    drop_cached_answers,
+    label_retention_days,
+    make_decision_point,
+    make_erasure_service,
+    make_feedback_service,
+    make_model_service,
+    promote_ready_challenger,
+    run_decision_point,
+    track_active_version,
+    track_descendants,
+)
+from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
+
+_log = structlog.get_logger(__name__)
+
+FIRST_RETENTION_S = 60.0
+RETENTION_EVERY_S = 3600.0
+DAY_MS = 86_400_000
+GC_THRESHOLD = (2_000, 10, 500)
+"""Full collections go over every agent and hold up answers for 20 to 40 ms at 10,000 agents: hardly anything here makes
+cycles, so they come about every five minutes under full load, not every two seconds."""
+
+
+def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
+    """`serve` on uvicorn's choice of event loop: uvloop where it is installed."""
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+        runner.run(serve(settings, settings_file, roles))
+
+
+async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
+    """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
+    check_service_roles(roles, settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    model = await asyncio.to_thread(load_trained_model, settings.model_dir)
+    async with open_backend(settings, settings_file, roles) as backend:
+        view, status = RiskView(), PipelineStatus()
+        await asyncio.to_thread(backend.load_view, view)
+        await RunningService(settings, backend, view, status, model.version, roles).run(stop)
+
+
+class RunningService:
+    """One running service.
+
+    Args:
+        settings: as configured.
+        backend: log, store, and the processes beside this one.
+        view: what is answered from.
+        status: how the pipeline fares.
+        model_version: for answers about agents that were never seen.
+        roles: the parts that run here.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: EventBackend,
+        view: RiskView,
+        status: PipelineStatus,
+        model_version: str,
+        roles: ServiceRoles,
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._roles = roles
+        self._status = status
+        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s)
+        directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
+        verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
+            settings.issuers, self._jwks, directory.resolve, settings.verification, clock.now_s
+        )
+        self._ingest = IngestStatus()
+        self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
+        self._silence = SilenceAlerter(
+            backend.store, silence_thresholds(settings), service_url(settings), clock.now_ms, self._wake_dispatcher
+        )
+        policy = live_policy(settings)
+        alias = principal_alias(settings)
+        self._decision_point = make_decision_point(
+            settings,
+            backend.log,
+            backend.store,
+            view,
+            policy,
+            status,
+            self._interventions_changed,
+            alias=alias,
+        )
+        self._actuation = ActuationService(
+            settings, backend.store, self._decision_point.policy_evaluator, self._wake_dispatcher
+        )
+        self._promotions: set[asyncio.Task[None]] = set()
+        self._models = make_model_service(settings, backend.log, backend.store)
+        self._feedback = make_feedback_service(
+            settings, backend.settings_file, backend.log, backend.store, self._decision_point
+        )
+        self._erasures = make_erasure_service(
+            settings, backend.log, backend.store, view, self._decision_point, status, roles
+        )
+        self._services = Runtime(
+            settings=settings,
+            verifier=verifier,
+            decision_point=self._decision_point,
+            event_log=backend.log,
+            store=backend.store,
+            risk_view=view,
+            live_policy=policy,
+            model_version=model_version,
+            pipeline_status=status,
+            delivery_counts=Counter(),
+            issuer_key_status=self._jwks.status,
+            readiness_checks={"issuers": self._has_issuer_keys},
+            log_lag=backend.pending_records(status),
+            desired_state=self._actuation.desired_state_resolver,
+            actuation_statistics=self._actuation.counts,
+            ingest_status=self._ingest,
+            archive_status=self._archive,
+            on_silence=self._report_silence,
+            model_service=self._models,
+            feedback_service=self._feedback,
+            erasure_service=self._erasures,
+            principal_alias=alias,
+        )
+        self._dispatcher: Dispatcher | None = None
+        known = BackendObservers(
+            view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
+        )
+        self._processes = backend.processes(known)
+
+    def _wake_dispatcher(self) -> None:
+        """Something may have to leave."""
+        if self._dispatcher is not None:
+            self._dispatcher.wake()
+
+    def _promote_challenger(self, version: str) -> None:
+        """The keeper says that a challenger is better."""
+        task = asyncio.get_running_loop().create_task(promote_ready_challenger(self._models, version))
+        self._promotions.add(task)
+        task.add_done_callback(self._promotions.discard)
+
+    def _interventions_changed(self, agents: Collection[AgentName]) -> None:
+        """A person pinned or approved something, here or elsewhere."""
+        drop_cached_answers(self._services.risk_view, agents)
+        if self._roles.workers:
+            self._actuation.reconcile(agents)
+        self._wake_dispatcher()
+
+    def _policy_changed(self) -> None:
+        """Another book is in force."""
+        self._actuation.request_full_reconciliation()
+        self._wake_dispatcher()
+
+    async def _report_silence(self, callers: Sequence[SilenceReport]) -> None:
+        """What of the sources is heard here, callers and foreign topics."""
+        if self._roles.api:
+            await self._silence.report_silence("caller", callers)
+        if self._ingest.alive:
+            await self._silence.report_silence("topic", self._ingest.report.silence)
+
+    def _has_issuer_keys(self) -> bool:
+        """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
+        issuers = self._jwks.status()
+        return not issuers or any(issuer.keys > 0 for issuer in issuers)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until *stop* is set, then end in order: no more requests, the pipeline, ticks and deliveries."""
+        await self._jwks.start()
+        await (
+            self._decision_point.approval_workflow.load_open()
+        )  # before the first answer: a pin that is forgotten lets somebody pass
+        server = self._make_server()
+        listener = listening_socket(self._settings)
+        gc.collect()
+        gc.freeze()  # a full collection over all modules would hold up answers for 100 ms
+        gc.set_threshold(*GC_THRESHOLD)
+        quiet, answered = asyncio.Event(), asyncio.Event()
+        async with make_webhook_client() as client:
+            self._dispatcher = self._make_dispatcher(client)
+            async with asyncio.TaskGroup() as group:
+                processes = [group.create_task(process.run()) for process in self._processes]
+                helpers = [group.create_task(helper) for helper in self._background_tasks(quiet)]
+                guarding = group.create_task(
+                    run_decision_point(self._decision_point, self._services.live_policy, self._policy_changed, answered)
+                )
+                serving = group.create_task(server.serve(sockets=[listener]))
+                _log.info("listening", url=service_url(self._settings), data_dir=str(self._settings.data_dir))
+                await asyncio.wait([group.create_task(stop.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
+                stop.set()
+                self._status.close()
+                server.should_exit = True
+                await serving
+                answered.set()
+                await guarding  # what it was asked last is written before the log closes
+                await asyncio.gather(*(process.stop() for process in self._processes))
+                quiet.set()
+                await asyncio.gather(*processes, *helpers)
+        await self._actuation.close()
+        await self._jwks.close()
+
+    def _make_server(self) -> _UvicornServer:
+        console = ConsoleApplication if self._settings.console.enabled else None
+        app = create_app(self._services, only_service=not self._roles.api, console=console)
+        return _UvicornServer(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                proxy_headers=False,
+                server_header=False,
+                ws="none",  # what gateways ask about an upgrade is a question like any other
+                timeout_graceful_shutdown=10,
+            )
+        )
+
+    def _background_tasks(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+        """What goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
+        policy, store = self._services.live_policy, self._backend.store
+        helpers: list[Coroutine[Any, Any, None]] = [
+            self._write_ticks(quiet),
+            track_descendants(self._decision_point, policy, store, self._interventions_changed, quiet),
+            track_active_version(self._models, quiet),
+            self._feedback.run(quiet),
+            self._erasures.run(quiet),
+        ]
+        if self._roles.workers:
+            assert self._dispatcher is not None
+            helpers += [self._apply_retention(quiet), self._dispatcher.run(quiet), self._actuation.run(quiet)]
+        return helpers
+
+    def _make_dispatcher(self, client: httpx.AsyncClient) -> Dispatcher:
+        notifier = WebhookNotifier(client, clock.now_ms)
+        alerts = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(self._settings)]
+        channels: list[DeliveryChannel[Any]] = [*self._actuation.channels, *alerts]
+        policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
+        jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
+        return Dispatcher(self._backend.store, channels, policy, clock.now_ms, jitter, self._count_delivery)
+
+    def _count_delivery(self, target: str, outcome: str) -> None:
+        self._services.delivery_counts[target, outcome] += 1
+
+    async def _write_ticks(self, stop: asyncio.Event) -> None:
+        """Record that time passes, so that risk decays and expires without events."""
+        while not await _is_set_within(stop, self._settings.pipeline.tick_interval_s):
+            await self._backend.write_tick()
+
+    async def _apply_retention(self, stop: asyncio.Event) -> None:
+        """Remove what is older than it has to be kept, soon after the start and then every hour."""
+        pause_s = FIRST_RETENTION_S
+        while not await _is_set_within(stop, pause_s):
+            pause_s = RETENTION_EVERY_S
+            now = clock.now_ms()
+            before, retention = retention_cutoff(self._settings, now), self._settings.retention
+            forgotten = now - self._settings.store.agents_days * DAY_MS
+            waiting = retention.waiting_dead_letters
+            try:
+                await asyncio.to_thread(self._backend.store.upkeep, now)
+                await asyncio.to_thread(
+                    self._backend.store.purge,
+                    before(retention.decisions),
+                    agents_before_ms=forgotten,
+                    outbox_before_ms=before(retention.deliveries),
+                    letters_before_ms=before(retention.dead_letters),
+                    waiting_letters_before_ms=0 if waiting is None else before(waiting),
+                )
+                await asyncio.to_thread(
+                    self._backend.store.purge_containment,
+                    before(retention.interventions),
+                    actuations_before_ms=before(retention.actuations),
+                    edges_before_ms=before(retention.edges),
+                )
+                await asyncio.to_thread(self._backend.store.purge_feedback, before(retention.feedback))
+                await asyncio.to_thread(self._backend.store.purge_labels, before(label_retention_days(self._settings)))
+                await self._backend.drop_applied_records(self._status)
+            except (TrustwatchError, OSError) as error:
+                _log.warning("upkeep has to wait", error=str(error))
+
+
+class _UvicornServer(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the service stops its parts in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listening_socket(settings: Settings) -> socket.socket:
+    """The listening socket. Raises ConfigError with what to do where the address is taken."""
+    listen = settings.listen
+    try:
+        listener = socket.create_server(
+            (listen.host, listen.port), family=socket.AF_INET6 if ":" in listen.host else socket.AF_INET, backlog=2048
+        )
+        # Connections inherit it. Head and body of an answer are two writes: without it, the second one waits for the
+        # client's delayed acknowledgement of the first, 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        raise ConfigError(
+            f"can not listen on {listen.host} port {listen.port}: {error.strerror}; "
+            "set listen.port or TRUSTWATCH_LISTEN_PORT"
+        ) from None
+
+
+def retention_cutoff(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
+    """From days of `retention` to the time before which rows go, UTC milliseconds; None is `retention_days`."""
+    return lambda days: now_ms - (settings.retention_days if days is None else days) * DAY_MS
+
+
+async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait that long, or until *stop*; whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()

@@ -1,0 +1,121 @@
+"""Who may speak to the service: issuers of tokens, callers, and the operator's registry of agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from ...ingest.errors import ConfigError
+from ...ingest.formats.format_registry import create_parser
+from ...ingest.formats.raw_records import FormatParser
+from .declaration import Name, SettingsPart, SilenceSeconds, check_url, setting
+from .kafka_settings import MappingSettings
+
+SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
+"""Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
+
+TokenType = Literal["at+jwt", "JWT"]
+EventRate = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class IssuerSettings(SettingsPart, frozen=True):
+    """One authorization server whose access tokens are accepted."""
+
+    issuer: Annotated[Name, setting("the `iss` of its tokens, compared exactly")]
+    audiences: Annotated[
+        tuple[Name, ...], setting("`aud` values that mean this service; a token must hold one", min_length=1)
+    ]
+    jwks_uri: Annotated[str | None, setting("where its keys are fetched: https (http only to loopback)")] = None
+    jwks_file: Annotated[Path | None, setting("a JWKS file instead of `jwks_uri`")] = None
+    algorithms: Annotated[
+        tuple[SignatureAlgorithm, ...],
+        setting("signature algorithms accepted; `none` and HS* are refused", min_length=1),
+    ] = ("ES256", "RS256", "PS256", "EdDSA")
+    token_types: Annotated[
+        tuple[TokenType, ...], setting("header `typ` accepted; `[at+jwt]` is RFC 9068 to the letter", min_length=1)
+    ] = ("at+jwt", "JWT")
+
+    def __post_init__(self) -> None:
+        if (self.jwks_uri is None) == (self.jwks_file is None):
+            raise ValueError("an issuer has either `jwks_uri` or `jwks_file`")
+        if self.jwks_uri is not None:
+            check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
+
+
+class CallerSettings(SettingsPart, frozen=True):
+    """What one client of a trusted issuer may speak for. A client without such an entry speaks for nobody."""
+
+    name: Annotated[Name, setting("its name in logs, metrics and dead letters")]
+    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)")] = None
+    subject: Annotated[Name | None, setting("the token's `sub`; with `client_id`, both must fit")] = None
+    authenticated_by: Annotated[
+        Name | None, setting("issuer of its tokens; required where several issuers are configured")
+    ] = None
+    tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
+    issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
+    sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
+    trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
+    events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
+        None
+    )
+    silence_s: Annotated[
+        SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
+    ] = None
+    format: Annotated[
+        str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
+    ] = "native"
+    mapping: Annotated[MappingSettings, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
+        MappingSettings()
+    )
+
+    def __post_init__(self) -> None:
+        if self.client_id is None and self.subject is None:
+            raise ValueError("a caller has a `client_id` or a `subject`")
+        try:
+            self.parser()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    def parser(self) -> FormatParser:
+        """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
+        return create_parser(self.format, self.mapping.spec())
+
+
+class RegisteredAgent(SettingsPart, frozen=True):
+    """Type and capabilities of agents, as the operator knows them; wins over what events assert."""
+
+    tenant: Annotated[Name, setting("tenant of the agents")]
+    issuer: Annotated[Name, setting("issuer of the agents")]
+    agent: Annotated[Name, setting("glob pattern of the agent id")]
+    type: Annotated[Name, setting("role: the peer group of the agents")]
+    capabilities: Annotated[tuple[Name, ...] | None, setting("actions they are meant to do; null is not declared")] = (
+        None
+    )
+
+
+class VerificationSettings(SettingsPart, frozen=True):
+    """How tokens are verified and keys are kept."""
+
+    leeway_s: Annotated[float, setting("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
+    cached_tokens: Annotated[int, setting("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384
+    refused_tokens: Annotated[
+        int, setting("refused tokens remembered, apart from the verified", ge=1, le=1_000_000)
+    ] = 4_096
+    refused_s: Annotated[float, setting("how long a refusal is remembered, s", ge=0, le=60)] = 5.0
+    unknown_key_wait_s: Annotated[
+        float, setting("how long a token with an unknown key may wait for a refresh, s", ge=0, le=5)
+    ] = 0.5
+    refresh_s: Annotated[float, setting("keys are fetched again after, s", ge=1)] = 300.0
+    refresh_min_s: Annotated[
+        float, setting("least time between two fetches of one issuer, whatever tokens arrive, s", ge=0.1)
+    ] = 10.0
+    keys_max_age_s: Annotated[
+        float, setting("keys of an issuer that no longer answers are trusted this long, s", ge=1)
+    ] = 86_400.0
+    fetch_timeout_s: Annotated[float, setting("time budget of one fetch of keys, s", gt=0, le=60)] = 5.0
+
+    def __post_init__(self) -> None:
+        if self.keys_max_age_s < self.refresh_s:
+            raise ValueError("`keys_max_age_s` may not be less than `refresh_s`")

@@ -1,0 +1,95 @@
+"""What is changed at authorization servers once tokens are out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from .declaration import Name, Secret, SettingsPart, check_url, setting
+
+ActuatorKind = Literal["hydra", "keycloak", "webhook"]
+AssertionAlgorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
+
+
+PositiveSeconds = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ActuatorAuthSettings(SettingsPart, frozen=True):
+    """How an actuator proves who it is: a bearer token, or a client with a secret or (better) a private key."""
+
+    bearer: Annotated[Secret | None, setting("token that the server gave us: `{env: NAME}` or `{file: PATH}`")] = None
+    client_id: Annotated[Name | None, setting("our client at the server")] = None
+    client_secret: Annotated[Secret | None, setting("its secret, for client_secret_basic")] = None
+    private_key: Annotated[Secret | None, setting("its private key (PEM), for private_key_jwt: `{file: PATH}`")] = None
+    key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
+    algorithm: Annotated[AssertionAlgorithm, setting("the private key signs with")] = "ES256"
+    audience: Annotated[str, setting("`aud` of assertions; empty is the URL that is asked")] = ""
+    token_url: Annotated[str | None, setting("token endpoint, for the client's own token")] = None
+    scope: Annotated[str, setting("scope that is asked for")] = ""
+
+    def __post_init__(self) -> None:
+        if (self.bearer is None) == (self.client_id is None):
+            raise ValueError("`auth` has either `bearer` or `client_id`")
+        if self.client_id is not None and (self.client_secret is None) == (self.private_key is None):
+            raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
+        if self.client_id is not None and self.token_url is None:
+            raise ValueError("Object missing required field `token_url`, which a `client_id` needs")
+        if self.private_key is not None and not self.key_id:
+            raise ValueError("a `private_key` needs its `key_id`")
+
+
+class ActuatorSettings(SettingsPart, frozen=True):
+    """One server at which clients of agents are lowered and restored, or tokens revoked."""
+
+    name: Annotated[Name, setting("name in answers, metrics and logs, at most 64 characters; unlike those of webhooks")]
+    kind: Annotated[ActuatorKind, setting("product; `webhook` is for any other")]
+    url: Annotated[str, setting("`hydra`: its admin API; `keycloak`: the server; `webhook`: where to post")]
+    issuers: Annotated[tuple[Name, ...], setting("issuers of the agents it serves: this server's `iss`", min_length=1)]
+    realm: Annotated[Name | None, setting("`keycloak`: realm of the clients")] = None
+    tenants: Annotated[tuple[Name, ...], setting("tenants whose agents it serves; `*` is all", min_length=1)] = ("*",)
+    clients: Annotated[Mapping[Name, Name], setting("client id by agent id, where they differ")] = {}
+    auth: Annotated[ActuatorAuthSettings | None, setting("null where the network guards the admin API")] = None
+    secret: Annotated[Secret | None, setting("`webhook`: signing secret of Standard Webhooks, `whsec_…`")] = None
+    confirm_url: Annotated[
+        str | None, setting('`webhook`: gets the same body, answers `{"confirmed": true}` once it is so')
+    ] = None
+    default_lifetime_s: Annotated[
+        PositiveSeconds | None,
+        setting(
+            "lifetime that the server gives tokens of a client without one of its own, s; "
+            "null is the server's usual: 3600 of `hydra`, 300 of `keycloak`"
+        ),
+    ] = None
+    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=60)] = 10.0
+    allow_http: Annotated[bool, setting("accept http URLs; only to loopback")] = False
+
+    def __post_init__(self) -> None:
+        if len(self.name) > 64:
+            raise ValueError("`name` has at most 64 characters")
+        self._check_urls()
+        self._only("realm", self.realm, "keycloak", needed=True)
+        self._only("secret", self.secret, "webhook", needed=True)
+        self._only("confirm_url", self.confirm_url, "webhook")
+        self._check_auth()
+
+    def _check_urls(self) -> None:
+        for member in ("url", "confirm_url"):
+            if (url := getattr(self, member)) is not None:
+                check_url(url, f"`{member}`", loopback_http=self.allow_http)
+        if self.auth is not None and self.auth.token_url is not None:
+            check_url(self.auth.token_url, "`auth.token_url`", loopback_http=self.allow_http)
+
+    def _only(self, member: str, value: object, kind: ActuatorKind, *, needed: bool = False) -> None:
+        if self.kind == kind and needed and value is None:
+            raise ValueError(f"Object missing required field `{member}`, which kind `{kind}` needs")
+        if self.kind != kind and value is not None:
+            raise ValueError(f"`{member}` means nothing to kind `{self.kind}`; leave it out")
+
+    def _check_auth(self) -> None:
+        auth = self.auth
+        if self.kind == "keycloak" and auth is None:
+            raise ValueError("Object missing required field `auth`, which kind `keycloak` needs")
+        if self.kind == "webhook" and auth is not None:
+            raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")

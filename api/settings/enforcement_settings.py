@@ -1,0 +1,230 @@
+"""Hooks: authorization servers that ask while they issue a token, each by a secret of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from ...ingest.errors import ConfigError
+from ...ingest.formats.expressions import JmesPathExpression
+from .access_settings import IssuerSettings, SignatureAlgorithm
+from .declaration import Name, Secret, SettingsPart, check_url, setting
+
+HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]
+HookName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]
+HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
+
+MIN_HOOK_SECRET_LENGTH = 16
+
+
+class HookSettings(SettingsPart, frozen=True):
+    """One authorization server that asks at issuance. `authzen` asks by OAuth, all others by a secret."""
+
+    name: Annotated[HookName, setting("its path is `/hooks/NAME`, in small letters; also its name in metrics and logs")]
+    kind: Annotated[HookKind, setting("the product that asks; `authzen` is asked at `/access/v1/evaluation(s)`")]
+    tenant: Annotated[
+        Name | None, setting("tenant of its agents; required but for `authzen`, where null is that of the caller")
+    ] = None
+    issuer: Annotated[
+        Name | None, setting("issuer of its agents, as events name it; required but for `authzen`, as `tenant`")
+    ] = None
+    secret: Annotated[
+        Secret | None,
+        setting(
+            "what the product proves itself by: `{env: NAME}` or `{file: PATH}`, at least 16 characters; "
+            "`user:password` for `basic`, the signing key for `zitadel`, none for `authzen`"
+        ),
+    ] = None
+    proof: Annotated[
+        Literal["header", "bearer", "basic"], setting("how the secret comes; `zitadel` signs with it instead")
+    ] = "header"
+    header: Annotated[HeaderName, setting("the header that holds the secret where `proof` is `header`")] = (
+        "X-Trustwatch-Key"
+    )
+    on_failure: Annotated[
+        Literal["open", "closed"],
+        setting("what a request gets that can not be decided for a fault of ours: a token as usual, or none"),
+    ] = "closed"
+    on_stale: Annotated[
+        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
+    ] = "use"
+    claims: Annotated[bool, setting("write `risk_level` and `policy_version` into tokens")] = True
+    agent: Annotated[
+        str | None, setting("where in the request the agent is, JMESPath; null is the client (`user.id` for `zitadel`)")
+    ] = None
+    too_short: Annotated[
+        Literal["deny", "minimum"],
+        setting("`okta`: what becomes of tokens that may not live for the 300 s that Okta wants at least"),
+    ] = "deny"
+    tolerance_s: Annotated[float, setting("`zitadel`: how old a signature may be, s", gt=0, le=3600)] = 300.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "authzen":
+            if self.secret is not None:
+                raise ValueError("`secret` means nothing for kind `authzen`, which wants OAuth tokens; leave it out")
+            return
+        for member in ("tenant", "issuer", "secret"):
+            if getattr(self, member) is None:
+                raise ValueError(f"Object missing required field `{member}`, which kind `{self.kind}` needs")
+        self._check_secret()
+        self.expression()
+
+    def expression(self) -> JmesPathExpression | None:
+        """Finds the agent in a request; None where the product's own place is meant."""
+        try:
+            return None if self.agent is None else JmesPathExpression(self.agent)
+        except ConfigError as error:
+            raise ValueError(f"`agent`: {error}") from None
+
+    def _check_secret(self) -> None:
+        secret = "" if self.secret is None else self.secret.reveal()
+        if len(secret) < MIN_HOOK_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
+            raise ValueError(f"`secret` must have at least {MIN_HOOK_SECRET_LENGTH} printable ASCII characters")
+        if self.proof == "basic" and self.kind != "zitadel" and ":" not in secret:
+            raise ValueError("`secret` must be `user:password` where `proof` is `basic`")
+
+
+# Gateways: whose tokens agents present there, how calls are answered, and the introspection façade.
+
+
+HttpMethod = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
+MIN_CLIENT_SECRET_LENGTH = 16
+
+
+class IntrospectionServerSettings(SettingsPart, frozen=True):
+    """The authorization server's own introspection endpoint (RFC 7662)."""
+
+    url: Annotated[str, setting("introspection endpoint: https (http only to loopback)")]
+    tokens: Annotated[
+        Literal["opaque", "all"],
+        setting("what is asked about there: only tokens that are no JWT, or also JWTs, which are verified first"),
+    ] = "opaque"
+    cache_s: Annotated[float, setting("how long an answer is kept, s", ge=0, le=5)] = 2.0
+    timeout_s: Annotated[float, setting("time budget of one question, s", gt=0, le=30)] = 2.0
+
+    def __post_init__(self) -> None:
+        check_url(self.url, "`url`", loopback_http=True)
+
+
+class GatewayIssuerSettings(IssuerSettings, frozen=True):
+    """One authorization server whose tokens agents present at gateways."""
+
+    audiences: Annotated[
+        tuple[Name, ...], setting("`aud` values of the APIs behind the gateways; a token must hold one", min_length=1)
+    ]
+    tenant: Annotated[Name | None, setting("tenant of its agents, where `tenant_claim` does not say")] = None
+    tenant_claim: Annotated[
+        Name | None, setting("claim that names the tenant, as `organization_id`; it wins over `tenant`")
+    ] = None
+    agent_issuer: Annotated[
+        Name | None, setting("issuer of its agents as events name it; null is the `iss` of the token")
+    ] = None
+    introspection: Annotated[
+        IntrospectionServerSettings | None,
+        setting("its own introspection endpoint, for opaque tokens at `/introspect`"),
+    ] = None
+
+    revocation_url: Annotated[
+        str | None,
+        setting(
+            "its revocation endpoint (RFC 7009): a token that is seen though policy says `revoke` is revoked there"
+        ),
+    ] = None
+    client_id: Annotated[
+        Name | None, setting("our client at both; null sends no credentials, as for Hydra's admin API")
+    ] = None
+    client_secret: Annotated[
+        Secret | None, setting("its secret, for client_secret_basic: `{env: NAME}` or `{file: PATH}`")
+    ] = None
+    private_key: Annotated[
+        Secret | None, setting("its private key (PEM), for private_key_jwt with the issuer as `aud`: `{file: PATH}`")
+    ] = None
+    key_id: Annotated[str, setting("`kid` of the private key, as the server knows it")] = ""
+    key_algorithm: Annotated[SignatureAlgorithm, setting("what our assertions are signed with")] = "ES256"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revocation_url is not None:
+            check_url(self.revocation_url, "`revocation_url`", loopback_http=True)
+        if (self.client_secret is not None) + (self.private_key is not None) != (self.client_id is not None):
+            raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
+        if self.private_key is not None and not self.key_id:
+            raise ValueError("a `private_key` needs its `key_id`")
+        if self.tenant is None and self.tenant_claim is None:
+            raise ValueError("an issuer of gateways has `tenant`, `tenant_claim`, or both")
+
+
+class GatewayClientSettings(SettingsPart, frozen=True):
+    """A gateway that asks `/introspect` by `client_secret_basic`, where it can not get a token for `trust.decide`."""
+
+    client_id: Annotated[Name, setting("its user name in Basic authentication")]
+    secret: Annotated[Secret, setting("its password: `{env: NAME}` or `{file: PATH}`, at least 16 characters")]
+    tenants: Annotated[tuple[Name, ...], setting("tenants whose tokens it may ask about; `*` is all", min_length=1)] = (
+        "*",
+    )
+
+    def __post_init__(self) -> None:
+        secret = self.secret.reveal()
+        if len(secret) < MIN_CLIENT_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
+            raise ValueError(f"`secret` must have at least {MIN_CLIENT_SECRET_LENGTH} printable ASCII characters")
+
+
+class GatewaySettings(SettingsPart, frozen=True):
+    """Checks for gateways. Without issuers there are none: neither `/ext-authz`, `/forward-auth` nor `/introspect`."""
+
+    issuers: Annotated[
+        tuple[GatewayIssuerSettings, ...], setting("authorization servers whose tokens agents present at gateways")
+    ] = ()
+    clients: Annotated[
+        tuple[GatewayClientSettings, ...], setting("gateways that ask `/introspect` by a secret instead of a token")
+    ] = ()
+    safe_methods: Annotated[
+        tuple[HttpMethod, ...],
+        setting(
+            "methods that pass while only some of the token's scopes wait for a person; all others need every scope"
+        ),
+    ] = ("GET", "HEAD", "OPTIONS")
+    dpop: Annotated[
+        Literal["refuse", "gateway"],
+        setting("`Authorization: DPoP`: refused, or accepted since the gateway itself has checked the proof"),
+    ] = "refuse"
+    risk_header: Annotated[
+        HeaderName | None,
+        setting("header of an allowed call that tells the upstream the risk level; null tells nothing"),
+    ] = None
+    tell_approval: Annotated[
+        bool, setting("step-up refusals carry `X-Approval-Id`, by which the agent's owner finds what waits")
+    ] = False
+    realm: Annotated[str, msgspec.Meta(pattern=r"^[ !#-\[\]-~]{1,128}\Z"), setting("`realm` of challenges")] = "agents"
+    resource_metadata: Annotated[
+        str | None, setting("URL of the resource's metadata (RFC 9728), told in challenges: https (http to loopback)")
+    ] = None
+    risk_claims: Annotated[bool, setting("active answers of `/introspect` carry `risk_level` and `policy_version`")] = (
+        False
+    )
+    on_failure: Annotated[
+        Literal["open", "closed"],
+        setting("what a call with a verified token gets that can not be decided for a fault of ours"),
+    ] = "closed"
+    on_stale: Annotated[
+        Literal["use", "deny"], setting("what is done where risk may be out of date: use what is known, or deny")
+    ] = "use"
+    on_unreachable: Annotated[
+        Literal["error", "inactive"],
+        setting("`/introspect` while the issuer's own introspection can not be asked: 503, or `active: false`"),
+    ] = "error"
+    record: Annotated[
+        Literal["denials", "all"],
+        setting("calls that become audit events; the gateway's access log tells of the others"),
+    ] = "denials"
+
+    def __post_init__(self) -> None:
+        if self.resource_metadata is not None:
+            check_url(self.resource_metadata, "`resource_metadata`", loopback_http=True)
+        for part, names in (
+            ("issuers", [issuer.issuer for issuer in self.issuers]),
+            ("clients", [client.client_id for client in self.clients]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"`{part}` name the same one twice")

@@ -1,0 +1,168 @@
+"""Reads the settings: the file, then the overrides, then one typed conversion. Every failure is a ConfigError."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...ingest.errors import ConfigError
+from .declaration import Secret
+from .root import Settings
+from .settings_table import error_hint
+
+SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
+"""Names the settings file where none is given."""
+
+OVERRIDES: Mapping[str, tuple[str, ...]] = {
+    "TRUSTWATCH_DATA_DIR": ("data_dir",),
+    "TRUSTWATCH_MODEL_DIR": ("model_dir",),
+    "TRUSTWATCH_LISTEN_HOST": ("listen", "host"),
+    "TRUSTWATCH_LISTEN_PORT": ("listen", "port"),
+    "TRUSTWATCH_STORE_URL": ("store", "url"),
+    "TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
+}
+"""Variables that win over the file. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+
+
+def load_process_settings(path: Path | None = None) -> Settings:
+    """`load_settings` with the environment of this process."""
+    return load_settings(path, os.environ)
+
+
+def environment_with(path: Path | None) -> dict[str, str]:
+    """The environment of this process, for one that is to use the settings file *path*; None changes nothing."""
+    return {**os.environ, **({} if path is None else {SETTINGS_FILE: str(path)})}
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read, override, check.
+
+    Args:
+        path: the YAML file; None is the file that `TRUSTWATCH_SETTINGS` names, or defaults alone.
+        environ: variables of the process.
+
+    Returns:
+        Settings with absolute paths: relative ones count from the settings file, overrides from the working folder.
+
+    Raises:
+        ConfigError: names the file, the path of the wrong member and what it may be; never the value of a secret.
+    """
+    if path is None and environ.get(SETTINGS_FILE):
+        path = Path(environ[SETTINGS_FILE])
+    raw = {} if path is None else read_yaml(path)
+    origin = "settings" if path is None else str(path)
+    base = Path.cwd() if path is None else path.absolute().parent
+    _apply_overrides(raw, environ)
+    _fill_policies(raw)
+    try:
+        settings = msgspec.convert(raw, Settings, dec_hook=_decoder(base, environ))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {error}{error_hint(Settings, str(error))}") from None
+    return msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; empty is an empty one. Raises ConfigError, which quotes nothing of the file."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        raw = msgspec.yaml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{path}: is no YAML{_error_position(error)}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings - at `$`")
+    return raw
+
+
+def _error_position(error: BaseException) -> str:
+    """Line and column of a syntax error. Not the message: it quotes the line, which may hold a secret."""
+    mark = getattr(error.__context__, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _apply_overrides(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable, member in OVERRIDES.items():
+        value = environ.get(variable)
+        if not value:
+            continue
+        part = raw
+        for name in member[:-1]:
+            part[name] = dict(part.get(name) or {})
+            part = part[name]
+        part[member[-1]] = _typed_override(variable, member[-1], value)
+
+
+def _typed_override(variable: str, member: str, value: str) -> str | int | list[str]:
+    if member.endswith("_dir"):
+        return str(Path(value).absolute())
+    if member == "bootstrap_servers":
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if member != "port":
+        return value
+    if not (value.isascii() and value.isdigit()):
+        raise ConfigError(f"{variable}: must be a TCP port, 0 to 65535")
+    return int(value)
+
+
+def _fill_policies(raw: dict[str, Any]) -> None:
+    """A level given in part keeps the rest of *its* default, not that of some other level."""
+    given = raw.get("token_policy")
+    if not isinstance(given, dict):
+        return
+    defaults = msgspec.to_builtins(Settings().token_policy)
+    raw["token_policy"] = {
+        name: {**defaults[name], **value} if isinstance(value, dict) and isinstance(defaults.get(name), dict) else value
+        for name, value in given.items()
+    }
+
+
+def _decoder(base: Path, environ: Mapping[str, str]) -> Callable[[type, Any], Any]:
+    def decode(wanted: type, value: Any) -> Any:
+        if wanted is Path:
+            return _resolve_path(value, base)
+        if wanted is Secret:
+            return Secret(_resolve_secret(value, base, environ))
+        raise NotImplementedError(f"no decoder for {wanted.__name__}")
+
+    return decode
+
+
+def _resolve_path(value: Any, base: Path) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("Expected a path")
+    return base / Path(value).expanduser()
+
+
+def _resolve_secret(value: Any, base: Path, environ: Mapping[str, str]) -> str:
+    """The secret that *value* stands for: itself, `{env: NAME}` or `{file: PATH}`. Messages never quote *value*."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        (kind, name), *_ = value.items()
+        if kind == "env" and isinstance(name, str):
+            if not environ.get(name):
+                raise ValueError(f"the environment variable {name} is not set")
+            return environ[name]
+        if kind == "file" and isinstance(name, str):
+            return _read_secret_file(_resolve_path(name, base))
+    raise ValueError("Expected `{env: NAME}`, `{file: PATH}` or a text")
+
+
+def _read_secret_file(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"the file {path} can not be read") from None
+    if not text:
+        raise ValueError(f"the file {path} is empty")
+    return text

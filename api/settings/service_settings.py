@@ -1,0 +1,98 @@
+"""The service itself: where it listens, its tenants, its pipeline and where alerts go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from .declaration import LevelName, Name, PolicyModeName, Secret, SettingsPart, check_url, setting
+
+AlertFormatName = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
+
+
+class ListenSettings(SettingsPart, frozen=True):
+    """Address of the HTTP API."""
+
+    host: Annotated[str, setting("address to listen on; anything but loopback needs a TLS proxy", min_length=1)] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, setting("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
+    public_url: Annotated[str | None, setting("how others reach the service; null is its own address")] = None
+
+    def __post_init__(self) -> None:
+        if self.public_url is not None:
+            check_url(self.public_url, "`public_url`", loopback_http=True)
+
+    def url(self) -> str:
+        """Where the service is reached, for links."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+class TenantSettings(SettingsPart, frozen=True):
+    """One tenant; the entry `*` stands for every tenant that has none of its own."""
+
+    domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
+    mode: Annotated[PolicyModeName, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
+
+
+class WebhookSettings(SettingsPart, frozen=True):
+    """One target of alerts. Targets come from here alone, never from a request."""
+
+    name: Annotated[Name, setting("name of the target in delivery state and logs, at most 64 characters")]
+    url: Annotated[
+        Secret, setting("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
+    ]
+    format: Annotated[AlertFormatName, setting("how alerts are written for it")] = "cloudevents"
+    secret: Annotated[
+        Secret | None,
+        setting(
+            "signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`; "
+            "for `cloudevents` and `ocsf`, which need it, and for no other"
+        ),
+    ] = None
+    routing_key: Annotated[
+        Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
+    ] = None
+    levels: Annotated[
+        tuple[LevelName, ...],
+        setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
+    ] = ("medium", "high", "critical")
+    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=60)] = 10.0
+    allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
+
+    def __post_init__(self) -> None:
+        check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
+        self._check("secret", self.secret, needed=self.format in ("cloudevents", "ocsf"))
+        self._check("routing_key", self.routing_key, needed=self.format == "pagerduty")
+
+    def _check(self, member: str, given: Secret | None, *, needed: bool) -> None:
+        if needed and given is None:
+            raise ValueError(f"Object missing required field `{member}`, which format `{self.format}` needs")
+        if given is not None and not needed:
+            raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
+
+
+class PipelineSettings(SettingsPart, frozen=True):
+    """How events become risk."""
+
+    batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
+    commit_interval_s: Annotated[float, setting("longest time between two commits, s", gt=0, le=60)] = 1.0
+    commit_share: Annotated[
+        float,
+        setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
+    ] = 0.25
+    resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
+    tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
+    max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
+        256 * 1024 * 1024
+    )
+
+
+class DeadLetterSettings(SettingsPart, frozen=True):
+    """Records that are no audit events."""
+
+    max_rows: Annotated[
+        int,
+        setting("dead letters kept; then replayed ones make way, oldest first, and new ones are only counted", ge=1),
+    ] = 100_000

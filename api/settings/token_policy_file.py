@@ -1,0 +1,93 @@
+"""The token policy as a file of its own: re-read while the service runs, per tenant and agent type, in stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from ...ingest.errors import ConfigError
+from .declaration import LevelName, Name, PolicyModeName, SettingsPart, setting
+from .loading import read_yaml
+from .risk_settings import LevelPolicies, LevelPolicy
+from .settings_table import error_hint
+
+LEVEL_NAMES: tuple[LevelName, ...] = ("unknown", "low", "medium", "high", "critical")
+
+
+class PolicyRuleSettings(SettingsPart, frozen=True):
+    """What is different for some agents."""
+
+    name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
+    tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = ("*",)
+    agent_types: Annotated[tuple[str, ...], setting("glob patterns of agent types", min_length=1)] = ("*",)
+    agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = ("*",)
+    mode: Annotated[PolicyModeName | None, setting("mode of these agents; null keeps that of their tenant")] = None
+    rollout_percent: Annotated[
+        float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
+    ] = 100.0
+    levels: Annotated[
+        Mapping[LevelName, LevelPolicy], setting("policies by level; members not given are the file's")
+    ] = {}
+
+
+class PolicyFile(SettingsPart, frozen=True):
+    """The whole file."""
+
+    version: Annotated[Name, setting("`policy_version` of answers and decisions; raise it with every change")]
+    mode: Annotated[PolicyModeName, setting("mode of tenants that are not named")] = "shadow"
+    tenants: Annotated[Mapping[Name, PolicyModeName], setting("mode by tenant")] = {}
+    descendants: Annotated[
+        LevelName, setting("agents that a `critical` agent delegated to are treated as at least at this level")
+    ] = "low"
+    levels: Annotated[LevelPolicies | None, setting("policies by level; members not given keep their default")] = None
+    rules: Annotated[tuple[PolicyRuleSettings, ...], setting("first match wins")] = ()
+
+    def __post_init__(self) -> None:
+        names = [rule.name for rule in self.rules]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"`name` must be unique; `{name}` is twice - at `$.rules[{index}].name`")
+        if self.descendants == "unknown":
+            raise ValueError("`descendants` is a level to be treated at least as; `low` leaves descendants alone")
+
+
+def read_policy_file(path: Path) -> PolicyFile:
+    """Read and check. Raises ConfigError: file, path of the wrong member, and what it may be."""
+    raw = read_yaml(path)
+    _fill_levels(raw)
+    try:
+        return msgspec.convert(raw, PolicyFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}{error_hint(PolicyFile, str(error))}") from None
+
+
+def _fill_levels(raw: dict[str, Any]) -> None:
+    """Members of a level that are not given: a rule's are the file's, the file's are the defaults of *that* level."""
+    defaults = msgspec.to_builtins(LevelPolicies())
+    given = raw.get("levels")
+    base = {
+        name: _merge_level(defaults[name], given.get(name) if isinstance(given, dict) else None) for name in LEVEL_NAMES
+    }
+    if isinstance(given, dict):
+        raw["levels"] = {**given, **{name: base[name] for name in LEVEL_NAMES if isinstance(given.get(name), dict)}}
+    rules = raw.get("rules")
+    for rule in rules if isinstance(rules, list) else ():
+        levels = rule.get("levels") if isinstance(rule, dict) else None
+        if isinstance(levels, dict):
+            rule["levels"] = {
+                name: _merge_level(base[name], value) if name in base and isinstance(value, dict) else value
+                for name, value in levels.items()
+            }
+
+
+def _merge_level(base: Any, given: Any) -> Any:
+    """*given* over *base*; where scopes are given, they alone say what needs a person."""
+    if not isinstance(given, dict):
+        return base
+    kept = dict(base)
+    if "step_up_scopes" in given and "step_up" not in given:
+        kept["step_up"] = False
+    return {**kept, **given}

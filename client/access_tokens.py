@@ -1,0 +1,238 @@
+"""Access tokens for the client itself: a callable of the user's, or OAuth client credentials (RFC 6749, RFC 7523)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Literal, Protocol
+from urllib.parse import quote_plus
+
+import httpx
+import msgspec
+
+from .settings import validate_url
+from .timing import Clock
+from .trust_errors import TokenFailed
+
+RENEWAL_SHARE = 0.8
+"""Share of its life after which a token is renewed."""
+MIN_TOKEN_LIFETIME_S = 1.0
+TOKEN_TIMEOUT_S = 5.0
+
+
+class ClientAuthentication(Protocol):
+    """How a client proves to the token endpoint who it is."""
+
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
+        """Add what belongs into *form*; returns headers. *now*: seconds since 1970."""
+        ...
+
+
+class ClientSecret:
+    """A shared secret (RFC 6749 section 2.3.1).
+
+    Args:
+        secret: never shown.
+        method: `client_secret_basic` or `client_secret_post`.
+    """
+
+    def __init__(
+        self, secret: str, method: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    ) -> None:
+        if method not in ("client_secret_basic", "client_secret_post"):
+            raise ValueError(f"method is {method!r}; it is client_secret_basic or client_secret_post")
+        self._secret = secret
+        self._method = method
+
+    def __repr__(self) -> str:
+        return f"ClientSecret({self._method})"
+
+    def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:  # noqa: ARG002
+        if self._method == "client_secret_post":
+            form["client_id"], form["client_secret"] = client_id, self._secret
+            return {}
+        login = httpx.BasicAuth(quote_plus(client_id), quote_plus(self._secret))
+        request = next(login.auth_flow(httpx.Request("POST", token_url)))
+        return {"authorization": request.headers["authorization"]}
+
+
+class ClientCredentials:
+    """The client credentials grant.
+
+    Args:
+        token_url: the token endpoint; https, or http to this machine.
+        client_id: of the gateway or agent that asks Trustwatch.
+        authentication: `ClientSecret`, or `PrivateKeyJwt` of `trustwatch.client.assertion`.
+        scope: what to ask for, separated by blanks; `trust.score:read` to look up, `trust.ingest` to send.
+        audience, resource: sent where given (RFC 8707 has `resource`; some servers want `audience`).
+        insecure_http: allows http to another machine, for a mesh that encrypts by itself.
+
+    Raises:
+        ValueError: the URL would send secrets in clear.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        client_id: str,
+        authentication: ClientAuthentication,
+        *,
+        scope: str = "trust.score:read trust.ingest",
+        audience: str | None = None,
+        resource: str | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self.token_url = validate_url(token_url, insecure_http=insecure_http)
+        self.client_id = client_id
+        self._authentication = authentication
+        self._form = {"grant_type": "client_credentials", "scope": scope}
+        self._form |= {name: value for name, value in (("audience", audience), ("resource", resource)) if value}
+
+    def request(self, now: float) -> tuple[dict[str, str], dict[str, str]]:
+        """Form and headers of a token request at *now* (seconds since 1970)."""
+        form = dict(self._form)
+        return form, self._authentication.authenticate(self.client_id, self.token_url, form, now)
+
+
+class _TokenResponse(msgspec.Struct, frozen=True):
+    access_token: Annotated[str, msgspec.Meta(min_length=1)]
+    expires_in: float | str | None = None
+    token_type: str = "Bearer"  # noqa: S105 - the type of the token, not one
+
+
+class _CachedAccessToken(msgspec.Struct, frozen=True):
+    """A token. Times are those of the steady clock."""
+
+    token: str
+    renew_at: float
+    expires_at: float
+
+
+def _read_token_response(reply: httpx.Response, now: float) -> _CachedAccessToken:
+    if reply.status_code != 200:
+        raise TokenFailed(f"the token endpoint answered HTTP {reply.status_code}: {_oauth_error(reply.content)}")
+    try:
+        granted = msgspec.json.decode(reply.content, type=_TokenResponse)
+        lifetime = 60.0 if granted.expires_in is None else float(granted.expires_in)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        raise TokenFailed("the token endpoint's answer holds no access_token") from None
+    if granted.token_type.lower() != "bearer":
+        raise TokenFailed(f"the token endpoint gave a token of type {granted.token_type[:20]!r}; Bearer is needed")
+    lifetime = max(lifetime, MIN_TOKEN_LIFETIME_S)
+    return _CachedAccessToken(granted.access_token, now + RENEWAL_SHARE * lifetime, now + lifetime)
+
+
+def _oauth_error(body: bytes) -> str:
+    """The `error` code, and nothing else: descriptions may repeat what was sent."""
+    try:
+        said = msgspec.json.decode(body).get("error", "")
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
+        return "no error code"
+    return said[:60] if isinstance(said, str) else "no error code"
+
+
+class _AccessTokenCache:
+    """The token that is held."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._cached: _CachedAccessToken | None = None
+
+    def fresh_token(self) -> str | None:
+        held = self._cached
+        return held.token if held is not None and self.clock.steady() < held.renew_at else None
+
+    def valid_token(self) -> str | None:
+        """A token that still works, for when a new one is not to be had."""
+        held = self._cached
+        return held.token if held is not None and self.clock.steady() < held.expires_at else None
+
+    def store_token(self, held: _CachedAccessToken) -> str:
+        self._cached = held
+        return held.token
+
+    def discard_token(self, token: str) -> None:
+        """The service refused *token*."""
+        if self._cached is not None and self._cached.token == token:
+            self._cached = None
+
+
+TokenSource = Callable[[], str] | ClientCredentials
+AsyncTokenSource = Callable[[], str | Awaitable[str]] | ClientCredentials
+
+
+class AccessTokens(_AccessTokenCache):
+    """Tokens for threads: one fetches, the others wait for it."""
+
+    def __init__(self, source: TokenSource, clock: Clock, http: httpx.Client) -> None:
+        super().__init__(clock)
+        self._source = source
+        self._http = http
+        self._fetching = threading.Lock()
+
+    def get(self) -> str:
+        """A token that is valid now. Raises TokenFailed."""
+        if not isinstance(self._source, ClientCredentials):
+            return _require_token(self._source())
+        if (token := self.fresh_token()) is not None:
+            return token
+        with self._fetching:
+            if (token := self.fresh_token()) is not None:
+                return token
+            try:
+                form, headers = self._source.request(self.clock.wall())
+                reply = self._http.post(self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S)
+                return self.store_token(_read_token_response(reply, self.clock.steady()))
+            except (httpx.HTTPError, TokenFailed) as error:
+                return _valid_token_or_raise(self.valid_token(), error)
+
+
+class AsyncAccessTokens(_AccessTokenCache):
+    """Tokens for one event loop."""
+
+    def __init__(self, source: AsyncTokenSource, clock: Clock, http: httpx.AsyncClient) -> None:
+        super().__init__(clock)
+        self._source = source
+        self._http = http
+        self._fetching = asyncio.Lock()
+
+    async def get(self) -> str:
+        """A token that is valid now. Raises TokenFailed."""
+        if not isinstance(self._source, ClientCredentials):
+            supplied = self._source()
+            return _require_token(await supplied if inspect.isawaitable(supplied) else supplied)
+        if (token := self.fresh_token()) is not None:
+            return token
+        async with self._fetching:
+            if (token := self.fresh_token()) is not None:
+                return token
+            try:
+                form, headers = self._source.request(self.clock.wall())
+                reply = await self._http.post(
+                    self._source.token_url, data=form, headers=headers, timeout=TOKEN_TIMEOUT_S
+                )
+                return self.store_token(_read_token_response(reply, self.clock.steady()))
+            except (httpx.HTTPError, TokenFailed) as error:
+                return _valid_token_or_raise(self.valid_token(), error)
+
+
+def _require_token(token: object) -> str:
+    if not isinstance(token, str) or not token:
+        raise TokenFailed(f"the token callable gave {type(token).__name__}; it must give a text that is not empty")
+    return token
+
+
+def _valid_token_or_raise(valid: str | None, error: Exception) -> str:
+    """The old token while it works, else the failure as ours."""
+    if valid is not None:
+        return valid
+    if isinstance(error, TokenFailed):
+        raise error
+    raise TokenFailed(f"the token endpoint does not answer: {type(error).__name__}") from None
+
+
+def bearer_header(token: str) -> dict[str, str]:
+    """The header that carries it."""
+    return {"authorization": f"Bearer {token}"}

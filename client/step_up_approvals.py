@@ -1,0 +1,129 @@
+"""Who lets a step-up pass: a person who approved at the service, or the token, which shows that a person was there."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+
+import httpx
+import msgspec
+
+from .access_tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
+from .caller import Caller
+from .refusal import Challenge
+from .settings import validate_url
+from .timing import Clock, SystemClock
+
+log = logging.getLogger("trustwatch.client")
+
+ApprovalSource = Callable[[Caller], Collection[str] | Awaitable[Collection[str]]]
+"""Scopes that a person approved for a caller, to the letter; `*` is all."""
+
+INTERVENTIONS_PATH = "/v1/interventions"
+MAX_CACHED_CALLERS = 10_000
+
+
+class _ApprovedScopes(msgspec.Struct, frozen=True):
+    scopes: tuple[str, ...] = ()
+
+
+class _ApprovalsPage(msgspec.Struct, frozen=True):
+    items: tuple[_ApprovedScopes, ...] = ()
+
+
+class Approvals:
+    """Approvals that persons gave at the service (`trustwatch approvals`), for one event loop.
+
+    The service reads them from its database, so they are asked for only when an answer wants a step-up. No answer is no
+    approval. Approvals are asked for where tokens are issued, or by the service's own checks for gateways.
+
+    Args:
+        url, token, http, clock, insecure_http: as for `AsyncTrustClient`; scope `trust.score:read`.
+        cache_s: s, what was approved is known for so long.
+        timeout_s: s.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: AsyncTokenSource,
+        *,
+        cache_s: float = 1.0,
+        timeout_s: float = 0.5,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self._url = validate_url(url, insecure_http=insecure_http) + INTERVENTIONS_PATH
+        self._clock = clock or SystemClock()
+        self._owns_http = http is None
+        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._tokens = AsyncAccessTokens(token, self._clock, self._http)
+        self._cache_s, self._timeout_s = cache_s, timeout_s
+        self._cached_scopes: OrderedDict[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
+            OrderedDict()
+        )
+
+    async def __call__(self, caller: Caller) -> tuple[str, ...]:
+        """Scopes that are approved for *caller* now; none where the service does not say."""
+        who = caller.agent_id, caller.tenant, caller.issuer
+        until, found = self._cached_scopes.get(who, (0.0, ()))
+        if until > self._clock.steady():
+            return found
+        found = await self._fetch_approvals(caller)
+        self._cached_scopes[who] = self._clock.steady() + self._cache_s, found
+        self._cached_scopes.move_to_end(who)
+        while len(self._cached_scopes) > MAX_CACHED_CALLERS:
+            self._cached_scopes.popitem(last=False)
+        return found
+
+    async def close(self) -> None:
+        """End connections."""
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def _fetch_approvals(self, caller: Caller) -> tuple[str, ...]:
+        asked = {"kind": "approval", "status": "approved", "agent_id": caller.agent_id, "limit": "500"}
+        asked |= {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
+        try:
+            headers = bearer_header(await self._tokens.get())
+            reply = await self._http.get(self._url, params=asked, headers=headers, timeout=self._timeout_s)
+            reply.raise_for_status()
+            page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
+        except Exception as error:  # network, token, or no such page: nobody approved, as far as is known
+            log.warning("approvals are not to be had: %s", type(error).__name__)
+            return ()
+        return tuple(scope for item in page.items for scope in item.scopes)
+
+
+def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> ApprovalSource:
+    """Lets everything pass for a token that meets *challenge* (RFC 9470): its `acr` is one of those asked for, its
+    `auth_time` recent enough. A challenge that asks for neither is met by no token.
+    """
+    clock = clock or SystemClock()
+    wanted = (challenge.acr_values or "").split()
+
+    def shown(caller: Caller) -> tuple[str, ...]:
+        if not wanted and challenge.max_age_s is None:
+            return ()
+        if wanted and caller.acr not in wanted:
+            return ()
+        if challenge.max_age_s is not None:
+            age = clock.wall() - caller.auth_time if caller.auth_time is not None else float("inf")
+            if age > challenge.max_age_s:
+                return ()
+        return ("*",)
+
+    return shown
+
+
+async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Collection[str]:
+    """What *approved* says; nothing where it fails."""
+    try:
+        found = approved(caller)
+        return await found if inspect.isawaitable(found) else found
+    except Exception as error:
+        log.warning("approvals are not to be had: %s", type(error).__name__)
+        return ()

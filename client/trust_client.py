@@ -1,0 +1,319 @@
+"""Risk look-up for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
+from .answer_cache import (
+    QUERY_PATH,
+    RETRYABLE_ERRORS,
+    TIMED_OUT,
+    TOO_MANY_IN_FLIGHT,
+    AnswerCache,
+    LookupResult,
+    query_body,
+    split_questions,
+)
+from .risk_answers import Answer, Question
+from .settings import RiskSettings, validate_url
+from .timing import Clock, SystemClock
+
+
+class TrustClient:
+    """Looks risk up within a time budget; safe from any thread.
+
+    Args:
+        url: of the service; https, or http to this machine.
+        token: gives an access token with scope `trust.score:read`: a callable, asked for each request, or
+            `ClientCredentials`.
+        settings: cache, budget, and the fail mode, which must be named.
+        http: an httpx client of your own (proxy, certificates); it stays yours to close. Without one, neither proxies
+            nor other things of the environment are used.
+        clock: for tests.
+        insecure_http: allows http to another machine, for a mesh that encrypts by itself.
+
+    Raises:
+        ValueError: a setting or the URL is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: TokenSource,
+        settings: RiskSettings,
+        *,
+        http: httpx.Client | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
+        clock = clock or SystemClock()
+        self._answer_cache = AnswerCache(settings, clock)
+        self._clock = clock
+        self._settings = settings
+        self._owns_http = http is None
+        self._http = http or httpx.Client(trust_env=False)
+        self._tokens = AccessTokens(token, clock, self._http)
+        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="trustwatch-risk")
+        self._requests_in_flight: dict[Question, Future[dict[Question, LookupResult]]] = {}
+        self._lock = threading.Lock()
+
+    def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
+        """Risk of one agent, at most `budget_s` from now.
+
+        Raises:
+            TrustUnavailable: there is no answer, and the fail mode is closed.
+        """
+        return self.query([Question(agent_id, tenant, issuer)])[0]
+
+    def query(self, questions: Sequence[Question]) -> list[Answer]:
+        """Risk of several agents, in the order of *questions*, all within one `budget_s`.
+
+        Raises:
+            TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
+        """
+        deadline = self._clock.steady() + self._settings.budget_s
+        found, flights = self._start_requests(questions)
+        for question, flight in flights.items():
+            try:
+                found[question] = flight.result(max(0.0, deadline - self._clock.steady()))[question]
+            except TimeoutError:
+                found[question] = TIMED_OUT
+        return self._answer_cache.apply_fail_mode(questions, found)
+
+    def check(self, timeout_s: float = 10.0) -> None:
+        """Ask once without budget and fail mode, so that a wrong token, URL or binding shows at start. Warms
+        connections.
+
+        Raises:
+            TrustUnavailable: with the cause.
+        """
+        found = self._pool.submit(self._fetch_answers, (), timeout_s).result()
+        self._answer_cache.raise_if_check_failed(found)
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._answer_cache.counters.as_dict()
+
+    def close(self) -> None:
+        """End threads and connections; what is on its way is waited for, up to `request_timeout_s`."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._owns_http:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_requests(
+        self, questions: Sequence[Question]
+    ) -> tuple[dict[Question, LookupResult], dict[Question, Future[dict[Question, LookupResult]]]]:
+        """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
+        found: dict[Question, LookupResult] = {}
+        flights: dict[Question, Future[dict[Question, LookupResult]]] = {}
+        new: list[Question] = []
+        with self._lock:
+            for question in dict.fromkeys(questions):
+                if (answer := self._answer_cache.immediate_result(question)) is not None:
+                    found[question] = answer
+                elif (flight := self._requests_in_flight.get(question)) is not None:
+                    flights[question] = flight
+                    self._answer_cache.counters.increment("joined")
+                else:
+                    new.append(question)
+            refused = self._answer_cache.pause_failure() if new else None
+            if refused is None and len(self._requests_in_flight) + len(new) > self._settings.max_in_flight:
+                refused = TOO_MANY_IN_FLIGHT
+            if refused is not None:
+                return found | dict.fromkeys(new, refused), flights
+            for chunk in split_questions(new):
+                flight = self._pool.submit(self._fetch_answers, chunk, self._settings.request_timeout_s)
+                flights |= dict.fromkeys(chunk, flight)
+                self._requests_in_flight |= dict.fromkeys(chunk, flight)
+        return found, flights
+
+    def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
+        """Ask for *chunk*; never raises."""
+        try:
+            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
+                return dict.fromkeys(chunk, failure)
+            reply = self._post_query(query_body(chunk), timeout_s)
+            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
+        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
+            return self._answer_cache.record_error(chunk, error)
+        finally:
+            with self._lock:
+                for question in chunk:
+                    self._requests_in_flight.pop(question, None)
+
+    def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
+        """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
+        for last in (False, True):
+            token = self._tokens.get()
+            self._answer_cache.counters.increment("requests")
+            headers = {"content-type": "application/json"} | bearer_header(token)
+            try:
+                reply = self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
+            except RETRYABLE_ERRORS:
+                if last:
+                    raise
+                continue
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.discard_token(token)
+        raise AssertionError("unreachable")
+
+
+# Risk look-up for one event loop.
+
+
+QueryTask = asyncio.Task[dict[Question, LookupResult]]
+
+
+class AsyncTrustClient:
+    """`TrustClient` for asyncio; belongs to the event loop that first uses it.
+
+    Args:
+        url, settings, http, clock, insecure_http: as for `TrustClient`.
+        token: as there; the callable may be async.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: AsyncTokenSource,
+        settings: RiskSettings,
+        *,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self._url = validate_url(url, insecure_http=insecure_http) + QUERY_PATH
+        clock = clock or SystemClock()
+        self._answer_cache = AnswerCache(settings, clock)
+        self._settings = settings
+        self._owns_http = http is None
+        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._tokens = AsyncAccessTokens(token, clock, self._http)
+        self._requests_in_flight: dict[Question, QueryTask] = {}
+        self._tasks: set[QueryTask] = set()
+
+    async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
+        """Risk of one agent, at most `budget_s` from now.
+
+        Raises:
+            TrustUnavailable: there is no answer, and the fail mode is closed.
+        """
+        return (await self.query([Question(agent_id, tenant, issuer)]))[0]
+
+    async def query(self, questions: Sequence[Question]) -> list[Answer]:
+        """Risk of several agents, in the order of *questions*, all within one `budget_s`.
+
+        Raises:
+            TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
+        """
+        found, flights = self._start_requests(questions)
+        if flights:
+            await asyncio.wait(set(flights.values()), timeout=self._settings.budget_s)
+        for question, flight in flights.items():
+            landed = flight.done() and not flight.cancelled()
+            found[question] = flight.result()[question] if landed else TIMED_OUT
+        return self._answer_cache.apply_fail_mode(questions, found)
+
+    async def check(self, timeout_s: float = 10.0) -> None:
+        """As `TrustClient.check`.
+
+        Raises:
+            TrustUnavailable: with the cause.
+        """
+        self._answer_cache.raise_if_check_failed(await self._fetch_answers((), timeout_s))
+
+    def counts(self) -> Mapping[str, int]:
+        """How often each thing happened; docs/client.md lists them."""
+        return self._answer_cache.counters.as_dict()
+
+    async def close(self) -> None:
+        """End what is on its way, and connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _start_requests(
+        self, questions: Sequence[Question]
+    ) -> tuple[dict[Question, LookupResult], dict[Question, QueryTask]]:
+        """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
+        found: dict[Question, LookupResult] = {}
+        flights: dict[Question, QueryTask] = {}
+        new: list[Question] = []
+        for question in dict.fromkeys(questions):
+            if (answer := self._answer_cache.immediate_result(question)) is not None:
+                found[question] = answer
+            elif (flight := self._requests_in_flight.get(question)) is not None:
+                flights[question] = flight
+                self._answer_cache.counters.increment("joined")
+            else:
+                new.append(question)
+        refused = self._answer_cache.pause_failure() if new else None
+        if refused is None and len(self._requests_in_flight) + len(new) > self._settings.max_in_flight:
+            refused = TOO_MANY_IN_FLIGHT
+        if refused is not None:
+            return found | dict.fromkeys(new, refused), flights
+        for chunk in split_questions(new):
+            flight = asyncio.create_task(self._fetch_answers(chunk, self._settings.request_timeout_s))
+            self._tasks.add(flight)
+            flight.add_done_callback(self._tasks.discard)
+            flights |= dict.fromkeys(chunk, flight)
+            self._requests_in_flight |= dict.fromkeys(chunk, flight)
+        return found, flights
+
+    async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
+        """Ask for *chunk*; never raises but when it is cancelled."""
+        try:
+            if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
+                return dict.fromkeys(chunk, failure)
+            reply = await self._post_query(query_body(chunk), timeout_s)
+            return self._answer_cache.read_reply(chunk, reply.status_code, reply.headers, reply.content)
+        except Exception as error:  # whatever a token callable of the user's raises: the fail mode holds
+            return self._answer_cache.record_error(chunk, error)
+        finally:
+            for question in chunk:
+                self._requests_in_flight.pop(question, None)
+
+    async def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
+        """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
+        for last in (False, True):
+            token = await self._tokens.get()
+            self._answer_cache.counters.increment("requests")
+            headers = {"content-type": "application/json"} | bearer_header(token)
+            try:
+                reply = await self._http.post(self._url, content=body, headers=headers, timeout=timeout_s)
+            except RETRYABLE_ERRORS:
+                if last:
+                    raise
+                continue
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.discard_token(token)
+        raise AssertionError("unreachable")

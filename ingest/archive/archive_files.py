@@ -1,0 +1,326 @@
+"""The files of an archive: how they are named, found, written and replaced. Needs no pyarrow.
+
+A folder of events and one of feature vectors are laid out alike, `date=YYYY-MM-DD/tenant=NAME/KIND-FIRST-END.parquet`.
+KIND is `events` or `vectors`, FIRST and END are offsets of the log. Archives of a topic name the partition, too:
+`KIND-pNNNNN-FIRST-END.parquet`. A file that lies within the range of another of its folder and partition was merged
+into it and no longer counts (`data_files` leaves it out).
+
+Whoever rewrites or removes files of ranges that are archived already (merging, retention, erasing) does so within
+`rewrite_lock`, which lets in one process at a time, and by `replace`: a reader sees the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+from urllib.parse import quote
+
+import structlog
+
+from ..errors import ConfigError, CorruptLog
+from ..hashing import agent_key
+from ..log.log_segments import sync_directory
+
+ArchiveFileKind = Literal["events", "vectors"]
+NO_TENANT = "~"
+"""Folder of events without a tenant. Not Hive's own null: pandas can not mix that with names."""
+_MAX_TENANT_LENGTH = 120
+_FILE_NAME = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
+TEMPORARY_SUFFIX = ".tmp"
+_REWRITE_LOCK, _WRITER_LOCK = "_rewriting.lock", "_writer.lock"
+_log = structlog.get_logger(__name__)
+
+
+class DataFile(NamedTuple):
+    """One file. *partition* is 0 where the log has no others; offsets *first* up to *end* went into it, of its date and
+    tenant alone.
+    """
+
+    path: Path
+    kind: str
+    partition: int
+    first: int
+    end: int
+
+    @property
+    def day(self) -> date:
+        """UTC date of the events in it."""
+        return date.fromisoformat(self.path.parent.parent.name.removeprefix("date="))
+
+    @property
+    def tenant_folder(self) -> str:
+        """Folder name of its tenant, see `tenant_folder`."""
+        return self.path.parent.name
+
+
+def file_name(kind: ArchiveFileKind, partition: int | None, first: int, end: int) -> str:
+    """Name of the file of a range; *partition* is None for the embedded log.
+
+    >>> file_name("events", 3, 0, 17)
+    'events-p00003-00000000000000000000-00000000000000000017.parquet'
+    """
+    of = "" if partition is None else f"p{partition:05d}-"
+    return f"{kind}-{of}{first:020d}-{end:020d}.parquet"
+
+
+def parse_file_name(path: Path) -> DataFile | None:
+    """What a path says of itself; None for other files."""
+    found = _FILE_NAME.fullmatch(path.name)
+    if found is None:
+        return None
+    return DataFile(path, found[1], int(found[2] or 0), int(found[3]), int(found[4]))
+
+
+def tenant_folder(tenant: str) -> str:
+    """Folder of a tenant.
+
+    >>> tenant_folder("acme/eu"), tenant_folder("")
+    ('tenant=acme%2Feu', 'tenant=~')
+    """
+    name = quote(tenant, safe="") or NO_TENANT
+    if len(name) > _MAX_TENANT_LENGTH:  # a file system's names end at 255 bytes; `tenant_name` in the file is whole
+        name = f"{name[:_MAX_TENANT_LENGTH]}~{agent_key(tenant, '', ''):016x}"
+    return f"tenant={name}"
+
+
+def event_folder(at_ms: int, tenant: str) -> str:
+    """Folder of an event, relative to the archive.
+
+    >>> partition_of(1_764_547_200_000, "acme/eu")
+    'date=2025-12-01/tenant=acme%2Feu'
+    """
+    return f"date={utc_date(at_ms)}/{tenant_folder(tenant)}"
+
+
+def utc_date(at_ms: int) -> str:
+    """UTC date of a time, as in the names of folders."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d")
+
+
+def data_files(
+    directory: Path,
+    kind: ArchiveFileKind = "events",
+    first_day: date | None = None,
+    last_day: date | None = None,
+    tenant: str | None = None,
+) -> list[DataFile]:
+    """Files that count, by partition and first offset. What is not committed yet is among them (see `position`).
+
+    Args:
+        directory: of the archive, or of the vectors.
+        kind: of files.
+        first_day, last_day: UTC dates, both included; None = no bound.
+        tenant: only of this one; "" is events without a tenant, None = all.
+    """
+    of = "tenant=*" if tenant is None else tenant_folder(tenant)
+    found: dict[tuple[Path, int], list[DataFile]] = {}
+    for day in directory.glob("date=*"):
+        named = day.name.removeprefix("date=")
+        if (first_day and named < first_day.isoformat()) or (last_day and named > last_day.isoformat()):
+            continue
+        # Not a pattern: a tenant's folder may hold characters that have a meaning in one.
+        for folder in day.glob(of) if tenant is None else [day / of]:
+            for path in folder.glob(f"{kind}-*.parquet"):
+                if (one := parse_file_name(path)) is not None:
+                    found.setdefault((folder, one.partition), []).append(one)
+    counting = [one for files in found.values() for one in _without_superseded(files)]
+    return sorted(counting, key=lambda one: (one.partition, one.first, one.path))
+
+
+def _without_superseded(files: list[DataFile]) -> Iterator[DataFile]:
+    """Without those that lie within another; of one folder and partition."""
+    end = -1
+    for one in sorted(files, key=lambda one: (one.first, -one.end)):
+        if one.end > end:
+            end = one.end
+            yield one
+
+
+def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
+    """Files that were merged into another and still lie there (a crash came between)."""
+    counting = {one.path for one in data_files(directory, kind)}
+    return [path for path in directory.glob(f"date=*/tenant=*/{kind}-*.parquet") if path not in counting]
+
+
+def write_file_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
+
+    Args:
+        path: of the file.
+        write: writes the content.
+    """
+    made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except Exception:  # who goes on after it would leave the half file there, and with a full disk its room
+        temporary.unlink(missing_ok=True)
+        raise
+    for folder in (path.parent, *(one.parent for one in made)):
+        sync_directory(folder)
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None:
+    """Another content for a file that is there, or None to remove it. Only within `rewrite_lock`.
+
+    A tool that has listed the folder and opens a removed file afterwards fails; one that has it open reads on.
+    """
+    if write is not None:
+        write_file_atomically(path, write)
+        return
+    path.unlink()
+    sync_directory(path.parent)
+
+
+@contextmanager
+def rewrite_lock(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the right to rewrite and remove files, in one process at a time; it ends with the process.
+
+    Args:
+        directory: of the archive, or of the vectors.
+        wait: until another process has done; else False is yielded where one is at it.
+    """
+    with (directory / _REWRITE_LOCK).open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def writer_lock(directory: Path) -> BinaryIO:
+    """The right to add ranges to an archive; held until the returned file is closed. It ends with the process.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = (directory / _WRITER_LOCK).open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigError(f"{directory}: another process writes this archive; only one may") from None
+    return file
+
+
+def drop_days_before(directory: Path, oldest_ms: int) -> int:
+    """Remove the dates that end before a time, UTC milliseconds; returns how many files went. Within `rewrite_lock`.
+
+    A date that can not be removed, as when a late event of it is written meanwhile, is left to the next call.
+    """
+    kept_from, dropped = utc_date(oldest_ms), 0
+    for day in directory.glob("date=*"):
+        if day.name.removeprefix("date=") >= kept_from:
+            continue
+        try:
+            for path in sorted(day.rglob("*"), reverse=True):
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
+                    dropped += 1
+            day.rmdir()
+        except OSError as error:  # the others go all the same
+            _log.warning("an old date of the archive is not removed yet", path=str(day), error=str(error))
+    return dropped
+
+
+@contextmanager
+def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
+    """Keep files from being rewritten or removed meanwhile, as far as the folder can be locked by us.
+
+    Several may read at once; merging goes on later, erasing waits. So read on, and do not rest within.
+
+    Args:
+        directory: of the archive, or of the vectors.
+        make: the lock where there is none yet; for who writes the folder.
+        wait: until nobody rewrites files; else BlockingIOError is raised where somebody does.
+    """
+    try:
+        file = (directory / _REWRITE_LOCK).open("a+b" if make else "rb")
+    except OSError:  # none was ever rewritten, or the folder is somebody else's
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+# How far an archive goes.
+
+
+POSITION_FILE = "_position.json"
+
+
+def read_position(directory: Path) -> int | None:
+    """Offset up to which the embedded log is archived; None before the first range, and in the archive of a topic.
+
+    Raises:
+        CorruptLog: the file is none of ours; nothing says then what is archived.
+    """
+    of, offsets = _read_position_file(directory) or ("", {})
+    return None if of else offsets.get(0)
+
+
+def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] | None:
+    """Offset by partition up to which the log is archived; None before the first range.
+
+    Args:
+        directory: of the archive.
+        topic: which the archive must be of: "" is the embedded log; None = whichever.
+
+    Raises:
+        CorruptLog: the file is none of ours, or the archive is one of another log.
+    """
+    found = _read_position_file(directory)
+    if found is None:
+        return None
+    of, offsets = found
+    if topic is not None and of != topic:
+        raise CorruptLog(
+            f"{directory / POSITION_FILE}: the archive is of {_log_name(of)}, not of {_log_name(topic)}; "
+            "offsets of one say nothing of the other: name another folder, or move the archive away"
+        )
+    return offsets
+
+
+def _read_position_file(directory: Path) -> tuple[str, dict[int, int]] | None:
+    """Topic, "" for the embedded log, and offsets by partition."""
+    path = directory / POSITION_FILE
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        of = str(found.get("topic", ""))
+        return of, {int(name): int(at) for name, at in found["offsets"].items()} if of else {0: int(found["offset"])}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CorruptLog(
+            f"{path}: does not say up to which offset the archive goes; restore it, or move the archive away to "
+            "begin a new one"
+        ) from None
+
+
+def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> None:
+    """Say up to where the log is archived, in one atomic step."""
+    told: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
+    if not topic:
+        told = {"offset": offsets[0]}
+    write_file_atomically(directory / POSITION_FILE, lambda file: file.write(json.dumps(told).encode()))
+
+
+def _log_name(topic: str) -> str:
+    return f"the topic {topic}" if topic else "an embedded log"

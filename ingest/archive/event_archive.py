@@ -1,0 +1,185 @@
+"""Columns of an archived event. `raw` holds the record as it was logged; the others are its main members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..events import NativeEvent
+from .archive_files import (
+    TEMPORARY_SUFFIX,
+    data_files,
+    drop_days_before,
+    event_folder,
+    file_name,
+    read_lock,
+    read_positions,
+    rewrite_lock,
+    superseded_files,
+    write_file_atomically,
+    write_positions,
+    writer_lock,
+)
+
+_TIME_TYPE, _TEXT_TYPE, _NAMES_TYPE = pa.timestamp("ms", tz="UTC"), pa.string(), pa.list_(pa.string())
+_MAX_INT64 = 2**63 - 1
+
+
+def _fitting_integer(value: int | None) -> int | None:
+    """None for what no column holds; `raw` still does."""
+    return value if value is None or abs(value) <= _MAX_INT64 else None
+
+
+EVENT_COLUMNS: dict[str, tuple[Any, Callable[[NativeEvent], Any]]] = {
+    "id": (_TEXT_TYPE, lambda e: e.id),
+    "source": (_TEXT_TYPE, lambda e: e.source),
+    "type": (_TEXT_TYPE, lambda e: e.type),
+    "tenant_name": (_TEXT_TYPE, lambda e: e.tenant or ""),
+    "issuer": (_TEXT_TYPE, lambda e: e.agent.issuer),
+    "agent_id": (_TEXT_TYPE, lambda e: e.agent.id),
+    "agent_type": (_TEXT_TYPE, lambda e: e.agent.type),
+    "self_asserted": (pa.bool_(), lambda e: e.agent.self_asserted),
+    "principal_id": (_TEXT_TYPE, lambda e: e.principal and e.principal.id),
+    "delegation": (_NAMES_TYPE, lambda e: e.delegation),
+    "task": (_TEXT_TYPE, lambda e: e.task),
+    "action": (_TEXT_TYPE, lambda e: e.action),
+    "effect": (_TEXT_TYPE, lambda e: e.effect),
+    "resource_type": (_TEXT_TYPE, lambda e: e.resource and e.resource.type),
+    "resource_id": (_TEXT_TYPE, lambda e: e.resource and e.resource.id),
+    "resource_target": (_TEXT_TYPE, lambda e: e.resource and e.resource.target),
+    "audience": (_TEXT_TYPE, lambda e: e.resource and e.resource.audience),
+    "peer": (_TEXT_TYPE, lambda e: e.peer),
+    "scopes_requested": (_NAMES_TYPE, lambda e: e.scopes and e.scopes.requested),
+    "scopes_granted": (_NAMES_TYPE, lambda e: e.scopes and e.scopes.granted),
+    "outcome": (_TEXT_TYPE, lambda e: e.outcome),
+    "status": (pa.int64(), lambda e: _fitting_integer(e.status)),
+    "error": (_TEXT_TYPE, lambda e: e.error),
+    "bytes_in": (pa.float64(), lambda e: e.bytes_in),
+    "bytes_out": (pa.float64(), lambda e: e.bytes_out),
+    "duration_ms": (pa.float64(), lambda e: e.duration_ms),
+    "count": (pa.float64(), lambda e: e.count),
+    "client_ip": (_TEXT_TYPE, lambda e: e.client and e.client.ip),
+    "credential_method": (_TEXT_TYPE, lambda e: e.credential and e.credential.method),
+    "token_lifetime_s": (pa.float64(), lambda e: e.credential and e.credential.token_lifetime_s),
+    "session": (_TEXT_TYPE, lambda e: e.session),
+    "trace_id": (_TEXT_TYPE, lambda e: e.trace_id),
+}
+"""Column -> its Arrow type, and how an event fills it; null where the event does not say."""
+
+EVENT_SCHEMA = pa.schema(
+    [
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("received", _TIME_TYPE),
+        ("time", _TIME_TYPE),
+        *((name, kind) for name, (kind, _) in EVENT_COLUMNS.items()),
+        ("raw", pa.binary()),
+    ]
+)
+
+
+def event_table(rows: Sequence[tuple[int, int, int, NativeEvent, bytes]], partition: int = 0) -> pa.Table:
+    """Rows of (offset, received, time, event, raw) of a partition as a table; times in UTC milliseconds."""
+    columns = [
+        pa.repeat(pa.scalar(partition, pa.int32()), len(rows)),
+        pa.array([row[0] for row in rows], pa.int64()),
+        pa.array([row[1] for row in rows], pa.int64()).cast(_TIME_TYPE),
+        pa.array([row[2] for row in rows], pa.int64()).cast(_TIME_TYPE),
+        *(pa.array([fill(row[3]) for row in rows], kind) for kind, fill in EVENT_COLUMNS.values()),
+        pa.array([row[4] for row in rows], pa.binary()),
+    ]
+    return pa.table(columns, schema=EVENT_SCHEMA)
+
+
+# The writing side: ranges of a log become files, each range once, whatever is killed.
+#
+# A range of one partition is written file by file (to a temporary name, fsync, rename) and then taken into
+# `_position.json` by one atomic rename. What a crash leaves behind that position is removed at the next start, and its
+# range is written again.
+
+
+class EventToArchive(NamedTuple):
+    """One event. Times are UTC milliseconds."""
+
+    offset: int
+    received_ms: int
+    event: NativeEvent
+    raw: bytes
+
+    @property
+    def time_ms(self) -> int:
+        """Its own time."""
+        return int(self.event.time.timestamp() * 1000)
+
+
+class EventArchive:
+    """One archive; exactly one process may write it.
+
+    Args:
+        directory: made where it does not exist.
+        topic: whose records it is made of; "" = the embedded log.
+    """
+
+    def __init__(self, directory: Path, topic: str = "") -> None:
+        self.directory = directory
+        self.topic = topic
+        self._lock: BinaryIO | None = None
+        self._offsets: dict[int, int] = {}
+
+    def start(self) -> dict[int, int] | None:
+        """Remove what a crash left half done. Returns the positions by partition, None before the first range.
+
+        Raises:
+            ConfigError: another process writes this archive.
+            CorruptLog: it is one of another log, or does not say how far it goes.
+        """
+        if self._lock is None:
+            self._lock = writer_lock(self.directory)
+        # What goes here is read by nobody: what has no position, and what lies within a merged file. So readers, who
+        # may take hours, are not waited for; who merges or erases is.
+        with read_lock(self.directory, make=True):
+            found = read_positions(self.directory, self.topic)
+            self._offsets = dict(found or {})
+            for path in self.directory.rglob(f"*{TEMPORARY_SUFFIX}"):
+                path.unlink()
+            for file in data_files(self.directory):
+                if file.first >= self._offsets.get(file.partition, 0):
+                    file.path.unlink()
+            for path in superseded_files(self.directory, "events"):
+                path.unlink()
+        return found
+
+    def write(self, base: int, end: int, events: Sequence[EventToArchive], partition: int = 0) -> int:
+        """Write the range [base, end) of a partition with its *events*, and move the position behind it.
+
+        Returns the number of files.
+        """
+        parts: dict[str, list[EventToArchive]] = {}
+        for one in events:
+            parts.setdefault(event_folder(one.time_ms, one.event.tenant or ""), []).append(one)
+        name = file_name("events", partition if self.topic else None, base, end)
+        for folder, rows in sorted(parts.items()):
+            columns = event_table([(r.offset, r.received_ms, r.time_ms, r.event, r.raw) for r in rows], partition)
+            write_file_atomically(
+                self.directory / folder / name,
+                lambda file, columns=columns: pq.write_table(columns, file, compression="zstd"),  # type: ignore[misc]
+            )
+        moved = {**self._offsets, partition: end}
+        write_positions(self.directory, self.topic, moved)
+        self._offsets = moved
+        return len(parts)
+
+    def drop_before(self, oldest_ms: int) -> int:
+        """Remove the dates that end before a time, UTC milliseconds; returns how many files went."""
+        with rewrite_lock(self.directory):
+            return drop_days_before(self.directory, oldest_ms)
+
+    def close(self) -> None:
+        """Let another process write it."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

@@ -1,0 +1,213 @@
+"""The newest archived events of one agent: a bounded look back through the files, which says how far it went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import structlog
+
+from .archive_files import DataFile, read_lock, read_positions
+from .archive_reader import files_within
+
+_MATCH_COLUMNS = ["offset", "time", "tenant_name", "issuer", "agent_id", "action", "resource_id"]
+_log = structlog.get_logger(__name__)
+
+
+class LookupLimits(NamedTuple):
+    """How much is looked through at most: files, their rows, and bytes of records that are unpacked for those shown."""
+
+    files: int = 300
+    rows: int = 1_000_000
+    raw_bytes: int = 256 * 2**20
+
+
+DEFAULT_LOOKUP_LIMITS = LookupLimits()
+
+
+class AgentEventQuery(NamedTuple):
+    """Whose events, and which.
+
+    Attributes:
+        tenant, issuer, agent_id: of the agent; "" = none.
+        since, until: event time, from the first on and before the second; None = no bound.
+        before: offset by partition before which they lie; partitions that are not named have no bound.
+        limit: events that are returned whole.
+        max_matches: events that are found until the look ends; counts are of those.
+    """
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    since: datetime | None = None
+    until: datetime | None = None
+    before: Mapping[int, int] = MappingProxyType({})
+    limit: int = 50
+    max_matches: int = 500
+
+
+class LoggedEvent(NamedTuple):
+    """One event as it was logged. *time_ms* is its own, UTC."""
+
+    time_ms: int
+    partition: int
+    offset: int
+    raw: bytes
+
+
+class LatestEvents(NamedTuple):
+    """What was found.
+
+    Attributes:
+        rows: newest first.
+        match_count: events of the agent among the rows looked at.
+        rows_examined: rows looked at.
+        complete: whether nothing older (of the dates asked for) is left.
+        damaged_files: files that can not be read.
+        actions, resources: how often each, of all found.
+        hours: found by hour of day, UTC.
+    """
+
+    rows: list[LoggedEvent]
+    match_count: int
+    rows_examined: int
+    complete: bool
+    damaged_files: int
+    actions: Counter[str]
+    resources: Counter[str]
+    hours: list[int]
+
+
+def latest_events(
+    directory: Path, topic: str, asked: AgentEventQuery, bounds: LookupLimits = DEFAULT_LOOKUP_LIMITS
+) -> LatestEvents | None:
+    """The newest archived events of an agent; None where nothing is archived yet. Blocks.
+
+    Files go by date and then by place in the log, newest first: within a date, events that came late may be told
+    before or after others. Files that are being rewritten are waited for by nobody.
+
+    Args:
+        directory: of the archive.
+        topic: whose records it holds; "" = the embedded log.
+        asked: whose events.
+        bounds: how much is looked through.
+
+    Raises:
+        CorruptLog: the archive is one of another log, or does not say how far it goes.
+        BlockingIOError: files are being rewritten (merged, erased) at this moment.
+    """
+    positions = read_positions(directory, topic)
+    if positions is None:
+        return None
+    with read_lock(directory, wait=False):
+        found = files_within(directory, "events", asked.since, asked.until, asked.tenant)
+        files = [file for file in found if file.first < _query_end(asked, positions, file.partition)]
+        files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
+        return _AgentEventScan(asked, bounds).scan(files)
+
+
+def _query_end(asked: AgentEventQuery, positions: dict[int, int], partition: int) -> int:
+    archived = positions.get(partition, 0)
+    return min(archived, asked.before.get(partition, archived))
+
+
+class _AgentEventScan:
+    """One look; counts what it spends."""
+
+    def __init__(self, asked: AgentEventQuery, bounds: LookupLimits) -> None:
+        self._asked, self._bounds = asked, bounds
+        self._rows: list[LoggedEvent] = []
+        self._actions: Counter[str] = Counter()
+        self._resources: Counter[str] = Counter()
+        self._hours = [0] * 24
+        self._found = self._looked = self._raw_bytes = self._damaged = 0
+
+    def scan(self, files: Sequence[DataFile]) -> LatestEvents:
+        """All of the files, until a bound is reached."""
+        seen = 0
+        for seen, file in enumerate(files, 1):
+            try:
+                self._scan_file(file)
+            except (OSError, pa.ArrowException) as error:
+                self._damaged += 1
+                _log.warning("a file of the archive can not be read", path=str(file.path), error=str(error))
+            if self._limit_reached(seen):
+                break
+        rows = sorted(self._rows, key=lambda row: (row.time_ms, row.offset), reverse=True)[: self._asked.limit]
+        return LatestEvents(
+            rows,
+            self._found,
+            self._looked,
+            seen == len(files),
+            self._damaged,
+            self._actions,
+            self._resources,
+            self._hours,
+        )
+
+    def _limit_reached(self, files: int) -> bool:
+        return (
+            files >= self._bounds.files
+            or self._looked >= self._bounds.rows
+            or self._found >= self._asked.max_matches
+            or self._raw_bytes >= self._bounds.raw_bytes
+        )
+
+    def _scan_file(self, file: DataFile) -> None:
+        with pq.ParquetFile(file.path) as parquet:
+            for group in reversed(range(parquet.num_row_groups)):
+                self._scan_row_group(file, parquet, group)
+
+    def _scan_row_group(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
+        head = parquet.read_row_group(group, columns=_MATCH_COLUMNS, use_threads=False)
+        self._looked += head.num_rows
+        mine = _matching_rows(head, self._asked, self._asked.before.get(file.partition))
+        at = pc.indices_nonzero(mine)
+        if not len(at):
+            return
+        found = head.take(at)
+        self._count(found)
+        wanted = self._asked.limit - len(self._rows) if self._asked.limit > len(self._rows) else 0
+        if wanted:
+            raw = self._raw(parquet, group).take(at)
+            self._rows += list(_logged_events(file.partition, found, raw))[-wanted:]
+
+    def _raw(self, parquet: pq.ParquetFile, group: int) -> pa.ChunkedArray:
+        table = parquet.read_row_group(group, columns=["raw"], use_threads=False)
+        self._raw_bytes += table.nbytes
+        return table["raw"]
+
+    def _count(self, found: pa.Table) -> None:
+        self._found += found.num_rows
+        self._actions.update(found["action"].to_pylist())
+        self._resources.update(one for one in found["resource_id"].to_pylist() if one)
+        for at in found["time"].to_pylist():
+            self._hours[at.hour] += 1
+
+
+def _matching_rows(head: pa.Table, asked: AgentEventQuery, before: int | None) -> Any:
+    """Which rows are asked for."""
+    own = pc.and_(pc.equal(head["agent_id"], asked.agent_id), pc.equal(head["tenant_name"], asked.tenant))
+    own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), asked.issuer))
+    kind = head.schema.field("time").type
+    bounds: tuple[tuple[str, Callable[..., Any], Any], ...] = (
+        ("time", pc.greater_equal, None if asked.since is None else pa.scalar(asked.since, kind)),
+        ("time", pc.less, None if asked.until is None else pa.scalar(asked.until, kind)),
+        ("offset", pc.less, before),
+    )
+    for column, compare, bound in bounds:
+        if bound is not None:
+            own = pc.and_(own, compare(head[column], bound))
+    return own
+
+
+def _logged_events(partition: int, found: pa.Table, raw: pa.ChunkedArray) -> Iterator[LoggedEvent]:
+    for at, offset, record in zip(found["time"].to_pylist(), found["offset"].to_pylist(), raw.to_pylist(), strict=True):
+        yield LoggedEvent(round(at.timestamp() * 1000), partition, offset, record)

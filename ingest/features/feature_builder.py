@@ -1,0 +1,279 @@
+"""Which agent lives in which slot: a compiled table from agent key to slot, and who has been quiet the longest."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..columns import AGENT, EventColumns
+from ..compilation import allocation_free
+from . import feature_kernel, layout
+from .feature_table import FEATURE_COUNT
+from .layout import Array, Baseline
+
+AgentKeys = npt.NDArray[np.uint64]
+SlotIndices = npt.NDArray[np.int32]
+
+
+class AgentSlotTable:
+    """At most *capacity* resident agents.
+
+    Args:
+        capacity: slots; a batch may name at most that many different agents.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be positive, is {capacity}")
+        self.capacity = capacity
+        self.keys = np.zeros(capacity, np.uint64)
+        """Key of the agent in each slot, 0 = free."""
+        self._last_use = np.zeros(capacity, np.int64)
+        self._clock = 0
+        self._used = 0
+        self._free: list[int] = []
+        size = 1 << (4 * capacity).bit_length()
+        self._index_keys = np.zeros(size, np.uint64)
+        self._index_slots = np.full(size, -1, np.int32)
+
+    def __len__(self) -> int:
+        return self._used - len(self._free)
+
+    def find(self, keys: AgentKeys) -> SlotIndices:
+        """Slot of each key, -1 where the agent is not resident. Resident ones count as used now."""
+        self._clock += 1
+        slots = np.empty(len(keys), np.int32)
+        _find(self._index_keys, self._index_slots, keys, slots, self._last_use, self._clock)
+        return slots
+
+    def overflow(self, newcomers: int) -> int:
+        """How many agents must leave before that many can move in."""
+        return max(0, len(self) + newcomers - self.capacity)
+
+    def least_recent(self, count: int, keep: npt.NDArray[np.bool_]) -> SlotIndices:
+        """The *count* least recently used slots, those where *keep* is true last; never one used by the latest find."""
+        occupied = np.nonzero((self.keys != 0) & (self._last_use < self._clock))[0]
+        order = np.lexsort((self._last_use[occupied], keep[occupied]))
+        return occupied[order[:count]].astype(np.int32)
+
+    def add(self, keys: AgentKeys) -> SlotIndices:
+        """Give each (new, distinct) key a slot."""
+        slots = np.empty(len(keys), np.int32)
+        for position, key in enumerate(keys.tolist()):
+            if self._free:
+                slot = self._free.pop()
+            else:
+                slot, self._used = self._used, self._used + 1
+            slots[position] = slot
+            self.keys[slot] = key
+        self._last_use[slots] = self._clock
+        _insert(self._index_keys, self._index_slots, keys, slots)
+        return slots
+
+    def remove(self, slots: SlotIndices) -> None:
+        """Empty the given slots."""
+        _remove(self._index_keys, self._index_slots, self.keys[slots])
+        self.keys[slots] = 0
+        self._free.extend(slots.tolist())
+
+
+@allocation_free
+def _find(index_keys: Array, index_slots: Array, keys: Array, out: Array, last_use: Array, clock: int) -> None:
+    mask = np.uint64(len(index_keys) - 1)
+    for position in range(len(keys)):
+        key = keys[position]
+        at = key & mask
+        out[position] = -1
+        while index_keys[at] != 0:
+            if index_keys[at] == key:
+                out[position] = index_slots[at]
+                last_use[out[position]] = clock
+                break
+            at = (at + np.uint64(1)) & mask
+
+
+@allocation_free
+def _insert(index_keys: Array, index_slots: Array, keys: Array, slots: Array) -> None:
+    mask = np.uint64(len(index_keys) - 1)
+    for position in range(len(keys)):
+        at = keys[position] & mask
+        while index_keys[at] != 0:
+            at = (at + np.uint64(1)) & mask
+        index_keys[at] = keys[position]
+        index_slots[at] = slots[position]
+
+
+@allocation_free
+def _remove(index_keys: Array, index_slots: Array, keys: Array) -> None:
+    """Delete with backward shift, so that look-ups never need tombstones."""
+    mask = np.uint64(len(index_keys) - 1)
+    for position in range(len(keys)):
+        at = keys[position] & mask
+        while index_keys[at] != keys[position]:
+            at = (at + np.uint64(1)) & mask
+        hole, look = at, (at + np.uint64(1)) & mask
+        while index_keys[look] != 0:
+            home = index_keys[look] & mask
+            if (look - home) & mask >= (look - hole) & mask:
+                index_keys[hole] = index_keys[look]
+                index_slots[hole] = index_slots[look]
+                hole = look
+            look = (look + np.uint64(1)) & mask
+        index_keys[hole] = np.uint64(0)
+        index_slots[hole] = -1
+
+
+# The feature builder: batches of events in, feature vectors out, state of many agents in between.
+
+
+class StateSpill(Protocol):
+    """Where agents go that do not fit in memory, and come from when they act again."""
+
+    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
+        """The agents in these slots are about to leave; keep what is needed to bring them back without loss."""
+
+    def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
+        """These agents have just moved into (zeroed) slots; bring back what is known of them."""
+
+
+class FeatureBuilder:
+    """Keeps the behaviour state of resident agents and turns events into feature vectors.
+
+    Args:
+        baseline: shared snapshot of what is normal in each scope.
+        capacity: resident agents; more are spilled, least recently active first.
+        spill: told about agents that leave and come.
+    """
+
+    def __init__(self, baseline: Baseline, capacity: int, spill: StateSpill | None = None) -> None:
+        self.baseline = baseline
+        self.slots = AgentSlotTable(capacity)
+        self.state = layout.allocate_state(capacity)
+        self.pinned = np.zeros(capacity, np.bool_)
+        """Agents that should stay resident (their risk still moves with time); they leave last."""
+        self.spill = spill
+        self._scopes = np.zeros(layout.SCOPES, np.uint64)
+        self._scope_rows = np.zeros(layout.SCOPES, np.int64)
+
+    def admit(self, keys: AgentKeys) -> SlotIndices:
+        """Slot of each row's agent; agents that are not resident move in, for which others may have to leave."""
+        slots = self.slots.find(keys)
+        missing = np.unique(keys[slots < 0])
+        if len(missing) == 0:
+            return slots
+        crowd = self.slots.overflow(len(missing))
+        if crowd:
+            self._evict(self.slots.least_recent(crowd, self.pinned))
+        fresh = self.slots.add(missing)
+        for array in self.state:
+            array[fresh] = 0
+        self.pinned[fresh] = False
+        if self.spill is not None:
+            self.spill.admit(missing, fresh)
+        return self.slots.find(keys)
+
+    def _evict(self, slots: SlotIndices) -> None:
+        if self.spill is not None:
+            self.spill.evict(self.slots.keys[slots], slots)
+        self.slots.remove(slots)
+
+    def evict_all(self) -> None:
+        """Every agent moves out, and comes back when it acts again: as when memory is full."""
+        self._evict(np.flatnonzero(self.slots.keys).astype(np.int32))
+
+    def observe(
+        self,
+        columns: EventColumns,
+        slots: SlotIndices,
+        rows: Array,
+        out: npt.NDArray[np.float64],
+        found: feature_kernel.RowObservations,
+    ) -> None:
+        """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
+        feature_kernel.observe(
+            rows,
+            slots,
+            columns.names,
+            columns.numbers,
+            columns.codes,
+            columns.time_ms,
+            self.state,
+            self.baseline,
+            out,
+            found,
+            self._scopes,
+            self._scope_rows,
+        )
+
+    def learn(
+        self,
+        columns: EventColumns,
+        slots: SlotIndices,
+        rows: Array,
+        found: feature_kernel.RowObservations,
+        weights: Array,
+    ) -> None:
+        """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
+        feature_kernel.learn(rows, slots, columns.codes, self.state, found, weights)
+
+    def observe_and_learn(
+        self,
+        columns: EventColumns,
+        learn: bool | npt.NDArray[np.bool_] | npt.NDArray[np.uint8] = True,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> tuple[npt.NDArray[np.float64], feature_kernel.RowObservations]:
+        """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
+
+        Args:
+            learn: whether to learn, for all events or for each (shape (n,)); as weights, see `learn`.
+            rows: only these, ascending; the vectors of others stay zero.
+
+        Returns:
+            Matrix of shape (n, F), and what was found in each row.
+        """
+        n = len(columns)
+        out, found = np.zeros((n, FEATURE_COUNT)), feature_kernel.allocate_observations(n)
+        rows = np.arange(n) if rows is None else rows
+        slots = np.zeros(n, np.int32)
+        slots[rows] = self.admit(columns.names[rows, AGENT])
+        weights = np.broadcast_to(np.asarray(learn, np.uint8), (n,))
+        for places in agent_rounds(slots[rows]):
+            turn = rows[places]
+            self.observe(columns, slots, turn, out, found)
+            self.learn(columns, slots, turn, found, weights[turn])
+        return out, found
+
+    def set_shared_counts(self, keys: AgentKeys) -> None:
+        """Say whose events the baseline counts, one key per event: what is the agent's own is not the others', too."""
+        agents, counts = np.unique(keys, return_counts=True)
+        self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
+
+    def pack(self, slots: SlotIndices) -> Array:
+        """State of the given slots as rows of dtype `layout.ROW`."""
+        return layout.pack_rows(self.state, slots)
+
+    def unpack(self, slots: SlotIndices, rows: Array) -> None:
+        """Put stored rows into the given slots."""
+        layout.unpack_rows(self.state, slots, rows)
+
+
+def agent_rounds(slots: SlotIndices) -> list[npt.NDArray[np.int64]]:
+    """Rows cut into rounds in which every agent occurs at most once, its first event in the first round and so on.
+
+    An event can then be scored and learned before the agent's next one is looked at, while a round is still one batch.
+    """
+    n = len(slots)
+    if n <= 1:
+        return [np.arange(n)] if n else []
+    order = np.argsort(slots, kind="stable")
+    ordered = slots[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[starts, n])
+    turn = np.empty(n, np.int64)
+    turn[order] = np.arange(n) - np.repeat(starts, lengths)
+    if turn.max() == 0:
+        return [np.arange(n)]
+    by_turn = np.argsort(turn, kind="stable")
+    return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])

@@ -1,0 +1,434 @@
+"""Sessions of an agent: a fixed number of slots, each with the uses of its actions."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import columns
+from ..compilation import allocation_free, inlined
+from . import layout
+from .deviations import update_reference
+from .feature_vector import write_feature_vector
+from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
+from .layout import AgentState, Array, Baseline
+
+_MAX_USE_BUCKET = 15
+
+
+@inlined
+def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -> int:
+    """Slot of the event's session among the agent's; the longest unused one is given to a new session."""
+    oldest = 0
+    for k in range(layout.SESSIONS):
+        if state.session_id[slot, k] == session:
+            if session != np.uint64(1) or at_ms - state.session_last[slot, k] <= layout.IMPLICIT_SESSION_GAP_MS:
+                return k
+            oldest = k
+            break
+        if state.session_last[slot, k] < state.session_last[slot, oldest]:
+            oldest = k
+    state.session_id[slot, oldest] = session
+    state.session_last[slot, oldest] = at_ms
+    state.session_prev[slot, oldest] = np.uint64(0)
+    state.session_numbers[slot, oldest, :] = np.float32(0.0)
+    state.session_table[slot, oldest, :] = np.uint32(0)
+    return oldest
+
+
+@inlined
+def count_action_use(table: Array, action: np.uint64) -> np.int64:
+    """Uses of an action in a session after this one. A session of very many actions counts the rarest ones together."""
+    fingerprint = np.uint32((action & np.uint64((1 << 22) - 1)) | np.uint64(1)) << np.uint32(10)
+    least = 0
+    for k in range(layout.SESSION_TABLE):
+        entry = table[k]
+        if entry & ~np.uint32(1023) == fingerprint:
+            if entry & np.uint32(1023) < np.uint32(1023):
+                table[k] = entry + np.uint32(1)
+            return np.int64(table[k] & np.uint32(1023))
+        if entry & np.uint32(1023) < table[least] & np.uint32(1023):
+            least = k
+    inherited = np.uint32(0) if table[least] == 0 else table[least] & np.uint32(1023)
+    table[least] = fingerprint | min(inherited + np.uint32(1), np.uint32(1023))
+    return np.int64(1) if inherited == 0 else np.int64(inherited + 1)
+
+
+@inlined
+def use_bucket(uses: np.int64) -> np.int64:
+    """1, 2, 3, 4, then two steps an octave: the resolution at which repetition matters."""
+    if uses <= 4:
+        return uses
+    return min(4 + np.int64(2.0 * math.log2(uses / 4.0)), np.int64(_MAX_USE_BUCKET))
+
+
+# What an event touched, and in which order: the items whose frequencies are learned.
+
+
+_DAY_MS = 86_400_000
+_WEEK_MS = 7 * _DAY_MS
+_EPOCH_WEEK_OFFSET = 3 * _DAY_MS
+_MAX_ITEM_BYTES = 1e18
+
+
+@inlined
+def _part_of_week_item(at_ms: int) -> np.uint64:
+    """Part of the week: eight parts of a day of three hours, weekdays and weekend apart (1 to 16)."""
+    in_week = (at_ms + _EPOCH_WEEK_OFFSET) % _WEEK_MS
+    weekend = 1 if in_week >= 5 * _DAY_MS else 0
+    return np.uint64(1 + (in_week % _DAY_MS) // (3 * 3_600_000) + 8 * weekend)
+
+
+@inlined
+def _size_item(kind: int, action: np.uint64, size: float) -> np.uint64:
+    """Size of an action's request or answer in thirds of an octave: a template, a code, a page have usual sizes."""
+    third = np.uint64(3.0 * math.log2(1.0 + min(size, _MAX_ITEM_BYTES)))
+    return item_hash(kind, hash_pair(action, third + np.uint64(1)))
+
+
+@inlined
+def write_items(
+    items: Array,
+    contexts: Array,
+    names: Array,
+    values: Array,
+    codes: Array,
+    at_ms: int,
+    prev: np.uint64,
+    uses: np.int64,
+) -> None:
+    """Items of one event: what it touched, and in which order."""
+    plain = (
+        (layout.K_ACTION, columns.ACTION),
+        (layout.K_RESOURCE, columns.RESOURCE),
+        (layout.K_TARGET, columns.TARGET),
+        (layout.K_AUDIENCE, columns.AUDIENCE),
+        (layout.K_PEER, columns.PEER),
+        (layout.K_PRINCIPAL, columns.PRINCIPAL),
+        (layout.K_NETWORK, columns.NETWORK),
+        (layout.K_CREDENTIAL, columns.CREDENTIAL),
+        (layout.K_SCOPES, columns.SCOPES),
+        (layout.K_CHAIN, columns.CHAIN),
+    )
+    for kind, column in plain:
+        if names[column] != 0:
+            items[kind] = item_hash(kind, names[column])
+    action = names[columns.ACTION]
+    items[layout.K_EFFECT] = item_hash(layout.K_EFFECT, np.uint64(codes[columns.EFFECT] + 1))
+    items[layout.K_HOUR] = item_hash(layout.K_HOUR, _part_of_week_item(at_ms))
+    items[layout.K_TRANSITION] = item_hash(layout.K_TRANSITION, hash_pair(prev + np.uint64(1), action))
+    items[layout.K_FROM] = contexts[layout.K_TRANSITION] = item_hash(layout.K_FROM, prev + np.uint64(1))
+    if names[columns.TARGET] != 0:
+        items[layout.K_ACTION_TARGET] = item_hash(layout.K_ACTION_TARGET, hash_pair(action, names[columns.TARGET]))
+        contexts[layout.K_ACTION_TARGET] = items[layout.K_ACTION]
+    bucket = np.uint64(use_bucket(uses))
+    items[layout.K_REPEAT] = item_hash(layout.K_REPEAT, hash_pair(action, bucket))
+    contexts[layout.K_REPEAT] = item_hash(layout.K_REPEAT, hash_pair(action, np.uint64(1)))
+    if codes[columns.PROVENANCE] >= 0:
+        items[layout.K_PROVENANCE] = item_hash(
+            layout.K_PROVENANCE, hash_pair(action, np.uint64(codes[columns.PROVENANCE] + 1))
+        )
+        contexts[layout.K_PROVENANCE] = items[layout.K_ACTION]
+    items[layout.K_OUTCOME] = item_hash(layout.K_OUTCOME, hash_pair(action, np.uint64(codes[columns.OUTCOME] + 1)))
+    contexts[layout.K_OUTCOME] = items[layout.K_ACTION]
+    if values[columns.BYTES_IN] >= 0.0:
+        items[layout.K_REQUEST_SIZE] = _size_item(layout.K_REQUEST_SIZE, action, values[columns.BYTES_IN])
+        contexts[layout.K_REQUEST_SIZE] = items[layout.K_ACTION]
+    if values[columns.BYTES_OUT] >= 0.0:
+        items[layout.K_ANSWER_SIZE] = _size_item(layout.K_ANSWER_SIZE, action, values[columns.BYTES_OUT])
+        contexts[layout.K_ANSWER_SIZE] = items[layout.K_ACTION]
+
+
+# The compiled feature kernel: reads events as columns, keeps the agents' state, writes feature vectors.
+#
+# `observe` measures an event against what was known *before* it and moves only the short-term state (pace, session,
+# clock). `learn` moves the long-term baseline, and is called after the event was scored, for events that may be
+# learned. Both walk the rows in order and are deterministic; nothing depends on how events are cut into batches.
+
+
+LATE_EVENT, IGNORED_EVENT = 1, 2
+"""Bits of `Scratch.flags`: the event is older than one already seen of its agent; it is our own denial."""
+
+CREDENTIAL_ONLY = 2
+"""Weight of an event of which `learn` takes the credential alone."""
+
+_MAX_COUNT_AFTER_VERSION = np.float32(50.0)
+_MAX_MOMENT_WEIGHT = 500.0
+_MAX_EVENT_COUNT, _MAX_EVENT_BYTES = 1e9, 1e18
+"""One event counts as no more than this: sums are kept in float32, and an infinite one could never be forgotten."""
+
+
+class RowObservations(NamedTuple):
+    """What `observe` found out about each row of a batch, for `learn` and for reasons."""
+
+    items: Array  # uint64 (n, KINDS): hash of the row's item of each kind, 0 = none
+    contexts: Array  # uint64 (n, KINDS): hash of the item it is conditional on, 0 = none
+    quantities: Array  # float64 (n, QUANTITIES), -1 = absent
+    flags: Array  # uint8 (n,)
+    surprise_bits: Array  # float64 (n, KINDS): surprise of each item over all levels
+    new_kinds: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
+    age_days: Array  # float64 (n,): days since the agent's first event
+    token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
+
+
+def allocate_observations(n: int) -> RowObservations:
+    """Scratch space for *n* rows."""
+    return RowObservations(
+        np.zeros((n, layout.KINDS), np.uint64),
+        np.zeros((n, layout.KINDS), np.uint64),
+        np.full((n, layout.QUANTITIES), -1.0),
+        np.zeros(n, np.uint8),
+        np.zeros((n, layout.KINDS)),
+        np.zeros(n, np.uint32),
+        np.zeros(n),
+        np.zeros(n, np.uint8),
+    )
+
+
+@inlined
+def _decay_counts(numbers: Array, elapsed_s: float) -> None:
+    """Bring the decayed counts forward by the elapsed seconds."""
+    for k in range(3):
+        numbers[layout.N_PACE + k] *= np.float32(0.5 ** (elapsed_s / layout.HALF_LIVES_S[k]))
+    hour = np.float32(0.5 ** (elapsed_s / layout.FAILURE_HALF_LIFE_S))
+    for column in (layout.N_FAILURES, layout.N_DENIALS, layout.N_VOLUME, layout.N_NOVELTY):
+        numbers[column] *= hour
+
+
+@inlined
+def _write_quantities(
+    q: Array, numbers: Array, times: Array, values: Array, at_ms: int, known: bool, session_events: float
+) -> None:
+    """Quantities of one event; all are logarithms of counts or sizes, so that a standard deviation is a ratio."""
+    for k in range(3):
+        q[layout.Q_PACE_1M + k] = math.log1p(np.float64(numbers[layout.N_PACE + k]))
+    if known:
+        q[layout.Q_GAP] = math.log1p(max(at_ms - times[layout.T_LAST], 0) / 1000.0)
+    pairs = (
+        (layout.Q_BYTES_IN, columns.BYTES_IN),
+        (layout.Q_BYTES_OUT, columns.BYTES_OUT),
+        (layout.Q_DURATION, columns.DURATION),
+        (layout.Q_BREADTH, columns.BREADTH),
+        (layout.Q_DEPTH, columns.DEPTH),
+        (layout.Q_LIFETIME, columns.LIFETIME),
+    )
+    for quantity, column in pairs:
+        if values[column] >= 0.0:
+            q[quantity] = math.log1p(values[column])
+    q[layout.Q_SESSION] = math.log1p(np.float64(session_events))
+    q[layout.Q_FAILURES] = math.log1p(np.float64(numbers[layout.N_FAILURES]))
+    q[layout.Q_DENIALS] = math.log1p(np.float64(numbers[layout.N_DENIALS]))
+    q[layout.Q_VOLUME] = math.log1p(np.float64(numbers[layout.N_VOLUME]))
+    q[layout.Q_NOVELTY] = math.log1p(np.float64(numbers[layout.N_NOVELTY]))
+
+
+@inlined
+def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: float) -> None:
+    """Decay the short-term counts to the event's time and add the event to them."""
+    _decay_counts(numbers, elapsed_s)
+    count = np.float32(min(values[columns.COUNT], _MAX_EVENT_COUNT))
+    for k in range(3):
+        numbers[layout.N_PACE + k] += count
+    if codes[columns.OUTCOME] == columns.ERROR:
+        numbers[layout.N_FAILURES] += count
+    if codes[columns.OUTCOME] == columns.DENIED:
+        numbers[layout.N_DENIALS] += count
+    volume = max(values[columns.BYTES_IN], 0.0) + max(values[columns.BYTES_OUT], 0.0)
+    numbers[layout.N_VOLUME] += np.float32(min(volume, _MAX_EVENT_BYTES))
+
+
+@inlined
+def _count_new_names(fresh: np.uint32) -> int:
+    """How many of the kinds that name things (not order or outcome) are new to the agent."""
+    count = 0
+    for kind in layout.NAMING:
+        count += int((fresh >> np.uint32(kind)) & np.uint32(1))
+    return count
+
+
+@inlined
+def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8:
+    """Remember a revoked token; 1 when the event uses one that was revoked earlier."""
+    token = names[columns.TOKEN]
+    if token == 0:
+        return np.uint8(0)
+    known = False
+    for k in range(layout.REVOKED_TOKENS):
+        known = known or revoked[k] == token
+    if codes[columns.TYPE] != columns.TOKEN_REVOKE:
+        return np.uint8(1) if known else np.uint8(0)
+    # Anybody can claim a revocation; only one that a token vouches for may push out those that are known.
+    if not known and codes[columns.SELF_ASSERTED] == 0:
+        for k in range(layout.REVOKED_TOKENS - 1, 0, -1):
+            revoked[k] = revoked[k - 1]
+        revoked[0] = token
+    return np.uint8(0)
+
+
+@allocation_free
+def _change_version(times: Array, numbers: Array, table: Array, version: np.uint64, at_ms: int) -> None:
+    """A new version is a change-point, not an anomaly: the baseline stays with half its weight, once a day at most."""
+    seen = times[layout.T_VERSION]
+    now = np.int64(version)
+    if now == 0 or seen == now:
+        return
+    times[layout.T_VERSION] = now
+    if seen == 0 or at_ms - times[layout.T_CHANGED] < _DAY_MS:
+        return
+    times[layout.T_CHANGED] = at_ms
+    halve_habits(table, numbers, layout.KINDS)
+    for quantity in range(layout.QUANTITIES):
+        column = layout.N_COUNT + quantity
+        numbers[column] = min(numbers[column] * np.float32(0.5), _MAX_COUNT_AFTER_VERSION)
+
+
+@inlined
+def scope_keys(out: Array, names: Array) -> None:
+    """Keys of the scopes of one event, in the order FLEET, TENANT, PEERS, TASK; 0 where the event has none."""
+    out[layout.FLEET] = mix_bits(np.uint64(11))
+    out[layout.TENANT] = hash_pair(np.uint64(12), names[columns.TENANT])
+    out[layout.PEERS] = hash_pair(np.uint64(13), names[columns.GROUP])
+    out[layout.TASK] = (
+        np.uint64(0) if names[columns.TASK] == 0 else hash_pair(names[columns.GROUP], names[columns.TASK])
+    )
+
+
+@inlined
+def _find_scopes(scopes: Array, scope_rows: Array, names: Array, baseline: Baseline) -> None:
+    """Keys of one event's scopes and their rows in the baseline, -1 where there is none."""
+    scope_keys(scopes, names)
+    for level in range(layout.SCOPES):
+        scope_rows[level] = -1 if scopes[level] == 0 else scope_row(baseline, scopes[level])
+
+
+@allocation_free
+def observe(
+    rows: Array,
+    slots: Array,
+    names: Array,
+    values: Array,
+    codes: Array,
+    time_ms: Array,
+    state: AgentState,
+    baseline: Baseline,
+    out: Array,
+    found: RowObservations,
+    scopes: Array,
+    scope_rows: Array,
+) -> None:
+    """Write the feature vectors of *rows* into *out* and move the agents' short-term state.
+
+    Args:
+        rows: int64 (m,): rows of the batch, in order; an agent may occur in them more than once.
+        slots: int64 (n,): slot of each row's agent.
+        names, values, codes, time_ms: the batch's columns (`EventColumns`).
+        out: float64 (n, FEATURES), rows are overwritten.
+        found: Scratch, rows are overwritten.
+        scopes, scope_rows: room for uint64 (SCOPES,) and int64 (SCOPES,).
+    """
+    for row in rows:
+        slot = slots[row]
+        numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
+        at_ms = time_ms[row]
+        found.items[row, :] = np.uint64(0)
+        found.contexts[row, :] = np.uint64(0)
+        found.quantities[row, :] = -1.0
+        found.flags[row], found.new_kinds[row], found.token_reuse[row] = 0, 0, 0
+        if codes[row, columns.OWN_DENIAL] != 0:
+            found.flags[row] = IGNORED_EVENT
+            out[row, :] = 0.0
+            continue
+        known = times[layout.T_FIRST] != 0
+        if not known:
+            times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that nobody has seen the agent
+            times[layout.T_LAST] = at_ms
+        if at_ms < times[layout.T_LAST]:
+            found.flags[row] = LATE_EVENT
+        now_ms = max(at_ms, times[layout.T_LAST])
+        if codes[row, columns.SELF_ASSERTED] == 0:
+            _change_version(times, numbers, table, names[row, columns.VERSION], now_ms)
+        found.age_days[row] = (now_ms - times[layout.T_FIRST]) / _DAY_MS
+        found.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
+        session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
+        k = session_slot(state, slot, session, now_ms)
+        prev = state.session_prev[slot, k]
+        uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
+        state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)
+        _advance_counts(numbers, values[row], codes[row], (now_ms - times[layout.T_LAST]) / 1000.0)
+        write_items(found.items[row], found.contexts[row], names[row], values[row], codes[row], at_ms, prev, uses)
+        _write_quantities(
+            found.quantities[row],
+            numbers,
+            times,
+            values[row],
+            now_ms,
+            known,
+            state.session_numbers[slot, k, layout.S_EVENTS],
+        )
+        _find_scopes(scopes, scope_rows, names[row], baseline)
+        found.new_kinds[row] = write_feature_vector(
+            out[row],
+            found.surprise_bits[row],
+            found.items[row],
+            found.contexts[row],
+            found.quantities[row],
+            values[row],
+            codes[row],
+            scope_rows,
+            scopes,
+            baseline,
+            table,
+            numbers,
+            state.session_numbers[slot, k],
+        )
+        numbers[layout.N_NOVELTY] += np.float32(_count_new_names(found.new_kinds[row]))
+        state.session_prev[slot, k] = names[row, columns.ACTION]
+        state.session_last[slot, k] = now_ms
+        times[layout.T_LAST] = now_ms
+
+
+@inlined
+def _learn_quantity(numbers: Array, quantity: int, value: float) -> None:
+    """Running mean and variance whose memory is bounded, so that they follow honest change."""
+    count = min(np.float64(numbers[layout.N_COUNT + quantity]) + 1.0, _MAX_MOMENT_WEIGHT)
+    mean = np.float64(numbers[layout.N_MEAN + quantity])
+    variance = np.float64(numbers[layout.N_VAR + quantity])
+    delta = value - mean
+    mean += delta / count
+    variance += (delta * (value - mean) - variance) / count
+    numbers[layout.N_COUNT + quantity] = np.float32(count)
+    numbers[layout.N_MEAN + quantity] = np.float32(mean)
+    numbers[layout.N_VAR + quantity] = np.float32(max(variance, 0.0))
+
+
+@allocation_free
+def learn(rows: Array, slots: Array, codes: Array, state: AgentState, found: RowObservations, weights: Array) -> None:
+    """Add events to their agents' baselines.
+
+    Of rows whose weight is 0 (suspicious, self-asserted) nothing is learned, of those whose weight is 2 (odd, but an
+    announcement of the authorization server) the credential alone.
+    """
+    for position in range(len(rows)):
+        row = rows[position]
+        if weights[position] == 0 or found.flags[row] == IGNORED_EVENT:
+            continue
+        slot = slots[row]
+        numbers, table = state.numbers[slot], state.table[slot]
+        for kind in range(layout.KINDS):
+            if found.items[row, kind] != 0 and (weights[position] != CREDENTIAL_ONLY or kind == layout.K_CREDENTIAL):
+                own_add(table, numbers, kind, found.items[row, kind])
+        announced = (
+            codes[row, columns.TYPE] == columns.CLIENT_CHANGE or codes[row, columns.TYPE] == columns.CLIENT_REGISTER
+        )
+        if announced and found.items[row, layout.K_CREDENTIAL] != 0:
+            own_add_vouched(table, layout.K_CREDENTIAL, found.items[row, layout.K_CREDENTIAL])
+        if weights[position] == CREDENTIAL_ONLY:
+            continue
+        for quantity in range(layout.QUANTITIES):
+            if found.quantities[row, quantity] >= 0.0:
+                _learn_quantity(numbers, quantity, found.quantities[row, quantity])
+        numbers[layout.N_METHOD] = max(numbers[layout.N_METHOD], np.float32(codes[row, columns.METHOD]))
+        numbers[layout.N_EVENTS] += np.float32(1.0)
+        update_reference(numbers, found.quantities[row], found.age_days[row])

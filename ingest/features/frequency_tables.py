@@ -1,0 +1,197 @@
+"""Compiled tables: an agent's own frequency table of fixed size, and look-ups in the shared baseline.
+
+The own table keeps 22-bit fingerprints and 10-bit counts in buckets of eight. When a bucket is full, its rarest entry
+fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once push out each other,
+habits stay. The "probability" comes from a hash of what is counted, so that a replay fades the same entries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..compilation import allocation_free, inlined
+from .layout import BUCKETS, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, WAYS, Array, Baseline
+
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
+_COUNT_BITS = np.uint32(10)
+_MAX_COUNT = np.uint32(1023)
+_FINGERPRINT_MASK = np.uint64((1 << 22) - 1)
+_DECAY_BASE = 1.3
+_VOUCHED_COUNT = np.uint32(8)
+"""Least count of an item that was vouched for into a full bucket: one newcomer in eight then takes one off it."""
+
+
+@inlined
+def mix_bits(value: np.uint64) -> np.uint64:
+    """Splitmix64 finaliser: spreads a 64-bit value over all bits."""
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    return value ^ (value >> np.uint64(31))
+
+
+@inlined
+def hash_pair(left: np.uint64, right: np.uint64) -> np.uint64:
+    """Hash of two values in this order."""
+    return mix_bits(left * _GOLDEN_RATIO + right)
+
+
+@inlined
+def item_hash(kind: int, item: np.uint64) -> np.uint64:
+    """Identity of an item of a kind."""
+    return mix_bits(item + np.uint64(kind + 1) * _GOLDEN_RATIO)
+
+
+@inlined
+def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
+    """Under what a shared baseline counts the different items of a kind that followed a context."""
+    return mix_bits(context + np.uint64(kind + 101) * _GOLDEN_RATIO)
+
+
+@inlined
+def _bucket_start(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
+    """First position of the item's bucket, and its fingerprint (never 0) shifted beside the count."""
+    bucket = np.int64(hashed >> np.uint64(40)) & (BUCKETS - 1)
+    fingerprint = np.uint32((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS
+    return REGION[kind] * REGION_SIZE + bucket * WAYS, fingerprint
+
+
+@inlined
+def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
+    """How often the agent's table has counted the item; *table* is one agent's row."""
+    start, fingerprint = _bucket_start(kind, hashed)
+    for position in range(start, start + WAYS):
+        entry = table[position]
+        if entry & ~_MAX_COUNT == fingerprint:
+            return np.float64(entry & _MAX_COUNT)
+    return 0.0
+
+
+@inlined
+def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
+    """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
+    start, fingerprint = _bucket_start(kind, hashed)
+    numbers[N_SEEN + kind] += np.float32(1.0)
+    rarest, free = int(start), -1
+    for position in range(start, start + WAYS):
+        entry = table[position]
+        if entry & ~_MAX_COUNT == fingerprint:
+            table[position] = entry + np.uint32(1)
+            if (entry & _MAX_COUNT) + np.uint32(1) >= _MAX_COUNT:
+                _halve_region(table, numbers, REGION[kind])
+            return False
+        if entry == 0 and free < 0:
+            free = position
+        if entry & _MAX_COUNT < table[rarest] & _MAX_COUNT:
+            rarest = position
+    numbers[N_DISTINCT + kind] += np.float32(1.0)
+    if free >= 0:
+        table[free] = fingerprint | np.uint32(1)
+    else:
+        _compete_for_place(table, rarest, fingerprint, hashed, numbers[N_SEEN + kind])
+    return True
+
+
+@allocation_free
+def _compete_for_place(
+    table: Array, position: int, fingerprint: np.uint32, hashed: np.uint64, seen: np.float32
+) -> None:
+    """Fade the rarest entry of a full bucket; the newcomer takes its place when nothing is left of it."""
+    count = table[position] & _MAX_COUNT
+    dice = np.float64(mix_bits(hashed + np.uint64(np.int64(seen))) >> np.uint64(11)) / 9007199254740992.0
+    if dice < _DECAY_BASE ** -np.float64(count):
+        if count <= 1:
+            table[position] = fingerprint | np.uint32(1)
+        else:
+            table[position] -= np.uint32(1)
+
+
+@allocation_free
+def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
+    """Behind `own_add` of an item that is vouched for: it stays, though its bucket be full of habits.
+
+    It then takes the place of the rarest other item, with a count that does not fade at once. In a bucket with room
+    nothing changes.
+    """
+    start, fingerprint = _bucket_start(kind, hashed)
+    chosen = int(start)
+    for position in range(start, start + WAYS):
+        if table[position] == 0:
+            return
+        if table[position] & ~_MAX_COUNT == fingerprint:
+            chosen = position
+            break
+        if table[position] & _MAX_COUNT < table[chosen] & _MAX_COUNT:
+            chosen = position
+    table[chosen] = fingerprint | max(table[chosen] & _MAX_COUNT, _VOUCHED_COUNT)
+
+
+@allocation_free
+def _halve_region(table: Array, numbers: Array, region: np.int64) -> None:
+    """Halve a region whose counter is full (rounding up, so that nothing known is forgotten), and its totals."""
+    for position in range(region * REGION_SIZE, (region + 1) * REGION_SIZE):
+        entry = table[position]
+        count = entry & _MAX_COUNT
+        table[position] = (entry & ~_MAX_COUNT) | ((count + np.uint32(1)) >> np.uint32(1))
+    for kind in range(len(REGION)):
+        if REGION[kind] == region:
+            _halve_totals(numbers, kind)
+
+
+@allocation_free
+def halve_habits(table: Array, numbers: Array, kinds: int) -> None:
+    """A new version is a change-point: what was learned keeps half its weight."""
+    for position in range(len(table)):
+        entry = table[position]
+        count = entry & _MAX_COUNT
+        table[position] = (entry & ~_MAX_COUNT) | ((count + np.uint32(1)) >> np.uint32(1))
+    for kind in range(kinds):
+        _halve_totals(numbers, kind)
+
+
+@inlined
+def _halve_totals(numbers: Array, kind: int) -> None:
+    """Totals stay at 1 where there were any: counts are rounded up, and without a total they would say nothing."""
+    for column in (N_SEEN + kind, N_DISTINCT + kind):
+        numbers[column] = max(numbers[column] * np.float32(0.5), min(numbers[column], np.float32(1.0)))
+
+
+@inlined
+def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
+    """Row of a scope in the baseline, -1 where the baseline has never seen it."""
+    mask = np.uint64(len(baseline.scope_keys) - 1)
+    at = key & mask
+    while baseline.scope_keys[at] != 0:
+        if baseline.scope_keys[at] == key:
+            return np.int64(baseline.scope_rows[at])
+        at = (at + np.uint64(1)) & mask
+    return np.int64(-1)
+
+
+@inlined
+def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
+    """How often a scope has counted an item."""
+    key = hash_pair(scope, hashed)
+    mask = np.uint64(len(baseline.keys) - 1)
+    at = key & mask
+    while baseline.keys[at] != 0:
+        if baseline.keys[at] == key:
+            return np.float64(baseline.counts[at])
+        at = (at + np.uint64(1)) & mask
+    return 0.0
+
+
+@allocation_free
+def count_key(keys: Array, counts: Array, key: np.uint64) -> bool:
+    """Count a key in an open-addressing table that has room; returns True when it was new."""
+    mask = np.uint64(len(keys) - 1)
+    at = key & mask
+    while keys[at] != 0:
+        if keys[at] == key:
+            counts[at] += np.float32(1.0)
+            return False
+        at = (at + np.uint64(1)) & mask
+    keys[at] = key
+    counts[at] = np.float32(1.0)
+    return True

@@ -1,0 +1,71 @@
+"""Formats by name: what `format` of a foreign topic may be, and the parser of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..errors import ConfigError
+from . import cloudevents, hydra_events, keycloak_events, otlp, record_mapping
+from .gateway_presets import GATEWAY_PRESETS
+from .raw_records import FormatParser, ParsedRecords, RawRecord, split_json, split_ndjson
+from .record_mapping import MappingSpec, MultiKindParser, RecordUnpacker
+
+ParserFactory = Callable[[MappingSpec], FormatParser]
+"""Makes a parser; given what the settings say under `mapping`."""
+
+
+def parse_native(value: bytes, _headers: Mapping[str, str]) -> ParsedRecords:
+    """A native event, or an array of them."""
+    return ParsedRecords([RawRecord(raw) for raw in split_json(value)])
+
+
+def parse_ndjson(value: bytes, _headers: Mapping[str, str]) -> ParsedRecords:
+    """Native events, one per line."""
+    return ParsedRecords([RawRecord(raw) for raw in split_ndjson(value)])
+
+
+def _fixed_factory(name: str, parser: FormatParser) -> ParserFactory:
+    def make(spec: MappingSpec) -> FormatParser:
+        if spec != MappingSpec():
+            raise ConfigError(
+                f"format `{name}` takes no `mapping`; it is for `mapping` and {', '.join(CONFIGURABLE_FORMATS)}"
+            )
+        return parser
+
+    return make
+
+
+def _preset_factory(base: MappingSpec) -> ParserFactory:
+    return lambda spec: record_mapping.RecordMapping(spec.merged_over(base))
+
+
+def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
+    """What the settings say holds for every kind of record that has such a member."""
+    return lambda spec: MultiKindParser(unpack, {kind: spec.merged_over(base) for kind, base in bases.items()})
+
+
+FORMATS: Mapping[str, ParserFactory] = {
+    "native": _fixed_factory("native", parse_native),
+    "cloudevents": _fixed_factory("cloudevents", cloudevents.parse_cloudevent),
+    "ndjson": _fixed_factory("ndjson", parse_ndjson),
+    "mapping": record_mapping.RecordMapping,
+    **{name: _preset_factory(base) for name, base in GATEWAY_PRESETS.items()},
+    "keycloak": _multi_kind_factory(keycloak_events.unpack_keycloak_events, keycloak_events.KEYCLOAK_MAPPINGS),
+    "hydra": _multi_kind_factory(hydra_events.unpack_hydra_log, {"log": hydra_events.HYDRA_LOG_MAPPING}),
+    "otlp": _multi_kind_factory(otlp.unpack_export, otlp.OTLP_MAPPINGS),
+}
+
+CONFIGURABLE_FORMATS = [name for name in FORMATS if name not in ("native", "cloudevents", "ndjson", "mapping")]
+"""Formats that have a mapping of their own, which settings may change."""
+
+
+def create_parser(name: str, spec: MappingSpec | None = None) -> FormatParser:
+    """The parser of a format.
+
+    Raises:
+        ConfigError: there is no such format, or its mapping is wrong.
+    """
+    maker = FORMATS.get(name)
+    if maker is None:
+        raise ConfigError(f"no format `{name}`; one of {', '.join(FORMATS)}")
+    return maker(spec or MappingSpec())

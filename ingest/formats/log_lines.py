@@ -1,0 +1,121 @@
+"""Lines of `key=value` pairs behind a time and a level, as agentgateway writes them by default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from ..errors import MalformedEvent
+from .raw_records import split_array, split_ndjson
+
+_LOGFMT_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
+_LOGFMT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\S+")
+
+
+def decode_logfmt(line: str) -> dict[str, str]:
+    """Pairs of one line; the time in front, where there is one, is `time`. Unquoted values may hold spaces.
+
+    >>> decode_logfmt("2025-07-10T18:10:46Z\\tinfo\\trequest\\thttp.status=403 error=no token found duration=0ms")
+    {'http.status': '403', 'error': 'no token found', 'duration': '0ms', 'time': '2025-07-10T18:10:46Z'}
+
+    Raises:
+        MalformedEvent: it holds no pair.
+    """
+    pairs = {name: _unquoted(value.strip()) for name, value in _LOGFMT_PAIR.findall(line.rstrip())}
+    if not pairs:
+        raise MalformedEvent("record is neither JSON nor a line of key=value pairs")
+    time = _LOGFMT_TIME.match(line)
+    if time:
+        pairs.setdefault("time", time[0])
+    return pairs
+
+
+def _unquoted(value: str) -> str:
+    if len(value) < 2 or value[0] != '"':
+        return value
+    try:
+        return msgspec.json.decode(value, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return value[1:-1]
+
+
+# Lines of text that a log shipper may have wrapped into JSON, as log shippers do.
+#
+# Fluent Bit, Vector, Filebeat and containers' runtimes put the line of a log into one member of an object and the time
+# into another; servers with a JSON log of their own (Keycloak's) do the same.
+
+
+TEXT_MEMBERS = ("message", "log", "msg", "MESSAGE", "line", "_raw")
+"""Members in which log shippers put the line."""
+
+TIME_MEMBERS = ("timestamp", "@timestamp", "time", "ts", "date")
+"""Members in which they put the time."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_decode = msgspec.json.Decoder().decode
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?")
+
+
+def split_records(value: bytes) -> list[bytes]:
+    """A JSON object, the elements of an array, or lines of text or JSON.
+
+    Raises:
+        MalformedEvent: a broken array.
+    """
+    text = value.lstrip()
+    if text[:1] == b"{" and b"\n{" not in text.rstrip():
+        return [value]
+    # An array begins with an object, a line of a log never does: `[2025-…]`, `[WARN]`.
+    return split_array(value) if text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"]") else split_ndjson(value)
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object. Raises MalformedEvent."""
+    try:
+        record = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"not a JSON object: {error}") from None
+    if not isinstance(record, dict):
+        raise MalformedEvent("record must be a JSON object, an array of objects, or a line of the log")
+    return record
+
+
+def shipper_text(record: Mapping[str, Any]) -> str | None:
+    """The line in a log shipper's record; None where it holds none."""
+    return next((text for name in TEXT_MEMBERS if isinstance(text := record.get(name), str)), None)
+
+
+def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
+    """UTC milliseconds that a log shipper's record names; None where there are none.
+
+    Numbers are seconds since 1970, or milliseconds where they are too large for that.
+    """
+    for name in TIME_MEMBERS:
+        value = record.get(name)
+        if isinstance(value, str) and (found := parse_timestamp_ms(value)) is not None:
+            return found
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e14:
+            return int(value * 1000 if value < 1e11 else value)
+    return None
+
+
+def parse_timestamp_ms(text: str) -> int | None:
+    """UTC milliseconds of the first time in *text*; one without offset counts as UTC. None where there is none.
+
+    >>> stamp_ms("2025-12-19 09:55:39,647 WARN"), stamp_ms("2025-12-19T09:55:39.647379+01:00"), stamp_ms("09:55")
+    (1766138139647, 1766134539647, None)
+    """
+    found = _TIMESTAMP.search(text)
+    if found is None:
+        return None
+    day, time, fraction, offset = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{time}{'+00:00' if offset in (None, 'Z') else offset}")
+    except ValueError:
+        return None
+    seconds = (moment - _EPOCH) // timedelta(seconds=1)
+    return seconds * 1000 + int((fraction or "0").ljust(3, "0")[:3])

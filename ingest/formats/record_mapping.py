@@ -1,0 +1,442 @@
+"""Members of the native event that a mapping can fill, and how values of foreign records become theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as MappingType
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import inspect
+
+from ..errors import ConfigError, MalformedEvent
+from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event
+from ..record_keys import event_id_hash
+from .expressions import JmesPathExpression
+from .log_lines import decode_logfmt
+from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array
+
+MemberKind = Literal["text", "integer", "number", "flag", "names", "time", "any"]
+TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
+MemberConverter = Callable[[Any], Any]
+
+UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+ABSENT_TEXTS = ("", "-")
+"""Texts with which gateways say that there is nothing."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KIND_OF_TYPE: dict[type, MemberKind] = {
+    inspect.StrType: "text",
+    inspect.LiteralType: "text",
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.BoolType: "flag",
+    inspect.ListType: "names",
+    inspect.DateTimeType: "time",
+}
+
+
+def _member_kinds(struct: inspect.Type, prefix: str = "") -> dict[str, MemberKind]:
+    """Kind by dotted name; `attributes`, a free object, is no leaf."""
+    assert isinstance(struct, inspect.StructType)
+    found: dict[str, MemberKind] = {}
+    for field in struct.fields:
+        kind = field.type
+        if isinstance(kind, inspect.UnionType):
+            kind = next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+        if isinstance(kind, inspect.StructType):
+            found |= _member_kinds(kind, f"{prefix}{field.name}.")
+        elif not isinstance(kind, inspect.DictType):
+            found[prefix + field.name] = _KIND_OF_TYPE[type(kind)]
+    return found
+
+
+MEMBER_KINDS = _member_kinds(inspect.type_info(NativeEvent))
+
+
+def member_converter(kind: MemberKind, time_format: TimeFormat) -> MemberConverter:
+    """What makes a member of *kind* out of a value that is not None; it gives None for "nothing".
+
+    The converter raises MalformedEvent (without a path) for a value that can be none.
+    """
+    if kind == "time" and time_format != "rfc3339":
+        per_second = UNITS_PER_SECOND[time_format]
+        return lambda value: _to_rfc3339(value, per_second)
+    return _MEMBER_CONVERTERS[kind]
+
+
+def _to_text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None if value in ABSENT_TEXTS else value
+    if value is False:  # of `a && b`
+        return None
+    if value is True:
+        return "true"
+    if isinstance(value, int | float):
+        return str(value)
+    raise MalformedEvent(f"must be text, is {_json_type_name(value)}")
+
+
+def _to_number(value: Any) -> float | None:
+    if isinstance(value, str):
+        if value in ABSENT_TEXTS:
+            return None
+        try:
+            value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else float(value)
+        except ValueError:
+            raise MalformedEvent(f"must be a number, is `{value:.100}`") from None
+    if value is False:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise MalformedEvent(f"must be a finite number, is {_json_type_name(value)}")
+    return value
+
+
+def _to_integer(value: Any) -> int | None:
+    number = _to_number(value)
+    if number is None:
+        return None
+    if number != int(number):
+        raise MalformedEvent(f"must be a whole number, is {number}")
+    return int(number)
+
+
+def _to_flag(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "false": False, "": None, "-": None}
+    if not isinstance(value, str) or value.lower() not in words:
+        raise MalformedEvent(f"must be true or false, is {_json_type_name(value)}")
+    return words[value.lower()]
+
+
+def _to_names(value: Any) -> list[str] | None:
+    """A list of texts, or one text with spaces between its names, as OAuth writes scopes."""
+    if isinstance(value, str):
+        return None if value in ABSENT_TEXTS else value.split()
+    if value is False:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise MalformedEvent(f"must be a list of texts, is {_json_type_name(value)}")
+    return value
+
+
+def _to_rfc3339(value: Any, per_second: int) -> str | None:
+    number = _to_number(value)
+    if number is None:
+        return None
+    microseconds = number * 1_000_000 // per_second if isinstance(number, int) else number * (1e6 / per_second)
+    try:
+        time = _EPOCH + timedelta(microseconds=round(microseconds))
+    except OverflowError:
+        raise MalformedEvent(f"time is out of range: {number}") from None
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def _to_attribute(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        raise MalformedEvent(f"an attribute is a text, a number or a truth value, is {_json_type_name(value)}")
+    return None if isinstance(value, str) and value in ABSENT_TEXTS else value
+
+
+def _json_type_name(value: Any) -> str:
+    """The JSON type of a value, for messages: what was sent may be a secret."""
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "text",
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+    }
+    return names.get(type(value), "null")
+
+
+_MEMBER_CONVERTERS: dict[MemberKind, MemberConverter] = {
+    "text": _to_text,
+    "integer": _to_integer,
+    "number": _to_number,
+    "flag": _to_flag,
+    "names": _to_names,
+    "time": _to_text,
+    "any": _to_attribute,
+}
+
+
+# A declared mapping from any JSON record (or logfmt line) to the native audit event.
+#
+# Redaction is by construction: only members that the mapping names pass, whatever else the record holds.
+
+
+REQUIRED_MEMBERS = ("time", "agent.id", "type", "action", "outcome")
+OTHER_VALUES = "*"
+ATTRIBUTE_PREFIX = "attributes."
+MEMBER_VOCABULARIES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
+
+AnonymousPolicy = Literal["skip", "refuse"]
+RecordEncoding = Literal["json", "logfmt"]
+
+_decode_json = msgspec.json.Decoder().decode
+
+
+class MappingSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How records become native events. The defaults change nothing of what `over` merges it with.
+
+    Attributes:
+        members: JMESPath expression by native member (`agent.id`, `resource.target`, `attributes.NAME`); a constant is
+            a JMESPath literal such as `'api.call'`. "" takes a member out again.
+        values: by member, what a value becomes: the value as text, else its class (`4xx`) where it is an HTTP status,
+            else `*`. A value that is not listed leaves the member out.
+        when: records for which it is null, false or empty are skipped; "" = all are taken.
+        anonymous: what becomes of a record that names no agent; None = refused.
+        time_format: of `time`; None = RFC 3339.
+        encoding: None = JSON; `logfmt` takes lines of `key=value` pairs besides.
+    """
+
+    members: MappingType[str, str] = {}
+    values: MappingType[str, MappingType[str, str]] = {}
+    when: str = ""
+    anonymous: AnonymousPolicy | None = None
+    time_format: TimeFormat | None = None
+    encoding: RecordEncoding | None = None
+
+    def merged_over(self, base: MappingSpec) -> MappingSpec:
+        """*base* with what this one says otherwise."""
+        return MappingSpec(
+            members={**base.members, **self.members},
+            values={**base.values, **self.values},
+            when=self.when or base.when,
+            anonymous=self.anonymous or base.anonymous,
+            time_format=self.time_format or base.time_format,
+            encoding=self.encoding or base.encoding,
+        )
+
+
+class _MappedMember:
+    """One native member: where it comes from, what its values become, and of which type it is."""
+
+    def __init__(self, name: str, text: str, values: MappingType[str, str] | None, time_format: TimeFormat) -> None:
+        self.name = name
+        self.target_path = (
+            ("attributes", name.removeprefix(ATTRIBUTE_PREFIX))
+            if name.startswith(ATTRIBUTE_PREFIX)
+            else name.split(".")
+        )
+        try:
+            self.expression = JmesPathExpression(text)
+        except ConfigError as error:
+            raise ConfigError(f"mapping member `{name}`: {error}") from None
+        self._values = values
+        self._convert: MemberConverter = member_converter(_kind_of_member(name), time_format)
+
+    def read(self, record: Any) -> Any:
+        """Its value, None where the record has none. Raises MalformedEvent naming member and path."""
+        try:
+            value = self.expression(record)
+            if self._values is not None and value is not None and value is not False:
+                value = _mapped_value(value, self._values)
+            return None if value is None else self._convert(value)
+        except MalformedEvent as error:
+            raise MalformedEvent(f"mapping member `{self.name}`: {error.reason}", self.expression.path) from None
+
+    def missing_error(self, record: Any) -> MalformedEvent:
+        """Why a required member has no value."""
+        seen = self.expression(record)
+        what = (
+            "has no value" if seen is None or self._values is None else f"has no entry in `values` for `{seen!s:.100}`"
+        )
+        return MalformedEvent(f"mapping member `{self.name}`: {what}", self.expression.path)
+
+
+class RecordMapping:
+    """A compiled mapping: a parser of foreign records.
+
+    Args:
+        spec: complete; see `MappingSpec.over`.
+
+    Raises:
+        ConfigError: names the member, and what is wrong with it.
+    """
+
+    def __init__(self, spec: MappingSpec) -> None:
+        texts = {name: text for name, text in spec.members.items() if text}
+        _check_spec(texts, spec.values)
+        time_format = spec.time_format or "rfc3339"
+        self._members = [_MappedMember(name, text, spec.values.get(name), time_format) for name, text in texts.items()]
+        self._agent = next(member for member in self._members if member.name == "agent.id")
+        self._when = _compile_condition(spec.when)
+        self._skip_anonymous = spec.anonymous == "skip"
+        self._logfmt = spec.encoding == "logfmt"
+
+    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
+        """One JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
+        parcels, skipped = [], 0
+        for raw in self._split(value):
+            try:
+                native = self.to_native_event(self._decoded(raw), raw)
+            except MalformedEvent as error:
+                parcels.append(rejected_record(raw, error))
+                continue
+            if native is None:
+                skipped += 1
+            else:
+                parcels.append(RawRecord(raw, partial(bytes, native)))
+        return ParsedRecords(parcels, skipped)
+
+    def to_native_event(self, record: Any, raw: bytes) -> bytes | None:
+        """Native event JSON of one decoded record; None where it is none of ours.
+
+        Without a member `id`, the event is identified by *raw*, the whole record: two records that differ only in what
+        is not mapped are two events.
+
+        Raises:
+            MalformedEvent: names the mapping member and the path in the record.
+        """
+        if self._when is not None and self._when(record) in (None, False, "", [], {}):
+            return None
+        if self._skip_anonymous and self._agent.read(record) is None:
+            return None
+        event: dict[str, Any] = {}
+        for member in self._members:
+            value = member.read(record)
+            if value is not None:
+                _set_member(event, member.target_path, value)
+            elif member.name in REQUIRED_MEMBERS:
+                raise member.missing_error(record)
+        if "id" not in event:
+            event["id"] = f"record-{event_id_hash(None, None, None, raw):016x}"
+        native = msgspec.json.encode(event)
+        self._verify(native)
+        return native
+
+    def _verify(self, native: bytes) -> None:
+        """What the schema refuses is said in the words of the record, not of an event that nobody sent."""
+        try:
+            decode_event(native)
+        except MalformedEvent as error:
+            name = error.path.removeprefix("$.")
+            member = next((one for one in self._members if one.name == name), None)
+            path = "$" if member is None else member.expression.path
+            raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None
+
+    def _split(self, value: bytes) -> Sequence[bytes]:
+        return split_array(value) if value.lstrip()[:1] == b"[" else (value,)
+
+    def _decoded(self, raw: bytes) -> Any:
+        text = raw.lstrip()
+        if self._logfmt and text[:1] != b"{":
+            return decode_logfmt(text.decode(errors="replace"))
+        try:
+            record = _decode_json(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedEvent(f"not a JSON object: {error}") from None
+        if not isinstance(record, dict):
+            raise MalformedEvent("record must be a JSON object, or an array of objects")
+        return record
+
+
+def _compile_condition(text: str) -> JmesPathExpression | None:
+    try:
+        return JmesPathExpression(text) if text else None
+    except ConfigError as error:
+        raise ConfigError(f"mapping `when`: {error}") from None
+
+
+def _kind_of_member(name: str) -> MemberKind:
+    return "any" if name.startswith(ATTRIBUTE_PREFIX) else MEMBER_KINDS[name]
+
+
+def _mapped_value(value: Any, values: MappingType[str, str]) -> str | None:
+    text = str(value)
+    found = values.get(text)
+    if found is None and len(text) == 3 and text.isdigit():
+        found = values.get(f"{text[0]}xx")
+    return values.get(OTHER_VALUES) if found is None else found
+
+
+def _set_member(event: dict[str, Any], place: Sequence[str], value: Any) -> None:
+    if len(place) == 1:
+        event[place[0]] = value
+    else:
+        event.setdefault(place[0], {})[place[1]] = value
+
+
+def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingType[str, str]]) -> None:
+    for name in (*texts, *values):
+        if name not in MEMBER_KINDS and not (name.startswith(ATTRIBUTE_PREFIX) and name != ATTRIBUTE_PREFIX):
+            raise ConfigError(
+                f"mapping member `{name}`: no such member; one of {', '.join(MEMBER_KINDS)}, attributes.NAME"
+            )
+    missing = [name for name in REQUIRED_MEMBERS if name not in texts]
+    if missing:
+        raise ConfigError(f"mapping has no member {', '.join(f'`{name}`' for name in missing)}; an event must have it")
+    for name, table in values.items():
+        if name not in texts:
+            raise ConfigError(f"mapping has `values` for `{name}`, which is no member of it")
+        wrong = sorted(set(table.values()) - set(MEMBER_VOCABULARIES.get(name, table.values())))
+        if wrong:
+            raise ConfigError(
+                f"mapping member `{name}`: `{wrong[0]}` is none of {', '.join(MEMBER_VOCABULARIES[name])}"
+            )
+
+
+# Formats of several kinds of records, each with a mapping of its own, behind one way of taking values apart.
+
+
+class UnpackedRecord(NamedTuple):
+    """One record of a value.
+
+    Attributes:
+        raw: enough to try it again; its identity too, where the mapping gives it none.
+        record: for the mapping of its kind; None where it is no audit event by design, the error where it is broken.
+        kind: which mapping.
+    """
+
+    raw: bytes
+    record: dict[str, Any] | MalformedEvent | None
+    kind: str = ""
+
+
+RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
+"""Takes a value apart. Raises MalformedEvent where it can not be taken apart at all."""
+
+
+class MultiKindParser:
+    """A parser: takes values apart, and maps each record as its kind says.
+
+    Args:
+        unpack: how.
+        specs: complete mappings by kind; see `MappingSpec.over`.
+
+    Raises:
+        ConfigError: a mapping is wrong.
+    """
+
+    def __init__(self, unpack: RecordUnpacker, specs: MappingType[str, MappingSpec]) -> None:
+        self._unpack = unpack
+        self._mappings = {kind: RecordMapping(spec) for kind, spec in specs.items()}
+
+    def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
+        """Records of a value. Headers are not read."""
+        parcels, skipped = [], 0
+        for raw, record, kind in self._unpack(value):
+            native = self._to_raw_record(raw, record, kind)
+            if native is None:
+                skipped += 1
+            else:
+                parcels.append(native)
+        return ParsedRecords(parcels, skipped)
+
+    def _to_raw_record(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> RawRecord | None:
+        if isinstance(record, MalformedEvent):
+            return rejected_record(raw, record)
+        try:
+            native = None if record is None else self._mappings[kind].to_native_event(record, raw)
+        except MalformedEvent as error:
+            return rejected_record(raw, error)
+        return None if native is None else RawRecord(raw, partial(bytes, native))

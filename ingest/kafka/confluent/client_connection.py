@@ -1,0 +1,168 @@
+"""Our settings in librdkafka's words, and its errors in ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from ...errors import ConfigError, Unavailable
+from ..settings import KafkaClientSettings
+
+LIBRDKAFKA_LOGGER = logging.getLogger("trustwatch.kafka")
+"""Takes librdkafka's own log lines, which would go to standard error otherwise."""
+
+_RECONNECT_MS = 2_000
+_CRITICAL_LOG_LEVEL = 2
+"""Level of syslog: lost connections are told by `error_cb`, librdkafka would log each attempt too."""
+
+_MAX_MESSAGE_BYTES = 1024 * 1024
+_REFUSED_ERRORS = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError._INVALID_ARG,
+    }
+)
+
+
+def connection_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    """What every client of librdkafka takes: addresses, security, time limits."""
+    return {
+        "bootstrap.servers": ",".join(settings.bootstrap_servers),
+        "client.id": settings.client_id,
+        "socket.timeout.ms": settings.request_timeout_ms,
+        "reconnect.backoff.max.ms": _RECONNECT_MS,
+        "message.max.bytes": _MAX_MESSAGE_BYTES,
+        "log_level": _CRITICAL_LOG_LEVEL,
+        "security.protocol": settings.security_protocol,
+        **_tls_options(settings),
+        **_sasl_options(settings),
+    }
+
+
+def _tls_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    if "SSL" not in settings.security_protocol:
+        return {}
+    tls = settings.tls
+    files = {
+        "ssl.ca.location": tls.ca_file,
+        "ssl.certificate.location": tls.certificate_file,
+        "ssl.key.location": tls.key_file,
+        "ssl.key.password": tls.key_password,
+    }
+    check = "https" if tls.check_hostname else "none"
+    return {"ssl.endpoint.identification.algorithm": check} | {name: value for name, value in files.items() if value}
+
+
+def _sasl_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    sasl = settings.sasl
+    if sasl is None or not settings.security_protocol.startswith("SASL"):
+        return {}
+    if sasl.mechanism != "OAUTHBEARER":
+        return {
+            "sasl.mechanisms": sasl.mechanism,
+            "sasl.username": sasl.username,
+            "sasl.password": sasl.password,
+        }
+    optional = {"sasl.oauthbearer.scope": sasl.scope, "https.ca.location": settings.tls.ca_file}
+    return {
+        "sasl.mechanisms": sasl.mechanism,
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": sasl.client_id,
+        "sasl.oauthbearer.client.secret": sasl.client_secret,
+        "sasl.oauthbearer.token.endpoint.url": sasl.token_endpoint,
+    } | {name: value for name, value in optional.items() if value}
+
+
+def translate_error(what: str, error: KafkaError) -> ConfigError | Unavailable:
+    """Our error for one of librdkafka's; *what* was tried."""
+    told = f"{what}: {error.name()}: {error.str()}"
+    return ConfigError(told) if error.code() in _REFUSED_ERRORS else Unavailable(told)
+
+
+@contextlib.contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Errors of librdkafka inside become ours.
+
+    Raises:
+        ConfigError: the broker refuses our login or our rights, or an option is wrong.
+        Unavailable: anything else.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        raise translate_error(what, error.args[0]) from error
+
+
+# What all consumers of librdkafka share.
+
+
+OFFSET_GONE_ERRORS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+"""The offset that we read from is not there."""
+
+DAMAGED_DATA_ERRORS = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._LOG_TRUNCATION})
+"""A record batch fails its CRC or cannot be uncompressed, or acknowledged records are gone."""
+
+
+def open_consumer(settings: KafkaClientSettings, error_cb: Callable[[KafkaError], None], **more: Any) -> Consumer:
+    """A consumer of committed records only, with no offset made up where ours is gone, and with bounded memory.
+
+    Args:
+        error_cb: told of lost connections, on the thread that polls.
+        more: further options, with `_` for `.` in their names.
+
+    Raises:
+        ConfigError: an option is wrong, such as a file that is missing.
+    """
+    options = {
+        **connection_options(settings),
+        "group.id": settings.group_id,
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "check.crcs": True,
+        "fetch.max.bytes": settings.fetch_max_bytes,
+        "max.partition.fetch.bytes": settings.partition_fetch_bytes,
+        "receive.message.max.bytes": settings.fetch_max_bytes + settings.partition_fetch_bytes,
+        "queued.max.messages.kbytes": settings.fetch_max_bytes // 1024,
+        "fetch.queue.backoff.ms": 5,  # a full queue is looked at again then; the default of a second starves us
+        "error_cb": error_cb,
+        **{name.replace("_", "."): value for name, value in more.items()},
+    }
+    with translated_errors(f"Kafka at {', '.join(settings.bootstrap_servers)}"):
+        return Consumer(options, logger=LIBRDKAFKA_LOGGER)
+
+
+def partition_count(consumer: Consumer, topic: str, timeout_ms: int) -> int:
+    """Number of partitions.
+
+    Raises:
+        ConfigError: there is no such topic, or we may not see it.
+        Unavailable: no broker answers.
+    """
+    with translated_errors(f"asking for topic {topic}"):
+        found = consumer.list_topics(topic, timeout_ms / 1000).topics.get(topic)
+    if found is None or not found.partitions:
+        raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+    return len(found.partitions)
+
+
+def offset_bounds(consumer: Consumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+    """First offset that is kept, and the one after the last.
+
+    Raises:
+        Unavailable: no broker answered in time.
+    """
+    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
+        start, end = consumer.get_watermark_offsets(place, timeout_ms / 1000)
+    return start, end

@@ -1,0 +1,345 @@
+"""`GroupSource` over confluent-kafka."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
+from ...source import PartitionOwner, Record, RecordBatch
+from .. import record_codec
+from ..group_buffer import FairBuffer, RecordRun, offset_out_of_range
+from ..settings import KafkaClientSettings
+from .client_connection import (
+    DAMAGED_DATA_ERRORS,
+    OFFSET_GONE_ERRORS,
+    offset_bounds,
+    open_consumer,
+    partition_count,
+    translate_error,
+    translated_errors,
+)
+
+_log = structlog.get_logger(__name__)
+_READ_BACK_RECORDS = 10_000
+_IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED})
+
+
+class ConfluentGroupSource:
+    """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
+
+    Raises:
+        ConfigError: an option is wrong.
+        Unavailable: no broker answers.
+    """
+
+    def __init__(self, settings: KafkaClientSettings) -> None:
+        self.settings = settings
+        self.topic = settings.topics.events
+        self.failed_polls = 0
+        self._buffer = FairBuffer()
+        self._owned: set[int] = set()
+        self._next: dict[int, int] = {}
+        self._owner: PartitionOwner | None = None
+        self._pending_error: Exception | None = None
+        self._broken: dict[int, CorruptLog] = {}
+        self._closed = False
+        self._query_consumer: Consumer | None = None
+        self._last_poll, self._overslept = time.monotonic(), False
+        static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
+        self._consumer = open_consumer(
+            settings,
+            self._on_error,
+            partition_assignment_strategy="cooperative-sticky",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            **static,
+        )
+        try:
+            self._partition_count = partition_count(self._consumer, self.topic, settings.metadata_timeout_ms)
+        except TrustwatchError:
+            self._consumer.close()
+            raise
+
+    def join(self, owner: PartitionOwner) -> None:
+        """Become a member of the group; *owner* is called from within `poll` and `close`."""
+        self._owner = owner
+        with translated_errors(f"joining the group {self.settings.group_id}"):
+            self._consumer.subscribe(
+                [self.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            )
+
+    def owned(self) -> frozenset[int]:
+        """Partitions that are ours now."""
+        return frozenset(self._owned)
+
+    def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
+        """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
+
+        While no broker answers there are none: that is logged, and counted in `failed_polls`.
+
+        Raises:
+            CorruptLog: records that were not applied are gone (retention), or damaged; names partition and offset.
+            Fenced: another process has our `group_instance_id`.
+            ConfigError: the broker refuses our login or our rights.
+            Whatever the owner raises in a callback.
+        """
+        slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+        batch = None if slept else self._buffer.take(max_records)  # who slept asks first whether all is still ours
+        if batch is None:
+            with translated_errors(f"reading {self.topic}"):
+                self._buffer_messages(self._fetch(max_records, 0 if slept else timeout_s))
+            batch = self._buffer.take(max_records)
+        if batch is None and self._broken:
+            raise next(iter(self._broken.values()))
+        return batch
+
+    def _fetch(self, most: int, timeout_s: float) -> list[Message]:
+        """What is there. `consume` waits for all it was asked for, so one is waited for, the others taken along."""
+        now = time.monotonic()
+        self._overslept = now - self._last_poll > self.settings.max_poll_interval_ms / 1000
+        self._last_poll = now
+        messages: list[Message] = self._consumer.consume(most, 0)
+        if not messages and timeout_s > 0 and not self._pending_error:
+            messages = self._consumer.consume(1, timeout_s)
+            if messages and not self._pending_error and most > 1:
+                messages += self._consumer.consume(most - 1, 0)
+        return messages
+
+    def _buffer_messages(self, messages: list[Message]) -> None:
+        """Sort messages by partition, and hold them until they are handed out."""
+        found: list[tuple[int, RecordRun]] = []
+        partition, expected = -1, 0
+        add: Callable[[Record], None] | None = None  # to the run that the last message was put into
+        for message in messages:
+            if message.error() is not None:
+                self._handle_message_error(message)
+                continue
+            offset = message.offset()
+            if message.partition() != partition or offset != expected or add is None:
+                partition = message.partition()
+                if offset < self._next.get(partition, 1 << 63):
+                    add = None  # not ours any more, or from before a seek
+                    continue
+                run = RecordRun(offset, [])
+                found.append((partition, run))
+                add = run.records.append
+            add(self._record(message, partition, offset))
+            self._next[partition] = expected = offset + 1
+        for partition, run in found:
+            self._buffer.add(partition, [run])
+        raised, self._pending_error = self._pending_error, None
+        if raised:
+            raise raised
+
+    def _record(self, message: Message, partition: int, offset: int) -> Record:
+        headers, value, time_ms = message.headers() or (), message.value(), message.timestamp()[1]
+        record = record_codec.own_record(time_ms, value, headers)
+        if record is None:
+            raw = record_codec.KafkaRecord(offset, time_ms, message.key(), value, headers)
+            record = record_codec.to_record(
+                raw, record_codec.SourcePartition(self.topic, partition, self._partition_count)
+            )
+        return record
+
+    def _handle_message_error(self, message: Message) -> None:
+        """An error that librdkafka hands out among the messages."""
+        error, partition = message.error(), message.partition()
+        code = error.code()
+        if code in OFFSET_GONE_ERRORS and partition in self._next:
+            self._broken[partition] = self._gone(partition, self._next[partition])
+        elif code in DAMAGED_DATA_ERRORS and partition in self._next:
+            told = f"{self.topic}[{partition}]: offset {message.offset()}: {error.str()}"
+            self._broken[partition] = CorruptLog(told)
+        elif code not in _IGNORED_ERRORS:
+            self._on_error(error)
+
+    def _gone(self, partition: int, offset: int) -> CorruptLog:
+        """Says why an offset cannot be read: never skip to another."""
+        try:
+            start, end = self._bounds(partition)
+        except Unavailable:
+            return CorruptLog(f"{self.topic}[{partition}]: offset {offset} is out of range")
+        return offset_out_of_range(self.topic, partition, offset, start, end)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Told by librdkafka, which reconnects by itself."""
+        self.failed_polls += 1
+        _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
+        refused: Exception = translate_error("reading Kafka", error)
+        if error.code() == KafkaError._FATAL:
+            name = self.settings.group_instance_id
+            refused = Fenced(f"member {name!r} of the group {self.settings.group_id} is shut out: {error.str()}")
+        if not isinstance(refused, Unavailable):
+            self._pending_error = self._pending_error or refused
+
+    def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume`."""
+        partitions = {place.partition for place in places}
+        offsets: Mapping[int, int] = {}
+        if partitions and self._owner is not None:
+            with self._kept_for_poll():
+                offsets = self._owner.assigned(partitions)
+                self._owned |= partitions
+        at = [TopicPartition(self.topic, partition, offsets.get(partition, 0)) for partition in partitions]
+        consumer.incremental_assign(at)
+        self._next.update(offsets)
+        if not offsets:  # the owner failed: nothing is handed out
+            consumer.pause(at)
+
+    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume` and `close`."""
+        if self._overslept:  # the group went on without us long ago, librdkafka only tells it late
+            self._give_up(places, lambda owner, partitions: owner.lost(partitions))
+        else:
+            self._give_up(places, lambda owner, partitions: owner.revoked(partitions))
+
+    def _lost(self, _: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume` and `close`."""
+        self._give_up(places, lambda owner, partitions: owner.lost(partitions))
+
+    def _give_up(self, places: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]) -> None:
+        partitions = {place.partition for place in places}
+        ours = partitions & self._owned
+        self._buffer.drop(partitions)
+        self._owned -= partitions
+        for partition in partitions:
+            self._next.pop(partition, None)
+            self._broken.pop(partition, None)
+        if ours and self._owner is not None:
+            with self._kept_for_poll():
+                tell(self._owner, ours)
+
+    @contextlib.contextmanager
+    def _kept_for_poll(self) -> Iterator[None]:
+        """What the owner raises must not end the rebalance: `poll` raises it afterwards."""
+        try:
+            yield
+        except Exception as error:
+            self._pending_error = self._pending_error or error
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Continue reading at *offset*, of a paused partition too.
+
+        Raises:
+            CorruptLog: that offset is no longer kept, or lies behind the end.
+            ValueError: the partition is not ours, or the offset negative.
+            Unavailable: no broker answers.
+        """
+        if partition not in self._owned or offset < 0:
+            raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
+        start, end = self._bounds(partition)
+        if not start <= offset <= end:
+            raise offset_out_of_range(self.topic, partition, offset, start, end)
+        self._buffer.drop([partition])
+        place = TopicPartition(self.topic, partition, offset)
+        with translated_errors(f"seeking in {self.topic}[{partition}]"):
+            self._consumer.incremental_unassign([place])
+            self._consumer.incremental_assign([place])
+            self._consumer.resume([place])
+        self._next[partition] = offset
+        self._broken.pop(partition, None)
+
+    def pause(self, partition: int) -> None:
+        """Hand out nothing more of *partition* until it is assigned anew, or sought."""
+        self._buffer.drop([partition])
+        if self._next.pop(partition, None) is not None:
+            with translated_errors(f"pausing {self.topic}[{partition}]"):
+                self._consumer.pause([TopicPartition(self.topic, partition)])
+
+    def end_offset(self, partition: int) -> int:
+        """Offset that the next record will get; behind an open transaction nothing counts.
+
+        Raises:
+            Unavailable: no broker answered in `metadata_timeout_ms`.
+            ValueError: there is no such partition.
+        """
+        return self._bounds(partition)[1]
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        place = TopicPartition(self.topic, partition)
+        if not 0 <= partition < self._partition_count:
+            raise ValueError(
+                f"{self.topic} has the partitions 0 to {self._partition_count - 1}, no partition {partition}"
+            )
+        return offset_bounds(self._open_query_consumer(), place, self.settings.metadata_timeout_ms)
+
+    def _open_query_consumer(self) -> Consumer:
+        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        a second on a quiet topic."""
+        if self._query_consumer is None:
+            self._query_consumer = open_consumer(self.settings, self._on_error)
+        return self._query_consumer
+
+    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.
+
+        0 stands for what is no event, and for what there is none of: gaps, and what retention removed (an event that
+        old is not repeated).
+
+        Raises:
+            CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
+            Unavailable: no broker answers.
+        """
+        hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
+        start, end = self._bounds(partition)
+        if end_offset > end:
+            raise offset_out_of_range(self.topic, partition, end_offset, start, end)
+        if max(start, start_offset) >= end_offset:
+            return hashes
+        consumer = open_consumer(self.settings, self._on_error, enable_partition_eof=True)
+        try:
+            consumer.assign([TopicPartition(self.topic, partition, max(start, start_offset))])
+            self._read_back(consumer, start_offset, hashes)
+        finally:
+            consumer.close()
+        return hashes
+
+    def _read_back(self, consumer: Consumer, start: int, hashes: npt.NDArray[np.uint64]) -> None:
+        """Fill *hashes* up to its end, or to the end of the partition (transaction markers may be its last offsets)."""
+        patience_s = self.settings.request_timeout_ms / 1000
+        heard = time.monotonic()
+        while time.monotonic() - heard < patience_s:
+            with translated_errors(f"reading {self.topic} back"):
+                messages = consumer.consume(_READ_BACK_RECORDS, 0) or consumer.consume(1, 0.1)
+            heard = time.monotonic() if messages else heard
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    at = message.offset() - start
+                    if at < len(hashes):
+                        hashes[at] = record_codec.id_hash_in(message.headers() or ())
+                    if at + 1 >= len(hashes):
+                        return
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return
+                elif error.code() in DAMAGED_DATA_ERRORS:
+                    raise CorruptLog(f"{self.topic}: {error.str()}")
+        raise Unavailable(f"reading {self.topic} back: no records for {patience_s:.0f} s")
+
+    def note_position(self, offsets: Mapping[int, int]) -> None:
+        """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""
+        with contextlib.suppress(KafkaException):
+            self._consumer.commit(offsets=[TopicPartition(self.topic, *pair) for pair in offsets.items()])
+
+    def close(self) -> None:
+        """Hand the partitions back (`revoked` is called) and leave the group."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with translated_errors("leaving the group"):
+                self._consumer.close()
+        finally:
+            self._owned.clear()
+            if self._query_consumer is not None:
+                self._query_consumer.close()
+        if self._pending_error:
+            raise self._pending_error

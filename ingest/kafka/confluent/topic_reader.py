@@ -1,0 +1,229 @@
+"""`TopicReader` over confluent-kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeAlias
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from ...errors import CorruptLog, TrustwatchError, Unavailable
+from .. import record_codec
+from ..protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
+from ..settings import KafkaClientSettings
+from .client_connection import (
+    DAMAGED_DATA_ERRORS,
+    OFFSET_GONE_ERRORS,
+    offset_bounds,
+    open_consumer,
+    partition_count,
+    translate_error,
+    translated_errors,
+)
+
+_log = structlog.get_logger(__name__)
+TopicPartitionKey: TypeAlias = tuple[str, int]
+"""Topic and partition."""
+
+
+class ConfluentTopicReader:
+    """See `TopicReader`.
+
+    Args:
+        topics: all of them exist.
+        group_id: "" = every partition, without a group. The partitions are those of the start.
+        start: where reading begins without a group, and where a new group does.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: an option is wrong, or a topic does not exist.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaClientSettings,
+        topics: Collection[str],
+        group_id: str = "",
+        start: StartPositions = "earliest",
+    ) -> None:
+        self.settings = settings
+        self.lost_records = 0
+        self.failed_polls = 0
+        self._start = start
+        self._pending_error: TrustwatchError | None = None
+        self._positions: dict[TopicPartitionKey, int] = {}
+        self._end_targets: dict[TopicPartitionKey, int] = {}
+        self._consumer = open_consumer(
+            settings,
+            self._on_error,
+            group_id=group_id or settings.group_id,
+            enable_partition_eof=True,
+            session_timeout_ms=settings.session_timeout_ms,
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+        )
+        try:
+            limit = settings.metadata_timeout_ms
+            counts = {topic: partition_count(self._consumer, topic, limit) for topic in topics}
+            if group_id:
+                with translated_errors("reading topics"):
+                    self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked)
+            else:
+                self._assign_all([(topic, n) for topic, count in counts.items() for n in range(count)])
+        except TrustwatchError:
+            self._consumer.close()
+            raise
+
+    def _assign_all(self, places: list[TopicPartitionKey]) -> None:
+        """Read everything, each topic from where it is to be read."""
+        bounds = {place: self._bounds(place) for place in places}
+        self._end_targets = {place: end for place, (_, end) in bounds.items()}
+        with translated_errors("reading topics"):
+            self._assign_at({place: self._first(place, both) for place, both in bounds.items()})
+
+    def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume`."""
+        try:
+            with translated_errors("asking for committed offsets"):
+                stored = self._consumer.committed(places, self.settings.metadata_timeout_ms / 1000)
+            known = {_partition_key(place): place.offset for place in stored}
+            self._assign_at(
+                {
+                    place: offset if offset >= 0 else self._first(place, self._bounds(place))
+                    for place, offset in known.items()
+                }
+            )
+        except TrustwatchError as error:
+            self._pending_error = error  # poll raises it; nothing is read meanwhile
+
+    def _first(self, place: TopicPartitionKey, bounds: tuple[int, int]) -> int:
+        """Where reading begins that was never here."""
+        return bounds[1 if start_position_of(place[0], self._start) == "latest" else 0]
+
+    def _assign_at(self, positions: dict[TopicPartitionKey, int]) -> None:
+        self._positions = positions
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in positions.items()])
+
+    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+        """Called by librdkafka within `consume` and `close`."""
+        for place in places:
+            self._positions.pop(_partition_key(place), None)
+
+    def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
+        """See `TopicReader.poll`.
+
+        What retention removed before it was read is logged as an error, counted in `lost_records`, and passed over.
+        """
+        with translated_errors("reading topics"):
+            messages = self._consumer.consume(max_records, 0)
+            if not messages:
+                messages = self._consumer.consume(1, timeout_s)
+                messages += self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
+        found: dict[TopicPartitionKey, list[record_codec.KafkaRecord]] = {}
+        for message in messages:
+            place = message.topic(), message.partition()
+            if message.error() is not None:
+                self._handle_message_error(message, place)
+            elif place in self._positions:
+                found.setdefault(place, []).append(_kafka_record(message))
+                self._positions[place] = message.offset() + 1
+        raised, self._pending_error = self._pending_error, None
+        if raised:
+            raise raised
+        return [FetchedRecords(*place, records) for place, records in found.items()]
+
+    def _handle_message_error(self, message: Message, place: TopicPartitionKey) -> None:
+        """An error that librdkafka hands out among the messages."""
+        error = message.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            if place in self._positions:  # the last offsets may be transaction markers
+                self._positions[place] = max(self._positions[place], message.offset())
+        elif error.code() in OFFSET_GONE_ERRORS and place in self._positions:
+            self._skip_lost(place)
+        elif error.code() in DAMAGED_DATA_ERRORS:
+            self._pending_error = CorruptLog(f"{place[0]}[{place[1]}]: offset {message.offset()}: {error.str()}")
+        else:
+            self._on_error(error)
+
+    def _skip_lost(self, place: TopicPartitionKey) -> None:
+        offset = self._positions[place]
+        start, end = self._bounds(place)
+        lost = max(0, start - offset)
+        self.lost_records += lost
+        _log.error(
+            "records are gone that were not read",
+            topic=place[0],
+            partition=place[1],
+            offset=offset,
+            start=start,
+            end=end,
+            lost=lost,
+        )
+        self._assign_at(self._positions | {place: start})
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Told by librdkafka, which reconnects by itself."""
+        self.failed_polls += 1
+        _log.warning("Kafka does not answer", error=f"{error.name()}: {error.str()}")
+        refused = translate_error("connecting to Kafka", error)
+        if not isinstance(refused, Unavailable):
+            self._pending_error = refused
+
+    def commit(self) -> None:
+        """See `TopicReader.commit`."""
+        offsets = [TopicPartition(*place, offset) for place, offset in self._positions.items()]
+        if offsets:
+            with translated_errors("committing offsets"):
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+
+    def end_offsets(self) -> dict[TopicPartitionKey, int]:
+        """See `TopicReader.end_offsets`."""
+        return {place: self._bounds(place)[1] for place in self._positions}
+
+    def first_offsets(self) -> dict[TopicPartitionKey, int]:
+        """See `TopicReader.first_offsets`."""
+        return {place: self._bounds(place)[0] for place in self._positions}
+
+    def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
+        """See `TopicReader.offsets_at`."""
+        ends = self.end_offsets()
+        asked = [TopicPartition(*place, max(0, time_ms)) for place in ends]
+        with translated_errors("asking for offsets"):
+            told = self._consumer.offsets_for_times(asked, self.settings.metadata_timeout_ms / 1000) if asked else []
+        found = {_partition_key(one): one.offset for one in told if one.error is None and one.offset >= 0}
+        return {place: found.get(place, end) for place, end in ends.items()}
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """See `TopicReader.seek`."""
+        with translated_errors("reading topics"):
+            self._assign_at(self._positions | {(topic, partition): offset})
+
+    def _bounds(self, place: TopicPartitionKey) -> tuple[int, int]:
+        return offset_bounds(self._consumer, TopicPartition(*place), self.settings.metadata_timeout_ms)
+
+    def lag(self) -> int | None:
+        """See `TopicReader.lag`."""
+        behind = [max(0, end - self._positions[place]) for place, end in self.end_offsets().items()]
+        return sum(behind) if behind else None
+
+    def at_end(self) -> bool:
+        """See `TopicReader.at_end`."""
+        self._end_targets |= {
+            place: self._bounds(place)[1] for place in self._positions if place not in self._end_targets
+        }
+        return bool(self._positions) and all(at >= self._end_targets[place] for place, at in self._positions.items())
+
+    def close(self) -> None:
+        """Leave the group, release connections."""
+        with translated_errors("leaving the group"):
+            self._consumer.close()
+
+
+def _partition_key(place: TopicPartition) -> TopicPartitionKey:
+    return place.topic, place.partition
+
+
+def _kafka_record(message: Message) -> record_codec.KafkaRecord:
+    return record_codec.KafkaRecord(
+        message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or []
+    )

@@ -1,0 +1,151 @@
+"""`TopicWriter` over confluent-kafka."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Collection
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from ...errors import ConfigError, Unavailable
+from ...record_keys import partition_of
+from ..settings import KafkaClientSettings
+from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
+
+_BATCH_BYTES = 1024 * 1024
+_QUEUE_KBYTES = 64 * 1024
+_LINGER_MS = 5
+_CLOSE_S = 5.0
+_WAIT_S = 0.05
+
+
+class ConfluentTopicWriter:
+    """An idempotent producer with the acknowledgement of all in-sync replicas. Safe to use from several threads.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: an option is wrong.
+    """
+
+    def __init__(self, settings: KafkaClientSettings) -> None:
+        self.settings = settings
+        self._partitions: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._failed: KafkaError | None = None
+        self._refused: ConfigError | None = None
+        self._producer = self._open()
+        self._list_topics()
+
+    def _open(self) -> Producer:
+        options: dict[str, Any] = {
+            **connection_options(self.settings),
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": _LINGER_MS,
+            "batch.size": _BATCH_BYTES,
+            "compression.type": self.settings.compression,
+            "delivery.timeout.ms": self.settings.delivery_timeout_ms,
+            "queue.buffering.max.kbytes": _QUEUE_KBYTES,
+            "allow.auto.create.topics": False,
+            "error_cb": self._on_error,
+        }
+        with translated_errors(f"Kafka at {', '.join(self.settings.bootstrap_servers)}"):
+            return Producer(options, logger=LIBRDKAFKA_LOGGER)
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """See `TopicWriter.send`."""
+        if partition is None:
+            partition = -1 if key is None else partition_of(key, self.partitions(topic))
+        deadline = time.monotonic() + self.settings.metadata_timeout_ms / 1000
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    on_delivery=self._delivered,
+                    timestamp=timestamp_ms or 0,
+                    headers=list(headers) or None,
+                )
+                return
+            except BufferError:
+                self._producer.poll(_WAIT_S)
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"writing to {topic}: {len(self._producer)} records wait already") from None
+            except KafkaException as error:
+                self._handle_queue_error(topic, error.args[0])
+
+    def _handle_queue_error(self, topic: str, error: KafkaError) -> None:
+        """A record that was not queued. Raises unless it is worth another try."""
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise ValueError(f"{topic}: record is too large: {error.str()}")
+        if not error.fatal() and error.code() != KafkaError._FATAL:
+            raise translate_error(f"writing to {topic}", error)
+        self._renew_producer()
+        raise Unavailable(f"writing to {topic}: {error.str()}")
+
+    def _renew_producer(self) -> None:
+        """An idempotent producer that lost its sequence refuses everything from then on; a new one begins afresh."""
+        with self._lock:
+            self._producer.purge()
+            self._producer = self._open()
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Called by librdkafka within `poll` and `flush`, of lost connections too: it reconnects by itself."""
+        told = translate_error("writing to Kafka", error)
+        if isinstance(told, ConfigError):
+            self._refused = told
+
+    def _delivered(self, error: KafkaError | None, _: Any) -> None:
+        """Called by librdkafka within `poll` and `flush`."""
+        if error is not None:
+            with self._lock:
+                self._failed = self._failed or error
+
+    def flush(self, timeout_s: float) -> None:
+        """See `TopicWriter.flush`."""
+        waiting = self._producer.flush(timeout_s)
+        with self._lock:
+            failed, self._failed = self._failed, None
+        if failed is not None and (failed.fatal() or failed.code() == KafkaError._FATAL):
+            self._renew_producer()
+        if failed is not None:
+            raise Unavailable(f"writing to Kafka: {failed.name()}: {failed.str()}")
+        if waiting:
+            raise Unavailable(f"writing to Kafka: {waiting} records are not acknowledged after {timeout_s} s")
+
+    def partitions(self, topic: str) -> int:
+        """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""
+        if topic not in self._partitions:
+            self._list_topics()
+        if topic not in self._partitions:
+            raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+        return self._partitions[topic]
+
+    def _list_topics(self) -> None:
+        """All topics: asking for a single one would create it on a broker that creates topics by itself."""
+        try:
+            found = self._producer.list_topics(timeout=self.settings.metadata_timeout_ms / 1000).topics
+        except KafkaException as error:
+            self._producer.poll(0)  # error_cb may know why
+            raise self._refused or translate_error("asking for topics", error.args[0]) from error
+        self._partitions |= {name: len(topic.partitions) for name, topic in found.items() if topic.partitions}
+
+    def close(self) -> None:
+        """Release connections; what was not flushed may be lost."""
+        with contextlib.suppress(KafkaException):
+            self._producer.flush(_CLOSE_S)
+            self._producer.purge()

@@ -1,0 +1,99 @@
+"""The events topic as the log that the HTTP door commits to: `GroupCommit` writes through it as it does to a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from ..errors import Unavailable
+from ..log.event_log import LogFailed
+from ..record_keys import partition_of
+from ..source import Record, TopicWriter
+from . import record_codec
+
+
+class KafkaCommitLog:
+    """Implements `CommitLog`. A good `sync` means that all in-sync replicas have the records.
+
+    The records of one body spread over partitions. Where some fail, the whole call fails; the caller sends all of it
+    again, and what had arrived is dropped as a duplicate by its id hash.
+
+    Args:
+        writer: used by nobody else while this object lives; stays open after `close`.
+        topic: every record that is appended has a key, which chooses the partition.
+        flush_timeout_s: how long `sync` waits for acknowledgements.
+    """
+
+    def __init__(self, writer: TopicWriter, topic: str, flush_timeout_s: float = 20.0) -> None:
+        self.writer = writer
+        self.topic = topic
+        self.directory = PurePosixPath(f"kafka:{topic}")
+        self.flush_timeout_s = flush_timeout_s
+        self.failed = False
+        """The last write failed: that a broker answers again shows only once one has succeeded."""
+        self.next_offset = 0
+        self._refusing = False
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of the topic. Raises Unavailable."""
+        return self.writer.partitions(self.topic)
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Queue records.
+
+        Returns:
+            A number of the first; ascending, and no offset in any partition.
+
+        Raises:
+            LogFailed: the queue is full, or an earlier call failed.
+            ValueError: a record has no key.
+        """
+        self._refuse()
+        if not all(record.key for record in records):
+            raise ValueError(f"{self.directory}: every record needs a key, it chooses the partition")
+        first = self.next_offset
+        try:
+            count = self.writer.partitions(self.topic)
+            for record in records:
+                self.writer.send(
+                    self.topic,
+                    record.key,
+                    record.payload,
+                    partition=partition_of(record.key, count),
+                    headers=record_codec.headers_for(record),
+                    timestamp_ms=record.received_ms,
+                )
+        except Unavailable as error:
+            raise self._fail(error) from error
+        self.next_offset += len(records)
+        return first
+
+    def sync(self) -> None:
+        """Wait until what was appended is acknowledged by all in-sync replicas.
+
+        Raises:
+            LogFailed: it was not; some of it may be there all the same.
+        """
+        self._refuse()
+        try:
+            self.writer.flush(self.flush_timeout_s)
+        except Unavailable as error:
+            raise self._fail(error) from error
+        self.failed = False
+
+    def _refuse(self) -> None:
+        if self._refusing:
+            raise LogFailed(f"{self.directory}: an earlier write failed; reopen first")
+
+    def _fail(self, error: Unavailable) -> LogFailed:
+        self.failed = self._refusing = True
+        return LogFailed(f"{self.directory}: {error}")
+
+    def reopen(self) -> None:
+        """Accept records again: the client connects by itself as soon as a broker answers."""
+        self._refusing = False
+
+    def close(self) -> None:
+        """Refuse further records; the writer stays open."""
+        self.failed = self._refusing = True

@@ -1,0 +1,210 @@
+"""Our settings in kafka-python's words, and its errors in ours."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+from kafka import KafkaConsumer, TopicPartition, errors
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.net.compat import KafkaNetClient
+from kafka.net.sasl.oauth import AbstractTokenProvider
+
+from ...errors import ConfigError, Unavailable
+from .. import record_codec
+from ..settings import KafkaClientSettings, SaslSettings
+
+ClientT = TypeVar("ClientT")
+
+_RECONNECT_MS = 2_000
+_TOKEN_TIMEOUT_S = 10.0
+_REFUSED_ERRORS = (
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.AuthorizationError,
+    errors.KafkaConfigurationError,
+)
+
+
+def connection_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    """What every client of kafka-python takes: addresses, security, time limits."""
+    return {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": settings.client_id,
+        "request_timeout_ms": settings.request_timeout_ms,
+        "bootstrap_timeout_ms": settings.request_timeout_ms,
+        "reconnect_backoff_max_ms": _RECONNECT_MS,
+        "security_protocol": settings.security_protocol,
+        **_tls_options(settings),
+        **_sasl_options(settings),
+    }
+
+
+def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
+    """A consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
+
+    Raises:
+        ConfigError, Unavailable: as `translated_errors`.
+    """
+    clients: list[KafkaNetClient] = []
+    wanted = options.pop("kafka_client", KafkaNetClient)
+
+    def client(**config: Any) -> KafkaNetClient:
+        clients.append(wanted(**config))
+        return clients[-1]
+
+    with translated_errors(f"Kafka at {', '.join(options['bootstrap_servers'])}"):
+        try:
+            return make(kafka_client=client, **options)
+        except BaseException as error:
+            for left in clients:
+                left.close()
+            if isinstance(error, errors.KafkaTimeoutError):  # the reason is only in kafka-python's log
+                raise errors.KafkaTimeoutError(f"{error} (no broker answers, or none accepts our login)") from error
+            raise
+
+
+def _tls_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    if "SSL" not in settings.security_protocol:
+        return {}
+    tls = settings.tls
+    return {
+        "ssl_check_hostname": tls.check_hostname,
+        "ssl_cafile": tls.ca_file or None,
+        "ssl_certfile": tls.certificate_file or None,
+        "ssl_keyfile": tls.key_file or None,
+        "ssl_password": tls.key_password or None,
+    }
+
+
+def _sasl_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    sasl = settings.sasl
+    if sasl is None or not settings.security_protocol.startswith("SASL"):
+        return {}
+    if sasl.mechanism == "OAUTHBEARER":
+        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": KafkaTokenProvider(sasl, settings)}
+    return {
+        "sasl_mechanism": sasl.mechanism,
+        "sasl_plain_username": sasl.username,
+        "sasl_plain_password": sasl.password,
+    }
+
+
+class _KafkaAccessToken(msgspec.Struct):
+    access_token: str
+
+
+class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
+    """Buys an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
+
+    A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
+    """
+
+    def __init__(self, sasl: SaslSettings, settings: KafkaClientSettings) -> None:
+        self._sasl = sasl
+        self._verify: str | bool = settings.tls.ca_file or True
+        self._lock = threading.Lock()
+
+    def token(self) -> str:
+        """An access token.
+
+        Raises:
+            Unavailable: the token endpoint refused, or does not answer; no secret is in the message.
+        """
+        sasl = self._sasl
+        form = {"grant_type": "client_credentials"} | ({"scope": sasl.scope} if sasl.scope else {})
+        try:
+            with self._lock:
+                answer = httpx.post(
+                    sasl.token_endpoint,
+                    data=form,
+                    auth=(sasl.client_id, sasl.client_secret),
+                    timeout=_TOKEN_TIMEOUT_S,
+                    verify=self._verify,
+                )
+            answer.raise_for_status()
+            return msgspec.json.decode(answer.content, type=_KafkaAccessToken).access_token
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            raise Unavailable(f"{sasl.token_endpoint}: no token for Kafka: {error}") from None
+
+
+@contextlib.contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Errors of kafka-python inside become ours; *what* was tried.
+
+    Raises:
+        ConfigError: the broker refuses our login or our rights; trying again does not help.
+        Unavailable: anything else.
+    """
+    try:
+        yield
+    except _REFUSED_ERRORS as error:
+        raise ConfigError(f"{what}: {_error_text(error)}") from error
+    except errors.KafkaError as error:
+        raise Unavailable(f"{what}: {_error_text(error)}") from error
+
+
+def _error_text(error: errors.KafkaError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+# What all consumers of kafka-python share.
+
+
+def consumer_options(settings: KafkaClientSettings) -> dict[str, Any]:
+    """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
+    return {
+        **connection_options(settings),
+        "auto_offset_reset": "none",
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "allow_auto_create_topics": False,
+        "fetch_max_bytes": settings.fetch_max_bytes,
+        "max_partition_fetch_bytes": settings.partition_fetch_bytes,
+        "metrics_enabled": False,
+    }
+
+
+def to_kafka_record(record: ConsumerRecord) -> record_codec.KafkaRecord:
+    """A record in our words."""
+    return record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
+
+
+def partition_count(consumer: KafkaConsumer, topic: str) -> int:
+    """Number of partitions.
+
+    Raises:
+        ConfigError: there is no such topic, or we may not see it.
+        Unavailable: no broker answers.
+    """
+    with translated_errors(f"asking for topic {topic}"):
+        count = len(consumer.partitions_for_topic(topic))
+    if not count:
+        raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
+    return count
+
+
+def offset_bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+    """First offset that is kept, and the one after the last.
+
+    Raises:
+        Unavailable: no broker answered in time.
+        ValueError: there is no such partition.
+    """
+    end = end_offset(consumer, place, timeout_ms)
+    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
+        return consumer.beginning_offsets([place], timeout_ms)[place], end
+
+
+def end_offset(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> int:
+    """The offset after the last record. Raises as `bounds`."""
+    count = partition_count(consumer, place.topic)
+    if not 0 <= place.partition < count:
+        raise ValueError(f"{place.topic} has the partitions 0 to {count - 1}, no partition {place.partition}")
+    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
+        offset: int = consumer.end_offsets([place], timeout_ms)[place]
+        return offset

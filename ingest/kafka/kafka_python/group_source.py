@@ -1,0 +1,310 @@
+"""`GroupSource` over kafka-python."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+from kafka import KafkaConsumer, TopicPartition, errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
+from kafka.structs import OffsetAndMetadata
+
+from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
+from ...source import PartitionOwner, RecordBatch
+from .. import record_codec
+from ..group_buffer import FairBuffer, offset_out_of_range
+from ..settings import KafkaClientSettings
+from .batch_decoding import enable_batch_decoding, fetched_parts
+from .client_connection import (
+    consumer_options,
+    end_offset,
+    offset_bounds,
+    open_client,
+    partition_count,
+    translated_errors,
+)
+from .poll_thread import PollThread
+from .retained_join import retain_joins
+
+_log = structlog.get_logger(__name__)
+_CLOSE_MS = 5_000
+_READ_BACK_MS = 100
+
+
+class KafkaPythonGroupSource:
+    """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: the broker refuses our login.
+    """
+
+    def __init__(self, settings: KafkaClientSettings) -> None:
+        self.settings = settings
+        self.topic = settings.topics.events
+        self.failed_polls = 0
+        self._buffer = FairBuffer()
+        self._owned: set[int] = set()
+        self._owner: PartitionOwner | None = None
+        self._partition_count = 0
+        self._member_id = ""  # what the group called us when it gave us what we have
+        self._last_poll = time.monotonic()
+        self._closed = False
+        self._query_consumer: KafkaConsumer | None = None
+        self._assignor = CooperativeStickyAssignor()
+        self._poll_thread = PollThread(self._run_rebalance_callback)
+        try:
+            self._consumer = open_client(
+                KafkaConsumer,
+                group_id=settings.group_id,
+                group_instance_id=settings.group_instance_id or None,
+                partition_assignment_strategy=[self._assignor],
+                kafka_client=self._poll_thread.client,
+                session_timeout_ms=settings.session_timeout_ms,
+                heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
+                max_poll_interval_ms=settings.max_poll_interval_ms,
+                **consumer_options(settings),
+            )
+        except TrustwatchError:
+            self._poll_thread.close()
+            raise
+        self._poll_size = enable_batch_decoding(self._consumer)
+        retain_joins(self._consumer)
+
+    def join(self, owner: PartitionOwner) -> None:
+        """Become a member of the group; *owner* is called from within `poll` and `close`.
+
+        Raises:
+            ConfigError: there is no such topic.
+            Unavailable: no broker answers.
+        """
+        self._owner = owner
+        self._partition_count = partition_count(self._consumer, self.topic)
+        self._consumer.subscribe([self.topic], listener=self._poll_thread)
+
+    def owned(self) -> frozenset[int]:
+        """Partitions that are ours now."""
+        return frozenset(self._owned)
+
+    def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:
+        """At most *max_records* records of one partition; None after *timeout_s* seconds without any.
+
+        While no broker answers there are none: that is logged, and counted in `failed_polls`.
+
+        Raises:
+            CorruptLog: records that were not applied are gone (retention), or damaged; names partition and offset.
+            Fenced: another process has our `group_instance_id`.
+            ConfigError: the broker refuses our login or our rights.
+            Whatever the owner raises in a callback.
+        """
+        slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
+        batch = None if slept else self._buffer.take(max_records)  # who slept asks first whether all is still ours
+        if batch is not None:
+            return batch
+        try:
+            with translated_errors(f"reading {self.topic}"):
+                self._fetch(0 if slept else max(0, int(timeout_s * 1000)))
+        except Unavailable as error:
+            self.failed_polls += 1
+            _log.warning("Kafka does not answer", topic=self.topic, error=str(error))
+            return None
+        return self._buffer.take(max_records)
+
+    def _fetch(self, timeout_ms: int) -> None:
+        self._last_poll = time.monotonic()
+        try:
+            fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=self._poll_size))
+        except errors.OffsetOutOfRangeError as error:
+            raise self._gone(error) from error
+        except (errors.CorruptRecordError, errors.LogTruncationError) as error:
+            raise CorruptLog(f"{self.topic}: {error}") from error
+        except errors.FencedInstanceIdError as error:
+            name = self.settings.group_instance_id
+            raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
+        anew = self._retake_after_expulsion()
+        for place, records in fetched.items():
+            if place.partition in self._owned and place.partition not in anew:  # what is sought anew comes next time
+                where = record_codec.SourcePartition(self.topic, place.partition, self._partition_count)
+                for part in fetched_parts(records):
+                    self._buffer.add(place.partition, part.record_runs(where))
+
+    def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
+        """Says why an offset cannot be read: never skip to another."""
+        (place, offset), *_ = dict(error.args[0]).items()
+        try:
+            start, end = self._bounds(place.partition)
+        except Unavailable:
+            return CorruptLog(f"{self.topic}[{place.partition}]: offset {offset} is out of range")
+        return offset_out_of_range(self.topic, place.partition, offset, start, end)
+
+    def _run_rebalance_callback(self, name: str, places: Collection[TopicPartition]) -> None:
+        """Run a callback of the owner, on the thread that polls."""
+        partitions = {place.partition for place in places}
+        owner = self._owner
+        assert owner is not None
+        if name == "assigned":
+            self._assigned(owner, partitions | self._expelled_from(owner))
+            return
+        self._buffer.drop(partitions)
+        ours = partitions & self._owned
+        self._owned -= partitions
+        if name == "lost":
+            self._assignor.member_assignment = None  # else our next join would claim what may be others' by now
+        if name == "lost" or self._member_id_changed():
+            owner.lost(ours)
+        elif ours:
+            owner.revoked(ours)
+
+    def _member_id_changed(self) -> bool:
+        """Whether the group calls us by another name: it went on without us, and took us in again as somebody new."""
+        return bool(self._consumer.group_metadata().member_id != self._member_id)
+
+    def _retake_after_expulsion(self) -> set[int]:
+        """Take over anew what is ours still or again after the group had expelled us; returns what that was.
+
+        A member that polls again between its expulsion and its next heartbeat learns of it from the refusal of its
+        join, and kafka-python then neither calls that a loss nor tells of the partitions that it gets back. Others may
+        have worked on them.
+        """
+        owner = self._owner
+        if owner is None or self._consumer.group_metadata().state is not MemberState.STABLE:
+            return set()
+        kept = self._expelled_from(owner)
+        if kept:
+            self._assigned(owner, kept)
+        return kept
+
+    def _expelled_from(self, owner: PartitionOwner) -> set[int]:
+        """Partitions that we have had since before the group expelled us; they are the owner's no more."""
+        if not self._owned or not self._member_id_changed():
+            return set()
+        kept = set(self._owned)
+        self._owned.clear()
+        self._buffer.drop(kept)
+        owner.lost(kept)
+        return kept
+
+    def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
+        self._member_id = self._consumer.group_metadata().member_id
+        self._partition_count = partition_count(self._consumer, self.topic)
+        for partition in partitions:  # nothing is fetched, whatever becomes of the owner
+            self._consumer.seek(TopicPartition(self.topic, partition), 0)
+            self._consumer.pause(TopicPartition(self.topic, partition))
+        offsets = owner.assigned(partitions)
+        self._owned |= partitions
+        for partition in partitions:
+            self._consumer.seek(TopicPartition(self.topic, partition), offsets[partition])
+            self._consumer.resume(TopicPartition(self.topic, partition))
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Continue reading at *offset*, of a paused partition too.
+
+        Raises:
+            CorruptLog: that offset is no longer kept, or lies behind the end.
+            ValueError: the partition is not ours, or the offset negative.
+            Unavailable: no broker answers.
+        """
+        if partition not in self._owned or offset < 0:
+            raise ValueError(f"{self.topic}: no seek to offset {offset} of partition {partition}, ours: {self._owned}")
+        start, end = self._bounds(partition)
+        if not start <= offset <= end:
+            raise offset_out_of_range(self.topic, partition, offset, start, end)
+        self._buffer.drop([partition])
+        self._consumer.seek(TopicPartition(self.topic, partition), offset)
+        self._consumer.resume(TopicPartition(self.topic, partition))
+
+    def pause(self, partition: int) -> None:
+        """Hand out nothing more of *partition* until it is assigned anew, or sought."""
+        self._buffer.drop([partition])
+        if partition in self._owned:
+            self._consumer.pause(TopicPartition(self.topic, partition))
+
+    def end_offset(self, partition: int) -> int:
+        """Offset that the next record will get; behind an open transaction nothing counts.
+
+        Raises:
+            Unavailable: no broker answered in `metadata_timeout_ms`.
+            ValueError: there is no such partition.
+        """
+        return end_offset(
+            self._open_query_consumer(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms
+        )
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        return offset_bounds(
+            self._open_query_consumer(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms
+        )
+
+    def _open_query_consumer(self) -> KafkaConsumer:
+        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        a second on a quiet topic."""
+        if self._query_consumer is None:
+            self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings))
+        return self._query_consumer
+
+    def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
+        """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
+
+        0 stands for what is no event, and for what there is none of: gaps, and what retention removed (an event that
+        old is not repeated).
+
+        Raises:
+            CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
+            Unavailable: no broker answers.
+        """
+        hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
+        if not len(hashes):
+            return hashes
+        place = TopicPartition(self.topic, partition)
+        consumer = open_client(KafkaConsumer, **consumer_options(self.settings))
+        with translated_errors(f"reading {self.topic}[{partition}] back"):
+            try:
+                most = enable_batch_decoding(consumer)
+                consumer.assign([place])
+                start, end = offset_bounds(consumer, place, self.settings.metadata_timeout_ms)
+                if end_offset > end:
+                    raise offset_out_of_range(self.topic, partition, end_offset, start, end)
+                consumer.seek(place, max(start, start_offset))
+                self._read_back(consumer, most, place, start_offset, hashes)
+            finally:
+                consumer.close()
+        return hashes
+
+    def _read_back(
+        self, consumer: KafkaConsumer, most: int, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
+    ) -> None:
+        """Fill *hashes* up to its end; the last offsets may be transaction markers, which no poll returns."""
+        end, patience_s = start + len(hashes), self.settings.request_timeout_ms / 1000
+        position, heard = -1, time.monotonic()
+        while (now_at := consumer.position(place)) < end:
+            if now_at == position and time.monotonic() - heard > patience_s:
+                raise Unavailable(f"{place.topic}[{place.partition}]: no records from {position} on")
+            heard = heard if now_at == position else time.monotonic()
+            position = now_at
+            for part in fetched_parts(consumer.poll(_READ_BACK_MS, max_records=most).get(place, [])):
+                part.copy_hashes(start, hashes)
+
+    def note_position(self, offsets: dict[int, int]) -> None:
+        """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""
+        noted = {TopicPartition(self.topic, partition): offset for partition, offset in offsets.items()}
+        self._consumer.commit_async({place: OffsetAndMetadata(offset, "", -1) for place, offset in noted.items()})
+
+    def close(self) -> None:
+        """Hand the partitions back (`revoked` is called) and leave the group."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with translated_errors("leaving the group"):
+                self._poll_thread.call(lambda: self._consumer.close(timeout_ms=_CLOSE_MS))
+        except Unavailable as error:
+            _log.warning("left the group without its leave", error=str(error))
+        finally:
+            self._owned.clear()
+            self._poll_thread.close()
+            if self._query_consumer is not None:
+                self._query_consumer.close(timeout_ms=_CLOSE_MS)

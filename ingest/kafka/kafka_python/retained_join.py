@@ -1,0 +1,68 @@
+"""Keeps a finished join of the group until somebody takes it, where kafka-python throws it away.
+
+`KafkaConsumer.poll` gives up waiting for a join when its time is over, and leaves it running. A join that ends before
+the next `poll` is taken for none by that (`BaseCoordinator.join_group_async` of 3.0.12 asks whether the task is done,
+not what it brought), and joins once more; where the leader of a group does so, every member must. Members that poll
+briefly, or work between polls, so drive each other from one generation to the next for minutes, and read nothing.
+
+Ours stands in front of the one method that sends a join: asked again for what it has and nobody took, it gives that.
+It is no public interface, so it is used with the one version of kafka-python that it was tested with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kafka
+import structlog
+from kafka import KafkaConsumer
+from kafka.coordinator.base import MemberState
+
+from .batch_decoding import PATCHED_VERSION
+
+_log = structlog.get_logger(__name__)
+
+
+class RetainedJoin:
+    """Stands for `_do_join_and_sync_async` of a coordinator. Runs on kafka-python's I/O thread alone."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
+        self._join: Callable[[], Awaitable[bytes]] = coordinator._do_join_and_sync_async
+        self._lifetime_s: float = coordinator.config["session_timeout_ms"] / 1000
+        self._assignment = b""
+        self._generation: object = None
+        self._joined = 0.0
+
+    async def __call__(self) -> bytes:
+        """The assignment of the join that ended last and was not taken, else of a new one."""
+        if not self._is_untaken():
+            self._generation = None
+            self._assignment = await self._join()
+            self._generation, self._joined = self._coordinator._generation, time.monotonic()
+        return self._assignment
+
+    def _is_untaken(self) -> bool:
+        """Whether a join ended, its result was not taken (then we would be stable), and the group still knows us.
+
+        Nothing tells the group that we live while a finished join waits: after the session time limit it goes on
+        without us, and only a new join says so.
+        """
+        group = self._coordinator
+        taken = group.state is not MemberState.REBALANCING or group._generation is not self._generation
+        return not taken and time.monotonic() - self._joined < self._lifetime_s
+
+
+def retain_joins(consumer: KafkaConsumer) -> None:
+    """Let *consumer*, which has a group, lose no join, if its version is the known one."""
+    if kafka.__version__ != PATCHED_VERSION:
+        _log.warning("kafka-python may join late", version=kafka.__version__, known=PATCHED_VERSION)
+        return
+    kept = RetainedJoin(consumer._coordinator)
+
+    async def join() -> bytes:  # kafka-python asks whether it is a coroutine function: an object with __call__ is not
+        return await kept()
+
+    consumer._coordinator._do_join_and_sync_async = join

@@ -1,0 +1,73 @@
+"""`KafkaAdmin` over kafka-python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka import KafkaAdminClient, errors
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from ...errors import ConfigError
+from ..protocols import TopicDescription
+from ..settings import TOPIC_DEFINITIONS, KafkaClientSettings, KafkaTopics, with_min_insync_replicas
+from .client_connection import connection_options, open_client, translated_errors
+
+
+class KafkaPythonAdmin:
+    """See `KafkaAdmin`.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: the broker refuses our login.
+    """
+
+    def __init__(self, settings: KafkaClientSettings) -> None:
+        self._client = open_client(KafkaAdminClient, **connection_options(settings))
+
+    def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
+        """See `KafkaAdmin.create_topics`."""
+        made = []
+        for definition in TOPIC_DEFINITIONS:
+            name = definition.name(topics)
+            wanted: dict[str, Any] = {
+                "num_partitions": partitions,
+                "replication_factor": replication,
+                "configs": with_min_insync_replicas(definition.configs, replication),
+            }
+            with translated_errors(f"creating topic {name}"):
+                try:
+                    self._client.create_topics({name: wanted}, wait_for_metadata=True)
+                    made.append(name)
+                except errors.TopicAlreadyExistsError:
+                    pass
+                except (errors.InvalidReplicationFactorError, errors.InvalidConfigurationError) as error:
+                    raise ConfigError(f"creating topic {name}: {error}") from error
+        return made
+
+    def describe(self, name: str) -> TopicDescription | None:
+        """See `KafkaAdmin.describe`."""
+        with translated_errors(f"asking for topic {name}"):
+            (topic,) = self._client.describe_topics([name])
+            if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno:
+                return None
+            (configs,) = self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])[
+                "topic"
+            ].items()
+        partitions = topic["partitions"]
+        replication = min((len(partition["replica_nodes"]) for partition in partitions), default=0)
+        values = {key: str(entry["value"]) for key, entry in configs[1].items()}
+        return TopicDescription(name, len(partitions), replication, values)
+
+    def grow_partitions(self, name: str, partitions: int) -> None:
+        """See `KafkaAdmin.grow_partitions`."""
+        found = self.describe(name)
+        if found is None or found.partitions > partitions:
+            has = "does not exist" if found is None else f"has {found.partitions} partitions"
+            raise ConfigError(f"topic {name} {has}; it cannot get {partitions} (Kafka removes none)")
+        if found.partitions < partitions:
+            with translated_errors(f"growing topic {name}"):
+                self._client.create_partitions({name: partitions})
+
+    def close(self) -> None:
+        """Release connections."""
+        self._client.close()

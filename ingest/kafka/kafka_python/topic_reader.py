@@ -1,0 +1,189 @@
+"""`TopicReader` over kafka-python."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import structlog
+from kafka import KafkaConsumer, TopicPartition, errors
+
+from ...errors import CorruptLog, Unavailable
+from ..protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
+from ..settings import KafkaClientSettings
+from .client_connection import (
+    consumer_options,
+    offset_bounds,
+    open_client,
+    partition_count,
+    to_kafka_record,
+    translated_errors,
+)
+from .retained_join import retain_joins
+
+_log = structlog.get_logger(__name__)
+_CLOSE_MS = 5_000
+
+
+class KafkaPythonTopicReader:
+    """See `TopicReader`.
+
+    Args:
+        topics: all of them exist.
+        group_id: "" = every partition, without a group. The partitions are those of the start.
+        start: where reading begins without a group, and where a new group does.
+
+    Raises:
+        Unavailable: no broker answers.
+        ConfigError: the broker refuses our login, or a topic does not exist.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaClientSettings,
+        topics: Collection[str],
+        group_id: str = "",
+        start: StartPositions = "earliest",
+    ) -> None:
+        self.settings = settings
+        self.lost_records = 0
+        self.failed_polls = 0
+        self._group = bool(group_id)
+        self._start = start
+        self._end_targets: dict[TopicPartition, int] = {}
+        options = consumer_options(settings)
+        if group_id:
+            options |= {
+                "group_id": group_id,
+                "session_timeout_ms": settings.session_timeout_ms,
+                "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
+                "max_poll_interval_ms": settings.max_poll_interval_ms,
+            }
+        self._consumer = open_client(KafkaConsumer, **options)
+        try:
+            counts = {topic: partition_count(self._consumer, topic) for topic in topics}
+            if group_id:
+                retain_joins(self._consumer)
+                self._consumer.subscribe(list(topics))
+            else:
+                self._assign_all([TopicPartition(topic, n) for topic, count in counts.items() for n in range(count)])
+        except BaseException:
+            self._consumer.close(timeout_ms=_CLOSE_MS)
+            raise
+
+    def _assign_all(self, places: list[TopicPartition]) -> None:
+        """Read everything, each topic from where it is to be read."""
+        self._consumer.assign(places)
+        self._end_targets = self._end_offsets_of(places)
+        for place in places:
+            if start_position_of(place.topic, self._start) == "latest":
+                self._consumer.seek(place, self._end_targets[place])
+            else:
+                self._consumer.seek_to_beginning(place)
+
+    def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
+        """See `TopicReader.poll`.
+
+        What retention removed before it was read is logged as an error, counted in `lost_records`, and passed over.
+        """
+        try:
+            with translated_errors("reading topics"):
+                fetched = self._fetch(int(timeout_s * 1000), max_records)
+        except Unavailable as error:
+            self.failed_polls += 1
+            _log.warning("Kafka does not answer", error=str(error))
+            return []
+        return [
+            FetchedRecords(place.topic, place.partition, [to_kafka_record(record) for record in records])
+            for place, records in fetched.items()
+        ]
+
+    def _fetch(self, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, list[object]]:
+        try:
+            found: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=max_records)
+            return found
+        except errors.NoOffsetForPartitionError:  # a new group
+            missing = [place for place in self._consumer.assignment() if self._consumer.committed(place) is None]
+            for place in missing:
+                late = start_position_of(place.topic, self._start) == "latest"
+                (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(place)
+        except errors.OffsetOutOfRangeError as error:
+            for place, offset in dict(error.args[0]).items():
+                self._skip_lost(place, offset)
+        except (errors.CorruptRecordError, errors.LogTruncationError) as error:
+            raise CorruptLog(f"reading topics: {error}") from error
+        return {}
+
+    def _skip_lost(self, place: TopicPartition, offset: int) -> None:
+        start, end = offset_bounds(self._consumer, place, self.settings.metadata_timeout_ms)
+        lost = max(0, start - offset)
+        self.lost_records += lost
+        _log.error(
+            "records are gone that were not read",
+            topic=place.topic,
+            partition=place.partition,
+            offset=offset,
+            start=start,
+            end=end,
+            lost=lost,
+        )
+        self._consumer.seek(place, start)
+
+    def commit(self) -> None:
+        """See `TopicReader.commit`."""
+        with translated_errors("committing offsets"):
+            self._consumer.commit(timeout_ms=self.settings.metadata_timeout_ms)
+
+    def end_offsets(self) -> dict[tuple[str, int], int]:
+        """See `TopicReader.end_offsets`."""
+        return {
+            (place.topic, place.partition): end
+            for place, end in self._end_offsets_of(self._consumer.assignment()).items()
+        }
+
+    def first_offsets(self) -> dict[tuple[str, int], int]:
+        """See `TopicReader.first_offsets`."""
+        with translated_errors("asking for offsets"):
+            places = list(self._consumer.assignment())
+            found = self._consumer.beginning_offsets(places, self.settings.metadata_timeout_ms) if places else {}
+        return {(place.topic, place.partition): offset for place, offset in found.items()}
+
+    def offsets_at(self, time_ms: int) -> dict[tuple[str, int], int]:
+        """See `TopicReader.offsets_at`."""
+        ends = self._end_offsets_of(self._consumer.assignment())
+        with translated_errors("asking for offsets"):
+            found = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
+        return {
+            (place.topic, place.partition): end if found.get(place) is None else found[place].offset
+            for place, end in ends.items()
+        }
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """See `TopicReader.seek`."""
+        self._consumer.seek(TopicPartition(topic, partition), offset)
+
+    def _end_offsets_of(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        wanted = list(places)
+        with translated_errors("asking for offsets"):
+            return self._consumer.end_offsets(wanted, self.settings.metadata_timeout_ms) if wanted else {}
+
+    def lag(self) -> int | None:
+        """See `TopicReader.lag`."""
+        ends = self._end_offsets_of(self._consumer.assignment())
+        return sum(max(0, end - self._position(place)) for place, end in ends.items()) if ends else None
+
+    def _position(self, place: TopicPartition) -> int:
+        with translated_errors("asking for positions"):
+            position: int | None = self._consumer.position(place, self.settings.metadata_timeout_ms)
+        if position is None:
+            raise Unavailable("asking for positions: no answer in time")
+        return position
+
+    def at_end(self) -> bool:
+        """See `TopicReader.at_end`."""
+        places = self._consumer.assignment()
+        self._end_targets |= self._end_offsets_of(place for place in places if place not in self._end_targets)
+        return bool(places) and all(self._position(place) >= self._end_targets[place] for place in places)
+
+    def close(self) -> None:
+        """Leave the group, release connections."""
+        self._consumer.close(timeout_ms=_CLOSE_MS)

@@ -1,0 +1,163 @@
+"""How our records lie in Kafka, and what becomes of records that others wrote. No client is imported here.
+
+A record of ours has the payload as value, the route of its agent as key, the time of arrival as timestamp, and one
+header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. Who may write such records is the topic's ACL to say.
+
+A record without that header was written by somebody else: a native event, or a CloudEvent in structured or binary mode.
+What cannot be read, and what lies in a partition that is not its agent's (two workers would keep that agent), is handed
+out as a dead letter at its offset: nothing is skipped, and nothing stops the partition.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ..errors import MalformedEvent
+from ..events import MAX_EVENT_BYTES, decode_event
+from ..formats import cloudevents
+from ..record_keys import agent_partition_key, event_id_hash, partition_of, record_id
+from ..source import Record, RecordKind
+from .group_buffer import RecordRun
+
+RECORD_HEADER = "tw"
+_HEADER_STRUCT = struct.Struct("<BQ")
+_unpack, _record = _HEADER_STRUCT.unpack, Record._make
+_CLOUDEVENT_PREFIX = "ce_"
+
+
+class KafkaRecord(NamedTuple):
+    """One Kafka record as a client hands it out. `timestamp_ms` is -1 where it has none."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class SourcePartition(NamedTuple):
+    """Where records were read: the topic, one of its partitions, and how many it has."""
+
+    topic: str
+    partition: int
+    partitions: int
+
+
+def headers_for(record: Record) -> list[tuple[str, bytes]]:
+    """Headers of the Kafka record that carries *record*."""
+    return [(RECORD_HEADER, _HEADER_STRUCT.pack(record.kind, record.id_hash))]
+
+
+def to_record(raw: KafkaRecord, place: SourcePartition) -> Record:
+    """The record that *raw* carries; a dead letter where it carries none."""
+    record = own_record(raw.timestamp_ms, raw.value, raw.headers)
+    if record is not None:
+        return record
+    try:
+        return _foreign_record(raw, place)
+    except MalformedEvent as error:
+        return _dead_letter_record(raw, place, error)
+
+
+def own_record(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Record | None:
+    """The record, if it is one of ours."""
+    if payload is not None and timestamp_ms >= 0:
+        for name, value in headers:
+            if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
+                return _record((*_unpack(value), timestamp_ms, payload, b""))
+    return None
+
+
+def to_record_runs(raws: Iterable[KafkaRecord], place: SourcePartition) -> list[RecordRun]:
+    """Records of one partition in the order of their offsets, cut where offsets are missing."""
+    runs: list[RecordRun] = []
+    records: list[Record] = []
+    expected = -1
+    for raw in raws:
+        if raw.offset != expected:
+            records = []
+            runs.append(RecordRun(raw.offset, records))
+        records.append(to_record(raw, place))
+        expected = raw.offset + 1
+    return runs
+
+
+def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
+    """Id hash that our header carries; 0 where there is none."""
+    for name, value in headers:
+        if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
+            return int(_HEADER_STRUCT.unpack(value)[1])
+    return 0
+
+
+def _foreign_record(raw: KafkaRecord, place: SourcePartition) -> Record:
+    """A record that somebody else wrote to our topic.
+
+    Raises:
+        MalformedEvent: it is no event, or it is in the wrong partition.
+    """
+    if raw.value is None:
+        raise MalformedEvent("record has no value (a tombstone); events are not deleted from the topic")
+    if raw.timestamp_ms < 0:
+        raise MalformedEvent("record has no timestamp; the producer or the topic must set one")
+    payload = _native_payload(raw.value, raw.headers)
+    event = decode_event(payload)
+    issuer = event.agent.issuer or ""
+    right = partition_of(agent_partition_key(event.tenant or "", issuer, event.agent.id), place.partitions)
+    if right != place.partition:
+        raise MalformedEvent(
+            f"record is in partition {place.partition}, its agent belongs to partition {right}: the key must be the"
+            " JSON array [tenant, issuer, agent id] without spaces, and the partition its murmur2, as with Kafka"
+        )
+    source = event.source or f"topic:{place.topic}"
+    return Record(RecordKind.EVENT, event_id_hash(event.tenant, source, event.id, payload), raw.timestamp_ms, payload)
+
+
+def _native_payload(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
+    """Native event JSON of a record's value and headers (Kafka protocol binding of CloudEvents 1.0)."""
+    named = {name: _header_text(name, content) for name, content in headers if content is not None}
+    media_type = named.get("content-type", "").strip().lower()
+    if media_type.startswith("application/cloudevents-batch"):
+        raise MalformedEvent("CloudEvents in batch mode are not defined for Kafka: one record holds one event")
+    if media_type.startswith("application/cloudevents"):
+        return cloudevents.decode_structured(value)
+    attributes = {
+        name.removeprefix(_CLOUDEVENT_PREFIX): text
+        for name, text in named.items()
+        if name.startswith(_CLOUDEVENT_PREFIX)
+    }
+    if not attributes:
+        return value
+    return cloudevents.decode_binary(attributes, named.get("content-type"), value)
+
+
+def _header_text(name: str, content: bytes) -> str:
+    if name != "content-type" and not name.startswith(_CLOUDEVENT_PREFIX):
+        return ""  # other people's headers may hold anything
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise MalformedEvent(f"header `{name}` is not UTF-8") from None
+
+
+def _dead_letter_record(raw: KafkaRecord, place: SourcePartition, error: MalformedEvent) -> Record:
+    """The input that the pipeline makes a dead letter of, with the same id at each reading."""
+    kept, reason = raw.value or b"", error.reason
+    if len(kept) > MAX_EVENT_BYTES:
+        reason = f"{reason} (the first {MAX_EVENT_BYTES} of {len(kept)} bytes are kept)"
+        kept = kept[:MAX_EVENT_BYTES]
+    received_ms = max(raw.timestamp_ms, 0)
+    letter = {
+        "letter_id": record_id(received_ms, place.partition, raw.offset, "dead"),
+        "received_ms": received_ms,
+        "source": f"topic:{place.topic}",
+        "reason": reason,
+        "path": error.path,
+        "raw": base64.b64encode(kept).decode(),
+    }
+    return Record(RecordKind.DEAD, 0, received_ms, msgspec.json.encode(letter))

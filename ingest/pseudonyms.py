@@ -1,0 +1,90 @@
+"""The key of pseudonyms and of marks: a file of its own, made on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+
+from .errors import ConfigError
+
+PRIVACY_KEY_FILE = "privacy-key"
+PRIVACY_KEY_BYTES = 32
+MAX_REMEMBERED_PSEUDONYMS = 16_384
+"""Pseudonyms that are remembered; then all are forgotten and made again."""
+
+_PSEUDONYM = re.compile(r"p~[0-9a-f]{32}")
+
+
+class PrivacyKey:
+    """Keyed hashes (HMAC-SHA-256) of names. Without the key nobody can tell which name one is of.
+
+    Args:
+        key: at least 32 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < PRIVACY_KEY_BYTES:
+            raise ValueError(f"a key has at least {PRIVACY_KEY_BYTES} bytes, not {len(key)}")
+        self._key = key
+        self._pseudonyms: dict[tuple[str, str], str] = {}
+
+    def __repr__(self) -> str:
+        return "PrivacyKey(…)"
+
+    def erasure_mark(self, agent_key: int) -> str:
+        """By which a forgotten agent is recognised, hexadecimal."""
+        return self._digest(b"forgotten", str(agent_key).encode())
+
+    def pseudonym(self, tenant: str, name: str) -> str:
+        """What stands for a principal of a tenant: the same for ever under the same key. A pseudonym stays one."""
+        if _PSEUDONYM.fullmatch(name):
+            return name
+        known = self._pseudonyms.get((tenant, name))
+        if known is None:
+            if len(self._pseudonyms) >= MAX_REMEMBERED_PSEUDONYMS:
+                self._pseudonyms.clear()
+            known = "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
+            self._pseudonyms[tenant, name] = known
+        return known
+
+    def _digest(self, purpose: bytes, data: bytes) -> str:
+        return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()
+
+
+def open_privacy_key(path: Path) -> PrivacyKey:
+    """The key in a file (64 hexadecimal digits, mode 0600), made where there is none; two processes get the same one.
+
+    Raises:
+        ConfigError: it can not be read or written, is no key, or others may read it.
+    """
+    try:
+        if not path.exists():
+            _create_key_file(path)
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path}: others may read the key of pseudonyms; its mode must be 0600")
+        return PrivacyKey(bytes.fromhex(path.read_text().strip()))
+    except OSError as error:
+        raise ConfigError(f"{path}: the key of pseudonyms can not be read or written: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{path}: no key; expected at least {2 * PRIVACY_KEY_BYTES} hexadecimal digits") from None
+
+
+def _create_key_file(path: Path) -> None:
+    """Whole or not at all; of two processes the first one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(PRIVACY_KEY_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    finally:
+        scratch.unlink()

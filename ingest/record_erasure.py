@@ -1,0 +1,359 @@
+"""Taking a name out of what was written down: one agent's or principal's identifier, wherever it stands."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .events import NativeEvent
+from .hashing import agent_key
+from .record_keys import agent_partition_key
+from .source import Record, RecordBatch, RecordKind
+
+# What belongs to a name: `ann` is no part of `joann`, `ann-2`, `ann.smith` or `ann@example`, but of `user:ann` it is.
+_NAME_START = r"(?<![\w-])(?<!\w[.@+])"
+_NAME_END = r"(?![\w-])(?![.@+]\w)"
+
+
+class ErasureSubject(NamedTuple):
+    """Who is to be erased.
+
+    Attributes:
+        kind: `agent` or `principal`.
+        tenant: of its events; "" = events that name none.
+        issuer: of an agent; "" for principals, who are people whichever issuer names them.
+        name: its identifier.
+        pseudonym: what stands for it where somebody else's record named it.
+    """
+
+    kind: str
+    tenant: str
+    issuer: str
+    name: str
+    pseudonym: str
+
+    @property
+    def key(self) -> int:
+        """Key of an agent; 0 for principals."""
+        return agent_key(self.tenant, self.issuer, self.name) if self.kind == "agent" else 0
+
+    @property
+    def partition_key(self) -> bytes:
+        """By which an agent's records find their partition; b"" for principals."""
+        return agent_partition_key(self.tenant, self.issuer, self.name) if self.kind == "agent" else b""
+
+
+class NameEraser:
+    """Finds one identifier as a whole in text, JSON and bytes, and puts something else in its place.
+
+    Args:
+        name: the identifier, at least one character.
+        stand_in: what is put in its place.
+    """
+
+    def __init__(self, name: str, stand_in: str) -> None:
+        if not name:
+            raise ValueError("an empty name can not be erased")
+        self.name = name
+        self._stand_in = stand_in
+        self._pattern = re.compile(_NAME_START + re.escape(name) + _NAME_END)
+        # As it stands in JSON: ours keeps letters of all languages, others' may escape them.
+        self.needles = tuple({name.encode(), json.dumps(name)[1:-1].encode(), msgspec.json.encode(name)[1:-1]})
+
+    def is_in_text(self, text: str) -> bool:
+        """Whether the name stands there."""
+        return self.name in text and self._pattern.search(text) is not None
+
+    def erase_in_text(self, text: str) -> str:
+        """The text without the name."""
+        return self._pattern.sub(lambda _: self._stand_in, text) if self.name in text else text
+
+    def may_occur_in(self, raw: bytes) -> bool:
+        """Whether a closer look is worth while; never False where the name is, in whatever way JSON writes it."""
+        return any(needle in raw for needle in self.needles) or b"\\" in raw
+
+    def is_in_bytes(self, raw: bytes) -> bool:
+        """Whether the name stands in bytes of any kind; in JSON, however it is escaped there."""
+        if not self.may_occur_in(raw):
+            return False
+        try:
+            return self.erase_in_value(msgspec.json.decode(raw)) is not None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self.is_in_text(raw.decode(errors="replace"))
+
+    def erase_in_json(self, raw: bytes) -> bytes:
+        """JSON without the name, written anew; the same object where the name does not stand there.
+
+        Bytes that are no JSON are treated as text.
+        """
+        if not self.may_occur_in(raw):
+            return raw
+        try:
+            changed = self.erase_in_value(msgspec.json.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            text = raw.decode(errors="surrogateescape")
+            return self.erase_in_text(text).encode(errors="surrogateescape") if self.is_in_text(text) else raw
+        return raw if changed is None else msgspec.json.encode(changed)
+
+    def erase_in_value(self, value: Any) -> Any:
+        """A JSON value without the name, in strings and in names of members; None where it does not stand there."""
+        if isinstance(value, str):
+            return self.erase_in_text(value) if self.is_in_text(value) else None
+        if isinstance(value, list):
+            parts = [self.erase_in_value(part) for part in value]
+            if all(part is None for part in parts):
+                return None
+            return [old if new is None else new for old, new in zip(value, parts, strict=True)]
+        if isinstance(value, dict):
+            return self._members(value)
+        return None
+
+    def _members(self, value: dict[str, Any]) -> dict[str, Any] | None:
+        found = {name: self.erase_in_value(member) for name, member in value.items()}
+        if all(new is None for new in found.values()) and not any(self.is_in_text(name) for name in value):
+            return None
+        return {self.erase_in_text(name): value[name] if new is None else new for name, new in found.items()}
+
+
+class _ErasableAgent(msgspec.Struct):
+    id: str = ""
+    issuer: str | None = None
+
+
+class _ErasableEvent(msgspec.Struct):
+    agent: _ErasableAgent = msgspec.field(default_factory=_ErasableAgent)
+    tenant: str | None = None
+
+
+class _CommandKey(msgspec.Struct):
+    key: str = ""
+
+
+class _RefusedInput(msgspec.Struct):
+    raw: str = ""
+
+
+@cache
+def reserved_words() -> frozenset[str]:
+    """Member names and closed vocabularies of events: nobody can be erased under such a name."""
+    words: set[str] = set()
+    waiting: list[Any] = [msgspec.json.schema(NativeEvent)]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            words.update(part.get("properties", {}))
+            words.update(word for word in part.get("enum", ()) if isinstance(word, str))
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return frozenset(words)
+
+
+class _CommandRule(msgspec.Struct):
+    tenant: str | None = None
+
+
+class _CommandScope(msgspec.Struct):
+    command: str = ""
+    tenant: str | None = None
+    rule: _CommandRule | None = None
+
+
+_erasable_event = msgspec.json.Decoder(_ErasableEvent)
+_command_scope = msgspec.json.Decoder(_CommandScope)
+_command_key = msgspec.json.Decoder(_CommandKey)
+_refused_input = msgspec.json.Decoder(_RefusedInput)
+
+
+class RecordEraser:
+    """Takes one subject out of records of the log, whatever they are.
+
+    An agent's own events go, and so do refused inputs that name the subject (nobody knows what they are). In events of
+    others of its tenant the pseudonym stands in its place: those agents' habits stay. Events of another agent
+    that bears the very same name (at another issuer; or a principal's name) are that agent's and stay.
+    """
+
+    def __init__(self, subject: ErasureSubject) -> None:
+        self.subject = subject
+        self.name_eraser = NameEraser(subject.name, subject.pseudonym)
+        self._key = str(subject.key)
+
+    def __call__(self, record: Record) -> Record:
+        """The record as it may stay; the very same one where nothing is to be done."""
+        if record.kind in (RecordKind.TICK, RecordKind.ERASED):
+            return record
+        if record.kind == RecordKind.EVENT:
+            return self._erase_in_event(record)
+        if record.kind == RecordKind.DEAD:
+            return erased_record(record) if self._dead_letter_names_subject(record.payload) else record
+        if self.subject.kind == "agent" and _agent_key_of_command(record.payload) == self._key:
+            return erased_record(record)
+        if not self._may_name_subject(record.payload):
+            return record
+        if record.kind == RecordKind.FORGET:
+            return erased_record(record) if self.name_eraser.is_in_bytes(record.payload) else record
+        return self._with_pseudonym(record)
+
+    def _erase_in_event(self, record: Record) -> Record:
+        if not self.name_eraser.may_occur_in(record.payload):
+            return record
+        try:
+            event = _erasable_event.decode(record.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return erased_record(record) if self.name_eraser.is_in_bytes(record.payload) else record
+        if (event.tenant or "") != self.subject.tenant:
+            return record
+        if event.agent.id != self.subject.name:
+            return self._with_pseudonym(record)
+        own = self.subject.kind == "agent" and (event.agent.issuer or "") == self.subject.issuer
+        return erased_record(record) if own else record
+
+    def _with_pseudonym(self, record: Record) -> Record:
+        payload = self.name_eraser.erase_in_json(record.payload)
+        return record if payload is record.payload else record._replace(payload=payload)
+
+    def _may_name_subject(self, payload: bytes) -> bool:
+        """Whether a command may name the subject: not another tenant's, nor which model is in force."""
+        try:
+            told = _command_scope.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return True
+        tenant = told.tenant if told.rule is None else told.rule.tenant
+        return tenant in (None, self.subject.tenant) and not told.command.startswith("model.")
+
+    def _dead_letter_names_subject(self, payload: bytes) -> bool:
+        if self.name_eraser.is_in_bytes(payload):
+            return True
+        try:
+            return self.name_eraser.is_in_bytes(base64.b64decode(_refused_input.decode(payload).raw))
+        except (msgspec.MsgspecError, ValueError):
+            return False
+
+
+def _agent_key_of_command(payload: bytes) -> str:
+    """The agent that a command is about, in decimal."""
+    try:
+        return _command_key.decode(payload).key
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+
+
+def erased_record(record: Record) -> Record:
+    """What stays of a record that is erased: its place, its arrival, and the hash of its event's id.
+
+    The hash is that of tenant, source and event id: without it the same event, sent again, would count as a new one.
+    """
+    return Record(RecordKind.ERASED, record.id_hash, record.received_ms, b"")
+
+
+# Which of many names may stand in a record, without asking for each of them.
+
+
+PATTERN_PART_BYTES = 8
+"""Bytes of a name that are looked up."""
+
+
+class MultiPatternSearch:
+    """Finds candidates; whoever asked looks closer at those.
+
+    Of each name the part is looked up that the fewest others have, since names of one house begin or end alike.
+
+    Args:
+        needles: of each name, how JSON may write it.
+    """
+
+    def __init__(self, needles: Sequence[Collection[bytes]]) -> None:
+        shared = Counter(part for several in needles for needle in several for part in _pattern_parts(needle))
+        self._count = len(needles)
+        self._short: list[tuple[int, Collection[bytes]]] = []
+        self._by_part: dict[bytes, list[tuple[int, bytes]]] = {}
+        for number, several in enumerate(needles):
+            if any(len(needle) < PATTERN_PART_BYTES for needle in several):
+                self._short.append((number, several))
+                continue
+            for needle in several:
+                rarest = min(_pattern_parts(needle), key=shared.__getitem__)
+                self._by_part.setdefault(rarest, []).append((number, needle))
+        self._known = frozenset(self._by_part)
+
+    def candidates(self, raw: bytes) -> Sequence[int]:
+        """Numbers of the names that may stand in JSON, in their order; all of them where it can not be read."""
+        if not self._count:
+            return ()
+        if b"\\" in raw:
+            try:
+                raw = msgspec.json.encode(msgspec.json.decode(raw))  # as we write it
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return range(self._count)
+        found = {number for number, several in self._short if any(needle in raw for needle in several)}
+        for part in self._known.intersection(_pattern_parts(raw)):
+            found.update(number for number, needle in self._by_part[part] if needle in raw)
+        return sorted(found)
+
+
+def _pattern_parts(text: bytes) -> set[bytes]:
+    return {text[at : at + PATTERN_PART_BYTES] for at in range(len(text) - PATTERN_PART_BYTES + 1)}
+
+
+# A topic read as if it had been rewritten: records of who was erased are there until retention removes them, and are
+# handed out as erased ones meanwhile.
+
+
+class ErasedSubject(NamedTuple):
+    """Somebody who was erased while their records are still in the topic.
+
+    Attributes:
+        subject: who.
+        up_to: by partition, the offset of the order to forget: what lies before it is meant.
+    """
+
+    subject: ErasureSubject
+    up_to: Mapping[int, int]
+
+
+class ErasedFilter:
+    """Takes everybody who was erased out of records that are read again: by a worker that begins anew or goes on from
+    a back-up, an archive, a back-test, a preview, a notebook.
+
+    Args:
+        bygone: whom; the order of their erasures.
+    """
+
+    def __init__(self, bygone: Iterable[ErasedSubject] = ()) -> None:
+        found = [one for one in bygone if one.up_to]
+        self._erasers = [(one.up_to, RecordEraser(one.subject)) for one in found]
+        self._name_search = MultiPatternSearch([erase.name_eraser.needles for _, erase in self._erasers])
+        self._last_offsets: dict[int, int] = {}
+        for one in found:
+            for partition, offset in one.up_to.items():
+                self._last_offsets[partition] = max(offset, self._last_offsets.get(partition, -1))
+
+    def filter_record(self, partition: int, offset: int, record: Record) -> Record:
+        """The record as it may be read; orders to forget stay, they are what a state begun anew has to meet."""
+        if offset > self._last_offsets.get(partition, -1) or record.kind == RecordKind.FORGET:
+            return record
+        asked: Iterable[int] = range(len(self._erasers))
+        if (
+            record.kind == RecordKind.EVENT
+        ):  # commands and refused inputs are few, and each eraser knows how to read them
+            asked = self._name_search.candidates(record.payload)
+        for up_to, erase in (self._erasers[number] for number in asked):
+            if offset < up_to.get(partition, -1):
+                record = erase(record)
+        return record
+
+    def filter_batch(self, batch: RecordBatch) -> RecordBatch:
+        """A batch as it may be read; the same object where it is behind all of it."""
+        if batch.base_offset > self._last_offsets.get(batch.partition, -1):
+            return batch
+        records = [
+            self.filter_record(batch.partition, at, one) for at, one in enumerate(batch.records, batch.base_offset)
+        ]
+        return RecordBatch(batch.partition, batch.base_offset, records)

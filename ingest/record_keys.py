@@ -1,0 +1,126 @@
+"""Identities: of an event, as 64 bits for the duplicate window, and of what a record causes."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import msgspec
+
+EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE = b"tw-event-id", b"tw-event-raw"
+"""Purposes of the hashes of ids, and of records without one."""
+
+
+class _EventIdentity(msgspec.Struct, gc=False):
+    tenant: str | None = None
+    source: str | None = None
+    id: str | None = None
+
+
+_identity_decoder = msgspec.json.Decoder(_EventIdentity)
+
+
+def event_id_hash(tenant: str | None, source: str | None, event_id: str | None, raw: bytes | memoryview) -> int:
+    """Identity of an event: unsigned 64 bits, never 0, the same everywhere and for ever.
+
+    An id is unique within its tenant and source, as CloudEvents says for `source` + `id`. Without an id the record's
+    own bytes are its identity.
+
+    Args:
+        raw: the record as it is logged; read only where *event_id* is missing or empty.
+    """
+    if event_id:
+        tenant, source = tenant or "", source or ""
+        data: bytes | memoryview = f"{len(tenant)}:{len(source)}:{tenant}{source}{event_id}".encode()
+        person = EVENT_ID_PURPOSE
+    else:
+        data, person = raw, RAW_RECORD_PURPOSE
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=person).digest(), "little") or 1
+
+
+def raw_id_hash(raw: bytes | memoryview) -> int:
+    """Identity of an event that is not decoded yet; a record that cannot be decoded is identified by its bytes."""
+    try:
+        named = _identity_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return event_id_hash(None, None, None, raw)
+    return event_id_hash(named.tenant, named.source, named.id, raw)
+
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def record_id(at_ms: int, *parts: object, order: int | None = None) -> str:
+    """A ULID whose random part is a hash of *parts*: the same cause always gets the same id, so a repeated
+    transaction writes the same row instead of a second one.
+
+    With *order* (an offset), ids of one millisecond sort by it: a body of events arrives in one, and its changes of
+    level must be listed as they happened.
+
+    >>> record_id(1_764_000_000_000, 0, 17)[:10]
+    '01KAV9FT00'
+    >>> record_id(1_764_000_000_000, 0, 17, order=17) < record_id(1_764_000_000_000, 0, 18, order=18)
+    True
+    """
+    random = int.from_bytes(hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=10).digest(), "big")
+    if order is not None:
+        random = (order & (1 << 40) - 1) << 40 | random & (1 << 40) - 1
+    number = (at_ms & (1 << 48) - 1) << 80 | random
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+# Which agent goes to which partition: a pure function of its name, the same for every client and for all time.
+
+
+_encode_key = msgspec.json.Encoder().encode
+_UINT32_MASK = 0xFFFFFFFF
+_MURMUR2_MULTIPLIER = 0x5BD1E995
+
+
+def agent_partition_key(tenant: str, issuer: str, agent_id: str) -> bytes:
+    """Key of an agent's records on every topic: a JSON array of its three names, so that none can run into another.
+
+    >>> agent_route("acme", "https://as.example", "payer")
+    b'["acme","https://as.example","payer"]'
+    """
+    return _encode_key((tenant, issuer, agent_id))
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's own producers choose for *key* (murmur2), whatever our clients' default is.
+
+    >>> partition_of(b'["acme","https://as.example","payer"]', 4)
+    2
+    """
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(data: bytes) -> int:
+    """MurmurHash2 as in `org.apache.kafka.common.utils.Utils.murmur2`, as an unsigned 32-bit number."""
+    length = len(data)
+    h = 0x9747B28C ^ length
+    whole = length & ~3
+    for start in range(0, whole, 4):
+        k = int.from_bytes(data[start : start + 4], "little") * _MURMUR2_MULTIPLIER & _UINT32_MASK
+        k = (k ^ k >> 24) * _MURMUR2_MULTIPLIER & _UINT32_MASK
+        h = h * _MURMUR2_MULTIPLIER & _UINT32_MASK ^ k
+    rest = data[whole:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * _MURMUR2_MULTIPLIER & _UINT32_MASK
+    h = (h ^ h >> 13) * _MURMUR2_MULTIPLIER & _UINT32_MASK
+    return h ^ h >> 15
+
+
+@lru_cache(maxsize=65_536)
+def key_for_partition(partition: int, partitions: int) -> bytes:
+    """A key that leads to a given partition, for what is no one agent's.
+
+    >>> partition_of(route_to(3, 8), 8)
+    3
+    """
+    for number in range(1_000 * partitions):
+        key = b"partition-%d" % number
+        if partition_of(key, partitions) == partition:
+            return key
+    raise ValueError(f"no key found that leads to partition {partition} of {partitions}")

@@ -1,0 +1,229 @@
+"""What the door must know of a record before it is logged: that it is plain, whose it is, its identity and route.
+
+The kernel reads records as `encoder.scan` does and leaves alone what is not plain, so whoever uses this has a
+reference path. What that path finds out about a claim (a sender, and what an event says of tenant, issuer, source and
+agent) is remembered under a fingerprint, and holds for every plain record with the same claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..compilation import allocation_free, inlined
+from ..events import MAX_EVENT_BYTES
+from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest, blake2b_initial_state, salted_key
+from ..record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE
+from .column_writer import is_complete
+from .fingerprint_table import FingerprintTable, fingerprint, slot_of
+from .json_scanner import COLON, ZERO, Bytes, count_characters
+from .record_scanner import MemberSpans, allocate_member_spans, read_record
+from .scan_schema import SCAN_SCHEMA, ScanSchema, field_number
+from .text_buffer import TEXT_BUFFER_BYTES, append_byte, append_list, append_number, append_text
+
+CLAIM_SLOTS = 1 << 18
+"""Places of the memory: 24 bytes each, of which half are used at most. When they are used up it is emptied."""
+
+MAX_KEY_BYTES = 500
+"""Bytes of a route worth remembering: long ids, which senders choose, must not make the memory large."""
+
+MAX_CALLER_BYTES = 4096
+"""Bytes of a caller's name for which there is room beside the largest record."""
+
+CLAIM_UNREADABLE, CLAIM_NEW, CLAIM_KNOWN = range(3)
+"""A record that is not plain; a plain one whose claim is not remembered; one whose claim is."""
+
+_PADDING = bytes(24)
+_TENANT, _ISSUER, _SOURCE, _ID = (
+    field_number("tenant"),
+    field_number("agent.issuer"),
+    field_number("source"),
+    field_number("id"),
+)
+_AGENT_ID, _AGENT_TYPE = field_number("agent.id"), field_number("agent.type")
+_CAPABILITIES, _PRINCIPAL, _TIME = (
+    field_number("agent.capabilities"),
+    field_number("principal.id"),
+    field_number("time"),
+)
+_CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
+
+
+class BatchSender(NamedTuple):
+    """Who sent a batch. Records with the same claim and another number share nothing."""
+
+    number: int
+    caller: str
+    """Stands for the source of events that name none."""
+
+
+class BatchClaims(NamedTuple):
+    """What was found out about a batch."""
+
+    state: npt.NDArray[np.uint8]  # (n,): LEFT, NEW or KNOWN
+    key_numbers: npt.NDArray[np.int64]  # (n,): of KNOWN records, which of the remembered routes
+    ids: BlakeWords  # (n,): of KNOWN records, as `event_id_hash` gives it
+    fingerprints: BlakeWords  # (n, 2): of KNOWN and NEW records
+
+
+class ClaimLimits(NamedTuple):
+    """What decides besides the record itself."""
+
+    number: int
+    latest_ms: int  # of the event's time, exclusive
+    aliased: bool
+
+
+class ClaimWorkspace(NamedTuple):
+    """Room and constants of the kernel."""
+
+    room: Bytes  # (compose.ROOM + LONGEST_CALLER + 2 * BLOCK,)
+    state: BlakeWords  # (8,)
+    of_id: BlakeWords  # (8,)
+    of_raw: BlakeWords  # (8,)
+
+
+class ClaimReader:
+    """Reads batches of native JSON events.
+
+    Args:
+        salt: 1 to 64 bytes that no sender knows.
+        places: of the memory; a power of two.
+    """
+
+    def __init__(self, salt: bytes, places: int = CLAIM_SLOTS) -> None:
+        keys = np.concatenate([salted_key(salt, b"tw-claims-1"), salted_key(salt, b"tw-claims-2")])
+        self._memory = FingerprintTable(
+            keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((0, 2))
+        )
+        self._members = allocate_member_spans()
+        self._workplace = ClaimWorkspace(
+            np.zeros(TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES, np.uint8),
+            np.zeros(8, np.uint64),
+            blake2b_initial_state(EVENT_ID_PURPOSE),
+            blake2b_initial_state(RAW_RECORD_PURPOSE),
+        )
+        self.partition_keys: list[bytes] = []
+        """Of the remembered claims, by place."""
+
+    def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
+        """Look at a batch.
+
+        Args:
+            payloads: as they would be logged.
+            sender: of all of them.
+            latest_ms: events of this UTC millisecond, and later ones, are left alone.
+            aliased: whether events that name a principal are left alone.
+        """
+        n = len(payloads)
+        starts = np.zeros(n + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, payloads), np.int64, n) + 1, out=starts[1:])
+        out = BatchClaims(
+            np.empty(n, np.uint8), np.empty(n, np.int64), np.empty(n, np.uint64), np.empty((n, 2), np.uint64)
+        )
+        caller = sender.caller.encode()
+        if len(caller) > MAX_CALLER_BYTES:
+            out.state[:] = CLAIM_UNREADABLE
+            return out
+        # The caller's name stands behind the records, so that it is a text among theirs.
+        data = np.frombuffer(b"\0".join((*payloads, caller + _PADDING)), np.uint8)
+        bounds = ClaimLimits(sender.number, latest_ms, aliased)
+        read_claims(data, starts, len(caller), SCAN_SCHEMA, self._members, self._memory, self._workplace, bounds, out)
+        return out
+
+    def remember(self, found: BlakeWords, route: bytes) -> None:
+        """The claim with the fingerprint *found*, shape (2,), may be logged as it was sent, and leads to *route*."""
+        if len(route) > MAX_KEY_BYTES:
+            return
+        if len(self.partition_keys) >= len(self._memory.values) // 2:
+            self.clear()
+        store_claim(self._memory, found, len(self.partition_keys))
+        self.partition_keys.append(route)
+
+    def clear(self) -> None:
+        """Empty the memory. Places that were handed out before mean nothing any more."""
+        self._memory.fingerprints[:] = 0
+        self.partition_keys = []
+
+
+@allocation_free
+def store_claim(held: FingerprintTable, found: BlakeWords, value: int) -> None:
+    """Enter a value under a fingerprint."""
+    place = slot_of(held, found)
+    held.fingerprints[place, 0], held.fingerprints[place, 1] = found[0], found[1]
+    held.values[place] = value
+
+
+@allocation_free
+def read_claims(
+    data: Bytes,
+    starts: npt.NDArray[np.int64],
+    caller: int,
+    schema: ScanSchema,
+    found: MemberSpans,
+    held: FingerprintTable,
+    work: ClaimWorkspace,
+    bounds: ClaimLimits,
+    out: BatchClaims,
+) -> None:
+    """Look at the records at *starts*, each followed by a zero byte; behind the last the caller's *caller* bytes."""
+    for row in range(len(starts) - 1):
+        start, end = starts[row], starts[row + 1] - 1
+        out.state[row] = CLAIM_UNREADABLE
+        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, found) != end or not is_complete(found):
+            continue
+        if found.begins[_TIME] >= bounds.latest_ms or (bounds.aliased and found.lengths[_PRINCIPAL] > 0):
+            continue
+        fingerprint(work.room, _append_claim(work.room, data, found, bounds.number), held, out.fingerprints[row])
+        place = slot_of(held, out.fingerprints[row])
+        out.state[row] = CLAIM_NEW
+        if held.fingerprints[place, 0] != 0:
+            out.state[row], out.key_numbers[row] = CLAIM_KNOWN, held.values[place]
+            out.ids[row] = _event_id_hash(data, start, end, starts[-1], caller, found, work)
+
+
+@inlined
+def _append_claim(room: Bytes, data: Bytes, found: MemberSpans, number: int) -> int:
+    """All that the door decides by, so that no two claims give the same bytes."""
+    at = append_number(room, 0, number)
+    for member in _CLAIMED:
+        at = append_number(room, at, found.lengths[member])
+        at = append_text(room, at, data, found.begins[member], found.lengths[member])
+    return append_list(room, at, data, found.begins[_CAPABILITIES], found.lengths[_CAPABILITIES])
+
+
+@inlined
+def _event_id_hash(
+    data: Bytes, start: int, end: int, caller_at: int, caller: int, found: MemberSpans, work: ClaimWorkspace
+) -> np.uint64:
+    """As `identity.event_id_hash` of the record data[start:end]."""
+    room = work.room
+    if found.lengths[_ID] <= 0:
+        digest = blake2b_digest(room, append_text(room, 0, data, start, end - start), work.of_raw, work.state)
+        return digest if digest != 0 else np.uint64(1)
+    tenant, tenant_bytes = found.begins[_TENANT], max(found.lengths[_TENANT], 0)
+    source, source_bytes = found.begins[_SOURCE], found.lengths[_SOURCE]
+    if source_bytes <= 0:
+        source, source_bytes = caller_at, caller
+    at = append_byte(room, _append_decimal(room, 0, count_characters(data, tenant, tenant + tenant_bytes)), COLON)
+    at = append_byte(room, _append_decimal(room, at, count_characters(data, source, source + source_bytes)), COLON)
+    at = append_text(room, at, data, tenant, tenant_bytes)
+    at = append_text(room, at, data, source, source_bytes)
+    at = append_text(room, at, data, found.begins[_ID], found.lengths[_ID])
+    digest = blake2b_digest(room, at, work.of_id, work.state)
+    return digest if digest != 0 else np.uint64(1)
+
+
+@inlined
+def _append_decimal(room: Bytes, at: int, number: int) -> int:
+    """Append a whole number of at most six digits as text."""
+    scale = 1
+    while scale * 10 <= number:
+        scale *= 10
+    while scale > 0:
+        at = append_byte(room, at, ZERO + number // scale % 10)
+        scale //= 10
+    return at

@@ -1,0 +1,437 @@
+"""The part of a name that decides: the network of an address, the host of a URL or mail address."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import columns
+from ..compilation import allocation_free, as_int, inlined
+from ..events import EFFECTS, EVENT_TYPES
+from ..hashing import name_hash
+from . import fingerprint_table
+from .fingerprint_table import FingerprintTable, fingerprint, slot_of
+from .json_scanner import AT_SIGN, COLON, DOT, MINUS, SLASH, ZERO, Bytes, is_digit
+from .record_scanner import ABSENT, MemberSpans
+from .scan_schema import field_number
+from .text_buffer import (
+    WordList,
+    append_byte,
+    append_joined,
+    append_list,
+    append_number,
+    append_text,
+    list_contains,
+    word_index,
+)
+
+NO_HOST, UNDECIDED_HOST = -1, -2
+
+_FIRST_LETTER, _LAST_LETTER, _FIRST_CAPITAL, _LAST_CAPITAL, _QUERY, _FRAGMENT, _SPACE = b"azAZ?# "
+_BEYOND = 0x7F
+_LETTER_W, _LOWER_CASE_BIT = ord("w"), 0x20
+
+
+@allocation_free
+def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
+    """Bytes of the first three numbers of a dotted IPv4 address, without the dot behind; 0 for any other text."""
+    begin, kept = at, 0
+    for part in range(4):
+        start, value = at, 0
+        while at < end and is_digit(data[at]):
+            value = value * 10 + as_int(data[at] - ZERO)
+            at += 1
+        digits = at - start
+        if not 1 <= digits <= 3 or value > 255 or (digits > 1 and data[start] == ZERO):
+            return 0
+        if part == 2:
+            kept = at - begin
+        if part < 3:
+            if at >= end or data[at] != DOT:
+                return 0
+            at += 1
+    return kept if at == end else 0
+
+
+@allocation_free
+def plain_host_span(data: Bytes, begin: int, end: int) -> tuple[int, int]:
+    """Where the host of a plain URL or mail address stands; the compiled twin of `targets.host_of`.
+
+    Returns:
+        Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE where
+        that takes a longer look (capitals, other alphabets, users and addresses in URLs, URLs without scheme).
+    """
+    mark, mail, plain = NO_HOST, NO_HOST, True
+    for at in range(begin, end):
+        byte = data[at]
+        if byte == AT_SIGN:
+            mail = at
+        elif byte == COLON and mark < 0 and at + 2 < end and data[at + 1] == SLASH and data[at + 2] == SLASH:
+            mark = at
+        plain = plain and _SPACE < byte < _BEYOND and not _FIRST_CAPITAL <= byte <= _LAST_CAPITAL
+    if mark >= 0:
+        return _host_of_url(data, begin, mark, end)
+    if _begins_with_www(data, begin, end):
+        return UNDECIDED_HOST, UNDECIDED_HOST
+    if mail < 0:
+        return NO_HOST, NO_HOST
+    if not plain or mail == begin or not _has_dot(data, mail + 1, end):
+        return UNDECIDED_HOST, UNDECIDED_HOST
+    return mail + 1, end
+
+
+@inlined
+def _begins_with_www(data: Bytes, begin: int, end: int) -> bool:
+    return (
+        end - begin >= 4
+        and data[begin] | _LOWER_CASE_BIT == _LETTER_W
+        and data[begin + 1] | _LOWER_CASE_BIT == _LETTER_W
+        and (data[begin + 2] | _LOWER_CASE_BIT == _LETTER_W and data[begin + 3] == DOT)
+    )
+
+
+@allocation_free
+def _has_dot(data: Bytes, begin: int, end: int) -> bool:
+    for at in range(begin, end):  # noqa: SIM110
+        if data[at] == DOT:
+            return True
+    return False
+
+
+@allocation_free
+def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int]:
+    """As `host_of`, for a name with `://` at *mark*: small letters before it, behind it a host and maybe a port."""
+    for at in range(begin, mark):
+        if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
+            return UNDECIDED_HOST, UNDECIDED_HOST
+    start = mark + 3
+    at = start
+    while at < end and (_FIRST_LETTER <= data[at] <= _LAST_LETTER or is_digit(data[at]) or data[at] in (DOT, MINUS)):
+        at += 1
+    stop = at
+    if at < end and data[at] == COLON:
+        at += 1
+        while at < end and is_digit(data[at]):
+            at += 1
+    ends = at == end or data[at] in (SLASH, _QUERY, _FRAGMENT)
+    return (start, stop) if ends and stop > start and mark > begin else (UNDECIDED_HOST, UNDECIDED_HOST)
+
+
+# From the members of one record to its row of columns: the compiled twin of `ColumnEncoder`.
+
+
+_UNIT_SEPARATOR = 0x1F
+_LETTER_A, _LETTER_S = b"AS"
+_NONE_TEXT = np.frombuffer(b"None", np.uint8)
+_NETWORK_SUFFIX = np.frombuffer(b".0/24", np.uint8)
+
+_METHODS = WordList(columns.METHOD_RANK)
+_METHOD_TEXTS, _METHOD_LENGTHS = _METHODS.texts, _METHODS.lengths
+_RANKS = np.array(list(columns.METHOD_RANK.values()))
+_DENIALS = WordList(sorted(columns.OWN_DENIALS))
+_DENIAL_TEXTS, _DENIAL_LENGTHS = _DENIALS.texts, _DENIALS.lengths
+_OUTAGES = WordList(sorted(columns.OWN_OUTAGES))
+_OUTAGE_TEXTS, _OUTAGE_LENGTHS = _OUTAGES.texts, _OUTAGES.lengths
+_RECORDS = WordList([columns.OWN_APPROVAL_RECORD])
+_RECORD_TEXTS, _RECORD_LENGTHS = _RECORDS.texts, _RECORDS.lengths
+_IS_WORK = np.array([name in columns.WORK_TYPES for name in EVENT_TYPES])
+_UNKNOWN_EFFECT = EFFECTS.index("unknown")
+
+_AGENT_ID, _AGENT_TYPE, _ISSUER = field_number("agent.id"), field_number("agent.type"), field_number("agent.issuer")
+_CAPABILITIES, _SELF_ASSERTED = field_number("agent.capabilities"), field_number("agent.self_asserted")
+_TENANT, _ACTION, _TYPE = field_number("tenant"), field_number("action"), field_number("type")
+_OUTCOME, _TIME = field_number("outcome"), field_number("time")
+_EFFECT, _ERROR, _CHAIN = field_number("effect"), field_number("error"), field_number("delegation")
+_SCOPES, _REQUESTED, _GRANTED = field_number("scopes"), field_number("scopes.requested"), field_number("scopes.granted")
+_RESOURCE_ID, _RESOURCE_TYPE = field_number("resource.id"), field_number("resource.type")
+_TARGET, _EXTERNAL, _PROVENANCE = (
+    field_number("resource.target"),
+    field_number("resource.external"),
+    field_number("resource.provenance"),
+)
+_IP, _ASN = field_number("client.ip"), field_number("client.asn")
+_METHOD, _THUMBPRINT = field_number("credential.method"), field_number("credential.thumbprint")
+
+_REQUIRED = (_TIME, _AGENT_ID, _TYPE, _ACTION, _OUTCOME)
+_NAMES = (
+    (columns.TENANT, _TENANT),
+    (columns.TASK, field_number("task")),
+    (columns.ACTION, _ACTION),
+    (columns.AUDIENCE, field_number("resource.audience")),
+    (columns.PEER, field_number("peer")),
+    (columns.PRINCIPAL, field_number("principal.id")),
+    (columns.TOKEN, field_number("credential.token_id")),
+    (columns.SESSION, field_number("session")),
+    (columns.VERSION, field_number("agent.version")),
+)
+"""Columns that are the hash of one text of the record."""
+_SIZES = (
+    (columns.BYTES_IN, field_number("bytes_in"), -1.0),
+    (columns.BYTES_OUT, field_number("bytes_out"), -1.0),
+    (columns.DURATION, field_number("duration_ms"), -1.0),
+    (columns.COUNT, field_number("count"), 1.0),
+    (columns.LIFETIME, field_number("credential.token_lifetime_s"), -1.0),
+)
+"""Columns that are one number of the record, and what they are without it."""
+
+
+class WriterTools(NamedTuple):
+    """What the kernels work with."""
+
+    key: npt.NDArray[np.uint64]  # (2,): of the name hashes
+    room: Bytes  # (compose.ROOM,)
+    memory: FingerprintTable
+
+
+class ColumnRows(NamedTuple):
+    """What the kernels write, one row per record."""
+
+    names: columns.UInt64s
+    numbers: columns.Floats
+    codes: columns.Codes
+    time_ms: columns.Times
+    fingerprints: columns.UInt64s  # (n, recall.KINDS, 2): fingerprints of what the row needs from the memory
+    state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or UNUSUAL
+
+
+NEEDS_DECODING = 128
+
+
+def allocate_rows(n: int) -> ColumnRows:
+    """Room for *n* records."""
+    return ColumnRows(
+        np.empty((n, columns.NAMES), np.uint64),
+        np.empty((n, columns.NUMBERS)),
+        np.empty((n, columns.CODES), np.int8),
+        np.empty(n, np.int64),
+        np.empty((n, fingerprint_table.ENTRY_KINDS, 2), np.uint64),
+        np.empty(n, np.uint8),
+    )
+
+
+@allocation_free
+def is_complete(found: MemberSpans) -> bool:
+    """Whether all required members are there."""
+    for number in _REQUIRED:  # noqa: SIM110
+        if found.lengths[number] == ABSENT:
+            return False
+    return True
+
+
+@allocation_free
+def write_row(data: Bytes, found: MemberSpans, tools: WriterTools, out: ColumnRows, row: int) -> int:
+    """Write a complete record into a row; returns the bits of what the memory lacks for it."""
+    names, numbers, codes = out.names[row], out.numbers[row], out.codes[row]
+    k0, k1 = tools.key[0], tools.key[1]
+    for column, number in _NAMES:
+        names[column] = name_hash(data, found.begins[number], found.lengths[number], k0, k1)
+    for column, number, absent in _SIZES:
+        numbers[column] = found.sizes[number] if found.lengths[number] != ABSENT else absent
+    out.time_ms[row] = found.begins[_TIME]
+    _write_composed(data, found, tools, names)
+    numbers[columns.DEPTH] = found.lengths[_CHAIN] if found.lengths[_CHAIN] > 0 else -1.0
+    _write_codes(data, found, codes)
+    missing = _find_agent(data, found, tools, names, out.fingerprints[row, fingerprint_table.AGENT])
+    missing |= _find_network(data, found, tools, names, out.fingerprints[row, fingerprint_table.NETWORK])
+    missing |= _find_scopes(data, found, tools, names, numbers, out.fingerprints[row, fingerprint_table.SCOPES])
+    return missing | _find_target(data, found, tools, names, codes, out.fingerprints[row, fingerprint_table.TARGET])
+
+
+@inlined
+def _hashed(tools: WriterTools, length: int) -> np.uint64:
+    """Hash of the text in the buffer."""
+    return name_hash(tools.room, 0, length, tools.key[0], tools.key[1])
+
+
+@inlined
+def _append_member(room: Bytes, at: int, data: Bytes, found: MemberSpans, number: int) -> int:
+    return append_text(room, at, data, found.begins[number], found.lengths[number])
+
+
+@inlined
+def _write_composed(data: Bytes, found: MemberSpans, tools: WriterTools, names: columns.UInt64s) -> None:
+    """Names made of several texts."""
+    room = tools.room
+    end = append_byte(room, _append_member(room, 0, data, found, _TENANT), _UNIT_SEPARATOR)
+    names[columns.GROUP] = _hashed(tools, _append_member(room, end, data, found, _AGENT_TYPE))
+    end = 0
+    if found.lengths[_RESOURCE_TYPE] != ABSENT:
+        end = append_byte(room, _append_member(room, 0, data, found, _RESOURCE_TYPE), COLON)
+    names[columns.RESOURCE] = _hashed(tools, _append_member(room, end, data, found, _RESOURCE_ID))
+    end = 0
+    if found.lengths[_METHOD] != ABSENT or found.lengths[_THUMBPRINT] != ABSENT:
+        end = append_byte(room, _append_or_none(room, 0, data, found, _METHOD), COLON)
+        end = _append_or_none(room, end, data, found, _THUMBPRINT)
+    names[columns.CREDENTIAL] = _hashed(tools, end)
+    end = append_joined(room, 0, data, found.begins[_CHAIN], found.lengths[_CHAIN], _UNIT_SEPARATOR)
+    names[columns.CHAIN] = _hashed(tools, end)
+
+
+@inlined
+def _append_or_none(room: Bytes, at: int, data: Bytes, found: MemberSpans, number: int) -> int:
+    """As an f-string does it: an absent text is `None`."""
+    if found.lengths[number] == ABSENT:
+        return append_text(room, at, _NONE_TEXT, 0, 4)
+    return _append_member(room, at, data, found, number)
+
+
+@inlined
+def _write_codes(data: Bytes, found: MemberSpans, codes: columns.Codes) -> None:
+    """All codes; the side of a target that is not said may be replaced later."""
+    begins, lengths = found.begins, found.lengths
+    codes[columns.EFFECT] = begins[_EFFECT] if lengths[_EFFECT] != ABSENT else _UNKNOWN_EFFECT
+    codes[columns.OUTCOME], codes[columns.TYPE] = begins[_OUTCOME], begins[_TYPE]
+    codes[columns.PROVENANCE] = begins[_PROVENANCE] if lengths[_PROVENANCE] != ABSENT else -1
+    codes[columns.EXTERNAL] = begins[_EXTERNAL] if lengths[_EXTERNAL] != ABSENT else -1
+    codes[columns.SELF_ASSERTED] = begins[_SELF_ASSERTED] if lengths[_SELF_ASSERTED] != ABSENT else 0
+    method = word_index(data, begins[_METHOD], lengths[_METHOD], _METHOD_TEXTS, _METHOD_LENGTHS)
+    codes[columns.METHOD] = _RANKS[method] if method >= 0 else 0
+    codes[columns.CAPABILITY] = columns.UNDECLARED
+    if lengths[_CAPABILITIES] != ABSENT and _IS_WORK[begins[_TYPE]]:
+        listed = list_contains(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION])
+        codes[columns.CAPABILITY] = columns.INSIDE if listed else columns.OUTSIDE
+    codes[columns.OWN_DENIAL] = 0
+    if begins[_TYPE] == columns.APPROVAL:
+        record = word_index(data, begins[_ERROR], lengths[_ERROR], _RECORD_TEXTS, _RECORD_LENGTHS)
+        codes[columns.OWN_DENIAL] = record >= 0
+    if codes[columns.OWN_DENIAL]:
+        return
+    if begins[_OUTCOME] == columns.DENIED:
+        denial = word_index(data, begins[_ERROR], lengths[_ERROR], _DENIAL_TEXTS, _DENIAL_LENGTHS)
+        codes[columns.OWN_DENIAL] = denial >= 0
+    elif begins[_OUTCOME] == columns.ERROR:
+        outage = word_index(data, begins[_ERROR], lengths[_ERROR], _OUTAGE_TEXTS, _OUTAGE_LENGTHS)
+        codes[columns.OWN_DENIAL] = outage >= 0
+
+
+@allocation_free
+def _look_up(tools: WriterTools, length: int, wanted: columns.UInt64s) -> int:
+    """Place in the memory of what the buffer names; -1 where it is missing."""
+    fingerprint(tools.room, length, tools.memory, wanted)
+    place = slot_of(tools.memory, wanted)
+    return place if tools.memory.fingerprints[place, 0] != 0 else -1
+
+
+@inlined
+def _append_lengths(room: Bytes, kind: int, first: int, second: int) -> int:
+    """Begin a text of several parts, so that no two lists of parts give the same bytes."""
+    return append_number(room, append_number(room, append_byte(room, 0, kind), max(first, 0)), max(second, 0))
+
+
+@inlined
+def _find_agent(
+    data: Bytes, found: MemberSpans, tools: WriterTools, names: columns.UInt64s, wanted: columns.UInt64s
+) -> int:
+    end = _append_lengths(tools.room, fingerprint_table.AGENT, found.lengths[_TENANT], found.lengths[_ISSUER])
+    end = _append_member(tools.room, end, data, found, _TENANT)
+    end = _append_member(tools.room, end, data, found, _ISSUER)
+    place = _look_up(tools, _append_member(tools.room, end, data, found, _AGENT_ID), wanted)
+    if place < 0:
+        return 1 << fingerprint_table.AGENT
+    names[columns.AGENT] = tools.memory.values[place]
+    return 0
+
+
+@inlined
+def _find_network(
+    data: Bytes, found: MemberSpans, tools: WriterTools, names: columns.UInt64s, wanted: columns.UInt64s
+) -> int:
+    """Networks of IPv4 are cut from the text; other addresses are looked up."""
+    room, begin, length = tools.room, found.begins[_IP], found.lengths[_IP]
+    if found.lengths[_ASN] != ABSENT:
+        end = _append_member(room, append_byte(room, append_byte(room, 0, _LETTER_A), _LETTER_S), data, found, _ASN)
+        names[columns.NETWORK] = _hashed(tools, end)
+        return 0
+    if length <= 0:
+        names[columns.NETWORK] = 0
+        return 0
+    kept = ipv4_prefix(data, begin, begin + length)
+    if kept > 0:
+        names[columns.NETWORK] = _hashed(
+            tools, append_text(room, append_text(room, 0, data, begin, kept), _NETWORK_SUFFIX, 0, 5)
+        )
+        return 0
+    place = _look_up(
+        tools, append_text(room, append_byte(room, 0, fingerprint_table.NETWORK), data, begin, length), wanted
+    )
+    if place < 0:
+        return 1 << fingerprint_table.NETWORK
+    names[columns.NETWORK] = tools.memory.values[place]
+    return 0
+
+
+@inlined
+def _find_scopes(
+    data: Bytes,
+    found: MemberSpans,
+    tools: WriterTools,
+    names: columns.UInt64s,
+    numbers: columns.Floats,
+    wanted: columns.UInt64s,
+) -> int:
+    names[columns.SCOPES], numbers[columns.BREADTH], numbers[columns.UNGRANTED] = 0, -1.0, -1.0
+    if found.lengths[_SCOPES] == ABSENT:
+        return 0
+    end = append_byte(tools.room, 0, fingerprint_table.SCOPES)
+    end = append_list(tools.room, end, data, found.begins[_REQUESTED], found.lengths[_REQUESTED])
+    end = append_list(tools.room, end, data, found.begins[_GRANTED], found.lengths[_GRANTED])
+    place = _look_up(tools, end, wanted)
+    if place < 0:
+        return 1 << fingerprint_table.SCOPES
+    names[columns.SCOPES] = tools.memory.values[place]
+    numbers[columns.BREADTH], numbers[columns.UNGRANTED] = (
+        tools.memory.numbers[place, 0],
+        tools.memory.numbers[place, 1],
+    )
+    return 0
+
+
+@inlined
+def _find_target(
+    data: Bytes,
+    found: MemberSpans,
+    tools: WriterTools,
+    names: columns.UInt64s,
+    codes: columns.Codes,
+    wanted: columns.UInt64s,
+) -> int:
+    """Most names stand for themselves, and URLs for their host; what is not plain is looked up as a whole."""
+    number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
+    begin, length = found.begins[number], found.lengths[number]
+    host, stop = plain_host_span(data, begin, begin + length)
+    if host == UNDECIDED_HOST:
+        return _look_up_target(data, found, tools, names, codes, wanted)
+    if host == NO_HOST or data[host - 1] == AT_SIGN:
+        names[columns.TARGET] = name_hash(data, begin, length, tools.key[0], tools.key[1])
+    else:
+        names[columns.TARGET] = name_hash(data, host, stop - host, tools.key[0], tools.key[1])
+    if host == NO_HOST or found.lengths[_EXTERNAL] != ABSENT:
+        return 0
+    end = _append_lengths(tools.room, fingerprint_table.TARGET_SIDE, found.lengths[_TENANT], 0)
+    end = _append_member(tools.room, end, data, found, _TENANT)
+    place = _look_up(tools, append_text(tools.room, end, data, host, stop - host), wanted)
+    if place < 0:
+        return 1 << fingerprint_table.TARGET
+    codes[columns.EXTERNAL] = np.int8(tools.memory.numbers[place, 0])
+    return 0
+
+
+@inlined
+def _look_up_target(
+    data: Bytes,
+    found: MemberSpans,
+    tools: WriterTools,
+    names: columns.UInt64s,
+    codes: columns.Codes,
+    wanted: columns.UInt64s,
+) -> int:
+    number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
+    end = _append_lengths(tools.room, fingerprint_table.TARGET, found.lengths[_TENANT], codes[columns.EXTERNAL] + 1)
+    end = _append_member(tools.room, _append_member(tools.room, end, data, found, _TENANT), data, found, number)
+    place = _look_up(tools, end, wanted)
+    if place < 0:
+        return 1 << fingerprint_table.TARGET
+    names[columns.TARGET], codes[columns.EXTERNAL] = tools.memory.values[place], np.int8(tools.memory.numbers[place, 0])
+    return 0

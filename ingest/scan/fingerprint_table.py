@@ -1,0 +1,108 @@
+"""What cannot be computed in a kernel, remembered: agent keys, networks, scope sets, canonical targets.
+
+An entry is found by the 128-bit fingerprint (SipHash-2-4 under two secret keys) of what it is made from. Its values
+come from the reference path, which the first record with a new combination takes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import columns
+from ..compilation import allocation_free, as_int, inlined
+from ..hashing import salted_key, siphash
+
+AGENT, NETWORK, SCOPES, TARGET = range(4)
+"""Kinds of entries; bit k of a row's state says that its entry of kind k is missing."""
+ENTRY_KINDS = 4
+TARGET_SIDE = 4
+"""Stands for TARGET in fingerprints of a host alone, of which only the side is looked up."""
+
+UInt64s = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+
+
+class FingerprintTable(NamedTuple):
+    """Open addressing; an entry with the fingerprint (0, 0) is empty."""
+
+    keys: UInt64s  # (4,): of both halves of the fingerprint
+    fingerprints: UInt64s  # (places, 2)
+    values: UInt64s  # (places,): agent key, or hash of a name
+    numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target
+
+
+def allocate_fingerprint_table(salt: bytes, places: int) -> FingerprintTable:
+    """An empty memory; *places* is a power of two."""
+    keys = np.concatenate([salted_key(salt, b"tw-recall-1"), salted_key(salt, b"tw-recall-2")])
+    return FingerprintTable(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((places, 2)))
+
+
+@allocation_free
+def fingerprint(text: Bytes, length: int, held: FingerprintTable, out: UInt64s) -> None:
+    """Fingerprint of text[:length], never (0, 0); eight more bytes must be readable."""
+    out[0] = siphash(text, 0, length, held.keys[0], held.keys[1]) | np.uint64(1)
+    out[1] = siphash(text, 0, length, held.keys[2], held.keys[3])
+
+
+@inlined
+def slot_of(held: FingerprintTable, wanted: UInt64s) -> int:
+    """Place of an entry; where there is none, the empty place in which it belongs."""
+    mask = len(held.values) - 1
+    place = as_int(wanted[0] >> np.uint64(1)) & mask
+    while held.fingerprints[place, 0] != 0 and (
+        held.fingerprints[place, 0] != wanted[0] or held.fingerprints[place, 1] != wanted[1]
+    ):
+        place = (place + 1) & mask
+    return place
+
+
+@allocation_free
+def store_missing(
+    held: FingerprintTable,
+    state: Bytes,
+    prints: UInt64s,
+    names: UInt64s,
+    numbers: npt.NDArray[np.float64],
+    codes: npt.NDArray[np.int8],
+) -> int:
+    """Keep the entries that rows lack, from the rows' columns; returns how many are new.
+
+    Args:
+        state: (n,): bit k = the entry of kind k is to be kept.
+        prints: (n, KINDS, 2).
+        names, numbers, codes: columns of the same rows, from the reference path.
+    """
+    added = 0
+    for row in range(len(state)):
+        for kind in range(ENTRY_KINDS):
+            if not (state[row] >> kind) & 1:
+                continue
+            place = slot_of(held, prints[row, kind])
+            added += held.fingerprints[place, 0] == 0
+            held.fingerprints[place, 0], held.fingerprints[place, 1] = prints[row, kind, 0], prints[row, kind, 1]
+            _store_entry(held, place, kind, names[row], numbers[row], codes[row])
+    return added
+
+
+@allocation_free
+def _store_entry(
+    held: FingerprintTable,
+    place: int,
+    kind: int,
+    names: UInt64s,
+    numbers: npt.NDArray[np.float64],
+    codes: npt.NDArray[np.int8],
+) -> None:
+    if kind == AGENT:
+        held.values[place] = names[columns.AGENT]
+    elif kind == NETWORK:
+        held.values[place] = names[columns.NETWORK]
+    elif kind == SCOPES:
+        held.values[place] = names[columns.SCOPES]
+        held.numbers[place, 0], held.numbers[place, 1] = numbers[columns.BREADTH], numbers[columns.UNGRANTED]
+    else:
+        held.values[place] = names[columns.TARGET]
+        held.numbers[place, 0] = codes[columns.EXTERNAL]

@@ -1,0 +1,116 @@
+"""Payloads of a batch to columns: the kernels for plain records, the reference path for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..columns import ColumnEncoder, EventColumns, LazyEvents
+from ..compilation import allocation_free
+from ..errors import MalformedEvent
+from ..events import MAX_EVENT_BYTES, NativeEvent, decode_event
+from . import fingerprint_table
+from .column_writer import NEEDS_DECODING, ColumnRows, WriterTools, allocate_rows, is_complete, write_row
+from .json_scanner import Bytes
+from .record_scanner import MemberSpans, allocate_member_spans, read_record
+from .scan_schema import SCAN_SCHEMA, ScanSchema
+from .text_buffer import TEXT_BUFFER_BYTES
+
+_TABLE_SLOTS = 1 << 17
+"""Places of the memory: 40 bytes each, of which half are used at most. When they are used up it is emptied."""
+
+_PADDING = bytes(24)
+"""Zero bytes behind the last record: words are read past the end of a text."""
+
+EventDecoder = Callable[[bytes], NativeEvent]
+
+
+class EncodedBatch(NamedTuple):
+    """A batch of payloads as columns."""
+
+    columns: EventColumns
+    positions: npt.NDArray[np.int64]  # of the rows of `columns` among the payloads
+    refused: list[tuple[int, MalformedEvent]]  # positions of all other payloads, and why
+
+
+class RawEncoder:
+    """Gives the columns of `encoder.encode([decode(payload) ...])`, bit for bit, mostly without decoding anything.
+
+    Args:
+        encoder: the reference path, for records that are unusual or name something for the first time.
+        decode: how those are read. Whatever `decode_event` accepts it must read as the same event.
+        places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
+    """
+
+    def __init__(self, encoder: ColumnEncoder, decode: EventDecoder = decode_event, places: int = _TABLE_SLOTS) -> None:
+        self._encoder = encoder
+        self._decode = decode
+        self._tools = WriterTools(
+            encoder.hash.key,
+            np.zeros(TEXT_BUFFER_BYTES, np.uint8),
+            fingerprint_table.allocate_fingerprint_table(encoder.salt, places),
+        )
+        self._members = allocate_member_spans()
+        self._remembered = 0
+
+    @staticmethod
+    def slots_for(agents: int) -> int:
+        """Places that hold the keys of so many agents: 2 to 4 for each, that is 80 to 160 bytes."""
+        return max(_TABLE_SLOTS, 1 << (2 * agents - 1).bit_length())
+
+    def encode(self, payloads: Sequence[bytes]) -> EncodedBatch:
+        """Columns of the payloads that are events, in their order."""
+        out, n = allocate_rows(len(payloads)), len(payloads)
+        lengths = np.fromiter(map(len, payloads), np.int64, n)
+        starts = np.zeros(n + 1, np.int64)
+        np.cumsum(lengths + 1, out=starts[1:])
+        data = np.frombuffer(b"\0".join((*payloads, _PADDING)), np.uint8)
+        scan_records(data, starts, SCAN_SCHEMA, self._members, self._tools, out)
+        decoded: dict[int, NativeEvent] = {}
+        refused: list[tuple[int, MalformedEvent]] = []
+        for position in np.flatnonzero(out.state).tolist():
+            try:
+                decoded[position] = self._decode(payloads[position])
+            except MalformedEvent as error:
+                refused.append((position, error))
+        if decoded:
+            self._fill(out, decoded)
+        columns = EventColumns(LazyEvents(payloads, decoded), out.names, out.numbers, out.codes, out.time_ms)
+        positions = np.arange(n)
+        if refused:
+            positions = np.delete(positions, [position for position, _ in refused])
+            columns = columns.take(positions)
+        return EncodedBatch(columns, positions, refused)
+
+    def _fill(self, out: ColumnRows, decoded: dict[int, NativeEvent]) -> None:
+        """Write the rows of decoded events, and remember what the kernel lacked for them."""
+        at, made = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
+        out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = made[1:]
+        state = np.where(out.state[at] == NEEDS_DECODING, np.uint8(0), out.state[at])
+        if self._remembered + fingerprint_table.ENTRY_KINDS * len(at) > len(self._tools.memory.values) // 2:
+            self._tools.memory.fingerprints[:] = 0
+            self._remembered = 0
+        self._remembered += fingerprint_table.store_missing(
+            self._tools.memory, state, out.fingerprints[at], made.names, made.numbers, made.codes
+        )
+
+
+@allocation_free
+def scan_records(
+    data: Bytes,
+    starts: npt.NDArray[np.int64],
+    schema: ScanSchema,
+    found: MemberSpans,
+    tools: WriterTools,
+    out: ColumnRows,
+) -> None:
+    """Read the records at *starts* (the last one is the end) and write their rows; each is followed by a zero byte."""
+    for row in range(len(starts) - 1):
+        start, end = starts[row], starts[row + 1] - 1
+        out.state[row] = NEEDS_DECODING
+        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, found) != end or not is_complete(found):
+            continue
+        out.state[row] = write_row(data, found, tools, out, row)

@@ -1,0 +1,31 @@
+"""Pictures of the lab's frames: each takes frames as `Lab` gives them, and returns a `Chart`."""
+
+from __future__ import annotations
+
+from .agent_charts import activity, compare, contributions, edges, habits, levels, profile, risk, scores, timeline
+from .model_charts import budget_report, budgets, calibration, curves, detection, features, reliability, sweep
+from .policy_charts import requests, revocations, what_if
+
+__all__ = [
+    "activity",
+    "budget_report",
+    "budgets",
+    "calibration",
+    "compare",
+    "contributions",
+    "curves",
+    "detection",
+    "edges",
+    "features",
+    "habits",
+    "levels",
+    "profile",
+    "reliability",
+    "requests",
+    "revocations",
+    "risk",
+    "scores",
+    "sweep",
+    "timeline",
+    "what_if",
+]

@@ -1,0 +1,241 @@
+"""The example that notebooks begin with: a simulated week, a model of it, and a day with two attacks.
+
+It is as a service would have left it: the day goes through its own log, pipeline, store and archive, without HTTP and
+faster than it happened. It is the same at every preparation: Tuesday, 13 January 2026.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..api import clock
+from ..api.composition import engine_settings, open_service_store, processor_context
+from ..api.settings.loading import load_settings
+from ..api.settings.root import Settings
+from ..ingest.columns import ColumnEncoder
+from ..ingest.duplicate_window import DuplicateWindow
+from ..ingest.errors import TrustwatchError
+from ..ingest.events import decode_event
+from ..ingest.log.event_log import EventLog
+from ..ingest.log.log_reader import LogReader
+from ..ingest.record_keys import raw_id_hash
+from ..ingest.source import Record, RecordKind
+from ..models.detector import DetectorSettings
+from ..models.model_persistence import load_trained_model, save_trained_model
+from ..models.model_training import session_ids
+from ..scoring.engine.agent_state_cache import AgentStateCache
+from ..scoring.engine.delegation import EdgeCollector
+from ..scoring.learning.walkforward import train_walk_forward
+from ..scoring.pipeline.partition import PipelineParameters
+from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
+from ..scoring.pipeline.processor import Processor
+from ..simulator.event_stream import simulate
+from ..simulator.labelled_events import SimulatedEvent, encode_label
+from ..simulator.settings import Attack, SimulationSettings
+from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
+
+EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
+HOUR_MS = 3_600_000
+DEFAULT_SEED = 7
+MARKER_FILE = "example.json"
+EXAMPLE_FORMAT = 1
+"""Raised whenever older examples do not do any more."""
+EXAMPLE_AGENTS, EVENTS_PER_DAY = 40, 120.0
+HISTORY, DAY = timedelta(days=7), timedelta(days=1)
+EXAMPLE_ATTACKS = (
+    Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
+    Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
+)
+"""The enterprise, the week and the attacks of `trustwatch demo`."""
+
+EXAMPLE_SETTINGS = """\
+# Written by `make notebooks`: a local issuer, one caller that may do everything, two tenants.
+data_dir: data
+model_dir: model
+issuers:
+  - {issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}
+callers:
+  - {name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}
+tenants:
+  acme-corp: {domains: [acme-corp.example], mode: enforce}
+  globex: {domains: [globex.example], mode: enforce}
+pipeline: {tick_interval_s: 3600}
+"""
+_ARCHIVE_SETTINGS = "archive: {directory: archive}\n"
+WriteMessage = Callable[[str], None]
+
+
+def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: int = DEFAULT_SEED) -> Path:
+    """Have the example in *directory*; made once, and again when what is there does not do any more.
+
+    Args:
+        directory: of the example alone.
+        say: told what is going on.
+        seed: another one, another enterprise.
+
+    Returns:
+        its settings file.
+
+    Raises:
+        ConfigError: *directory* holds something that is no example.
+    """
+    directory = directory.absolute()
+    settings = directory / SETTINGS_FILE_NAMES[0]
+    if _is_current(directory, settings, seed):
+        return settings
+    _clear_directory(directory)
+    began = clock.monotonic()
+    (directory / "data").mkdir(parents=True)
+    (directory / MARKER_FILE).write_text("{}")
+    archived = find_spec("pyarrow") is not None
+    settings.write_text(EXAMPLE_SETTINGS + (_ARCHIVE_SETTINGS if archived else ""))
+    configured = load_settings(settings, {})
+    say(f"Simulating a week and a day of {EXAMPLE_AGENTS} agents in two tenants ...")
+    week, day = _simulate_history_and_day(directory / "data" / "labels.jsonl", seed)
+    say(f"Learning what is normal from {len(week):,} events ...")
+    _train_example_model(configured, [event.event for event in week], seed)
+    say(f"Playing the day: {len(day):,} events through log, pipeline and store ...")
+    _append_to_log(configured, week, day)
+    _process_day(configured, len(week))
+    if archived:
+        _archive_log(configured)
+    (directory / MARKER_FILE).write_text(json.dumps({"format": EXAMPLE_FORMAT, "seed": seed, "archive": archived}))
+    say(f"The example is in {directory} ({clock.monotonic() - began:.0f} s).")
+    return settings
+
+
+def _is_current(directory: Path, settings: Path, seed: int) -> bool:
+    """Whether a whole example of this program's formats is there."""
+    try:
+        mark = json.loads((directory / MARKER_FILE).read_bytes())
+        if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:
+            return False
+        configured = load_settings(settings, {})
+        load_trained_model(configured.model_dir)
+        open_read_only_store(configured).close()
+    except (OSError, ValueError, TrustwatchError):  # not there, or a model or a store of another version
+        return False
+    return bool(mark.get("archive")) == (find_spec("pyarrow") is not None)
+
+
+def _clear_directory(directory: Path) -> None:
+    """Remove an older example, and nothing else."""
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARKER_FILE).is_file():
+            raise LabError(f"{directory} holds something that is no example; give another directory")
+        log = directory / "data" / "log"
+        if log.exists():
+            EventLog(log).close()  # raises LogInUse while a service works there
+        shutil.rmtree(directory)
+
+
+def _simulate_history_and_day(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
+    plan = SimulationSettings(
+        start=EXAMPLE_START,
+        duration=HISTORY + DAY,
+        seed=seed,
+        agents=EXAMPLE_AGENTS,
+        attacks=EXAMPLE_ATTACKS,
+        events_per_agent_day=EVENTS_PER_DAY,
+    )
+    border = (EXAMPLE_START + HISTORY).timestamp() * 1000
+    week: list[SimulatedEvent] = []
+    day: list[SimulatedEvent] = []
+    for event in simulate(plan):
+        (week if event.at_ms < border else day).append(event)
+    with labels.open("wb") as file:
+        file.writelines(encode_label(event.label) + b"\n" for event in day)
+    return week, day
+
+
+def _train_example_model(settings: Settings, week: Sequence[bytes], seed: int) -> None:
+    salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
+    columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event) for event in week])
+    model = train_walk_forward(columns, salt, "example-1", detector).model
+    made_ms = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
+    save_trained_model(settings.model_dir, model, detector, len(set(session_ids(columns).tolist())), made_ms)
+
+
+def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
+    """Everything as it would have arrived: each event at its own time, and an hourly tick in the day."""
+    with closing(EventLog(settings.data_dir / "log")) as log:
+        for start in range(0, len(week), 5_000):
+            log.append([_record(event) for event in week[start : start + 5_000]])
+        for records in _hourly_records(day):
+            log.append(records)
+        log.sync()
+
+
+def _record(event: SimulatedEvent) -> Record:
+    return Record(RecordKind.EVENT, raw_id_hash(event.event), event.at_ms, event.event)
+
+
+def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
+    """The day's events, hour by hour, each with a tick behind it."""
+    first = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
+    at = 0
+    for hour in range(24):
+        end_ms = first + (hour + 1) * HOUR_MS
+        records: list[Record] = []
+        while at < len(day) and day[at].at_ms < end_ms:
+            records.append(_record(day[at]))
+            at += 1
+        yield [*records, Record(RecordKind.TICK, 0, end_ms, end_ms.to_bytes(8, "little"))]
+
+
+def _process_day(settings: Settings, begin: int) -> None:
+    """The pipeline, from the day on, to the end of the log."""
+    model, told = load_trained_model(settings.model_dir), processor_context(settings)
+    encoder = ColumnEncoder(model.salt, settings.domains())
+    with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
+        store.set_position(ONLY_PARTITION, begin)
+        processor = Processor(
+            AgentStateCache(model, engine_settings(settings, capacity=10_000), store),
+            encoder,
+            DuplicateWindow(),
+            told,
+            edges=EdgeCollector(),
+        )
+        work = SinglePartitionPipeline(
+            source,
+            processor,
+            store,
+            told.policy,
+            PipelineParameters(poll_s=0.0),
+            clock.monotonic,
+            clock.sleep,
+            lambda _: None,
+        )
+        work.start()
+        while work.step():
+            pass
+        work.finish()
+
+
+def _archive_log(settings: Settings) -> None:
+    """All of the log as Parquet, as the archiving process would have written it."""
+    from ..ingest.archive.event_archive import EventArchive, EventToArchive
+
+    directory = settings.archive.directory
+    assert directory is not None
+    with closing(EventArchive(directory)) as archive, closing(LogReader(settings.data_dir / "log")) as source:
+        archive.start()
+        end = source.end_offset(ONLY_PARTITION)
+        source.seek(ONLY_PARTITION, 0)
+        at = 0
+        while at < end and (batch := source.poll(min(20_000, end - at), 0.0)) is not None:
+            events = [
+                EventToArchive(
+                    batch.base_offset + row, record.received_ms, decode_event(record.payload), record.payload
+                )
+                for row, record in enumerate(batch.records)
+                if record.kind == RecordKind.EVENT
+            ]
+            archive.write(batch.base_offset, batch.next_offset, events)
+            at = batch.next_offset

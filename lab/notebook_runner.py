@@ -1,0 +1,131 @@
+"""Notebooks: started in JupyterLab, or run from top to bottom as a check, with copies that hold the pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..api.settings.loading import environment_with
+from .session import LabError
+
+MAX_CONCURRENT_NOTEBOOKS = 2
+CELL_TIMEOUT_S = 300
+_MISSING_ALT_TEXT = 'alt="No description has been provided for this image"'
+"""What nbconvert's page says of every picture, whatever the notebook says."""
+WriteMessage = Callable[[str], None]
+
+
+class NotebookRun(NamedTuple):
+    """One notebook after it was run. *error* is "" where every cell ran."""
+
+    name: str
+    cells: int
+    charts: int
+    error: str
+
+
+def find_notebooks(folder: Path) -> list[Path]:
+    """Notebooks of a folder, by name. Raises LabError where there is none."""
+    found = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+    if not found:
+        raise LabError(f"{folder.absolute()}: no notebooks; they are in the folder `notebooks` of the repository")
+    return found
+
+
+def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
+    """Serve JupyterLab on loopback, with a token of its own, until Ctrl-C; returns its status."""
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.root_dir={folder.absolute()}",
+        *(() if browser else ("--no-browser",)),
+        *(("--allow-root",) if os.geteuid() == 0 else ()),
+    ]
+    with subprocess.Popen(command, env=environment_with(settings)) as process:  # noqa: S603 (our own interpreter)
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # it got the signal, too, and asks whether that was meant
+                continue
+
+
+def run_notebooks(notebooks: Sequence[Path], settings: Path | None, out: Path, say: WriteMessage) -> list[NotebookRun]:
+    """Run notebooks, two at a time, each in a kernel of this interpreter; the executed copies go to *out*."""
+    out.mkdir(parents=True, exist_ok=True)
+    return asyncio.run(_run_notebooks(notebooks, environment_with(settings), out, say))
+
+
+async def _run_notebooks(
+    notebooks: Sequence[Path], env: Mapping[str, str], out: Path, say: WriteMessage
+) -> list[NotebookRun]:
+    room = asyncio.Semaphore(MAX_CONCURRENT_NOTEBOOKS)
+
+    async def one(path: Path) -> NotebookRun:
+        async with room:
+            ran = await _run_notebook(path, env, out, Path(sockets))
+            say(f"{ran.name}: " + (ran.error or f"{ran.cells} cells, {ran.charts} pictures"))
+            return ran
+
+    with tempfile.TemporaryDirectory(prefix="trustwatch-lab-") as sockets:
+        return list(await asyncio.gather(*map(one, notebooks)))
+
+
+async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> NotebookRun:
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    book: Any = _nbformat().read(path, as_version=4)
+    # Sockets are files of our own: nobody else on the machine can connect.
+    manager = AsyncKernelManager(transport="ipc", ip=str(sockets / path.stem[:8]))
+    spec = manager.kernel_spec
+    assert spec is not None
+    spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]  # not that of another Python
+    client = NotebookClient(
+        book,
+        km=manager,
+        timeout=CELL_TIMEOUT_S,
+        startup_timeout=CELL_TIMEOUT_S,
+        resources={"metadata": {"path": str(path.parent.absolute())}},
+    )
+    error = ""
+    try:
+        await client.async_execute(env=dict(env))
+    except CellExecutionError as failed:
+        error = str(failed).strip()
+    finally:
+        await manager.shutdown_kernel(now=True)
+    _nbformat().write(book, out / path.name)
+    (out / f"{path.stem}.html").write_text(_render_html(book, path.stem), encoding="utf-8")
+    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+    return NotebookRun(path.name, len(book.cells), pictures, error)
+
+
+def _nbformat() -> Any:
+    """The library that reads and writes notebooks: it has no types."""
+    import nbformat
+
+    return nbformat
+
+
+def _render_html(book: Any, title: str) -> str:
+    """A page that needs no network."""
+    from nbconvert import HTMLExporter
+
+    none = dict.fromkeys(("require_js_url", "jquery_url", "mathjax_url", "mermaid_js_url"), "")
+    exporter: Any = HTMLExporter(**none, exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
+    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    told = iter([output.metadata.get("alt", "") for output in outputs if "image/png" in output.get("data", {})])
+    return str(re.sub(_MISSING_ALT_TEXT, lambda _: f'alt="{escape(next(told, ""))}"', body))

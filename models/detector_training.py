@@ -1,0 +1,287 @@
+"""Fits scikit-learn's `IsolationForest` and takes it apart into plain arrays. The only importer of scikit-learn's
+forest.
+
+Scoring needs the arrays alone (`evaluator.py`): a process that only scores never pays for importing scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..ingest.errors import ConfigError, ModelError
+from .calibration import Calibration, anomaly_scores, fit_peer_scales
+from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
+from .evidence_combination import EvidenceCombination, combined_evidence, forest_input, weighted_evidence
+from .feature_tails import fit_tails
+from .forest_evaluator import ForestArrays, forest_scores
+from .input_checks import NotEnoughHistory, WrongShape, finite_float32
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import IsolationForest
+
+# A complete tree has 2**depth slots; scikit-learn limits the depth to ceil(log2(max_samples)). 12 levels are 57 kB a
+# tree. Isolation forests gain nothing from larger samples (the paper's own figure is 256), so deeper forests are
+# refused.
+MAX_TREE_DEPTH = 12
+MAX_TREE_SAMPLES = 2**MAX_TREE_DEPTH
+MAX_FEATURES = 65_535
+
+
+def fit_forest(X: NDArray[np.float64], *, trees: int = 100, max_samples: int = 256, seed: int) -> ForestArrays:
+    """Fit an isolation forest on rows of normal behaviour.
+
+    Args:
+        X: float64 (n, F), finite, within the range of float32.
+        trees: number of trees.
+        max_samples: rows drawn for each tree, at most 4,096; fewer rows than that use all of them.
+        seed: seed of scikit-learn's generator; equal seeds give equal forests.
+
+    Raises:
+        NotFinite: a value is NaN, infinite or beyond the range of float32.
+        ModelError: the forest would be too deep or too wide for the arrays.
+    """
+    from sklearn.ensemble import IsolationForest  # takes a second, which every command and every start would pay
+
+    if not 1 <= max_samples <= MAX_TREE_SAMPLES:
+        raise ModelError(f"max_samples is {max_samples}; it must be from 1 to {MAX_TREE_SAMPLES}")
+    X = finite_float32(X)
+    if X.shape[1] > MAX_FEATURES:
+        raise ModelError(f"{X.shape[1]} features; at most {MAX_FEATURES} fit the arrays")
+    model = IsolationForest(n_estimators=trees, max_samples=min(max_samples, X.shape[0]), random_state=seed)
+    return flatten_forest(model.fit(X))
+
+
+def flatten_forest(model: IsolationForest) -> ForestArrays:
+    """The arrays of a fitted forest that used all features in each tree.
+
+    Raises:
+        ModelError: a tree is deeper than 12 levels, or the forest draws features per tree.
+    """
+    if model.estimators_[0].n_features_in_ != model.n_features_in_:
+        raise ModelError("forests with max_features below 1.0 are not supported")
+    trees = [estimator.tree_ for estimator in model.estimators_]
+    depth = max(1, *(int(tree.max_depth) for tree in trees))
+    if depth > MAX_TREE_DEPTH:
+        raise ModelError(
+            f"a tree has {depth} levels; at most {MAX_TREE_DEPTH} (max_samples {MAX_TREE_SAMPLES}) are supported"
+        )
+    shape = (len(trees), 2**depth)
+    features = np.zeros(shape, np.uint16)
+    thresholds = np.full(shape, np.inf, np.float32)
+    leaves, means = np.zeros(shape, np.float64), np.zeros(shape, np.float64)
+    for position, tree in enumerate(trees):
+        _fill_heap(tree, depth, features[position], thresholds[position], leaves[position], means[position])
+    expected = float(average_path_length(np.array([model.max_samples_]))[0])
+    return ForestArrays(features, thresholds, leaves, means, len(trees) * expected, int(model.n_features_in_))
+
+
+def _fill_heap(
+    tree: Any,
+    depth: int,
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+    means: NDArray[np.float64],
+) -> None:
+    """Lay one scikit-learn tree into heap order; what ends early is continued to the left."""
+    left, right = tree.children_left, tree.children_right
+    rounded = round_down_to_float32(tree.threshold)
+    beyond = average_path_length(tree.n_node_samples)
+    expected = _expected_paths(tree, beyond)
+    pending = [(0, 1, 0)]  # node of scikit-learn, slot, level
+    while pending:
+        node, slot, level = pending.pop()
+        if left[node] >= 0:
+            features[slot], thresholds[slot], means[slot] = tree.feature[node], rounded[node], expected[node]
+            pending += [(left[node], 2 * slot, level + 1), (right[node], 2 * slot + 1, level + 1)]
+        else:
+            leaves[(slot << (depth - level)) - len(leaves)] = expected[node]
+            for below in range(depth - level):
+                means[slot << below] = expected[node]
+
+
+def _expected_paths(tree: Any, beyond: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean path length of the samples of each node; in scikit-learn children have higher numbers than their parent."""
+    expected = tree.compute_node_depths() - 1.0 + beyond
+    count = tree.n_node_samples
+    for node in range(tree.node_count - 1, -1, -1):
+        left, right = tree.children_left[node], tree.children_right[node]
+        if left >= 0:
+            expected[node] = (count[left] * expected[left] + count[right] * expected[right]) / count[node]
+    return np.asarray(expected, np.float64)
+
+
+def round_down_to_float32(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 at or below each float64 (n,): `float32(x) <= t` holds for both or for neither."""
+    with np.errstate(over="ignore"):
+        nearest = thresholds.astype(np.float32)
+    return np.where(nearest > thresholds, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def average_path_length(samples: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """c(n) of the isolation forest paper: the expected path length in a tree of n samples; (k,) to (k,), >= 0."""
+    n = np.maximum(np.asarray(samples, np.float64), 2.0)
+    long = 2.0 * (np.log(np.maximum(n - 1.0, 1.0)) + np.euler_gamma) - 2.0 * (n - 1.0) / n
+    return np.where(samples <= 1, 0.0, np.where(samples == 2, 1.0, long))
+
+
+# Fits a detector on normal history. Imports scikit-learn (through `forest.py`); a process that only scores does not.
+#
+# The calibration is cross-conformal: the history is cut into folds along sessions, each fold is scored by a detector
+# that never saw it, and the p-values and group scales come from these held-out scores alone. The final tails and forest
+# are fitted on everything.
+
+
+MIN_ROWS = 50
+"""Fewest rows of history to learn from; below, a p-value could not even say one in fifty."""
+_LARGEST_FOLD = 2 / 3  # share of the rows; a larger fold would leave too little to train its detector on
+
+
+def fit_detector(
+    X: NDArray[np.float64],
+    groups: NDArray[np.uint64],
+    sessions: NDArray[np.uint64],
+    settings: DetectorSettings,
+    feature_names: Sequence[str],
+    *,
+    resolution: ArrayLike | None = None,
+    importance: ArrayLike | None = None,
+    decades: ArrayLike | None = None,
+    version: str = "unsaved",
+) -> ForestDetector:
+    """Fit a detector; see `fit_detector_with_held_out` for arguments and errors."""
+    return fit_detector_with_held_out(
+        X,
+        groups,
+        sessions,
+        settings,
+        feature_names,
+        resolution=resolution,
+        importance=importance,
+        decades=decades,
+        version=version,
+    )[0]
+
+
+def fit_detector_with_held_out(
+    X: NDArray[np.float64],
+    groups: NDArray[np.uint64],
+    sessions: NDArray[np.uint64],
+    settings: DetectorSettings,
+    feature_names: Sequence[str],
+    *,
+    resolution: ArrayLike | None = None,
+    importance: ArrayLike | None = None,
+    decades: ArrayLike | None = None,
+    version: str = "unsaved",
+) -> tuple[ForestDetector, Scores]:
+    """Fit a detector and give the honest scores of its own training rows.
+
+    Args:
+        X: float64 (n, F), finite: feature vectors of normal behaviour, at least 50.
+        groups: uint64 (n,), peer group of each row; 0 for none.
+        sessions: uint64 (n,), id of the session a row belongs to; a session never straddles folds. If there are too
+            few, or one holds more than two thirds of the rows, folds are blocks of consecutive rows instead.
+        settings: how to train.
+        feature_names: F names.
+        resolution: smallest meaningful difference per feature, see `fit_tails`.
+        importance: factor in [0, 1] of each feature's evidence, see `combination`; None is 1 for all.
+        decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
+        version: version of the model.
+
+    Returns:
+        the detector, and the scores that each training row got from a detector that had not seen it; anyone who derives
+        a threshold from the history should use these.
+
+    Raises:
+        NotFinite: a value is NaN, infinite or beyond float32.
+        NotEnoughHistory: fewer than 50 rows.
+        WrongShape: arguments differ in length.
+    """
+    X = _checked_rows(X, groups, sessions, feature_names)
+    groups = np.ascontiguousarray(groups, dtype=np.uint64)
+    weight = _checked_importance(importance, X.shape[1])
+    folds = assign_folds(sessions, settings.folds, settings.seed)
+    statistic, u = np.empty(len(X)), np.empty_like(X)
+    for fold in range(int(folds.max()) + 1):
+        held = folds == fold
+        found = combined_evidence(_fit_parts(X[~held], settings, resolution, weight, decades), X[held])
+        statistic[held], u[held] = found.statistic, found.feature_evidence
+    scales = fit_peer_scales(statistic, groups, settings.group_minimum)
+    anomaly = anomaly_scores(scales, statistic, groups)
+    calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
+    parts = _fit_parts(X, settings, resolution, weight, decades)
+    usual = fit_usual_evidence(parts, X)
+    detector = ForestDetector(
+        parts, scales, calibration, Calibration.empty(), usual, settings, tuple(feature_names), version
+    )
+    return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
+
+
+def _checked_rows(
+    X: NDArray[np.float64], groups: NDArray[np.uint64], sessions: NDArray[np.uint64], names: Sequence[str]
+) -> NDArray[np.float64]:
+    if len(X) < MIN_ROWS:
+        raise NotEnoughHistory(f"{len(X)} rows of normal history, at least {MIN_ROWS} are needed: train on more")
+    X = finite_float32(X)
+    if groups.shape != (len(X),) or sessions.shape != (len(X),) or len(names) != X.shape[1]:
+        raise WrongShape(
+            f"rows {X.shape}, groups {groups.shape}, sessions {sessions.shape}, {len(names)} names: they do not fit"
+        )
+    return X
+
+
+def _checked_importance(given: ArrayLike | None, features: int) -> NDArray[np.float64]:
+    weight = np.ones(features) if given is None else np.asarray(given, np.float64)
+    if weight.shape != (features,):
+        raise WrongShape(f"{weight.shape} importances for {features} features")
+    if not ((weight >= 0.0) & (weight <= 1.0)).all():
+        raise ConfigError("importance of a feature must be from 0 to 1")
+    return weight
+
+
+def _fit_parts(
+    X: NDArray[np.float64],
+    settings: DetectorSettings,
+    resolution: ArrayLike | None,
+    importance: NDArray[np.float64],
+    decades: ArrayLike | None,
+) -> EvidenceCombination:
+    """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
+    tails = fit_tails(X, settings.knots, resolution, decades)
+    seen = forest_input(weighted_evidence(tails, importance, X), importance)
+    forest = fit_forest(seen, trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
+    score_tail = fit_tails(forest_scores(forest, seen)[:, None], settings.knots)
+    return EvidenceCombination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance)
+
+
+def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold of each row, int64 (n,) in [0, folds): whole sessions, in a seeded hash order, cut to about equal numbers of
+    rows.
+
+    With fewer than two sessions, or one that holds more than two thirds of the rows, folds are blocks of
+    consecutive rows: neighbours then share a session, and the p-values are a little too bold.
+    """
+    rows = len(sessions)
+    ids, position, counts = np.unique(np.asarray(sessions, np.uint64), return_inverse=True, return_counts=True)
+    if len(ids) >= 2 and counts.max() <= _LARGEST_FOLD * rows:
+        order = np.argsort(_mix_session_ids(ids, seed), kind="stable")
+        middle = np.cumsum(counts[order]) - counts[order] / 2.0
+        fold_of = np.empty(len(ids), np.int64)
+        fold_of[order] = np.minimum((middle * folds / rows).astype(np.int64), folds - 1)
+        assigned = np.unique(fold_of[position], return_inverse=True)[1]
+        if np.bincount(assigned).max() <= _LARGEST_FOLD * rows:
+            return assigned
+    return np.arange(rows) * folds // rows
+
+
+def _mix_session_ids(ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64: a stable shuffle of session ids, whatever pattern they have."""
+    z = ids + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

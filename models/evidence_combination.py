@@ -1,0 +1,125 @@
+"""The statistic T of an event: evidence of the forest and of the most unusual features, in decades.
+
+`T = w * u_forest + (1 - w) * (sum_f u_f**norm) ** (1 / norm)` with each feature's evidence `u_f`. A high norm is close
+to the largest evidence, and lets further odd features add to it; a sum would let many slightly odd ones drown one that
+is impossible. The forest sees combinations that no feature shows alone; the norm sees what its random cuts miss.
+
+Evidence is weighed by the *importance* that a feature has by its meaning (the feature table says why) before all this.
+A forest cuts every feature alike whatever its scale, and drowns in features that do not matter; those below
+`FOREST_MIN_IMPORTANCE` are kept from it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ingest.compilation import compiled, inlined
+from .feature_tails import TailTables, tail_evidence, value_evidence
+from .forest_evaluator import ForestArrays, forest_scores
+
+FOREST_MIN_IMPORTANCE = 0.5
+"""Least importance of a feature that the forest sees."""
+
+
+class EvidenceCombination(NamedTuple):
+    """What turns rows into T. All arrays are read only by convention: a combination is a snapshot.
+
+    Attributes:
+        tails: upper tails of the F features.
+        forest: forest over the evidence of the F features.
+        score_tail: upper tail of the forest's scores, one "feature".
+        forest_weight: w in [0, 1].
+        norm: a power of two, 1 (sum) to 64 (all but the largest).
+        importance: float64 (F,) in [0, 1], factor of each feature's evidence.
+    """
+
+    tails: TailTables
+    forest: ForestArrays
+    score_tail: TailTables
+    forest_weight: float
+    norm: int
+    importance: NDArray[np.float64]
+
+
+class CombinedEvidence(NamedTuple):
+    """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,) and u (n, F), weighed."""
+
+    statistic: NDArray[np.float64]
+    forest: NDArray[np.float64]
+    tails: NDArray[np.float64]
+    feature_evidence: NDArray[np.float64]
+
+
+def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
+    """T of rows (n, F) and what it is made of.
+
+    Raises:
+        NotFinite: a value is NaN or infinite.
+        WrongShape: X is not (n, F).
+    """
+    return combine_evidence(parts, weighted_evidence(parts.tails, parts.importance, X))
+
+
+def weighted_evidence(
+    tails: TailTables, importance: NDArray[np.float64], X: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Tail evidence of rows (n, F), each feature's times its importance."""
+    return np.asarray(tail_evidence(tails, X) * importance)
+
+
+def forest_input(u: NDArray[np.float64], importance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The evidence (n, F) that the forest sees: features of little importance are constant, so no tree cuts them."""
+    return np.asarray(u * (importance >= FOREST_MIN_IMPORTANCE))
+
+
+def combine_evidence(parts: EvidenceCombination, u: NDArray[np.float64]) -> CombinedEvidence:
+    """T of rows whose weighed evidence (n, F) is known already."""
+    scores = forest_scores(parts.forest, forest_input(u, parts.importance))
+    statistic, from_forest, from_tails = np.empty((3, len(u)))
+    tail = parts.score_tail
+    combine_rows(
+        u, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.norm, from_forest, from_tails, statistic
+    )
+    return CombinedEvidence(statistic, from_forest, from_tails, u)
+
+
+@inlined
+def _power_norm(u: NDArray[np.float64], norm: int) -> float:
+    """Norm of one row, relative to its largest so that nothing underflows."""
+    largest = 0.0
+    for feature in range(len(u)):
+        largest = max(largest, u[feature])
+    if largest <= 0.0:
+        return 0.0
+    total = 0.0
+    for feature in range(len(u)):
+        share = u[feature] / largest
+        power = norm
+        while power > 1:
+            share *= share
+            power >>= 1
+        total += share
+    return float(largest * total ** (1.0 / norm))
+
+
+@compiled
+def combine_rows(
+    u: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    tail_x: NDArray[np.float64],
+    tail_u: NDArray[np.float64],
+    tail_rate: NDArray[np.float64],
+    forest_weight: float,
+    norm: int,
+    from_forest: NDArray[np.float64],
+    from_tails: NDArray[np.float64],
+    statistic: NDArray[np.float64],
+) -> None:
+    """Evidence of the forest, of the features, and T, of each row."""
+    for row in range(len(u)):
+        from_tails[row] = _power_norm(u[row], norm)
+        from_forest[row] = value_evidence(scores[row], tail_x, tail_u, tail_rate, 0)
+        statistic[row] = forest_weight * from_forest[row] + (1.0 - forest_weight) * from_tails[row]

@@ -1,0 +1,211 @@
+"""How unusual each feature is by itself: the upper tail of what training saw, as evidence in decades.
+
+Every feature points one way, higher is more suspicious, so `u = -log10 P(X_f >= x)`: 0 is ordinary, 2 is one in a
+hundred. P is counted as conformal prediction does, `(1 + #{values >= x}) / (n + 1)`. The curve is kept as a grid of
+knots with linear pieces between them. A value that many rows share makes the curve jump; it gets a second knot just
+above, so that 0 in 99 % of the rows has evidence 0 and anything above has 2. Beyond the training maximum the tail goes
+on exponentially.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..ingest.compilation import compiled, inlined
+from ..ingest.errors import ConfigError
+from .input_checks import NotFinite, WrongShape, finite_float32
+
+EVIDENCE_CAP = 6.0
+"""Most evidence of one feature, in decades: no single feature can drown all others."""
+SURPRISE_CAP = 12.0
+"""The same for features that are logarithms of probabilities themselves."""
+TRAINING_RANGE_CAP = 5.0
+"""Most evidence of a value within the training range, so that going beyond it always shows (it matters from 100,000
+rows)."""
+_JUMP = 0.1  # decades by which the curve must jump at a shared value to give it a second knot
+_MOST_JUMPS = int(TRAINING_RANGE_CAP / _JUMP)
+_TAIL_SHARE, _TAIL_LEAST = 0.01, 10  # largest values that the exponential tail is fitted to
+_RELATIVE_RESOLUTION, _CONSTANT_RESOLUTION = 0.01, 1.0
+_STEEPEST = 1e300  # decades per unit; infinity would make 0 * inf = NaN at the knot itself
+
+
+class TailTables(NamedTuple):
+    """Upper tails of F features with at most K knots each.
+
+    Attributes:
+        x: float64 (F, K), ascending values; unused places at the end are +inf.
+        u: float64 (F, K + 1), evidence at `x`, in [0, CAP] (or SURPRISE_CAP), non-decreasing; the cap after the last.
+        rate: float64 (F, K), decades per unit from a knot on; of the last: the exponential tail.
+    """
+
+    x: NDArray[np.float64]
+    u: NDArray[np.float64]
+    rate: NDArray[np.float64]
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return int(self.x.shape[0])
+
+
+def fit_tails(
+    X: NDArray[np.float64], knots: int = 256, resolution: ArrayLike | None = None, decades: ArrayLike | None = None
+) -> TailTables:
+    """Learn the upper tail of each feature.
+
+    Args:
+        X: float64 (n, F), finite.
+        knots: size of the grid, a power of two, at least 128.
+        resolution: float64 (F,) or one number, > 0: the smallest difference of the feature that means something. The
+            scale of the tail beyond the maximum is at least this, so a feature that was constant in training does not
+            explode: each further step of one resolution adds at most 0.43 decades. Default: 1 % of the range in
+            training, 1.0 if constant.
+        decades: float64 (F,) or one number, >= 0: decades per unit of features that measure the logarithm of a
+            probability themselves, 0 for the others. Their evidence is what they say, up to `SURPRISE_CAP`: counting
+            how often surprises occurred in training would only lose what training did not show.
+
+    Raises:
+        NotFinite: a value is NaN, infinite or beyond float32.
+        ConfigError: knots or resolution are out of range.
+    """
+    X = finite_float32(X)
+    if knots < 128 or knots & (knots - 1):
+        raise ConfigError(f"knots is {knots}; it must be a power of two, at least 128")
+    steps = _resolutions(X, resolution)
+    tables = TailTables(
+        np.full((X.shape[1], knots), np.inf),
+        np.full((X.shape[1], knots + 1), EVIDENCE_CAP),
+        np.zeros((X.shape[1], knots)),
+    )
+    known = np.broadcast_to(np.asarray(0.0 if decades is None else decades, np.float64), (X.shape[1],))
+    for feature in range(X.shape[1]):
+        if known[feature] > 0.0:
+            tables.x[feature, 0], tables.rate[feature, 0] = 0.0, known[feature]
+            tables.u[feature, 0], tables.u[feature, 1:] = 0.0, SURPRISE_CAP
+            continue
+        ordered = np.sort(X[:, feature])
+        x, u = _knots_of_feature(ordered, knots, float(steps[feature]))
+        with np.errstate(over="ignore"):  # denormal distances; limited to _STEEPEST
+            inner = np.minimum(np.diff(u) / np.diff(x), _STEEPEST)
+        tables.x[feature, : len(x)], tables.u[feature, : len(u)] = x, u
+        tables.rate[feature, : len(x)] = [*inner, _tail_rate(ordered, float(steps[feature]))]
+    return tables
+
+
+def _resolutions(X: NDArray[np.float64], resolution: ArrayLike | None) -> NDArray[np.float64]:
+    if resolution is None:
+        spread = np.ptp(X, axis=0)
+        return np.where(spread > 0.0, np.maximum(spread * _RELATIVE_RESOLUTION, 1e-6), _CONSTANT_RESOLUTION)
+    steps = np.broadcast_to(np.asarray(resolution, np.float64), (X.shape[1],))
+    if not (np.isfinite(steps) & (steps > 0.0)).all():
+        raise ConfigError("resolution must be positive and finite for every feature")
+    return np.array(steps)
+
+
+def _knots_of_feature(
+    ordered: NDArray[np.float64], knots: int, step: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Knots of one feature: strictly ascending values, non-decreasing evidence; at most *knots* of them."""
+    n = len(ordered)
+    values, counts = np.unique(ordered, return_counts=True)
+    above = n - np.cumsum(counts)
+    at, beyond = _count_to_decades(above + counts, n), _count_to_decades(above, n)
+    jumps = (counts > 1) & (beyond - at > _JUMP)
+    places = knots - 2 * _MOST_JUMPS
+    chosen = np.union1d(_select_knots(at, counts, places), np.flatnonzero(jumps))
+    gaps = np.append(np.diff(values), np.inf)
+    after = values + np.minimum(step, gaps / 2)
+    # between two neighbouring floats there is no room for a second knot; the next value carries the same evidence
+    # anyway
+    jumps &= (after > values) & (after < np.append(values[1:], np.inf))
+    x = np.concatenate([values[chosen], after[jumps]])
+    u = np.concatenate([at[chosen], beyond[jumps]])
+    order = np.argsort(x)
+    return x[order], u[order]
+
+
+def _count_to_decades(at_least: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    decades: NDArray[np.float64] = np.minimum(-np.log10((1.0 + at_least) / (n + 1.0)), TRAINING_RANGE_CAP)
+    return np.abs(decades)  # no negative zero
+
+
+def _select_knots(at: NDArray[np.float64], counts: NDArray[np.int64], places: int) -> NDArray[np.int64]:
+    """Indices of the unique values to keep: all if they fit, else half of the places by rank and half by evidence."""
+    if len(at) <= places:
+        return np.arange(len(at))
+    half = places // 2
+    ranks = np.cumsum(counts)
+    by_rank = np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], half))
+    by_evidence = np.searchsorted(at, np.linspace(0.0, at[-1], half))
+    return np.union1d(by_rank, by_evidence)
+
+
+def _tail_rate(ordered: NDArray[np.float64], step: float) -> float:
+    """Decades per unit beyond the maximum: the exponential through the mean excess of the largest values."""
+    n = len(ordered)
+    largest = min(max(int(np.ceil(n * _TAIL_SHARE)), _TAIL_LEAST), n - 1)
+    excess = ordered[n - largest :] - ordered[n - largest - 1]
+    scale = max(float(excess.mean()) if largest else 0.0, step)
+    return min(float(np.log10(np.e)) / scale, _STEEPEST)
+
+
+@inlined
+def value_evidence(
+    value: float, x: NDArray[np.float64], u: NDArray[np.float64], rate: NDArray[np.float64], feature: int
+) -> float:
+    """Evidence of one finite value, from 0 to the cap; non-decreasing in the value, also after rounding."""
+    if value <= x[feature, 0]:
+        return float(u[feature, 0])
+    knot = 0
+    step = x.shape[1] >> 1
+    while step > 0:
+        knot += step if x[feature, knot + step] <= value else 0
+        step >>= 1
+    result = u[feature, knot] + rate[feature, knot] * (value - x[feature, knot])
+    return float(min(result, u[feature, knot + 1]))
+
+
+@compiled
+def evidence_rows(
+    X: NDArray[np.float64],
+    x: NDArray[np.float64],
+    u: NDArray[np.float64],
+    rate: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> int:
+    """Evidence of rows into `out` (n, F); returns -1, or `row * F + feature` of the first value that is not finite."""
+    for row in range(X.shape[0]):
+        for feature in range(X.shape[1]):
+            value = X[row, feature]
+            if not np.isfinite(value):
+                return int(row * X.shape[1] + feature)
+            out[row, feature] = value_evidence(value, x, u, rate, feature)
+    return -1
+
+
+def tail_evidence(tails: TailTables, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Evidence of every value, in decades.
+
+    Args:
+        tails: from `fit_tails`.
+        X: float64 (n, F), finite.
+
+    Returns:
+        float64 (n, F) in [0, CAP], in [0, SURPRISE_CAP] for features fitted with `decades`; non-decreasing in each
+        value, strictly increasing beyond the training maximum up to the cap.
+
+    Raises:
+        NotFinite: a value is NaN or infinite.
+        WrongShape: X is not (n, F).
+    """
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    if X.ndim != 2 or X.shape[1] != tails.n_features:
+        raise WrongShape(f"the model has {tails.n_features} features, the rows have shape {X.shape}")
+    out = np.empty_like(X)
+    bad = evidence_rows(X, tails.x, tails.u, tails.rate, out)
+    if bad >= 0:
+        raise NotFinite(bad // tails.n_features, bad % tails.n_features)
+    return out

@@ -1,0 +1,283 @@
+"""The forest as plain arrays, and its compiled evaluator: equal to scikit-learn's `score_samples` to 1e-9.
+
+Every tree is a complete binary tree in heap order: node `i` has the children `2i` and `2i + 1`, the root is 1, slot 0
+is unused, all leaves lie at the same depth. Branches that end early are filled with nodes that always go left, so a
+walk is a fixed number of steps without a test for a leaf, and several walks can be interleaved to hide the latency of
+memory.
+
+scikit-learn compares `float32(x) <= threshold` with a float64 threshold. Rounding the threshold *down* to float32 gives
+the same answer for every float32, so thresholds take half the room.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ingest.compilation import compiled, inlined
+from .input_checks import NotFinite, WrongShape
+
+LANES = 8  # walks in flight at once: enough to hide load latency, few enough for the registers
+
+
+class ForestArrays(NamedTuple):
+    """An isolation forest of T trees with S = 2**depth slots each, over F features.
+
+    Attributes:
+        features: uint16 (T, S), the feature that a node compares.
+        thresholds: float32 (T, S), right if the float32 value is greater; +inf where the tree ended earlier.
+        leaves: float64 (T, S), path length of a leaf: its depth plus c(samples in it).
+        expected: float64 (T, S), mean path length of the training samples that reached an inner node.
+        normaliser: T * c(max_samples), the sum of path lengths at which the score is 0.5; 0 if trained on one sample.
+        n_features: F.
+    """
+
+    features: NDArray[np.uint16]
+    thresholds: NDArray[np.float32]
+    leaves: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    normaliser: float
+    n_features: int
+
+    @property
+    def trees(self) -> int:
+        """Number of trees."""
+        return int(self.features.shape[0])
+
+    @property
+    def depth(self) -> int:
+        """Steps of a walk."""
+        return int(self.features.shape[1]).bit_length() - 1
+
+
+def forest_scores(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Anomaly scores of rows.
+
+    Args:
+        forest: the forest.
+        X: float64 (n, F), finite.
+
+    Returns:
+        float64 (n,) in (0, 1]; **higher is more anomalous**: this is `-IsolationForest.score_samples(X)`.
+
+    Raises:
+        NotFinite: a value is NaN or infinite.
+        WrongShape: X is not (n, F).
+    """
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    if X.ndim != 2 or X.shape[1] != forest.n_features:
+        raise WrongShape(f"the forest has {forest.n_features} features, the rows have shape {X.shape}")
+    out = np.empty(X.shape[0])
+    bad = score_rows(X, forest.features, forest.thresholds, forest.leaves, forest.normaliser, out)
+    if bad >= 0:
+        raise NotFinite(bad // forest.n_features, bad % forest.n_features)
+    return out
+
+
+@inlined
+def _score(path: float, normaliser: float) -> float:
+    """The one place that decides the direction: short paths are anomalous, so their score is high."""
+    return float(2.0 ** (-path / normaliser)) if normaliser > 0.0 else 0.5
+
+
+@compiled
+def _copy_as_float32(X: NDArray[np.float64], row: int, to: NDArray[np.float32], lane: int) -> int:
+    """Copy a row as float32, as scikit-learn does; returns the first feature that is not finite, else -1."""
+    for feature in range(X.shape[1]):
+        value = X[row, feature]
+        if not np.isfinite(value):
+            return feature
+        to[lane, feature] = np.float32(value)
+    return -1
+
+
+# The two walks below keep their lanes in scalars, not in a small array: that is what lets the compiler hold them in
+# registers (measured: 2x). Indices are unsigned, because signed ones carry wrap-around code (measured: 2x).
+
+
+@compiled
+def _path_of_row(
+    x: NDArray[np.float32],
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+) -> float:
+    """Sum of the path lengths of one row, eight trees at a time; added in the order of `_paths_of_rows`: equal bits."""
+    trees = features.shape[0]
+    slots = np.uint64(features.shape[1])
+    f = features.ravel()
+    t = thresholds.ravel()
+    v = leaves.ravel()
+    one = np.uint64(1)
+    total = 0.0
+    tree = 0
+    while tree + LANES <= trees:
+        b0 = np.uint64(tree) * slots
+        b1 = b0 + slots
+        b2 = b1 + slots
+        b3 = b2 + slots
+        b4 = b3 + slots
+        b5 = b4 + slots
+        b6 = b5 + slots
+        b7 = b6 + slots
+        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = one
+        while i0 < slots:
+            i0 = (i0 << one) + np.uint64(x[f[b0 + i0]] > t[b0 + i0])
+            i1 = (i1 << one) + np.uint64(x[f[b1 + i1]] > t[b1 + i1])
+            i2 = (i2 << one) + np.uint64(x[f[b2 + i2]] > t[b2 + i2])
+            i3 = (i3 << one) + np.uint64(x[f[b3 + i3]] > t[b3 + i3])
+            i4 = (i4 << one) + np.uint64(x[f[b4 + i4]] > t[b4 + i4])
+            i5 = (i5 << one) + np.uint64(x[f[b5 + i5]] > t[b5 + i5])
+            i6 = (i6 << one) + np.uint64(x[f[b6 + i6]] > t[b6 + i6])
+            i7 = (i7 << one) + np.uint64(x[f[b7 + i7]] > t[b7 + i7])
+        total += v[b0 + i0 - slots]
+        total += v[b1 + i1 - slots]
+        total += v[b2 + i2 - slots]
+        total += v[b3 + i3 - slots]
+        total += v[b4 + i4 - slots]
+        total += v[b5 + i5 - slots]
+        total += v[b6 + i6 - slots]
+        total += v[b7 + i7 - slots]
+        tree += LANES
+    while tree < trees:
+        b0 = np.uint64(tree) * slots
+        i0 = one
+        while i0 < slots:
+            i0 = (i0 << one) + np.uint64(x[f[b0 + i0]] > t[b0 + i0])
+        total += v[b0 + i0 - slots]
+        tree += 1
+    return total
+
+
+@compiled
+def _paths_of_rows(
+    block: NDArray[np.float32],
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+    paths: NDArray[np.float64],
+) -> None:
+    """Sums of the path lengths of eight rows, tree by tree, so that a tree stays in the first-level cache."""
+    slots = np.uint64(features.shape[1])
+    f = features.ravel()
+    t = thresholds.ravel()
+    v = leaves.ravel()
+    x0, x1, x2, x3 = block[0], block[1], block[2], block[3]
+    x4, x5, x6, x7 = block[4], block[5], block[6], block[7]
+    one = np.uint64(1)
+    p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = 0.0
+    for tree in range(features.shape[0]):
+        b = np.uint64(tree) * slots
+        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = one
+        while i0 < slots:
+            i0 = (i0 << one) + np.uint64(x0[f[b + i0]] > t[b + i0])
+            i1 = (i1 << one) + np.uint64(x1[f[b + i1]] > t[b + i1])
+            i2 = (i2 << one) + np.uint64(x2[f[b + i2]] > t[b + i2])
+            i3 = (i3 << one) + np.uint64(x3[f[b + i3]] > t[b + i3])
+            i4 = (i4 << one) + np.uint64(x4[f[b + i4]] > t[b + i4])
+            i5 = (i5 << one) + np.uint64(x5[f[b + i5]] > t[b + i5])
+            i6 = (i6 << one) + np.uint64(x6[f[b + i6]] > t[b + i6])
+            i7 = (i7 << one) + np.uint64(x7[f[b + i7]] > t[b + i7])
+        b -= slots
+        p0 += v[b + i0]
+        p1 += v[b + i1]
+        p2 += v[b + i2]
+        p3 += v[b + i3]
+        p4 += v[b + i4]
+        p5 += v[b + i5]
+        p6 += v[b + i6]
+        p7 += v[b + i7]
+    paths[0], paths[1], paths[2], paths[3] = p0, p1, p2, p3
+    paths[4], paths[5], paths[6], paths[7] = p4, p5, p6, p7
+
+
+@compiled
+def score_rows(
+    X: NDArray[np.float64],
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+    normaliser: float,
+    out: NDArray[np.float64],
+) -> int:
+    """Score rows into `out`; returns -1, or `row * F + feature` of the first value that is not finite."""
+    rows: int = X.shape[0]
+    width: int = X.shape[1]
+    block = np.empty((LANES, width), np.float32)
+    paths = np.empty(LANES)
+    row = 0
+    while row + LANES <= rows:
+        for lane in range(LANES):
+            bad = _copy_as_float32(X, row + lane, block, lane)
+            if bad >= 0:
+                return (row + lane) * width + bad
+        _paths_of_rows(block, features, thresholds, leaves, paths)
+        for lane in range(LANES):
+            out[row + lane] = _score(paths[lane], normaliser)
+        row += LANES
+    while row < rows:
+        bad = _copy_as_float32(X, row, block, 0)
+        if bad >= 0:
+            return row * width + bad
+        out[row] = _score(_path_of_row(block[0], features, thresholds, leaves), normaliser)
+        row += 1
+    return -1
+
+
+# What each feature did to a forest's score: the walk of a row, step by step.
+#
+# At every inner node a tree expects some path length, the mean over the training samples that came there. A step to a
+# child changes it, and the change belongs to the feature that the node compares. Over a walk the changes add up to the
+# row's path length less the expectation at the root, exactly; and the path length is the score's logarithm.
+
+
+def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much each feature shortened the path of each row, below what the forest expects before it looks.
+
+    Args:
+        forest: the forest.
+        X: float64 (n, F), finite.
+
+    Returns:
+        float64 (n, F), in units of `-log2(score)`: `log2(score) = sum over features + log2(2**-expected)` with
+        `expected` from `expectation`. Positive where the feature made the row more anomalous.
+
+    Raises:
+        WrongShape: X is not (n, F).
+    """
+    X = np.ascontiguousarray(X, dtype=np.float64)
+    if X.ndim != 2 or X.shape[1] != forest.n_features:
+        raise WrongShape(f"the forest has {forest.n_features} features, the rows have shape {X.shape}")
+    out = np.zeros_like(X)
+    if forest.normaliser > 0.0:
+        _attribute_paths(X.astype(np.float32), forest.features, forest.thresholds, forest.leaves, forest.expected, out)
+        out /= forest.normaliser
+    return out
+
+
+def expectation(forest: ForestArrays) -> float:
+    """Expected `-log2(score)` before any feature is looked at."""
+    return float(forest.expected[:, 1].sum() / forest.normaliser) if forest.normaliser > 0.0 else 1.0
+
+
+@compiled
+def _attribute_paths(
+    x: NDArray[np.float32],
+    features: NDArray[np.uint16],
+    thresholds: NDArray[np.float32],
+    leaves: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    out: NDArray[np.float64],
+) -> None:
+    slots = features.shape[1]
+    for tree in range(features.shape[0]):  # tree by tree, so that a tree stays in the first-level cache
+        for row in range(x.shape[0]):
+            slot, before = 1, expected[tree, 1]
+            while slot < slots:
+                feature = features[tree, slot]
+                slot = 2 * slot + int(x[row, feature] > thresholds[tree, slot])
+                after = expected[tree, slot] if slot < slots else leaves[tree, slot - slots]
+                out[row, feature] += before - after
+                before = after

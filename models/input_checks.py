@@ -1,0 +1,69 @@
+"""Errors of the models layer; the base classes and what to do about each are in `ingest/errors.py`::
+
+    TrustwatchError
+    ├── NotFinite        not_finite     a feature is NaN or infinite: refuse the row, find the bug that made it
+    ├── WrongShape       wrong_shape    rows and model do not belong together: a programming error
+    └── ModelError
+        └── NotEnoughHistory  not_enough_history  train again when there is more normal history
+
+A caller that catches `ValueError` gets the first two as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..ingest.errors import ModelError, TrustwatchError
+
+
+class NotFinite(TrustwatchError, ValueError):
+    """A value is NaN or infinite; scikit-learn would score it silently, we refuse it.
+
+    Args:
+        row: index of the first bad row.
+        feature: index or name of the first bad feature in that row.
+        reason: what is wrong with the value.
+    """
+
+    code = "not_finite"
+
+    def __init__(self, row: int, feature: int | str, reason: str = "is NaN or infinite") -> None:
+        super().__init__(f"row {row}, feature {feature!r} {reason}")
+        self.row = row
+        self.feature = feature
+
+
+class WrongShape(TrustwatchError, ValueError):
+    """Rows have another number of features than the model, or columns of unequal length."""
+
+    code = "wrong_shape"
+
+
+class NotEnoughHistory(ModelError):
+    """There are too few rows of normal history to learn a model that could keep its promises."""
+
+    code = "not_enough_history"
+
+
+# Checks of what is learned from: shape, finite, within float32 (in which the forest compares).
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def finite_float32(X: ArrayLike) -> NDArray[np.float64]:
+    """X as a contiguous float64 matrix (n, F) with n, F >= 1.
+
+    Raises:
+        WrongShape: no matrix, or an empty one.
+        NotFinite: a value is NaN, infinite or larger than float32 can hold.
+    """
+    matrix = np.ascontiguousarray(X, dtype=np.float64)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise WrongShape(f"expected a matrix of rows by features with at least one of each, got shape {matrix.shape}")
+    fine = np.abs(matrix) <= _LARGEST
+    if not fine.all():
+        row, feature = (int(index) for index in np.argwhere(~fine)[0])
+        raise NotFinite(row, feature, "is NaN, infinite or beyond the range of float32")
+    return matrix

@@ -1,0 +1,111 @@
+"""Where versions of models lie: one directory each, and the one that the operator installed beside them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from ..ingest.errors import ModelError
+from .model_directory import ModelManifest, copy_model, is_model, read_manifest
+from .model_persistence import load_trained_model
+from .trained_model import TrainedModel
+
+_MAX_DIRECTORY_NAME = 120
+
+
+class RegisteredModel(NamedTuple):
+    """A model on the shelf. `digest` is that of its manifest, and with it of every file."""
+
+    manifest: ModelManifest
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """Its name."""
+        return self.manifest.model_version
+
+
+class ModelRegistry:
+    """Versions below one directory.
+
+    Args:
+        root: holds one directory per version; made when something is put there.
+        installed_model: the operator's model directory (`model_dir`).
+    """
+
+    def __init__(self, root: Path, installed: Path) -> None:
+        self.root = root
+        self._installed = installed
+
+    def directory_of(self, version: str) -> Path:
+        """Directory of a version. Raises ModelError for a name that can be no directory's."""
+        name = quote(version, safe="")
+        if not name or name.startswith(".") or len(name) > _MAX_DIRECTORY_NAME:
+            raise ModelError(
+                f"{version!r} can not name a directory: use at most {_MAX_DIRECTORY_NAME} plain characters, "
+                "no dot first"
+            )
+        return self.root / name
+
+    def installed_model(self) -> RegisteredModel:
+        """The model that the operator installed. Raises ModelError."""
+        return RegisteredModel(*read_manifest(self._installed))
+
+    def register_installed(self) -> RegisteredModel:
+        """Copy the installed model to the shelf, unless it lies there already. Raises ModelError, OSError."""
+        found = self.installed_model()
+        place = self.directory_of(found.version)
+        if not self._contains(place, found.digest):
+            try:
+                copy_model(self._installed, place)
+            except (OSError, ModelError):
+                if not self._contains(place, found.digest):  # else another process of the service was quicker
+                    raise
+        return found
+
+    @staticmethod
+    def _contains(place: Path, digest: str) -> bool:
+        """Whether that model lies there; one that is damaged does not."""
+        try:
+            return is_model(place) and read_manifest(place)[1] == digest
+        except ModelError:
+            return False
+
+    def find_directory(self, version: str, digest: str | None = None) -> Path:
+        """Directory that holds *version*: on the shelf, or the installed model itself.
+
+        Raises:
+            ModelError: nowhere, or with another digest than *digest*.
+        """
+        for path in (self.directory_of(version), self._installed):
+            if is_model(path):
+                manifest, found = read_manifest(path)
+                if manifest.model_version == version and digest in (None, found):
+                    return path
+        exactly = "" if digest is None else f" with digest {digest[:12]}…"
+        raise ModelError(
+            f"model {version!r}{exactly} is not at {self.directory_of(version)}: "
+            "restore that directory from a back-up, or let all machines share it"
+        )
+
+    def load(self, version: str, digest: str | None = None) -> TrainedModel:
+        """Read and verify a version. Raises ModelError."""
+        return load_trained_model(self.find_directory(version, digest))
+
+    def versions(self) -> Iterator[RegisteredModel]:
+        """Every sound manifest on the shelf; what can not be read is left out."""
+        if not self.root.is_dir():
+            return
+        for path in sorted(self.root.iterdir()):
+            if not path.name.startswith(".") and is_model(path):
+                try:
+                    yield RegisteredModel(*read_manifest(path))
+                except ModelError:
+                    continue
+
+    def remove(self, version: str) -> None:
+        """Remove a version's directory; one that is not there is no error."""
+        shutil.rmtree(self.directory_of(version), ignore_errors=True)

@@ -1,0 +1,288 @@
+"""Honest feature vectors of a history: each event measured against baselines that have not seen it.
+
+Otherwise a detector would learn from vectors in which everything is known, and no new event will ever look like that.
+Where there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline
+that knows other sessions of the same agent knows its future, too, and what is new to the agent would look known. Few
+agents leave no others; then each session is measured against the other sessions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest import columns as event_columns
+from ..ingest.columns import EventColumns
+from ..ingest.features import layout
+from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
+from ..ingest.features.feature_builder import FeatureBuilder
+from ..ingest.features.feature_declaration import BITS, Z
+from ..ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
+from ..ingest.features.feature_table import FEATURE_COUNT, FEATURE_IMPORTANCE, FEATURE_NAMES, FEATURES
+from ..ingest.features.layout import Baseline
+from .baseline_learning import learnable_parts
+from .betting import damped_bets, fit_alarm_tail
+from .detector import DetectorSettings, ForestDetector, Scores
+from .detector_training import fit_detector_with_held_out
+from .input_checks import NotEnoughHistory
+from .trained_model import AgentSeeds, TrainedModel
+
+AGENTS_PER_FOLD = 4
+"""Agents that each fold must have before agents are kept apart."""
+
+CROSS_FIT_ROUNDS = 2
+"""The first tells which events are odd; the second learns those as rarely as the live service does."""
+
+_RESOLUTION = {BITS: 0.25, Z: 0.25}
+_DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
+
+
+def cross_fit_detector(
+    columns: EventColumns,
+    found: RowObservations,
+    sessions: npt.NDArray[np.uint64],
+    settings: DetectorSettings,
+    version: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[ForestDetector, Scores]:
+    """A detector on cross-fitted vectors, and the held-out scores of the history.
+
+    Args:
+        found: what the kernel found in the history, for the baselines.
+        sessions: (n,), number of each event's session.
+        progress: told the number of folds done, up to `TURNS * settings.folds`.
+
+    Raises:
+        NotEnoughHistory: fewer events than a detector can be fitted on.
+    """
+    folds = event_folds(columns.names[:, event_columns.AGENT], sessions, settings.folds)
+    agents, everything = columns.names[:, event_columns.AGENT], np.arange(len(columns))
+    p_values, taught = np.ones(len(columns)), agent_event_numbers(agents)
+    for turn in range(CROSS_FIT_ROUNDS):
+        learned = learnable_parts(columns, everything, p_values, taught)
+        vectors = np.zeros((len(columns), FEATURE_COUNT))
+        for fold in range(settings.folds):
+            held = folds == fold
+            if held.any():
+                vectors[held] = _held_out_vectors(columns, found, held, learned)[held]
+            progress(turn * settings.folds + fold + 1)
+        detector, scores = fit_detector_with_held_out(
+            vectors,
+            columns.names[:, event_columns.GROUP].copy(),
+            sessions,
+            settings,
+            FEATURE_NAMES,
+            resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
+            importance=FEATURE_IMPORTANCE,
+            decades=[_DECADES_PER_UNIT.get(f.unit, 0.0) for f in FEATURES],
+            version=version,
+        )
+        p_values = scores.p_value
+    return detector, scores
+
+
+def _held_out_vectors(
+    columns: EventColumns, found: RowObservations, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float64]:
+    """Vectors (n, F) of the agents that occur in *held*, against a baseline of all that is not held."""
+    agents = columns.names[:, event_columns.AGENT]
+    acting = np.unique(agents[held])
+    rows = np.flatnonzero(np.isin(agents, acting))
+    builder = FeatureBuilder(fit_baseline(columns, found, ~held), len(acting))
+    builder.set_shared_counts(agents[rows][~held[rows] & (found.flags[rows] != IGNORED_EVENT)])
+    return builder.observe_and_learn(columns, learned, rows)[0]
+
+
+def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
+    """Fold of each event, (n,) in [0, folds): by agent, or by session where there are too few agents."""
+    number = first_appearance_numbers(agents)
+    if int(number.max(initial=0)) + 1 < AGENTS_PER_FOLD * folds:
+        number = sessions
+    return (number % np.uint64(folds)).astype(np.int64)
+
+
+def first_appearance_numbers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Ids as numbers in the order of their first appearance: folds then do not depend on the salt of the hashes."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.uint64)[inverse]
+
+
+def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """How many events of the same agent come before each event, (n,)."""
+    order = np.argsort(agents, kind="stable")
+    ordered = agents[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    turn = np.empty(len(agents), np.int64)
+    turn[order] = np.arange(len(agents)) - np.repeat(starts, np.diff(np.r_[starts, len(agents)]))
+    return turn
+
+
+# Learns a model from normal history: baselines, agents' own histories, and a detector on top (see `crossfit`).
+
+
+MIN_EXPONENT = 0.1
+"""Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
+
+TrainingProgress = Callable[[str, int, int], None]
+
+_DAY_MS = 86_400_000
+
+
+def train_model(
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings | None = None,
+    progress: TrainingProgress = lambda *_: None,
+) -> TrainedModel:
+    """Learn a model; see `train_with_held_out` for arguments and errors."""
+    return train_with_held_out(columns, salt, version, settings, progress)[0]
+
+
+def train_with_held_out(
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings | None = None,
+    progress: TrainingProgress = lambda *_: None,
+) -> tuple[TrainedModel, Scores]:
+    """Learn from the events of *columns*, which are taken as normal and in the order they happened.
+
+    Args:
+        salt: key under which the names in *columns* were hashed.
+        version: written into every decision of the model.
+        settings: how to train the detector.
+        progress: told the stage and how far it is.
+
+    Returns:
+        the model, and the scores that each event got from a detector that had not seen it. Events that are no behaviour
+        (our own denials) or that no token vouches for are left out of everything; their scores are those of calm.
+
+    Raises:
+        NotEnoughHistory: fewer events than a detector can be fitted on.
+    """
+    taught = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
+    if taught.all():
+        return _train(columns, salt, version, settings or DetectorSettings(), progress)
+    rows = np.flatnonzero(taught)
+    if not len(rows):
+        raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
+    model, scores = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
+    n = len(columns)
+    full = Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT)))
+    full.anomaly_score[rows], full.p_value[rows], full.feature_evidence[rows] = scores
+    return model, full
+
+
+def _train(
+    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, progress: TrainingProgress
+) -> tuple[TrainedModel, Scores]:
+    agents = max(1, len(np.unique(columns.names[:, event_columns.AGENT])))
+    steps = CROSS_FIT_ROUNDS * settings.folds + 2
+    progress("reading history", 0, steps)
+    _, found = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
+    sessions = first_appearance_numbers(session_ids(columns))
+    detector, held_out = cross_fit_detector(
+        columns,
+        found,
+        sessions,
+        settings,
+        version,
+        lambda done: progress("measuring each part against the others", done, steps),
+    )
+    progress("learning what is normal", steps - 1, steps)
+    baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
+    builder = FeatureBuilder(baseline, agents)
+    builder.observe_and_learn(columns)
+    ids, rates, events = group_activity(columns)
+    progress("done", steps, steps)
+    bets = damped_bets(held_out.p_value, columns.names[:, event_columns.AGENT], columns.time_ms)
+    model = TrainedModel(
+        detector,
+        baseline,
+        agent_seeds(builder, columns),
+        salt,
+        ids,
+        rates,
+        events,
+        version,
+        baseline_digest(baseline),
+        dependence_exponent(bets, sessions),
+        fit_alarm_tail(bets, columns.names[:, event_columns.AGENT], columns.time_ms),
+        (int(columns.time_ms.min()), int(columns.time_ms.max())),
+    )
+    return model, held_out
+
+
+def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
+    """One id per session of an agent; an event without a session belongs to its agent's day."""
+    session = columns.names[:, event_columns.SESSION]
+    day = (columns.time_ms // _DAY_MS).astype(np.uint64)
+    mixed = columns.names[:, event_columns.AGENT] * np.uint64(0x9E3779B97F4A7C15) + np.where(session != 0, session, day)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
+    """How far the evidence of normal events falls short of independence: Lundberg's exponent over sessions.
+
+    The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
+    independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of
+    held-out sessions; a statistic of such sums exceeds c no more often than one of independent bets exceeds t * c.
+
+    Args:
+        bets: damped log bets on held-out p-values, shape (n,).
+        sessions: shape (n,), session of each.
+    """
+    _, block = np.unique(sessions, return_inverse=True)
+    sums = np.bincount(block, weights=bets)
+    low, high = MIN_EXPONENT, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if np.logaddexp.reduce(middle * sums) <= np.log(len(sums)):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def group_activity(
+    columns: EventColumns,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Peer groups (fleet first), the mean events of an active agent per day in each, and their number of events."""
+    agents, groups = columns.names[:, event_columns.AGENT], columns.names[:, event_columns.GROUP]
+    days = columns.time_ms // _DAY_MS
+    ids, rates, events = [np.uint64(0)], [_events_per_active_day(agents, days)], [len(columns)]
+    for group in np.unique(groups).tolist():
+        member = groups == np.uint64(group)
+        ids.append(np.uint64(group))
+        rates.append(_events_per_active_day(agents[member], days[member]))
+        events.append(int(member.sum()))
+    return np.array(ids, np.uint64), np.array(rates), np.array(events, np.int64)
+
+
+def _events_per_active_day(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.int64]) -> float:
+    """Events per day on which an agent was active."""
+    active = len(np.unique(np.stack([agents, days.astype(np.uint64)]), axis=1).T)
+    return len(agents) / max(1, active)
+
+
+def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
+    """State of the agents of a history at its end, as *builder* has it."""
+    keys, events = np.unique(columns.names[:, event_columns.AGENT], return_counts=True)
+    rows = builder.pack(builder.slots.find(keys))
+    rows["numbers"][:, layout.N_SHARED] = rows["numbers"][
+        :, layout.N_EVENTS
+    ]  # all of their history is in the baseline, too
+    return AgentSeeds(keys, rows, events.astype(np.int64))
+
+
+def baseline_digest(baseline: Baseline) -> str:
+    """Short digest of a baseline, to name the snapshot that an event was measured against."""
+    hashed = hashlib.sha256()
+    for name, array in sorted(baseline_arrays(baseline).items()):
+        hashed.update(name.encode() + str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()[:16]

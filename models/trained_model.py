@@ -1,0 +1,92 @@
+"""A trained model as one value: what is normal (baseline, agents' histories), the detector, how busy groups are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..ingest.features import layout
+from ..ingest.features.layout import Baseline
+from .betting import AlarmTail
+from .detector import Detector
+
+HALF_COVERED_EVENTS = 200.0
+"""Held-out events at which a peer group is half known."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSeeds:
+    """State of the agents of the training history at its end, from which they go on.
+
+    Attributes:
+        keys: uint64 (a,), ascending.
+        rows: structured (a,) of dtype `layout.ROW`.
+        events: int64 (a,), events each agent has shown.
+    """
+
+    keys: npt.NDArray[np.uint64]
+    rows: npt.NDArray[Any]
+    events: npt.NDArray[np.int64]
+
+    @staticmethod
+    def empty() -> AgentSeeds:
+        """No agent is known."""
+        return AgentSeeds(np.zeros(0, np.uint64), np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
+
+    def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Position of each key, -1 for agents that the history did not show."""
+        if not len(self.keys):
+            return np.full(len(keys), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[at] == keys, at, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """Everything that scoring needs; immutable.
+
+    Attributes:
+        detector: feature vectors in, scores and p-values out.
+        baseline: what is normal in each scope.
+        seeds: where known agents go on.
+        salt: key of the name hashes that baseline and seeds are written in.
+        groups: uint64 (g,), known peer groups; entry 0 is the fleet (0), the others ascend.
+        group_rates: float64 (g,), mean events of an active agent per day.
+        group_events: int64 (g,), held-out events behind the group's calibration.
+        version: written into every decision.
+        baseline_version: digest of the baseline.
+        exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence_exponent`).
+        alarms: how high evidence climbs on agents of the history.
+        window_ms: first and last event time of the history.
+    """
+
+    detector: Detector
+    baseline: Baseline
+    seeds: AgentSeeds
+    salt: bytes
+    groups: npt.NDArray[np.uint64]
+    group_rates: npt.NDArray[np.float64]
+    group_events: npt.NDArray[np.int64]
+    version: str
+    baseline_version: str
+    exponent: float
+    alarms: AlarmTail
+    window_ms: tuple[int, int]
+
+    def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Row of each group in `groups`, 0 (the fleet) for unknown ones."""
+        at = np.minimum(np.searchsorted(self.groups, groups), len(self.groups) - 1)
+        return np.where(self.groups[at] == groups, at, 0)
+
+    def group_row(self, group: np.uint64) -> int:
+        """Row of one group."""
+        return int(self.group_rows(np.array([group], np.uint64))[0])
+
+    def coverage(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+        """How much is known of each peer group, in [0, 1); 0 for a group that the history did not show."""
+        rows = self.group_rows(groups)
+        known = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
+        return known / (known + HALF_COVERED_EVENTS)

@@ -1,0 +1,116 @@
+"""Other alert budgets: the p-values of one run through the risk kernel again, under the thresholds of each budget.
+
+It costs a fraction of another run and is exact but for one thing: what the run did not learn, because its own budget
+found it suspicious, it did not learn for the others either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.features.feature_kernel import IGNORED_EVENT
+from ...models.trained_model import TrainedModel
+from ..engine import risk
+from ..engine.engine import ResidentAgents, ScoredBatch
+from ..records.agents import RiskLevel
+
+ALERTING_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
+"""Levels that an alert is raised at."""
+
+
+def count_rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> Any:
+    """How often an event brought its agent from below each alerting level to it or above, int64 (3,).
+
+    Args:
+        levels: int8 (n, 2), after the event in column 1.
+        out: float64 (n, risk.OUTPUTS).
+        counted: bool (n,), rows that count.
+    """
+    before, after = out[counted, risk.LEVEL_BEFORE], levels[counted, 1]
+    return np.array([int(((before < level) & (after >= level)).sum()) for level in ALERTING_LEVELS])
+
+
+class BudgetSweep:
+    """Alerts at several budgets.
+
+    Args:
+        model, settings: of the run.
+        budgets: to try.
+    """
+
+    def __init__(
+        self, model: TrainedModel, settings: risk.RiskParameters, budgets: Sequence[risk.AlertRateBudget]
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._thresholds = [
+            risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
+        ]
+        self._states = [risk.allocate(0) for _ in budgets]
+        self._agent_rows: dict[int, int] = {}
+        self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
+        self.rises = np.zeros((len(budgets), len(ALERTING_LEVELS)), np.int64)
+
+    def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
+        """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
+        columns, n = scored.columns, len(scored.columns)
+        places = self._rows_of_agents(columns.names[:, event_columns.AGENT])
+        self._threshold_rows[places] = agents.threshold_rows[scored.slots]
+        coverage = self._model.coverage(columns.names[:, event_columns.GROUP])
+        levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
+        rows, skip = np.arange(n), scored.observations.flags == IGNORED_EVENT
+        for at, (bounds, state) in enumerate(zip(self._thresholds, self._states, strict=True)):
+            risk.update(
+                rows,
+                places,
+                state,
+                columns.time_ms,
+                scored.p_values,
+                scored.anomaly,
+                coverage,
+                scored.signals,
+                bounds,
+                scored.threshold_rows,
+                columns.codes[:, event_columns.SELF_ASSERTED],
+                skip,
+                self._settings,
+                levels,
+                out,
+            )
+            self.rises[at] += count_rises(levels, out, counted)
+
+    def advance_time(self, now_ms: int) -> None:
+        """Time passes, as in the run, behind the batch that was seen last."""
+        for bounds, state in zip(self._thresholds, self._states, strict=True):
+            due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
+            levels = np.zeros((len(due), 2), np.int8)
+            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._settings, levels)
+
+    def _rows_of_agents(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+        """Row of each agent in the states; agents that are new here begin as the model's history left them."""
+        agents, inverse = np.unique(keys, return_inverse=True)
+        known = self._agent_rows
+        first = len(known)
+        found = [known.setdefault(key, len(known)) for key in agents.tolist()]
+        if len(known) > first:
+            fresh = [key for key, place in zip(agents.tolist(), found, strict=True) if place >= first]
+            self._seed_agents(np.array(fresh, np.uint64), first)
+        return np.array(found, np.int32)[inverse]
+
+    def _seed_agents(self, keys: npt.NDArray[np.uint64], first: int) -> None:
+        seeds = self._model.seeds
+        at = seeds.find(keys)
+        places = first + np.flatnonzero(at >= 0)
+        if len(self._threshold_rows) < first + len(keys):
+            self._threshold_rows = np.resize(self._threshold_rows, 2 * (first + len(keys)))
+        for position, state in enumerate(self._states):
+            if len(state) < first + len(keys):
+                grown = risk.allocate(2 * (first + len(keys)))
+                grown[:first] = state[:first]
+                self._states[position] = state = grown
+            risk.seed(state, places, seeds.events[at[at >= 0]], self._settings)

@@ -1,0 +1,196 @@
+"""Counts of one share of a history under one model; shares add up, since their agents are different ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns
+from ...models.trained_model import TrainedModel
+from ..engine import risk
+from ..engine.engine import ResidentAgents, ScoredBatch
+from ..pipeline.processor import AppliedBatch
+from ..records.agents import Decision, RiskLevel
+from .agent_shards import ShardSource, utc_ms
+from .budget_sweep import ALERTING_LEVELS, BudgetSweep, count_rises
+from .plan import BacktestPlan, EventLabels
+from .policy_simulation import PolicySimulation, PolicySimulationResult
+
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+AgentIdentity = tuple[str, str, str]
+
+EVENT_ROW = np.dtype(
+    [
+        ("offset", np.int64),  # of the record in the history
+        ("time_ms", np.int64),
+        ("label", np.int64),  # position of its label; -1 = none
+        ("anomaly", np.float64),
+        ("p_value", np.float64),
+        ("risk", np.float64),
+        ("rested", np.int8),  # level of the agent just before the event
+        ("level", np.int8),  # and after it
+    ]
+)
+"""What is kept of an event where rows are kept."""
+
+
+class BacktestCounts(msgspec.Struct):
+    """What happened under one model.
+
+    Attributes:
+        events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included.
+        counted: events that count (not before the plan's `since`).
+        agents, agent_days: among those that count; a day is one of UTC on which the agent did something.
+        changes: level changes by (before, after, cause).
+        rises: int64 (3,), how often an event brought an agent from below medium, high, critical to it or above.
+        sweep: int64 (b, 3), the same at each budget tried.
+        hours: events by hour since 1970.
+        rises_by_hour: rises by (hour, level reached).
+        peaks: highest level of agents that reached medium or more.
+        policed: by policy of the plan.
+        rows: of dtype ROW, in the order of the history; empty unless they are kept.
+    """
+
+    events: int
+    counted: int
+    duplicates: int
+    malformed: int
+    mended: int
+    late: int
+    agents: int
+    agent_days: int
+    changes: Counter[tuple[int, int, str]]
+    rises: Any
+    sweep: Any
+    hours: Counter[int]
+    rises_by_hour: Counter[tuple[int, int]]
+    peaks: dict[AgentIdentity, int]
+    policed: list[PolicySimulationResult]
+    rows: Any
+    model_version: str = ""
+
+
+class BacktestCounter:
+    """Counts one share while it is replayed."""
+
+    def __init__(
+        self, plan: BacktestPlan, model: TrainedModel, source: ShardSource, labels: EventLabels | None
+    ) -> None:
+        self._since_ms = 0 if plan.since is None else utc_ms(plan.since)
+        self._policing = [PolicySimulation(book, self._since_ms) for book in plan.books]
+        self._sweep = BudgetSweep(model, plan.settings.risk, plan.budgets)
+        self._source = source
+        self._labels = labels
+        self._keep = plan.keep_rows or labels is not None
+        self._days: set[tuple[int, int]] = set()
+        self._rows: list[npt.NDArray[Any]] = []
+        self._version = model.version
+        self._counted = 0
+        self._changes: Counter[tuple[int, int, str]] = Counter()
+        self._rises = np.zeros(len(ALERTING_LEVELS), np.int64)
+        self._hours: Counter[int] = Counter()
+        self._rises_by_hour: Counter[tuple[int, int]] = Counter()
+        self._peaks: dict[AgentIdentity, int] = {}
+
+    def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
+        """One batch, right after it was applied; *ticked_ms* is the time that then passed for all, 0 = none did."""
+        for decision in applied.decisions:
+            self._count_decision(decision)
+        for policing in self._policing:
+            policing.apply_decisions(applied.decisions)
+        for scored, offsets in applied.scored:
+            self._count_rows(scored, offsets, agents)
+        if ticked_ms:
+            self._sweep.advance_time(ticked_ms)
+
+    def _count_decision(self, decision: Decision) -> None:
+        if decision.event_time_ms < self._since_ms:
+            return
+        self._changes[decision.previous_level, decision.level, decision.cause] += 1
+        name = decision.agent
+        if decision.level >= RiskLevel.MEDIUM:
+            who = (name.tenant, name.issuer, name.agent_id)
+            self._peaks[who] = max(self._peaks.get(who, 0), decision.level)
+
+    def _count_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], agents: ResidentAgents) -> None:
+        time_ms = scored.columns.time_ms
+        counted = time_ms >= self._since_ms
+        self._counted += int(counted.sum())
+        pairs = np.stack(
+            [scored.columns.names[counted, columns.AGENT], (time_ms[counted] // _DAY_MS).astype(np.uint64)]
+        )
+        self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
+        hours, numbers = np.unique(time_ms[counted] // _HOUR_MS, return_counts=True)
+        self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
+        self._rises += count_rises(scored.levels, scored.risk, counted)
+        self._count_rises(scored, counted)
+        self._sweep.apply_batch(scored, agents, counted)
+        for policing in self._policing:
+            policing.simulate_batch(scored, agents, counted)
+        if self._keep:
+            self._rows.append(self._event_rows(scored, offsets, counted))
+
+    def _count_rises(self, scored: ScoredBatch, counted: npt.NDArray[np.bool_]) -> None:
+        after = scored.levels[:, 1]
+        risen = counted & (after >= RiskLevel.MEDIUM) & (after > scored.risk[:, risk.LEVEL_BEFORE])
+        for row in np.flatnonzero(risen).tolist():
+            self._rises_by_hour[int(scored.columns.time_ms[row]) // _HOUR_MS, int(after[row])] += 1
+
+    def _event_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
+        rows = np.zeros(len(offsets), EVENT_ROW)
+        rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, -1
+        rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.raw_p_values, scored.risk_scores
+        rows["rested"], rows["level"] = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
+        if self._labels is not None:
+            ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
+            rows["label"] = [find(ids[offset - base], -1) for offset in offsets.tolist()]
+        return rows[counted]
+
+    def counts(self, events: int, duplicates: int, malformed: int, mended: int, late: int) -> BacktestCounts:
+        """The sums so far, with what the replay counted."""
+        rows = np.concatenate(self._rows) if self._rows else np.zeros(0, EVENT_ROW)
+        return BacktestCounts(
+            events,
+            self._counted,
+            duplicates,
+            malformed,
+            mended,
+            late,
+            len({key for key, _ in self._days}),
+            len(self._days),
+            self._changes,
+            self._rises,
+            self._sweep.rises,
+            self._hours,
+            self._rises_by_hour,
+            self._peaks,
+            [policing.result for policing in self._policing],
+            rows,
+            self._version,
+        )
+
+
+def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
+    """All shares of one model as one; at least one."""
+    total, *others = shares
+    for share in others:
+        for name in ("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days"):
+            setattr(total, name, getattr(total, name) + getattr(share, name))
+        total.rises, total.sweep = total.rises + share.rises, total.sweep + share.sweep
+        for name in ("changes", "hours", "rises_by_hour", "peaks"):
+            getattr(total, name).update(getattr(share, name))
+        for ours, theirs in zip(total.policed, share.policed, strict=True):
+            ours.counts.update(theirs.counts)
+            ours.enforced += theirs.enforced
+            ours.agents.update(theirs.agents)
+            ours.revoked.extend(theirs.revoked)
+        total.rows = np.concatenate([total.rows, share.rows])
+    total.rows = total.rows[np.argsort(total.rows["offset"], kind="stable")]
+    for policed in total.policed:
+        policed.revoked.sort(key=lambda entry: (entry.at_ms, entry.event_id, entry.agent.key))
+    return total

@@ -1,0 +1,325 @@
+"""How well scores tell bad from good. Plain numpy; a test holds it to scikit-learn."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..records.agents import RiskLevel
+from .budget_sweep import ALERTING_LEVELS
+from .plan import EventLabels
+
+FALSE_POSITIVE_SHARES = (0.01, 0.05)
+"""Shares of false positives at which recall is told."""
+
+
+class DetectionCurve(NamedTuple):
+    """A score against the truth at each of its thresholds, strictest first, shape (t,) each.
+
+    Attributes:
+        recall: share of bad units at or above the threshold (recall).
+        false_positive_rate: share of good units at or above it.
+        precision: share of bad ones among all at or above it.
+    """
+
+    recall: npt.NDArray[np.float64]
+    false_positive_rate: npt.NDArray[np.float64]
+    precision: npt.NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        """ROC-AUC: the probability that a bad unit scores above a good one, ties half."""
+        found, false = np.r_[0.0, self.recall], np.r_[0.0, self.false_positive_rate]
+        return float((np.diff(false) * (found[1:] + found[:-1]) / 2).sum())
+
+    @property
+    def average_precision(self) -> float:
+        """Mean precision over the bad units."""
+        return float((np.diff(np.r_[0.0, self.recall]) * self.precision).sum())
+
+    def recall_at(self, share: float) -> float:
+        """Largest recall with at most that share of false positives."""
+        return float(np.where(self.false_positive_rate <= share, self.recall, 0.0).max(initial=0.0))
+
+    def thinned(self, points: int = 200) -> DetectionCurve:
+        """At most about *points* thresholds with the shape kept, for a chart."""
+        if len(self.recall) <= points:
+            return self
+        steps = np.linspace(0.0, 1.0, points // 2)
+        last = len(self.recall) - 1
+        by_false = np.searchsorted(self.false_positive_rate, steps, side="right") - 1
+        by_found = np.minimum(np.searchsorted(self.recall, steps), last)
+        kept = np.unique(np.concatenate([[0, last], np.maximum(by_false, 0), by_found]))
+        return DetectionCurve(self.recall[kept], self.false_positive_rate[kept], self.precision[kept])
+
+
+def detection_curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> DetectionCurve | None:
+    """The curve of a score; None where there is no bad or no good unit, and nothing can be told.
+
+    Args:
+        bad: bool (n,).
+        scores: float (n,), higher is more anomalous; ties move together.
+    """
+    y, s = np.asarray(bad, bool), np.asarray(scores, np.float64)
+    if not y.any() or y.all():
+        return None
+    order = np.argsort(-s, kind="stable")
+    y, s = y[order], s[order]
+    last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
+    hits, alarms = np.cumsum(y)[last], np.cumsum(~y)[last]
+    return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / (hits + alarms))
+
+
+RESAMPLES, CONFIDENCE, BOOTSTRAP_SEED = 200, 0.95, 1
+_FEW_UNITS = 20_000
+CURVE_GRID = np.linspace(0.0, 1.0, 51)
+
+
+class ConfidenceBands(NamedTuple):
+    """Where a curve lies in most resamples of its units; lower and upper bound each.
+
+    Attributes:
+        area, average_precision: of these figures.
+        recall: recall at each share of `CURVE_GRID` of false positives, shapes (g,).
+        precision: precision at each recall of `CURVE_GRID`, shapes (g,).
+    """
+
+    area: tuple[float, float]
+    average_precision: tuple[float, float]
+    recall: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    precision: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def bootstrap_bands(
+    bad: npt.ArrayLike, scores: npt.ArrayLike, dice: np.random.Generator | None = None
+) -> ConfidenceBands | None:
+    """Bootstrap of `curve`: 95 % of resamples of units that are independent of each other lie within.
+
+    None where fewer than five units are bad or good: resamples of so few say nothing.
+
+    Args:
+        bad, scores: as for `curve`.
+        dice: draws how often a unit counts; default: the same each time.
+    """
+    y, s = np.asarray(bad, bool), np.asarray(scores, np.float64)
+    if min(y.sum(), (~y).sum()) < 5:
+        return None
+    dice = dice or np.random.default_rng(BOOTSTRAP_SEED)
+    order = np.argsort(-s, kind="stable")
+    y, s = y[order], s[order]
+    last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
+    rounds = RESAMPLES if len(y) <= _FEW_UNITS else RESAMPLES // 2  # of many units, fewer resamples say as much
+    drawn = [one for _ in range(rounds) if (one := _resampled_curve(y, last, dice)) is not None]
+    figures = np.array([(one.area, one.average_precision) for one in drawn])
+    found = np.array(
+        [np.interp(CURVE_GRID, np.r_[0.0, one.false_positive_rate], np.r_[0.0, one.recall]) for one in drawn]
+    )
+    precision = np.array(
+        [one.precision[np.searchsorted(one.recall, np.minimum(CURVE_GRID, 1.0 - 1e-12))] for one in drawn]
+    )
+    edges = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+    (area, average), lower_upper = np.quantile(figures, edges, axis=0).T, partial(np.quantile, q=edges, axis=0)
+    return ConfidenceBands(
+        (float(area[0]), float(area[1])),
+        (float(average[0]), float(average[1])),
+        tuple(lower_upper(found)),
+        tuple(lower_upper(precision)),
+    )
+
+
+def _resampled_curve(
+    y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator
+) -> DetectionCurve | None:
+    weights = dice.poisson(1.0, len(y))
+    hits, alarms = np.cumsum(weights * y)[last], np.cumsum(weights * ~y)[last]
+    if not hits[-1] or not alarms[-1]:
+        return None
+    return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))
+
+
+# Scores held against labels: how well bad events and sessions stand out, and how soon the level told of them.
+
+
+_SLOW_QUANTILE = 0.9
+
+
+class ScoreSeparation(msgspec.Struct, frozen=True):
+    """How well a score tells bad units from good ones; figures are None where there is no bad or no good unit."""
+
+    units: int
+    bad: int
+    roc_auc: float | None = None
+    average_precision: float | None = None
+    recall_at_1_percent: float | None = None
+    recall_at_5_percent: float | None = None
+    roc: list[tuple[float, float]] = []  # (false, found), thinned
+    precision_recall: list[tuple[float, float]] = []  # (found, precision), thinned
+    roc_auc_within: tuple[float, float] | None = None  # in 95 % of resamples of sessions; None for events
+    average_precision_within: tuple[float, float] | None = None
+    roc_band: list[tuple[float, float, float]] = []  # (false, lower, upper)
+    precision_band: list[tuple[float, float, float]] = []  # (found, lower, upper)
+
+
+class LevelDetection(msgspec.Struct, frozen=True):
+    """How bad sessions fared at one level.
+
+    Attributes:
+        sessions: bad ones.
+        detected: the level was reached at or after the first bad event, within the session.
+        already: the agent was at the level before its first bad event; neither detected nor missed.
+        delay_events: events of the session after the first bad one up to the one that reached the level (0: the bad
+            event itself), median and 90th percentile of those detected; None = none was.
+        delay_seconds: the same in seconds.
+        true_alerts, false_alerts: rises to the level or above by events of bad and of good sessions.
+    """
+
+    level: str
+    sessions: int
+    detected: int
+    already: int
+    delay_events: tuple[float, float] | None
+    delay_seconds: tuple[float, float] | None
+    true_alerts: int
+    false_alerts: int
+
+
+class LabelEvaluation(msgspec.Struct, frozen=True):
+    """Scores of one model against labels.
+
+    Attributes:
+        labelled: events that have a label.
+        without_label: events that have none.
+        without_event: labels of which no event was scored.
+        by_event: by anomaly score of the single event.
+        by_session: by the largest anomaly score of the session.
+        levels: medium, high, critical.
+        delays_seconds: of all sessions detected at medium, ascending, for a chart.
+    """
+
+    labelled: int
+    without_label: int
+    without_event: int
+    by_event: ScoreSeparation
+    by_session: ScoreSeparation
+    levels: list[LevelDetection]
+    delays_seconds: list[float]
+
+
+class _LabelledRows(msgspec.Struct):
+    """Labelled rows as arrays. *session* int64 (n,) numbers sessions; *bad_sessions* bool (s,)."""
+
+    rows: npt.NDArray[Any]
+    bad: npt.NDArray[np.bool_]
+    session: npt.NDArray[np.int64]
+    bad_sessions: npt.NDArray[np.bool_]
+
+
+def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluation:
+    """Hold rows of dtype `tally.ROW`, in the order of the history, against labels."""
+    known = rows[rows["label"] >= 0]
+    told = _labelled_rows(known, labels)
+    top = np.full(len(told.bad_sessions), -np.inf)
+    np.maximum.at(top, told.session, known["anomaly"])
+    delays = [_detection_delays(told, level) for level in ALERTING_LEVELS]
+    return LabelEvaluation(
+        len(known),
+        len(rows) - len(known),
+        len(labels.labels) - len(np.unique(known["label"])),
+        measure_separation(told.bad, known["anomaly"]),
+        _with_bands(measure_separation(told.bad_sessions, top), bootstrap_bands(told.bad_sessions, top)),
+        [_detection(told, level, *found) for level, found in zip(ALERTING_LEVELS, delays, strict=True)],
+        sorted(seconds for _, seconds in delays[0][0]),
+    )
+
+
+def _labelled_rows(known: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows:
+    numbers: dict[tuple[str, str, str], int] = {}
+    session, bad = np.zeros(len(known), np.int64), np.zeros(len(known), np.bool_)
+    bad_session: list[bool] = []
+    for row, at in enumerate(known["label"].tolist()):
+        label = labels.labels[at]
+        name = (label.tenant, label.agent_id, label.session or label.id)
+        number = session[row] = numbers.setdefault(name, len(numbers))
+        if number == len(bad_session):
+            bad_session.append(False)
+        bad[row] = label.event_label != 0
+        bad_session[number] |= label.session_label != 0 or label.event_label != 0
+    return _LabelledRows(known, bad, session, np.array(bad_session, np.bool_))
+
+
+def _with_bands(plain: ScoreSeparation, found: ConfidenceBands | None) -> ScoreSeparation:
+    """Events of a session depend on each other, sessions do not: so sessions alone are resampled."""
+    if found is None:
+        return plain
+    grid = CURVE_GRID.tolist()
+    return msgspec.structs.replace(
+        plain,
+        roc_auc_within=found.area,
+        average_precision_within=found.average_precision,
+        roc_band=list(zip(grid, *(bound.tolist() for bound in found.recall), strict=True)),
+        precision_band=list(zip(grid, *(bound.tolist() for bound in found.precision), strict=True)),
+    )
+
+
+def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> ScoreSeparation:
+    """Figures and thinned curves of one score, both of shape (n,)."""
+    found: DetectionCurve | None = detection_curve(bad, scores)
+    if found is None:
+        return ScoreSeparation(len(bad), int(bad.sum()))
+    drawn = found.thinned()
+    return ScoreSeparation(
+        len(bad),
+        int(bad.sum()),
+        found.area,
+        found.average_precision,
+        found.recall_at(FALSE_POSITIVE_SHARES[0]),
+        found.recall_at(FALSE_POSITIVE_SHARES[1]),
+        [(0.0, 0.0), *zip(drawn.false_positive_rate.tolist(), drawn.recall.tolist(), strict=True)],
+        list(zip(drawn.recall.tolist(), drawn.precision.tolist(), strict=True)),
+    )
+
+
+def _detection_delays(told: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
+    """(events, seconds) of each bad session that reached the level, and how many were there before."""
+    order = np.argsort(told.session, kind="stable")
+    starts = np.searchsorted(told.session[order], np.arange(len(told.bad_sessions) + 1))
+    found: list[tuple[int, float]] = []
+    already = 0
+    for number in np.flatnonzero(told.bad_sessions).tolist():
+        at = order[starts[number] : starts[number + 1]]
+        bad = np.flatnonzero(told.bad[at])
+        at = at[bad[0] if len(bad) else 0 :]  # where no event is named, the session is bad from its start
+        rows = told.rows[at]
+        if rows["rested"][0] >= level:
+            already += 1
+            continue
+        reached = np.flatnonzero(rows["level"] >= level)
+        if len(reached):
+            waited = rows["time_ms"][reached[0]] - rows["time_ms"][0]
+            found.append((int(reached[0]), max(float(waited) / 1000.0, 0.0)))
+    return found, already
+
+
+def _detection(told: _LabelledRows, level: RiskLevel, delays: list[tuple[int, float]], already: int) -> LevelDetection:
+    rose = (told.rows["rested"] < level) & (told.rows["level"] >= level)
+    true = int((rose & told.bad_sessions[told.session]).sum())
+    return LevelDetection(
+        level.label,
+        int(told.bad_sessions.sum()),
+        len(delays),
+        already,
+        _median_and_slow([events for events, _ in delays]),
+        _median_and_slow([seconds for _, seconds in delays]),
+        true,
+        int(rose.sum()) - true,
+    )
+
+
+def _median_and_slow(values: list[int] | list[float]) -> tuple[float, float] | None:
+    if not values:
+        return None
+    return float(np.median(values)), float(np.quantile(values, _SLOW_QUANTILE))

@@ -1,0 +1,203 @@
+"""What a token policy would have said to each request of a history, and whose tokens it would have revoked.
+
+A request is judged at the level that its agent had just before it, as an authorization server or gateway would have
+been told. The policy is taken as if it were enforced for everybody; whether it is, is said beside. Nothing is taken
+back: what an agent did after a refusal is in the history, and goes on counting.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.events import EVENT_TYPES, NativeEvent
+from ..engine import risk
+from ..engine.engine import ResidentAgents, ScoredBatch
+from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
+from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook, PolicyTable
+from ..records.agents import AgentName, Decision, RiskLevel
+
+ISSUANCE_TYPES = ("token.request", "token.exchange", "token.refresh")
+CALL_TYPES = ("api.call", "tool.call", "a2a.message")
+REQUEST_TYPES = (*ISSUANCE_TYPES, *CALL_TYPES)
+"""Events that are questions: of an authorization server at issuance, of a gateway or middleware at a call."""
+
+GRANTED, SHORTENED, NARROWED, HELD, DENIED = "allowed", "shortened", "narrowed", "held", "denied"
+OUTCOMES = (GRANTED, SHORTENED, NARROWED, HELD, DENIED)
+"""What becomes of a request, in the order of what it costs the agent. `held` waits for a person; `narrowed` gets some
+of its scopes; `shorten_agent_id` a shorter lifetime than it had (only where the event says how long that was)."""
+
+MAX_REVOCATION_REASONS = 3
+_REFRESH_CODE = EVENT_TYPES.index("token.refresh")
+_REQUEST_CODES = np.isin(np.arange(len(EVENT_TYPES)), [EVENT_TYPES.index(kind) for kind in REQUEST_TYPES])
+
+
+class SimulatedRevocation(msgspec.Struct):
+    """An agent whose tokens would have been revoked.
+
+    Attributes:
+        until_ms: when its level was one again that revokes nothing; 0 = not within the history.
+        later_events: events of the agent meanwhile, which a revocation would have stopped.
+        enforced: whether the policy is acted on for this agent as it stands.
+    """
+
+    agent: AgentName
+    agent_type: str
+    at_ms: int
+    event_id: str
+    level: int
+    risk_score: float
+    reasons: tuple[str, ...]
+    enforced: bool
+    until_ms: int = 0
+    later_events: int = 0
+
+
+class PolicySimulationResult(msgspec.Struct):
+    """What one policy would have done.
+
+    Attributes:
+        counts: requests by (event type, level, outcome).
+        enforced: requests that are not simply allowed and whose agent the policy is enforced for.
+        agents: outcomes by agent, of agents with one that is not `allowed`.
+        revoked: in the order of the history.
+    """
+
+    counts: Counter[tuple[str, int, str]]
+    enforced: int
+    agents: dict[tuple[str, str, str], Counter[str]]
+    revoked: list[SimulatedRevocation]
+
+
+class PolicySimulation:
+    """Judges the requests of one share.
+
+    Args:
+        book: the policy.
+        from_ms: revocations before it are not told, UTC milliseconds.
+    """
+
+    def __init__(self, book: PolicyBook, from_ms: int = 0) -> None:
+        self.result = PolicySimulationResult(Counter(), 0, {}, [])
+        self._book = book
+        self._from_ms = from_ms
+        self._open: dict[int, SimulatedRevocation] = {}
+        tables = [book.table, *(PolicyTable({**book.table.policies, **rule.levels}) for rule in book.rules)]
+        self._plain = np.array([all(_allows_everything(table[level]) for table in tables) for level in RiskLevel])
+        self._least_s = np.array([min(table[level].max_token_lifetime_s for table in tables) for level in RiskLevel])
+        self._revokes = np.array([any(table[level].revoke for table in tables) for level in RiskLevel])
+        self._verdicts: dict[tuple[Any, ...], str] = {}
+
+    def apply_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Changes of level, before the rows of their batch."""
+        for decision in decisions:
+            name = decision.agent
+            standing = self._effective_policy(name, decision.agent_type)
+            if not standing.table[decision.level].revoke:
+                entry = self._open.pop(name.key, None)
+                if entry is not None:
+                    entry.until_ms = decision.event_time_ms
+            elif name.key not in self._open:
+                self._open_entry(decision, standing)
+
+    def _open_entry(self, decision: Decision, standing: EffectivePolicy) -> None:
+        at_ms = decision.event_time_ms
+        entry = SimulatedRevocation(
+            decision.agent,
+            decision.agent_type,
+            at_ms,
+            decision.event_id,
+            decision.level,
+            decision.risk_score,
+            tuple(reason.text for reason in decision.reasons[:MAX_REVOCATION_REASONS]),
+            standing.enforced,
+        )
+        self._open[decision.agent.key] = entry
+        if at_ms >= self._from_ms:
+            self.result.revoked.append(entry)
+
+    def simulate_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
+        """Judge the *counted* rows, bool (n,), of a batch."""
+        levels = scored.risk[:, risk.LEVEL_BEFORE].astype(np.int64)
+        self._count_stopped(scored, agents, counted & self._revokes[levels])
+        codes, lifetimes = (
+            scored.columns.codes[:, event_columns.TYPE],
+            scored.columns.numbers[:, event_columns.LIFETIME],
+        )
+        asked = counted & _REQUEST_CODES[codes]
+        plain = asked & self._plain[levels] & (lifetimes <= self._least_s[levels])
+        kinds, numbers = np.unique(codes[plain].astype(np.int64) * len(RiskLevel) + levels[plain], return_counts=True)
+        for kind, number in zip(kinds.tolist(), numbers.tolist(), strict=True):
+            self.result.counts[EVENT_TYPES[kind // len(RiskLevel)], kind % len(RiskLevel), GRANTED] += number
+        for row in np.flatnonzero(asked & ~plain).tolist():
+            self._simulate_request(scored, row, int(levels[row]), agents)
+
+    def _count_stopped(self, scored: ScoredBatch, agents: ResidentAgents, rows: npt.NDArray[np.bool_]) -> None:
+        for slot in scored.slots[rows].tolist():
+            name = agents.names[slot]
+            entry = None if name is None else self._open.get(name.key)
+            if entry is not None:
+                entry.later_events += 1
+
+    def _simulate_request(self, scored: ScoredBatch, row: int, level: int, agents: ResidentAgents) -> None:
+        slot, columns = int(scored.slots[row]), scored.columns
+        name, agent_type = agents.names[slot], agents.types[slot]
+        assert name is not None
+        standing = self._effective_policy(name, agent_type)
+        policy = standing.table[level]
+        scopes: tuple[str, ...] = ()
+        if policy.allow and (policy.step_up or policy.allowed_scopes is not None):
+            scopes = _requested_scopes(columns.events[row])
+        kind = int(columns.codes[row, event_columns.TYPE])
+        shorter = (
+            EVENT_TYPES[kind] in ISSUANCE_TYPES
+            and columns.numbers[row, event_columns.LIFETIME] > policy.max_token_lifetime_s
+        )
+        key = (name.tenant, standing.rule, level, kind == _REFRESH_CODE, scopes, shorter)
+        outcome = self._verdicts.get(key)
+        if outcome is None:
+            if len(self._verdicts) >= 100_000:
+                self._verdicts.clear()
+            question = AccessRequest(name.tenant, name.issuer, name.agent_id, scopes, kind == _REFRESH_CODE)
+            outcome = self._verdicts[key] = self._outcome(question, standing, level, shorter)
+        self._count(EVENT_TYPES[kind], level, outcome, name, standing)
+
+    def _outcome(self, question: AccessRequest, standing: EffectivePolicy, level: int, shorter: bool) -> str:
+        verdict = evaluate_policy(question, standing._replace(mode=ENFORCE), RiskLevel(level), self._book.version)
+        if verdict.reason == STEP_UP:
+            return HELD
+        if verdict.reason != ALLOWED:
+            return DENIED
+        if verdict.narrowed:
+            return NARROWED
+        return SHORTENED if shorter else GRANTED
+
+    def _count(self, kind: str, level: int, outcome: str, name: AgentName, standing: EffectivePolicy) -> None:
+        self.result.counts[kind, level, outcome] += 1
+        if outcome != GRANTED:
+            self.result.enforced += standing.enforced
+            who = (name.tenant, name.issuer, name.agent_id)
+            self.result.agents.setdefault(who, Counter())[outcome] += 1
+
+    def _effective_policy(self, name: AgentName, agent_type: str) -> EffectivePolicy:
+        return self._book.effective_policy(name.tenant, name.issuer, name.agent_id, agent_type)
+
+
+def _allows_everything(policy: LevelTokenPolicy) -> bool:
+    """Whether a level asks nothing of a request but its lifetime."""
+    return policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
+
+
+def _requested_scopes(event: NativeEvent) -> tuple[str, ...]:
+    """Scopes that were asked for; at a call, those that the token has."""
+    if event.scopes is None:
+        return ()
+    asked, given = event.scopes.requested, event.scopes.granted
+    first, second = (asked, given) if event.type in ISSUANCE_TYPES else (given, asked)
+    return tuple(first or second or ())

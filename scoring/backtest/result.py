@@ -1,0 +1,358 @@
+"""What a back-test found, as one value that is printed as JSON and drawn as a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from ..policy.book import PolicyBook
+from ..records.agents import RiskLevel
+from .budget_sweep import ALERTING_LEVELS
+from .counts import AgentIdentity, BacktestCounts
+from .label_evaluation import LabelEvaluation, evaluate_labels
+from .plan import BacktestPlan, EventLabels
+from .policy_simulation import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
+from .runner import MalformedRecord
+
+_HOUR_S = 3600
+_SEPARATION_FIGURES = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+    "recall_at_1_percent": "recall at 1 % false",
+    "recall_at_5_percent": "recall at 5 % false",
+}
+MAX_LISTED_AGENTS = 1000
+"""Agents of one list that are told; the figures count all."""
+
+
+class LevelAlerts(msgspec.Struct, frozen=True):
+    """One level at one budget. Rates and budgets are per 1,000 agent-days; alerts are before any cool-down."""
+
+    level: str
+    budget: float
+    alerts: int
+    rate: float
+
+
+class LevelChangeCount(msgspec.Struct, frozen=True):
+    """How often agents went from one level to another, because of events or of time (`tick`)."""
+
+    before: str
+    after: str
+    cause: str
+    times: int
+
+
+class TimeBin(msgspec.Struct, frozen=True):
+    """A stretch of time, for a chart."""
+
+    start: str
+    events: int
+    rises: dict[str, int]
+
+
+class RequestOutcomes(msgspec.Struct, frozen=True):
+    """What became of requests of one type at one level."""
+
+    type: str
+    level: str
+    outcomes: dict[str, int]
+
+
+class AgentOutcomes(msgspec.Struct, frozen=True):
+    """An agent, and what became of its requests."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    outcomes: dict[str, int]
+
+
+class RevocationReport(msgspec.Struct, frozen=True):
+    """An agent whose tokens would have been revoked; see `policing.SimulatedRevocation`."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_type: str
+    at: str
+    until: str | None
+    event_id: str
+    level: str
+    risk_score: float
+    reasons: Sequence[str]
+    enforced: bool
+    later_events: int
+
+
+class PolicyOutcome(msgspec.Struct, frozen=True):
+    """What a policy would have done. *totals* are requests by outcome; lists are cut at `MOST_AGENTS`."""
+
+    version: str
+    totals: dict[str, int]
+    enforced: int
+    asked: list[RequestOutcomes]
+    agents_touched: int
+    agents: list[AgentOutcomes]
+    agents_revoked: int
+    revoked: list[RevocationReport]
+
+
+class BacktestSide(msgspec.Struct, frozen=True):
+    """One model under one policy."""
+
+    name: str
+    model: str
+    model_version: str
+    events: int
+    counted: int
+    duplicates: int
+    malformed: int
+    mended: int
+    late: int
+    agents: int
+    agent_days: int
+    peaks: dict[str, int]
+    changes: list[LevelChangeCount]
+    alerts: list[LevelAlerts]
+    sweep: list[list[LevelAlerts]]
+    bins: list[TimeBin]
+    policy: PolicyOutcome | None
+    evaluation: LabelEvaluation | None
+
+
+class FigureDifference(msgspec.Struct, frozen=True):
+    """A figure of both sides."""
+
+    figure: str
+    a: float | None
+    b: float | None
+
+
+class BacktestComparison(msgspec.Struct, frozen=True):
+    """Where two sides differ. Agents are `tenant issuer agent`, parts that are empty left out."""
+
+    figures: list[FigureDifference]
+    revoked_only_by_a: list[str]
+    revoked_only_by_b: list[str]
+    peaks: list[tuple[str, str, str]]  # agent, highest level in a, in b
+
+
+class BacktestResult(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    files: list[str]
+    since: str | None
+    before: str | None
+    learn: bool
+    labels: str | None
+    problems: list[str]
+    sides: list[BacktestSide]
+    comparison: BacktestComparison | None
+
+
+def build_result(
+    plan: BacktestPlan,
+    counts: Sequence[BacktestCounts],
+    problems: Sequence[MalformedRecord],
+    labels: EventLabels | None,
+) -> BacktestResult:
+    """The outcome of a plan that ran: a side for its model and policy, and one more where it names two of either."""
+    pairs = [(0, 0)]
+    if len(plan.models) > 1 or len(plan.books) > 1:
+        pairs.append((len(plan.models) - 1, len(plan.books) - 1))
+    evaluations = [None if labels is None else evaluate_labels(one.rows, labels) for one in counts]
+    sides = [
+        _build_side(name, plan, counts[model], model, book, evaluations[model])
+        for name, (model, book) in zip("AB", pairs, strict=False)
+    ]
+    comparison = None
+    if len(sides) == 2:
+        policed = [counts[m].policed[b] if plan.books else None for m, b in pairs]
+        comparison = _compare_sides(sides, [counts[0].peaks, counts[pairs[1][0]].peaks], policed)
+    return BacktestResult(
+        [str(path) for path in plan.paths],
+        _iso_time(plan.since),
+        _iso_time(plan.before),
+        plan.settings.learn,
+        None if plan.labels is None else str(plan.labels),
+        [f"record {offset + 1}: {reason} - at `{path}`" for offset, path, reason in problems],
+        sides,
+        comparison,
+    )
+
+
+def _build_side(
+    name: str, plan: BacktestPlan, counts: BacktestCounts, model: int, book: int, evaluation: LabelEvaluation | None
+) -> BacktestSide:
+    days = max(counts.agent_days, 1)
+    budgets = [
+        _level_alerts(budget, rises, days) for budget, rises in zip(plan.budgets, counts.sweep.tolist(), strict=True)
+    ]
+    peaks = Counter(counts.peaks.values())
+    return BacktestSide(
+        name,
+        str(plan.models[model]),
+        counts.model_version,
+        counts.events,
+        counts.counted,
+        counts.duplicates,
+        counts.malformed,
+        counts.mended,
+        counts.late,
+        counts.agents,
+        counts.agent_days,
+        {level.label: peaks[level] for level in ALERTING_LEVELS},
+        [
+            LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
+            for (before, after, cause), times in sorted(counts.changes.items())
+        ],
+        _level_alerts(plan.settings.budget, counts.rises.tolist(), days),
+        budgets,
+        _time_bins(counts),
+        _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
+        evaluation,
+    )
+
+
+def _level_alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[LevelAlerts]:
+    return [
+        LevelAlerts(level.label, allowed, number, number * 1000.0 / days)
+        for level, allowed, number in zip(ALERTING_LEVELS, budget, rises, strict=True)
+    ]
+
+
+def _time_bins(counts: BacktestCounts, most: int = 60) -> list[TimeBin]:
+    """Equal stretches of hours or days, at most about *most* of them, from the first event to the last."""
+    if not counts.hours:
+        return []
+    first, last = min(counts.hours), max(counts.hours)
+    span = last - first + 1
+    wide = next((hours for hours in (1, 3, 6, 12, 24, 168) if span <= hours * most), -(-span // most))
+    bins: dict[int, tuple[int, Counter[str]]] = {
+        start: (0, Counter()) for start in range(first // wide, last // wide + 1)
+    }
+    for hour, events in counts.hours.items():
+        number, rises = bins[hour // wide]
+        bins[hour // wide] = number + events, rises
+    for (hour, level), times in counts.rises_by_hour.items():
+        bins[hour // wide][1][RiskLevel(level).label] += times
+    return [
+        TimeBin(_iso_ms(start * wide * _HOUR_S * 1000), events, dict(rises)) for start, (events, rises) in bins.items()
+    ]
+
+
+def _policy_outcome(book: PolicyBook, policed: PolicySimulationResult) -> PolicyOutcome:
+    totals: Counter[str] = Counter()
+    asked: dict[tuple[str, int], Counter[str]] = {}
+    for (kind, level, outcome), number in policed.counts.items():
+        totals[outcome] += number
+        asked.setdefault((kind, level), Counter())[outcome] += number
+    rows = [
+        RequestOutcomes(kind, RiskLevel(level).label, _ordered_outcomes(asked[kind, level]))
+        for kind, level in sorted(asked, key=lambda key: (REQUEST_TYPES.index(key[0]), key[1]))
+    ]
+    worst = sorted(policed.agents.items(), key=lambda item: (-item[1].total(), item[0]))
+    revoked = [_revocation_report(entry) for entry in policed.revoked[:MAX_LISTED_AGENTS]]
+    return PolicyOutcome(
+        book.version,
+        {outcome: totals[outcome] for outcome in OUTCOMES},
+        policed.enforced,
+        rows,
+        len(policed.agents),
+        [AgentOutcomes(*who, _ordered_outcomes(outcomes)) for who, outcomes in worst[:MAX_LISTED_AGENTS]],
+        len({entry.agent.key for entry in policed.revoked}),
+        revoked,
+    )
+
+
+def _ordered_outcomes(outcomes: Counter[str]) -> dict[str, int]:
+    return {outcome: outcomes[outcome] for outcome in OUTCOMES if outcomes[outcome]}
+
+
+def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
+    name = entry.agent
+    return RevocationReport(
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        entry.agent_type,
+        _iso_ms(entry.at_ms),
+        _iso_ms(entry.until_ms) if entry.until_ms else None,
+        entry.event_id,
+        RiskLevel(entry.level).label,
+        entry.risk_score,
+        entry.reasons,
+        entry.enforced,
+        entry.later_events,
+    )
+
+
+def _compare_sides(
+    sides: Sequence[BacktestSide],
+    peaks: Sequence[dict[AgentIdentity, int]],
+    policed: Sequence[PolicySimulationResult | None],
+) -> BacktestComparison:
+    a, b = ({_agent_text(who): level for who, level in side.items()} for side in peaks)
+    differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
+    ours, theirs = (_revoked_names(one) for one in policed)
+    return BacktestComparison(
+        _figure_differences(*sides),
+        sorted(ours - theirs)[:MAX_LISTED_AGENTS],
+        sorted(theirs - ours)[:MAX_LISTED_AGENTS],
+        [(who, _level_text(a.get(who)), _level_text(b.get(who))) for who in differing[:MAX_LISTED_AGENTS]],
+    )
+
+
+def _figure_differences(a: BacktestSide, b: BacktestSide) -> list[FigureDifference]:
+    rows = [
+        FigureDifference(f"alerts at {x.level}", x.alerts, y.alerts) for x, y in zip(a.alerts, b.alerts, strict=True)
+    ]
+    rows += [
+        FigureDifference(f"{x.level} per 1,000 agent-days", x.rate, y.rate)
+        for x, y in zip(a.alerts, b.alerts, strict=True)
+    ]
+    if a.policy is not None and b.policy is not None:
+        left, right = a.policy.totals, b.policy.totals
+        rows += [FigureDifference(f"requests {outcome}", left[outcome], right[outcome]) for outcome in OUTCOMES]
+        rows.append(FigureDifference("agents revoked", a.policy.agents_revoked, b.policy.agents_revoked))
+    if a.evaluation is not None and b.evaluation is not None:
+        rows += _separation_differences(a.evaluation, b.evaluation)
+    return rows
+
+
+def _separation_differences(a: LabelEvaluation, b: LabelEvaluation) -> list[FigureDifference]:
+    rows = [
+        FigureDifference(f"{words} of {unit}", getattr(x, figure), getattr(y, figure))
+        for unit, x, y in (("events", a.by_event, b.by_event), ("sessions", a.by_session, b.by_session))
+        for figure, words in _SEPARATION_FIGURES.items()
+    ]
+    for x, y in zip(a.levels, b.levels, strict=True):
+        rows.append(FigureDifference(f"bad sessions detected at {x.level}", x.detected, y.detected))
+        rows.append(FigureDifference(f"false alerts at {x.level}", x.false_alerts, y.false_alerts))
+    return rows
+
+
+def _revoked_names(policed: PolicySimulationResult | None) -> set[str]:
+    if policed is None:
+        return set()
+    return {_agent_text((one.agent.tenant, one.agent.issuer, one.agent.agent_id)) for one in policed.revoked}
+
+
+def _agent_text(who: AgentIdentity) -> str:
+    return " ".join(part for part in who if part)
+
+
+def _level_text(level: int | None) -> str:
+    return "below medium" if level is None else RiskLevel(level).label
+
+
+def _iso_ms(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _iso_time(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

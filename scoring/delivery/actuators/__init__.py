@@ -1,0 +1,1 @@
+"""Actuators: what changes clients at authorization servers after tokens were issued, and what revokes tokens."""

@@ -1,0 +1,130 @@
+"""The seam of actuators: what one can do to an agent's client at its authorization server, and how it can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import httpx
+
+from ....ingest.errors import TrustwatchError
+from ..delivery_target import DeliveryTarget
+from .desired_state import DesiredState
+
+ANY_NAME = "*"
+
+
+class ActuatorError(TrustwatchError):
+    """What an actuator could not do. Texts are at most a line, and are shown to operators."""
+
+    code = "actuator"
+
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class UnknownClient(ActuatorError):
+    """The server has no such client: trying again changes nothing."""
+
+    code = "unknown_client"
+
+
+class ActuatorAccessDenied(ActuatorError):
+    """The server does not take our credentials, or they lack a right. Tried again: an operator may mend it."""
+
+    code = "refused"
+
+
+class ActuatorUnavailable(ActuatorError):
+    """No usable answer. Tried again."""
+
+    code = "not_reached"
+
+
+class ActuationNotConfirmed(ActuatorError):
+    """The server took the call, and reading back does not show it. Tried again."""
+
+    code = "not_confirmed"
+
+
+class ActuationResult(NamedTuple):
+    """What came of `lower` or `restore`.
+
+    Attributes:
+        original: what has to be restored from now on; a revocation may add to it what must not come back.
+        confirmed: the server said, asked afterwards, that it is so. False only where it can not be asked.
+    """
+
+    original: bytes
+    confirmed: bool
+
+
+class Actuator(Protocol):
+    """Changes one client at one server. One contract suite holds for every implementation.
+
+    Every call may be repeated, after success too: the same call changes nothing further. Every call may be cancelled.
+    Raises UnknownClient, Refused, ActuatorUnavailable, ActuationNotConfirmed.
+    """
+
+    async def capture(self, client_id: str) -> bytes:
+        """What the server has of all that may be lowered; never empty, no secrets. Opaque to its keeper."""
+
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
+        """Bring about *wish* (which does not restore), measured against *original*, and read back."""
+
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
+        """Make it exactly *original* again, and read back."""
+
+
+@dataclass(frozen=True)
+class ActuatorTarget(DeliveryTarget):
+    """A configured actuator, for agents of some tenants and issuers.
+
+    Args:
+        tenants, issuers: names; `*` is all.
+        clients: client id by agent id, where they differ.
+    """
+
+    tenants: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
+    issuers: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
+    clients: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
+
+    @property
+    def has_cooldown(self) -> bool:
+        """Nothing that is to be brought about is kept back."""
+        return False
+
+    def serves(self, tenant: str, issuer: str) -> bool:
+        """Whether it may touch agents of that tenant and issuer."""
+        return _matches(self.tenants, tenant) and _matches(self.issuers, issuer)
+
+    def client_of(self, agent_id: str) -> str:
+        """The client that stands for an agent."""
+        return self.clients.get(agent_id, agent_id)
+
+
+def _matches(names: frozenset[str], name: str) -> bool:
+    return ANY_NAME in names or name in names
+
+
+# What of an answer of a server may be shown to operators.
+
+
+MAX_DETAIL_CHARS = 160
+_ERROR_MEMBERS = ("error", "error_description", "errorMessage")
+
+
+def error_detail(answer: httpx.Response) -> str:
+    """`: ` and the error that the answer names, on one line; "" where it names none. Never anything else of the body:
+    representations of clients hold secrets."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    texts = [body[name] for name in _ERROR_MEMBERS if isinstance(body.get(name), str) and body[name]]
+    line = " ".join("".join(char if char.isprintable() else " " for char in ": ".join(texts)).split())
+    return f": {line[:MAX_DETAIL_CHARS]}" if line else ""

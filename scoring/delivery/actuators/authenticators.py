@@ -1,0 +1,161 @@
+"""How we prove to an authorization server's admin API who we are. Secrets and tokens stay in here."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import quote
+
+import httpx
+
+from .actuator import ActuatorAccessDenied, ActuatorUnavailable, error_detail
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+RENEW_BEFORE_S = 15.0
+"""A token is replaced so long before it expires."""
+
+AssertionSigner = Callable[[str, str], str]
+"""Signs an assertion (RFC 7523) of a client id for an audience."""
+
+
+class ClientAuthenticator(Protocol):
+    """Client authentication at a token or revocation endpoint."""
+
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
+        """Adds to *form* what proves us at *url*; returns headers that do."""
+
+
+class ClientSecretAuthenticator:
+    """`client_secret_basic` (RFC 6749, 2.3.1)."""
+
+    def __init__(self, client_id: str, secret: str) -> None:
+        self._header = base64.b64encode(f"{quote(client_id, safe='')}:{quote(secret, safe='')}".encode()).decode()
+
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
+        """Adds nothing to the form."""
+        del url, form
+        return {"authorization": f"Basic {self._header}"}
+
+
+class PrivateKeyJwtAuthenticator:
+    """`private_key_jwt`: a new assertion for every request.
+
+    Args:
+        client_id: ours.
+        sign: signs it.
+        audience: `aud`; "" = the URL of the endpoint.
+    """
+
+    def __init__(self, client_id: str, sign: AssertionSigner, audience: str = "") -> None:
+        self._client_id = client_id
+        self._sign = sign
+        self._audience = audience
+
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
+        """Adds the assertion."""
+        form["client_id"] = self._client_id
+        form["client_assertion_type"] = ASSERTION_TYPE
+        form["client_assertion"] = self._sign(self._client_id, self._audience or url)
+        return {}
+
+
+class RequestAuthenticator(Protocol):
+    """Headers of requests to an admin API."""
+
+    async def headers(self) -> dict[str, str]:
+        """Headers that prove us. Raises Refused, ActuatorUnavailable."""
+
+    def invalidate(self) -> None:
+        """The server did not take them: think of new ones."""
+
+
+class NoAuthenticator:
+    """An admin API that its network protects, as Hydra's."""
+
+    async def headers(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def invalidate(self) -> None:
+        """Nothing to think of."""
+
+
+class StaticTokenAuthenticator:
+    """A token that an operator gave us, as Ory Network's API keys."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def headers(self) -> dict[str, str]:
+        """The token."""
+        return {"authorization": f"Bearer {self._token}"}
+
+    def invalidate(self) -> None:
+        """There is no other."""
+
+
+class ClientCredentialsAuthenticator:
+    """Tokens by client credentials, kept until they expire.
+
+    Args:
+        http: client without a time limit of its own; the caller's limit holds.
+        token_url: token endpoint.
+        proof: our client authentication.
+        monotonic: seconds on a clock that never goes back.
+        scope: asked for; "" = the server's default.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        token_url: str,
+        proof: ClientAuthenticator,
+        monotonic: Callable[[], float],
+        scope: str = "",
+    ) -> None:
+        self._http = http
+        self._url = token_url
+        self._proof = proof
+        self._monotonic = monotonic
+        self._scope = scope
+        self._token = ""
+        self._until = 0.0
+        self._lock = asyncio.Lock()
+
+    async def headers(self) -> dict[str, str]:
+        """A token; fetched where none is kept."""
+        async with self._lock:
+            if not self._token or self._monotonic() >= self._until:
+                await self._fetch()
+            return {"authorization": f"Bearer {self._token}"}
+
+    def invalidate(self) -> None:
+        """The next request fetches another."""
+        self._token = ""
+
+    async def _fetch(self) -> None:
+        form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
+        headers = self._proof.authenticate(self._url, form)
+        asked = self._monotonic()
+        try:
+            answer = await self._http.post(self._url, data=form, headers=headers)
+        except httpx.HTTPError as error:
+            raise ActuatorUnavailable(f"token endpoint: {type(error).__name__}") from None
+        if answer.status_code != 200:
+            kind = ActuatorAccessDenied if answer.status_code in (400, 401, 403) else ActuatorUnavailable
+            raise kind(f"token endpoint: HTTP {answer.status_code}{error_detail(answer)}")
+        self._token, lifetime_s = _parse_token(answer)
+        self._until = asked + max(1.0, lifetime_s - RENEW_BEFORE_S)
+
+
+def _parse_token(answer: httpx.Response) -> tuple[str, float]:
+    try:
+        body = answer.json()
+        token, lifetime_s = body["access_token"], float(body.get("expires_in") or 60)
+    except (ValueError, TypeError, KeyError):
+        raise ActuatorUnavailable("token endpoint: the answer holds no access token") from None
+    if not isinstance(token, str) or not token:
+        raise ActuatorUnavailable("token endpoint: the answer holds no access token")
+    return token, lifetime_s

@@ -1,0 +1,161 @@
+"""Calls of a server's admin API, with its failures as errors of actuators."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, TypeVar
+
+import httpx
+import msgspec
+
+from .actuator import (
+    ActuationNotConfirmed,
+    ActuationResult,
+    ActuatorAccessDenied,
+    ActuatorError,
+    ActuatorUnavailable,
+    UnknownClient,
+    error_detail,
+)
+from .authenticators import RequestAuthenticator
+from .desired_state import DesiredState
+
+
+class AdminApi:
+    """One admin API.
+
+    Args:
+        http: client without a time limit of its own, that follows no redirects.
+        url: of the API, without a slash at the end.
+        auth: proves us.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, url: str, auth: RequestAuthenticator) -> None:
+        self._http = http
+        self._url = url.rstrip("/")
+        self._auth = auth
+
+    async def call(
+        self, method: str, path: str, *, expect: Collection[int] = (200, 204), missing: str = "", **request: Any
+    ) -> httpx.Response:
+        """Send one request; once more with new credentials where they are not taken.
+
+        Args:
+            expect: statuses of success.
+            missing: what a 404 means, for the error; "" = a 404 is an answer like others.
+            request: as of `httpx.AsyncClient.request`.
+
+        Raises:
+            UnknownClient: 404 where *missing* says that of a client.
+            Refused: our credentials are not taken, or lack a right.
+            ActuatorUnavailable: anything else.
+        """
+        answer = await self._send(method, path, request)
+        if answer.status_code == 401:
+            self._auth.invalidate()
+            answer = await self._send(method, path, request)
+        status = answer.status_code
+        if status in expect:
+            return answer
+        where = f"{method} {path.split('?', 1)[0]}: HTTP {status}{error_detail(answer)}"
+        if status == 404 and missing:
+            raise UnknownClient(missing)
+        if status in (401, 403):
+            raise ActuatorAccessDenied(f"{where} - the server does not take our credentials, or they lack a right")
+        wait = answer.headers.get("retry-after", "")
+        raise ActuatorUnavailable(where, float(wait[:9]) if wait.isascii() and wait.isdigit() else None)
+
+    async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
+        headers = await self._auth.headers()
+        try:
+            return await self._http.request(method, self._url + path, headers=headers, **request)
+        except httpx.HTTPError as error:
+            raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None
+
+
+# Actuators of servers that show and take a client's configuration: read, compare, write, read back.
+
+
+ClientState = TypeVar("ClientState", bound=msgspec.Struct)
+ClientRepresentation = Mapping[str, Any]
+"""A client as the server shows it. May hold secrets: it is never stored or logged."""
+
+
+class UnreadableOriginal(ActuatorError):
+    """What was kept can not be read: written by another version."""
+
+    code = "bad_original"
+
+
+class ClientActuator(ABC, Generic[ClientState]):
+    """`Actuator` over the part of a client's configuration that is lowered (`State`, a struct without secrets)."""
+
+    def __init__(self, state: type[ClientState]) -> None:
+        self._decoder = msgspec.json.Decoder(state)
+        self._encode = msgspec.json.Encoder().encode
+
+    async def capture(self, client_id: str) -> bytes:
+        """That part, as JSON."""
+        return self._encode(self._extract_state(await self._read_client(client_id)))
+
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
+        """Write what is not as wished, read it back, then let tokens die where they are to."""
+        first = self._decode(original)
+        client = await self._read_client(client_id)
+        aim = self._compute_state(first, self._extract_state(client), wish)
+        if not self._is_satisfied(self._extract_state(client), aim):
+            await self._write_client(client, aim)
+            client = await self._read_client(client_id)
+            if not self._is_satisfied(self._extract_state(client), aim):
+                raise ActuationNotConfirmed(f"client {client_id}: reading back does not show what was written")
+        if wish.revoke:
+            await self._revoke_tokens(client, wish)
+        return ActuationResult(
+            self._encode(self._restorable_state(first, self._extract_state(client), wish)), confirmed=True
+        )
+
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
+        """Write what is not as it was, and read it back."""
+        first = self._decode(original)
+        client = await self._read_client(client_id)
+        if self._extract_state(client) != first:
+            await self._write_client(client, first)
+            if self._extract_state(await self._read_client(client_id)) != first:
+                raise ActuationNotConfirmed(f"client {client_id}: reading back does not show what was restored")
+        return ActuationResult(original, confirmed=True)
+
+    def _decode(self, original: bytes) -> ClientState:
+        try:
+            return self._decoder.decode(original)
+        except msgspec.DecodeError as error:
+            raise UnreadableOriginal(f"what the server had before can not be read: {error}") from None
+
+    @abstractmethod
+    async def _read_client(self, client_id: str) -> ClientRepresentation:
+        """The client. Raises UnknownClient, Refused, ActuatorUnavailable."""
+
+    @abstractmethod
+    async def _write_client(self, client: ClientRepresentation, state: ClientState) -> None:
+        """Give the client that state. Raises as `_read` does."""
+
+    @abstractmethod
+    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
+        """Let tokens die that are out, until the server has said so. May be called again."""
+
+    @abstractmethod
+    def _extract_state(self, client: ClientRepresentation) -> ClientState:
+        """The part of the client that is lowered."""
+
+    @abstractmethod
+    def _compute_state(self, first: ClientState, found: ClientState, wish: DesiredState) -> ClientState:
+        """The state that *wish* asks of a client that had *first* and has *found*; *found* where that will do."""
+
+    def _is_satisfied(self, found: ClientState, aim: ClientState) -> bool:
+        """Whether *found* is what is asked for, though it may be written in another way."""
+        return found == aim
+
+    def _restorable_state(self, first: ClientState, now: ClientState, wish: DesiredState) -> ClientState:
+        """What has to be restored once *wish* is brought about: *first*, but for what would bring dead tokens back."""
+        del now, wish
+        return first

@@ -1,0 +1,149 @@
+"""What tokens of an agent may be, as an actuator is asked for it, and the outbox row that asks."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ....ingest.errors import TrustwatchError
+from ...policy.access_evaluation import DENIED_BY_LEVEL, AccessRequest, Verdict, evaluate_policy
+from ...policy.book import PolicyBook
+from ...records.agents import AgentName, Decision, OutboxRow, RiskLevel
+
+ACTION_ROW_KIND = "action"
+
+
+class DesiredState(msgspec.Struct, frozen=True):
+    """What is to hold for an agent at an authorization server.
+
+    Attributes:
+        tenant, issuer, agent_id, agent_key: the agent; the key is `trustwatch.ingest.hashing.agent_key`, unsigned.
+        level: word of the risk level that is acted on.
+        allow: whether new tokens are issued at all.
+        max_token_lifetime_s: ceiling of a new token's lifetime; None = none.
+        refresh_allowed: whether refresh tokens may be issued and used.
+        revoke: tokens that are out are to die.
+        decision_id: the decision (or the pin) it follows from; the same one revokes once.
+        caused_ms: time of the event that led to it, UTC milliseconds; 0 = none (a tick, a person).
+        decided_ms: when it was decided.
+        agent_type: of the agent, for the policy.
+        principals: on whose behalf the agent acted lately, for consents; only where tokens are to die.
+    """
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_key: int
+    level: str
+    allow: bool
+    max_token_lifetime_s: int | None
+    refresh_allowed: bool
+    revoke: bool
+    decision_id: str
+    caused_ms: int
+    decided_ms: int
+    agent_type: str = ""
+    principals: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> AgentName:
+        """The agent."""
+        return AgentName(self.agent_key, self.tenant, self.issuer, self.agent_id)
+
+    @property
+    def restores(self) -> bool:
+        """Nothing is to be lowered: the server is to be as it was."""
+        return self.allow and self.refresh_allowed and not self.revoke and self.max_token_lifetime_s is None
+
+    @property
+    def ceiling_s(self) -> int | None:
+        """Lifetime to set, at least 1 s: servers take 0 for "not set". None = no ceiling."""
+        return None if self.max_token_lifetime_s is None else max(1, self.max_token_lifetime_s)
+
+
+class UnreadableAction(TrustwatchError):
+    """A row that no actuator can read: written by another version, or by somebody else."""
+
+    code = "bad_action"
+
+
+_desired_state_decoder = msgspec.json.Decoder(DesiredState)
+encode_desired_state = msgspec.json.Encoder().encode
+
+
+def decode_desired_state(payload: bytes) -> DesiredState:
+    """Raises UnreadableAction."""
+    try:
+        return _desired_state_decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise UnreadableAction(f"the row can not be read: {error}") from None
+
+
+def derive_desired_state(
+    name: AgentName,
+    agent_type: str,
+    verdict: Verdict,
+    decision_id: str,
+    *,
+    caused_ms: int,
+    decided_ms: int,
+    principals: tuple[str, ...] = (),
+) -> DesiredState:
+    """What a verdict about an agent that asks for nothing means for its client.
+
+    Nothing is lowered at `low` and `unknown`, and in shadow mode. A person's approval that is missing (step-up) lowers
+    nothing either: what waits for a person is refused where it is asked for, by hooks and gateways.
+    """
+    lowered = verdict.enforced and verdict.level >= RiskLevel.MEDIUM
+    revoke = lowered and verdict.revoke
+    return DesiredState(
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        name.key,
+        verdict.level.label,
+        allow=not lowered or verdict.reason != DENIED_BY_LEVEL,
+        max_token_lifetime_s=verdict.max_token_lifetime_s if lowered else None,
+        refresh_allowed=not lowered or verdict.refresh_allowed,
+        revoke=revoke,
+        decision_id=decision_id,
+        caused_ms=caused_ms,
+        decided_ms=decided_ms,
+        agent_type=agent_type,
+        principals=principals if revoke else (),
+    )
+
+
+def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow | None:
+    """The row by which a change of level reaches every actuator; None where nothing is acted on.
+
+    The row counts as a call to look: what is done is what holds when it is delivered (`DesiredStateResolver`).
+    """
+    agent = decision.agent
+    full = (agent.tenant, agent.issuer, agent.agent_id)
+    standing = book.effective_policy(*full, decision.agent_type)
+    if not standing.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
+        return None
+    verdict = evaluate_policy(AccessRequest(*full), standing, RiskLevel(decision.level), book.version)
+    wish = derive_desired_state(
+        agent,
+        decision.agent_type,
+        verdict,
+        decision.decision_id,
+        caused_ms=decision.event_time_ms if decision.event_id else 0,
+        decided_ms=decision.decided_ms,
+    )
+    return build_action_row(f"action-{decision.decision_id}", wish)
+
+
+def build_action_row(key: str, wish: DesiredState, target: str = "") -> OutboxRow:
+    """The outbox row of *wish*; *target* "" = every actuator that serves the agent."""
+    return OutboxRow(
+        key=key,
+        kind=ACTION_ROW_KIND,
+        target=target,
+        payload=encode_desired_state(wish),
+        created_ms=wish.decided_ms,
+        agent_key=wish.agent_key,
+        level=RiskLevel[wish.level.upper()],
+        tenant=wish.tenant,
+    )

@@ -1,0 +1,160 @@
+"""Burn on sight: tokens of contained agents that a gateway sees are revoked at their server (RFC 7009).
+
+Not an actuator of clients: it needs the token itself, which only who verifies it has. A token is held in memory for as
+long as the request takes, is in no log, error or store, and is known again by its hash alone. Many servers revoke only
+tokens of the client that asks (RFC 7009, 2.1); whether one does is what introspection afterwards tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import httpx
+
+from .actuator import error_detail
+from .authenticators import ClientAuthenticator
+
+RevocationOutcome = Literal["confirmed", "accepted", "still_active", "known", "unsupported", "refused", "failed"]
+"""`confirmed`: introspection says that it is dead; `accepted`: answered with 200, and nobody can be asked;
+`known`: it was burned before; `unsupported`: no endpoint for that issuer, or not for such tokens."""
+
+MAX_REMEMBERED_TOKENS = 10_000
+"""Tokens known as burned, by hash."""
+
+MAX_CONCURRENT_REVOCATIONS = 32
+_FINAL_OUTCOMES = frozenset({"confirmed", "accepted", "unsupported"})
+
+
+class RevocationResult(NamedTuple):
+    """What came of a token. *error* is a line for operators."""
+
+    outcome: RevocationOutcome
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class RevocationEndpoint:
+    """Where tokens of an issuer are revoked.
+
+    Args:
+        name: in metrics.
+        issuers: of the tokens.
+        url: revocation endpoint.
+        proof: our client authentication, there and at introspection.
+        introspection_url: asked afterwards; "" = never.
+        timeout_s: of both requests together.
+    """
+
+    name: str
+    issuers: frozenset[str]
+    url: str
+    proof: ClientAuthenticator = field(repr=False)
+    introspection_url: str = ""
+    timeout_s: float = 5.0
+
+
+class TokenRevoker:
+    """Revokes tokens that are at hand. For one event loop.
+
+    Args:
+        endpoints: by issuer; the first that names it is used.
+        http: client without a time limit of its own.
+        observe: told (endpoint's name, outcome) of each token that was tried.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[RevocationEndpoint], http: httpx.AsyncClient, observe: Callable[[str, str], None]
+    ) -> None:
+        self._endpoints = {issuer: one for one in reversed(endpoints) for issuer in one.issuers}
+        self._http = http
+        self._observe = observe
+        self._revoked_tokens: OrderedDict[bytes, None] = OrderedDict()
+        self._tasks: set[asyncio.Task[RevocationResult]] = set()
+
+    def serves(self, issuer: str) -> bool:
+        """Whether tokens of that issuer can be revoked."""
+        return issuer in self._endpoints
+
+    def revoke_in_background(self, token: str, issuer: str) -> bool:
+        """Revoke in the background, for who answers a request; whether it was taken on. Never waits, never raises."""
+        if (
+            not self.serves(issuer)
+            or len(self._tasks) >= MAX_CONCURRENT_REVOCATIONS
+            or self._is_revoked(_token_hash(token))
+        ):
+            return False
+        task = asyncio.get_running_loop().create_task(self.revoke(token, issuer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def close(self) -> None:
+        """Wait for what is under way: each takes no longer than its endpoint's time."""
+        await asyncio.gather(*self._tasks)
+
+    async def revoke(self, token: str, issuer: str) -> RevocationResult:
+        """Revoke *token* at *issuer*, once: a token that was burned is not sent again. Never raises."""
+        endpoint, mark = self._endpoints.get(issuer), _token_hash(token)
+        if endpoint is None:
+            return RevocationResult("unsupported", "no revocation endpoint is configured for the issuer")
+        if self._is_revoked(mark):
+            return RevocationResult("known")
+        self._remember(mark)  # before it is tried: requests of the same token come by the hundred
+        try:
+            async with asyncio.timeout(endpoint.timeout_s):
+                burned = await self._revoke_at_endpoint(token, endpoint)
+        except TimeoutError:
+            burned = RevocationResult("failed", f"no answer within {endpoint.timeout_s:g} s")
+        except httpx.HTTPError as error:
+            burned = RevocationResult("failed", type(error).__name__)
+        if burned.outcome not in _FINAL_OUTCOMES:
+            self._revoked_tokens.pop(mark, None)
+        self._observe(endpoint.name, burned.outcome)
+        return burned
+
+    async def _revoke_at_endpoint(self, token: str, endpoint: RevocationEndpoint) -> RevocationResult:
+        answer = await self._post(endpoint.url, {"token": token, "token_type_hint": "access_token"}, endpoint)
+        if answer.status_code != 200:
+            return _classify_refusal(answer)
+        if not endpoint.introspection_url:
+            return RevocationResult("accepted")
+        answer = await self._post(endpoint.introspection_url, {"token": token}, endpoint)
+        if answer.status_code != 200:
+            return RevocationResult("accepted", f"introspection: HTTP {answer.status_code}{error_detail(answer)}")
+        try:
+            active = answer.json()["active"]
+        except (ValueError, TypeError, KeyError):
+            return RevocationResult("accepted", "introspection: the answer does not say whether the token is active")
+        if active is False:
+            return RevocationResult("confirmed")
+        return RevocationResult(
+            "still_active", "the server revokes only tokens of the client that asks, or not such tokens"
+        )
+
+    async def _post(self, url: str, form: dict[str, str], endpoint: RevocationEndpoint) -> httpx.Response:
+        headers = endpoint.proof.authenticate(url, form)
+        return await self._http.post(url, data=form, headers=headers)
+
+    def _is_revoked(self, mark: bytes) -> bool:
+        return mark in self._revoked_tokens
+
+    def _remember(self, mark: bytes) -> None:
+        self._revoked_tokens[mark] = None
+        while len(self._revoked_tokens) > MAX_REMEMBERED_TOKENS:
+            self._revoked_tokens.popitem(last=False)
+
+
+def _classify_refusal(answer: httpx.Response) -> RevocationResult:
+    text = f"HTTP {answer.status_code}{error_detail(answer)}"
+    if answer.status_code == 400 and "unsupported_token_type" in text:
+        return RevocationResult("unsupported", text)
+    return RevocationResult("refused" if answer.status_code in (400, 401, 403) else "failed", text)
+
+
+def _token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

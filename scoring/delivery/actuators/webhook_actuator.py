@@ -1,0 +1,91 @@
+"""Any server that takes what is wanted by a signed HTTP POST (Standard Webhooks), for products without an actuator.
+
+The body is JSON: `action` (`lower` or `restore`) and the members of `DesiredState`. 2xx says that it is accepted; what
+that is worth, only `confirm_url` can tell, which gets the same body and answers `{"confirmed": true}` once it is so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Literal
+
+import httpx
+import msgspec
+
+from ..notifiers.webhook_notifier import WebhookTarget, sign_headers
+from .actuator import (
+    ActuationNotConfirmed,
+    ActuationResult,
+    ActuatorAccessDenied,
+    ActuatorUnavailable,
+    UnknownClient,
+    error_detail,
+)
+from .desired_state import DesiredState
+
+
+class WebhookActuator:
+    """`Actuator` by webhook.
+
+    Args:
+        http: from `trustwatch.scoring.delivery.notifiers.make_webhook_client`.
+        target: where to post, how to sign (format `cloudevents`, whose secrets sign; the body is ours).
+        clock: UTC milliseconds; each attempt is signed for its own time.
+        confirm_url: asked afterwards; "" = 2xx is all there is.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, target: WebhookTarget, clock: Callable[[], int], confirm_url: str = ""
+    ) -> None:
+        self._http = http
+        self._target = target
+        self._clock = clock
+        self._confirm_url = confirm_url
+
+    async def capture(self, client_id: str) -> bytes:
+        """The client's name: the receiver keeps what it has to restore."""
+        return msgspec.json.encode({"client_id": client_id})
+
+    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
+        """Tell what is wanted."""
+        told = msgspec.to_builtins(wish)
+        del told["agent_key"]  # ours, and larger than the numbers of some languages
+        return ActuationResult(original, await self._send_action("lower", client_id, told))
+
+    async def restore(self, client_id: str, original: bytes) -> ActuationResult:
+        """Tell that everything is to be as it was."""
+        return ActuationResult(original, await self._send_action("restore", client_id, {}))
+
+    async def _send_action(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
+        body = msgspec.json.encode({"action": action, "client_id": client_id} | wish, order="sorted")
+        await self._post(self._target.url, action, client_id, body)
+        if not self._confirm_url:
+            return False
+        answer = await self._post(self._confirm_url, action, client_id, body)
+        try:
+            confirmed = answer.json()["confirmed"] is True
+        except (ValueError, TypeError, KeyError):
+            confirmed = False
+        if not confirmed:
+            raise ActuationNotConfirmed("confirm_url does not say that it is so")
+        return True
+
+    async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx.Response:
+        headers = sign_headers(_message_id(action, body), body, self._target.secrets, self._clock())
+        headers["content-type"] = "application/json"
+        try:
+            answer = await self._http.post(url, content=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise ActuatorUnavailable(type(error).__name__) from None
+        if answer.is_success:
+            return answer
+        text = f"HTTP {answer.status_code}{self._target.redact(error_detail(answer))}"
+        if answer.status_code == 404:
+            raise UnknownClient(f"the receiver knows no client {client_id}: {text}")
+        raise ActuatorAccessDenied(text) if answer.status_code in (401, 403) else ActuatorUnavailable(text)
+
+
+def _message_id(action: str, body: bytes) -> str:
+    """The same for the same wish, so that a receiver knows it again."""
+    return f"{action}-{hashlib.sha256(body).hexdigest()[:32]}"

@@ -1,0 +1,146 @@
+"""When to try again, and when to give up."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from ...ingest.errors import ConfigError
+from ..records.agents import RiskLevel
+from ..store.interface import LeasedDelivery
+
+
+@dataclass(frozen=True)
+class DispatchPolicy:
+    """Numbers of the dispatcher; times in the unit of their name.
+
+    Args:
+        backoff_base_s: upper bound of the wait after the first failure; it doubles with each further one.
+        backoff_cap_s: upper bound of any wait that we choose ourselves.
+        retry_after_cap_s: upper bound of a wait that a target asks for.
+        max_age_s: a delivery that waited this long is given up (`dead`).
+        cooldown_s: further alerts of the same agent and reason within this time are suppressed; 0 = none.
+        concurrency: attempts at once per target; also the rows of a target held in memory.
+        poll_s: how often to look for work when nobody says that there is some.
+    """
+
+    backoff_base_s: float = 1.0
+    backoff_cap_s: float = 300.0
+    retry_after_cap_s: float = 3_600.0
+    max_age_s: float = 86_400.0
+    cooldown_s: float = 900.0
+    concurrency: int = 4
+    poll_s: float = 1.0
+
+
+def backoff_s(policy: DispatchPolicy, attempt: int, random_source: random.Random) -> float:
+    """Seconds to wait after failed attempt number *attempt* (from 1): exponential with full jitter, so that many rows
+    that failed together do not come back together.
+
+    >>> ceiling = [max(backoff_s(DispatchPolicy(), n, random.Random(s)) for s in range(999)) for n in (1, 2, 3, 20)]
+    >>> [round(s) for s in ceiling]
+    [1, 2, 4, 300]
+    """
+    exponent = min(attempt - 1, 62)  # beyond that the cap decides anyway
+    return random_source.random() * min(policy.backoff_cap_s, policy.backoff_base_s * 2.0**exponent)
+
+
+def retry_delay_s(
+    policy: DispatchPolicy, attempt: int, retry_after_s: float | None, random_source: random.Random
+) -> float:
+    """Like `backoff_s`, but never earlier than the target asked for."""
+    chosen = backoff_s(policy, attempt, random_source)
+    return chosen if retry_after_s is None else max(chosen, min(retry_after_s, policy.retry_after_cap_s))
+
+
+# The seam of what leaves: a target, a notifier that knows how to reach it, and what came of an attempt.
+
+
+ALL_LEVELS = frozenset(RiskLevel)
+MAX_TIMEOUT_S = 60.0
+
+DeliveryOutcome = Literal["delivered", "retry", "failed", "gone", "skipped"]
+
+
+@dataclass(frozen=True)
+class DeliveryTarget:
+    """A configured place that outbox rows go to.
+
+    Args:
+        name: unique; what delivery states and logs show. 1 to 64 characters.
+        levels: it takes the rows that announce one of these levels.
+        timeout_s: total time of one attempt, from name resolution to the end of the answer; 0 < s <= 60.
+
+    Raises:
+        ConfigError: a member is out of range.
+    """
+
+    name: str
+    levels: frozenset[RiskLevel] = field(default=ALL_LEVELS, kw_only=True)
+    timeout_s: float = field(default=5.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.name) <= 64:
+            raise ConfigError("target name: expected 1 to 64 characters")
+        if not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+            raise ConfigError(f"target {self.name}: timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
+        if not self.levels:
+            raise ConfigError(f"target {self.name}: levels is empty, so it would never be told anything")
+
+    @property
+    def has_cooldown(self) -> bool:
+        """Whether repeated alerts about one agent and reason are kept back for a while."""
+        return True
+
+    @property
+    def ordered(self) -> bool:
+        """Whether an alert about an agent must not arrive after a newer one about it."""
+        return False
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the target is reconfigured. It is stored, so it must not reveal a secret."""
+        return self.name
+
+
+class DeliveryResult(NamedTuple):
+    """What came of one attempt.
+
+    `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
+    (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and
+    *error* says why). *error* is at most a line, and is shown to operators.
+    """
+
+    outcome: DeliveryOutcome
+    error: str = ""
+    retry_after_s: float | None = None
+
+
+T = TypeVar("T", bound=DeliveryTarget)
+T_contra = TypeVar("T_contra", bound=DeliveryTarget, contravariant=True)
+
+
+class Notifier(Protocol[T_contra]):
+    """Carries one row to one target. One contract holds for every implementation.
+
+    The caller bounds the time by cancelling; the implementation needs no timeout of its own. The same row may come
+    again after success (a crash before it was written down): `row.row.key` stays the same, so the target can tell.
+    """
+
+    async def deliver(self, row: LeasedDelivery, target: T_contra) -> DeliveryResult:
+        """Try once. An exception counts as `retry`."""
+
+
+@dataclass(frozen=True)
+class DeliveryChannel(Generic[T]):
+    """A target together with the notifier that reaches it, for rows of *kind*.
+
+    Args:
+        policy: how it is tried again, at once and how often; None = as the dispatcher does. Ages are the dispatcher's.
+    """
+
+    kind: str
+    target: T
+    notifier: Notifier[T]
+    policy: DispatchPolicy | None = None

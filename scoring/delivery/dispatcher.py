@@ -1,0 +1,237 @@
+"""Delivers the outbox, at least once.
+
+All state is in the store, so the dispatcher may be killed at any moment and several may run at once: a row is leased
+before it is tried, and a lease that nobody settles runs out. Memory holds at most `concurrency` rows per target.
+Every target has a lane of its own, so one that is slow or down delays no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from ...ingest.errors import ConfigError, Unavailable
+from ..store.interface import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
+from .delivery_target import DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
+
+LEASE_MARGIN_S = 10.0
+"""A lease outlives the attempt's own time budget by this much, for writing its end down."""
+
+ROUTE_BATCH = 200
+"""Outbox rows routed in one transaction: a few milliseconds, so that the pipeline's commits get between."""
+
+SUPERSEDED = DeliveryResult("skipped", "a newer change of the same agent has been delivered")
+
+_log = structlog.get_logger(__name__)
+
+
+def _ignore_outcome(_target: str, _outcome: str) -> None:
+    """Default observer."""
+
+
+class Dispatcher:
+    """Runs in one event loop; the store is called in threads.
+
+    Args:
+        store: where the outbox is.
+        channels: targets with their notifiers; names are unique.
+        policy: backoff, ages, cool-down and concurrency.
+        clock: UTC milliseconds.
+        random_source: of the jitter.
+        observe: called with (target, outcome) after each attempt, for metrics; outcome as in DeliveryResult.
+
+    Raises:
+        ConfigError: two targets have the same name.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        channels: Sequence[DeliveryChannel[Any]],
+        policy: DispatchPolicy,
+        clock: Callable[[], int],
+        random_source: random.Random,
+        observe: Callable[[str, str], None] = _ignore_outcome,
+    ) -> None:
+        names = [channel.target.name for channel in channels]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"target names must be unique: {sorted(names)}")
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+        self._observe = observe
+        self._routes = [_make_route(channel, policy) for channel in channels]
+        self._target_workers = [
+            _TargetWorker(store, channel, policy, clock, random_source, observe) for channel in channels
+        ]
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look for new rows now. Call it in the dispatcher's loop (elsewhere: `loop.call_soon_threadsafe`)."""
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """Route and deliver all that is due now, then return. Raises Unavailable."""
+        await self._route()
+        await asyncio.gather(*(lane.drain() for lane in self._target_workers))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until *stop* is set; attempts under way are ended first. The store may be unavailable meanwhile."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._route_until(stop))
+            for lane in self._target_workers:
+                group.create_task(lane.run(stop))
+
+    async def _route_until(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                if await self._route():
+                    for lane in self._target_workers:
+                        lane.wake.set()
+            except Unavailable as error:
+                _log.warning("outbox_unavailable", error=str(error))
+            await _wait_for_wake(self._wake, stop, self._policy.poll_s)
+
+    async def _route(self) -> int:
+        """Expire the old, route the new; returns the number of rows routed."""
+        now = self._clock()
+        await asyncio.to_thread(self._store.expire, now - int(self._policy.max_age_s * 1000), now)
+        total = 0
+        while routed := await asyncio.to_thread(self._store.route, self._routes, now, ROUTE_BATCH):
+            total += routed
+        return total
+
+
+class _TargetWorker:
+    """Deliveries to one target."""
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        channel: DeliveryChannel[Any],
+        policy: DispatchPolicy,
+        clock: Callable[[], int],
+        random_source: random.Random,
+        observe: Callable[[str, str], None],
+    ) -> None:
+        self.wake = asyncio.Event()
+        self._store = store
+        self._target = channel.target
+        self._notifier = channel.notifier
+        self._policy = channel.policy or policy
+        self._clock = clock
+        self._random = random_source
+        self._observe = observe
+        self._paused_until_ms = 0  # the target asked for a pause (Retry-After): it holds for every row
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                if await self._deliver_batch():
+                    continue
+            except Unavailable as error:
+                _log.warning("outbox_unavailable", target=self._target.name, error=str(error))
+            await _wait_for_wake(self.wake, stop, self._policy.poll_s)
+
+    async def drain(self) -> None:
+        while await self._deliver_batch():
+            pass
+
+    async def _deliver_batch(self) -> int:
+        """Lease what is due, try it, write down how it ended; returns how many were tried."""
+        name, now = self._target.name, self._clock()
+        if now < self._paused_until_ms or await self._is_stopped():
+            return 0
+        turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
+        lease_ms = int((self._target.timeout_s * turns + LEASE_MARGIN_S) * 1000)
+        rows = await asyncio.to_thread(self._store.lease, name, now, self._policy.concurrency, lease_ms)
+        results = await self._attempt_all(rows)
+        ended = [self._make_settlement(row, result) for row, result in zip(rows, results, strict=True)]
+        await asyncio.to_thread(self._store.settle, ended)
+        gone = next((result for result in results if result.outcome == "gone"), None)
+        if gone is not None:
+            await self._stop_target(gone.error)
+        return len(rows)
+
+    async def _attempt_all(self, rows: list[LeasedDelivery]) -> list[DeliveryResult]:
+        """What came of each row: all at once, or those about one agent one after the other where order matters."""
+        if not (rows and self._target.ordered):
+            return await asyncio.gather(*(self._attempt(row) for row in rows))
+        superseded = await asyncio.to_thread(self._store.superseded, self._target.name, [row.seq for row in rows])
+        results = {seq: SUPERSEDED for seq in superseded}
+        by_agent: dict[int, list[LeasedDelivery]] = {}
+        for row in sorted(rows, key=lambda row: row.seq):
+            if row.seq not in superseded:
+                by_agent.setdefault(row.row.agent_key, []).append(row)
+
+        async def one_by_one(of_agent: list[LeasedDelivery]) -> None:
+            for row in of_agent:
+                results[row.seq] = await self._attempt(row)
+
+        await asyncio.gather(*map(one_by_one, by_agent.values()))
+        return [results[row.seq] for row in rows]
+
+    async def _attempt(self, row: LeasedDelivery) -> DeliveryResult:
+        try:
+            async with asyncio.timeout(self._target.timeout_s):
+                result = await self._notifier.deliver(row, self._target)
+        except TimeoutError:
+            result = DeliveryResult("retry", f"no answer within {self._target.timeout_s:g} s")
+        except Exception as error:  # a notifier's fault must not end the lane: the row is tried again, and is seen
+            # No traceback: a renderer that shows local variables would show secrets.
+            _log.error("notifier_failed", target=self._target.name, key=row.row.key, error=repr(error)[:200])
+            result = DeliveryResult("retry", f"internal error: {type(error).__name__}")
+        self._observe(self._target.name, result.outcome)
+        return result
+
+    def _make_settlement(self, row: LeasedDelivery, result: DeliveryResult) -> DeliverySettlement:
+        now = self._clock()
+        status: str = result.outcome
+        again_ms = 0
+        if status in ("retry", "gone"):  # a row refused with "gone" is kept: the target may be resumed in time
+            wait_ms = int(retry_delay_s(self._policy, row.attempt, result.retry_after_s, self._random) * 1000)
+            if result.retry_after_s is not None:
+                self._paused_until_ms = max(self._paused_until_ms, now + wait_ms)
+            status, again_ms = "pending", now + wait_ms
+        if status == "skipped":
+            status = "suppressed"
+        elif status != "delivered":
+            _log.warning(
+                "delivery_failed",
+                target=row.target,
+                key=row.row.key,
+                attempt=row.attempt,
+                error=result.error,
+                then=status,
+            )
+        return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
+
+    async def _is_stopped(self) -> bool:
+        stopped = await asyncio.to_thread(self._store.stopped_targets)
+        return bool(stopped.get(self._target.name) == self._target.fingerprint)
+
+    async def _stop_target(self, reason: str) -> None:
+        _log.error("target_stopped", target=self._target.name, reason=reason)
+        stop = self._store.stop_target
+        await asyncio.to_thread(stop, self._target.name, self._target.fingerprint, self._clock(), reason)
+
+
+def _make_route(channel: DeliveryChannel[Any], policy: DispatchPolicy) -> DeliveryRoute:
+    levels = frozenset(map(int, channel.target.levels))
+    cooldown_s = policy.cooldown_s if channel.target.cools_down else 0.0
+    return DeliveryRoute(channel.target.name, channel.kind, levels, int(cooldown_s * 1000))
+
+
+async def _wait_for_wake(wake: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
+    """Until woken, stopped or *seconds* have passed."""
+    waiting = [asyncio.create_task(event.wait()) for event in (wake, stop)]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    wake.clear()

@@ -1,0 +1,237 @@
+"""What an alert says, apart from how a product wants it written.
+
+Alerts are kept as CloudEvents; renderers work on `AlertContent`. Reading never fails: a member that is missing or of
+another kind than expected is left out, and a type that is not known here is told by its name and its plain members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ...records.agents import RiskLevel
+from .alert_events import ALERT_TYPE, APPROVAL_TYPE, SILENCE_TYPE, TEST_TYPE
+
+AlertKind = Literal["level", "silence", "approval", "test", "other"]
+
+MAX_LISTED_ITEMS = 50
+"""Reasons, scopes and the like beyond this are left out: agents choose how many there are."""
+
+_HIDDEN_MEMBERS = frozenset({"reasons", "reason", "message", "links", "risk_level", "suppressed_before"})
+_KINDS: Mapping[str, AlertKind] = {
+    ALERT_TYPE: "level",
+    SILENCE_TYPE: "silence",
+    APPROVAL_TYPE: "approval",
+    TEST_TYPE: "test",
+}
+_LEVELS = {level.label: level for level in RiskLevel}
+_DEFAULT_LEVELS = {"silence": RiskLevel.HIGH, "approval": RiskLevel.MEDIUM, "test": RiskLevel.UNKNOWN}
+
+_LABELS: Mapping[AlertKind, Mapping[str, str]] = {
+    "level": {
+        "agent_id": "Agent",
+        "tenant": "Tenant",
+        "issuer": "Issuer",
+        "agent_type": "Type",
+        "risk_score": "Risk",
+        "confidence": "Confidence",
+        "cause": "Cause",
+        "mode": "Mode",
+        "decided_at": "Decided",
+    },
+    "silence": {
+        "source": "Source",
+        "kind": "Kind",
+        "tenants": "Tenants",
+        "silence_s": "Bound (s)",
+        "last_heard_at": "Last heard",
+        "noticed_at": "Noticed",
+    },
+    "approval": {
+        "agent_id": "Agent",
+        "tenant": "Tenant",
+        "issuer": "Issuer",
+        "scopes": "Scopes",
+        "approval_id": "Approval",
+        "requested_by": "Asked by",
+        "requested_at": "Requested",
+        "expires_at": "Expires",
+    },
+    "test": {"target": "Target", "requested_by": "Sent by"},
+    "other": {},
+}
+"""Members of `data` that people are shown, in order."""
+
+
+@dataclass(frozen=True)
+class AlertContent:
+    """One alert.
+
+    Attributes:
+        kind: which of the known ones it is.
+        type, event_id, source, subject, time: of the CloudEvent; "" = missing.
+        level: what it announces.
+        previous: level before; None where it tells of no change.
+        title: one line.
+        fields: (label, value) of what people should see, at most ten.
+        reasons: sentences.
+        links: (label, URL), http or https alone.
+        data: the whole `data`.
+    """
+
+    kind: AlertKind
+    type: str
+    event_id: str
+    source: str
+    subject: str
+    time: str
+    level: RiskLevel
+    previous: RiskLevel | None
+    title: str
+    fields: tuple[tuple[str, str], ...]
+    reasons: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
+    data: Mapping[str, Any]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the alert is about; the same for all alerts about one agent, silent source, approval or test target."""
+        names = {
+            "level": ("tenant", "issuer", "agent_id"),
+            "silence": ("kind", "source"),
+            "approval": ("approval_id",),
+            "test": ("target",),
+        }.get(self.kind, ())
+        exact = tuple(text_or_empty(self.data.get(name)) for name in names)
+        return exact if any(exact) else (self.type, self.subject, self.event_id)
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether somebody should look: anything but a fall of an agent's level, or a level below medium."""
+        if self.kind != "level":
+            return True
+        return self.level >= RiskLevel.MEDIUM and (self.previous is None or self.previous < self.level)
+
+    @property
+    def resolves(self) -> bool:
+        """Whether it ends what earlier alerts about the agent began."""
+        return self.kind == "level" and self.level < RiskLevel.MEDIUM
+
+
+def parse_alert(event: Mapping[str, Any]) -> AlertContent:
+    """*event* (a decoded CloudEvent) as facts."""
+    given = event.get("data")
+    data: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    kind = _KINDS.get(display_text(event.get("type")), "other")
+    level = _LEVELS.get(display_text(data.get("risk_level")), _DEFAULT_LEVELS.get(kind, RiskLevel.MEDIUM))
+    if kind == "approval":  # somebody has to act, however low the risk
+        level = max(level, RiskLevel.MEDIUM)
+    previous = _LEVELS.get(display_text(data.get("previous_level"))) if kind == "level" else None
+    subject = display_text(event.get("subject"))
+    return AlertContent(
+        kind,
+        display_text(event.get("type")),
+        display_text(event.get("id")),
+        display_text(event.get("source")),
+        subject,
+        display_text(event.get("time")),
+        level,
+        previous,
+        _title(kind, event, data, level, previous),
+        _display_fields(kind, data),
+        _reasons(data),
+        _links(data),
+        data,
+    )
+
+
+def display_text(value: Any) -> str:
+    """*value* for people: one line without control characters or direction marks; lists joined; nothing for the rest.
+
+    >>> text("a\\nb"), text(0.97), text(["x", 2]), text(None), text({"a": 1}), text(True)
+    ('a b', '0.97', 'x, 2', '', '', 'true')
+    """
+    if isinstance(value, str):
+        return " ".join("".join(char if char.isprintable() else " " for char in value).split())
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(
+            filter(
+                None, (display_text(item) for item in value[:MAX_LISTED_ITEMS] if not isinstance(item, list | tuple))
+            )
+        )
+    return ""
+
+
+def text_or_empty(value: Any) -> str:
+    """*value* as it is, "" where it is no text: for identities, which `text` would make alike."""
+    return value if isinstance(value, str) else ""
+
+
+def truncate(value: str, most: int) -> str:
+    """*value* with at most *most* characters; what is cut off is marked.
+
+    >>> cut("abcdef", 4), cut("abc", 4)
+    ('abc…', 'abc')
+    """
+    return value if len(value) <= most else value[: most - 1] + "…"
+
+
+def _title(
+    kind: AlertKind, event: Mapping[str, Any], data: Mapping[str, Any], level: RiskLevel, previous: RiskLevel | None
+) -> str:
+    who = display_text(event.get("subject")) or "(unnamed)"
+    if kind == "level":
+        was = f" (was {previous.label})" if previous is not None else ""
+        shadow = ", shadow mode" if data.get("mode") == "shadow" else ""
+        return f"Risk {level.label}{was}{shadow}: {who}"
+    if kind == "silence":
+        return f"Silent {display_text(data.get('kind')) or 'source'}: {who}"
+    if kind == "approval":
+        return f"Approval wanted: {display_text(data.get('agent_id')) or who}"
+    if kind == "test":
+        return "TEST ALERT, nothing has happened"
+    return f"{display_text(event.get('type')) or 'Alert'}: {who}"
+
+
+def _display_fields(kind: AlertKind, data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    labels = _LABELS[kind] or {name: name for name in data if name not in _HIDDEN_MEMBERS}
+    rows = [(display_text(label), display_text(data.get(name))) for name, label in labels.items()]
+    kept_back = data.get("suppressed_before")
+    if isinstance(kept_back, int) and kept_back > 0 and kind != "other":
+        rows.append(("Kept back before", f"{kept_back} alerts"))
+    return tuple((label, value) for label, value in rows if label and value)[:10]
+
+
+def _reasons(data: Mapping[str, Any]) -> tuple[str, ...]:
+    given = data.get("reasons")
+    listed = given if isinstance(given, list | tuple) else []
+    texts = [
+        display_text(reason.get("text") if isinstance(reason, Mapping) else reason)
+        for reason in listed[:MAX_LISTED_ITEMS]
+    ]
+    texts += [display_text(data.get("reason")), display_text(data.get("message"))]
+    return tuple(filter(None, texts))
+
+
+def _links(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    given = data.get("links")
+    if not isinstance(given, Mapping):
+        return ()
+    named = [(display_text(name).capitalize(), url) for name, url in list(given.items())[:10] if isinstance(url, str)]
+    return tuple((name, url) for name, url in named if name and _is_safe_link(url))
+
+
+def _is_safe_link(url: str) -> bool:
+    """Whether people may be shown it to press: nothing that runs code, hides its host or breaks out of its place."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and not any(char in url for char in ' <>|"\\')
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc

@@ -1,0 +1,258 @@
+"""Alerts: CloudEvents (1.0, structured JSON) of a changed risk level, a silent source, or a test of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from ...records.agents import Decision, OutboxRow, RiskLevel
+from ...records.containment import Intervention
+
+ALERT_ROW_KIND = "alert"
+ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
+SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
+APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
+TEST_TYPE = "io.trustwatch.alert.test.v1"
+CLOUDEVENTS_CONTENT_TYPE = "application/cloudevents+json"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) -> OutboxRow:
+    """The outbox row that announces *decision* to every alert target.
+
+    Its cool-down group is the leading reason's code, so that a further reason is always told.
+
+    Args:
+        decision: the change of level.
+        policy: the token policy that holds from now on, as in the risk answer.
+        source: URI of this service; links start with it.
+    """
+    return OutboxRow(
+        key=f"alert-{decision.decision_id}",
+        kind=ALERT_ROW_KIND,
+        target="",
+        payload=build_alert_payload(decision, policy, source),
+        created_ms=decision.decided_ms,
+        agent_key=decision.agent.key,
+        group=decision.reasons[0].code if decision.reasons else decision.cause,
+        level=decision.level,
+        tenant=decision.agent.tenant,
+    )
+
+
+def build_alert_payload(decision: Decision, policy: Mapping[str, Any], source: str) -> bytes:
+    """The CloudEvent as JSON; `id` is the decision's, so that a receiver of a repeated alert can tell."""
+    event = {
+        "specversion": "1.0",
+        "id": decision.decision_id,
+        "type": ALERT_TYPE,
+        "source": source,
+        "subject": decision.agent.agent_id,
+        "time": format_rfc3339(decision.decided_ms),
+        "datacontenttype": "application/json",
+        "data": _decision_data(decision, policy, source),
+    }
+    return _encode(event)
+
+
+class SilentSource(NamedTuple):
+    """A source that sends nothing."""
+
+    source: str
+    kind: str  # topic | caller
+    silence_s: float  # after so long it counts as silent
+    tenants: tuple[str, ...]  # that it speaks for; "*" = all
+    heard_ms: int  # when something came last, UTC milliseconds; 0 = never
+    noticed_ms: int
+
+
+def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
+    """The outbox row that tells every alert target of a silence. Its key is that of the silence: see `tell_silence`.
+
+    It announces the level `high`: whoever cuts off the audit trail must not be told of more quietly than what they do.
+
+    Args:
+        silence: what was noticed.
+        source: URI of this service.
+    """
+    key = f"silence-{silence.kind}-{silence.source}-{silence.heard_ms}"
+    data = {
+        "source": silence.source,
+        "kind": silence.kind,
+        "silence_s": silence.silence_s,
+        "tenants": silence.tenants,
+        "last_heard_at": format_rfc3339(silence.heard_ms) if silence.heard_ms else None,
+        "noticed_at": format_rfc3339(silence.noticed_ms),
+        "risk_level": RiskLevel.HIGH.label,
+        "suppressed_before": 0,
+    }
+    event = {
+        "specversion": "1.0",
+        "id": key,
+        "type": SILENCE_TYPE,
+        "source": source,
+        "subject": silence.source,
+        "time": format_rfc3339(silence.noticed_ms),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    only = silence.tenants[0] if len(silence.tenants) == 1 and "*" not in silence.tenants else ""
+    return OutboxRow(
+        key=key,
+        kind=ALERT_ROW_KIND,
+        target="",
+        payload=_encode(event),
+        created_ms=silence.noticed_ms,
+        level=RiskLevel.HIGH,
+        tenant=only,
+    )
+
+
+def build_test_alert_row(
+    test_id: str, target: str, by: str, at_ms: int, source: str, level: RiskLevel, tenant: str
+) -> OutboxRow:
+    """The outbox row of a test alert to *target* alone. It is never cooled down and says that nothing has happened.
+
+    Args:
+        test_id: of this test; the row's key is made of it and the target.
+        target: name of a configured target.
+        by: who asked for it.
+        at_ms: UTC milliseconds.
+        source: URI of this service.
+        level: one that the target takes; the alert itself announces none.
+        tenant: whose administrators see how it fares; "" = those of all tenants.
+    """
+    key = f"test-{test_id}-{target}"
+    data = {
+        "test": True,
+        "message": "This is a test of alerts by Trustwatch. Nothing has happened, nothing is to be done.",
+        "target": target,
+        "requested_by": by,
+        "requested_at": format_rfc3339(at_ms),
+        "suppressed_before": 0,
+    }
+    event = {
+        "specversion": "1.0",
+        "id": key,
+        "type": TEST_TYPE,
+        "source": source,
+        "subject": target,
+        "time": format_rfc3339(at_ms),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return OutboxRow(
+        key=key,
+        kind=ALERT_ROW_KIND,
+        target=target,
+        payload=_encode(event),
+        created_ms=at_ms,
+        level=level,
+        tenant=tenant,
+    )
+
+
+def format_rfc3339(at_ms: int) -> str:
+    """UTC time with milliseconds.
+
+    >>> rfc3339(1_764_000_000_123)
+    '2025-11-24T16:00:00.123Z'
+    """
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The decision without what only a replay needs (feature vector, evidence)."""
+    return {
+        "decision_id": decision.decision_id,
+        "tenant": decision.agent.tenant,
+        "issuer": decision.agent.issuer,
+        "agent_id": decision.agent.agent_id,
+        "agent_type": decision.agent_type,
+        "previous_level": RiskLevel(decision.previous_level).label,
+        "risk_level": RiskLevel(decision.level).label,
+        "risk_score": decision.risk_score,
+        "confidence": decision.confidence,
+        "decided_at": format_rfc3339(decision.decided_ms),
+        "cause": decision.cause,
+        "event_id": decision.event_id or None,
+        "event_time": format_rfc3339(decision.event_time_ms) if decision.event_id else None,
+        "reasons": decision.reasons,
+        "counterfactual": decision.counterfactual or None,
+        "token_policy": dict(policy),
+        "model_version": decision.model_version,
+        "policy_version": decision.policy_version,
+        "mode": decision.mode,
+        "version": {"partition": decision.partition, "offset": decision.offset},
+        "suppressed_before": 0,
+        "links": _decision_links(decision, source),
+    }
+
+
+def _decision_links(decision: Decision, source: str) -> dict[str, str]:
+    base = source.rstrip("/")
+    agent = decision.agent
+    query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
+    return {
+        "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
+        "decision": f"{base}/v1/decisions/{decision.decision_id}",
+    }
+
+
+# The alert that a person's approval is asked for.
+
+
+def build_approval_row(asked: Intervention, source: str) -> OutboxRow:
+    """The outbox row that asks every alert target. Each request is told once, so it has no cool-down group.
+
+    Args:
+        asked: the pending approval.
+        source: URI of this service; links start with it.
+    """
+    event = {
+        "specversion": "1.0",
+        "id": f"approval-{asked.intervention_id}",
+        "type": APPROVAL_TYPE,
+        "source": source,
+        "subject": asked.agent.agent_id,
+        "time": format_rfc3339(asked.asked_ms),
+        "datacontenttype": "application/json",
+        "data": _approval_data(asked, source.rstrip("/")),
+    }
+    return OutboxRow(
+        key=f"approval-{asked.intervention_id}",
+        kind=ALERT_ROW_KIND,
+        target="",
+        payload=msgspec.json.encode(event),
+        created_ms=asked.asked_ms,
+        agent_key=asked.agent.key,
+        level=max(asked.level, RiskLevel.MEDIUM),
+        tenant=asked.agent.tenant,
+    )
+
+
+def _approval_data(asked: Intervention, base: str) -> dict[str, Any]:
+    agent = asked.agent
+    query = urlencode({"tenant": agent.tenant, "issuer": agent.issuer})
+    return {
+        "approval_id": asked.intervention_id,
+        "tenant": agent.tenant,
+        "issuer": agent.issuer,
+        "agent_id": agent.agent_id,
+        "risk_level": RiskLevel(asked.level).label,
+        "scopes": asked.scopes,
+        "reason": asked.asked_why,
+        "requested_by": asked.asked_by,
+        "requested_at": format_rfc3339(asked.asked_ms),
+        "expires_at": format_rfc3339(asked.expires_ms),
+        "suppressed_before": 0,
+        "links": {
+            "approval": f"{base}/v1/approvals/{asked.intervention_id}",
+            "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
+        },
+    }

@@ -1,0 +1,77 @@
+"""From a stored alert to the bytes that one kind of target takes.
+
+It happens at delivery, so that the outbox holds one format and a target whose format changes is right at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
+
+from .alert_content import AlertContent, parse_alert
+from .alert_events import CLOUDEVENTS_CONTENT_TYPE
+from .ocsf import render_ocsf
+from .pagerduty import render_pagerduty
+from .slack import render_slack
+
+AlertFormat = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
+ALERT_FORMATS: tuple[AlertFormat, ...] = get_args(AlertFormat)
+
+SIGNED_FORMATS: frozenset[AlertFormat] = frozenset({"cloudevents", "ocsf"})
+"""Formats of receivers that check a signature. The others know us by a secret in the URL or the body."""
+
+STATEFUL_FORMATS: frozenset[AlertFormat] = frozenset({"pagerduty", "ocsf"})
+"""Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be told."""
+
+JSON_CONTENT_TYPE = "application/json"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class RenderedAlert(NamedTuple):
+    """What is posted."""
+
+    body: bytes
+    content_type: str
+
+
+def render_alert(
+    payload: bytes, wanted: AlertFormat, suppressed_before: int = 0, routing_key: str = ""
+) -> RenderedAlert | None:
+    """*payload* (a CloudEvent as JSON) as *wanted*; None where that kind of target has nothing to do.
+
+    Args:
+        payload: from the outbox.
+        wanted: format of the target.
+        suppressed_before: alerts that cool-down kept back since the previous one.
+        routing_key: of PagerDuty.
+
+    Raises:
+        msgspec.DecodeError: the payload is no JSON object. Nothing else makes it fail.
+    """
+    event = _decode(payload)
+    data = event.get("data")
+    if isinstance(data, dict):
+        data["suppressed_before"] = suppressed_before
+    alert = parse_alert(event)
+    body = _render_body(event, alert, wanted, routing_key)
+    return (
+        None
+        if body is None
+        else RenderedAlert(_encode(body), CLOUDEVENTS_CONTENT_TYPE if wanted == "cloudevents" else JSON_CONTENT_TYPE)
+    )
+
+
+def _render_body(
+    event: dict[str, Any], alert: AlertContent, wanted: AlertFormat, routing_key: str
+) -> Mapping[str, Any] | None:
+    if wanted == "slack":
+        return render_slack(alert)
+    if wanted == "pagerduty":
+        return render_pagerduty(alert, routing_key)
+    if wanted == "ocsf":
+        return render_ocsf(alert)
+    return event

@@ -1,0 +1,1 @@
+"""From feature vectors to risk: agent state, evidence, signals, explanations, feedback rules."""

@@ -1,0 +1,360 @@
+"""Which agents are in memory: they move in from the store or the model's history, and move out without loss."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.errors import Unavailable
+from ...ingest.features import layout
+from ...ingest.features.feature_builder import AgentKeys, SlotIndices
+from ...ingest.hashing import NameHasher
+from ...ingest.record_erasure import ErasureSubject
+from ...models.trained_model import TrainedModel
+from ..records.agents import AgentRow, RiskLevel, RiskReason
+from ..store.interface import DueAgent
+from . import risk
+from .engine import Engine, EngineSettings
+from .forgetting import ErasedAgents, NameErasers
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
+NO_REASONS = b"[]"
+_DUE_PAGE_SIZE = 500
+_PACK_CHUNK = 1_000
+T = TypeVar("T")
+
+_RISK_COLUMNS = ("level", "score", "confidence", "anomaly", "at_ms", "due_ms", "events")
+_ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated_ms", "due_ms", "events")
+
+
+class AgentLoader(Protocol):
+    """The part of a store that agents come back from."""
+
+    def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
+        """Rows of those keys that exist."""
+
+    def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
+        """Agents of the partition whose stored level changes by time alone until then, in pages."""
+
+
+class AgentExplanation(NamedTuple):
+    """What is said about an agent beside its numbers."""
+
+    decision_id: str = ""
+    reasons: bytes = NO_REASONS
+    counterfactual: str = ""
+
+
+def state_version(salt: bytes) -> str:
+    """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
+    shape = f"{layout.LAYOUT_GENERATION}|{layout.STATE_ROW}|{layout.KINDS}|{layout.REGION_SIZE}".encode()
+    features = hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
+    return f"{features}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
+
+
+class AgentStateCache:
+    """Implements the feature builder's `StateSpill`, and builds the rows that a commit writes.
+
+    Args:
+        model: knows where agents of the training history go on.
+        settings: of the engine that is made here, since engine and residence belong together.
+        store: where other agents come from; None keeps those that moved out in memory (replay).
+        partition: whose agents these are: time alone changes only those.
+    """
+
+    def __init__(
+        self, model: TrainedModel, settings: EngineSettings, store: AgentLoader | None, partition: int = 0
+    ) -> None:
+        self.engine = Engine(model, settings, self)
+        self.state_version = state_version(model.salt)
+        self._store = store
+        self._partition = partition
+        self._seeds = model.seeds
+        self._hash = NameHasher(model.salt)
+        self._explanations: list[AgentExplanation] = [AgentExplanation()] * settings.capacity
+        self.erased_agents = ErasedAgents()
+        """Agents that do not go on from the model's history."""
+        self._erasers = NameErasers()
+        self._removed_agents: set[int] = set()
+        self.evicted: dict[int, AgentRow] = {}
+        """Agents that moved out since the last commit (without a store: ever)."""
+        self.on_unavailable: Callable[[Unavailable], None] | None = None
+        """Called when the store does not answer, before it is asked again; None lets the error through.
+
+        An agent's move must not be left half done: it would go on without its history.
+        """
+
+    def explanation(self, slot: int) -> AgentExplanation:
+        """What is said about the agent in a slot."""
+        return self._explanations[slot]
+
+    def set_explanation(self, slot: int, note: AgentExplanation) -> None:
+        """Say something about the agent in a slot."""
+        self._explanations[slot] = note
+
+    def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
+        """Know nothing of an agent any more, in memory and with the next commit; name nobody by that name.
+
+        Args:
+            ours: whether its row is this partition's to remove: elsewhere it may act again already, as somebody new.
+        """
+        if subject.kind == "agent" and ours:
+            self._remove_agent(subject.key)
+        eraser = self._erasers.add(subject)
+        for slot, note in enumerate(self._explanations):
+            if eraser.may_occur_in(note.reasons) or eraser.is_in_text(note.counterfactual):
+                self._redact_slot(slot, note)
+        for key, row in list(self.evicted.items()):
+            self.evicted[key] = self._redacted_row(row)
+
+    def keep_out_erased(self, subjects: Iterable[ErasureSubject]) -> None:
+        """Erasures that are under way as the process starts: what it loads must not bring their names back."""
+        for subject in subjects:
+            self._erasers.add(subject)
+
+    def _remove_agent(self, key: int) -> None:
+        table = self.engine.builder.slots
+        slots = table.find(np.array([key], np.uint64))
+        if slots[0] >= 0:
+            self.engine.clear_slots(slots)
+            self._explanations[int(slots[0])] = AgentExplanation()
+            self.engine.builder.pinned[slots] = False
+            table.remove(slots)
+        self.evicted.pop(key, None)
+        self.erased_agents.add(key)
+        self._removed_agents.add(key)
+
+    def _redact_slot(self, slot: int, note: AgentExplanation) -> None:
+        name = self.engine.agents.names[slot]
+        if name is None:
+            return
+        told = (
+            self._erasers.erase_in_json(name.tenant, note.reasons),
+            self._erasers.erase_in_text(name.tenant, note.counterfactual),
+        )
+        if told != (note.reasons, note.counterfactual):
+            self._explanations[slot] = AgentExplanation(note.decision_id, *told)
+            self.engine.dirty[slot] = True
+
+    def _redacted_row(self, row: AgentRow) -> AgentRow:
+        tenant = row.name.tenant
+        told = self._erasers.erase_in_json(tenant, row.reasons), self._erasers.erase_in_text(tenant, row.counterfactual)
+        if told == (row.reasons, row.counterfactual):
+            return row
+        return msgspec.structs.replace(row, reasons=told[0], counterfactual=told[1])
+
+    @property
+    def removed_agents(self) -> tuple[int, ...]:
+        """Agents whose rows go with the next commit."""
+        return tuple(sorted(self._removed_agents))
+
+    def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:  # noqa: ARG002 (the rows name their agents)
+        """Keep the rows of agents that changed since the last commit; the others are in the store already."""
+        engine = self.engine
+        moving = slots[engine.dirty[slots]] if self._store is not None else slots
+        for row in self.rows(moving):
+            self.evicted[row.name.key] = row
+        engine.clear_slots(slots)
+        for slot in slots.tolist():
+            self._explanations[slot] = AgentExplanation()
+
+    def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
+        """Bring back what is known of agents: waiting for the store, in the store, or from the model's history."""
+        unsaved = {key: self.evicted[key] for key in keys.tolist() if key in self.evicted}
+        missing = [key for key in keys.tolist() if key not in unsaved]
+        known = {**self._load_stored(missing), **unsaved}
+        self._admit_seeds(keys, slots, known)
+        for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
+            row = known.get(key)
+            if row is not None:
+                self._restore(row, slot)
+                self.engine.dirty[slot] = self.evicted.pop(key, None) is not None
+        self._update_shared_counts(keys, slots)
+
+    def switch_model(self, model: TrainedModel) -> None:
+        """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
+        self.engine.builder.evict_all()
+        self.engine.use_model(model)
+        self._seeds = model.seeds
+
+    def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
+        store = self._store
+        keys = [key for key in keys if key not in self._removed_agents]
+        return {} if store is None or not keys else self._retry_until_available(lambda: store.agents(keys))
+
+    def _load_due(self, before_ms: int, limit: int, after: DueAgent | None) -> list[DueAgent]:
+        store = self._store
+        return (
+            []
+            if store is None
+            else self._retry_until_available(lambda: store.due(before_ms, limit, after, self._partition))
+        )
+
+    def _retry_until_available(self, question: Callable[[], T]) -> T:
+        """Ask the store until it answers."""
+        while True:
+            try:
+                return question()
+            except Unavailable as error:
+                if self.on_unavailable is None:
+                    raise
+                self.on_unavailable(error)
+
+    def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
+        """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""
+        table = self.engine.builder.slots
+        unsaved = [key for key, row in self.evicted.items() if 0 < row.due_ms <= now_ms]
+        size = max(1, min(_DUE_PAGE_SIZE, self.engine.settings.capacity // 2))
+        for start in range(0, len(unsaved), size):
+            yield self.engine.builder.admit(np.array(unsaved[start : start + size], np.uint64))
+        after: DueAgent | None = None
+        while True:
+            page = self._load_due(now_ms, size, after)
+            keys = np.array(
+                [d.key for d in page if d.key not in self.evicted and d.key not in self._removed_agents], np.uint64
+            )
+            keys = keys[table.find(keys) < 0]
+            if len(keys):
+                yield self.engine.builder.admit(keys)
+            if len(page) < size:
+                return
+            after = page[-1]
+
+    def _admit_seeds(self, keys: AgentKeys, slots: SlotIndices, known: dict[int, AgentRow]) -> None:
+        at = self._seed_rows(keys)
+        stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
+        fresh = (at >= 0) & ~stored
+        self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
+        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.settings.risk)
+
+    def _seed_rows(self, keys: AgentKeys) -> npt.NDArray[np.int64]:
+        """Place of each agent in the model's history, -1 where it has none, or is forgotten."""
+        at = self._seeds.find(keys)
+        known = keys[at >= 0]
+        forgotten = self.erased_agents.select_erased(known.tolist()) if len(known) else ()
+        if forgotten:
+            at[np.isin(keys, np.array(sorted(forgotten), np.uint64))] = -1
+        return at
+
+    def _update_shared_counts(self, keys: AgentKeys, slots: SlotIndices) -> None:
+        """How much of an agent the shared baseline counts is up to this model, not to the one it was stored under."""
+        at = self._seed_rows(keys)
+        numbers = self.engine.builder.state.numbers
+        numbers[slots, layout.N_SHARED] = 0.0
+        numbers[slots[at >= 0], layout.N_SHARED] = self._seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
+
+    def _restore(self, row: AgentRow, slot: int) -> None:
+        """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
+        engine = self.engine
+        if self._same_features(row):
+            state = np.frombuffer(row.features, layout.STATE_ROW)
+            engine.builder.unpack(np.array([slot], np.int32), state)
+        if row.state_version.split(":")[-1] == self.state_version.split(":")[-1]:
+            engine.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
+        else:
+            engine.risk[slot] = self._risk_from_columns(row)
+        engine.agents.names[slot] = row.name
+        engine.agents.types[slot] = row.agent_type
+        engine.agents.groups[slot] = group = self._group_hash(row)
+        engine.agents.threshold_rows[slot] = engine.model.group_row(group)
+        engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
+        tenant = row.name.tenant
+        reasons, counterfactual = (
+            self._erasers.erase_in_json(tenant, row.reasons),
+            self._erasers.erase_in_text(tenant, row.counterfactual),
+        )
+        self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
+
+    def _same_features(self, row: AgentRow) -> bool:
+        return row.state_version.split(":")[0] == self.state_version.split(":")[0]
+
+    def _group_hash(self, row: AgentRow) -> np.uint64:
+        return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
+
+    def _risk_from_columns(self, row: AgentRow) -> Any:
+        """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
+        state = np.zeros((), risk.ROW)
+        for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
+            state[field] = getattr(row, column)
+        state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
+        if row.level >= RiskLevel.MEDIUM:
+            limits = self.engine.thresholds[self.engine.model.group_row(self._group_hash(row))]
+            state["statistic"] = limits[row.level - RiskLevel.MEDIUM]
+        return state
+
+    def rows(self, slots: SlotIndices) -> list[AgentRow]:
+        """Everything that is stored of the agents in these slots."""
+        engine = self.engine
+        names, types, notes = engine.agents.names, engine.agents.types, self._explanations
+        features, risks = engine.builder.pack(slots), engine.risk[slots]
+        wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
+        times = features["times"]
+        all_features, all_risks = features.tobytes(), risks.tobytes()
+        said = zip(
+            slots.tolist(),
+            times[:, layout.T_FIRST].tolist(),
+            times[:, layout.T_LAST].tolist(),
+            *(risks[field].tolist() for field in _RISK_COLUMNS),
+            strict=True,
+        )
+        rows = []
+        for at, (slot, first, last, level, score, confidence, anomaly, at_ms, due_ms, events) in enumerate(said):
+            name, note = names[slot], notes[slot]
+            if name is not None:
+                row = AgentRow(
+                    name,
+                    types[slot],
+                    level,
+                    score,
+                    confidence,
+                    anomaly,
+                    first,
+                    last,
+                    at_ms,
+                    due_ms,
+                    events,
+                    note.decision_id,
+                    note.reasons,
+                    note.counterfactual,
+                    all_features[at * wide : (at + 1) * wide],
+                    all_risks[at * narrow : (at + 1) * narrow],
+                    self.state_version,
+                )
+                rows.append(row)
+        return rows
+
+    def changed_rows(self) -> list[AgentRow]:
+        """Rows of all agents that changed since `settled`, those that moved out meanwhile included.
+
+        Until then they stay changed: a commit that was given up half way is made whole by the next one.
+        """
+        slots = np.flatnonzero(self.engine.dirty).astype(np.int32)
+        rows: list[AgentRow] = []
+        for start in range(0, len(slots), _PACK_CHUNK):  # small copies stay in the processor's caches
+            rows += self.rows(slots[start : start + _PACK_CHUNK])
+        if self._store is not None:
+            rows.extend(self.evicted.values())
+        return rows
+
+    def mark_committed(self) -> None:
+        """The rows handed out by `take_dirty` are in the store; nothing was applied since."""
+        self.engine.dirty[:] = False
+        self._removed_agents.clear()
+        if self._store is not None:
+            self.evicted.clear()
+
+
+def encode_reasons(reasons: Sequence[RiskReason]) -> bytes:
+    """Reasons as the JSON list that rows and answers carry."""
+    return _encode_json(reasons)
+
+
+def decode_reasons(kept: bytes) -> list[RiskReason]:
+    """Reasons of `encode_reasons`; none of an empty text."""
+    return _decode_reasons_json(kept) if kept else []

@@ -1,0 +1,118 @@
+"""What follows from features that count as usual: others that are made of them, and the agent's short-term state.
+
+A first use is odd several times over: a target that is new to an agent is, by necessity, new together with its action.
+Where a rule names the one, the other is usual too, in such events alone. Composites (`write_surprise`,
+`external_target`, the session's strangeness) are computed anew from what their parts are then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.features import feature_vector, layout
+from ...ingest.features.deviations import reset_reference
+from ...ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
+from ...ingest.features.layout import AgentState
+
+Flags = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+_IMPLIED_FEATURES = {
+    kind: implied
+    for kind in ITEMS
+    if (implied := [at for at, one in enumerate(FEATURES) if kind in (*one.new_with, *one.restates)])
+}
+"""Features that are odd wherever the item of a kind is new to the agent."""
+_MADE = np.array([at for at, one in enumerate(FEATURES) if one.parts], np.int64)
+
+
+def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
+    """Named features (m, F) with those that are odd because of a first use of a named one.
+
+    Args:
+        fresh: uint32 (m,), bit k where the item of kind k is new to the agent.
+    """
+    wide = named.copy()
+    for kind, implied in _IMPLIED_FEATURES.items():
+        new = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
+        first = named[:, FEATURE_OF_KIND[kind]] & new
+        for feature in implied:
+            wide[:, feature] |= first
+    return wide
+
+
+def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
+    """Composites of *after* (m, F) from its parts; none rises."""
+    made = after.copy()
+    feature_vector.compose_rows(made, codes)
+    after[:, _MADE] = np.minimum(after[:, _MADE], made[:, _MADE])
+
+
+def _session_strangeness(vectors: Matrix) -> Matrix:
+    """What an event adds to the strangeness of its session."""
+    total = vectors[:, feature_vector.F_TRANSITION] + np.maximum(
+        vectors[:, feature_vector.F_TARGET], vectors[:, feature_vector.F_ACTION_TARGET]
+    )
+    total = (
+        total
+        + vectors[:, feature_vector.F_REPEAT]
+        + feature_vector.OUTCOME_WEIGHT * vectors[:, feature_vector.F_OUTCOME]
+        + vectors[:, feature_vector.F_PROVENANCE]
+    )
+    return np.asarray(total)
+
+
+def retract_session_effects(
+    before: Matrix,
+    after: Matrix,
+    named: Flags,
+    sessions: npt.NDArray[np.uint64],
+    slots: npt.NDArray[np.int32],
+    fresh: npt.NDArray[Any],
+    state: AgentState,
+) -> None:
+    """Take back what the events left in the agents' short-term state, and in the session's strangeness of *after*.
+
+    Args:
+        sessions: uint64 (m,), session of each event, 0 = none.
+        slots: int32 (m,), all different.
+    """
+    excess = (1.0 - feature_vector.STRANGENESS_RETENTION) * (_session_strangeness(before) - _session_strangeness(after))
+    wanted = np.where(sessions == 0, np.uint64(1), sessions)
+    place = np.argmax(state.session_id[slots] == wanted[:, None], axis=1)
+    strange = state.session_numbers[slots, place, layout.S_STRANGE]
+    left = np.maximum(strange - excess.astype(np.float32), np.float32(0.0))
+    state.session_numbers[slots, place, layout.S_STRANGE] = left
+    after[:, feature_vector.F_STRANGE] = np.minimum(after[:, feature_vector.F_STRANGE], left.astype(np.float64))
+    new = np.zeros(len(slots), np.float32)
+    for kind in layout.NAMING:
+        bit = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)
+        new += (bit & named[:, FEATURE_OF_KIND[kind]]).astype(np.float32)
+    novelty = state.numbers[slots, layout.N_NOVELTY]
+    state.numbers[slots, layout.N_NOVELTY] = np.maximum(novelty - new, np.float32(0.0))
+
+
+def reset_session_strangeness(state: AgentState, slot: int) -> None:
+    """The strangeness of an agent's sessions, and its count of new names, begin anew: what made them was no attack."""
+    state.session_numbers[slot, :, layout.S_STRANGE] = np.float32(0.0)
+    state.numbers[slot, layout.N_NOVELTY] = np.float32(0.0)
+
+
+def reset_decaying_state(state: AgentState, slot: int) -> None:
+    """Everything that decays begins anew: the pace, failures, volume and new names that an incident left behind.
+
+    A person has vouched for the agent; what was done to it in the last hours must not bring it back up. Neither must
+    the pace of weeks ago, if what it does now is right.
+    """
+    reset_session_strangeness(state, slot)
+    for column in (
+        *range(layout.N_PACE, layout.N_PACE + len(layout.HALF_LIVES_S)),
+        layout.N_FAILURES,
+        layout.N_DENIALS,
+        layout.N_VOLUME,
+    ):
+        state.numbers[slot, column] = np.float32(0.0)
+    reset_reference(state.numbers[slot])

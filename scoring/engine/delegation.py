@@ -1,0 +1,124 @@
+"""Who had to do with whom: pairs are picked out of batches and written with the state they belong to.
+
+A pair is written when it is new, and once an hour of event time while it goes on: what is written is a first and a
+last time, so that writing it twice changes nothing. Most batches therefore write none. Only what a token vouches for
+makes an edge: an agent that merely claims to act for another must not drag it into its blast radius.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...ingest.events import NativeEvent
+from ..records.agents import AgentEdge, EdgeKind
+
+HOUR_MS = 3_600_000
+MAX_REMEMBERED_PAIRS = 500_000
+"""Pairs whose last hour is remembered; when there are more, all are forgotten and written once more than needed."""
+
+MIN_WRITTEN_RISK, MIN_RISK_RISE = 0.3, 0.05
+"""Risk scores from which a pair's risk is written beside its hour, and by how much more than was written before."""
+
+Rows = npt.NDArray[np.int64]
+
+MAX_CHAIN_ACTORS = 8
+"""Actors of a chain that make edges; a longer one is a sign in itself (feature `chain_depth`)."""
+
+_KINDS: tuple[tuple[int, int, EdgeKind], ...] = (
+    (event_columns.CHAIN, 0x9E3779B97F4A7C15, "delegated"),
+    (event_columns.PEER, 0xC2B2AE3D27D4EB4F, "called"),
+    (event_columns.PRINCIPAL, 0x165667B19E3779F9, "acts_for"),
+)
+
+
+class EdgeCollector:
+    """Picks edges out of batches of one partition."""
+
+    def __init__(self) -> None:
+        self._hours: dict[int, int] = {}
+        self._risks: dict[int, float] = {}
+        self._pending: dict[tuple[str, str, str, str, str], AgentEdge] = {}
+
+    def collect(self, columns: EventColumns, risks: npt.NDArray[np.float64]) -> None:
+        """Take what is new of a batch.
+
+        Args:
+            columns: n events.
+            risks: shape (n,): risk score of each event's agent after it, in [0, 1].
+        """
+        vouched = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
+            columns.codes[:, event_columns.OWN_DENIAL] == 0
+        )
+        for column, factor, kind in _KINDS:
+            rows = np.flatnonzero(vouched & (columns.names[:, column] != 0))
+            if len(rows):
+                marks = columns.names[rows, event_columns.AGENT] * np.uint64(factor) ^ columns.names[rows, column]
+                self._collect_new(columns, risks, rows, marks, kind)
+                self._collect_risky(columns, risks, rows, marks, kind)
+
+    def drain(self) -> list[AgentEdge]:
+        """Edges to write, each once; they are forgotten here."""
+        taken, self._pending = list(self._pending.values()), {}
+        return taken
+
+    def clear(self) -> None:
+        """Remember no pair: what was written of some may have been erased, and is written anew when they go on."""
+        self._hours.clear()
+        self._risks.clear()
+
+    def _collect_new(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
+        """Pairs that are new, or not written in their hour."""
+        hours = columns.time_ms[rows] // HOUR_MS
+        first = np.sort(np.unique(marks ^ hours.astype(np.uint64), return_index=True)[1])  # in the order of events
+        for at, mark, hour in zip(first.tolist(), marks[first].tolist(), hours[first].tolist(), strict=True):
+            if self._hours.get(mark, -1) >= hour:
+                continue
+            if len(self._hours) >= MAX_REMEMBERED_PAIRS:
+                self._hours.clear()
+            self._hours[mark] = hour
+            row = int(rows[at])
+            self._add(columns.events[row], kind, int(columns.time_ms[row]), float(risks[row]))
+
+    def _collect_risky(self, columns: EventColumns, risks: Any, rows: Rows, marks: Any, kind: EdgeKind) -> None:
+        """Pairs whose risk has risen since it was written: few, since few agents are at risk."""
+        risky = risks[rows] >= MIN_WRITTEN_RISK
+        for row, mark in zip(rows[risky].tolist(), marks[risky].tolist(), strict=True):
+            risk = float(risks[row])
+            if risk < self._risks.get(mark, 0.0) + MIN_RISK_RISE:
+                continue
+            if len(self._risks) >= MAX_REMEMBERED_PAIRS:
+                self._risks.clear()
+            self._risks[mark] = risk
+            self._add(columns.events[row], kind, int(columns.time_ms[row]), risk)
+
+    def _add(self, event: NativeEvent, kind: EdgeKind, at_ms: int, risk: float) -> None:
+        tenant, issuer = event.tenant or "", event.agent.issuer or ""
+        for source, target in _edge_pairs(event, kind):
+            if source == target or not source or not target:
+                continue
+            named = (tenant, issuer, kind, source, target)
+            known = self._pending.get(named)
+            if known is None:
+                self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, at_ms, at_ms, risk, at_ms)
+                continue
+            worst, worst_ms = max((known.risk, known.risk_ms), (risk, at_ms))
+            first, last = min(known.first_ms, at_ms), max(known.last_ms, at_ms)
+            self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, first, last, worst, worst_ms)
+
+
+def _edge_pairs(event: NativeEvent, kind: EdgeKind) -> list[tuple[str, str]]:
+    """(source, target) of the edges that an event shows."""
+    if kind == "called":
+        return [(event.agent.id, event.peer or "")]
+    if kind == "acts_for":
+        return [(event.agent.id, (event.principal.id if event.principal else None) or "")]
+    chain = list(event.delegation or ())[:MAX_CHAIN_ACTORS]
+    if chain and chain[0] != event.agent.id:  # the current actor comes first; some write only those before it
+        chain.insert(0, event.agent.id)
+    return [(earlier, later) for later, earlier in pairwise(chain)]

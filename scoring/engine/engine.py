@@ -1,0 +1,417 @@
+"""The engine: one batch of decoded events through features, detector and risk, in the order of docs/architecture.md.
+
+The live service, `replay` and every test use this class; it knows neither sources nor stores. An event is scored before
+it is learned, and learned only while its agent is under no suspicion. How events are cut into batches changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...ingest.events import NativeEvent
+from ...ingest.features import layout
+from ...ingest.features.feature_builder import FeatureBuilder, SlotIndices, StateSpill, agent_rounds
+from ...ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
+from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
+from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
+from ...models.detector import FAMILIAR_EVENTS
+from ...models.trained_model import TrainedModel
+from ..records.agents import AgentName, RiskLevel, RiskReason
+from . import evidence_dedup, risk
+from .explanations import ReasonWriter
+from .feedback_rules import FeedbackRules, RuleCoverage
+from .hard_signals import HardSignalRules
+
+SUSPICION_SHARE = 0.6
+"""Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
+
+NOTABLE_EVIDENCE = 1.0
+"""Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
+
+
+class EngineSettings(NamedTuple):
+    """How the engine works; everything else comes with the model."""
+
+    capacity: int = 200_000
+    learn: bool = True
+    budget: risk.AlertRateBudget = risk.AlertRateBudget()
+    risk: risk.RiskParameters = risk.RiskParameters()
+    disabled_signals: tuple[str, ...] = ()
+
+
+class ScoredBatch(NamedTuple):
+    """Result of a batch, one row per event in input order."""
+
+    columns: EventColumns
+    slots: SlotIndices
+    vectors: npt.NDArray[np.float64]  # (n, F)
+    observations: RowObservations
+    anomaly: npt.NDArray[np.float64]
+    p_values: npt.NDArray[np.float64]  # with names that have counted left aside (see `counted`)
+    levels: npt.NDArray[np.int8]  # (n, 2): before and after
+    risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
+    signals: npt.NDArray[np.float64]  # evidence of hard signals
+    threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
+    agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
+    raw_p_values: npt.NDArray[
+        np.float64
+    ]  # (n,): p-values of the events by themselves, as if nothing had counted before
+    effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
+    effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
+    types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
+
+    def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+        """What p-values of *rows* rest on, shape (len(rows), F): their vectors, less what has counted before."""
+        vectors = self.vectors[list(rows)]
+        for place, row in enumerate(rows):
+            if row in self.effective_rows:
+                vectors[place] = self.effective_rows[row]
+        return vectors
+
+    def is_familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of *rows* are of agents that the model's history shows well."""
+        return np.asarray(self.agent_numbers[list(rows), layout.N_SHARED] >= FAMILIAR_EVENTS)
+
+    @property
+    def risk_scores(self) -> npt.NDArray[np.float64]:
+        """Risk score of each row's agent after the row, in [0, 1]."""
+        return self.risk[:, risk.SCORE]
+
+    @property
+    def evidence(self) -> npt.NDArray[np.float64]:
+        """Evidence that each row brought, natural log."""
+        return self.risk[:, risk.GAIN]
+
+    @property
+    def level_changes(self) -> list[int]:
+        """Rows that moved their agent to another level."""
+        return np.flatnonzero(self.levels[:, 0] != self.levels[:, 1]).tolist()
+
+    @property
+    def late_events(self) -> int:
+        """Events older than one already seen of their agent."""
+        return int((self.observations.flags == LATE_EVENT).sum())
+
+
+class ResidentAgents:
+    """Names of the resident agents, by slot; beside the arrays, since kernels need no names."""
+
+    def __init__(self, capacity: int) -> None:
+        self.names: list[AgentName | None] = [None] * capacity
+        self.types: list[str] = [""] * capacity
+        self.groups = np.zeros(capacity, np.uint64)
+        self.threshold_rows = np.zeros(capacity, np.int64)
+        """Row of the thresholds that hold for the slot's peer group."""
+
+    def register(self, slot: int, key: int, event: NativeEvent) -> bool:
+        """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
+
+        What a known agent is, only a token can say: otherwise anybody could move it to another peer group. An event
+        that says nothing of it (a gateway's log, our own records) changes nothing either.
+        """
+        agent = event.agent
+        if self.names[slot] is None:
+            self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
+        elif agent.self_asserted or not agent.type:
+            return False
+        self.types[slot] = agent.type or ""
+        return True
+
+
+class Engine:
+    """Scores batches and keeps all state of resident agents.
+
+    Args:
+        model: what is normal, and the detector that measures against it.
+        settings: see EngineSettings.
+        spill: where agents go that do not fit in memory, None to forget them.
+    """
+
+    def __init__(self, model: TrainedModel, settings: EngineSettings, spill: StateSpill | None = None) -> None:
+        self.model = model
+        self.settings = settings
+        self.builder = FeatureBuilder(model.baseline, settings.capacity, spill)
+        self.risk = risk.allocate(settings.capacity)
+        self.agents = ResidentAgents(settings.capacity)
+        self.dirty = np.zeros(settings.capacity, np.bool_)
+        self.signal_rules = HardSignalRules(settings.disabled_signals)
+        self.thresholds = risk.thresholds(model.group_rates, settings.budget, model.exponent, model.alarms)
+        self.explainer = Explainer(self)
+        self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
+        """What people said counts as usual; changed by records, between batches."""
+
+    def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
+        """Score a batch and move all state; at most `capacity` different agents may occur in it.
+
+        *received_ms*, when each event arrived, ends rules of feedback, and what has counted, on time; None = when it
+        happened.
+        """
+        n = len(columns)
+        slots = self.builder.admit(columns.names[:, event_columns.AGENT])
+        types = self._register_agents(columns, slots)
+        groups = columns.names[:, event_columns.GROUP]
+        out = ScoredBatch(
+            columns,
+            slots,
+            np.zeros((n, FEATURE_COUNT)),
+            allocate_observations(n),
+            np.zeros(n),
+            np.ones(n),
+            np.zeros((n, 2), np.int8),
+            np.zeros((n, risk.OUTPUTS)),
+            np.zeros(n),
+            self.model.group_rows(groups),
+            np.empty((n, layout.NUMBERS), np.float32),
+            np.ones(n),
+            np.zeros(n),
+            {},
+            columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
+            types,
+        )
+        coverage = self.model.coverage(groups)
+        covered = self.feedback_rules.coverage(columns, received_ms)
+        for rows in agent_rounds(slots):
+            self._score_round(out, rows, groups, coverage, covered)
+        self.dirty[slots] = True
+        self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
+        return out
+
+    def _score_round(
+        self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any, coverage: Any, covered: RuleCoverage | None
+    ) -> None:
+        """One event of each agent: observe, score, judge, and only then learn."""
+        columns, slots, found = out.columns, out.slots, out.observations
+        self.builder.observe(columns, slots, rows, out.vectors, found)
+        out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
+        self.signal_rules.write_evidence(
+            columns, rows, out.vectors, found, out.signals
+        )  # before feedback, which silences none
+        if covered is not None:
+            self.feedback_rules.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
+        u = self._measure(out, rows, groups)
+        risk.update(
+            rows,
+            slots,
+            self.risk,
+            columns.time_ms,
+            out.p_values,
+            out.anomaly,
+            coverage,
+            out.signals,
+            self.thresholds,
+            out.threshold_rows,
+            columns.codes[:, event_columns.SELF_ASSERTED],
+            found.flags == IGNORED_EVENT,
+            self.settings.risk,
+            out.levels,
+            out.risk,
+        )
+        asserted = columns.codes[:, event_columns.SELF_ASSERTED]
+        evidence_dedup.record_counted(rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, u)
+        if self.settings.learn:
+            self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
+
+    def _measure(self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any) -> npt.NDArray[np.float64]:
+        """Anomaly scores and p-values of a round; returns the evidence of each feature, (m, F).
+
+        What has counted is left aside for evidence alone: an odd event is learned as rarely as ever.
+        """
+        detector, familiar = self.model.detector, out.agent_numbers[rows, layout.N_SHARED] >= FAMILIAR_EVENTS
+        scores = detector.score(out.vectors[rows], groups[rows], familiar)
+        out.anomaly[rows] = out.effective_anomaly[rows] = scores.anomaly_score
+        out.p_values[rows] = out.raw_p_values[rows] = scores.p_value
+        places, masks = evidence_dedup.find_counted(
+            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, out.raw_p_values
+        )
+        if len(places):
+            again = rows[places]
+            vectors = evidence_dedup.suppress_counted(
+                out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
+            )
+            rest = detector.score(vectors, groups[again], familiar[places])
+            # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
+            out.effective_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])
+            out.p_values[again] = np.maximum(rest.p_value, out.raw_p_values[again])
+            out.effective_rows.update(zip(again.tolist(), vectors, strict=True))
+            scores.feature_evidence[places] = rest.feature_evidence
+        return scores.feature_evidence
+
+    def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """What of each event is learned: nothing self-asserted; of a suspicious window an announced key alone."""
+        statistic = out.risk[rows, risk.STATISTIC]
+        calm = (out.levels[rows, 1] < risk.MEDIUM) & (
+            statistic < SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], 0]
+        )
+        vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
+        habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
+        least = announced_credentials(out.columns, rows)
+        return np.where(vouched, np.where(calm, habit, least), np.uint8(LEARN_NOTHING))
+
+    def _register_agents(self, columns: EventColumns, slots: SlotIndices) -> dict[int, list[tuple[int, str]]]:
+        """Names and peer groups of agents that are new in their slots, or have changed their group.
+
+        Returns the types of those slots: that before the batch (row -1), and each later one with its row.
+        """
+        groups, types = columns.names[:, event_columns.GROUP], self.agents.types
+        taken: dict[int, list[tuple[int, str]]] = {}
+        differing = self.agents.groups[slots] != groups
+        if not differing.any():
+            return taken
+        # All events of these agents, in order: one may change its group and change it back.
+        for row in np.flatnonzero(np.isin(slots, slots[differing])).tolist():
+            slot = int(slots[row])
+            if self.agents.groups[slot] == groups[row]:
+                continue
+            before = types[slot]
+            if self.agents.register(slot, int(columns.names[row, event_columns.AGENT]), columns.events[row]):
+                taken.setdefault(slot, [(-1, before)]).append((row, types[slot]))
+                self.agents.groups[slot] = groups[row]
+                self.agents.threshold_rows[slot] = self.model.group_row(groups[row])
+            elif not columns.events[row].agent.type:
+                groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
+        return taken
+
+    def use_model(self, model: TrainedModel) -> None:
+        """Score with another model of the same salt from now on; nobody is resident."""
+        self.model = model
+        self.builder.baseline = model.baseline
+        self.feedback_rules.use_usual_values(model.detector.usual_values())
+        self.thresholds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
+        self.explainer = Explainer(self)
+
+    def due_slots(self, now_ms: int) -> SlotIndices:
+        """Resident agents whose level changes by *now_ms* without any event."""
+        due_ms = self.risk["due_ms"]
+        return np.flatnonzero((due_ms != 0) & (due_ms <= now_ms)).astype(np.int32)
+
+    def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
+        """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
+        levels = np.zeros((len(slots), 2), np.int8)
+        risk.advance(slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.settings.risk, levels)
+        self.dirty[slots] = True
+        self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
+        return levels
+
+    def clear_slots(self, slots: SlotIndices) -> None:
+        """Forget who lived in the slots and what their risk was (their agents have left)."""
+        self.risk[slots] = np.zeros((), risk.ROW)
+        self.dirty[slots] = False
+        self.agents.groups[slots] = 0
+        self.agents.threshold_rows[slots] = 0
+        for slot in slots.tolist():
+            self.agents.names[slot] = None
+            self.agents.types[slot] = ""
+
+
+# Explains scored rows: reasons, counterfactual, and the evidence that a decision keeps.
+
+
+if TYPE_CHECKING:
+    pass
+
+
+class Explainer:
+    """Words for what an engine has scored.
+
+    Args:
+        engine: whose state the rows were measured against.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reason_writer = ReasonWriter(engine.model.baseline)
+
+    def reasons(self, scored: ScoredBatch, rows: list[int], *, alone: bool = False) -> list[tuple[RiskReason, ...]]:
+        """Reasons of the given rows, the strongest first; see `reasons.ReasonWriter`.
+
+        What has counted before is no reason for a level now. *alone* asks what is odd about the events by themselves.
+        """
+        if not rows:
+            return []
+        engine = self._engine
+        vectors = scored.vectors[rows] if alone else scored.effective_vectors(rows)
+        shares = engine.model.detector.explain(vectors)
+        return [
+            self._reason_writer.reasons(
+                scored.columns,
+                row,
+                scored.agent_numbers[row],
+                scored.observations,
+                vector.tolist(),
+                share.tolist(),
+                engine.signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations),
+            )
+            for row, vector, share in zip(rows, vectors, shares, strict=True)
+        ]
+
+    def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
+        """What would have kept the level lower, checked by scoring the row without its strongest feature; or ""."""
+        engine = self._engine
+        features = [reason for reason in reasons if reason.feature in FEATURE_NAMES]
+        if not features:
+            return ""
+        index = FEATURE_NAMES.index(max(features, key=lambda reason: reason.contribution).feature)
+        vectors = np.concatenate(
+            [scored.vectors[[row]], scored.effective_vectors([row])]
+        )  # the calmer one is what counts
+        vectors[:, index] = 0.0
+        groups = scored.columns.names[[row, row], event_columns.GROUP]
+        p_value = float(engine.model.detector.score(vectors, groups, scored.is_familiar([row, row])).p_value.max())
+        level = self._level_with(scored, row, p_value)
+        if level >= scored.levels[row, 1]:
+            return ""
+        return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
+
+    def _level_with(self, scored: ScoredBatch, row: int, p_value: float) -> int:
+        """Level after the row, had it had another p-value."""
+        settings = self._engine.settings.risk
+        confidence, streak, peak = (
+            float(value) for value in scored.risk[row, [risk.CONFIDENCE, risk.STREAK_BEFORE, risk.PEAK_BEFORE]]
+        )
+        gain = risk.evidence_of(p_value, confidence, streak, peak) + float(scored.signals[row])
+        without = max(float(scored.risk[row, risk.STATISTIC_BEFORE]), 0.0) + gain
+        reached = int(
+            risk.level_for_score(risk.displayed_score(without, self._engine.thresholds[scored.threshold_rows[row]]))
+        )
+        rested = int(scored.risk[row, risk.LEVEL_BEFORE])
+        if gain > 0.0 and reached >= RiskLevel.MEDIUM:
+            return max(reached, rested)
+        if rested >= RiskLevel.MEDIUM:
+            return rested
+        return int(RiskLevel.UNKNOWN if confidence < settings.confidence_low else RiskLevel.LOW)
+
+    def decision_evidence(self, slot: int, scored: ScoredBatch | None = None, row: int = 0) -> dict[str, Any]:
+        """What the risk kernel saw: kept with a decision, so that it can be replayed."""
+        engine = self._engine
+        if scored is None:
+            state = engine.risk[slot]
+            limits = engine.thresholds[engine.agents.threshold_rows[slot]]
+            kept: dict[str, Any] = {"statistic": float(state["statistic"]), "events": int(state["events"])}
+        else:
+            limits = engine.thresholds[scored.threshold_rows[row]]
+            after = scored.risk[row]
+            kept = {
+                "statistic": float(after[risk.STATISTIC]),
+                "events": int(after[risk.EVENTS]),
+                "gain": float(after[risk.GAIN]),
+                "prior": float(after[risk.STATISTIC_BEFORE]),
+            }
+            fired = engine.signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations)
+            kept["signals"] = [signal.code for signal in fired]
+            if row in scored.effective_rows:
+                less = scored.effective_rows[row] < scored.vectors[row]
+                kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
+        kept["thresholds"] = {"medium": float(limits[0]), "high": float(limits[1]), "critical": float(limits[2])}
+        return kept
+
+    def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
+        """The feature vector by name, without the zeros."""
+        values = scored.vectors[row]
+        return {FEATURE_NAMES[index]: float(values[index]) for index in np.flatnonzero(values).tolist()}

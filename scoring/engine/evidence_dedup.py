@@ -1,0 +1,262 @@
+"""What is odd counts once: the same name brings an agent no more evidence for a day.
+
+One new object is odd in each event of its session, and a lasting honest change is odd in every event until it is
+learned, which it is not while it is under suspicion. Counted each time, either would climb to an alert by itself. So a
+name (a target, a principal, a network, an hour) whose surprise has brought evidence is remembered for a day, and later
+events are judged as if it were no surprise; whatever else is odd in them counts in full. The anomaly score stays that
+of the event as it was. How often, how large and how a call ended is no name: repetition, sizes, effects and outcomes
+count each time; of a name that is still new to the agent there is no usual one, so they go with it.
+
+A count over hours is one observation for as long as it lasts: every event of a busy day would tell it again. Pace of
+four hours, volume and new names count where they reach another whole standard deviation, once a day. What lies beyond
+all that a day explains (`drift`) and short bursts count each time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.compilation import compiled
+from ...ingest.features import layout
+from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
+from ...ingest.features.feature_kernel import RowObservations
+from ...ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
+from .composites import recompute_composites, spread_to_implied
+
+DEDUP_WINDOW_MINUTES = 24 * 60
+"""Minutes for which a name that has counted does not count again."""
+
+EVIDENCE_P_VALUE = 0.25
+"""p-value from which an event brings evidence: the names that carry it are remembered."""
+
+LOOKUP_P_VALUE = 0.5
+"""p-value above which no name is looked up: the more usual half of all events brings no evidence, whatever it names."""
+
+CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
+"""Evidence of its feature, decades times importance, from which a name is one of those that made an event odd; and the
+part of the event's strongest evidence that it must be."""
+
+_MINUTE_MS = 60_000
+_KIND_NAMES = np.array(
+    sorted(one.told.kind for one in FEATURES if isinstance(one.told, Item) and one.counts == ONCE), np.int64
+)
+_FEATURES_BESIDE_KIND = {kind: [at for at, one in enumerate(FEATURES) if kind in one.restates] for kind in ITEMS}
+"""Features that say of a name what its own feature says, against others."""
+_HOURLY_COUNT_FEATURES = np.array([at for at, one in enumerate(FEATURES) if one.counts == BY_LEVEL], np.int64)
+_GATHERING = [(at, one) for at, one in enumerate(FEATURES) if one.gathering]
+_NAME_BIT = np.uint32(1 << 31)
+"""Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
+if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
+    raise BadFeature(
+        f"{layout.KINDS} kinds of items and {len(_HOURLY_COUNT_FEATURES)} counts over hours: 32 bits hold them, see _look_up"
+    )
+
+Matrix = npt.NDArray[np.float64]
+
+
+@compiled
+def _name_key(item: Any, kind: int) -> Any:
+    """32 bits for a name of a kind; never 0."""
+    mixed = (item ^ np.uint64(kind + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    return np.uint32(mixed >> np.uint64(32)) | _NAME_BIT
+
+
+@compiled
+def _level_key(number: int, z: float) -> Any:
+    """32 bits for the whole standard deviations of a count over hours; 0 for less than one."""
+    return np.uint32(number + 1) << np.uint32(8) | np.uint32(z) if z >= 1.0 else np.uint32(0)
+
+
+@compiled
+def _same_count(known: Any, key: Any) -> bool:
+    """Whether both are levels of one count over hours."""
+    return bool(key < _NAME_BIT and known >> np.uint32(8) == key >> np.uint32(8))
+
+
+@compiled
+def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
+    """Whether a name, or the same level or a higher one, has counted within the day."""
+    for k in range(len(risk.counted)):
+        known = risk.counted[k]
+        covered = known == key or (known > key and _same_count(known, key))
+        if covered and now_min - risk.counted_min[k] < DEDUP_WINDOW_MINUTES:
+            return True
+    return False
+
+
+@compiled
+def _find_counted(
+    rows: Any,
+    slots: Any,
+    state: Any,
+    items: Any,
+    vectors: Any,
+    time_ms: Any,
+    p_values: Any,
+    kinds: Any,
+    levels: Any,
+    places: Any,
+    masks: Any,
+) -> int:
+    """Rows in which something has counted: their places in *rows*, a bit per kind and level, and how many there are."""
+    found = 0
+    for place in range(len(rows)):
+        row = rows[place]
+        if p_values[row] > LOOKUP_P_VALUE:
+            continue
+        risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // _MINUTE_MS
+        for kind in kinds:
+            if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now):
+                mask |= np.uint32(1) << np.uint32(kind)
+        for number in range(len(levels)):
+            key = _level_key(number, vectors[row, levels[number]])
+            if key != 0 and _has_counted(risk, key, now):
+                mask |= np.uint32(1) << np.uint32(layout.KINDS + number)
+        if mask:
+            places[found], masks[found] = place, mask
+            found += 1
+    return found
+
+
+@compiled
+def _record_counted(
+    rows: Any,
+    slots: Any,
+    state: Any,
+    items: Any,
+    vectors: Any,
+    time_ms: Any,
+    p_values: Any,
+    asserted: Any,
+    u: Any,
+    kinds: Any,
+    features: Any,
+    levels: Any,
+) -> None:
+    """Keep the names and levels that carried the evidence of *rows*; *u* is per place in *rows*."""
+    for place in range(len(rows)):
+        row = rows[place]
+        if p_values[row] > EVIDENCE_P_VALUE or asserted[row] != 0:
+            continue
+        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * u[place].max())
+        for kind in kinds:
+            if items[row, kind] == 0 or u[place, features[kind]] < least:
+                continue
+            _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // _MINUTE_MS)
+        for number in range(len(levels)):
+            key = _level_key(number, vectors[row, levels[number]])
+            if key != 0 and u[place, levels[number]] >= least:
+                _put_first(risk, key, time_ms[row] // _MINUTE_MS)
+
+
+@compiled
+def _put_first(risk: Any, key: Any, now_min: int) -> None:
+    """Keep a name before all others; the last gives way, or the lower level that a level is in place of.
+
+    Order, not minutes, says which counted first: a backlog of a day arrives within one minute.
+    """
+    at = len(risk.counted) - 1
+    for k in range(at):
+        if risk.counted[k] == key or _same_count(risk.counted[k], key):
+            at = k
+            break
+    for k in range(at, 0, -1):
+        risk.counted[k], risk.counted_min[k] = risk.counted[k - 1], risk.counted_min[k - 1]
+    risk.counted[0], risk.counted_min[0] = key, now_min
+
+
+def find_counted(
+    rows: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int32],
+    state: npt.NDArray[Any],
+    found: RowObservations,
+    vectors: Matrix,
+    time_ms: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """Which of *rows* have what has counted: places in *rows*, and for each a bit per kind of its names, and behind
+    them one per level.
+
+    Args:
+        rows: int64 (m,), of a round: each of another agent.
+        state: risk rows by slot.
+        vectors: (n, F), per row of the batch.
+        time_ms: int64 (n,), when each event happened, or arrived where that is later: a date that is put back keeps no
+            name quiet.
+        p_values: (n,), per row of the batch, of the events as they are.
+    """
+    places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
+    number = _find_counted(
+        rows, slots, state, found.items, vectors, time_ms, p_values, _KIND_NAMES, _HOURLY_COUNT_FEATURES, places, masks
+    )
+    return places[:number], masks[:number]
+
+
+def suppress_counted(
+    vectors: Matrix, masks: npt.NDArray[np.uint32], fresh: npt.NDArray[np.uint32], codes: npt.NDArray[np.int8]
+) -> Matrix:
+    """Copies of *vectors* (m, F) in which the names of *masks* (m,) are no surprise, nor what follows from them, and
+    its levels are usual.
+
+    Of a name that is still new to the agent (*fresh*, bits as in *masks*) that is everything it can only be odd in: an
+    action that was never seen has no usual outcome.
+    """
+    named = np.zeros(vectors.shape, np.bool_)
+    for kind in _KIND_NAMES.tolist():
+        marked = _mask_bit(masks, kind)
+        named[:, FEATURE_OF_KIND[kind]] |= marked
+        for shadow in _FEATURES_BESIDE_KIND[kind]:
+            named[:, shadow] |= marked
+    named = spread_to_implied(named, masks & fresh)
+    for feature, gathering in _GATHERING:
+        for kind in gathering.gathers:
+            named[:, feature] |= _mask_bit(masks, kind)
+        for kind in gathering.gathers_new:
+            named[:, feature] |= _mask_bit(masks & fresh, kind)
+    for number, feature in enumerate(_HOURLY_COUNT_FEATURES.tolist()):
+        named[:, feature] |= _mask_bit(masks, layout.KINDS + number)
+    after = np.where(named, 0.0, vectors)
+    recompute_composites(after, codes)
+    return after
+
+
+def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]:
+    return np.asarray(((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_))
+
+
+def record_counted(
+    rows: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int32],
+    state: npt.NDArray[Any],
+    found: RowObservations,
+    vectors: Matrix,
+    time_ms: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+    asserted: npt.NDArray[np.int8],
+    u: Matrix,
+) -> None:
+    """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
+
+    Args:
+        rows, slots, state, found, vectors, time_ms: as for `find_counted`.
+        asserted: int8 (n,), not 0 where no token vouches for the agent.
+        p_values: (n,), per row of the batch, with what counted before left aside.
+        u: (m, F), evidence of each feature of *rows*, likewise.
+    """
+    _record_counted(
+        rows,
+        slots,
+        state,
+        found.items,
+        vectors,
+        time_ms,
+        p_values,
+        asserted,
+        u,
+        _KIND_NAMES,
+        FEATURE_OF_KIND,
+        _HOURLY_COUNT_FEATURES,
+    )

@@ -1,0 +1,293 @@
+"""Reasons in words: which features and signals moved the risk, what was seen, and what is usual."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from string import Formatter
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.columns import EventColumns
+from ...ingest.events import NativeEvent
+from ...ingest.features import layout
+from ...ingest.features.deviations import distance_from_reference, usual_value
+from ...ingest.features.event_words import credential_of
+from ...ingest.features.feature_declaration import (
+    BadFeature,
+    Carried,
+    Drifted,
+    Feature,
+    Item,
+    Quantity,
+    Sentence,
+    Strongest,
+)
+from ...ingest.features.feature_kernel import RowObservations, scope_keys
+from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
+from ...ingest.features.frequency_tables import scope_row
+from ...ingest.features.layout import Baseline
+from ..records.agents import RiskReason
+from .hard_signals import HardSignal, hard_signal_codes
+
+MAX_REASONS = 4
+_MIN_SHARE = 0.08
+_MIN_VALUE = 0.1
+"""Bits or standard deviations: less is nothing to tell, even where its absence is what is odd."""
+MAX_NAME_LENGTH = 200
+"""Characters of a name in a reason."""
+
+AgentNumbers = npt.NDArray[np.float32]
+
+CUMULATIVE_FEATURES = frozenset(one.name for one in FEATURES if one.gathering)
+"""Features that say how much has gathered, and not of what: told last, however much they weigh."""
+
+
+def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
+    """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length."""
+    shown = text if len(text) <= most else f"{text[: most - 1]}…"
+    return shown if shown.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)
+
+
+def _amount_text(logarithm: float) -> str:
+    """A quantity from its `log1p`, for people: 0.583, 41.4, 48,600."""
+    amount = math.expm1(logarithm)
+    return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
+
+
+def _in_call(event: NativeEvent) -> str:
+    """The call that weighs a surprise by its effect, as it ends a phrase."""
+    return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
+
+
+_OF_EVENT: dict[str, Callable[[NativeEvent], str]] = {
+    "action": lambda event: sanitize_text(event.action),
+    "credential": lambda event: sanitize_text(credential_of(event)),
+}
+"""What a declared sentence may say of the event, beside the feature's value."""
+
+
+class Row(NamedTuple):
+    """A scored row, and what its agent was like when it was measured."""
+
+    columns: EventColumns
+    at: int
+    memory: AgentNumbers
+    found: RowObservations
+
+    @property
+    def event(self) -> NativeEvent:
+        """The event itself."""
+        return self.columns.events[self.at]
+
+
+Told = tuple[str, str, str, str]
+"""Code, what was seen, what is usual, and the sentence."""
+
+
+class ReasonWriter:
+    """Puts one scored row into words.
+
+    Args:
+        baseline: what rows are measured against.
+    """
+
+    def __init__(self, baseline: Baseline) -> None:
+        self._baseline = baseline
+
+    def reasons(
+        self,
+        columns: EventColumns,
+        row: int,
+        memory: AgentNumbers,
+        found: RowObservations,
+        vector: Sequence[float],
+        shares: Sequence[float],
+        signals: Sequence[HardSignal],
+    ) -> tuple[RiskReason, ...]:
+        """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
+
+        Those that only say how much has gathered come last: they tell nobody what was done.
+
+        Args:
+            memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
+        """
+        seen = Row(columns, row, memory, found)
+        rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
+        order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
+        told: set[str] = set()
+        features = []
+        for feature in order.tolist():
+            if shares[feature] < _MIN_SHARE or vector[feature] < _MIN_VALUE:
+                continue
+            reason = self._feature_reason(seen, FEATURES[feature], vector[feature], shares[feature])
+            if reason.text not in told:
+                told.add(reason.text)
+                features.append(reason)
+        return (*rules, *sorted(features, key=lambda reason: reason.feature in CUMULATIVE_FEATURES))
+
+    def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
+        observed = credential_of(event) if signal.feature in ("credential", "authentication") else event.action
+        observed = sanitize_text(observed)
+        return RiskReason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
+
+    def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:
+        teller = _TELLERS[type(feature.told)]
+        code, observed, usual_text, text = teller(self, seen, feature, feature.told, value)
+        return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
+
+    def _item_reason(self, seen: Row, feature: Feature, told: Item | Carried, value: float) -> Told:
+        return self._named(seen, feature, ITEMS[told.kind], feature.noun, "", value)
+
+    def _of_strongest(self, seen: Row, feature: Feature, told: Strongest, value: float) -> Told:
+        item = ITEMS[max(told.kinds, key=lambda one: float(seen.found.surprise_bits[seen.at, one]))]
+        return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
+
+    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, call: str, value: float) -> Told:
+        """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
+        name = sanitize_text(item.name(seen.event))
+        known, whose = round(float(seen.memory[layout.N_DISTINCT + item.kind])), "this agent"
+        if known == 0:
+            known, whose = self._known_to_peers(seen, item.kind), "its peer group"
+        usual_text = f"{known or 'no'} known {item.one if known == 1 else item.plural} of {whose}"
+        first = bool((int(seen.found.new_kinds[seen.at]) >> item.kind) & 1)
+        code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
+        said = (item.first if first else item.unusual).format(noun=noun, name=name)
+        return code, name, usual_text, f"{said}{call} ({value:.1f} bits of surprise); {usual_text}"
+
+    def _baseline_rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        keys = np.zeros(layout.SCOPES, np.uint64)
+        scope_keys(keys, seen.columns.names[seen.at])
+        return np.array([scope_row(self._baseline, key) if key else -1 for key in keys], np.int64)
+
+    def _known_to_peers(self, seen: Row, kind: int) -> int:
+        at = self._baseline_rows(seen)[layout.PEERS]
+        return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
+
+    def _quantity_reason(self, seen: Row, feature: Feature, told: Quantity, value: float) -> Told:
+        mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, told.quantity)
+        observed = told.form.format(_amount_text(seen.found.quantities[seen.at, told.quantity]))
+        usual_text = told.form.format(_amount_text(mean)) if weight else "nothing known yet"
+        text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
+        return feature.name, observed, usual_text, text
+
+    def _drift_reason(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
+        quantities = seen.found.quantities[seen.at]
+        z, k = max(
+            (distance_from_reference(seen.memory, quantities, k), k) for k in range(len(layout.DRIFT_QUANTITIES))
+        )
+        form = QUANTITIES[int(layout.DRIFT_QUANTITIES[k])].form
+        observed = form.format(_amount_text(quantities[layout.DRIFT_QUANTITIES[k]]))
+        usual_text = form.format(_amount_text(seen.memory[layout.N_REF_MEAN + k]))
+        text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
+        return feature.name, observed, usual_text, text
+
+    def _of_sentence(self, seen: Row, feature: Feature, told: Sentence, value: float) -> Told:
+        words = {name: of(seen.event) for name, of in _OF_EVENT.items()}
+        observed, usual_text, text = (form.format(value=value, **words) for form in told)
+        return feature.name, observed, usual_text, text
+
+
+_TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] = {
+    Item: ReasonWriter._item_reason,
+    Carried: ReasonWriter._item_reason,
+    Strongest: ReasonWriter._of_strongest,
+    Quantity: ReasonWriter._quantity_reason,
+    Drifted: ReasonWriter._drift_reason,
+    Sentence: ReasonWriter._of_sentence,
+}
+"""Who makes the sentence of each kind of explanation."""
+
+
+def check_told(features: Sequence[Feature]) -> None:
+    """Refuse what nobody could put into words: it would be told as something else. Raises BadFeature."""
+    for feature in features:
+        if type(feature.told) not in _TELLERS:
+            kind = type(feature.told).__name__
+            raise BadFeature(f"feature {feature.name!r}: reasons have no sentence for the explanation {kind}")
+        if isinstance(feature.told, Sentence):
+            for form in feature.told:
+                _check_form(feature.name, form)
+
+
+def _check_form(name: str, form: str) -> None:
+    known = {"value", *_OF_EVENT}
+    unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - known
+    if unknown:
+        raise BadFeature(
+            f"feature {name!r}: {form!r} asks for {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
+
+
+check_told(FEATURES)
+
+
+# Reasons of a rise that several events brought about: what was odd before the event that crossed the threshold.
+#
+# A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What gathered
+# is in the reasons that were kept for the agent on the way.
+
+
+PRIOR_REASON_MARKER = "; earlier, at "
+"""Begins the time of an event before the decision's own, at the end of a reason's text."""
+
+_FEATURES = frozenset(FEATURE_NAMES)
+_NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES
+_SIGNAL_CODES = frozenset(hard_signal_codes())
+_MIN_PRIOR_SHARE = 0.02
+
+
+def with_prior_reasons(
+    reasons: Sequence[RiskReason], weight: float, kept: Sequence[RiskReason], kept_weight: float, kept_ms: int
+) -> tuple[RiskReason, ...]:
+    """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
+
+    Hard signals come first, and beside them at most `MAX_REASONS` of the rest, among them the event's own strongest.
+    How much has gathered comes last, and the event itself says that better than what was kept.
+
+    Args:
+        weight: evidence of the event, natural log.
+        kept: reasons of an event before it, or of several.
+        kept_weight: evidence of that event, as far as it has not faded; 0 or less tells nothing.
+        kept_ms: when it happened, UTC milliseconds.
+    """
+    if kept_weight <= 0.0:
+        return tuple(reasons)
+    part = kept_weight / (kept_weight + max(weight, 0.0))
+    seen = {(reason.feature, reason.observed) for reason in reasons}
+    before = [
+        _prior_reason(reason, part, kept_ms)
+        for reason in kept
+        if (reason.feature in _NAMED_FEATURES or _rank(reason) == 0)
+        and (reason.feature, reason.observed) not in seen
+        and reason.contribution * part >= _MIN_PRIOR_SHARE
+    ]
+    own = [msgspec.structs.replace(one, contribution=round(one.contribution * (1.0 - part), 3)) for one in reasons]
+    rules = [reason for reason in (*own, *before) if _rank(reason) == 0]
+    rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_sort_key)
+    leading = min((reason for reason in own if _rank(reason)), key=_sort_key, default=None)
+    if leading is not None and leading not in rest[:MAX_REASONS]:  # the event itself is always spoken of
+        rest[MAX_REASONS - 1 :] = [leading]
+    return (*rules, *rest[:MAX_REASONS])
+
+
+def _sort_key(reason: RiskReason) -> tuple[int, float]:
+    return _rank(reason), -reason.contribution
+
+
+def _rank(reason: RiskReason) -> int:
+    if (
+        reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
+    ):  # some features are called as the signals on them
+        return 0
+    return 2 if reason.feature in CUMULATIVE_FEATURES else 1
+
+
+def _prior_reason(reason: RiskReason, part: float, at_ms: int) -> RiskReason:
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    said = "" if PRIOR_REASON_MARKER in reason.text else f"{PRIOR_REASON_MARKER}{at:%H:%M:%S} UTC"
+    return msgspec.structs.replace(reason, contribution=round(reason.contribution * part, 3), text=reason.text + said)

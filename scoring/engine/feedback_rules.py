@@ -1,0 +1,282 @@
+"""What rules do to scoring: in matching events the named features get their usual value, before anything is scored.
+
+So p-values, evidence and learning take such an event as ordinary in these features; all other features count as ever,
+and hard signals, which look at the events themselves, fire as ever. One object belongs to one engine, that is to one
+partition. A rule comes and goes with a record of the partition, so the same records give the same states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...ingest.events import Resource
+from ...ingest.features.feature_kernel import RowObservations
+from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
+from ...ingest.features.layout import AgentState
+from ...ingest.hashing import NameHasher
+from ...ingest.targets import TenantDomains, canonical_target
+from ..records.feedback import FeedbackRule, PartitionRule
+from .composites import recompute_composites, retract_session_effects, spread_to_implied
+
+if TYPE_CHECKING:
+    from ...ingest.features.feature_builder import SlotIndices
+
+PROTECTED_FEATURES: frozenset[str] = frozenset(one.name for one in FEATURES if one.signalled)
+"""Features that hard signals speak of: no rule touches them."""
+
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+
+class RuleCoverage(NamedTuple):
+    """Rows of a batch that rules speak of.
+
+    Attributes:
+        rows: bool (n,).
+        features: bool (n, F): features that count as usual.
+    """
+
+    rows: Flags
+    features: Flags
+
+
+class _ActiveRule:
+    """A rule in memory, made ready for batches.
+
+    Attributes:
+        scope: hash of agent or peer group.
+        resource_hashes: hashes of the resource; empty = any.
+        features: bool (F,).
+        dirty: whether it differs from what was committed last.
+    """
+
+    def __init__(self, holding: PartitionRule, hasher: NameHasher, *, dirty: bool) -> None:
+        rule = holding.rule
+        self.rule = rule
+        self.epoch, self.from_offset, self.until_offset = holding.epoch, holding.from_offset, holding.until_offset
+        self.matched, self.last_ms = holding.matched, holding.last_ms
+        self.dirty = dirty
+        of_group = rule.kind == "peer_group"
+        self.scope = np.uint64(hasher(f"{rule.tenant}\x1f{rule.agent_type}") if of_group else int(rule.key))
+        self.resource_hashes = _resource_hashes(rule, hasher)
+        self.features = feature_mask(rule.features)
+
+    def partition_rule(self, partition: int, epoch: int) -> PartitionRule:
+        """As it is stored. A rule that came since the last commit gets the epoch of this one."""
+        return PartitionRule(
+            self.rule, partition, self.epoch or epoch, self.from_offset, self.until_offset, self.matched, self.last_ms
+        )
+
+
+def feature_mask(names: Iterable[str] | None) -> Flags:
+    """Named features as bool (F,); None = all but the protected ones, which are never among them."""
+    mask = np.zeros(FEATURE_COUNT, np.bool_)
+    for name in FEATURE_INDEX if names is None else names:
+        if name in FEATURE_INDEX and name not in PROTECTED_FEATURES:
+            mask[FEATURE_INDEX[name]] = True
+    return mask
+
+
+def _is_in_sorted(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
+    """Which of *values* are in *keys*, which are sorted; `isin` would sort both each time."""
+    if not len(keys):
+        return np.zeros(len(values), np.bool_)
+    places = np.searchsorted(keys, values)
+    places[places == len(keys)] = 0
+    return np.asarray(keys[places] == values)
+
+
+def _resource_hashes(rule: FeedbackRule, hasher: NameHasher) -> npt.NDArray[np.uint64]:
+    if rule.resource is None:
+        return np.zeros(0, np.uint64)
+    canonical, _ = canonical_target(Resource(id=rule.resource), rule.tenant, TenantDomains({}))
+    return np.array(sorted({hasher(rule.resource), hasher(canonical or rule.resource)}), np.uint64)
+
+
+class FeedbackRules:
+    """Rules of one partition.
+
+    Args:
+        salt: key of the model's name hashes.
+        usual: float64 (F,), the value of each feature that counts as usual.
+    """
+
+    def __init__(self, salt: bytes, usual: npt.NDArray[np.float64]) -> None:
+        self._hash = NameHasher(salt)
+        self._usual = usual
+        self._rules_by_id: dict[str, _ActiveRule] = {}
+        self._agents: list[_ActiveRule] = []
+        self._groups: list[_ActiveRule] = []
+        self._agent_keys = self._group_keys = np.zeros(0, np.uint64)
+        self.matched = 0
+        """Events in which a rule counted since this object was made."""
+
+    def __len__(self) -> int:
+        """Rules in force."""
+        return len(self._agents) + len(self._groups)
+
+    def use_usual_values(self, usual: npt.NDArray[np.float64]) -> None:
+        """Another model of the same salt says what is usual from now on."""
+        self._usual = usual
+
+    def restore(self, holdings: Iterable[PartitionRule]) -> None:
+        """Go on from what was committed."""
+        self._rules_by_id = {one.rule.rule_id: _ActiveRule(one, self._hash, dirty=False) for one in holdings}
+        self._index_rules()
+
+    def adopt(self, rule: FeedbackRule, offset: int, at_ms: int) -> bool:
+        """Hold to a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
+        if rule.rule_id in self._rules_by_id or rule.expires_ms <= at_ms:
+            return False
+        self._rules_by_id[rule.rule_id] = _ActiveRule(
+            PartitionRule(rule, 0, 0, offset, -1, 0, 0), self._hash, dirty=True
+        )
+        self._index_rules()
+        return True
+
+    def revoke(self, rule: FeedbackRule, offset: int) -> bool:
+        """Hold to it no more, for good, also where it was not known yet; whether it held."""
+        held = self._rules_by_id.get(rule.rule_id)
+        if held is None:
+            self._rules_by_id[rule.rule_id] = _ActiveRule(
+                PartitionRule(rule, 0, 0, offset, offset, 0, 0), self._hash, dirty=True
+            )
+            return False
+        if held.until_offset >= 0:
+            return False
+        self._end_rule(held, offset)
+        self._index_rules()
+        return True
+
+    def expire(self, now_ms: int, offset: int) -> None:
+        """Time has passed: end what is over."""
+        over = [held for held in (*self._agents, *self._groups) if held.rule.expires_ms <= now_ms]
+        for held in over:
+            self._end_rule(held, offset)
+        if over:
+            self._index_rules()
+
+    def _end_rule(self, held: _ActiveRule, offset: int) -> None:
+        held.until_offset, held.dirty = offset, True
+
+    def _index_rules(self) -> None:
+        """Rules in force by kind, in the order in which they came."""
+        open_ = sorted(
+            (held for held in self._rules_by_id.values() if held.until_offset < 0),
+            key=lambda held: (held.from_offset, held.rule.rule_id),
+        )
+        self._agents = [held for held in open_ if held.rule.kind == "agent"]
+        self._groups = [held for held in open_ if held.rule.kind == "peer_group"]
+        self._agent_keys = np.unique(np.array([held.scope for held in self._agents], np.uint64))
+        self._group_keys = np.unique(np.array([held.scope for held in self._groups], np.uint64))
+
+    def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
+        """What the next commit is to write. Until `settled` it stays changed."""
+        return [held.partition_rule(partition, epoch) for held in self._rules_by_id.values() if held.dirty]
+
+    def mark_committed(self, epoch: int) -> None:
+        """What `changed` gave is in the store."""
+        for held in self._rules_by_id.values():
+            if held.dirty:
+                held.dirty, held.epoch = False, held.epoch or epoch
+
+    def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
+        """Rows that rules speak of, counted; None where there are none, which costs next to nothing.
+
+        Args:
+            columns: a batch; peer groups are those that the agents are known to have.
+            received_ms: when each event arrived; a date that is put back keeps no rule alive.
+        """
+        if not self._agents and not self._groups:
+            return None
+        names = columns.names
+        near = _is_in_sorted(names[:, event_columns.AGENT], self._agent_keys)
+        if self._groups:
+            near |= _is_in_sorted(names[:, event_columns.GROUP], self._group_keys) & (
+                columns.codes[:, event_columns.SELF_ASSERTED] == 0
+            )
+        rows = np.flatnonzero(near & (columns.codes[:, event_columns.OWN_DENIAL] == 0))
+        if not len(rows):
+            return None
+        at_ms = columns.time_ms[rows]
+        late = at_ms if received_ms is None else np.maximum(at_ms, received_ms[rows])
+        features = np.zeros((len(columns), FEATURE_COUNT), np.bool_)
+        hit = self._mark_matches(self._agents, event_columns.AGENT, rows, columns, late, features)
+        vouched = columns.codes[rows, event_columns.SELF_ASSERTED] == 0  # who claims a peer group is not of it
+        hit |= self._mark_matches(
+            self._groups, event_columns.GROUP, rows[vouched], columns, late[vouched], features, len(rows), vouched
+        )
+        if not hit.any():
+            return None
+        self.matched += int(hit.sum())
+        covered = np.zeros(len(columns), np.bool_)
+        covered[rows[hit]] = True
+        return RuleCoverage(covered, features)
+
+    def _mark_matches(
+        self,
+        rules: Sequence[_ActiveRule],
+        column: int,
+        rows: Rows,
+        columns: EventColumns,
+        late: npt.NDArray[np.int64],
+        features: Flags,
+        total: int = -1,
+        places: Flags | None = None,
+    ) -> Flags:
+        """Mark the features of each rule in the rows that it matches; returns which of all rows near were hit."""
+        hit = np.zeros(len(rows), np.bool_)
+        scopes = columns.names[rows, column]
+        for held in rules:
+            mine = (scopes == held.scope) & (late < held.rule.expires_ms)
+            if len(held.resource_hashes):
+                named = columns.names[rows][:, (event_columns.TARGET, event_columns.RESOURCE)]
+                mine &= np.isin(named, held.resource_hashes).any(axis=1)
+            if mine.any():
+                matching = rows[mine]
+                features[matching] |= held.features
+                held.matched += len(matching)
+                held.last_ms = max(held.last_ms, int(columns.time_ms[matching].max()))
+                held.dirty = True
+                hit |= mine
+        if places is None:
+            return hit
+        whole = np.zeros(total, np.bool_)
+        whole[places] = hit
+        return whole
+
+    def neutralise(
+        self,
+        covered: RuleCoverage,
+        rows: Rows,
+        slots: SlotIndices,
+        columns: EventColumns,
+        vectors: npt.NDArray[np.float64],
+        found: RowObservations,
+        state: AgentState,
+    ) -> None:
+        """Give the features of covered *rows* their usual values, and take what follows from them back.
+
+        Args:
+            rows: of a round, each of another agent.
+            vectors: float64 (n, F), changed in place; a value that is below the usual one stays.
+            state: short-term state of the agents, which the next events are measured against.
+        """
+        rows = rows[covered.rows[rows]]
+        if not len(rows):
+            return
+        named = spread_to_implied(covered.features[rows], found.new_kinds[rows])
+        before = vectors[rows]
+        after = np.where(named, np.minimum(before, self._usual), before)
+        recompute_composites(after, columns.codes[rows])
+        retract_session_effects(
+            before, after, named, columns.names[rows, event_columns.SESSION], slots[rows], found.new_kinds[rows], state
+        )
+        # What is named is usual, however it came about.
+        vectors[rows] = np.where(named, np.minimum(after, self._usual), after)

@@ -1,0 +1,81 @@
+"""Forgetting in the pipeline: an order in the log, met by who owns the partition, so that nothing is written back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from ...ingest.pseudonyms import PrivacyKey
+from ...ingest.record_erasure import ErasureSubject, NameEraser
+
+MAX_NAME_ERASERS = 100
+"""Erasures since the start of a process whose names are kept out of what is loaded later; older ones are long done."""
+
+
+class EraseCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of a FORGET record. The record itself is erased with the rest."""
+
+    erasure_id: str
+    kind: str
+    tenant: str
+    issuer: str
+    name: str
+    pseudonym: str
+
+    @property
+    def subject(self) -> ErasureSubject:
+        """Who is meant."""
+        return ErasureSubject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)
+
+
+class ErasedAgents:
+    """Agents that must not come back from a model's history, known by keyed marks.
+
+    Args:
+        key: makes the marks; None = nobody was ever erased here.
+        marks: of those that were.
+    """
+
+    def __init__(self, key: PrivacyKey | None = None, marks: Collection[str] = ()) -> None:
+        self._key = key
+        self._marks = set(marks)
+        self._keys: set[int] = set()
+
+    def add(self, agent_key: int) -> None:
+        """One more; its mark is in the store already."""
+        self._keys.add(agent_key)
+
+    def select_erased(self, keys: Iterable[int]) -> set[int]:
+        """Those of *keys* that were forgotten."""
+        if not self._marks:
+            return self._keys.intersection(keys)
+        key = self._key
+        return {one for one in keys if one in self._keys or (key is not None and key.erasure_mark(one) in self._marks)}
+
+
+class NameErasers:
+    """Keeps names out of what is loaded after they were forgotten, until the store is rid of them."""
+
+    def __init__(self) -> None:
+        self._erasers: list[tuple[str, NameEraser]] = []
+
+    def add(self, subject: ErasureSubject) -> NameEraser:
+        """One more."""
+        eraser = NameEraser(subject.name, subject.pseudonym)
+        self._erasers = [*self._erasers[1 - MAX_NAME_ERASERS :], (subject.tenant, eraser)]
+        return eraser
+
+    def erase_in_json(self, tenant: str, raw: bytes) -> bytes:
+        """Reasons of an agent of *tenant*; the same object where nothing is to be done."""
+        for of, eraser in self._erasers:
+            if of == tenant:
+                raw = eraser.erase_in_json(raw)
+        return raw
+
+    def erase_in_text(self, tenant: str, text: str) -> str:
+        """A sentence about an agent of *tenant*."""
+        for of, eraser in self._erasers:
+            if of == tenant:
+                text = eraser.erase_in_text(text)
+        return text

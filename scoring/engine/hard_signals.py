@@ -1,0 +1,146 @@
+"""Hard signals: rules beside the model, in one table. Each has a name, a weight and a reason; each can be off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...ingest.features import layout
+from ...ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
+from ...ingest.features.feature_table import FEATURE_INDEX
+
+Rows = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+_MAX_CHAIN_DEPTH = 5
+
+
+class SignalInput(NamedTuple):
+    """What a rule may look at: a batch, and what was found in it."""
+
+    columns: EventColumns
+    matrix: Matrix
+    observations: RowObservations
+
+
+class HardSignal(NamedTuple):
+    """One rule. `weight` is evidence in natural-log units: high begins near 11 and critical near 13 by default."""
+
+    code: str
+    weight: float
+    feature: str
+    text: str
+    meaning: str
+    fires: Callable[[SignalInput, Rows], Flags]
+
+
+def _use_after_revocation(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.observations.token_reuse[rows] != 0)
+
+
+def _outside_capabilities(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.columns.codes[rows, event_columns.CAPABILITY] == event_columns.OUTSIDE)
+
+
+def _unregistered_key(seen: SignalInput, rows: Rows) -> Flags:
+    types = seen.columns.codes[rows, event_columns.TYPE]
+    announced = (types == event_columns.CLIENT_CHANGE) | (types == event_columns.CLIENT_REGISTER)
+    new = (seen.observations.new_kinds[rows] >> np.uint32(layout.K_CREDENTIAL)) & np.uint32(1)
+    return np.asarray(~announced & (new != 0))
+
+
+def _method_downgrade(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.matrix[rows, FEATURE_INDEX["method_downgrade"]] >= 1.0)
+
+
+def _deep_delegation(seen: SignalInput, rows: Rows) -> Flags:
+    return np.asarray(seen.columns.numbers[rows, event_columns.DEPTH] > _MAX_CHAIN_DEPTH)
+
+
+HARD_SIGNALS: tuple[HardSignal, ...] = (
+    HardSignal(
+        "use_after_revocation",
+        20.0,
+        "token",
+        "used a token that had been revoked",
+        "an event carries a token id that an earlier token.revoke event of the same agent named",
+        _use_after_revocation,
+    ),
+    HardSignal(
+        "outside_capabilities",
+        3.0,
+        "capability",
+        "action is not among the declared capabilities",
+        "the action is not in the capabilities that a trusted source or the registry gives the agent",
+        _outside_capabilities,
+    ),
+    HardSignal(
+        "unregistered_key",
+        4.0,
+        "credential",
+        "authenticated with a key that was never registered",
+        "a credential new to the agent appears outside a client.register or client.change event",
+        _unregistered_key,
+    ),
+    HardSignal(
+        "method_downgrade",
+        3.0,
+        "authentication",
+        "authenticated by a weaker method than before",
+        "the client authentication method ranks below the strongest that the agent has used",
+        _method_downgrade,
+    ),
+    HardSignal(
+        "deep_delegation",
+        2.0,
+        "delegation",
+        f"delegation chain is longer than {_MAX_CHAIN_DEPTH} actors",
+        f"the delegation chain has more than {_MAX_CHAIN_DEPTH} actors",
+        _deep_delegation,
+    ),
+)
+
+
+def hard_signal_codes() -> tuple[str, ...]:
+    """Codes of all signals, in table order."""
+    return tuple(signal.code for signal in HARD_SIGNALS)
+
+
+class HardSignalRules:
+    """The enabled part of the table.
+
+    Args:
+        disabled: codes that are switched off. Raises ValueError for a code that is not in the table.
+    """
+
+    def __init__(self, disabled: Collection[str] = ()) -> None:
+        unknown = set(disabled) - set(hard_signal_codes())
+        if unknown:
+            known = ", ".join(hard_signal_codes())
+            raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {known}")
+        self._enabled = [signal for signal in HARD_SIGNALS if signal.code not in disabled]
+
+    def write_evidence(
+        self, columns: EventColumns, rows: Rows, matrix: Matrix, found: RowObservations, out: npt.NDArray[np.float64]
+    ) -> None:
+        """Write the summed weight of each row's signals into *out* (float64, shape (n,)); our own denials have none."""
+        seen = SignalInput(columns, matrix, found)
+        behaves = found.flags[rows] != IGNORED_EVENT
+        out[rows] = 0.0
+        for signal in self._enabled:
+            out[rows] += signal.weight * (signal.fires(seen, rows) & behaves)
+
+    def fired_signals(
+        self, columns: EventColumns, row: int, matrix: Matrix, found: RowObservations
+    ) -> list[HardSignal]:
+        """Signals that fire on one row."""
+        if found.flags[row] == IGNORED_EVENT:
+            return []
+        seen, rows = SignalInput(columns, matrix, found), np.array([row])
+        return [signal for signal in self._enabled if signal.fires(seen, rows)[0]]

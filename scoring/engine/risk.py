@@ -1,0 +1,389 @@
+"""Risk: p-values become evidence, evidence becomes a risk score and a level.
+
+Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5 / 2`, whose mean is at most 1 while p
+is uniform, so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the
+mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped while odd events
+follow each other, since those of a session are not independent (`trustwatch.models.betting`). Thresholds therefore
+follow from the alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal
+events; the *displayed* risk score decays with a half-life.
+
+States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.compilation import compiled
+from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
+from ..records.agents import RiskLevel
+
+UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
+
+LEVEL_UP = (0.0, 0.0, 0.4, 0.7, 0.9)
+"""Risk score at which a level begins."""
+
+LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
+"""Risk score below which a level may be left: hysteresis, so that a score on the edge does not flicker."""
+
+_MAX_ABOVE_CRITICAL = 4.0
+"""How far above the critical threshold the statistic may rise: bounds the clean events that recovery takes."""
+
+_CLEAN_EVENT_FACTOR = 0.98
+"""Factor on the displayed risk for each event that brings no evidence."""
+
+_LOG_HALF = math.log(0.5)
+
+SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, STATISTIC_BEFORE, LEVEL_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(9)
+OUTPUTS = 9
+"""Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
+and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
+
+MAX_STRETCH = 1.5
+"""Thresholds are at most this many times what independent events would need: a history full of odd days must not put
+levels out of reach. `scoring.promise` then says that the budget is not kept."""
+
+_MIN_LEVEL_DISTANCE = 1.0
+"""Least distance of two levels' thresholds, natural log."""
+
+
+class RiskParameters(NamedTuple):
+    """How evidence becomes levels. Times in milliseconds."""
+
+    half_life_ms: float = 3_600_000.0
+    dwell_ms: float = 600_000.0  # a level lasts at least this long before the next step down
+    hold_ms: float = 86_400_000.0  # critical ends by release or after this
+    confidence_low: float = 0.3  # below it, and without evidence, the level is unknown
+    own_events: float = 20.0  # events at which an agent's own history is half of what can be known
+    peer_share: float = 0.6  # what a well-known peer group alone can give
+
+
+class AlertRateBudget(NamedTuple):
+    """False alerts per 1,000 agent-days that the operator accepts at each level."""
+
+    medium: float = 20.0
+    high: float = 5.0
+    critical: float = 1.0
+
+
+MAX_COUNTED_NAMES = 32
+"""Names that are remembered as having counted; the one that counted first gives way."""
+
+ROW = np.dtype(
+    [
+        ("statistic", np.float64),
+        ("streak", np.float64),  # odd events of late, as of `at_ms`
+        ("peak", np.float64),  # largest bet of the streak, as of `at_ms`
+        ("score", np.float64),  # displayed risk as of `at_ms`
+        ("at_ms", np.int64),
+        ("since_ms", np.int64),  # since when the level holds
+        ("due_ms", np.int64),  # when time alone changes the level; 0 = never
+        ("events", np.int64),
+        ("anomaly", np.float64),  # of the last event
+        ("p_value", np.float64),
+        ("confidence", np.float64),
+        ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
+        ("told_ms", np.int64),  # and when it happened
+        ("level", np.int8),
+        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names whose oddness has counted of late (see `scoring.counted`)
+        ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
+    ]
+)
+"""One agent's risk state, as kept in memory and as stored."""
+
+
+def allocate(slots: int) -> npt.NDArray[Any]:
+    """Risk state of *slots* agents that nobody has seen."""
+    return np.zeros(slots, ROW)
+
+
+def thresholds(
+    events_per_day: npt.NDArray[np.float64],
+    budget: AlertRateBudget,
+    exponent: float = 1.0,
+    alarms: AlarmTail | None = None,
+) -> npt.NDArray[np.float64]:
+    """Evidence at which each level begins, so that normal events stay within the budget.
+
+    Args:
+        events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
+        exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
+            *alarms* have too little history to say more.
+        alarms: how high evidence climbs on agents of the history.
+
+    Returns:
+        Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
+        r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
+        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
+        times that.
+
+    Raises:
+        ValueError: a budget that is not positive and finite: no threshold can promise it.
+    """
+    if not all(0.0 < alerts < math.inf for alerts in budget):
+        raise ValueError(f"alert budgets must be positive and finite, are {tuple(budget)}")
+    rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
+    allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
+    if alarms is not None and alarms.usable:
+        reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
+        free = np.log(rates / allowed)
+        wanted = np.clip(reached, free, MAX_STRETCH * free)
+    else:
+        wanted = np.log(rates / allowed) / exponent
+    # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
+    least = np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
+    steps = _MIN_LEVEL_DISTANCE * np.arange(3)
+    return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
+
+
+@compiled
+def displayed_score(statistic: float, bounds: Any) -> float:
+    """Risk score in [0, 1] that a statistic stands for: piecewise linear between the levels' thresholds."""
+    medium, high, critical = float(bounds[0]), float(bounds[1]), float(bounds[2])
+    if statistic < medium:
+        return LEVEL_UP[2] * max(statistic, 0.0) / medium
+    if statistic < high:
+        return LEVEL_UP[2] + (LEVEL_UP[3] - LEVEL_UP[2]) * (statistic - medium) / (high - medium)
+    if statistic < critical:
+        return LEVEL_UP[3] + (LEVEL_UP[4] - LEVEL_UP[3]) * (statistic - high) / (critical - high)
+    return LEVEL_UP[4] + (1.0 - LEVEL_UP[4]) * (1.0 - math.exp(critical - statistic))
+
+
+@compiled
+def level_for_score(score: float) -> Any:
+    """Level that a risk score begins."""
+    if score >= LEVEL_UP[4]:
+        return CRITICAL
+    if score >= LEVEL_UP[3]:
+        return HIGH
+    return MEDIUM if score >= LEVEL_UP[2] else LOW
+
+
+@compiled
+def _due_ms(row: Any, settings: RiskParameters) -> Any:
+    """When the level of a silent agent next steps down; 0 = never."""
+    if row.level < MEDIUM:
+        return 0
+    if row.level == CRITICAL:
+        return row.since_ms + np.int64(settings.hold_ms)
+    limit = LEVEL_DOWN[row.level]
+    wait = settings.half_life_ms * math.log2(row.score / limit) if row.score > limit else 0.0
+    return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(settings.dwell_ms))
+
+
+@compiled
+def _level_without_evidence(row: Any, settings: RiskParameters) -> Any:
+    """Level of an agent without evidence: low if enough is known of it."""
+    return UNKNOWN if row.confidence < settings.confidence_low else LOW
+
+
+@compiled
+def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
+    """Let time pass until *now_ms*: the displayed risk decays and every step down that has come due is taken."""
+    while row.due_ms != 0 and row.due_ms <= now_ms:
+        at_ms = row.due_ms
+        _pass_time(row, at_ms, settings)
+        if row.level == CRITICAL:
+            # A contained agent emits no behaviour that could lower the statistic, so the hold's end does.
+            row.statistic = min(row.statistic, 0.5 * (bounds[0] + bounds[1]))
+            row.score = min(row.score, LEVEL_UP[4] - 0.01)
+            row.level = HIGH
+        elif row.level == HIGH:
+            row.level = MEDIUM
+        else:
+            row.level = _level_without_evidence(row, settings)
+        row.since_ms = at_ms
+        row.due_ms = _due_ms(row, settings)
+    _pass_time(row, now_ms, settings)
+
+
+@compiled
+def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
+    """Bring what decays forward to *now_ms*; never backwards."""
+    elapsed = now_ms - row.at_ms
+    if elapsed > 0:
+        row.score *= 0.5 ** (elapsed / settings.half_life_ms)
+        row.streak = decayed_streak(row.streak, elapsed)
+        row.peak = decayed_streak(row.peak, elapsed)
+        row.at_ms = now_ms
+
+
+@compiled
+def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -> float:
+    """Natural log of the bet on one p-value in (0, 1].
+
+    Little knowledge and a streak of odd events bet little: `e**w` with w below 1 keeps the mean at most 1.
+
+    Args:
+        confidence: how well the agent is known, 0 to 1.
+        streak, peak: odd events of the agent before and the largest bet on one, as far as they are not forgotten (see
+            `trustwatch.models.betting`).
+    """
+    return damped_bet(_LOG_HALF - 0.5 * math.log(p_value), streak, peak) * (0.5 + 0.5 * confidence)
+
+
+@compiled
+def update(
+    rows: Any,
+    slots: Any,
+    state: Any,
+    time_ms: Any,
+    p_values: Any,
+    scores: Any,
+    coverage: Any,
+    signals: Any,
+    bounds: Any,
+    bound_of: Any,
+    asserted: Any,
+    skip: Any,
+    settings: RiskParameters,
+    out_level: Any,
+    out: Any,
+) -> None:
+    """Apply events to their agents' risk, in order.
+
+    Args:
+        rows: int64 (m,), rows of the batch.
+        slots, time_ms, p_values, scores: per row of the batch.
+        coverage: float64 per row, 0 to 1: how much is known of the agent's peer group.
+        signals: float64 per row: evidence of hard signals, natural log, at least 0.
+        bounds: float64 (g, 3) from `thresholds`; bound_of: int64 per row, its group.
+        asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
+        skip: per row, not 0 where the event is no behaviour (our own denial).
+        out_level: int8 (n, 2), level before and after.
+        out: float64 (n, OUTPUTS), see there.
+    """
+    for r in rows:
+        row = state[slots[r]]
+        limits = bounds[bound_of[r]]
+        out_level[r, 0] = row.level
+        relax(row, limits, max(time_ms[r], row.at_ms), settings)
+        out[r, STATISTIC_BEFORE], out[r, LEVEL_BEFORE], out[r, GAIN] = row.statistic, row.level, 0.0
+        out[r, STREAK_BEFORE], out[r, PEAK_BEFORE] = row.streak, row.peak
+        if skip[r] == 0:
+            row.anomaly, row.p_value = scores[r], p_values[r]
+            if asserted[r] == 0:
+                out[r, GAIN] = _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, settings)
+            else:
+                out[r, GAIN] = _apply_unvouched_event(row, p_values[r], signals[r], limits)
+            _raise_level(row, settings)
+            row.due_ms = _due_ms(row, settings)
+        out_level[r, 1] = row.level
+        out[r, SCORE], out[r, STATISTIC] = row.score, row.statistic
+        out[r, CONFIDENCE], out[r, EVENTS] = row.confidence, row.events
+
+
+@compiled
+def _bet_on_event(row: Any, p_value: float) -> float:
+    """Evidence of one event; the agent's streak grows with it."""
+    bet = evidence_of(p_value, row.confidence, row.streak, row.peak)
+    undamped = _LOG_HALF - 0.5 * math.log(p_value)
+    row.streak = extended_streak(row.streak, undamped)
+    row.peak = max(row.peak, undamped)
+    return bet
+
+
+@compiled
+def _apply_vouched_event(
+    row: Any, p_value: float, coverage: float, signals: float, limits: Any, settings: RiskParameters
+) -> float:
+    """One event that a token vouches for; returns its evidence."""
+    row.events += 1
+    own = row.events / (row.events + settings.own_events)
+    row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage)
+    gain = _bet_on_event(row, p_value) + signals
+    row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL)
+    if gain > 0.0:
+        row.score = max(row.score, displayed_score(row.statistic, limits))
+    else:
+        row.score *= _CLEAN_EVENT_FACTOR
+    return gain
+
+
+@compiled
+def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any) -> float:
+    """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise.
+
+    The streak stays as it is, too: forged events must not damp the evidence of real ones.
+    """
+    gain = max(evidence_of(p_value, row.confidence, row.streak, row.peak) + signals, 0.0)
+    if gain > 0.0:
+        row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL))
+        row.score = max(row.score, displayed_score(row.statistic, limits))
+    return gain
+
+
+@compiled
+def _raise_level(row: Any, settings: RiskParameters) -> None:
+    """Levels rise at once; between low and unknown the confidence decides."""
+    reached = level_for_score(row.score)
+    if reached > row.level and reached >= MEDIUM:
+        row.level = reached
+        row.since_ms = row.at_ms
+    elif row.level < MEDIUM:
+        calm = _level_without_evidence(row, settings)
+        if calm != row.level:
+            row.level = calm
+            row.since_ms = row.at_ms
+
+
+@compiled
+def advance(
+    slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
+) -> None:
+    """Time passes for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
+    for position in range(len(slots)):
+        row = state[slots[position]]
+        out_level[position, 0] = row.level
+        relax(row, bounds[bound_of_slot[slots[position]]], max(now_ms, row.at_ms), settings)
+        out_level[position, 1] = row.level
+
+
+def seed(
+    state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskParameters
+) -> None:
+    """Let agents begin with what the model's history showed of them: those that it knows well are not unknown."""
+    own = events / (events + settings.own_events)
+    state["events"][slots] = events
+    state["confidence"][slots] = own
+    state["level"][slots] = np.where(own < settings.confidence_low, UNKNOWN, LOW)
+
+
+def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
+    """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
+    row["statistic"] = row["streak"] = row["peak"] = row["score"] = 0.0
+    row["at_ms"] = max(int(row["at_ms"]), now_ms)
+    row["since_ms"] = row["at_ms"]
+    row["due_ms"] = 0
+    row["told"] = 0.0
+    row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
+    row["level"] = UNKNOWN if row["confidence"] < settings.confidence_low else LOW
+
+
+@compiled
+def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskParameters) -> None:
+    """A person says that so much of an agent's evidence was none: what else there is stays, and the level follows.
+
+    Unlike after `release`, evidence that came later, or that no feedback takes back, still counts. Time has passed
+    (`advance`) up to the moment when it is said.
+
+    Args:
+        amount: natural log; what brought a decision about.
+        bounds: float64 (3,), thresholds of the agent's peer group.
+    """
+    row = state[slot]
+    row.statistic = max(row.statistic - amount, min(row.statistic, 0.0))
+    row.streak = row.peak = row.told = 0.0
+    row.counted[:], row.counted_min[:] = 0, 0
+    row.score = min(row.score, displayed_score(row.statistic, bounds))
+    level = level_for_score(row.score)
+    if level < MEDIUM:
+        level = _level_without_evidence(row, settings)
+    if level < row.level:
+        row.level = level
+        row.since_ms = row.at_ms
+    row.due_ms = _due_ms(row, settings)

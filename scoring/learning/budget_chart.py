@@ -1,0 +1,166 @@
+"""The false-alert budget as a control chart: what it expects of each peer group and day against what was decided.
+
+Alerts that keep to the budget are rare and nearly independent, so their number on a day is at most Poisson with mean
+budget x agent-days / 1,000. A day is beyond its limit when so many alerts or more have a probability of at most
+0.135 %: rule 1 of the Western Electric rules (three sigma), exact for small means. One rule more sees what single days
+are too small to show: the sum of the last seven days against the limit of their sum. True positives that people marked
+do not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+from ..records.models import AgentLifespans, DailyAlertCount, PeerGroupDay
+
+LIMIT_PROBABILITY = 0.00135
+"""Probability of three sigma on one side."""
+RUN_DAYS = 7
+MAX_CHARTED_GROUPS = 50
+"""Groups that are told one by one, those with the most alerts first; the others are told together."""
+ALERT_LEVEL_NAMES = ("medium", "high", "critical")
+
+PeerGroup = tuple[str, str]
+"""Tenant and agent type."""
+OTHER_GROUPS: PeerGroup = ("*", "*")
+
+
+class AlertVerdictCounts(NamedTuple):
+    """Alerts of one group and day that people judged."""
+
+    false_positive: int = 0
+    true_positive: int = 0
+
+
+class BudgetDay(NamedTuple):
+    """One peer group on one day, at one level. `limit` is the most alerts that do not stand out."""
+
+    day: int
+    tenant: str
+    agent_type: str
+    agent_days: int
+    estimated: bool  # agent-days are estimated from when agents were seen first and last
+    expected: float
+    observed: int
+    false_positive: int
+    true_positive: int
+    unmarked: int
+    limit: int
+    run_observed: int  # of the last seven days, true positives left out
+    run_limit: int
+    beyond: bool
+    run_beyond: bool
+
+
+def upper_control_limit(mean: float, beyond: float = LIMIT_PROBABILITY) -> int:
+    """The largest number that does not stand out: exceeding it has a probability of at most *beyond*.
+
+    >>> upper_limit(0.0), upper_limit(0.04), upper_limit(1.0), upper_limit(20.0)
+    (0, 1, 5, 35)
+    """
+    if mean <= 0.0:
+        return 0
+    if mean > 400.0:  # the normal distribution is as good, and exp(-mean) is no number any more
+        return math.floor(mean + NormalDist().inv_cdf(1.0 - beyond) * math.sqrt(mean) + 1.0)
+    term = total = math.exp(-mean)
+    count = 0
+    while 1.0 - total > beyond:
+        count += 1
+        term *= mean / count
+        total += term
+    return count
+
+
+def budget_chart(
+    days: range,
+    alerts: Iterable[DailyAlertCount],
+    counted: Iterable[PeerGroupDay],
+    known: Iterable[AgentLifespans],
+    marks: Mapping[tuple[int, str, str], AlertVerdictCounts],
+    budget: float,
+    level: str = "medium",
+) -> list[BudgetDay]:
+    """The chart of *level* over *days*, by day and group, oldest first.
+
+    Args:
+        days: consecutive days.
+        alerts: decisions that raised an agent.
+        counted: agent-days as a keeper counted them; of several versions the largest count holds.
+        known: agents by first and last day, for days that nobody counted.
+        marks: (day, tenant, type) -> what people said about its alerts.
+        budget: alerts accepted per 1,000 agent-days.
+    """
+    observed = {(one.day, one.tenant, one.agent_type): int(getattr(one, level)) for one in alerts}
+    active: dict[tuple[int, str, str], int] = {}
+    for day in counted:
+        if day.tenant == OTHER_GROUPS[0]:  # the fleet, which its groups add up to
+            continue
+        place = (day.day, day.tenant, day.agent_type)
+        active[place] = max(active.get(place, 0), day.agent_days)
+    guessed = _estimated_agent_days(days, known)
+    groups = _charted_names({place[1:] for place in (*observed, *active, *guessed)}, observed)
+    table: dict[PeerGroup, list[list[int]]] = {group: [[0] * 5 for _ in days] for group in sorted(set(groups.values()))}
+    for group, told in groups.items():
+        for at, number in enumerate(days):
+            place = (number, *group)
+            count, row = active.get(place), table[told][at]
+            said = marks.get(place, AlertVerdictCounts())
+            row[0] += guessed.get(place, 0) if count is None else count
+            row[1] += int(count is None and guessed.get(place, 0) > 0)
+            row[2] += observed.get(place, 0)
+            row[3] += said.false_positive
+            row[4] += said.true_positive
+    rows = [row for group, cells in table.items() for row in _group_rows(days, group, cells, budget)]
+    return sorted(rows, key=lambda row: (row.day, row.tenant, row.agent_type))
+
+
+def _estimated_agent_days(days: range, known: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
+    """How many agents of each group were there on each day, taken as active from first to last sight."""
+    found: defaultdict[tuple[int, str, str], int] = defaultdict(int)
+    for one in known:
+        for day in range(max(one.first_day, days.start), min(one.last_day + 1, days.stop)):
+            found[day, one.tenant, one.agent_type] += one.agents
+    return dict(found)
+
+
+def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str], int]) -> dict[PeerGroup, PeerGroup]:
+    """Each group under the name that it is told by."""
+    total: defaultdict[PeerGroup, int] = defaultdict(int)
+    for (_, tenant, agent_type), count in observed.items():
+        total[tenant, agent_type] += count
+    ranked = sorted(groups, key=lambda group: (-total[group], group))
+    return {group: group if at < MAX_CHARTED_GROUPS else OTHER_GROUPS for at, group in enumerate(ranked)}
+
+
+def _group_rows(days: range, group: PeerGroup, cells: Sequence[Sequence[int]], budget: float) -> list[BudgetDay]:
+    rows = []
+    for at, day in enumerate(days):
+        agent_days, estimated, observed, false, true = cells[at]
+        run = cells[max(0, at - RUN_DAYS + 1) : at + 1]
+        expected, expected_run = (budget * sum(cell[0] for cell in part) / 1000.0 for part in ([cells[at]], run))
+        limit, run_limit = upper_control_limit(expected), upper_control_limit(expected_run)
+        counted = max(0, observed - true)
+        run_counted = sum(max(0, cell[2] - cell[4]) for cell in run)
+        rows.append(
+            BudgetDay(
+                day,
+                *group,
+                agent_days,
+                estimated > 0,
+                expected,
+                observed,
+                false,
+                true,
+                max(0, observed - false - true),
+                limit,
+                run_counted,
+                run_limit,
+                counted > limit,
+                run_counted > run_limit,
+            )
+        )
+    return rows

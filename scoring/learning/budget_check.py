@@ -1,0 +1,119 @@
+"""Promised against observed: what the alert budget says, and what it would have let through on the model's own history.
+
+Every event of a training history has an honest p-value, from a detector that had not seen it. Run through the risk
+kernel in order, they show how often normal agents would have reached each level, by behaviour alone: hard signals are
+left out, and the thresholds come from the same history, so that the truth is a little worse.
+
+A budget of one alert in a thousand
+agent-days can not be checked on a hundred of them; then the answer is that nobody knows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...models.trained_model import TrainedModel
+from ..engine import risk
+from ..records.agents import RiskLevel
+
+MIN_EXPECTED_ALERTS = 3.0
+"""Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
+
+_DAY_MS = 86_400_000
+_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
+
+
+class LevelBudgetReport(NamedTuple):
+    """One level. Rates are per 1,000 agent-days."""
+
+    level: str
+    budget: float
+    alerts: int  # times that an agent of the history came from below the level to it or above
+    observed: float
+    enough_data: bool  # whether the history is long enough to tell that the budget is kept
+
+
+class BudgetReport(NamedTuple):
+    """What the thresholds of a model promise, and what they would have done on its history.
+
+    Attributes:
+        agent_days: days on which an agent was active, summed over agents.
+        levels: medium, high, critical.
+        groups_of_their_own: peer groups that have history enough for a calibration of their own.
+        groups_of_the_fleet: peer groups that are judged by the fleet's.
+    """
+
+    agent_days: int
+    levels: tuple[LevelBudgetReport, ...]
+    groups_of_their_own: int
+    groups_of_the_fleet: int
+
+    def describe(self) -> list[str]:
+        """The promise in words, one line each."""
+        told = [
+            f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days by behaviour (hard signals "
+            "come on top):"
+        ]
+        for one in self.levels:
+            verdict = "" if one.enough_data else "; too little history to tell"
+            told.append(f"  {one.level}: {one.observed:.3g} observed, {one.budget:g} promised{verdict}")
+        if self.groups_of_the_fleet:
+            told.append(
+                f"{self.groups_of_the_fleet} of {self.groups_of_the_fleet + self.groups_of_their_own} peer groups have "
+                "too little history of their own: they are judged by the fleet's"
+            )
+        return told
+
+
+def check_budget(
+    model: TrainedModel,
+    columns: EventColumns,
+    p_values: npt.NDArray[np.float64],
+    budget: risk.AlertRateBudget,
+    settings: risk.RiskParameters,
+) -> BudgetReport:
+    """Run the held-out p-values of a history through the risk kernel.
+
+    Args:
+        columns: the history, in order, with n events.
+        p_values: float64 (n,), held-out p-value of each, see `learning.train_with_held_out`.
+    """
+    keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
+    n, groups = len(columns), columns.names[:, event_columns.GROUP]
+    levels, outputs = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
+    risk.update(
+        np.arange(n),
+        slots,
+        risk.allocate(len(keys)),
+        columns.time_ms,
+        p_values,
+        np.zeros(n),
+        model.coverage(groups),
+        np.zeros(n),
+        risk.thresholds(model.group_rates, budget, model.exponent, model.alarms),
+        model.group_rows(groups),
+        columns.codes[:, event_columns.SELF_ASSERTED],
+        columns.codes[:, event_columns.OWN_DENIAL],
+        settings,
+        levels,
+        outputs,
+    )
+    days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
+    own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
+    return BudgetReport(
+        days, tuple(_check_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own
+    )
+
+
+def _check_level(
+    level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: risk.AlertRateBudget
+) -> LevelBudgetReport:
+    alerts = int(((levels[:, 0] < level) & (levels[:, 1] >= level)).sum())
+    allowed = float(getattr(budget, level.label))
+    enough = allowed / 1000.0 * days >= MIN_EXPECTED_ALERTS
+    return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

@@ -1,0 +1,404 @@
+"""Drift: what a peer group does on one day against its first days under the model that judges it.
+
+Each feature's evidence, in decades of rarity, is cut into bins, and so are p-values. The population stability index of
+two distributions, `sum (p - q) ln(p / q)`, does not grow with the number of events; what chance alone makes of it is
+taken off, given how few independent pieces there are: an agent's day is one. By convention 0.1 is a shift that
+one can see, 0.25 one that one should act on.
+
+The first days are measured as all later ones. The held-out history of the training is not: agents have longer
+histories later, and evidence that depends on them moves without anybody's doing (measured: indices above 1).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...models.calibration import FLEET_GROUP
+from ...models.trained_model import TrainedModel
+from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ..engine.engine import ResidentAgents, ScoredBatch
+from ..records.agents import OutboxRow, RiskLevel
+from ..records.models import DAY_MS, P_VALUE_EDGES, PeerGroupDay
+from .budget_chart import ALERT_LEVEL_NAMES
+
+EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
+"""Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
+EVIDENCE_BINS = len(EVIDENCE_EDGES) + 1
+P_VALUE_BINS = 10
+MAX_REPORTED_FEATURES = 8
+"""Features that are told, the largest first."""
+MIN_AGENT_DAYS = 10
+"""Agents of a day from which its index means anything."""
+SCORES_KEY = "scores"
+_SMOOTH = 0.5
+FloatArray = npt.NDArray[np.float64]
+CountArray = npt.NDArray[np.int64]
+
+
+class DistributionSketch(NamedTuple):
+    """Distributions of one group and day, or of several.
+
+    Attributes:
+        features: int64 (F, BINS), events by evidence of each feature.
+        p_values: int64 (P_BINS,), events by p-value, tenths.
+        blocks: agent-days that they come from.
+    """
+
+    features: CountArray
+    p_values: CountArray
+    blocks: int
+
+    @staticmethod
+    def empty(features: int) -> DistributionSketch:
+        """Of nothing."""
+        return DistributionSketch(np.zeros((features, EVIDENCE_BINS), np.int64), np.zeros(P_VALUE_BINS, np.int64), 0)
+
+    def merged(self, other: DistributionSketch) -> DistributionSketch:
+        """Both together."""
+        return DistributionSketch(
+            self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"features": self.features.tolist(), "p_values": self.p_values.tolist(), "blocks": self.blocks}
+
+
+def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSketch | None:
+    """What `plain` gave; None where it is of another program or another number of features."""
+    try:
+        found = DistributionSketch(
+            np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (
+        found if found.features.shape == (features, EVIDENCE_BINS) and found.p_values.shape == (P_VALUE_BINS,) else None
+    )
+
+
+def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
+    """Events that are behaviour, and vouched for."""
+    found: npt.NDArray[np.bool_] = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
+        columns.codes[:, event_columns.OWN_DENIAL] == 0
+    )
+    return found
+
+
+def bin_evidence(u: FloatArray) -> CountArray:
+    """How many rows of evidence (n, F) lie in each bin, int64 (F, BINS)."""
+    places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
+    return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
+
+
+def population_stability_index(
+    counts: CountArray, expected: CountArray, blocks: int, expected_blocks: int
+) -> FloatArray:
+    """Population stability index per row, (F,), at least 0; what chance explains is taken off.
+
+    Args:
+        counts: int64 (F, B), of the day.
+        expected: int64 (F, B), of the days that it is measured against.
+        blocks, expected_blocks: independent pieces of both.
+    """
+    bins = counts.shape[1]
+    n, m = (np.maximum(one.sum(axis=1, keepdims=True), 1) for one in (counts, expected))
+    p = (counts + _SMOOTH) / (n + _SMOOTH * bins)
+    q = (expected * (n / m) + _SMOOTH) / (n + _SMOOTH * bins)
+    index = ((p - q) * np.log(p / q)).sum(axis=1)
+    used = ((expected > 0) | (counts > 0)).sum(axis=1)
+    chance = np.maximum(used - 1, 0) * (1.0 / max(blocks, 1) + 1.0 / max(expected_blocks, 1))
+    found: FloatArray = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
+    return found
+
+
+class DaySketchBuilder:
+    """Gathers what one peer group does on one day.
+
+    Args:
+        features: number of them.
+    """
+
+    def __init__(self, features: int) -> None:
+        self._sketch = DistributionSketch.empty(features)
+        self._last: dict[int, int] = {}
+        self.events = 0
+
+    def add_events(self, u: FloatArray, p_values: FloatArray, agents: Iterable[int], time_ms: Iterable[int]) -> None:
+        """Add events: evidence (n, F), p-values, agents and times (n,)."""
+        tenths = np.minimum((p_values * P_VALUE_BINS - 1e-12).astype(np.int64), P_VALUE_BINS - 1)
+        blocks = 0
+        for agent, at in zip(agents, time_ms, strict=True):
+            block = at // DAY_MS
+            if self._last.get(agent, -1) < block:
+                self._last[agent] = block
+                blocks += 1
+        self._sketch = self._sketch.merged(
+            DistributionSketch(bin_evidence(u), np.bincount(tenths, minlength=P_VALUE_BINS), blocks)
+        )
+        self.events += len(u)
+
+    @property
+    def sketch(self) -> DistributionSketch:
+        """What was gathered."""
+        return self._sketch
+
+
+def measure_drift(
+    day: DistributionSketch, usual: DistributionSketch, names: tuple[str, ...]
+) -> tuple[float, dict[str, float]]:
+    """Index of p-values, and of the features that differ most, the largest first."""
+    found = population_stability_index(day.features, usual.features, day.blocks, usual.blocks)
+    scores = population_stability_index(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
+    order = np.argsort(-found, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
+    return round(float(scores[0]), 4), {names[at]: round(float(found[at]), 4) for at in order if found[at] > 0}
+
+
+# What peer groups did day by day while a model ran in shadow: agent-days, alerts, p-values, drift.
+
+
+MAX_GROUPS_PER_DAY = 200
+"""Peer groups of one day that are kept apart; the others are one."""
+DAY_CLOSES_AFTER_MS = 3_600_000
+"""A day is over when events of so much later have come: those that were late are in it."""
+
+PeerGroup = tuple[str, str]
+FLEET_PEER_GROUP: PeerGroup = ("*", "*")
+"""The fleet: also where its groups are too small to be measured each."""
+OTHER_GROUPS: PeerGroup = ("*", "(other)")
+_ALERT_LEVELS = tuple(RiskLevel[name.upper()] for name in ALERT_LEVEL_NAMES)
+
+
+class DriftThresholds(NamedTuple):
+    """From which index on something has drifted, and when a day is judged."""
+
+    features: float
+    scores: float
+    min_events: int
+    reference_days: int  # the first days of a group, which later ones are measured against
+
+
+class _PeerGroupDayCounts:
+    """One group on one day."""
+
+    def __init__(self, features: int, group: int) -> None:
+        self.group = group
+        self.sketch = DaySketchBuilder(features)
+        self.events = 0
+        self.agents: set[int] = set()
+        self.alerts: Counter[str] = Counter()
+        self.p_values = np.zeros(len(P_VALUE_EDGES), np.int64)
+
+
+class PeerGroupMonitor:
+    """Watches one model in shadow.
+
+    Attributes:
+        newest_ms: event time of the newest event so far.
+        complete_ms: event time up to which everything was seen, where partitions are read at different speeds; None =
+            events come in the order of one log, and that is `newest_ms`.
+
+    Args:
+        model: whose events are seen.
+        thresholds: of drift.
+        known: days of the model that were noted before, to go on from.
+    """
+
+    def __init__(self, model: TrainedModel, thresholds: DriftThresholds, known: Iterable[PeerGroupDay] = ()) -> None:
+        self._model = model
+        self._thresholds = thresholds
+        self._features = len(model.detector.feature_names)
+        self._references: dict[PeerGroup, dict[int, DistributionSketch]] = {}
+        for day in known:
+            sketch = sketch_from_json(day.drift.get("reference", {}), self._features)
+            if sketch is not None:
+                self._references.setdefault((day.tenant, day.agent_type), {})[day.day] = sketch
+        self._days: dict[tuple[int, PeerGroup], _PeerGroupDayCounts] = {}
+        self._groups: dict[int, PeerGroup] = {}
+        self.newest_ms = 0
+        self.complete_ms: int | None = None
+        self._changed: set[tuple[int, PeerGroup]] = set()
+
+    def observe(self, scored: ScoredBatch, agents: ResidentAgents) -> None:
+        """Events as the model scored them; *agents* are those of the engine that did."""
+        columns = scored.columns
+        days = columns.time_ms // DAY_MS
+        u = self._model.detector.score(scored.vectors, columns.names[:, event_columns.GROUP]).feature_evidence
+        fine = learnable_events(columns)
+        for day in np.unique(days).tolist():
+            for group in np.unique(columns.names[days == day, event_columns.GROUP]).tolist():
+                rows = np.flatnonzero((days == day) & (columns.names[:, event_columns.GROUP] == np.uint64(group)))
+                name = self._group_name(day, group, int(scored.slots[rows[0]]), agents)
+                self._count_events(
+                    (day, name), FLEET_GROUP if name == OTHER_GROUPS else group, scored, rows, rows[fine[rows]], u
+                )
+            rows = np.flatnonzero(days == day)
+            self._count_events((day, FLEET_PEER_GROUP), FLEET_GROUP, scored, rows, rows[fine[rows]], u)
+        self.newest_ms = max(self.newest_ms, int(columns.time_ms.max()))
+
+    def _count_events(
+        self, place: tuple[int, PeerGroup], group: int, scored: ScoredBatch, rows: Any, taught_rows: Any, u: Any
+    ) -> None:
+        found = self._days.get(place)
+        if found is None:
+            if self._is_over(place[0]):
+                return
+            found = self._days[place] = _PeerGroupDayCounts(u.shape[1], group)
+        self._changed.add(place)
+        found.events += len(rows)
+        found.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
+        before, after = scored.levels[rows, 0], scored.levels[rows, 1]
+        for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
+            found.alerts[name] += int(((before < level) & (after >= level)).sum())
+        p_values = scored.p_values[taught_rows]
+        found.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[
+            : len(P_VALUE_EDGES)
+        ]
+        if len(taught_rows):
+            agents, time_ms = (
+                scored.columns.names[taught_rows, event_columns.AGENT],
+                scored.columns.time_ms[taught_rows],
+            )
+            found.sketch.add_events(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
+
+    def _group_name(self, day: int, group: int, slot: int, agents: ResidentAgents) -> PeerGroup:
+        known = self._groups.get(group)
+        if known is None:
+            name = agents.names[slot]
+            known = OTHER_GROUPS if name is None else (name.tenant, agents.types[slot])
+            if len(self._groups) > 10 * MAX_GROUPS_PER_DAY:
+                self._groups.clear()
+            self._groups[group] = known
+        if (day, known) not in self._days and sum(at == day for at, _ in self._days) >= MAX_GROUPS_PER_DAY:
+            return OTHER_GROUPS
+        return known
+
+    def drain_changed_days(self) -> list[PeerGroupDay]:
+        """Days that changed since this was asked; those that are over are judged, and forgotten."""
+        told = []
+        for place in sorted(self._changed | {place for place in self._days if self._is_over(place[0])}):
+            told.append(self._day_record(place))
+            if self._is_over(place[0]):
+                del self._days[place]
+        self._changed.clear()
+        return told
+
+    def _is_over(self, day: int) -> bool:
+        seen_ms = self.newest_ms if self.complete_ms is None else self.complete_ms
+        return (day + 1) * DAY_MS + DAY_CLOSES_AFTER_MS <= seen_ms
+
+    def _day_record(self, place: tuple[int, PeerGroup]) -> PeerGroupDay:
+        (day, (tenant, agent_type)), found = place, self._days[place]
+        alerts = tuple(found.alerts[name] for name in ALERT_LEVEL_NAMES)
+        p_values = tuple(found.p_values.tolist())
+        return PeerGroupDay(
+            self._model.version,
+            day,
+            tenant,
+            agent_type,
+            found.events,
+            len(found.agents),
+            (alerts[0], alerts[1], alerts[2]),
+            p_values,
+            self._measure_day(place, found),
+        )
+
+    def _measure_day(self, place: tuple[int, PeerGroup], found: _PeerGroupDayCounts) -> dict[str, Any]:
+        (day, group), sketch, bounds = place, found.sketch.sketch, self._thresholds
+        if sketch.blocks < MIN_AGENT_DAYS or found.sketch.events < bounds.min_events:
+            return {}
+        usual = self._references.setdefault(group, {})
+        if day in usual or len(usual) < bounds.reference_days:
+            if not self._is_over(day):
+                return {}
+            usual[day] = sketch
+            return {"judged": False, "reference": sketch.as_json()}
+        alike = [sketch for at, sketch in usual.items() if _is_weekend(at) == _is_weekend(day)]
+        if not alike:
+            return {}
+        total = reduce(DistributionSketch.merged, alike)
+        scores, features = measure_drift(sketch, total, self._model.detector.feature_names)
+        judged = self._is_over(day)
+        drifted = [SCORES_KEY] if scores > bounds.scores else []
+        drifted += [name for name, index in features.items() if index > bounds.features]
+        return {"judged": judged, "scores": scores, "features": features, "drifted": drifted if judged else []}
+
+
+def _is_weekend(day: int) -> bool:
+    """A Saturday or Sunday is measured against those, other days against others: agents follow people's hours."""
+    return (day + 3) % 7 >= 5  # day 0 was a Thursday
+
+
+# Tells alert targets of drift: once per drift of a group, and again while it goes on.
+
+
+DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
+_encode_alert = msgspec.json.Encoder().encode
+
+
+def with_drift_start(day: PeerGroupDay, before: PeerGroupDay | None) -> PeerGroupDay:
+    """*day* with the day on which its drift began: that of *before*, the group's last judged day, where it goes on."""
+    if not day.drift.get("drifted"):
+        return day
+    since = day.day
+    if before is not None and before.drift.get("drifted") and before.version == day.version:
+        since = int(before.drift.get("since", before.day))
+    return msgspec.structs.replace(day, drift={**day.drift, "since": since})
+
+
+def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str) -> OutboxRow:
+    """The outbox row that tells of a drift. Its key is that of the drift and of how often it was told: it is told once.
+
+    Args:
+        day: judged, with `since`; see `with_drift_start`.
+        again_days: one that goes on is told again after so many days.
+        source: URI of this service.
+    """
+    since, told = int(day.drift["since"]), (day.day - int(day.drift["since"])) // again_days
+    key = f"drift-{day.version}-{day.tenant}-{day.agent_type}-{since}-{told}"
+    group = f"{day.tenant or '(no tenant)'}/{day.agent_type or '(no type)'}"
+    data = {
+        "message": f"{group} no longer behaves as in the history that model {day.version} learned from: "
+        f"{', '.join(day.drift['drifted'])}; look whether work has changed, and retrain or investigate",
+        "tenant": day.tenant,
+        "agent_type": day.agent_type,
+        "model_version": day.version,
+        "day": (date(1970, 1, 1) + timedelta(days=day.day)).isoformat(),
+        "events": day.events,
+        "drifted": day.drift["drifted"],
+        "scores": day.drift["scores"],
+        "features": day.drift["features"],
+        "since": (date(1970, 1, 1) + timedelta(days=since)).isoformat(),
+        "risk_level": RiskLevel.MEDIUM.label,
+        "suppressed_before": 0,
+    }
+    event = {
+        "specversion": "1.0",
+        "id": key,
+        "type": DRIFT_ALERT_TYPE,
+        "source": source,
+        "subject": group,
+        "time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    tenant = "" if day.tenant == "*" else day.tenant
+    return OutboxRow(
+        key=key,
+        kind=ALERT_ROW_KIND,
+        target="",
+        payload=_encode_alert(event),
+        created_ms=now_ms,
+        level=RiskLevel.MEDIUM,
+        tenant=tenant,
+    )

@@ -1,0 +1,398 @@
+"""What people said of decisions, as labels for training: which events of which agent were an attack, or were not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns
+from ...ingest.columns import ColumnEncoder, MemoizedFunction
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.features.feature_table import FEATURE_NAMES
+from ...ingest.hashing import agent_key
+from ...ingest.source import Record, RecordBatch, RecordKind
+from ...models.trained_model import TrainedModel
+from ..engine.agent_state_cache import AgentStateCache
+from ..engine.engine import EngineSettings, ScoredBatch
+from ..pipeline.processor import AppliedBatch, Processor, ProcessorContext
+from ..policy.book import LivePolicy, PolicyBook
+from ..records.agents import AgentName, Decision, RiskLevel
+from ..records.feedback import FeedbackRule, FeedbackVerdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..store.interface import FeedbackStore, Tenants
+
+_LABEL_PAGE_SIZE = 500
+
+
+class FeedbackLabel(msgspec.Struct, frozen=True):
+    """One verdict about the events of an agent from *from_ms* until *until_ms*, UTC milliseconds of event time.
+
+    A `true_positive` keeps these events out of training. A `false_positive` says that they were honest: training may
+    take them as normal.
+    """
+
+    feedback_id: str
+    verdict: FeedbackVerdict
+    agent: AgentName
+    event_id: str  # of the marked decision; "" = a tick
+    from_ms: int
+    until_ms: int
+    author: str
+
+
+def feedback_labels(store: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[FeedbackLabel]:
+    """Every label that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
+
+    A false positive goes on being a label after its rule has expired.
+    """
+    cursor: str | None = None
+    while True:
+        page = store.list_feedback(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)
+        for one in page.items:
+            if one.status not in ("revoking", "revoked") and one.until_ms > since_ms:
+                yield FeedbackLabel(
+                    one.feedback_id, one.verdict, one.agent, one.event_id, one.from_ms, one.until_ms, one.author
+                )
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+# A preview: the same history through the same processor twice, without a rule and with it, and what differs.
+
+
+ODD_P_VALUE = 0.05
+"""p-value up to which an event is odd: it raises, and is learned one time in eight."""
+MAX_EXPLAINED = 2_000
+"""Odd events that are explained: it costs as much as scoring them."""
+_MAX_ODD_FEATURES = 5
+MAX_LISTED = 200
+"""Alerts and detections that a preview lists; the rest is counted."""
+_MAX_REASONS = 3
+
+
+class MarkedDecision(msgspec.Struct, frozen=True):
+    """The decision that is to be marked. `key` is its agent's, in decimal."""
+
+    decision_id: str
+    key: str
+    event_id: str
+    event_time_ms: int
+    level: int
+
+
+class PreviewJob(msgspec.Struct, frozen=True):
+    """What is to be previewed: *rule*, over what happened from *from_ms* until *until_ms*."""
+
+    rule: FeedbackRule
+    marked: MarkedDecision
+    from_ms: int
+    until_ms: int
+
+
+class _OwnerAgent(msgspec.Struct, gc=False):
+    id: str
+    issuer: str | None = None
+
+
+class _EventOwner(msgspec.Struct, gc=False):
+    agent: _OwnerAgent
+    tenant: str | None = None
+
+
+class _RuleCommand(msgspec.Struct):
+    key: str = ""
+    rule: Any = None
+
+
+class RecordFilter:
+    """Keeps the records that concern some agents: what an event moves belongs to its agent alone, so no more is needed.
+
+    Args:
+        keys: agent keys.
+    """
+
+    def __init__(self, keys: Collection[int]) -> None:
+        self._keys = frozenset(keys)
+        self._key_of = MemoizedFunction(agent_key)
+        self._owner_decoder = msgspec.json.Decoder(_EventOwner)
+        self._command_decoder = msgspec.json.Decoder(_RuleCommand)
+
+    def keeps(self, record: Record) -> bool:
+        """Whether it is about one of them, or about all (time, rules)."""
+        if record.kind == RecordKind.EVENT:
+            try:
+                whose = self._owner_decoder.decode(record.payload)
+            except msgspec.DecodeError:
+                return False
+            return self._key_of[whose.tenant or "", whose.agent.issuer or "", whose.agent.id] in self._keys
+        if record.kind == RecordKind.CONTROL:
+            try:
+                command = self._command_decoder.decode(record.payload)
+                return command.rule is not None or int(command.key) in self._keys
+            except (msgspec.DecodeError, ValueError):
+                return False
+        return record.kind == RecordKind.TICK
+
+
+class PreviewContext(NamedTuple):
+    """What both runs share."""
+
+    model: TrainedModel
+    settings: EngineSettings
+    domains: Mapping[str, Sequence[str]]
+
+
+class MarkedRise:
+    """The rise that the marked decision's agent is in: alerts one above the other, without a fall between them.
+
+    Those that only led up to the marked one are removed by a rule that is right about it: they are no detections of
+    something else. Whether they did is known once the rise gets there, or ends.
+    """
+
+    def __init__(self) -> None:
+        self.removed_alerts: list[dict[str, Any]] = []
+        """Removed alerts of this rise that nothing is known about yet."""
+        self._level = -1
+
+    def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
+        """The agent rises. Returns the steps of the rise before, where this is another one: they led to nothing."""
+        ended = self.end() if decision.previous_level != self._level else ()
+        self._level = decision.level
+        return ended
+
+    def end(self) -> Sequence[dict[str, Any]]:
+        """No more comes of it. Returns its steps."""
+        ended, self.removed_alerts = self.removed_alerts, []
+        return ended
+
+    def reach_marked(self) -> None:
+        """It got to the marked decision."""
+        for told in self.end():
+            told["same_rise"] = True
+
+
+class RuleComparison:
+    """One partition's history, twice. Records come in the order in which they were logged.
+
+    Args:
+        job: what is previewed.
+        around: model and settings.
+        labels: confirmed attacks: each is looked at whether it would still be found.
+    """
+
+    def __init__(self, job: PreviewJob, around: PreviewContext, labels: Iterable[FeedbackLabel]) -> None:
+        self._job = job
+        self._runs = (_make_processor(around), _make_processor(around))
+        self._rule_adopted = False
+        self._next = 0
+        self._labels = [one for one in labels if one.verdict == "true_positive"]
+        self._peaks = np.zeros((len(self._labels), 2), np.int64)
+        self._agents: set[int] = set()
+        self.first_ms = 0
+        """Time of the first record that counts."""
+        self.events = 0
+        self.alerts = [0, 0]
+        self.removed_alerts: list[dict[str, Any]] = []
+        self.removed_alert_count = 0
+        self._rise = MarkedRise()
+        self.lost_detections: list[dict[str, Any]] = []
+        self.lost_detection_count = 0
+        self.still_odd: Counter[str] = Counter()
+        """Events that are odd with the rule, too, by the feature that makes them so."""
+
+    @property
+    def matched(self) -> int:
+        """Events in which the rule would have counted."""
+        held = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
+        return sum(one.matched for one in held if one.rule.rule_id == self._job.rule.rule_id)
+
+    @property
+    def agents(self) -> set[int]:
+        """Agents with an event that the rule makes less odd."""
+        return self._agents
+
+    def apply_records(self, records: Sequence[Record]) -> None:
+        """Apply records that a `RecordFilter` wants."""
+        first, end = 0, len(records)
+        if not self._rule_adopted:
+            begin = next((at for at, one in enumerate(records) if _arrival_ms(one) >= self._job.from_ms), None)
+            first = end if begin is None else begin
+            self._apply(records[:first], counts=False)
+            if begin is None:
+                return
+            self._runs[1].engine.feedback_rules.adopt(self._job.rule, self._next, 0)
+            self._rule_adopted, self.first_ms = True, _arrival_ms(records[begin])
+        self._apply(records[first:], counts=True)
+
+    def _apply(self, records: Sequence[Record], *, counts: bool) -> None:
+        if not records:
+            return
+        batch = RecordBatch(0, self._next, list(records))
+        self._next = batch.next_offset
+        before, after = (run.apply(batch) for run in self._runs)
+        if counts:
+            self._count(before, after)
+
+    def _count(self, before: AppliedBatch, after: AppliedBatch) -> None:
+        self.events += before.events
+        levels: dict[int, int] = {}
+        for (one, offsets), (other, _) in zip(before.scored, after.scored, strict=True):
+            differing = one.p_values != other.p_values
+            self._agents.update(one.columns.names[differing, columns.AGENT].tolist())
+            self._explain(other, np.flatnonzero((one.vectors != other.vectors).any(axis=1)))
+            levels.update(zip(offsets.tolist(), other.levels[:, 1].tolist(), strict=True))
+            for at, label in enumerate(self._labels):
+                self._update_peaks(
+                    at, label, one.columns.names[:, columns.AGENT], one.columns.time_ms, one.levels, other.levels
+                )
+        self.alerts[0] += sum(map(_is_alert, before.decisions))
+        self.alerts[1] += sum(map(_is_alert, after.decisions))
+        for decision in filter(_is_alert, before.decisions):
+            if decision.agent.key == int(self._job.marked.key):
+                self._record_lost_alerts(self._rise.continue_with(decision))
+            if levels.get(decision.offset, decision.level) < decision.level:
+                self._record_removed(decision, levels[decision.offset])
+
+    def _explain(self, scored: ScoredBatch, touched: npt.NDArray[np.int64]) -> None:
+        """Which features make events odd although the rule touches them."""
+        odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
+        if len(odd):
+            shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
+            self.still_odd.update(FEATURE_NAMES[feature] for feature in shares.argmax(axis=1).tolist())
+
+    def _update_peaks(
+        self,
+        at: int,
+        label: FeedbackLabel,
+        agents: npt.NDArray[np.uint64],
+        times: npt.NDArray[np.int64],
+        before: npt.NDArray[np.int8],
+        after: npt.NDArray[np.int8],
+    ) -> None:
+        """Highest level of both runs in the window of a confirmed attack."""
+        rows = (agents == np.uint64(label.agent.key)) & (times >= label.from_ms) & (times <= label.until_ms)
+        if rows.any():
+            self._peaks[at, 0] = max(self._peaks[at, 0], int(before[rows, 1].max()))
+            self._peaks[at, 1] = max(self._peaks[at, 1], int(after[rows, 1].max()))
+
+    def _record_removed(self, decision: Decision, level: int) -> None:
+        marked = self._job.marked
+        mine = decision.agent.key == int(marked.key)
+        is_marked = mine and (
+            decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
+        )
+        told: dict[str, Any] = {
+            "agent_id": decision.agent.agent_id,
+            "tenant": decision.agent.tenant,
+            "issuer": decision.agent.issuer,
+            "time": _iso_time(decision.event_time_ms),
+            "event_id": decision.event_id,
+            "level": RiskLevel(decision.level).label,
+            "level_with_rule": RiskLevel(level).label,
+            "reasons": [reason.text for reason in decision.reasons[:_MAX_REASONS]],
+            "marked": is_marked,
+            "same_rise": False,
+        }
+        self.removed_alert_count += 1
+        if len(self.removed_alerts) < MAX_LISTED:
+            self.removed_alerts.append(told)
+        if is_marked:
+            self._rise.reach_marked()
+        elif mine:
+            self._rise.removed_alerts.append(told)
+        else:
+            self._record_lost_alerts([told])
+
+    def _record_lost_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
+        """Of alerts that are removed, those of high and critical are detections."""
+        for told in removed:
+            if RiskLevel[told["level"].upper()] >= RiskLevel.HIGH:
+                self._record_lost({**told, "why": "level"})
+
+    def _record_lost(self, told: dict[str, Any]) -> None:
+        self.lost_detection_count += 1
+        if len(self.lost_detections) < MAX_LISTED:
+            self.lost_detections.append(told)
+
+    def finish(self) -> None:
+        """All records were fed: see which confirmed attacks would be found no more, or less."""
+        self._record_lost_alerts(self._rise.end())
+        for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
+            if before >= RiskLevel.MEDIUM and after < before:
+                agent = label.agent
+                self._record_lost(
+                    {
+                        "agent_id": agent.agent_id,
+                        "tenant": agent.tenant,
+                        "issuer": agent.issuer,
+                        "time": _iso_time(label.from_ms),
+                        "event_id": label.event_id,
+                        "level": RiskLevel(before).label,
+                        "level_with_rule": RiskLevel(after).label,
+                        "reasons": [],
+                        "marked": False,
+                        "same_rise": False,
+                        "why": "confirmed",
+                        "feedback_id": label.feedback_id,
+                    }
+                )
+
+
+def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str, unseen: str = "") -> dict[str, Any]:
+    """The result of a preview, as it is answered.
+
+    Args:
+        parts: one for each partition.
+        source: where the history came from.
+        unseen: why there was none; "" where there was.
+    """
+    first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
+    removed = sorted((one for part in parts for one in part.removed_alerts), key=lambda one: str(one["time"]))
+    lost = sorted(
+        (one for part in parts for one in part.lost_detections), key=lambda one: (one["why"], str(one["time"]))
+    )
+    events = sum(part.events for part in parts)
+    odd = sum((part.still_odd for part in parts), Counter[str]())
+    return {
+        "window": {"from": _iso_time(first), "to": _iso_time(job.until_ms), "events": events, "source": source},
+        "events_matched": sum(part.matched for part in parts),
+        "alerts_before": sum(part.alerts[0] for part in parts),
+        "alerts_after": sum(part.alerts[1] for part in parts),
+        "alerts_removed": removed[:MAX_LISTED],
+        "alerts_removed_count": sum(part.removed_alert_count for part in parts),
+        "detections_lost": lost[:MAX_LISTED],
+        "detections_lost_count": sum(part.lost_detection_count for part in parts),
+        "agents_affected": len(set().union(*(part.agents for part in parts))),
+        "still_odd": [{"feature": name, "events": count} for name, count in odd.most_common(_MAX_ODD_FEATURES)],
+        "unseen": unseen,
+    }
+
+
+def _make_processor(around: PreviewContext) -> Processor:
+    residence = AgentStateCache(around.model, around.settings, None)
+    encoder = ColumnEncoder(around.model.salt, around.domains)
+    return Processor(residence, encoder, DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook())))
+
+
+def _is_alert(decision: Decision) -> bool:
+    return decision.level > decision.previous_level and decision.level >= RiskLevel.MEDIUM
+
+
+def _arrival_ms(record: Record) -> int:
+    """When a record arrived. History without arrivals is of no use here: readers fill in the event's time."""
+    return record.received_ms
+
+
+def _iso_time(at_ms: int) -> str:
+    whole = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

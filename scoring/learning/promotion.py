@@ -1,0 +1,139 @@
+"""What a shadow run measured of champion and challenger over the same events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .budget_chart import ALERT_LEVEL_NAMES, upper_control_limit
+
+
+class ShadowModelStats(msgspec.Struct, frozen=True):
+    """One model. Alerts count rises to a level or above; `false_alerts` leave out what people labelled an attack."""
+
+    version: str
+    alerts: dict[str, int]
+    false_alerts: dict[str, int]
+    per_1000: dict[str, float]
+    detected: int
+    delay_s: float | None
+
+
+class LabelledAttackStats(msgspec.Struct, frozen=True):
+    """Labelled attacks within the run: how many there are, and whose they are."""
+
+    attacks: int = 0
+    kept: int = 0  # both detect them
+    lost: int = 0  # the champion alone
+    won: int = 0  # the challenger alone
+
+
+class AlertAgreement(msgspec.Struct, frozen=True):
+    """Agent-days by who alerted at medium or above; those of labelled attacks are left out."""
+
+    both: int = 0
+    neither: int = 0
+    only_champion: int = 0
+    only_challenger: int = 0
+
+
+class ShadowComparison(msgspec.Struct, frozen=True):
+    """A shadow run. Offsets are of the log: counted from the first up to the second; of several partitions, sums."""
+
+    champion: ShadowModelStats
+    challenger: ShadowModelStats
+    agent_days: int
+    events: int
+    from_offset: int
+    to_offset: int
+    labels: LabelledAttackStats = LabelledAttackStats()
+    agreement: AlertAgreement = AlertAgreement()
+
+
+def comparison_to_dict(figures: ShadowComparison) -> dict[str, Any]:
+    """For the store and for people."""
+    found: dict[str, Any] = msgspec.to_builtins(figures)
+    return found
+
+
+def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
+    """What was stored; None before the first, or where another version of the program wrote it."""
+    try:
+        return msgspec.convert(stored, ShadowComparison) if stored else None
+    except msgspec.ValidationError:
+        return None
+
+
+# Whether a challenger may replace the champion: only by a measured gain, within its budget, with no detection lost.
+
+
+MAX_CHANCE = 0.05
+"""Probability up to which an advantage by chance alone is accepted (one-sided sign test)."""
+BREACH_PROBABILITY = 0.01
+"""A budget is broken when a model that keeps it would alert so often with at most this probability."""
+
+
+class PromotionAssessment(NamedTuple):
+    """`reasons` say why it may not be promoted, empty = it may; `gains` say what is better."""
+
+    gains: list[str]
+    reasons: list[str]
+
+
+def assess_promotion(found: ShadowComparison, budget: Mapping[str, float], min_agent_days: int) -> PromotionAssessment:
+    """Judge a challenger by its shadow run.
+
+    Args:
+        found: both models over the same events.
+        budget: alerts accepted per 1,000 agent-days, by level.
+        min_agent_days: fewer say nothing.
+    """
+    gains: list[str] = []
+    reasons: list[str] = []
+    if found.agent_days < min_agent_days:
+        reasons.append(f"{found.agent_days} agent-days in shadow, at least {min_agent_days} are needed")
+    broken = {name: _budget_breaches(found, name, budget) for name in ("champion", "challenger")}
+    reasons += [f"the challenger breaks its own alert budget: {text}" for text in broken["challenger"]]
+    if found.labels.lost:
+        reasons.append(f"it misses {found.labels.lost} labelled attacks that the champion detects")
+    if broken["champion"] and not broken["challenger"]:
+        gains.append(f"the champion breaks the alert budget ({'; '.join(broken['champion'])}), the challenger keeps it")
+    if found.labels.won and not found.labels.lost:
+        gains.append(f"it detects {found.labels.won} labelled attacks that the champion misses")
+    only_old, only_new = found.agreement.only_champion, found.agreement.only_challenger
+    if only_new < only_old and _sign_test(only_new, only_old) <= MAX_CHANCE:
+        gains.append(
+            f"it raises no alert on {only_old} agent-days on which the champion does, and one on {only_new} on which "
+            "the champion does not"
+        )
+    if not gains:
+        reasons.append(
+            "no measured gain: it detects no more labelled attacks, and its false alerts are not fewer by more than "
+            f"chance ({only_new} agent-days with its alerts alone, {only_old} with the champion's alone)"
+        )
+    return PromotionAssessment(gains, reasons)
+
+
+def _budget_breaches(found: ShadowComparison, name: str, budget: Mapping[str, float]) -> list[str]:
+    """Levels at which a model alerted more often than its budget explains."""
+    told = []
+    for level in ALERT_LEVEL_NAMES:
+        false = getattr(found, name).false_alerts[level]
+        accepted = budget[level] * found.agent_days / 1000.0
+        limit = upper_control_limit(accepted, BREACH_PROBABILITY)
+        if false > limit:
+            told.append(f"{false} at {level} or above, {accepted:.3g} expected, {limit} are still chance")
+    return told
+
+
+def _sign_test(few: int, many: int) -> float:
+    """Probability of so few of few + many, or fewer, if both were as likely."""
+    n = few + many
+    return sum(math.comb(n, k) for k in range(few + 1)) / 2.0**n if n <= 1_000 else _normal_tail(few, n)
+
+
+def _normal_tail(few: int, n: int) -> float:
+    return 0.5 * math.erfc((n / 2.0 - few - 0.5) / math.sqrt(n / 2.0))

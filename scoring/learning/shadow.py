@@ -1,0 +1,280 @@
+"""Models in shadow: the identical live path over the records of the log, without any action: what they would have done.
+
+Champion and challenger run over the same records. Each begins behind its own training history, and what both did is
+counted from one offset of each partition on. Partitions have a run of their own each, as live.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns
+from ...ingest.columns import ColumnEncoder
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.source import RecordBatch, RecordKind
+from ...models.trained_model import TrainedModel
+from ..engine.agent_state_cache import AgentStateCache
+from ..engine.engine import EngineSettings, ScoredBatch
+from ..pipeline.processor import Processor, ProcessorContext
+from ..policy.book import LivePolicy, PolicyBook
+from ..records.agents import RiskLevel
+from ..records.models import DAY_MS
+from .budget_chart import ALERT_LEVEL_NAMES
+from .promotion import AlertAgreement, LabelledAttackStats, ShadowComparison, ShadowModelStats
+
+if TYPE_CHECKING:
+    from ..records.feedback import Feedback
+
+MAX_RISES = 50_000
+"""Rises to medium or above that are kept to be compared with labels; older ones make way."""
+DETECTION_GRACE_MS = DAY_MS
+"""A labelled attack counts as detected by a rise within its window or up to so long behind it."""
+
+_ALERT_LEVELS = tuple(RiskLevel[name.upper()] for name in ALERT_LEVEL_NAMES)
+
+
+class _EventTime(msgspec.Struct):
+    time: datetime
+
+
+class LevelRise(NamedTuple):
+    """An agent came to *level* from below."""
+
+    key: int
+    at_ms: int
+    previous: int
+    level: int
+
+
+class ShadowRun:
+    """One model in shadow.
+
+    Args:
+        model: what it is judged by.
+        settings: budgets and limits as live; agents beyond the capacity are kept as bytes.
+        domains: the tenants' internal domains.
+        window: recognises repeated events.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        settings: EngineSettings,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        window: DuplicateWindow | None = None,
+    ) -> None:
+        self.model = model
+        encoder = ColumnEncoder(model.salt, domains)
+        residence = AgentStateCache(model, settings, None)
+        self.processor = Processor(
+            residence, encoder, window or DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook()))
+        )
+        self._learned_ms = model.window_ms[1]
+
+    def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, npt.NDArray[np.int64]]]:
+        """Scored events with their offsets; what the model learned from is left out."""
+        for part in self._parts(batch):
+            yield from self.processor.apply(part).scored
+
+    def _parts(self, batch: RecordBatch) -> Iterator[RecordBatch]:
+        """Runs of records that happened behind the model's own history."""
+        first, records = 0, batch.records
+        for at, record in enumerate(records):
+            if record.kind == RecordKind.EVENT and read_event_time(record.payload) <= self._learned_ms:
+                if at > first:
+                    yield RecordBatch(batch.partition, batch.base_offset + first, records[first:at])
+                first = at + 1
+        if first == 0:
+            yield batch
+        elif first < len(records):
+            yield RecordBatch(batch.partition, batch.base_offset + first, records[first:])
+
+
+_event_time_decoder = msgspec.json.Decoder(_EventTime)
+
+
+def read_event_time(payload: bytes) -> int:
+    """UTC milliseconds of an event's time; beyond all histories where it has none: the processor says what is wrong."""
+    try:
+        return int(_event_time_decoder.decode(payload).time.timestamp() * 1000)
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        return 1 << 62
+
+
+class ModelAlerts:
+    """What one model did, counted."""
+
+    def __init__(self) -> None:
+        self.alerts: Counter[str] = Counter()
+        self.rises: list[LevelRise] = []
+
+    def count_rises(self, scored: ScoredBatch, rows: npt.NDArray[np.int64]) -> set[tuple[int, int]]:
+        """Count the rises among *rows*; returns (agent, day) of those to medium or above."""
+        before, after = scored.levels[rows, 0], scored.levels[rows, 1]
+        alerted: set[tuple[int, int]] = set()
+        for at in np.flatnonzero((after > before) & (after >= RiskLevel.MEDIUM)).tolist():
+            row = int(rows[at])
+            rise = LevelRise(
+                int(scored.columns.names[row, columns.AGENT]),
+                int(scored.columns.time_ms[row]),
+                int(before[at]),
+                int(after[at]),
+            )
+            self.rises.append(rise)
+            for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
+                self.alerts[name] += rise.previous < level <= rise.level
+            if rise.previous < RiskLevel.MEDIUM:
+                alerted.add((rise.key, rise.at_ms // DAY_MS))
+        del self.rises[: max(0, len(self.rises) - MAX_RISES)]
+        return alerted
+
+
+class ChampionChallengerRun:
+    """Champion against challenger over the same events.
+
+    Args:
+        from_offsets: by partition, where counting begins; a partition that is not named counts from its first record.
+        names: versions of champion and challenger.
+    """
+
+    def __init__(self, from_offsets: Mapping[int, int], names: tuple[str, str]) -> None:
+        self._from = dict(from_offsets)
+        self._to = dict(from_offsets)
+        self.events = 0
+        self._names = names
+        self._sides = (ModelAlerts(), ModelAlerts())
+        self._open_days: dict[int, dict[int, list[bool]]] = {}  # agent -> day -> alerted by champion, by challenger
+        self._agreement_counts: Counter[tuple[bool, bool]] = Counter()
+        self._disagreements: list[tuple[int, int, bool]] = []  # agent, day, whether the challenger alone alerted
+
+    def compare_batch(
+        self,
+        champion: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
+        challenger: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
+        partition: int = 0,
+    ) -> None:
+        """What both made of one batch of *partition*."""
+        alerted: list[set[tuple[int, int]]] = [set(), set()]
+        active: set[tuple[int, int]] = set()
+        for side, parts in enumerate((champion, challenger)):
+            for scored, offsets in parts:
+                rows = np.flatnonzero(offsets >= self._from.get(partition, 0))
+                if not len(rows):
+                    continue
+                alerted[side] |= self._sides[side].count_rises(scored, rows)
+                if side == 0:
+                    self.events += len(rows)
+                    self._to[partition] = max(self._to.get(partition, 0), int(offsets[rows[-1]]) + 1)
+                    keys, days = scored.columns.names[rows, columns.AGENT], scored.columns.time_ms[rows] // DAY_MS
+                    active |= set(zip(keys.tolist(), days.tolist(), strict=True))
+        for key, day in sorted(active | alerted[0] | alerted[1], key=lambda one: one[1]):
+            self._mark_day(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
+
+    def _mark_day(self, key: int, day: int, one: bool, other: bool) -> None:
+        """The day before an agent's newest stays open for what is late; what is later still is counted nowhere."""
+        days = self._open_days.setdefault(key, {})
+        if day < max(days, default=day) - 1:
+            return
+        known = days.setdefault(day, [False, False])
+        known[0] |= one
+        known[1] |= other
+        for old in [at for at in days if at < max(days) - 1]:
+            self._close_day(key, old, *days.pop(old))
+
+    def _close_day(self, key: int, day: int, one: bool, other: bool) -> None:
+        self._agreement_counts[one, other] += 1
+        if one != other:
+            self._disagreements.append((key, day, other))
+            del self._disagreements[: max(0, len(self._disagreements) - MAX_RISES)]
+
+    @property
+    def agent_days(self) -> int:
+        """Different agents on different days so far."""
+        return sum(self._agreement_counts.values()) + sum(map(len, self._open_days.values()))
+
+    def comparison(self, feedback: Iterable[Feedback]) -> ShadowComparison:
+        """The comparison so far; the days that still run count as they are.
+
+        Args:
+            feedback: what people said, revoked feedback left out.
+        """
+        attacks = [
+            (one.agent.key, one.from_ms, one.until_ms, one.event_time_ms)
+            for one in feedback
+            if one.verdict == "true_positive"
+        ]
+        found = [[_detection_delay(side.rises, attack) for attack in attacks] for side in self._sides]
+        seen = [at for at in range(len(attacks)) if found[0][at] is not None or found[1][at] is not None]
+        old, new = ([one[at] is not None for at in seen] for one in found)
+        labels = LabelledAttackStats(
+            len(seen),
+            sum(a and b for a, b in zip(old, new, strict=True)),
+            sum(a and not b for a, b in zip(old, new, strict=True)),
+            sum(b and not a for a, b in zip(old, new, strict=True)),
+        )
+        one, other = (self._model_stats(at, attacks, found[at]) for at in (0, 1))
+        return ShadowComparison(
+            one,
+            other,
+            self.agent_days,
+            self.events,
+            sum(self._from.values()),
+            sum(self._to.values()),
+            labels,
+            self._agreement(attacks),
+        )
+
+    def _model_stats(
+        self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]
+    ) -> ShadowModelStats:
+        side = self._sides[at]
+        true: Counter[str] = Counter()
+        for rise in side.rises:
+            if _is_attack_rise(rise.key, rise.at_ms, attacks):
+                for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
+                    true[name] += rise.previous < level <= rise.level
+        delays = sorted(delay for delay in found if delay is not None)
+        days = max(self.agent_days, 1)
+        return ShadowModelStats(
+            self._names[at],
+            {name: side.alerts[name] for name in ALERT_LEVEL_NAMES},
+            {name: max(0, side.alerts[name] - true[name]) for name in ALERT_LEVEL_NAMES},
+            {name: round(1000.0 * side.alerts[name] / days, 3) for name in ALERT_LEVEL_NAMES},
+            len(delays),
+            delays[len(delays) // 2] / 1000.0 if delays else None,
+        )
+
+    def _agreement(self, attacks: Sequence[tuple[int, int, int, int]]) -> AlertAgreement:
+        counts = Counter(self._agreement_counts)
+        apart = list(self._disagreements)
+        for key, days in self._open_days.items():
+            for day, (one, other) in days.items():
+                counts[one, other] += 1
+                if one != other:
+                    apart.append((key, day, other))
+        for key, day, which in apart:
+            if any(_covers_day(key, day, attack) for attack in attacks):
+                counts[not which, which] -= 1
+        return AlertAgreement(counts[True, True], counts[False, False], counts[True, False], counts[False, True])
+
+
+def _is_attack_rise(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:
+    return any(key == one[0] and one[1] <= at_ms <= one[2] + DETECTION_GRACE_MS for one in attacks)
+
+
+def _covers_day(key: int, day: int, attack: tuple[int, int, int, int]) -> bool:
+    return key == attack[0] and attack[1] // DAY_MS <= day <= (attack[2] + DETECTION_GRACE_MS) // DAY_MS
+
+
+def _detection_delay(rises: Iterable[LevelRise], attack: tuple[int, int, int, int]) -> int | None:
+    """Milliseconds from the beginning of the attack to its first rise; None = it was not noticed."""
+    key, first, last, _ = attack
+    times = [rise.at_ms for rise in rises if rise.key == key and first <= rise.at_ms <= last + DETECTION_GRACE_MS]
+    return min(times) - first if times else None

@@ -1,0 +1,195 @@
+"""A history to train on: columns of many events without the events, and without what must not be learned."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import NativeEvent, decode_event
+from ...models.detector import DetectorSettings
+from ...models.model_directory import ModelManifest, read_manifest
+from ...models.model_persistence import save_trained_model
+from ...models.model_training import session_ids
+from ...models.trained_model import TrainedModel
+from ..engine import risk
+from ..records.agents import Decision, RiskLevel
+from .budget_check import check_budget
+from .walkforward import train_walk_forward
+
+if TYPE_CHECKING:
+    from ..records.feedback import Feedback
+
+ENCODE_CHUNK = 5_000
+"""Events that are decoded before their columns are made."""
+LEAD_UP_MS = 3_600_000
+"""What led to a decision is left out with it: evidence gathers over minutes, and the decision names the last event."""
+MAX_SUSPICION_MS = 86_400_000
+"""An agent that nothing brought down again is left out for so long."""
+
+AgentWindows = Mapping[int, Sequence[tuple[int, int]]]
+"""Agent key -> (from, until) in event time, UTC milliseconds, both included."""
+
+
+class ExcludedEvents(NamedTuple):
+    """How many events were not learned, and why."""
+
+    labelled: int  # of windows that a person called an attack
+    suspicious: int  # of agents at level high or critical, unless a person called that false
+    malformed: int
+
+
+class TrainingHistory:
+    """The newest events of a history as columns.
+
+    Args:
+        encoder: under the salt of the model in force.
+        most: events kept; older ones make way.
+        since_ms: what happened before is left out.
+    """
+
+    def __init__(self, encoder: ColumnEncoder, most: int, since_ms: int) -> None:
+        self._encoder = encoder
+        self._max_events = most
+        self._since_ms = since_ms
+        self._undecoded: list[NativeEvent] = []
+        self._chunks: deque[EventColumns] = deque()
+        self._held_events = 0
+        self.malformed = 0
+
+    def add(self, payload: bytes) -> None:
+        """One event as it was logged."""
+        try:
+            event = decode_event(payload)
+        except MalformedEvent:
+            self.malformed += 1
+            return
+        self._undecoded.append(event)
+        if len(self._undecoded) >= ENCODE_CHUNK:
+            self._encode()
+
+    def _encode(self) -> None:
+        if not self._undecoded:
+            return
+        columns = self._encoder.encode(self._undecoded)
+        late = np.flatnonzero(columns.time_ms >= self._since_ms)
+        self._undecoded = []
+        if not len(late):
+            return
+        self._chunks.append(_without_events(columns.take(late)))
+        self._held_events += len(late)
+        while self._held_events - len(self._chunks[0]) >= self._max_events:
+            self._held_events -= len(self._chunks.popleft())
+
+    def columns(self) -> EventColumns | None:
+        """All that is held, in the order in which it was added; None = nothing."""
+        self._encode()
+        if not self._chunks:
+            return None
+        names, numbers, codes, time_ms = (
+            np.concatenate([getattr(chunk, name) for chunk in self._chunks])[-self._max_events :]
+            for name in ("names", "numbers", "codes", "time_ms")
+        )
+        return EventColumns(LazyEvents([b""] * len(names), {}), names, numbers, codes, time_ms)
+
+
+def _without_events(columns: EventColumns) -> EventColumns:
+    """Columns without their events: these are ten times as large."""
+    return EventColumns(LazyEvents([b""] * len(columns), {}), *columns[1:])
+
+
+def exclude_windows(
+    columns: EventColumns, labelled: AgentWindows, suspicious: AgentWindows, malformed: int
+) -> tuple[EventColumns, ExcludedEvents]:
+    """*columns* without the events of the windows."""
+    told, odd = _in_windows(columns, labelled), _in_windows(columns, suspicious)
+    kept = ~(told | odd)
+    counts = ExcludedEvents(int(told.sum()), int((odd & ~told).sum()), malformed)
+    return (columns if kept.all() else columns.take(np.flatnonzero(kept))), counts
+
+
+def _in_windows(columns: EventColumns, windows: AgentWindows) -> npt.NDArray[np.bool_]:
+    found = np.zeros(len(columns), np.bool_)
+    keys = np.array(sorted(windows), np.uint64)
+    rows = np.flatnonzero(np.isin(columns.names[:, event_columns.AGENT], keys))
+    for key in np.unique(columns.names[rows, event_columns.AGENT]).tolist():
+        mine = rows[columns.names[rows, event_columns.AGENT] == np.uint64(key)]
+        at = columns.time_ms[mine]
+        for first, last in windows[key]:
+            found[mine[(at >= first) & (at <= last)]] = True
+    return found
+
+
+def labelled_windows(feedback: Iterable[Feedback]) -> AgentWindows:
+    """Windows that people called attacks."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for one in feedback:
+        if one.verdict == "true_positive":
+            found.setdefault(one.agent.key, []).append((one.from_ms, one.until_ms))
+    return found
+
+
+def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> AgentWindows:
+    """From an hour before an agent reached high until it left it again.
+
+    Args:
+        decisions: newest first, as the store lists them.
+        false_positives: ids of decisions that people called false: these windows are learned.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    ends: dict[int, int] = {}
+    for decision in decisions:
+        key, at_ms = decision.agent.key, decision.event_time_ms
+        if decision.level >= RiskLevel.HIGH and decision.decision_id not in false_positives:
+            until = min(ends.get(key, at_ms + MAX_SUSPICION_MS), at_ms + MAX_SUSPICION_MS)
+            found.setdefault(key, []).append((at_ms - LEAD_UP_MS, until))
+        ends[key] = at_ms
+    return found
+
+
+# A new version from a history: trained, checked against the budget, saved.
+
+
+class TrainedVersion(NamedTuple):
+    """A version on disk. `promise` is what its thresholds promise, and what they would have done on its history."""
+
+    model: TrainedModel
+    manifest: ModelManifest
+    digest: str
+    budget_report: dict[str, Any]
+
+
+def train_version(
+    place: Path,
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings,
+    budget: risk.AlertRateBudget,
+    rules: risk.RiskParameters,
+    now_ms: int,
+    progress: Callable[[str, int, int], None],
+) -> TrainedVersion:
+    """Train on *columns* and save to *place*, all or nothing.
+
+    Args:
+        salt: that of the model in force, so that what is known of agents carries over.
+        version: its name.
+        progress: told the stage and how far it is; may raise to give up.
+
+    Raises:
+        NotEnoughHistory: fewer events than a detector can be fitted on.
+    """
+    model, judged, p_values = train_walk_forward(columns, salt, version, settings, progress)
+    promise = check_budget(model, judged, p_values, budget, rules)
+    sessions = len(set(session_ids(columns).tolist()))
+    manifest = save_trained_model(place, model, settings, sessions, now_ms)
+    told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}
+    return TrainedVersion(model, manifest, read_manifest(place)[1], told)

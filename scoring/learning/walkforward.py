@@ -1,0 +1,167 @@
+"""Learning with a rehearsal: the history's end is lived through on what came before it taught.
+
+Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.model_training`). An agent
+that the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing
+that it does is ever very odd. So the live path itself runs over the end: scored before learned, suspicion and all.
+The scores of agents that were well known before become the calibration of familiar agents, and the highest evidence of
+each of their days the tail that thresholds are read from. Both hold whatever honest change the end brought.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...ingest.events import decode_event
+from ...ingest.features.baseline import empty_baseline, fit_baseline
+from ...ingest.features.feature_builder import FeatureBuilder
+from ...models.betting import fit_tail_of_maxima
+from ...models.calibration import Calibration
+from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
+from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
+from ...models.trained_model import TrainedModel
+from ..engine import risk
+from ..engine.agent_state_cache import AgentStateCache
+from ..engine.engine import EngineSettings
+from ..engine.hard_signals import hard_signal_codes
+
+MIN_VALIDATION_EVENTS = 200
+"""Events of familiar agents in the judged part below which nothing is rehearsed: p-values could not go below 0.5 %."""
+
+CALIBRATION_RUNS = 2
+"""The first tells which events are odd by the calibration of strangers, the second by that of the first."""
+
+WEEK_MS = 7 * 86_400_000
+_BATCH = 4096
+_PLACEHOLDER_EVENT = decode_event(
+    b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
+    b'"agent":{"id":"-","issuer":"-","type":"-"}}'
+)
+_DAY_MS = 86_400_000
+
+
+class WalkForwardResult(NamedTuple):
+    """A model, and how honest events were judged that it had not seen.
+
+    Attributes:
+        model: what was learned of the whole history.
+        validation_events: those events, m of them, in order.
+        p_values: float64 (m,), of each.
+    """
+
+    model: TrainedModel
+    validation_events: EventColumns
+    p_values: npt.NDArray[np.float64]
+
+
+class _LivePathScores(NamedTuple):
+    """What the live path said of n events."""
+
+    anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
+    statistic: npt.NDArray[np.float64]
+
+
+def train_walk_forward(
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings | None = None,
+    progress: TrainingProgress = lambda *_: None,
+) -> WalkForwardResult:
+    """Learn a model from a history, and rehearse it; see `learning.train_with_held_out` for arguments and errors.
+
+    A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
+    judged as strangers are.
+    """
+    model, held_out = train_with_held_out(columns, salt, version, settings, progress)
+    taught = np.flatnonzero(
+        (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
+    )
+    taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
+    split = validation_start(columns.time_ms[taught])
+    before, after = columns.take(taught[:split]), columns.take(taught[split:])
+    known = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
+    detector = model.detector
+    if int(known.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
+        return WalkForwardResult(model, columns, held_out.p_value)
+    first = _model_before(model, before)
+    groups = after.names[:, event_columns.GROUP].copy()
+    for run in range(CALIBRATION_RUNS):
+        progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
+        lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
+        found = Calibration.fit(lived.anomaly[known], groups[known], detector.settings.group_minimum)
+        detector = dataclasses.replace(detector, familiar=found)
+    p_values = detector.calibration.p_values(lived.anomaly, groups)
+    p_values[known] = detector.familiar.p_values(lived.anomaly[known], groups[known])
+    alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[known], after.take(np.flatnonzero(known))))
+    rehearsed = dataclasses.replace(model, detector=detector, alarms=alarms if alarms.usable else model.alarms)
+    progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
+    return WalkForwardResult(rehearsed, after, p_values)
+
+
+def walk_forward_events(model: TrainedModel) -> int:
+    """Events of known agents that their calibration rests on; 0 = *model* was not rehearsed."""
+    detector = model.detector
+    return (
+        int(detector.familiar.sizes[0]) if isinstance(detector, ForestDetector) and len(detector.familiar.sizes) else 0
+    )
+
+
+def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
+    """Where the part that is judged begins in ascending times (n,).
+
+    The more is known before it, the more it is like days to come: what is new is the odder the longer the history. It
+    must also have every day of the week. So it is the last week, or eighth where that is longer, and half of a history
+    that is shorter than two weeks.
+    """
+    if not len(time_ms) or time_ms[-1] - time_ms[0] < 2 * WEEK_MS:
+        return len(time_ms) // 2
+    judged_ms = max(WEEK_MS, int(time_ms[-1] - time_ms[0]) // 8)
+    return int(np.searchsorted(time_ms, time_ms[-1] - judged_ms))
+
+
+def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
+    """Agents of which *before* shows enough that they are no strangers."""
+    agents, events = np.unique(before.names[:, event_columns.AGENT], return_counts=True)
+    return np.asarray(agents[events >= FAMILIAR_EVENTS])
+
+
+def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
+    """The model, had it known no more of what is normal than *before*."""
+    agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
+    _, found = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
+    baseline = fit_baseline(before, found, np.ones(len(before), np.bool_))
+    builder = FeatureBuilder(baseline, agents)
+    builder.observe_and_learn(before)
+    return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
+
+
+def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:
+    """The live path over *columns*, which go on where the model's history ends."""
+    agents = max(2, len(np.unique(columns.names[:, event_columns.AGENT])))
+    # Behaviour alone: hard signals come on top, and an operator may have switched them off. Nothing needs the events
+    # themselves here, and a history that is kept for training has none.
+    settings = EngineSettings(capacity=agents, disabled_signals=hard_signal_codes())
+    engine = AgentStateCache(model, settings, None).engine
+    stubs = [_PLACEHOLDER_EVENT] * len(columns)
+    columns = EventColumns(stubs, columns.names, columns.numbers, columns.codes, columns.time_ms)
+    anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))
+    for start in range(0, len(columns), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(columns)))
+        scored = engine.score(columns.take(rows))
+        anomaly[rows], statistic[rows] = scored.effective_anomaly, scored.risk[:, risk.STATISTIC]
+    return _LivePathScores(anomaly, statistic)
+
+
+def _daily_maxima(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:
+    """Highest statistic of each agent on each day, at least 0."""
+    days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // _DAY_MS).astype(np.uint64)])
+    _, day = np.unique(days, axis=1, return_inverse=True)
+    highest = np.zeros(int(day.max(initial=-1)) + 1)
+    np.maximum.at(highest, day.ravel(), statistic)
+    return highest

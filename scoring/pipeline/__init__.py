@@ -1,0 +1,1 @@
+"""From records of a partition to committed and published decisions."""

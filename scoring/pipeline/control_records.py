@@ -1,0 +1,149 @@
+"""Orders in the log: a release, feedback, another model, an agent to forget. Beside events and
+ticks nothing else moves state.
+
+An order is a record among the events, so that a replay, a restart and an undisturbed run meet it at the same place.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from ...ingest.errors import MalformedEvent
+from ...ingest.features.feature_builder import AgentKeys
+from ...ingest.record_keys import partition_of
+from ...ingest.source import Record, RecordKind
+from ..engine import risk
+from ..engine.agent_state_cache import AgentStateCache
+from ..engine.composites import reset_decaying_state, reset_session_strangeness
+from ..engine.decision_maker import DecisionMaker, RecordMoment
+from ..engine.delegation import EdgeCollector
+from ..engine.explanations import sanitize_text
+from ..engine.forgetting import EraseCommand
+from ..records.agents import Decision, RiskReason
+from ..records.erasures import PartitionErasure
+from ..records.feedback import AdoptFeedbackRule, RevokeFeedbackRule
+from .model_switch import ModelSwitcher, decode_model_switch
+
+
+class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
+    """A person vouches for an agent. `key` is its agent key in decimal (JSON numbers end at 53 bits)."""
+
+    key: str
+    by: str
+    note: str = ""
+
+
+_command_decoder: msgspec.json.Decoder[ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule] = msgspec.json.Decoder(
+    ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule
+)
+_erasure_decoder = msgspec.json.Decoder(EraseCommand)
+
+
+class ControlRecords:
+    """Carries out the orders of one partition.
+
+    Args:
+        residence: engine and resident agents.
+        decider: makes decisions of what an order changes.
+        models: which model judges.
+        edges: who had to do with whom, as far as it is collected; None where nobody does.
+    """
+
+    def __init__(
+        self, residence: AgentStateCache, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None
+    ) -> None:
+        self._agent_cache = residence
+        self._engine = residence.engine
+        self._decider = decider
+        self._models = models
+        self._edges = edges
+        self.partition_count = 1
+        """Of the log: an agent is forgotten in the partition that has its state."""
+        self.erasures: list[PartitionErasure] = []
+        """Orders to forget that were met since the last commit; the pipeline takes them."""
+
+    def apply(self, partition: int, offset: int, record: Record) -> list[Decision]:
+        """Do what a CONTROL or FORGET record says; the decisions that follow from it.
+
+        Raises:
+            MalformedEvent: it is no order, or none that can be carried out here; nothing has changed.
+            ModelError: the model to switch to can not be used: the worker can not go on.
+        """
+        moment = RecordMoment(partition, offset, record.received_ms)
+        if record.kind == RecordKind.FORGET:
+            self._apply_erasure(record.payload, moment)
+            return []
+        if (wish := decode_model_switch(record.payload)) is not None:
+            self._models.switch(wish, *moment)
+            return []
+        return self._apply_command(record.payload, moment)
+
+    def _apply_command(self, payload: bytes, moment: RecordMoment) -> list[Decision]:
+        """A release, a rule of feedback that holds from here on, or one that holds no more."""
+        try:
+            command = _command_decoder.decode(payload)
+            key = np.array([int(command.key if isinstance(command, ReleaseAgent) else command.rule.key)], np.uint64)
+        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+            raise MalformedEvent(f"not a command: {error}") from error
+        if isinstance(command, ReleaseAgent):
+            return self._release(key, command, moment)
+        if isinstance(command, RevokeFeedbackRule):
+            self._engine.feedback_rules.revoke(command.rule, moment.offset)
+        elif self._engine.feedback_rules.adopt(command.rule, moment.offset, moment.at_ms) and command.withdraw > 0.0:
+            return self._withdraw_evidence(key, command, moment)
+        return []
+
+    def _release(self, key: AgentKeys, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
+        """Drop the evidence against an agent."""
+        engine = self._engine
+        slot = int(engine.builder.admit(key)[0])
+        if engine.agents.names[slot] is None:
+            return []
+        state = engine.risk[slot]
+        previous = int(state["level"])
+        risk.release(state, moment.at_ms, engine.settings.risk)
+        reset_decaying_state(engine.builder.state, slot)
+        engine.dirty[slot] = True
+        engine.builder.pinned[slot] = False
+        level = int(state["level"])
+        by, note = sanitize_text(command.by), sanitize_text(command.note) or "no note"
+        reason = RiskReason("released", "release", by, "", 1.0, f"released by {by}: {note}")
+        return [self._decider.decide_level_change(slot, moment, previous, level, "release", reason)]
+
+    def _withdraw_evidence(self, key: AgentKeys, command: AdoptFeedbackRule, moment: RecordMoment) -> list[Decision]:
+        """Take back what led to a decision that a person calls a false positive."""
+        engine = self._engine
+        slots = engine.builder.admit(key)
+        slot = int(slots[0])
+        if engine.agents.names[slot] is None:
+            return []
+        decisions = self._decider.decide_time_passed(slots, moment)
+        previous = int(engine.risk["level"][slot])
+        limits = engine.thresholds[engine.agents.threshold_rows[slot]]
+        risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.settings.risk)
+        reset_session_strangeness(engine.builder.state, slot)
+        engine.dirty[slot] = True
+        engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
+        level, by = int(engine.risk["level"][slot]), sanitize_text(command.by)
+        text = (
+            f"{by} calls decision {sanitize_text(command.decision_id)} a false positive: {sanitize_text(command.why)}"
+        )
+        reason = RiskReason("feedback", "feedback", by, "", 1.0, text)
+        return [*decisions, self._decider.decide_level_change(slot, moment, previous, level, "feedback", reason)]
+
+    def _apply_erasure(self, payload: bytes, moment: RecordMoment) -> None:
+        """An agent or a name leaves the state; the commit says so, and then what was written is erased."""
+        try:
+            order = _erasure_decoder.decode(payload)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise MalformedEvent(f"nobody to forget: {error}") from error
+        subject = order.subject
+        ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
+        self._agent_cache.erase(subject, ours=ours)
+        self.erasures.append(PartitionErasure(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
+        if self._edges is not None:
+            self._edges.clear()
+
+    def _owns_agent(self, route: bytes, partition: int) -> bool:
+        return self.partition_count == 1 or partition_of(route, self.partition_count) == partition

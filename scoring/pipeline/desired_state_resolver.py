@@ -1,0 +1,145 @@
+"""What is to hold for an agent now, and for whom actuators have to look.
+
+Rows of the outbox are calls to look: between a row and its delivery people pin, the policy changes, time passes. So a
+delivery asks here, and never applies what has been overtaken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+from ...ingest.hashing import agent_key
+from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
+from ..policy.access_evaluation import PolicyEvaluator, Verdict
+from ..records.agents import AgentName, AgentRow, OutboxRow, RiskLevel
+from ..records.containment import Actuation
+from ..store.dialects.statements import chunked
+from ..store.interface import MAX_PAGE, AgentQuery, Page, Store, Tenants
+
+PRINCIPAL_WINDOW_MS = 30 * 86_400_000
+"""Consents of principals that the agent acted for within this time die with its tokens."""
+
+MAX_PRINCIPALS = 200
+ENQUEUE_BATCH = 500
+"""Rows in one transaction, so that the pipeline's commits get between."""
+
+_ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL))
+
+
+class DesiredStateResolver:
+    """Wishes of one process. For one event loop; the store is asked in threads.
+
+    Args:
+        store: levels and principals of agents, and what is lowered.
+        verdicts: policy and pins.
+        now_ms: UTC milliseconds.
+        new_id: text that never repeats, for keys of rows.
+    """
+
+    def __init__(
+        self, store: Store, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._verdicts = verdicts
+        self._now_ms = now_ms
+        self._new_id = new_id
+
+    async def resolve(self, asked: DesiredState) -> DesiredState:
+        """What holds for the agent that *asked* is about. Raises Unavailable."""
+        name = asked.name
+        row = await asyncio.to_thread(self._store.agent, name.tenant, name.issuer, name.agent_id)
+        wish = self._desired_state_of(name, row, asked)
+        if not wish.revoke:
+            return wish
+        principals = await asyncio.to_thread(self._recent_principals, name)
+        return derive_desired_state(
+            name,
+            wish.agent_type,
+            self._evaluate_policy(name, row, asked),
+            wish.decision_id,
+            caused_ms=wish.caused_ms,
+            decided_ms=wish.decided_ms,
+            principals=principals,
+        )
+
+    def _desired_state_of(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> DesiredState:
+        agent_type = asked.agent_type if row is None else row.agent_type
+        pin = self._verdicts.interventions.active_pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
+        decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
+        return derive_desired_state(
+            name,
+            agent_type,
+            self._evaluate_policy(name, row, asked),
+            decided if pin is None else pin.intervention_id,
+            caused_ms=asked.caused_ms if pin is None else 0,
+            decided_ms=asked.decided_ms,
+        )
+
+    def _evaluate_policy(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> Verdict:
+        measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
+        return self._verdicts.evaluate_agent(name, asked.agent_type if row is None else row.agent_type, measured)
+
+    def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
+        since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
+        edges = self._store.edges(
+            [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
+        )
+        return tuple(sorted({edge.target for edge in edges}))
+
+    async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
+        """Enqueue a look at those agents; how many there are. Raises Unavailable."""
+        rows = [self._reconciliation_row(name, target) for name in names]
+        for part in chunked(rows, ENQUEUE_BATCH):
+            await asyncio.to_thread(self._store.enqueue, part)
+        return len(rows)
+
+    async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
+        """Enqueue a look at every agent for which something is, or may have to be, lowered. Raises Unavailable.
+
+        These are the agents at `medium` and above, those that are pinned or that a critical agent delegated to, and
+        those of which the store knows that something is lowered or was not brought about, whatever their level is now.
+        """
+        known = self._verdicts.interventions.pinned_agents(self._now_ms())
+        known += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
+        mine = [name for name in known if tenants is None or name.tenant in tenants]
+        found = await asyncio.to_thread(self._affected_agents, target, tenants)
+        names = {name.key: name for name in chain(mine, found)}
+        return await self.enqueue_reconciliation(names.values(), target)
+
+    def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
+        def elevated(cursor: str | None) -> Page[AgentName]:
+            page = self._store.list_agents(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
+            return Page([agent.name for agent in page.items], page.next_cursor)
+
+        def lowered(cursor: str | None) -> Page[AgentName]:
+            page = self._store.list_actuations(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
+            return Page([one.agent for one in page.items if _is_lowered_or_pending(one)], page.next_cursor)
+
+        return [*_iterate_pages(elevated), *_iterate_pages(lowered)]
+
+    def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
+        """A row that says what is known here; what is done is decided when it is delivered."""
+        full = (name.tenant, name.issuer, name.agent_id)
+        entry = self._verdicts.view.get(*full)
+        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        agent_type = "" if entry is None else entry.summary.agent_type
+        verdict = self._verdicts.evaluate_agent(name, agent_type, measured)
+        decision_id = "" if entry is None else entry.summary.decision_id
+        wish = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
+        return build_action_row(f"action-{self._new_id()}", wish, target)
+
+
+def _is_lowered_or_pending(one: Actuation) -> bool:
+    return bool(one.original) or one.status in ("wanted", "applied", "failed")
+
+
+def _iterate_pages(page_of: Callable[[str | None], Page[AgentName]]) -> Iterator[AgentName]:
+    cursor: str | None = None
+    while True:
+        page = page_of(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return

@@ -1,0 +1,154 @@
+"""Which model judges a partition: what the newest switch says, unless the operator has installed another one since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from ...ingest.errors import MalformedEvent, ModelError
+from ...models.model_registry import ModelRegistry
+from ...models.trained_model import TrainedModel
+from ..engine.agent_state_cache import AgentStateCache
+from ..records.agents import Position
+from ..records.models import ModelSwitch
+
+MAX_CACHED_MODELS = 2
+"""Models that stay in memory for other partitions: the one before a switch, and the one after it."""
+
+
+class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbid_unknown_fields=True):
+    """Command: from here on, judge by that version. Repeated, it changes nothing."""
+
+    version: str
+    digest: str
+    by: str
+    why: str = ""
+
+
+_switch_decoder = msgspec.json.Decoder(SwitchModel)
+_encode_switch = msgspec.json.Encoder().encode
+
+
+def encode_model_switch(wish: SwitchModel) -> bytes:
+    """Payload of the control record."""
+    return _encode_switch(wish)
+
+
+def decode_model_switch(payload: bytes) -> SwitchModel | None:
+    """The command, None where the payload is another one."""
+    try:
+        return _switch_decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+class ModelChoice(NamedTuple):
+    """A version, and whether it comes into force where the partition is taken over."""
+
+    version: str
+    digest: str
+    newly_active: bool
+
+
+class ActiveModels:
+    """Chooses and loads models for the partitions of one worker.
+
+    Args:
+        shelf: where versions lie.
+        now_ms: UTC milliseconds.
+
+    Raises:
+        ModelError: the installed model can not be read.
+        OSError: it can not be copied to the shelf.
+    """
+
+    def __init__(self, shelf: ModelRegistry, now_ms: Callable[[], int]) -> None:
+        self._registry = shelf
+        self._now_ms = now_ms
+        self._installed = shelf.register_installed()
+        self._loaded: dict[str, TrainedModel] = {}
+
+    def choose(self, last: ModelSwitch | None) -> ModelChoice:
+        """What is in force behind the switch *last*; None = nothing was ever written."""
+        if last is None or last.installed != self._installed.digest:
+            return ModelChoice(self._installed.version, self._installed.digest, True)
+        return ModelChoice(last.version, last.digest, False)
+
+    def load(self, version: str, digest: str) -> TrainedModel:
+        """Read a version. Raises ModelError."""
+        model = self._loaded.pop(digest, None) or self._registry.load(version, digest)
+        self._loaded[digest] = model
+        while len(self._loaded) > MAX_CACHED_MODELS:
+            del self._loaded[next(iter(self._loaded))]
+        return model
+
+    def load_next(self, wish: SwitchModel, model: TrainedModel) -> TrainedModel:
+        """The model that a command asks for, behind *model*.
+
+        Raises:
+            ModelError: it can not be read, or agents' state could not be carried over to it. The worker ends with that:
+                it can not go on, since all others switch here.
+        """
+        found = self.load(wish.version, wish.digest)
+        if found.salt != model.salt:
+            raise ModelError(
+                f"model {wish.version!r} has another salt than {model.version!r}: what is known of agents could not be "
+                "carried over; it should not have been promoted"
+            )
+        return found
+
+    def switch_record(self, place: tuple[int, int, int], chosen: ModelChoice, at_ms: int | None = None) -> ModelSwitch:
+        """The row of a switch at (partition, epoch, offset); without *at_ms*, now."""
+        at = self._now_ms() if at_ms is None else at_ms
+        return ModelSwitch(*place, chosen.version, chosen.digest, self._installed.digest, at)
+
+
+# One model after another in a partition: the one it is taken over with, and the switches that are met in its log.
+
+
+class ModelSwitcher:
+    """Which model judges a partition.
+
+    Args:
+        residence: resident agents; a switch moves them over to the other model.
+        models: versions to switch to; None where there is one model alone.
+    """
+
+    def __init__(self, residence: AgentStateCache, models: ActiveModels | None) -> None:
+        self._agent_cache = residence
+        self._models = models
+        self._active = ("", "")
+        self.pending_switches: list[ModelSwitch] = []
+        """Models that came into force since the last commit; the pipeline takes them."""
+
+    def resume(self, last: ModelSwitch | None, position: Position) -> None:
+        """Score with what is in force at *position*, behind the switch *last*. Raises ModelError."""
+        if self._models is None:
+            return
+        chosen = self._models.choose(last)
+        if (chosen.version, chosen.digest) != self._active:
+            self._agent_cache.switch_model(self._models.load(chosen.version, chosen.digest))
+            self._active = (chosen.version, chosen.digest)
+        if chosen.newly_active or (last is not None and last.partition != position.partition):
+            self.pending_switches.append(
+                self._models.switch_record((position.partition, position.epoch, position.offset), chosen)
+            )
+
+    def switch(self, wish: SwitchModel, partition: int, offset: int, at_ms: int) -> None:
+        """Another model from the record behind *offset* on, ordered at *at_ms*.
+
+        Raises:
+            MalformedEvent: there is one model alone.
+            ModelError: as `ActiveModels.load_next`.
+        """
+        if self._models is None:
+            raise MalformedEvent(f"this pipeline can not switch to model {wish.version!r}: it was given one alone")
+        if (wish.version, wish.digest) == self._active:
+            return
+        self._agent_cache.switch_model(self._models.load_next(wish, self._agent_cache.engine.model))
+        self._active = (wish.version, wish.digest)
+        self.pending_switches.append(
+            self._models.switch_record((partition, 0, offset + 1), ModelChoice(*self._active, True), at_ms)
+        )

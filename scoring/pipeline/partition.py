@@ -1,0 +1,413 @@
+"""One partition's way from records to committed state: everything between a source that hands out batches and a store.
+
+Memory never runs ahead of the store for readers: what the view, the outbox and the topics show has been committed. When
+the store does not answer, the work in hand waits and nothing is lost (fails closed: no new answers, old ones turn
+stale). When another worker owns the partition, `Fenced` ends this one's work on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import structlog
+from msgspec.structs import replace
+
+from ...ingest.errors import CorruptLog, Fenced, Unavailable
+from ...ingest.record_erasure import ErasedFilter
+from ...ingest.source import DurableSource, RecordBatch
+from ..delivery.actuators.desired_state import build_decision_action_row
+from ..delivery.notifiers.alert_events import build_alert_row
+from ..policy.book import LivePolicy, PolicyBook
+from ..records.agents import AgentEdge, AgentRow, Commit, DeadLetter, Decision, OutboxRow, Position, RiskLevel
+from ..records.models import ModelSwitch
+from ..store.interface import CommitResult, Store
+from .processor import Processor, StageMetrics
+
+_log = structlog.get_logger(__name__)
+
+
+MIN_COMMIT_INTERVAL_S = 0.02
+"""Commits that cost nearly nothing still leave this much time between them."""
+
+LOG_OUTAGE_EVERY_S = 30.0
+
+
+class PipelineParameters(NamedTuple):
+    """How the pipeline works. Times in seconds of the injected monotonic clock.
+
+    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
+    """
+
+    batch: int = 1000
+    commit_interval_s: float = 1.0  # longest time between two commits
+    commit_share: float = 0.25  # part of the time that commits before that may take; 0 waits for the interval
+    max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
+    retry_s: float = 0.5
+    poll_s: float = 0.2
+    service: str = "https://trustwatch.invalid"  # `source` of alerts
+
+
+class Publisher(Protocol):
+    """Tells the world, by topics, what became durable. At least once: versions let readers drop what they have."""
+
+    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Send dead letters. Called before their commit: none is lost with a crash in between.
+
+        Raises Unavailable: send all of them again; a reader knows them by their ids.
+        """
+
+    def publish_commit(self, commit: Commit) -> None:
+        """Send agents, decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
+
+    def wait_acknowledged(self) -> None:
+        """Wait until everything that `committed` sent has arrived.
+
+        Raises Unavailable: some of it did not, and is sent again by the next call.
+        """
+
+    def republish(self, position: Position, published: int) -> None:
+        """Send again what commits after the offset *published* wrote: whether it arrived is not known."""
+
+
+class PipelineContext(NamedTuple):
+    """What every partition of a worker shares."""
+
+    source: DurableSource
+    store: Store
+    policy: LivePolicy
+    settings: PipelineParameters
+    monotonic: Callable[[], float]  # seconds on a clock that never goes back
+    sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
+    on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
+    stages: StageMetrics
+    publisher: Publisher | None = None
+
+
+class PartitionPipeline:
+    """Applies the records of one partition and commits what they did.
+
+    Args:
+        partition: its number.
+        processor: applies records; made for this partition alone.
+        around: what it shares with others.
+    """
+
+    def __init__(self, partition: int, processor: Processor, around: PipelineContext) -> None:
+        self._processor = processor
+        self._context = around
+        self._decisions: list[Decision] = []
+        self._dead_letters: list[DeadLetter] = []
+        self._edges: list[AgentEdge] = []
+        self.position = Position(partition, 0, 0)
+        self.committed_ms = 0
+        """Arrival of the last record that was committed; 0 = none was."""
+        self.idle = False
+        """Whether nothing waited when it was last asked how much is behind."""
+        self._received_ms = 0
+        self._next = 0
+        self._end = 0
+        self._published = 0
+        self._committed_at = around.monotonic()
+        self._commit_took_s = 0.0
+        self._backlogged = False
+        self._outage_logged_at = -LOG_OUTAGE_EVERY_S
+        self._erased_filter = ErasedFilter()
+        processor.agent_cache.on_unavailable = self.wait_before_retry
+
+    @property
+    def partition(self) -> int:
+        """Its number."""
+        return self.position.partition
+
+    def take_over(self) -> int:
+        """Take the partition over and rebuild the duplicate window from the log; returns where to read on.
+
+        Raises:
+            CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
+        """
+        partition = self.partition
+        self.position = self.retry_until_available(lambda: self._context.store.claim(partition))
+        self._next = self.position.offset
+        self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
+        self._check_end(self._end)
+        self._republish()
+        self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.bygone))
+        held = self.retry_until_available(lambda: self._context.store.holdings(partition))
+        self._processor.engine.feedback_rules.restore(held)
+        self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
+        window = self._processor.duplicate_window
+        first = window.first_offset_to_rebuild(self._next)
+        hashes = self.retry_until_available(lambda: self._context.source.read_id_hashes(partition, first, self._next))
+        window.restore(first, hashes)
+        if self._processor.model_switcher.pending_switches:
+            # Which model judges from here on is settled now: a partition that is new goes by the others, and they may
+            # have gone on to another model by the time it is taken over again. Who has lost it learns so later.
+            commit_partitions([self], self._context)
+        return self._next
+
+    def _newest_switch(self) -> ModelSwitch | None:
+        """What says which model is in force here; a partition that is new goes by the others."""
+        store = self._context.store
+        return store.model_switch(self.partition) or next(iter(store.model_switches(1)), None)
+
+    def _check_end(self, end: int) -> None:
+        if self._next > end:
+            raise CorruptLog(
+                f"state of partition {self.partition} was stored up to offset {self._next}, but the event log ends at "
+                f"{end}: it has lost records or belongs to another store; restore both from the same back-up"
+            )
+
+    def _republish(self) -> None:
+        publisher = self._context.publisher
+        if publisher is None:
+            return
+        known = self.retry_until_available(lambda: self._context.store.published(self.partition))
+        self.retry_until_available(lambda: publisher.republish(self.position, known))
+        self._published = self.position.offset
+
+    def apply(self, batch: RecordBatch) -> None:
+        """Apply a batch of this partition; who was erased is not read again, wherever the state begins anew."""
+        batch = self._erased_filter.filter_batch(batch)
+        feedback = self._processor.engine.feedback_rules
+        matched = feedback.matched
+        with self._context.stages.timed("apply"):
+            applied = self._processor.apply(batch)
+        self._context.stages.counts["feedback_matched"] += feedback.matched - matched
+        self._decisions.extend(applied.decisions)
+        self._dead_letters.extend(applied.dead_letters)
+        self._next = batch.next_offset
+        self._received_ms = batch.records[-1].received_ms
+        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch
+        self._context.stages.count_batch(applied)
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """Whether something was applied that is not committed."""
+        return self._next != self.position.offset
+
+    @property
+    def next_offset(self) -> int:
+        """Offset of the next record to apply."""
+        return self._next
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether a batch since the last commit was full: more waits than is read at a time."""
+        return self._backlogged
+
+    @property
+    def commit_due(self) -> bool:
+        """Whether it is time to commit: much waits, or something urgent, or for long enough."""
+        if not self.has_uncommitted:
+            return False
+        return self._buffer_full() or self._context.monotonic() - self._committed_at >= self._commit_interval_s()
+
+    def finish(self) -> None:
+        """Commit what was applied. Raises Fenced."""
+        if self.has_uncommitted:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write everything since the last commit in one transaction, then tell of it. Raises Fenced."""
+        for error in commit_partitions([self], self._context).values():
+            raise error
+
+    def _buffer_full(self) -> bool:
+        """Whether as much waits as memory has room for."""
+        dirty = self._processor.engine.dirty
+        waiting = int(np.count_nonzero(dirty)) + len(self._processor.agent_cache.evicted) + len(self._dead_letters)
+        return waiting >= self._context.settings.max_uncommitted
+
+    def _commit_interval_s(self) -> float:
+        """Least time between two commits: the quicker they are, the less, so that risk shows soon while there is room.
+
+        A change of level is made durable at once, so that its alert leaves and its answer shows. There is less room
+        while batches are full: more waits than is read at a time, and each commit would hold it up. Then changes of
+        level wait as all do otherwise (a backlog has them in most batches), and the rest for the whole interval.
+        """
+        settings = self._context.settings
+        most_s = affordable_s = settings.commit_interval_s
+        if self._processor.model_switcher.pending_switches:
+            return 0.0
+        if settings.commit_share > 0.0:
+            affordable_s = min(most_s, max(self._commit_took_s / settings.commit_share, MIN_COMMIT_INTERVAL_S))
+        if self._decisions:
+            return affordable_s if self._backlogged else 0.0
+        return most_s if self._backlogged else affordable_s
+
+    def build_commit(self) -> Commit:
+        """Everything since the last commit."""
+        rows = self._processor.agent_cache.changed_rows()
+        position = Position(self.partition, self.position.epoch, self._next)
+        if self._processor.edge_collector is not None:
+            self._edges.extend(
+                self._processor.edge_collector.drain()
+            )  # kept: a commit that is given up is made whole by the next
+        outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
+        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.model_switcher.pending_switches]
+        held = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
+        return Commit(
+            self.position,
+            position,
+            rows,
+            self._decisions,
+            outbox,
+            self._dead_letters,
+            self._published,
+            self._edges,
+            held,
+            switches,
+            removed_agents=self._processor.agent_cache.removed_agents,
+            erasures=self._processor.control_records.erasures[:] if self._context.publisher is not None else (),
+        )
+
+    def mark_committed(self, commit: Commit) -> None:
+        """*commit*, from `gather`, is in the store."""
+        self._processor.agent_cache.mark_committed()
+        self._processor.engine.feedback_rules.mark_committed(self.position.epoch)
+        self._processor.model_switcher.pending_switches.clear()
+        self._processor.control_records.erasures.clear()
+        self.position = commit.position
+        self._committed_at = self._context.monotonic()
+        self.committed_ms = self._received_ms
+        self._decisions, self._dead_letters, self._edges, self._backlogged = [], [], [], False
+
+    def mark_published(self, took_s: float) -> None:
+        """All that is committed was told; that took so many seconds, with all that was committed at the same time."""
+        self._published = self.position.offset
+        self._commit_took_s = took_s
+
+    def count_behind(self) -> int:
+        """Records that are not committed, as far as is known; a source that does not answer hides them."""
+        try:
+            self._end = self._context.source.end_offset(self.partition)
+            self.idle = self._end <= self.position.offset
+        except Unavailable:
+            self.idle = False
+        return max(0, self._end - self.position.offset)
+
+    def retry_until_available(self, call: Callable[[], Any]) -> Any:
+        """The answer of *call*, again and again while a service does not answer."""
+        while True:
+            try:
+                return call()
+            except Unavailable as error:
+                self.wait_before_retry(error)
+
+    def wait_before_retry(self, error: Unavailable) -> None:
+        """Wait before another try, and complain now and then."""
+        now = self._context.monotonic()
+        if now - self._outage_logged_at >= LOG_OUTAGE_EVERY_S:
+            self._outage_logged_at = now
+            _log.warning(
+                "a service does not answer; the pipeline waits",
+                error=str(error),
+                partition=self.partition,
+                offset=self._next,
+            )
+        self._context.sleep(self._context.settings.retry_s)
+
+    def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
+        """Actions before alerts: they are what stops an agent."""
+        rows = (build_decision_action_row(decision, self._context.policy.book), self._alert_row(decision))
+        return [row for row in rows if row is not None]
+
+    def _alert_row(self, decision: Decision) -> OutboxRow | None:
+        """Alerts tell of every change of level that people act on; cold starts are no news."""
+        if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
+            return None
+        return build_alert_row(
+            decision, policy_members(self._context.policy.book, decision), self._context.settings.service
+        )
+
+
+def policy_members(book: PolicyBook, decision: Decision) -> dict[str, Any]:
+    """Token policy that holds from a decision on, as plain data."""
+    agent = decision.agent
+    value = book.policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type, decision.level)
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+# What partitions of one worker have applied becomes durable in one transaction, and is told.
+#
+# A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps
+# its own compare-and-set: one that the store refuses does not hold the others up.
+
+
+if TYPE_CHECKING:
+    pass
+
+
+class CommittedChanges(NamedTuple):
+    """What became durable, for the risk view: changed agents, decisions, and how far the partition is."""
+
+    rows: Sequence[AgentRow]
+    decisions: Sequence[Decision]
+    position: Position
+    dropped_dead_letters: int
+
+
+def commit_partitions(works: Sequence[PartitionPipeline], around: PipelineContext) -> dict[int, Fenced]:
+    """Commit everything that *works*, at least one, have applied; returns the partitions that the store refused.
+
+    A refused one has lost its partition: nothing of it was written, and it is to be dropped.
+    """
+    stages, publisher, speaker = around.stages, around.publisher, works[0]
+    started = around.monotonic()
+    with stages.timed("rows"):
+        commits = [work.build_commit() for work in works]
+    letters = [letter for commit in commits for letter in commit.dead_letters]
+    if publisher is not None and letters:
+        speaker.retry_until_available(partial(publisher.write_dead_letters, letters))
+    with stages.timed("commit"):
+        results = write_commits(commits, speaker, around)
+    done = [
+        (work, commit, result.dropped_dead_letters)
+        for work, commit, result in zip(works, commits, results, strict=True)
+        if not isinstance(result, Fenced)
+    ]
+    for work, commit, _ in done:
+        work.mark_committed(commit)
+    with stages.timed("publish"):
+        publish_commits([commit for _, commit, _ in done], speaker, around)
+    took_s = around.monotonic() - started
+    for work, commit, dropped in done:
+        work.mark_published(took_s)
+        around.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
+    return {work.partition: one for work, one in zip(works, results, strict=True) if isinstance(one, Fenced)}
+
+
+def publish_commits(commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext) -> None:
+    """Tell the topics of all *commits*, then wait until it has arrived."""
+    publisher = around.publisher
+    if publisher is None:
+        return
+    for commit in commits:
+        speaker.retry_until_available(partial(publisher.publish_commit, commit))
+    speaker.retry_until_available(publisher.wait_acknowledged)
+
+
+def write_commits(
+    commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext
+) -> list[CommitResult | Fenced]:
+    """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
+    found: dict[int, CommitResult | Fenced] = {}
+    left = list(commits)
+    while left:
+        try:
+            for commit, result in zip(left, around.store.commit_all(left), strict=True):
+                found[commit.position.partition] = result
+            break
+        except Unavailable as error:
+            speaker.wait_before_retry(error)
+        for commit in list(left):
+            place = commit.position
+            if place == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
+                continue
+            if speaker.retry_until_available(partial(around.store.position, place.partition)) == place:
+                found[place.partition] = CommitResult(0)
+                left.remove(commit)
+    return [found[commit.position.partition] for commit in commits]

@@ -1,0 +1,243 @@
+"""The pipeline on a log of one partition: poll, apply, commit. Several partitions of a group: `group.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from ...ingest.errors import Fenced
+from ...ingest.source import DurableSource, GroupSource
+from ..policy.book import LivePolicy
+from ..records.agents import Position
+from ..store.interface import Store
+from .partition import (
+    CommittedChanges,
+    PartitionPipeline,
+    PipelineContext,
+    PipelineParameters,
+    commit_partitions,
+    policy_members,
+)
+from .processor import AppliedBatch, Processor, StageMetrics
+
+ONLY_PARTITION = 0
+
+
+class SinglePartitionPipeline:
+    """One worker of one partition.
+
+    Args:
+        source: hands out records.
+        processor: applies them.
+        store: keeps state, decisions, outbox, dead letters and position in one transaction.
+        policy: token policies, for alerts.
+        settings: see PipelineSettings.
+        monotonic: seconds on a clock that never goes back.
+        sleep: waits between tries while the store does not answer.
+        on_commit: called after each commit with what became durable.
+    """
+
+    def __init__(
+        self,
+        source: DurableSource,
+        processor: Processor,
+        store: Store,
+        policy: LivePolicy,
+        settings: PipelineParameters,
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], None],
+        on_commit: Callable[[CommittedChanges], None],
+    ) -> None:
+        self._source = source
+        self._settings = settings
+        self.stages = StageMetrics(monotonic)
+        around = PipelineContext(source, store, policy, settings, monotonic, sleep, on_commit, self.stages)
+        self._partition = PartitionPipeline(ONLY_PARTITION, processor, around)
+
+    @property
+    def position(self) -> Position:
+        """How far it has committed."""
+        return self._partition.position
+
+    def start(self) -> None:
+        """Take the partition over, go to where its state was stored, and rebuild the duplicate window from the log.
+
+        Raises:
+            CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
+        """
+        self._source.seek(ONLY_PARTITION, self._partition.take_over())
+
+    def step(self) -> int:
+        """Read and apply one batch, commit when it is time; returns the number of records."""
+        with self.stages.timed("poll"):
+            batch = self._source.poll(self._settings.batch, self._settings.poll_s)
+        if batch is not None:
+            self._partition.apply(batch)
+        if self._partition.commit_due:
+            self._partition.commit()
+        return 0 if batch is None else len(batch.records)
+
+    def finish(self) -> None:
+        """Commit what was applied."""
+        self._partition.finish()
+
+
+__all__ = [
+    "ONLY_PARTITION",
+    "AppliedBatch",
+    "CommittedChanges",
+    "PipelineParameters",
+    "SinglePartitionPipeline",
+    "policy_members",
+]
+
+
+# The pipeline on the partitions that a consumer group hands out: taken over, worked on, and handed back in order.
+#
+# The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
+# compare-and-set on the position; whoever is refused there drops the partition.
+
+
+_log = structlog.get_logger(__name__)
+
+RECLAIM_AFTER_S = 60.0
+"""A partition that the store refused us and that the group still calls ours is claimed again after this time: longer
+than a group takes to notice that a member sleeps."""
+
+
+class PartitionProgress(NamedTuple):
+    """How far one partition is."""
+
+    position: Position
+    behind: int  # records that wait, those that are applied and not committed included
+    received_ms: int  # arrival of the last record committed; 0 = none was
+    idle: bool  # nothing waits and nothing is uncommitted
+
+
+class ConsumerGroupPipeline:
+    """Implements `PartitionOwner`: one `PartitionPipeline` for each partition that is ours.
+
+    Args:
+        source: joined to the group by `start`.
+        around: what the partitions share; its source is the same one.
+        make: a new processor for a partition, with the memory it may take.
+        changed: called after partitions came or went.
+    """
+
+    def __init__(
+        self,
+        source: GroupSource,
+        around: PipelineContext,
+        make: Callable[[int], Processor],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._source = source
+        self._context = around
+        self._make_processor = make
+        self._on_change = changed
+        self._partitions: dict[int, PartitionPipeline] = {}
+        self._fenced: dict[int, float] = {}
+        self.stages = around.stages
+
+    def start(self) -> None:
+        """Become a member of the group."""
+        self._source.join(self)
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Take partitions over; each is read from where its state was stored."""
+        with self.stages.timed("take_over"):
+            starts = {partition: self._take_over(partition) for partition in sorted(partitions)}
+        self._on_change()
+        return starts
+
+    def _take_over(self, partition: int) -> int:
+        self._fenced.pop(partition, None)
+        work = PartitionPipeline(partition, self._make_processor(partition), self._context)
+        offset = work.take_over()
+        self._partitions[partition] = work
+        _log.info("partition taken over", partition=partition, offset=offset, epoch=work.position.epoch)
+        return offset
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Commit what was applied, then forget the partitions."""
+        for partition in sorted(partitions):
+            work = self._partitions.pop(partition, None)
+            self._fenced.pop(partition, None)
+            if work is None:
+                continue
+            try:
+                work.finish()
+            except Fenced as error:
+                _log.warning("partition was somebody else's already", partition=partition, error=str(error))
+            else:
+                _log.info("partition handed back", partition=partition, offset=work.next_offset)
+        self._on_change()
+
+    def lost(self, partitions: Collection[int]) -> None:
+        """Drop the partitions with what was applied since the last commit; the next owner reads it again."""
+        for partition in sorted(partitions):
+            self._fenced.pop(partition, None)
+            if self._partitions.pop(partition, None) is not None:
+                _log.warning("partition lost; its next owner does the uncommitted work again", partition=partition)
+        self._on_change()
+
+    def step(self) -> int:
+        """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
+        count = self._apply(self._context.settings.poll_s)
+        for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
+            more = self._apply(0.0)
+            count += more
+            if not more:
+                break
+        self._commit_due()
+        self._reclaim()
+        return count
+
+    def _apply(self, timeout_s: float) -> int:
+        with self.stages.timed("poll"):
+            batch = self._source.poll(self._context.settings.batch, timeout_s)
+        if batch is None:
+            return 0
+        if batch.partition in self._partitions:
+            self._partitions[batch.partition].apply(batch)
+        return len(batch.records)
+
+    def _commit_due(self) -> None:
+        """Where one partition is due, all go along that are not far behind: a transaction more costs more than rows."""
+        waiting = [work for _, work in sorted(self._partitions.items()) if work.has_uncommitted]
+        due = {work.partition for work in waiting if work.commit_due}
+        if due:
+            self._commit([work for work in waiting if work.partition in due or not work.backlogged])
+
+    def _commit(self, works: Sequence[PartitionPipeline]) -> None:
+        """Commit; where the store says that a partition is not ours, drop it."""
+        for partition, error in (commit_partitions(works, self._context) if works else {}).items():
+            _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
+            self._partitions.pop(partition, None)
+            self._source.pause(partition)
+            self._fenced[partition] = self._context.monotonic()
+            self.stages.counts["fenced"] += 1
+            self._on_change()
+
+    def _reclaim(self) -> None:
+        now = self._context.monotonic()
+        for partition, since in list(self._fenced.items()):
+            if now - since >= RECLAIM_AFTER_S:
+                del self._fenced[partition]
+                if partition in self._source.owned():
+                    self._source.seek(partition, self._take_over(partition))
+                    self._on_change()
+
+    def finish(self) -> None:
+        """Commit what was applied on every partition."""
+        self._commit([work for _, work in sorted(self._partitions.items()) if work.has_uncommitted])
+
+    def progress(self) -> dict[int, PartitionProgress]:
+        """How far each of our partitions is."""
+        found = {}
+        for partition, work in sorted(self._partitions.items()):
+            behind = work.count_behind()
+            found[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
+        return found

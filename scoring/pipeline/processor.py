@@ -1,0 +1,292 @@
+"""The processor: raw records in, decisions out. Everything that moves state is a record, so a replay sees the same.
+
+`Processor` has no store and no clock: the live pipeline (`pipeline.py`) adds transactions, `replay` adds nothing.
+Changes of level become decisions in `deciding.py`; what people and the service order is carried out in `orders.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.archive.vector_spool import VectorFrame, encode_frame
+from ...ingest.columns import ColumnEncoder, EventColumns
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import decode_event
+from ...ingest.features.feature_table import FEATURE_NAMES
+from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
+from ...ingest.source import Record, RecordBatch, RecordKind
+from ...models.trained_model import TrainedModel
+from ..engine.agent_state_cache import AgentStateCache
+from ..engine.decision_maker import DecisionMaker, RecordMoment
+from ..engine.delegation import EdgeCollector
+from ..engine.engine import EngineSettings, ScoredBatch
+from ..policy.book import LivePolicy
+from ..records.agents import DeadLetter, Decision
+from ..records.dead_letters import dead_letter_of_record, dead_letter_of_refused_input
+from .control_records import ControlRecords
+from .model_switch import ActiveModels, ModelSwitcher
+
+_MAX_AHEAD_MS = 300_000
+
+
+class AppliedBatch(NamedTuple):
+    """What a batch of records did."""
+
+    scored: list[tuple[ScoredBatch, np.ndarray[tuple[int], np.dtype[np.int64]]]]  # with the offsets of the rows
+    decisions: list[Decision]
+    dead_letters: list[DeadLetter]
+    duplicates: int
+    events: int
+
+
+class ProcessorContext(NamedTuple):
+    """Names that decisions carry."""
+
+    policy: LivePolicy
+
+
+class Processor:
+    """Applies records in order.
+
+    Args:
+        agent_cache: engine and resident agents.
+        encoder: turns events into columns under the model's salt.
+        duplicate_window: recognises events that came before.
+        context: policy and modes.
+        decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
+            accepts it must read as the same event (see `RawEncoder`).
+        edge_collector: picks out who had to do with whom; None where nobody writes it.
+        model_switcher: other versions, for commands to switch; None where there is one model alone.
+        vector_collector: packs what was computed, for the archive; None where nobody keeps it.
+    """
+
+    def __init__(
+        self,
+        residence: AgentStateCache,
+        encoder: ColumnEncoder,
+        window: DuplicateWindow,
+        context: ProcessorContext,
+        decode: EventDecoder = decode_event,
+        edges: EdgeCollector | None = None,
+        models: ActiveModels | None = None,
+        vectors: VectorCollector | None = None,
+    ) -> None:
+        self.agent_cache = residence
+        self.engine = residence.engine
+        self.duplicate_window = window
+        self.edge_collector = edges
+        self.vector_collector = vectors
+        self.model_switcher = ModelSwitcher(residence, models)
+        """Which model judges, and the switches that were met."""
+        self.decision_maker = DecisionMaker(residence, context.policy)
+        self.control_records = ControlRecords(residence, self.decision_maker, self.model_switcher, edges)
+        """Carries out what is no event, and keeps what the pipeline has to commit of it."""
+        self._encoder = RawEncoder(encoder, decode, RawEncoder.slots_for(self.engine.settings.capacity))
+
+    def apply(self, batch: RecordBatch) -> AppliedBatch:
+        """Apply a batch; records of different kinds keep their order."""
+        applied = AppliedBatch([], [], [], 0, 0)
+        first, most, event = 0, self.engine.settings.capacity, int(RecordKind.EVENT)
+        for position, record in enumerate(batch.records):
+            if record.kind != event:
+                applied = self._apply_events(batch, first, position, applied)
+                self._apply_other(batch.partition, batch.base_offset + position, record, applied)
+                first = position + 1
+            elif position - first == most:  # each may be an agent of its own
+                applied = self._apply_events(batch, first, position, applied)
+                first = position
+        return self._apply_events(batch, first, len(batch.records), applied)
+
+    def _apply_events(self, batch: RecordBatch, first: int, end: int, applied: AppliedBatch) -> AppliedBatch:
+        """A run of events, records[first:end]: drop duplicates, read, score, decide."""
+        if first == end:
+            return applied
+        run = batch.records[first:end]
+        _, hashes, arrived, payloads, *_ = zip(*run, strict=True)
+        offsets = np.arange(batch.base_offset + first, batch.base_offset + end, dtype=np.int64)
+        seen = self.duplicate_window.mark(np.array(hashes, np.uint64), offsets)
+        new = np.flatnonzero(~seen)
+        encoded = self._encoder.encode(payloads if len(new) == len(run) else [payloads[row] for row in new.tolist()])
+        for position, error in encoded.refused:
+            row = int(new[position])
+            applied.dead_letters.append(dead_letter_of_record(batch.partition, int(offsets[row]), run[row], error))
+        rows = new[encoded.positions]
+        if len(rows):
+            received = np.array(arrived, np.int64)[rows]
+            scored = self.engine.score(_clamp_to_arrival(encoded.columns, received), received)
+            applied.scored.append((scored, offsets[rows]))
+            if self.edge_collector is not None:
+                self.edge_collector.collect(scored.columns, scored.risk_scores)
+            if self.vector_collector is not None:
+                kept = payloads if len(rows) == len(run) else [payloads[row] for row in rows.tolist()]
+                self.vector_collector.collect(scored, offsets[rows], kept, self.engine.model.version)
+            applied.decisions.extend(
+                self.decision_maker.decide_scored(batch.partition, scored, offsets[rows], received)
+            )
+        return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
+
+    def _apply_other(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
+        """A record that is no event."""
+        if record.kind == RecordKind.TICK:
+            self.apply_tick(RecordMoment(partition, offset, int.from_bytes(record.payload, "little")), applied)
+        elif record.kind == RecordKind.DEAD:
+            applied.dead_letters.append(dead_letter_of_refused_input(partition, offset, record))
+        elif record.kind == RecordKind.ERASED:
+            self.duplicate_window.mark(np.array([record.id_hash], np.uint64), np.array([offset], np.int64))
+        elif record.kind in (RecordKind.CONTROL, RecordKind.FORGET):
+            self._apply_control(partition, offset, record, applied)
+        else:
+            error = MalformedEvent(f"record of unknown kind {record.kind}: written by a newer version")
+            applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
+
+    def _apply_control(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
+        try:
+            applied.decisions.extend(self.control_records.apply(partition, offset, record))
+        except MalformedEvent as error:
+            applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
+
+    def apply_tick(self, moment: RecordMoment, applied: AppliedBatch) -> None:
+        """Time passes for every agent whose level is due to change, those in memory first."""
+        self.engine.feedback_rules.expire(moment.at_ms, moment.offset)
+        applied.decisions.extend(self.decision_maker.decide_time_passed(self.engine.due_slots(moment.at_ms), moment))
+        for slots in self.agent_cache.load_due_agents(moment.at_ms):
+            applied.decisions.extend(self.decision_maker.decide_time_passed(slots, moment))
+
+
+def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
+    """Events from the future happen when they arrive, give or take some minutes.
+
+    A clock that is wrong, or lies, must neither let risk decay nor make the agent's later events late. History that
+    carries no arrival (0) is taken as it is.
+    """
+    latest = np.where(received > 0, received + _MAX_AHEAD_MS, np.iinfo(np.int64).max)
+    time_ms = np.minimum(columns.time_ms, latest)
+    return EventColumns(columns.events, columns.names, columns.numbers, columns.codes, time_ms)
+
+
+# What was really computed of each event, for the archive of feature vectors: packed while it is at hand.
+#
+# Frames are handed on after their commit, so that nothing is told which the store does not know. What they cost the
+# pipeline is a copy of its matrices and records; whoever makes files of them is another process.
+
+
+class VectorCollector:
+    """Packs the batches of one partition until they are taken.
+
+    Args:
+        partition: of the log.
+    """
+
+    def __init__(self, partition: int = 0) -> None:
+        self._partition = partition
+        self._frames: list[bytes] = []
+        self._events = 0
+
+    def collect(
+        self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], payloads: Sequence[bytes], model_version: str
+    ) -> None:
+        """Take a batch.
+
+        Args:
+            scored: n events.
+            offsets: int64 (n,).
+            payloads: n events as they were logged.
+            model_version: of the model that scored them.
+        """
+        self._frames.append(
+            encode_frame(
+                VectorFrame(
+                    self._partition,
+                    model_version,
+                    FEATURE_NAMES,
+                    offsets,
+                    scored.vectors.astype(np.float32),
+                    scored.anomaly,
+                    scored.raw_p_values,
+                    scored.risk_scores,
+                    scored.levels[:, 1],
+                    payloads,
+                )
+            )
+        )
+        self._events += len(offsets)
+
+    def drain(self) -> tuple[list[bytes], int]:
+        """Packed frames since the last call, and how many events they hold; they are forgotten here."""
+        taken, self._frames, self._events = (self._frames, self._events), [], 0
+        return taken
+
+
+# Where the pipeline's time goes, and what it has done: counters that the edge turns into metrics.
+
+
+class StageMetrics:
+    """Seconds by stage and counts by name since the start.
+
+    Args:
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = self._monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += self._monotonic() - start
+
+    def count_batch(self, applied: AppliedBatch) -> None:
+        """Count what a batch did."""
+        self.counts["events"] += applied.events
+        self.counts["duplicates"] += applied.duplicates
+        self.counts["dead_letters"] += len(applied.dead_letters)
+        self.counts["late_events"] += sum(scored.late_events for scored, _ in applied.scored)
+        self.counts["decisions"] += len(applied.decisions)
+
+
+# Runs every kernel of the live path once, before a worker takes anything over.
+#
+# Machine code is kept on disk, so this costs a tenth of a second, but the first start after an installation compiles
+# for a minute: a member of a group that falls silent for so long right after it got partitions would hold them up.
+
+
+_WARM_UP_TIME_MS = 1_764_547_200_000
+_WARM_UP_EVENT = {
+    "time": "2025-12-01T00:00:00Z",
+    "type": "tool.call",
+    "action": "warm",
+    "outcome": "success",
+    "tenant": "warm",
+    "agent": {"id": "warm", "issuer": "https://warm.example", "type": "warm", "capabilities": ["warm"]},
+    "delegation": ["warm", "up"],
+    "resource": {"id": "warm@warm.example"},
+    "client": {"ip": "192.0.2.1"},
+    "scopes": {"requested": ["warm"], "granted": ["warm"]},
+    "session": "warm",
+}
+
+
+def warm_up(model: TrainedModel, encoder: ColumnEncoder, context: ProcessorContext) -> None:
+    """Score a few events of agents that are forgotten at once."""
+    processor = Processor(
+        AgentStateCache(model, EngineSettings(capacity=2), None), encoder, DuplicateWindow(1), context
+    )
+    agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
+    records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
+    records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
+    records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + 86_400_000).to_bytes(8, "little")))
+    processor.apply(RecordBatch(0, 0, records))

@@ -1,0 +1,154 @@
+"""History through the live path: the same processor as `serve`, without a store.
+
+Time comes from the events: behind a batch whose events are the latest so far, a tick lets due levels step down, as the
+recorded ticks of the live service do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...ingest.columns import ColumnEncoder
+from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.errors import MalformedEvent
+from ...ingest.events import NativeEvent
+from ...ingest.formats.history_decoding import decode_history_event
+from ...ingest.source import RecordBatch, Source
+from ...models.trained_model import TrainedModel
+from ..engine.agent_state_cache import AgentStateCache
+from ..engine.decision_maker import RecordMoment
+from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..policy.book import LivePolicy, PolicyBook
+from ..records.agents import Decision, RiskLevel, RiskReason
+from .processor import AppliedBatch, Processor, ProcessorContext
+
+REPLAY_BATCH_SIZE = 1000
+TICK_MS = 60_000
+EXPLAINED_P_VALUE = 0.25
+"""p-value from which an event brings evidence, and has reasons in the output; the others have nothing to explain."""
+
+
+class ReplayedEvent(NamedTuple):
+    """One line of `replay`'s output. p-value and reasons are of the event by itself, whatever counted before it."""
+
+    id: str
+    agent_id: str
+    time: str
+    anomaly_score: float
+    p_value: float
+    risk_score: float
+    risk_level: str
+    reasons: tuple[RiskReason, ...]
+
+
+class ReplaySummary(NamedTuple):
+    """What a replay did."""
+
+    events: int
+    malformed: int
+    duplicates: int
+    mended: int
+    late: int
+    decisions: list[Decision]
+
+
+class HistoryReplay:
+    """Runs one source to its end.
+
+    Args:
+        model: to score with.
+        settings: learning on (as live) or off, budgets.
+        domains: the tenants' internal domains.
+        window: recognises duplicates; a back-test passes one that leaves out other shares' events, too.
+        newest: event time, UTC milliseconds, of the newest event of the last batch, where that is not all here.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        settings: EngineSettings,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        window: DuplicateWindow | None = None,
+        newest: Callable[[], int] | None = None,
+    ) -> None:
+        self._mended = 0
+        self._tick_at = 0
+        self.ticked_ms = 0
+        """Event time up to which time passed for all agents behind the last batch; 0 = it did not."""
+        self._malformed: list[MalformedEvent] = []
+        residence = AgentStateCache(model, settings, None)
+        context = ProcessorContext(LivePolicy(PolicyBook()))
+        encoder = ColumnEncoder(model.salt, domains)
+        self._processor = Processor(residence, encoder, window or DuplicateWindow(), context, self._decode)
+        self._newest = newest
+        self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
+        self._decisions: list[Decision] = []
+
+    def _decode(self, raw: bytes) -> NativeEvent:
+        event, mended = decode_history_event(raw)
+        self._mended += mended
+        return event
+
+    def replayed_events(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[ReplayedEvent]:
+        """Yield every event in input order; *on_malformed* (offset, path, reason) hears of records that are none."""
+        for applied in self.applied_batches(source, on_malformed):
+            for scored, _ in applied.scored:
+                yield from self._events_of(scored)
+
+    @property
+    def engine(self) -> Engine:
+        """Scores, and knows the agents by slot."""
+        return self._processor.engine
+
+    def applied_batches(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[AppliedBatch]:
+        """As `run`, batch by batch, in arrays. A batch must be looked at before the next one is asked for."""
+        while (batch := source.poll(REPLAY_BATCH_SIZE, 0.0)) is not None:
+            applied = self._processor.apply(batch)
+            self._tick(batch, applied)
+            for letter in applied.dead_letters:
+                on_malformed(letter.offset, letter.path, letter.reason)
+            self._count(applied)
+            yield applied
+
+    def _tick(self, batch: RecordBatch, applied: AppliedBatch) -> None:
+        """Let due levels step down, at most once a minute of event time."""
+        if self._newest is not None:
+            newest = self._newest()
+        else:
+            newest = max((int(scored.columns.time_ms.max()) for scored, _ in applied.scored), default=0)
+        self.ticked_ms = 0
+        if newest >= self._tick_at:
+            self.ticked_ms = newest
+            self._processor.apply_tick(RecordMoment(batch.partition, batch.next_offset - 1, newest), applied)
+            self._tick_at = newest + TICK_MS
+
+    def _count(self, applied: AppliedBatch) -> None:
+        self._counts["events"] += applied.events
+        self._counts["malformed"] += len(applied.dead_letters)
+        self._counts["duplicates"] += applied.duplicates
+        self._counts["late"] += sum(scored.late_events for scored, _ in applied.scored)
+        self._decisions.extend(applied.decisions)
+
+    def _events_of(self, scored: ScoredBatch) -> Iterator[ReplayedEvent]:
+        odd = np.flatnonzero(scored.raw_p_values <= EXPLAINED_P_VALUE).tolist()
+        reasons: dict[int, Any] = dict(
+            zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
+        )
+        for row, event in enumerate(scored.columns.events):
+            yield ReplayedEvent(
+                event.id or "",
+                event.agent.id,
+                event.time.isoformat(),
+                float(scored.anomaly[row]),
+                float(scored.raw_p_values[row]),
+                float(scored.risk_scores[row]),
+                RiskLevel(int(scored.levels[row, 1])).label,
+                reasons.get(row, ()),
+            )
+
+    def summary(self) -> ReplaySummary:
+        """Counts so far."""
+        return ReplaySummary(**self._counts, mended=self._mended, decisions=self._decisions)

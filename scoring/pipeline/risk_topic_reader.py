@@ -1,0 +1,153 @@
+"""Reads the topics of risk and decisions for a process that answers: records become updates of its view."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from ..policy.risk_view import CommitVersion
+from ..records.agents import AgentSummary, RiskLevel
+from .ipc import MAX_FRAME_ITEMS, AgentErased, LevelChange, PipelineUpdate
+from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, RiskRecord, summary_from_record
+
+_risk_decoder = msgspec.json.Decoder(RiskRecord)
+_heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
+_route_decoder = msgspec.json.Decoder(tuple[str, str, str])
+
+
+class _DecisionRecordData(msgspec.Struct):
+    decision_id: str
+    tenant: str
+    agent_id: str
+    previous_level: str
+    level: str
+    risk_score: float
+    event_time_ms: int
+    decided_ms: int
+    reasons: list[dict[str, object]]
+
+
+class _DecisionRecord(msgspec.Struct):
+    data: _DecisionRecordData
+
+
+class _EpochOnly(msgspec.Struct):
+    epoch: int
+
+
+_decision_decoder = msgspec.json.Decoder(_DecisionRecord)
+_epoch_decoder = msgspec.json.Decoder(_EpochOnly)
+
+
+def epoch_of_record(value: bytes | None) -> int:
+    """Epoch that a record of the risk topic carries, be it an agent's risk or a sign of life; 0 = neither."""
+    try:
+        return _epoch_decoder.decode(value or b"").epoch
+    except msgspec.MsgspecError:
+        return 0
+
+
+class RiskTopicReader:
+    """Collects what was read and hands it out as updates.
+
+    Args:
+        partitions: of the events topic: a partition without any sign of life makes its agents' answers stale.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self._heartbeats: dict[int, Heartbeat] = {}
+        self._partitions = partitions
+        self._agents: dict[int, list[tuple[AgentSummary, CommitVersion]]] = defaultdict(list)
+        self._changes: list[LevelChange] = []
+        self._erased: list[AgentErased] = []
+        self.unreadable_records = 0
+        """Records that are neither risk nor a sign of life nor a decision: written by a later version, or not by us."""
+
+    def read_risk(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        partition: int = 0,
+    ) -> None:
+        """Take one record of the risk topic's *partition*."""
+        if value is None:
+            self._read_erased(key, headers, partition)
+            return
+        try:
+            if key is not None and key.startswith(b"{"):
+                self._read_heartbeat(_heartbeat_decoder.decode(value))
+            else:
+                record = _risk_decoder.decode(value)
+                version = record.epoch, record.offset
+                self._agents[record.partition].append((summary_from_record(record), version))
+        except (msgspec.MsgspecError, ValueError, KeyError):
+            self.unreadable_records += 1
+
+    def _read_erased(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
+        """An agent was erased; a tombstone without our header is nobody's word."""
+        try:
+            gone = AgentErased(
+                *_route_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
+            )
+        except (msgspec.MsgspecError, ValueError, KeyError):
+            return
+        kept = [(one, version) for one, version in self._agents[partition] if not gone.covers(one.name, version)]
+        self._agents[partition] = kept
+        self._erased.append(gone)
+
+    def _read_heartbeat(self, beat: Heartbeat) -> None:
+        """A worker that was asleep may still speak for a partition: the highest epoch counts."""
+        known = self._heartbeats.get(beat.partition)
+        if known is None or beat.epoch >= known.epoch:
+            self._heartbeats[beat.partition] = beat
+
+    def read_decision(self, value: bytes | None) -> None:
+        """Take one record of the decisions topic."""
+        try:
+            data = _decision_decoder.decode(value or b"").data
+            text = str(data.reasons[0].get("text", "")) if data.reasons else ""
+            change = LevelChange(
+                data.decision_id,
+                data.tenant,
+                data.agent_id,
+                RiskLevel[data.previous_level.upper()],
+                RiskLevel[data.level.upper()],
+                data.risk_score,
+                text,
+                data.event_time_ms,
+                data.decided_ms,
+            )
+        except (msgspec.MsgspecError, KeyError):
+            self.unreadable_records += 1
+        else:
+            self._changes.append(change)
+
+    def drain_updates(self, *, with_freshness: bool) -> list[PipelineUpdate]:
+        """What was collected since the last call; agents before changes, signs of life last.
+
+        Args:
+            with_freshness: whether the topic was read up to its end at the start; before, answers are stale.
+        """
+        found = [PipelineUpdate([], [], 0, 0, {}, {}, forgotten=self._erased)] if self._erased else []
+        self._erased = []
+        found += [
+            PipelineUpdate(
+                [one for one, _ in part], [], 0, 0, {}, {}, partition=partition, versions=[v for _, v in part]
+            )
+            for partition, agents in self._agents.items()
+            for part in (agents[start : start + MAX_FRAME_ITEMS] for start in range(0, len(agents), MAX_FRAME_ITEMS))
+        ]
+        self._agents.clear()
+        for start in range(0, len(self._changes), MAX_FRAME_ITEMS):
+            found.append(PipelineUpdate([], self._changes[start : start + MAX_FRAME_ITEMS], 0, 0, {}, {}))
+        self._changes = []
+        if with_freshness:
+            beats = self._heartbeats
+            fresh = {at: beats[at].fresh_ms if at in beats else 0 for at in range(self._partitions)}
+            offset = sum(beat.offset for beat in beats.values())
+            behind = sum(beat.behind for beat in beats.values())
+            found.append(PipelineUpdate([], [], offset, behind, {}, {}, fresh=fresh))
+        return found

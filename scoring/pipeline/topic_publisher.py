@@ -1,0 +1,365 @@
+"""What leaves by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
+
+The tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote it, a decision
+its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is found again by its
+version, and nothing is written twice to be sent once. Readers drop a version older than what they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ...ingest.errors import Unavailable
+from ...ingest.record_erasure import ErasureSubject
+from ...ingest.record_keys import agent_partition_key
+from ...ingest.source import TopicWriter
+from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload, format_rfc3339
+from ..policy.book import LivePolicy
+from ..records.agents import AgentName, AgentRow, AgentSummary, Commit, DeadLetter, Decision, Position, RiskLevel
+from ..store.interface import Store
+from .partition import policy_members
+
+ERASED_UP_TO_HEADER = "forgotten_up_to"
+DECISION_TYPE = "io.trustwatch.decision.v1"
+REPUBLISH_INTERVAL_MS = 30_000
+"""A calm agent's unchanged risk is sent again when it was evaluated that much later."""
+
+MAX_REMEMBERED_AGENTS = 1_000_000
+_FLUSH_TIMEOUT_S = 30.0
+
+_encode = msgspec.json.Encoder().encode
+_NO_REASONS_JSON = msgspec.Raw(b"[]")
+
+
+class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Value of a record of the risk topic: one agent's risk as of a version. Times are UTC milliseconds."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    agent_key: str  # decimal: JSON numbers end at 53 bits
+    agent_type: str
+    risk_level: str
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    first_seen_ms: int
+    last_seen_ms: int
+    evaluated_ms: int
+    due_ms: int
+    events: int
+    decision_id: str
+    reasons: msgspec.Raw  # JSON list, as in the risk answer
+    counterfactual: str
+    partition: int
+    epoch: int
+    offset: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """A worker's word on one partition, on the risk topic: everything that arrived before `fresh_ms` is told."""
+
+    partition: int
+    epoch: int
+    offset: int
+    behind: int
+    fresh_ms: int
+
+
+class _SentCommit(NamedTuple):
+    """What was sent of a commit."""
+
+    position: Position
+    rows: Sequence[AgentRow]
+    decisions: Sequence[Decision]
+    erased: Sequence[tuple[ErasureSubject, int]] = ()
+    """Agents that were erased, with the offset of the order: before `rows`, which may have them as somebody new."""
+
+
+class TopicNames(NamedTuple):
+    """Where things are sent."""
+
+    risk: str = "trustwatch.risk"
+    decisions: str = "trustwatch.decisions"
+    alerts: str = "trustwatch.alerts"
+    dead_letters: str = "trustwatch.events.dlq"
+
+
+class TopicPublisher:
+    """Implements `Publisher` on topics.
+
+    Everything about a partition of events goes to the partition of the same number of the risk topic: there agents and
+    signs of life stay in order.
+
+    Args:
+        writer: of topics.
+        store: where unsent rows are found again.
+        names: of topics.
+        policy: token policies, for alerts.
+        service: URI of this service, for alerts.
+    """
+
+    def __init__(self, writer: TopicWriter, store: Store, names: TopicNames, policy: LivePolicy, service: str) -> None:
+        self._writer = writer
+        self._store = store
+        self._names = names
+        self._policy = policy
+        self._service = service
+        self._last_sent: dict[int, dict[int, int]] = {}
+        """By partition and agent: the mark of what was told last."""
+        self._unacknowledged: list[_SentCommit] = []
+        """What was sent and perhaps has not arrived."""
+        self._must_resend = False
+        """Whether some of it is known not to have."""
+        self.sent = 0
+        self.unchanged = 0
+
+    def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Send dead letters with their raw bytes, and wait until they have arrived. Raises Unavailable."""
+        for letter in letters:
+            headers = (
+                ("letter_id", letter.letter_id.encode()),
+                ("reason", letter.reason.encode()),
+                ("path", letter.path.encode()),
+                ("source", letter.source.encode()),
+                ("source_partition", b"%d" % letter.partition),
+                ("source_offset", b"%d" % letter.offset),
+            )
+            self._send(
+                self._names.dead_letters,
+                letter.letter_id.encode(),
+                letter.raw,
+                headers=headers,
+                timestamp_ms=letter.received_ms,
+            )
+        self._flush()
+
+    def publish_commit(self, commit: Commit) -> None:
+        """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
+        position = commit.position
+        known, marks = self._last_sent.setdefault(position.partition, {}), {}
+        rows, gone = [], [(met.subject, met.offset) for met in commit.erasures if met.owns_agent]
+        for subject, _ in gone:
+            known.pop(subject.key, None)
+        for row in commit.agents:
+            mark = _row_fingerprint(row)
+            if known.get(row.name.key) == mark:
+                self.unchanged += 1
+                continue
+            marks[row.name.key] = mark
+            rows.append(row)
+        told = _SentCommit(position, rows, commit.decisions, gone)
+        self._send_commit(told)
+        self._unacknowledged.append(told)
+        self._remember_sent(position.partition, marks)
+
+    def wait_acknowledged(self) -> None:
+        """Wait until what `committed` sent has arrived. Raises Unavailable: the next call sends all of it again."""
+        if not self._unacknowledged:
+            return
+        if self._must_resend:
+            for told in self._unacknowledged:
+                self._send_commit(told)
+            self._must_resend = False
+        self._flush()
+
+    def _require_resend(self) -> None:
+        """A record was not taken: others that wait may be gone with it, so they are sent again."""
+        self._must_resend = bool(self._unacknowledged)
+
+    def _send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
+        try:
+            self._writer.send(topic, key, value, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
+        except Unavailable:
+            self._require_resend()
+            raise
+
+    def _flush(self) -> None:
+        try:
+            self._writer.flush(_FLUSH_TIMEOUT_S)
+        except Unavailable:  # the writer does not say which record it was
+            self._require_resend()
+            raise
+        if not self._must_resend:
+            self._unacknowledged.clear()
+
+    def _send_commit(self, told: _SentCommit) -> None:
+        place = told.position
+        for subject, offset in told.erased:
+            self._send_erased(subject, place.partition, offset)
+        for row in told.rows:
+            self._send_risk(row, place.partition, place.epoch, place.offset)
+        self._send_decisions(told.decisions)
+
+    def republish(self, position: Position, published: int) -> None:
+        """Send again what commits after *published* wrote. Raises Unavailable.
+
+        What this process told of the partition before does not count any more: others may have had it since.
+        """
+        self._last_sent.pop(position.partition, None)
+        if published >= position.offset:
+            return
+        for one in self._store.forgets(position.partition, published):
+            self._send_erased(one.subject, position.partition, one.up_to[position.partition])
+        for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
+            self._send_risk(summary, position.partition, epoch, offset)
+        self._send_decisions(self._store.unpublished_decisions(position.partition, published))
+        self._flush()
+
+    def publish_all_agents(self, position: Position) -> int:
+        """Send the risk of every agent of a partition as of *position*, be it told or not; returns their number.
+
+        For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
+        Unavailable.
+        """
+        count = 0
+        for summary, _, _ in self._store.unpublished_agents(position.partition, -1):
+            self._send_risk(summary, position.partition, position.epoch, position.offset)
+            count += 1
+        self._flush()
+        return count
+
+    def publish_heartbeat(self, position: Position, behind: int, fresh_ms: int) -> None:
+        """Say how far a partition is; not waited for, since the next one says it again."""
+        beat = Heartbeat(position.partition, position.epoch, position.offset, behind, fresh_ms)
+        key = b'{"partition":%d}' % position.partition
+        self._send(self._names.risk, key, _encode(beat), partition=position.partition)
+
+    def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
+        """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
+        name = row.name
+        key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+        value = _encode(risk_record(row, partition, epoch, offset))
+        self._send(self._names.risk, key, value, partition=partition)
+        self.sent += 1
+
+    def _send_erased(self, subject: ErasureSubject, partition: int, offset: int) -> None:
+        key, value, headers = erased_agent_record(subject.partition_key, offset)
+        self._send(self._names.risk, key, value, partition=partition, headers=headers)
+
+    def _send_decisions(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            name = decision.agent
+            key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+            headers = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
+            value = decision_event(decision, self._service)
+            self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
+            if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
+                alert = build_alert_payload(decision, policy_members(self._policy.book, decision), self._service)
+                self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
+
+    def _remember_sent(self, partition: int, told: dict[int, int]) -> None:
+        if sum(map(len, self._last_sent.values())) + len(told) > MAX_REMEMBERED_AGENTS:
+            self._last_sent.clear()  # then some are sent once more than needed
+        self._last_sent.setdefault(partition, {}).update(told)
+
+
+def _row_fingerprint(row: AgentRow) -> int:
+    """Equal for rows whose answers do not differ in anything that is acted on."""
+    return hash(
+        (
+            row.level,
+            round(row.risk_score, 3),
+            round(row.confidence, 2),
+            row.due_ms,
+            row.decision_id,
+            row.reasons,
+            row.counterfactual,
+            row.agent_type,
+            row.evaluated_ms // REPUBLISH_INTERVAL_MS,
+        )
+    )
+
+
+def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> RiskRecord:
+    """Value of an agent's record on the risk topic."""
+    name = row.name
+    return RiskRecord(
+        name.tenant,
+        name.issuer,
+        name.agent_id,
+        str(name.key),
+        row.agent_type,
+        RiskLevel(row.level).label,
+        row.risk_score,
+        row.confidence,
+        row.anomaly_score,
+        row.first_seen_ms,
+        row.last_seen_ms,
+        row.evaluated_ms,
+        row.due_ms,
+        row.events,
+        row.decision_id,
+        msgspec.Raw(row.reasons) if row.reasons else _NO_REASONS_JSON,
+        row.counterfactual,
+        partition,
+        epoch,
+        offset,
+    )
+
+
+def erased_agent_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
+    """Key, value and headers of the record that ends what the risk topic says of an agent.
+
+    No value: compaction drops what was told before, and some time later this record, too. The header says up to which
+    offset of its partition of events the agent is forgotten: what is newer is somebody new.
+    """
+    return route, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
+
+
+def summary_from_record(record: RiskRecord) -> AgentSummary:
+    """What the risk view holds of it. Raises KeyError for a level of a later version."""
+    return AgentSummary(
+        AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id),
+        record.agent_type,
+        RiskLevel[record.risk_level.upper()],
+        record.risk_score,
+        record.confidence,
+        record.anomaly_score,
+        record.first_seen_ms,
+        record.last_seen_ms,
+        record.evaluated_ms,
+        record.due_ms,
+        record.events,
+        record.decision_id,
+        bytes(record.reasons),
+        record.counterfactual,
+    )
+
+
+def decision_event(decision: Decision, source: str) -> bytes:
+    """A decision as a CloudEvent: everything that a replay needs, too."""
+    name = decision.agent
+    data = {
+        **{field: getattr(decision, field) for field in decision.__struct_fields__ if field != "agent"},
+        "tenant": name.tenant,
+        "issuer": name.issuer,
+        "agent_id": name.agent_id,
+        "agent_key": str(name.key),
+        "previous_level": RiskLevel(decision.previous_level).label,
+        "level": RiskLevel(decision.level).label,
+    }
+    return _encode(
+        {
+            "specversion": "1.0",
+            "id": decision.decision_id,
+            "type": DECISION_TYPE,
+            "source": source,
+            "subject": name.agent_id,
+            "time": format_rfc3339(decision.decided_ms),
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+    )

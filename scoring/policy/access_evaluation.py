@@ -1,0 +1,322 @@
+"""The one value that every hook, gateway and actuator renders: what is to happen to one request of an agent.
+
+`judge` is a pure function of the policy, the level, the request and the approvals that people gave. Products differ in
+what they can do; their renderers say so. None of them decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import msgspec
+
+from ..records.agents import AgentName, RiskLevel
+from .book import EffectivePolicy, LevelTokenPolicy, LivePolicy, PolicyBook
+from .interventions import ActiveInterventions
+from .risk_view import RiskView, RiskViewEntry
+
+
+class AccessRequest(NamedTuple):
+    """What an agent asks for.
+
+    Attributes:
+        tenant, issuer, agent_id: whose request; all may be "".
+        scopes: asked for; empty where the request names none.
+        refresh: a refresh token is used.
+        ancestors: the earlier actors of the delegation chain, nearest first.
+        approvable: whether a person's approval may be asked for by this way.
+    """
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    scopes: tuple[str, ...] = ()
+    refresh: bool = False
+    ancestors: tuple[str, ...] = ()
+    approvable: bool = True
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What is to happen.
+
+    Attributes:
+        allow: what the asking server is to do. Always true in shadow mode.
+        would_allow: what the policy says, whatever the mode.
+        enforced: mode is `enforce`.
+        level: risk level that was acted on; a pin or an ancestor may make it another than the measured one.
+        reason: code, see `REASONS`.
+        max_token_lifetime_s: ceiling of a new token's lifetime; None = none (shadow mode).
+        scopes: the scopes asked for that may be granted; None = all of them.
+        step_up: a person must approve the scopes in `held_scopes` first.
+        held_scopes: scopes asked for that wait for a person.
+        refused_scopes: scopes asked for that the level does not get at all.
+        refresh_allowed: whether a refresh token may be issued or used.
+        revoke: tokens that are out are to die.
+        policy_version: of the book.
+        stale: what is known of the agent may be out of date.
+        rule: policy rule that matched; "" = none.
+    """
+
+    allow: bool
+    would_allow: bool
+    enforced: bool
+    level: RiskLevel
+    reason: str
+    max_token_lifetime_s: int | None
+    scopes: tuple[str, ...] | None
+    step_up: bool
+    held_scopes: tuple[str, ...]
+    refused_scopes: tuple[str, ...]
+    refresh_allowed: bool
+    revoke: bool
+    policy_version: str
+    stale: bool = False
+    rule: str = ""
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether fewer scopes than asked for are granted; who can not grant fewer has to deny."""
+        return self.scopes is not None
+
+
+ALL_SCOPES = "*"
+"""In approvals: every scope. A scope that is itself called so is never asked for."""
+
+ALLOWED = "allowed"
+DENIED_BY_LEVEL = "risk_level"
+REFRESH_REFUSED = "refresh_refused"
+STEP_UP = "step_up_required"
+SCOPES_REFUSED = "scopes_refused"
+STALE = "stale"
+NOT_NARROWED = "scopes_not_narrowable"
+NOT_SHORTENED = "lifetime_not_supported"
+UNDECIDED = "undecided"
+
+VERDICT_REASONS = {
+    ALLOWED: "nothing stands against it",
+    DENIED_BY_LEVEL: "the policy of the agent's risk level denies tokens",
+    REFRESH_REFUSED: "the policy of the agent's risk level allows no refresh",
+    STEP_UP: "every scope asked for waits for a person's approval",
+    SCOPES_REFUSED: "the policy of the agent's risk level grants none of the scopes asked for",
+    STALE: "what is known of the agent may be out of date, and who asks is set to be denied then",
+    NOT_NARROWED: "some scopes are not granted, and the asking server can not leave them out",
+    NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
+    UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
+}
+"""Reason codes of verdicts. They may leave the service; nothing else about why does."""
+
+
+def deny(verdict: Verdict, reason: str) -> Verdict:
+    """The verdict as a denial, where what it allows can not be done; the same in shadow mode, which changes nothing."""
+    if not (verdict.enforced and verdict.allow):
+        return verdict
+    return msgspec.structs.replace(verdict, allow=False, would_allow=False, reason=reason, scopes=None)
+
+
+def evaluate_policy(
+    question: AccessRequest,
+    standing: EffectivePolicy,
+    level: RiskLevel,
+    version: str,
+    *,
+    approved: Collection[str] = (),
+    stale: bool = False,
+) -> Verdict:
+    """What the policy says to a request.
+
+    Args:
+        question: what is asked for.
+        standing: policy and mode of the agent.
+        level: to act on.
+        version: of the policy book.
+        approved: scopes that a person approved for this agent, to the letter, and that have not expired; `*` is all.
+        stale: whether what is known may be out of date.
+    """
+    policy = standing.table[level]
+    refused, held = _classify_scopes(question, policy, approved)
+    left = tuple(scope for scope in question.scopes if scope not in refused and scope not in held)
+    step_up = bool(held) or (
+        policy.step_up and not question.scopes and not _approves_all(approved, policy.step_up_scopes)
+    )
+    reason = _verdict_reason(question, policy, left, refused, step_up)
+    narrowed = bool(refused or held) and reason == ALLOWED
+    enforced = standing.enforced
+    return Verdict(
+        allow=reason == ALLOWED or not enforced,
+        would_allow=reason == ALLOWED,
+        enforced=enforced,
+        level=level,
+        reason=reason,
+        max_token_lifetime_s=policy.max_token_lifetime_s if enforced else None,
+        scopes=left if narrowed and enforced else None,
+        step_up=step_up and policy.allow,
+        held_scopes=held,
+        refused_scopes=refused,
+        refresh_allowed=policy.refresh_allowed or not enforced,
+        revoke=policy.revoke and enforced,
+        policy_version=version,
+        stale=stale,
+        rule=standing.rule,
+    )
+
+
+def _classify_scopes(
+    question: AccessRequest, policy: LevelTokenPolicy, approved: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Scopes asked for that are refused, and those that wait for a person."""
+    refused = tuple(
+        scope
+        for scope in question.scopes
+        if policy.allowed_scopes is not None and not _scope_matches(policy.allowed_scopes, scope)
+    )
+    held = tuple(
+        scope
+        for scope in question.scopes
+        if scope not in refused
+        and policy.step_up
+        and _scope_matches(policy.step_up_scopes, scope)
+        and not _is_approved(approved, scope)
+    )
+    return refused, held
+
+
+def _verdict_reason(
+    question: AccessRequest, policy: LevelTokenPolicy, left: Sequence[str], refused: Sequence[str], step_up: bool
+) -> str:
+    if not policy.allow:
+        return DENIED_BY_LEVEL
+    if question.refresh and not policy.refresh_allowed:
+        return REFRESH_REFUSED
+    if left:
+        return ALLOWED
+    if step_up and _holds_all_scopes(question, policy):
+        return STEP_UP
+    return SCOPES_REFUSED if refused else ALLOWED
+
+
+def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool:
+    """A request without scopes is held only where all scopes need a person: it gets what its client is registered for,
+    which nobody here knows."""
+    return bool(question.scopes) or "*" in policy.step_up_scopes
+
+
+def _approves_all(approved: Collection[str], wanted: Collection[str]) -> bool:
+    """Whether every wanted pattern was approved."""
+    return all(_is_approved(approved, pattern) for pattern in wanted)
+
+
+def _is_approved(approved: Collection[str], scope: str) -> bool:
+    """Whether a scope was approved: to the letter. What a request calls a scope must not become a pattern."""
+    return scope in approved or ALL_SCOPES in approved
+
+
+def _scope_matches(patterns: Collection[str], scope: str) -> bool:
+    """Whatever the case: `Files.ReadWrite` writes, too."""
+    return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
+
+
+# Verdicts from memory: what is to happen to a request of an agent, asked by hooks and gateways while they wait.
+#
+# Only the current actor decides (RFC 8693: nested actors inform). The one exception is the operator's to make: the
+# policy book may say that whom a *critical* agent delegated to is treated as at least at some level.
+
+
+class DecisionContext(NamedTuple):
+    """What a verdict stands on, for logs, claims and audit events."""
+
+    entry: RiskViewEntry | None  # None = never seen
+    measured_level: RiskLevel
+    effective_level: RiskLevel
+    pinned_by: str  # id of the pin; "" = none
+    ancestor: str  # the critical ancestor that raised the level; "" = none
+
+
+class PolicyEvaluator:
+    """Judges requests.
+
+    Args:
+        view: risk of every agent.
+        policy: the book in force.
+        interventions: what people ordered.
+        stale: whether what the view holds of a partition (None = of agents nobody knows) may be out of date.
+        now_ms: UTC milliseconds.
+    """
+
+    def __init__(
+        self,
+        view: RiskView,
+        policy: LivePolicy,
+        interventions: ActiveInterventions,
+        stale: Callable[[int | None], bool],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.view = view
+        self.policy = policy
+        self.interventions = interventions
+        self._is_stale = stale
+        self._now_ms = now_ms
+        self.critical_ancestors: Mapping[tuple[str, str, str], str] = {}
+        """Agents that a critical one delegated to, and that one; kept true by a chore, empty where nobody minds."""
+
+    def evaluate(self, question: AccessRequest) -> tuple[Verdict, DecisionContext]:
+        """The verdict, and what it stands on."""
+        book = self.policy.book
+        known = self.context_of(question, book)
+        entry = known.entry
+        standing = book.effective_policy(
+            question.tenant, question.issuer, question.agent_id, "" if entry is None else entry.summary.agent_type
+        )
+        now_ms = self._now_ms()
+        approved = self.interventions.approved_scopes(
+            (question.tenant, question.issuer, question.agent_id), now_ms, int(known.effective_level)
+        )
+        stale = self._is_stale(None if entry is None else entry.partition)
+        return evaluate_policy(
+            question, standing, known.effective_level, book.version, approved=approved, stale=stale
+        ), known
+
+    def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
+        """Risk of the agent that asks, and what else its level follows from."""
+        full = (question.tenant, question.issuer, question.agent_id)
+        entry = self.view.get(*full)
+        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        pin = self.interventions.active_pin(full, self._now_ms())
+        if pin is not None:
+            return DecisionContext(entry, measured, RiskLevel(pin.level), pin.intervention_id, "")
+        ancestor = self.critical_ancestor(question, book)
+        acted_on = max(measured, book.descendants) if ancestor else measured
+        return DecisionContext(entry, measured, acted_on, "", ancestor if acted_on > measured else "")
+
+    def critical_ancestor(self, question: AccessRequest, book: PolicyBook) -> str:
+        """An earlier actor at `critical`, of the request or known from before; "" = none, or policy leaves them alone.
+
+        What is known counts too: a thief leaves the chain out where it can.
+        """
+        if book.descendants <= RiskLevel.LOW:
+            return ""
+        if known := self.critical_ancestors.get((question.tenant, question.issuer, question.agent_id)):
+            return known
+        for ancestor in question.ancestors:
+            if self.effective_level(question.tenant, question.issuer, ancestor) == RiskLevel.CRITICAL:
+                return ancestor
+        return ""
+
+    def effective_level(self, tenant: str, issuer: str, agent_id: str) -> RiskLevel:
+        """The level that is acted on for one agent by itself."""
+        full = (tenant, issuer, agent_id)
+        entry = self.view.get(*full)
+        measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        return self.interventions.effective_level(full, measured, self._now_ms())
+
+    def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel) -> Verdict:
+        """What holds for an agent that asks for nothing: for actuators, which lower what it may ask for."""
+        book = self.policy.book
+        full = (name.tenant, name.issuer, name.agent_id)
+        question = AccessRequest(*full)
+        if self.interventions.active_pin(full, self._now_ms()) is None and self.critical_ancestor(question, book):
+            level = max(measured, book.descendants)
+        else:
+            level = self.interventions.effective_level(full, measured, self._now_ms())
+        return evaluate_policy(question, book.effective_policy(*full, agent_type), level, book.version)

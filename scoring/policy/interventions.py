@@ -1,0 +1,125 @@
+"""What people ordered, in memory: pins and approvals that are in force, for verdicts that touch no database.
+
+Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
+(`note`). Expiry needs no message: each entry says when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..records.agents import AgentName, RiskLevel
+from ..records.containment import OPEN_INTERVENTION_STATUSES, Intervention
+
+CHANGES_OVERLAP_MS = 30_000
+"""Changes are asked for from so long before the latest seen: clocks differ, and transactions end in another order."""
+
+AgentIdentity = tuple[str, str, str]
+
+
+class ActiveInterventions:
+    """Interventions in force, by agent. For one thread."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Intervention] = {}
+        self._by_agent: dict[AgentIdentity, dict[str, Intervention]] = {}
+        self._latest_ms = 0
+
+    @property
+    def since_ms(self) -> int:
+        """From when on changes have to be asked for."""
+        return max(0, self._latest_ms - CHANGES_OVERLAP_MS)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def apply_changes(self, changed: Iterable[Intervention]) -> list[Intervention]:
+        """Take over what changed, in any order; returns what was news here."""
+        news = []
+        for made in changed:
+            known = self._by_id.get(made.intervention_id)
+            self._latest_ms = max(self._latest_ms, made.updated_ms)
+            if known is not None and (
+                known == made or (known.updated_ms > made.updated_ms and made.status in OPEN_INTERVENTION_STATUSES)
+            ):
+                continue  # an end is final, whatever clock it was written by
+            if known is None and made.status not in OPEN_INTERVENTION_STATUSES:
+                continue
+            news.append(made)
+            self._index(made)
+        return news
+
+    def _index(self, made: Intervention) -> None:
+        full = (made.agent.tenant, made.agent.issuer, made.agent.agent_id)
+        mine = self._by_agent.setdefault(full, {})
+        if made.status in OPEN_INTERVENTION_STATUSES:
+            self._by_id[made.intervention_id] = mine[made.intervention_id] = made
+            return
+        self._by_id.pop(made.intervention_id, None)
+        mine.pop(made.intervention_id, None)
+        if not mine:
+            del self._by_agent[full]
+
+    def remove_agent(self, full: AgentIdentity) -> None:
+        """Know nothing of an agent's pins and approvals any more: they were erased."""
+        for intervention_id in self._by_agent.pop(full, {}):
+            del self._by_id[intervention_id]
+
+    def active_pin(self, full: AgentIdentity, now_ms: int) -> Intervention | None:
+        """The pin that holds for an agent; of several, the last one that was made."""
+        if full not in self._by_agent:
+            return None
+        return next(iter(self.active_pins(full, now_ms)), None)
+
+    def active_pins(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
+        """All pins of an agent that have not ended, the one that holds first."""
+        mine = self._by_agent.get(full, {}).values()
+        found = [one for one in mine if one.kind == "pin" and one.expires_ms > now_ms]
+        return sorted(found, key=lambda one: (one.asked_ms, one.intervention_id), reverse=True)
+
+    def pinned_agents(self, now_ms: int) -> list[AgentName]:
+        """Agents with a pin in force."""
+        pins = (one for one in self._by_id.values() if one.kind == "pin" and one.expires_ms > now_ms)
+        return list({one.agent.key: one.agent for one in pins}.values())
+
+    def pinned_levels(self, now_ms: int) -> dict[AgentIdentity, RiskLevel]:
+        """The level that is acted on, of every agent that is pinned."""
+        pins = {full: self.active_pin(full, now_ms) for full in list(self._by_agent)}
+        return {full: RiskLevel(pin.level) for full, pin in pins.items() if pin is not None}
+
+    def approved_scopes(self, full: AgentIdentity, now_ms: int, level: int = 0) -> frozenset[str]:
+        """Scopes that a person approved for an agent when it was at *level* or above: a yes at `medium` is none at
+        `high`."""
+        mine = self._by_agent.get(full)
+        if not mine:
+            return frozenset()
+        return frozenset(
+            scope
+            for one in mine.values()
+            if one.status == "approved" and one.expires_ms > now_ms and one.level >= level
+            for scope in one.scopes
+        )
+
+    def pending_approval(
+        self, full: AgentIdentity, scopes: Iterable[str], now_ms: int, most: int
+    ) -> Intervention | None:
+        """An approval that waits for a person and would let these scopes pass; the newest where *most* wait already.
+
+        So an agent that asks for ever other scopes does not flood those who approve.
+        """
+        wanted = set(scopes)
+        mine = self._by_agent.get(full, {}).values()
+        waiting = [one for one in mine if one.status == "pending" and one.expires_ms > now_ms]
+        for one in waiting:
+            if wanted <= set(one.scopes):
+                return one
+        return max(waiting, key=lambda one: (one.asked_ms, one.intervention_id)) if len(waiting) >= most else None
+
+    def expired(self, now_ms: int) -> list[Intervention]:
+        """Those whose time is over and that are not written down as ended."""
+        return [one for one in self._by_id.values() if one.expires_ms <= now_ms]
+
+    def effective_level(self, full: AgentIdentity, measured: RiskLevel, now_ms: int) -> RiskLevel:
+        """The level to act on."""
+        pin = self.active_pin(full, now_ms)
+        return measured if pin is None else RiskLevel(pin.level)

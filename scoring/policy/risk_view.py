@@ -1,0 +1,131 @@
+"""The risk view: what is known of every agent, in memory, for answers that touch no database.
+
+One process writes it (after commits) and the same event loop reads it. Agents are bounded: when there are more, those
+that were evaluated the longest ago and carry no elevated risk leave, and are answered as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from ..records.agents import AgentSummary, RiskLevel
+
+MAX_VIEW_AGENTS = 5_000_000
+_SWEEP_SHARE = 0.05
+
+CommitVersion = tuple[int, int]
+"""Epoch and offset of the commit that wrote an agent; a worker that was asleep may tell of an old one late."""
+
+
+class RiskViewEntry:
+    """One agent in the view. `answer` caches the encoded answer, made under policy `book`, until the next update."""
+
+    __slots__ = ("cached_answer", "cached_answer_book", "partition", "summary", "version")
+
+    def __init__(self, summary: AgentSummary, partition: int, version: CommitVersion | None) -> None:
+        self.summary = summary
+        self.cached_answer: bytes | None = None
+        self.cached_answer_book: object = None
+        self.partition = partition
+        self.version = version
+
+
+class RiskView:
+    """Latest committed risk by agent.
+
+    Args:
+        most: agents that are kept.
+    """
+
+    def __init__(self, most: int = MAX_VIEW_AGENTS) -> None:
+        self._max_agents = most
+        self._entries: dict[tuple[str, str, str], RiskViewEntry] = {}
+        self._by_id: dict[str, list[RiskViewEntry]] = {}
+        self.outdated = 0
+        """Agents that were told of in a version older than the one that is held."""
+        self.on_update: Callable[[AgentSummary], object] | None = None
+        """Called with every agent that is taken over; small, since answers wait for it."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def apply(
+        self, summaries: Iterable[AgentSummary], partition: int = 0, versions: Sequence[CommitVersion] | None = None
+    ) -> None:
+        """Take over committed agents of a partition, in the order of their commits, or by their *versions*."""
+        for at, summary in enumerate(summaries):
+            name = summary.name
+            full = (name.tenant, name.issuer, name.agent_id)
+            version = None if versions is None else versions[at]
+            entry = self._entries.get(full)
+            if entry is None:
+                entry = self._entries[full] = RiskViewEntry(summary, partition, version)
+                self._by_id.setdefault(name.agent_id, []).append(entry)
+            elif version is None or entry.version is None or version >= entry.version:
+                entry.summary, entry.cached_answer = summary, None
+                entry.partition, entry.version = partition, version
+            else:
+                self.outdated += 1
+                continue
+            if self.on_update is not None:
+                self.on_update(summary)
+        if len(self._entries) > self._max_agents:
+            self._sweep()
+
+    def get(self, tenant: str, issuer: str, agent_id: str) -> RiskViewEntry | None:
+        """One agent by its full name."""
+        return self._entries.get((tenant, issuer, agent_id))
+
+    def remove(self, tenant: str, issuer: str, agent_id: str) -> None:
+        """Know nothing of an agent any more."""
+        entry = self._entries.pop((tenant, issuer, agent_id), None)
+        if entry is not None:
+            self._remove_from_index(entry)
+
+    def remove_up_to(self, full: tuple[str, str, str], partition: int, offset: int) -> None:
+        """Know no more of an agent what commits up to *offset* of its partition said; newer is somebody else."""
+        entry = self._entries.get(full)
+        if entry is not None and (
+            entry.version is None or (entry.partition == partition and entry.version[1] <= offset)
+        ):
+            self.remove(*full)
+
+    def find_by_id(
+        self, agent_id: str, tenant: str | None, issuer: str | None, tenants: Collection[str] | None
+    ) -> list[RiskViewEntry]:
+        """Agents of that id among the caller's *tenants* (None = all); *tenant* and *issuer* narrow where given."""
+        return [
+            entry
+            for entry in self._by_id.get(agent_id, ())
+            if (tenant is None or entry.summary.name.tenant == tenant)
+            and (issuer is None or entry.summary.name.issuer == issuer)
+            and (tenants is None or entry.summary.name.tenant in tenants)
+        ]
+
+    def entries(self) -> list[RiskViewEntry]:
+        """Every agent that is held now; a list, so that another thread may look through it."""
+        return list(self._entries.values())
+
+    def count_by_level(self) -> dict[str, int]:
+        """Number of agents at each level."""
+        counts = dict.fromkeys((level.label for level in RiskLevel), 0)
+        for entry in self._entries.values():
+            counts[RiskLevel(entry.summary.level).label] += 1
+        return counts
+
+    def _sweep(self) -> None:
+        """Drop the quietest calm agents, some more than needed, so that sweeps are rare."""
+        calm = [entry for entry in self._entries.values() if entry.summary.level < RiskLevel.MEDIUM]
+        calm.sort(key=lambda entry: entry.summary.evaluated_ms)
+        excess = len(self._entries) - int(self._max_agents * (1 - _SWEEP_SHARE))
+        for entry in calm[:excess]:
+            name = entry.summary.name
+            del self._entries[(name.tenant, name.issuer, name.agent_id)]
+            self._remove_from_index(entry)
+
+    def _remove_from_index(self, entry: RiskViewEntry) -> None:
+        agent_id = entry.summary.name.agent_id
+        same = self._by_id[agent_id]
+        same.remove(entry)
+        if not same:
+            del self._by_id[agent_id]

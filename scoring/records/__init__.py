@@ -1,0 +1,1 @@
+"""Plain values that the store keeps and the parts of the service exchange."""

@@ -1,0 +1,75 @@
+"""Plain values of containment: what people ordered and what actuators did. Times are UTC milliseconds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .agents import AgentName
+
+InterventionKind = Literal["pin", "approval"]
+InterventionStatus = Literal["active", "pending", "approved", "rejected", "ended", "expired"]
+OPEN_INTERVENTION_STATUSES: frozenset[str] = frozenset({"active", "pending", "approved"})
+"""States that have an effect, or still may get one."""
+
+
+class Intervention(msgspec.Struct, frozen=True):
+    """Something that a person orders, or is asked for. Its history is its decisions' audit events.
+
+    A *pin* (active, then ended or expired) fixes the level that policy acts on. An *approval* (pending, then approved
+    or rejected, or expired from either) lets scopes pass that need a person.
+
+    Attributes:
+        level: of a pin: the level to act on; of an approval: the agent's level when it was asked for.
+        scopes: of an approval: scope patterns; `*` is all.
+        asked_why: why it is asked for, a reason code of the verdict or a person's words.
+        asked_by: caller that made it; for an approval the way it was asked (`hydra`, `ext_authz`, …).
+        decided_by, decided_ms, why: the person that approved, rejected or ended it; "" and 0 = nobody yet.
+        expires_ms: it ends by itself then.
+        updated_ms: rises with every change; followers ask for what changed since.
+    """
+
+    intervention_id: str
+    kind: InterventionKind
+    status: InterventionStatus
+    agent: AgentName
+    level: int
+    scopes: tuple[str, ...]
+    asked_why: str
+    asked_by: str
+    asked_ms: int
+    decided_by: str
+    decided_ms: int
+    why: str
+    expires_ms: int
+    updated_ms: int
+
+
+ActuationStatus = Literal["wanted", "applied", "confirmed", "restored", "failed"]
+
+
+class Actuation(msgspec.Struct, frozen=True):
+    """What one actuator is to bring about, and has brought about, for one agent at its server.
+
+    Attributes:
+        version: of `desired`: the outbox row that asked for it; a newer one replaces an older one.
+        desired: JSON of `trustwatch.scoring.delivery.actuators.DesiredState`.
+        original: what the server had before anything was lowered, as the actuator wrote it; b"" = nothing is lowered.
+        caused_ms: time of the event that led to it; 0 = none (a tick, a person).
+        wanted_ms: when it was decided.
+        confirmed_ms: when the server said that it is so; 0 = not yet.
+        error: of the last attempt; "" = none.
+    """
+
+    target: str
+    agent: AgentName
+    version: int
+    desired: bytes
+    original: bytes
+    status: ActuationStatus
+    caused_ms: int
+    wanted_ms: int
+    confirmed_ms: int
+    updated_ms: int
+    error: str

@@ -1,0 +1,53 @@
+"""Dead letters of the pipeline: records that are no events or orders, and inputs that the edge refused at the door."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+from ...ingest.errors import MalformedEvent
+from ...ingest.record_keys import record_id
+from ...ingest.source import Record
+from .agents import DeadLetter
+
+
+class RefusedInput(msgspec.Struct):
+    """Payload of a DEAD record: an input that the edge refused."""
+
+    letter_id: str
+    received_ms: int
+    source: str
+    reason: str
+    path: str
+    raw: str  # base64
+
+
+_refused_input_decoder = msgspec.json.Decoder(RefusedInput)
+
+
+def dead_letter_of_record(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
+    """What becomes of a record that the pipeline can make nothing of."""
+    letter_id = record_id(record.received_ms, partition, offset, "dead")
+    return DeadLetter(
+        letter_id, record.received_ms, "pipeline", error.reason, error.path, record.payload, partition, offset
+    )
+
+
+def dead_letter_of_refused_input(partition: int, offset: int, record: Record) -> DeadLetter:
+    """What becomes of a DEAD record; the letter keeps the id that the sender was told."""
+    try:
+        refused = _refused_input_decoder.decode(record.payload)
+        raw = base64.b64decode(refused.raw)
+    except (msgspec.MsgspecError, ValueError) as error:
+        return dead_letter_of_record(partition, offset, record, MalformedEvent(f"not a refused input: {error}"))
+    return DeadLetter(
+        refused.letter_id,
+        refused.received_ms,
+        refused.source,
+        refused.reason,
+        refused.path,
+        raw,
+        partition,
+        offset,
+    )

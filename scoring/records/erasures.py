@@ -1,0 +1,88 @@
+"""Plain values of erasures. Times are UTC milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ...ingest.record_erasure import ErasureSubject
+
+ERASURE_KINDS = ("agent", "principal")
+
+ERASURE_STEPS = ("queued", "waiting", "erasing", "checking", "compacting", "done")
+"""In their order; `failed` ends it before."""
+
+OPEN_ERASURE_STATUSES = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """One wish to erase, and how far it is.
+
+    Attributes:
+        subject: identifier of who is erased; "" once all of it is done.
+        subject_salt, subject_digest: `subject_digest` the identifier, which the proof names it by.
+        at_offset: of the FORGET record in the log; -1 = not written yet.
+        at_ms: its arrival.
+        rounds: how often everything was gone through.
+        counts: what was removed or changed, by place.
+        proof: signed JSON (compact JWS); b"" = not done.
+    """
+
+    erasure_id: str
+    kind: str
+    status: str
+    tenant: str
+    issuer: str
+    subject: str
+    subject_salt: str
+    subject_digest: str
+    reason: str
+    asked_by: str
+    asked_ms: int
+    at_offset: int = -1
+    at_ms: int = 0
+    rounds: int = 0
+    error: str = ""
+    updated_ms: int = 0
+    done_ms: int = 0
+    counts: dict[str, Any] = {}
+    proof: bytes = b""
+
+    @property
+    def erasure_subject(self) -> ErasureSubject:
+        """For erasers. Only while the identifier is known."""
+        return ErasureSubject(self.kind, self.tenant, self.issuer, self.subject, erasure_pseudonym(self.erasure_id))
+
+
+class PartitionErasure(NamedTuple):
+    """An order to forget that the worker of one partition has come to.
+
+    Attributes:
+        erasure_id: whose order it is; it may be given again.
+        subject: who is forgotten.
+        offset: of the order in this partition: what lies before it is erased.
+        at_ms: when it was given.
+        owns_agent: whether the subject is an agent of this partition.
+    """
+
+    erasure_id: str
+    subject: ErasureSubject
+    offset: int
+    at_ms: int
+    owns_agent: bool
+
+
+def erasure_pseudonym(erasure_id: str) -> str:
+    """What stands where others' records named who was erased."""
+    return f"erased~{erasure_id[-12:]}"
+
+
+def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
+    """By which a proof names who was erased, hexadecimal.
+
+    Slow on purpose (scrypt, about 50 ms): whoever holds a proof may check one name, not try out a directory of them.
+    """
+    text = msgspec.json.encode([kind, tenant, issuer, name])
+    return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=32).hex()

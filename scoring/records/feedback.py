@@ -1,0 +1,175 @@
+"""Plain values of feedback. Times are UTC milliseconds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .agents import AgentName
+
+FeedbackVerdict = Literal["false_positive", "true_positive"]
+RuleScopeKind = Literal["agent", "peer_group"]
+FeedbackAction = Literal["adopted", "noted", "revoked", "expired"]
+FeedbackState = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
+"""`adopting` and `revoking`: written, but not yet in every event log it concerns. `noted` is a label without a rule."""
+
+OPEN_FEEDBACK_STATES: frozenset[str] = frozenset({"adopting", "active", "revoking"})
+"""States that someone still has to do something about."""
+
+
+class FeedbackRule(msgspec.Struct, frozen=True):
+    """What the engine holds to: in matching events the named features count as usual.
+
+    It travels in control records and is stored with what it matched, so it says all by itself.
+
+    Attributes:
+        key: agent key in decimal (JSON numbers end at 53 bits).
+        features: names of features; None = all but those of hard signals.
+        resource: target or resource id that an event must name; None = any.
+        expires_ms: it holds for events that happened, and arrived, before.
+    """
+
+    rule_id: str
+    kind: RuleScopeKind
+    key: str
+    tenant: str
+    agent_type: str
+    features: tuple[str, ...] | None
+    resource: str | None
+    expires_ms: int
+
+
+class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_unknown_fields=True):
+    """From this record's offset on, the partition holds to a rule. Repeated, it changes nothing.
+
+    Attributes:
+        withdraw: evidence of the agent that is taken back; 0 in the copies for partitions that are not the agent's.
+        decision_id: the decision that was marked.
+    """
+
+    rule: FeedbackRule
+    by: str
+    why: str
+    withdraw: float = 0.0
+    decision_id: str = ""
+
+
+class RevokeFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.revoke", forbid_unknown_fields=True):
+    """From this record's offset on, the partition does not hold to the rule any more, for good."""
+
+    rule: FeedbackRule
+    by: str
+    why: str
+
+
+class PartitionRule(msgspec.Struct, frozen=True):
+    """One rule in one partition: from which offset on it holds, and what it did. Written with the partition's state.
+
+    Attributes:
+        epoch, from_offset: position of the record that brought it.
+        until_offset: offset of the record that ended it; -1 = it holds.
+        matched: events in which it counted.
+        last_ms: event time of the last of them; 0 = none.
+    """
+
+    rule: FeedbackRule
+    partition: int
+    epoch: int
+    from_offset: int
+    until_offset: int
+    matched: int
+    last_ms: int
+
+
+class Feedback(msgspec.Struct, frozen=True):
+    """What a person said of a decision, and where a rule follows from it, that rule.
+
+    Attributes:
+        agent, agent_type, event_id, event_time_ms, level: of the decision.
+        kind, features, resource: scope of the rule, as in `FeedbackRule`.
+        author: who said it; from the token.
+        expires_ms: end of the rule; 0 = a label, which holds until it is revoked.
+        preview_id: the preview that was seen before; "" = none.
+        unseen: adopted although there was no history to preview it on.
+        from_ms, until_ms: the window that the label speaks of: events of the agent from and until then.
+        withdraw: evidence that was taken back from the agent.
+        updated_ms: rises with every change.
+    """
+
+    feedback_id: str
+    verdict: FeedbackVerdict
+    status: FeedbackState
+    decision_id: str
+    agent: AgentName
+    agent_type: str
+    kind: RuleScopeKind
+    features: tuple[str, ...] | None
+    resource: str | None
+    reason: str
+    author: str
+    created_ms: int
+    expires_ms: int
+    preview_id: str
+    unseen: bool
+    event_id: str
+    event_time_ms: int
+    level: int
+    from_ms: int
+    until_ms: int
+    withdraw: float
+    revoked_by: str
+    revoked_ms: int
+    revoked_why: str
+    updated_ms: int
+
+    @property
+    def rule(self) -> FeedbackRule:
+        """What the engine is to hold to."""
+        agent = self.agent
+        return FeedbackRule(
+            self.feedback_id,
+            self.kind,
+            str(agent.key),
+            agent.tenant,
+            self.agent_type,
+            self.features,
+            self.resource,
+            self.expires_ms,
+        )
+
+
+class FeedbackStep(msgspec.Struct, frozen=True):
+    """One step in the life of feedback; written once, never changed."""
+
+    feedback_id: str
+    action: FeedbackAction
+    at_ms: int
+    by: str
+    why: str
+
+
+PreviewStatus = Literal["waiting", "running", "done", "failed"]
+
+
+class FeedbackPreview(msgspec.Struct, frozen=True):
+    """One preview: what it is of, how far it is, and what it found.
+
+    Attributes:
+        draft: digest of decision, verdict, scope and expiry: adoption asks for the same.
+        progress: 0 to 1.
+        updated_ms: sign of life of whoever runs it.
+        result: JSON; b"" until it is done.
+    """
+
+    preview_id: str
+    decision_id: str
+    tenant: str
+    author: str
+    draft: str
+    status: PreviewStatus
+    progress: float
+    created_ms: int
+    updated_ms: int
+    error: str
+    result: bytes

@@ -1,0 +1,264 @@
+"""The dispatcher's side: outbox rows become deliveries, deliveries are leased, and how they end is written down.
+
+States: pending -> delivered | failed (the target refused for good) | dead (given up by age) | suppressed
+(by the cool-down from the start, or because the target has nothing to do with it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
+
+from ..records.agents import OutboxRow
+from . import codec
+from .database import Database
+from .dialects.statements import insert_or_skip, upsert
+from .interface import DeliveryRoute, DeliverySettlement, LeasedDelivery
+from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
+
+PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
+
+COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this agent a short while before"
+"""Why most suppressed deliveries are."""
+
+LAST_HEARD_PREFIX = "source.heard_ms."
+"""Before the name of a source in `counters`."""
+
+INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
+INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
+_UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
+_UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
+_SAME_COOLDOWN_GROUP = (
+    DELIVERIES.c.target == bindparam("t"),
+    DELIVERIES.c.agent_key == bindparam("a"),
+    DELIVERIES.c.group == bindparam("g"),
+)
+_LAST_SENT = (
+    select(DELIVERIES.c.seq, DELIVERIES.c.status, OUTBOX.c.created_ms, OUTBOX.c.level)
+    .join_from(DELIVERIES, OUTBOX)
+    .where(*_SAME_COOLDOWN_GROUP, DELIVERIES.c.status != SUPPRESSED)
+    .order_by(DELIVERIES.c.seq.desc())
+    .limit(1)
+)
+
+if TYPE_CHECKING:
+    from .database import AnyRow
+_SUPPRESSED_SINCE = (
+    select(func.count())
+    .select_from(DELIVERIES)
+    .where(*_SAME_COOLDOWN_GROUP, DELIVERIES.c.status == SUPPRESSED, DELIVERIES.c.seq > bindparam("s"))
+)
+_SELECT_DUE = (
+    select(OUTBOX, DELIVERIES.c.attempts, DELIVERIES.c.queued_ms, DELIVERIES.c.suppressed_before)
+    .join_from(DELIVERIES, OUTBOX)
+    .where(
+        DELIVERIES.c.target == bindparam("t"),
+        DELIVERIES.c.status == PENDING,
+        DELIVERIES.c.next_attempt_ms <= bindparam("now"),
+    )
+    .order_by(DELIVERIES.c.next_attempt_ms, DELIVERIES.c.seq)
+    .limit(bindparam("most"))
+    .with_for_update(of=DELIVERIES, skip_locked=True)
+)
+_LEASED = (
+    DELIVERIES.c.seq == bindparam("s"),
+    DELIVERIES.c.target == bindparam("t"),
+    DELIVERIES.c.attempts == bindparam("a"),
+    DELIVERIES.c.status == PENDING,
+)
+_LATER_DELIVERY = DELIVERIES.alias("later")
+_SELECT_SUPERSEDED = select(DELIVERIES.c.seq).where(
+    DELIVERIES.c.target == bindparam("t"),
+    DELIVERIES.c.seq.in_(bindparam("seqs", expanding=True)),
+    DELIVERIES.c.group != "",
+    select(_LATER_DELIVERY.c.seq)
+    .where(
+        _LATER_DELIVERY.c.target == DELIVERIES.c.target,
+        _LATER_DELIVERY.c.agent_key == DELIVERIES.c.agent_key,
+        _LATER_DELIVERY.c.group != "",
+        _LATER_DELIVERY.c.seq > DELIVERIES.c.seq,
+        _LATER_DELIVERY.c.status == DELIVERED,
+    )
+    .exists(),
+)
+_LEASE = update(DELIVERIES).where(*_LEASED).values(attempts=bindparam("attempt"), next_attempt_ms=bindparam("until"))
+_SETTLE = (
+    update(DELIVERIES)
+    .where(*_LEASED)
+    .values(
+        status=bindparam("new_status"),
+        next_attempt_ms=bindparam("next"),
+        last_error=bindparam("error"),
+        delivered_ms=bindparam("delivered"),
+    )
+)
+
+
+class OutboxStore(Database):
+    """Part of the store that the dispatcher drives."""
+
+    def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
+        if not self._any_unrouted():  # an idle dispatcher never takes the write lock
+            return 0
+        with self.write() as connection:
+            # Cool-down looks at the alerts before: two that route at a time would both send the first of an agent.
+            if not self._dialect.try_transaction_lock(connection, "route"):
+                return 0
+            rows = connection.execute(_UNROUTED, {"most": limit}).all()
+            for row in rows:
+                _route_row(connection, row, routes, now_ms)
+            done = OUTBOX.c.seq.in_([row.seq for row in rows])
+            connection.execute(update(OUTBOX).where(done).values(routed_ms=now_ms))
+        return len(rows)
+
+    def _any_unrouted(self) -> bool:
+        with self.read() as connection:
+            query = select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)
+            return connection.execute(query).first() is not None
+
+    def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[LeasedDelivery]:
+        due = self.next_due_ms(target)
+        if due is None or due > now_ms:
+            return []
+        with self.write() as connection:
+            rows = connection.execute(_SELECT_DUE, {"t": target, "now": now_ms, "most": limit}).all()
+            leases = [
+                {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
+                for row in rows
+            ]
+            if leases:
+                connection.execute(_LEASE, leases)
+        return [_to_leased_delivery(row, target) for row in rows]
+
+    def settle(self, settlements: Sequence[DeliverySettlement]) -> None:
+        if not settlements:
+            return
+        with self.write() as connection:
+            connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
+
+    def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
+        with self.read() as connection:
+            return set(connection.execute(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}).scalars())
+
+    def next_due_ms(self, target: str) -> int | None:
+        query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
+            DELIVERIES.c.target == target, DELIVERIES.c.status == PENDING
+        )
+        with self.read() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def expire(self, queued_before_ms: int, now_ms: int) -> int:
+        # A leased delivery (its next attempt lies ahead) is left to end by itself: it may just be arriving.
+        old = (
+            DELIVERIES.c.status == PENDING,
+            DELIVERIES.c.queued_ms < queued_before_ms,
+            DELIVERIES.c.next_attempt_ms <= now_ms,
+        )
+        with self.read() as connection:
+            if connection.execute(select(DELIVERIES.c.seq).where(*old).limit(1)).first() is None:
+                return 0
+        error = literal("given up: too old; last error: ") + DELIVERIES.c.last_error
+        with self.write() as connection:
+            return connection.execute(update(DELIVERIES).where(*old).values(status=DEAD, last_error=error)).rowcount
+
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        columns = (DELIVERIES.c.target, DELIVERIES.c.status)
+        with self.read() as connection:
+            rows = connection.execute(select(*columns, func.count()).group_by(*columns))
+            return {(target, status): count for target, status, count in rows}
+
+    def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
+        row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
+        with self.write() as connection:
+            connection.execute(_UPSERT_STOP.for_connection(connection), row)
+
+    def stopped_targets(self) -> dict[str, str]:
+        with self.read() as connection:
+            rows = connection.execute(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint))
+            return {name: fingerprint for name, fingerprint in rows}
+
+    def resume_target(self, name: str) -> bool:
+        with self.write() as connection:
+            return connection.execute(delete(TARGET_STOPS).where(TARGET_STOPS.c.name == name)).rowcount > 0
+
+    def note_heard(self, source: str, at_ms: int) -> None:
+        mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
+        with self.write() as connection:
+            connection.execute(
+                INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": at_ms}
+            )
+            connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
+
+    def enqueue(self, rows: Sequence[OutboxRow]) -> None:
+        if not rows:
+            return
+        with self.write() as connection:
+            connection.execute(INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
+
+    def tell_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
+        mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
+        with self.write() as connection:
+            connection.execute(
+                INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": 0}
+            )
+            # Locked, so that it is not heard of in between.
+            heard_ms = connection.execute(select(COUNTERS.c.value).where(mine).with_for_update()).scalar_one()
+            if heard_ms > since_ms:
+                return False
+            connection.execute(INSERT_OUTBOX.for_connection(connection), codec.outbox_params(row(heard_ms)))
+            return True
+
+
+def _route_row(connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int) -> None:
+    takers = [route for route in routes if _route_matches(route, row)]
+    for route in takers:
+        status, suppressed = _cooldown_status(connection, row, route)
+        error = "" if status == PENDING else COOLDOWN_REASON
+        _insert_delivery(
+            connection, row, now_ms, target=route.target, status=status, suppressed_before=suppressed, last_error=error
+        )
+    if row.target and row.target not in [route.target for route in routes]:
+        error = "the target is not configured"
+        _insert_delivery(connection, row, now_ms, target=row.target, status=DEAD, last_error=error)
+
+
+def _route_matches(route: DeliveryRoute, row: AnyRow) -> bool:
+    return route.kind == row.kind and row.level in route.levels and row.target in ("", route.target)
+
+
+def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute) -> tuple[str, int]:
+    """Whether *row* must wait for the target's cool-down, and how many before it did."""
+    if not row.group:
+        return PENDING, 0
+    same = {"t": route.target, "a": row.agent_key, "g": row.group}
+    last = connection.execute(_LAST_SENT, same).one_or_none()
+    if last is not None and last.status in (PENDING, DELIVERED):
+        recent = row.created_ms < last.created_ms + route.cooldown_ms
+        if recent and row.level <= last.level:
+            return SUPPRESSED, 0
+    since = 0 if last is None else last.seq
+    return PENDING, connection.execute(_SUPPRESSED_SINCE, same | {"s": since}).scalar_one()
+
+
+def _insert_delivery(connection: Connection, row: AnyRow, now_ms: int, **values: Any) -> None:
+    common = {"seq": row.seq, "queued_ms": now_ms, "next_attempt_ms": now_ms}
+    agent = {"agent_key": row.agent_key, "group": row.group}
+    connection.execute(insert(DELIVERIES), [common | agent | values])
+
+
+def _to_leased_delivery(row: AnyRow, target: str) -> LeasedDelivery:
+    return LeasedDelivery(row.seq, codec.to_outbox(row), target, row.attempts + 1, row.queued_ms, row.suppressed_before)
+
+
+def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:
+    return {
+        "s": item.seq,
+        "t": item.target,
+        "a": item.attempt,
+        "new_status": item.status,
+        "next": item.next_attempt_ms,
+        "error": item.error,
+        "delivered": item.at_ms if item.status == DELIVERED else 0,
+    }

@@ -1,0 +1,426 @@
+"""Erasure in the store: what names somebody is found in every table, and goes or is changed.
+
+How a table is treated follows from its columns, so that tables which come later are not forgotten:
+
+* a row *about* the agent (`agent_key`) goes; a decision becomes a tombstone; an edge goes (of a principal: is renamed);
+* a dead letter that names somebody goes: nobody knows what else it says;
+* in every other text, and in every blob of JSON, the pseudonym stands in the name's place.
+
+The agent's own row goes with the pipeline's commit (`Commit.forgotten`), never from here: the pipeline would write it
+back. Blobs of the feature builder and the risk kernel hold numbers and keyed hashes, and no name.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Table,
+    Text,
+    and_,
+    delete,
+    false,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from ...ingest.record_erasure import ErasureSubject, NameEraser
+from . import codec
+from .containment_store import edge_params
+from .database import Database, translate_errors
+from .decision_chain import content_digest
+from .dialects.statements import chunked, contains, insert_or_skip
+from .sql_schema import (
+    AGENTS,
+    CHAINS,
+    COUNTERS,
+    DEAD_LETTERS,
+    DECISIONS,
+    EDGES,
+    ERASURES,
+    FORGOTTEN,
+    META,
+    METADATA,
+    OUTBOX,
+    POSITIONS,
+    TEXT,
+)
+
+MAX_EVENT_AHEAD_MS = 300_000
+"""How far ahead of its arrival an event's time may be."""
+DAY_MS = 86_400_000
+DECISION_ALERT_PREFIX = "alert-"
+"""Before the id of a decision: the key of what announces it (`scoring/delivery/notifiers/alert_events.py`)."""
+_ERASURE_PAGE = 200
+_SEPARATE_TABLES = {
+    table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)
+}
+"""Tables that hold no names, or are seen to one by one."""
+_CREATION_COLUMNS = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
+_BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
+_COLUMNS_WITHOUT_NAMES = frozenset(
+    {
+        "tenant",
+        "issuer",
+        "agent_id",
+        "kind",
+        "status",
+        "mode",
+        "cause",
+        "target",
+        "decision_id",
+        "state_version",
+        "model_version",
+        "baseline_version",
+        "policy_version",
+        "erasure_id",
+        "redacted",
+        "fingerprint",
+        "version",
+        "digest",
+        "installed",
+        "act",
+        "verdict",
+    }
+)
+"""Words of ours, and who a row is about: another one than who is erased."""
+
+
+class ErasureScope(NamedTuple):
+    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged.
+
+    `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
+    """
+
+    erasure_id: str
+    subject: ErasureSubject
+    at_offset: int
+    at_ms: int
+    offsets: Mapping[int, int] | None = None
+
+    @property
+    def up_to(self) -> Mapping[int, int]:
+        """Offset of the FORGET record by partition."""
+        return {0: self.at_offset} if self.offsets is None else self.offsets
+
+
+class SubjectStore(Database):
+    """Part of the store that carries erasures out."""
+
+    new_salt: Callable[[], bytes]
+
+    def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
+        """Take somebody out of every table, a few rows a transaction; *dry* only counts what is left to do.
+
+        Returns:
+            Rows by `table` (removed) and `table.changed`; empty where nothing was found.
+        """
+        counts: dict[str, int] = {}
+        for place, count in self._steps(scope, dry):
+            if count:
+                counts[place] = counts.get(place, 0) + count
+        return counts
+
+    def _steps(self, scope: ErasureScope, dry: bool) -> list[tuple[str, int]]:
+        work = _SubjectErasure(self, scope, dry)
+        found = [
+            ("dead_letters", work.remove_dead_letters()),
+            ("edges", work.remove_edges()),
+            ("decisions", work.write_tombstones()),
+        ]
+        found.append(("outbox", work.removed_alerts))
+        for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
+            if table.name not in _SEPARATE_TABLES:
+                if table is not DECISIONS and "agent_key" in table.c:
+                    found.append((table.name, work.remove_own_rows(table)))
+                found.append((f"{table.name}.changed", work.pseudonymise_table(table)))
+        found.append(("agents.changed", work.pseudonymise_table(AGENTS)))
+        if scope.subject.kind == "agent":
+            found.append(("agents", work.count_stale_agents()))
+        return found
+
+    def held_at_servers(self, subject: ErasureSubject) -> list[str]:
+        """Actuators at whose server an agent is lowered: what it had before is known here alone."""
+        table = METADATA.tables["actuations"]
+        mine = (table.c.agent_key == codec.to_signed(subject.key), table.c.original != b"")
+        with self.read() as connection:
+            return sorted(connection.scalars(select(table.c.target).where(*mine)))
+
+    def compact(self) -> bool:
+        """Leave nothing of removed rows in the database's own files, as far as the database can.
+
+        Returns:
+            False where a reader kept the database from finishing; call it again.
+
+        Raises:
+            Unavailable: the database does not answer, or somebody has a table locked; call it again.
+        """
+        with translate_errors():
+            return self._dialect.compact(self._engine)
+
+
+class _SubjectErasure:
+    """One walk over the tables."""
+
+    def __init__(self, database: SubjectStore, scope: ErasureScope, dry: bool) -> None:
+        self._database = database
+        self._scope = scope
+        self._subject = scope.subject
+        self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
+        self._key = codec.to_signed(scope.subject.key)
+        self._dry = dry
+        self.removed_alerts = 0
+        """Alerts that went with their decisions."""
+
+    def remove_own_rows(self, table: Table) -> int:
+        """Rows that are the agent's own, as far as they are from before."""
+        if self._subject.kind != "agent":
+            return 0
+        born = next((table.c[name] for name in _CREATION_COLUMNS if name in table.c), None)
+        mine: list[ColumnElement[bool]] = [table.c.agent_key == self._key]
+        if born is not None:
+            mine.append(born <= self._scope.at_ms)
+        return self._for_each_row(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
+
+    def count_stale_agents(self) -> int:
+        """The agent's row in a version from before it was forgotten: the pipeline has it still."""
+        early = [
+            and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
+            for at, offset in self._scope.up_to.items()
+        ]
+        old = (AGENTS.c.key == self._key, or_(false(), *early))
+        with self._database.read() as connection:
+            return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
+
+    def write_tombstones(self) -> int:
+        """Decisions about the agent: content and salt go, the digests stay."""
+        if self._subject.kind != "agent":
+            return 0
+        later = [
+            and_(DECISIONS.c.partition == at, DECISIONS.c.offset > offset) for at, offset in self._scope.up_to.items()
+        ]
+        return self._for_each_row(
+            DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~or_(false(), *later)), self._write_tombstone
+        )
+
+    def remove_dead_letters(self) -> int:
+        """Dead letters that name somebody."""
+        columns = [DEAD_LETTERS.c[name] for name in ("raw", "reason", "path")]
+        return self._for_each_row(
+            DEAD_LETTERS,
+            self._candidate_filter(columns),
+            lambda connection, row: self._names_subject(row, columns) and self._remove(connection, DEAD_LETTERS, row),
+        )
+
+    def remove_edges(self) -> int:
+        """Edges of the agent go; those of a principal get the pseudonym."""
+        mine = [EDGES.c.tenant == self._subject.tenant, or_(*(EDGES.c[end] == self._subject.name for end in _ENDS))]
+        if self._subject.kind == "agent":
+            mine += [EDGES.c.issuer == self._subject.issuer, EDGES.c.first_ms <= self._scope.at_ms + MAX_EVENT_AHEAD_MS]
+        else:
+            mine += [EDGES.c.kind == "acts_for", EDGES.c.target == self._subject.name]
+        return self._for_each_row(EDGES, and_(*mine), self._remove_edge)
+
+    def _remove_edge(self, connection: Connection, row: Any) -> bool:
+        if self._subject.kind == "principal":
+            renamed = codec.to_edge(row, target=self._subject.pseudonym)
+            connection.execute(insert_or_skip(EDGES, "edge_id").for_connection(connection), edge_params(renamed))
+        return self._remove(connection, EDGES, row)
+
+    def pseudonymise_table(self, table: Table) -> int:
+        """Rows of others that name somebody."""
+        columns = [column for column in table.columns if may_contain_names(column)]
+        if not columns:
+            return 0
+        where = [self._candidate_filter(columns)]
+        if "tenant" in table.c:
+            where.append(table.c.tenant == self._subject.tenant)
+        if "agent_id" in table.c:
+            where.append(table.c.agent_id != self._subject.name)  # its own rows; or another agent's of that very name
+        return self._for_each_row(
+            table, and_(*where), lambda connection, row: self._rewrite(connection, table, columns, row)
+        )
+
+    def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
+        """A first look in the database; escapes of JSON are looked at one by one."""
+        found: list[ColumnElement[bool]] = []
+        for column in columns:
+            if isinstance(column.type, LargeBinary):
+                found += [contains(column, needle) for needle in (*self._names.needles, b"\\u")]
+            else:
+                found.append(contains(column, self._names.name))
+        return or_(*found)
+
+    def _names_subject(self, row: Any, columns: Sequence[Any]) -> bool:
+        return any(
+            self._names.is_in_bytes(value) if isinstance(value, bytes) else self._names.is_in_text(value)
+            for value in (row._mapping[column.name] for column in columns)
+        )
+
+    def _rewrite(self, connection: Connection, table: Table, columns: Sequence[Any], row: Any) -> bool:
+        values: dict[str, Any] = {}
+        for column in columns:
+            old = row._mapping[column.name]
+            new = self._names.erase_in_json(old) if isinstance(old, bytes) else self._names.erase_in_text(old)
+            if new != old:
+                values[column.name] = new
+        if not values:
+            return False
+        if not self._dry:
+            if table is DECISIONS:
+                values |= self._redaction(row, values)
+            connection.execute(update(table).where(_primary_key_equals(table, row)).values(values))
+        return True
+
+    def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """A decision that is changed says so, and its new content has a digest; the chain keeps the old one."""
+        if not row.chain_sequence:
+            return {}
+        salt = self._database.new_salt().hex()
+        return {
+            "erasure_id": self._scope.erasure_id,
+            "chain_salt": salt,
+            "redacted": content_digest(salt, dict(row._mapping) | values),
+        }
+
+    def _write_tombstone(self, connection: Connection, row: Any) -> bool:
+        """The day is what is left of when; the tenant is whose record it was."""
+        values = {column.name: _empty_value(column) for column in DECISIONS.columns} | {
+            name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)
+        }
+        values |= {
+            "decision_id": f"erased-{row.partition}-{row.chain_sequence}",
+            "decided_ms": row.decided_ms // DAY_MS * DAY_MS,
+            "reasons": b"[]",
+            "feature_vector": b"{}",
+            "evidence": b"{}",
+            "offset": -1,
+            "erasure_id": self._scope.erasure_id,
+        }
+        if (
+            not self._dry
+        ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
+            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECISION_ALERT_PREFIX}{row.decision_id}")
+            self.removed_alerts += connection.execute(gone).rowcount
+        if not row.chain_sequence:  # from before there was a chain: nothing holds it
+            return self._remove(connection, DECISIONS, row)
+        if not self._dry:
+            connection.execute(update(DECISIONS).where(_primary_key_equals(DECISIONS, row)).values(values))
+        return True
+
+    def _remove(self, connection: Connection, table: Table, row: Any) -> bool:
+        if not self._dry:
+            connection.execute(delete(table).where(_primary_key_equals(table, row)))
+        return True
+
+    def _for_each_row(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
+        """Go once over the rows that are found, a page in a transaction; counts those that *act* did something to."""
+        keys = tuple(table.primary_key.columns)
+        done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_ERASURE_PAGE), None
+        while True:
+            page = query if after is None else query.where(tuple_(*keys) > tuple(after))
+            with self._database.read() as connection:  # the long look takes no lock
+                found = connection.execute(page).all()
+            for part in chunked(found, _ERASURE_PAGE):
+                with self._database.read() if self._dry else self._database.write() as connection:
+                    for key in part:
+                        mine = and_(where, *(column == value for column, value in zip(keys, key, strict=True)))
+                        row = connection.execute(select(table).where(mine)).one_or_none()
+                        done += row is not None and act(connection, row)
+            if len(found) < _ERASURE_PAGE:
+                return done
+            after = found[-1]
+
+
+_ENDS = ("source", "target")
+_TOMBSTONE_COLUMNS = ("chain_sequence", "chain_content", "chain_previous", "chain_digest")
+
+
+def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
+    return and_(*(column == row._mapping[column.name] for column in table.primary_key.columns))
+
+
+def may_contain_names(column: Any) -> bool:
+    """Whether a column may hold words that somebody chose: no key, and not the arrays of kernels."""
+    if (
+        column.primary_key
+        or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES
+        or column.unique
+        or column.name.startswith("chain_")
+    ):
+        return False
+    return isinstance(column.type, LargeBinary | Text) or column.type is TEXT
+
+
+def _empty_value(column: Any) -> Any:
+    if isinstance(column.type, LargeBinary):
+        return b""
+    return "" if isinstance(column.type, Text) or column.type is TEXT else 0
+
+
+# Everything that the store knows about one agent, row by row.
+
+
+_EXPORT_PAGE = 200
+_SKIPPED_COLUMNS = frozenset({"features", "risk"})
+"""Arrays of kernels; what they say is told in words by who exports."""
+
+
+class SubjectExport(Database):
+    """Part of the store that hands out all that is about one agent."""
+
+    def rows_about(
+        self, subject: ErasureSubject, sources: Collection[str] | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Rows of every table that is about agents, with the table's name; in pages of their own transactions.
+
+        Args:
+            subject: an agent.
+            sources: whose dead letters may be seen; None = all. Those that name the agent are about it.
+        """
+        key = codec.to_signed(subject.key)
+        for table in METADATA.sorted_tables:
+            if "agent_key" in table.c:
+                yield from self._iterate_rows(table, table.c.agent_key == key)
+        yield from self._iterate_rows(AGENTS, AGENTS.c.key == key)
+        yield from self._iterate_rows(EDGES, or_(EDGES.c.source_key == key, EDGES.c.target_key == key))
+        names = NameEraser(subject.name, "")
+        found = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
+        where = or_(*found) if sources is None else and_(or_(*found), DEAD_LETTERS.c.source.in_(sorted(sources)))
+        for name, row in self._iterate_rows(DEAD_LETTERS, where, raw=True):
+            if names.is_in_bytes(row["raw"]):
+                yield name, row | {"raw": _export_value(row["raw"])}
+
+    def _iterate_rows(
+        self, table: Table, where: ColumnElement[bool], *, raw: bool = False
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        keys = tuple(table.primary_key.columns)
+        query = select(table).where(where).order_by(*keys).limit(_EXPORT_PAGE)
+        page = query
+        while True:
+            with self.read() as connection:
+                rows = connection.execute(page).all()
+            for row in rows:
+                values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
+                yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
+            if len(rows) < _EXPORT_PAGE:
+                return
+            page = query.where(tuple_(*keys) > tuple(rows[-1]._mapping[column.name] for column in keys))
+
+
+def _export_value(value: Any) -> Any:
+    """Bytes as the JSON that they are, else in base64."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {"base64": base64.b64encode(value).decode()}

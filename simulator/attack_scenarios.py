@@ -1,0 +1,426 @@
+"""What a scenario is, and what it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain as concat
+from itertools import count
+
+from .actors import choose_task, expected_events, run_task, start_session
+from .agent_roles import ACCOUNT, CLUSTER, EMPLOYEE, PAYEE, PAYMENT_PROCESSOR, PLAN, ROLES, TABLE, VAULT, make_step
+from .agent_session import (
+    DENIED_JSON,
+    RATE_LIMITED_JSON,
+    SUCCESS_JSON,
+    CallOrigin,
+    DelegationContext,
+    SimulatedSession,
+    resource_json,
+    target_json,
+)
+from .behaviour_model import AgentTask, ResourceKind, TaskStep
+from .labelled_events import ActorStream
+from .population import Enterprise, SimulatedAgent
+from .random_streams import RandomStream, hex_digest
+from .working_hours import DAY_MS, HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class AttackContext:
+    """One attack being played: against whom, from when (milliseconds since 1970), and where its rows go."""
+
+    enterprise: Enterprise
+    agent: SimulatedAgent
+    at_ms: int
+    stream: ActorStream
+
+    @property
+    def draws(self) -> RandomStream:
+        """The attack's own randomness."""
+        return self.stream.draws
+
+    @property
+    def end_ms(self) -> int:
+        """End of the simulation; later rows are dropped."""
+        return self.enterprise.settings.end_ms
+
+    def start_session(
+        self, at_ms: float, task: AgentTask | None = None, origin: CallOrigin | None = None
+    ) -> SimulatedSession:
+        """A session of the agent for its most frequent user."""
+        task = task or choose_task(self.agent.role, self.draws.uniform())
+        user = self.agent.tenant.user_address(self.agent.users[0]) if task.for_user else None
+        return SimulatedSession(
+            self.stream, self.agent, task, at_ms, DelegationContext(user, (), self.stream.next_number()), origin
+        )
+
+    def first_unseen_rank(self, step: TaskStep) -> int:
+        """First rank of the step's kind that the agent has not reached yet, with room for the growth of a day."""
+        return self.agent.pool_sizes.get(step.kind.name, step.kind.size) + 500
+
+    def unique_word(self, purpose: str) -> str:
+        """Eight hex digits of the attack's own."""
+        return hex_digest(purpose, self.stream.salt, self.stream.next_number())[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class AttackScenario:
+    """An attack by name.
+
+    Args:
+        summary: one sentence for people.
+        play: writes rows to the strike's stream; each `yield` ends a batch, and batches start in time order.
+        roles: agent types it is played with.
+        needs: roles that must exist in the same tenant.
+        window: shares of the duration between which a moment is drawn where none is given.
+        quiet_before: how long the agent is silent before the attack; None for not at all.
+    """
+
+    name: str
+    summary: str
+    play: Callable[[AttackContext], Iterator[None]]
+    roles: frozenset[str]
+    needs: tuple[str, ...] = ()
+    quiet_before: timedelta | None = None
+    window: tuple[float, float] = (0.5, 0.9)
+
+
+ALL_ROLES = frozenset(role.name for role in ROLES)
+UNPRIVILEGED_ROLES = frozenset(role.name for role in ROLES if not role.privileged)
+
+
+def usual_steps(strike: AttackContext, *effects: str) -> list[TaskStep]:
+    """What the agent usually does itself, by effect, in table order; steps of later versions left out."""
+    return [s for s in strike.agent.role.steps() if s.calls is None and s.since == 0 and s.effect in effects]
+
+
+# Injected by a prompt, an agent collects what it may read and sends it to a stranger.
+
+
+def _writes_outside(step: TaskStep) -> bool:
+    return step.effect == "write" and step.kind.external and step.kind.style != "plain"
+
+
+def _task_with_external_write(strike: AttackContext) -> AgentTask:
+    """A task with a way out, so that the agent stays within its declared purpose and capabilities."""
+    return next(task for task in strike.agent.role.tasks if any(map(_writes_outside, task.steps)))
+
+
+def _unknown_target(kind: ResourceKind, word: str) -> tuple[str, str]:
+    host = f"files-{word}.example.com"
+    return (f"https://{host}/upload", host) if kind.style == "host" else (f"inbox@{host}", f"inbox@{host}")
+
+
+def play_exfiltration(strike: AttackContext) -> Iterator[None]:
+    """An ordinary beginning, three to six large reads, then one to three large writes to a target never seen before."""
+    draws, task = strike.draws, _task_with_external_write(strike)
+    session = strike.start_session(strike.at_ms, task)
+    session.obtain_token()
+    session.pause()
+    first = next(step for step in task.steps if step.effect == "read")
+    session.perform(first, outcome=SUCCESS_JSON)
+    session.pause()
+    for _ in range(3 + draws.uniform_index(4)):
+        session.perform(first, event_label=1, outcome=SUCCESS_JSON, scale=4)
+        session.pause(0.4)
+    way_out = next(filter(_writes_outside, task.steps))
+    stranger = target_json(strike.agent, way_out.kind, _unknown_target(way_out.kind, strike.unique_word("host")), "new")
+    for _ in range(1 + draws.uniform_index(3)):
+        session.perform(
+            way_out, event_label=1, resource=stranger, outcome=SUCCESS_JSON, scale=draws.uniform_between(40, 120)
+        )
+        session.pause(0.4)
+    yield
+
+
+EXFILTRATION = AttackScenario(
+    "exfiltration",
+    "a prompt injection makes the agent read a lot and send it to an external target it never used",
+    play_exfiltration,
+    frozenset(role.name for role in ROLES if any(map(_writes_outside, role.steps()))),
+)
+
+
+# Somebody else uses the agent's credential: other network, other software, other hours, and looks around.
+
+
+_ATTACKER_USER_AGENTS = ("python-requests/2.32.3", "curl/8.9.1", "Go-http-client/2.0")
+
+
+def play_stolen_credential(strike: AttackContext) -> Iterator[None]:
+    """80 to 200 reads of resources the agent never touched, a third denied, in its quietest hour within a day."""
+    draws, agent = strike.draws, strike.agent
+    night = agent.activity.quietest_hour(strike.at_ms, 24) + int(draws.uniform_between(0, HOUR_MS / 2))
+    at_ms = night if night + HOUR_MS < strike.end_ms else strike.at_ms
+    origin = CallOrigin(
+        f"203.0.113.{1 + draws.uniform_index(250)}",
+        65536 + draws.uniform_index(16),
+        _ATTACKER_USER_AGENTS[draws.uniform_index(3)],
+    )
+    session = strike.start_session(at_ms, origin=origin)
+    session.obtain_token(event_label=1)
+    reads = usual_steps(strike, "read")
+    for number in range(80 + draws.uniform_index(121)):
+        session.pause(0.3)
+        step = reads[number % len(reads)]
+        resource = resource_json(agent, step.kind, strike.first_unseen_rank(step) + number, "unknown")
+        outcome = DENIED_JSON if draws.uniform() < 0.35 else SUCCESS_JSON
+        session.perform(step, event_label=1, resource=resource, outcome=outcome)
+    yield
+
+
+STOLEN_CREDENTIAL = AttackScenario(
+    "stolen_credential",
+    "the same client from another network, with other software, at a quiet hour, enumerating resources",
+    play_stolen_credential,
+    # Who works around the clock has no quiet hour to hide in.
+    frozenset(role.name for role in ROLES if role.shift in ("office", "extended")),
+)
+
+
+# An agent asks for more and more, is refused, then given, then uses it.
+
+
+_SCOPE_CREEP_SESSIONS = 8
+_DENIED_SESSIONS = 4
+"""Rounds that are refused before somebody gives in."""
+
+_TARGET_STEPS: tuple[TaskStep, ...] = (
+    make_step("export_table", "read", TABLE, "data:export", size_out=60_000),
+    make_step("list_employees", "read", EMPLOYEE, "hr:admin", size_out=30_000),
+    make_step("read_statement", "read", ACCOUNT, "payments:admin", size_out=9_000),
+    make_step("read_secret_metadata", "read", VAULT, "vault:admin", size_out=900),
+    make_step("grant_role", "admin", CLUSTER, "iam:admin", type="admin"),
+)
+
+
+def play_scope_creep(strike: AttackContext) -> Iterator[None]:
+    """Eight sessions, about an hour apart: one scope more in each request; the last four are granted and used."""
+    draws = strike.draws
+    pause = min(HOUR_MS, (strike.end_ms - strike.at_ms) // (_SCOPE_CREEP_SESSIONS + 1))
+    usual = usual_steps(strike, "read")
+    for number in range(_SCOPE_CREEP_SESSIONS):
+        session = strike.start_session(strike.at_ms + number * pause + draws.uniform_between(0, 0.3) * pause)
+        wanted = _TARGET_STEPS[: 1 + min(number, len(_TARGET_STEPS) - 1)]
+        scopes = sorted({*session.task.scopes, *(prize.scope for prize in wanted)})
+        session.write_token_event("token.request", scopes, event_label=1, denied=number < _DENIED_SESSIONS)
+        session.pause(0.5)
+        if number < _DENIED_SESSIONS:
+            session.obtain_token()
+            session.pause(0.5)
+        for own in usual[:3]:
+            session.perform(own)
+            session.pause()
+        for prize in wanted if number >= _DENIED_SESSIONS else ():
+            session.perform(prize, event_label=1, outcome=SUCCESS_JSON)
+            session.pause()
+        yield
+
+
+SCOPE_CREEP = AttackScenario(
+    "scope_creep",
+    "token requests grow by a scope an hour, are denied at first, then granted and used",
+    play_scope_creep,
+    UNPRIVILEGED_ROLES,
+)
+
+
+# Too much of the usual: at once, slowly, or the same thing over and over.
+
+
+RAMP_GROWTH_PER_HOUR = 1.04
+_RAMP_DURATION_MS = 4 * DAY_MS
+
+
+def play_burst(strike: AttackContext) -> Iterator[None]:
+    """500 to 900 usual actions on usual resources within a minute or two."""
+    draws = strike.draws
+    session = strike.start_session(strike.at_ms)
+    session.obtain_token(event_label=1)
+    steps = usual_steps(strike, "read", "write")
+    for _ in range(500 + draws.uniform_index(401)):
+        step = steps[draws.uniform_index(len(steps))]
+        at = session.clock_ms
+        session.perform(step, event_label=1)
+        # Calls run side by side: the next one does not wait for this one's answer.
+        session.clock_ms = at + draws.lognormal(80, 0.5)
+    yield
+
+
+def play_runaway_loop(strike: AttackContext) -> Iterator[None]:
+    """One action on one resource, 300 to 900 times, without a pause for thought; now and then the service is busy."""
+    draws = strike.draws
+    session = strike.start_session(strike.at_ms)
+    session.obtain_token(event_label=0)
+    steps = usual_steps(strike, "read")
+    step = steps[draws.uniform_index(len(steps))]
+    resource = resource_json(strike.agent, step.kind, 0, "granted")
+    for _ in range(300 + draws.uniform_index(601)):
+        at = session.clock_ms
+        session.perform(
+            step,
+            event_label=1,
+            resource=resource,
+            outcome=RATE_LIMITED_JSON if draws.uniform() < 0.06 else SUCCESS_JSON,
+        )
+        session.clock_ms = at + draws.lognormal(300, 0.3)
+    yield
+
+
+def play_slow_ramp(strike: AttackContext) -> Iterator[None]:
+    """Usual sessions on top of the usual ones: the total grows by 4 % per working hour, for up to four days."""
+    draws, agent, settings = strike.draws, strike.agent, strike.enterprise.settings
+    daily = settings.events_per_agent_day * agent.role.activity / strike.enterprise.mean_activity
+    usual_per_hour = daily / 24 / expected_events(agent.role)
+    end = min(strike.end_ms, strike.at_ms + _RAMP_DURATION_MS)
+    at_ms = strike.at_ms
+    while at_ms < end:
+        extra = RAMP_GROWTH_PER_HOUR ** ((at_ms - strike.at_ms) / HOUR_MS + 1) - 1
+        # At most an hour's step at a time, so that the rate is never long out of date.
+        wait = draws.exponential() / (usual_per_hour * extra)
+        at_ms = agent.activity.advance(at_ms, min(wait, 1.0))
+        if wait <= 1.0 and at_ms < end:
+            run_task(strike.enterprise, start_session(agent, strike.stream, at_ms), event_label=1)
+            yield
+
+
+BURST = AttackScenario("burst", "hundreds of usual actions in a minute or two", play_burst, ALL_ROLES)
+RUNAWAY_LOOP = AttackScenario(
+    "runaway_loop", "the same action on the same resource, hundreds of times", play_runaway_loop, ALL_ROLES
+)
+SLOW_RAMP = AttackScenario(
+    "slow_ramp",
+    "usual actions, but 4 % more of them every hour, for days",
+    play_slow_ramp,
+    # Those who work around the clock or nearly so: a ramp over a free week-end would not be one.
+    frozenset({"SecurityTriage", "SupportTriage", "DeploymentBot"}),
+    window=(0.15, 0.4),
+)
+
+
+# A small agent gets a powerful one to act for somebody whom the powerful one never served.
+
+
+_CALLER_ROLES = frozenset({"ResearchAgent", "CodeReviewer"})
+"""Unprivileged, and used to talking to other agents: nothing but the edge and the principal gives them away."""
+_CALL_STEP = make_step("send_message", "write", PLAN, "a2a:call", type="a2a.message")
+_PAYMENT_STEP = next(s for s in PAYMENT_PROCESSOR.steps() if s.action == "process_payment")
+
+
+def _unserved_principal(strike: AttackContext, deputies: list[SimulatedAgent]) -> str:
+    """A user for whom nobody acted who may have handed work to the deputies; the caller's own users first."""
+    callers = strike.enterprise.agents_with_role(strike.agent.tenant, "Orchestrator")
+    known = {user for agent in (*deputies, *callers) for user in agent.users}
+    return strike.agent.tenant.user_address(next(u for u in concat(strike.agent.users, count()) if u not in known))
+
+
+def _delegated_session(strike: AttackContext, caller: SimulatedSession, callee: SimulatedAgent) -> SimulatedSession:
+    """The callee's session under a token exchange, opened."""
+    caller.perform(_CALL_STEP, event_label=1, peer=callee.id, outcome=SUCCESS_JSON)
+    chain = DelegationContext(
+        caller.delegation.principal, (caller.agent.id, *caller.delegation.actors), caller.delegation.trace
+    )
+    session = SimulatedSession(strike.stream, callee, callee.role.tasks[0], caller.clock_ms + 150, chain)
+    session.obtain_token(event_label=1)
+    session.pause(0.3)
+    return session
+
+
+def _make_payment(session: SimulatedSession, pay: TaskStep, number: int) -> None:
+    rank = pay.kind.size + 400 + number
+    session.perform(
+        pay, event_label=1, resource=resource_json(session.agent, PAYEE, rank, "new"), outcome=SUCCESS_JSON, scale=2
+    )
+    session.pause(0.4)
+
+
+def play_confused_deputy(strike: AttackContext) -> Iterator[None]:
+    """Caller, orchestrator and payment agent in one chain: a new edge, a new principal, three to six payments."""
+    draws, enterprise, agent = strike.draws, strike.enterprise, strike.agent
+    orchestrator = enterprise.find_callee(agent, "Orchestrator", strike.at_ms, 0.0)
+    payer = (
+        None if orchestrator is None else enterprise.find_callee(orchestrator, "PaymentProcessor", strike.at_ms, 0.0)
+    )
+    if orchestrator is None or payer is None:
+        return
+    principal = _unserved_principal(strike, [orchestrator, payer])
+    chain = DelegationContext(principal, (), strike.stream.next_number())
+    caller = SimulatedSession(strike.stream, agent, agent.role.tasks[0], strike.at_ms, chain)
+    caller.obtain_token()
+    caller.pause(0.3)
+    caller.perform(usual_steps(strike, "read")[0], outcome=SUCCESS_JSON)
+    caller.pause()
+    middle = _delegated_session(strike, caller, orchestrator)
+    middle.perform(orchestrator.role.tasks[0].steps[0], event_label=1, outcome=SUCCESS_JSON)
+    middle.pause(0.4)
+    last = _delegated_session(strike, middle, payer)
+    for number in range(3 + draws.uniform_index(4)):
+        _make_payment(last, _PAYMENT_STEP, number)
+    yield
+
+
+CONFUSED_DEPUTY = AttackScenario(
+    "confused_deputy",
+    "an unprivileged agent makes an orchestrator pay for a principal it never acted for",
+    play_confused_deputy,
+    _CALLER_ROLES,
+    needs=("Orchestrator", "PaymentProcessor"),
+)
+
+
+# An agent everybody forgot comes back and is not what it was.
+
+
+_AWAKENING_SESSIONS = 3
+
+
+def play_dormant_awakening(strike: AttackContext) -> Iterator[None]:
+    """Three sessions in a row, each reading 25 to 60 resources, half of them new, faster than it ever worked."""
+    draws, agent = strike.draws, strike.agent
+    at_ms: float = strike.at_ms
+    for turn in range(_AWAKENING_SESSIONS):
+        session = strike.start_session(at_ms)
+        session.obtain_token(event_label=1)
+        reads = usual_steps(strike, "read")
+        for number in range(25 + draws.uniform_index(36)):
+            at = session.clock_ms
+            step = reads[draws.uniform_index(len(reads))]
+            fresh = strike.first_unseen_rank(step) + 100 * turn + number
+            rank = fresh if draws.uniform() < 0.5 else draws.zipf_rank(step.kind.size)
+            resource = resource_json(agent, step.kind, rank, "derived")
+            session.perform(step, event_label=1, resource=resource, outcome=SUCCESS_JSON, scale=1.5)
+            # Side by side, without waiting for the answer.
+            session.clock_ms = at + draws.lognormal(600 * agent.pace, 0.6)
+        at_ms = session.clock_ms + draws.uniform_between(60_000, 300_000)
+        yield
+
+
+DORMANT_AWAKENING = AttackScenario(
+    "dormant_awakening",
+    "an agent silent for days works again, faster and more widely than before",
+    play_dormant_awakening,
+    ALL_ROLES,
+    quiet_before=timedelta(days=3),
+)
+
+
+# Attack scenarios by name. To add one: a module with a `AttackScenario`, a line here, a test of what its name says.
+
+
+SCENARIOS: dict[str, AttackScenario] = {
+    scenario.name: scenario
+    for scenario in (
+        EXFILTRATION,
+        STOLEN_CREDENTIAL,
+        SCOPE_CREEP,
+        BURST,
+        SLOW_RAMP,
+        CONFUSED_DEPUTY,
+        DORMANT_AWAKENING,
+        RUNAWAY_LOOP,
+    )
+}
+
+__all__ = ["SCENARIOS", "AttackContext", "AttackScenario"]

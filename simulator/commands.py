@@ -1,0 +1,193 @@
+"""The load generator: simulated events straight into the events topic, at a steady rate."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, BinaryIO, cast
+
+import msgspec
+import typer
+
+from ..api import clock
+from ..api.cli.history_input import JsonOption, SettingsFileOption
+from ..api.cli.terminal import print_summary
+from ..api.composition import kafka_settings
+from ..api.settings.loading import load_process_settings
+from ..ingest.errors import ConfigError
+from ..ingest.events import decode_event
+from ..ingest.kafka import open_writer
+from ..ingest.kafka.kafka_commit_log import KafkaCommitLog
+from ..ingest.kafka.settings import KafkaClientSettings
+from ..ingest.record_keys import agent_partition_key, event_id_hash
+from ..ingest.source import Record, RecordKind
+from .attack_scenarios import SCENARIOS
+from .event_stream import retime, simulate
+from .labelled_events import SimulatedEvent, write_jsonl
+from .settings import Attack, SimulationSettings
+
+SEND_SLICE_S = 0.05
+MAX_EVENTS_PER_APPEND = 5_000
+
+
+def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, rate: float) -> tuple[int, float]:
+    """Write *events* to the events topic as the ingest role would.
+
+    Args:
+        events: of the simulator, which speaks for every tenant.
+        kafka: where to.
+        rate: events per second; 0 = as fast as the topic takes them.
+
+    Returns:
+        Number of events and the seconds that they took.
+
+    Raises:
+        LogFailed: the brokers did not acknowledge.
+    """
+    writer = open_writer(kafka)
+    log = KafkaCommitLog(writer, kafka.topics.events)
+    started, sent = clock.monotonic(), 0
+    waiting = iter(events)
+    try:
+        while True:
+            due = MAX_EVENTS_PER_APPEND if not rate else int((clock.monotonic() - started + SEND_SLICE_S) * rate) - sent
+            part = list(islice(waiting, min(due, MAX_EVENTS_PER_APPEND)))
+            if part:
+                log.append([_event_record(event.event) for event in part])
+                log.sync()
+                sent += len(part)
+            elif due > 0:
+                return sent, clock.monotonic() - started
+            if rate:
+                clock.sleep(max(0.0, started + sent / rate - clock.monotonic()))
+    finally:
+        log.close()
+        writer.close()
+
+
+def _event_record(raw: bytes) -> Record:
+    event = decode_event(raw)
+    tenant, agent = event.tenant or "", event.agent
+    id_hash = event_id_hash(event.tenant, event.source or "simulate", event.id, raw)
+    return Record(
+        RecordKind.EVENT, id_hash, clock.now_ms(), raw, agent_partition_key(tenant, agent.issuer or "", agent.id)
+    )
+
+
+# `simulate`: the events of a simulated enterprise, to a file or to Kafka.
+
+
+DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def require_finite(value: float | None) -> float | None:
+    """A number of the command line that time is reckoned with: `nan` and `inf` are numbers for Python, too."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"must be a finite number, is {value}")
+    return value
+
+
+def require_positive(value: float | None) -> float | None:
+    """As `require_finite`, and more than zero."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"must be a finite number above 0, is {value}")
+    return value
+
+
+def simulate_command(
+    out: Annotated[
+        Path | None, typer.Option(help="file that events go to, one a line; packed where it ends in .gz; - is stdout")
+    ] = None,
+    kafka: Annotated[
+        str, typer.Option(help="brokers, HOST:PORT,…: events go to the events topic instead, as of now")
+    ] = "",
+    rate: Annotated[
+        float,
+        typer.Option(help="with --kafka: events per second; 0 is as fast as it takes them", callback=require_finite),
+    ] = 0.0,
+    count: Annotated[int | None, typer.Option(help="end after so many events", min=0)] = None,
+    settings: SettingsFileOption = None,
+    labels: Annotated[Path | None, typer.Option(help="where the labels of events go")] = None,
+    seed: Annotated[int, typer.Option(help="same seed, same bytes")] = 1,
+    agents: Annotated[int, typer.Option(help="agents of the enterprise")] = 100,
+    hours: Annotated[
+        float, typer.Option(help="duration in simulated hours", max=87_840, callback=require_finite)
+    ] = 168.0,
+    start: Annotated[datetime | None, typer.Option(help="begin, UTC; default: 2026-01-05, with --kafka now")] = None,
+    events_per_day: Annotated[float, typer.Option(help="mean events of an agent a day")] = 400.0,
+    attack: Annotated[
+        list[str] | None, typer.Option(help=f"lay an attack over it: {', '.join(SCENARIOS)}; again for more")
+    ] = None,
+    attacks_per_day: Annotated[float, typer.Option(help="further attacks drawn at this rate")] = 0.0,
+    compress: Annotated[
+        float | None,
+        typer.Option(
+            help="make time run this many times faster; default: 1, with --rate as that needs",
+            callback=require_positive,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make the events of a seeded enterprise of agents, with labelled attacks."""
+    if (out is None) == (not kafka):
+        raise typer.BadParameter("name one place for the events: --out FILE or --kafka BROKERS")
+    if out is not None and out == labels:
+        raise typer.BadParameter("events and labels need a file each", param_hint="--labels")
+    first = DEFAULT_START if out is not None else clock.utc_now()
+    began = first if start is None else start.replace(tzinfo=UTC)
+    try:
+        events = simulate(
+            SimulationSettings(
+                start=began,
+                duration=timedelta(hours=hours),
+                seed=seed,
+                agents=agents,
+                attacks=tuple(Attack(name) for name in attack or ()),
+                attacks_per_day=attacks_per_day,
+                events_per_agent_day=events_per_day,
+            )
+        )
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    factor = compress or (rate * 86_400 / (agents * events_per_day) if kafka and rate else 1.0)
+    if factor != 1.0:
+        events = retime(events, factor=factor, start=began)
+    events = islice(events, count)
+    if out is None:
+        _send_to_kafka(events, kafka, rate, settings, json)
+        return
+    written = _write_files(events, out, labels)
+    print_summary({"events": written, "out": str(out)}, json and str(out) != "-", "wrote {events} events to {out}")
+
+
+def _write_files(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
+    """Events and labels to their files; how many events that were."""
+    with ExitStack() as stack:
+        target = sys.stdout.buffer if str(out) == "-" else _open_output(out, stack)
+        return write_jsonl(events, target, None if labels is None else _open_output(labels, stack))
+
+
+def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
+    """A file to write to; what is called `.gz` is packed, without a time, so that equal events are equal bytes."""
+    file = stack.enter_context(path.open("wb"))
+    if path.suffix != ".gz":
+        return file
+    packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
+    return cast(BinaryIO, stack.enter_context(packed))
+
+
+def _send_to_kafka(
+    events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
+) -> None:
+    """Send events to Kafka and say how fast that was."""
+    configured = load_process_settings(settings)
+    kafka = msgspec.structs.replace(kafka_settings(configured), bootstrap_servers=tuple(brokers.split(",")))
+    sent, seconds = send_at_rate(events, kafka, rate)
+    summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
+    print_summary(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")

@@ -1,0 +1,378 @@
+"""The demo's receiver of alerts: what a user's program would be, on this machine's loopback.
+
+It checks each signature as the Standard Webhooks specification says and keeps nothing but a count.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from ..api import clock
+from ..api.console.login_links import issue_login_code
+from ..api.http.auth.callers import ALL_SCOPES
+from ..api.http.auth.signing import issue_local_token
+from ..ingest.columns import ColumnEncoder
+from ..ingest.errors import ConfigError
+from ..ingest.events import decode_event
+from ..ingest.log.event_log import EventLog
+from ..models.detector import DetectorSettings
+from ..models.model_persistence import save_trained_model
+from ..models.model_training import session_ids
+from ..scoring.delivery.notifiers.webhook_notifier import verify_signature
+from ..scoring.learning.walkforward import train_walk_forward
+from .event_stream import simulate
+from .labelled_events import SimulatedEvent
+from .settings import Attack, SimulationSettings
+
+MAX_ALERT_BYTES = 1024 * 1024
+
+
+class AlertInbox:
+    """Takes alerts from its making until `close`.
+
+    Attributes:
+        url: where alerts are to be posted.
+        secret: with which they are to be signed, `whsec_…`.
+        received: alerts whose signature was right.
+        refused: bodies without one.
+    """
+
+    def __init__(self) -> None:
+        self.secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
+        self.received = self.refused = 0
+        self._lock = Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
+        self._thread = Thread(target=self._server.serve_forever, name="demo-inbox", daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
+
+    def receive(self, body: bytes, headers: dict[str, str]) -> bool:
+        """Count a body; returns whether its signature is right."""
+        right = verify_signature(self.secret, body, headers)
+        with self._lock:
+            if right:
+                self.received += 1
+            else:
+                self.refused += 1
+        return right
+
+    def close(self) -> None:
+        """Take nothing any more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            if not 0 < length <= MAX_ALERT_BYTES:
+                self._answer(413)
+                return
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._answer(204 if inbox.receive(self.rfile.read(length), headers) else 401)
+
+        def _answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """The demo prints what happens itself."""
+
+    return Handler
+
+
+# The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
+#
+# It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and
+# sends events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent
+# faster than they happened, so that working hours, pauses and half-lives mean what they say.
+
+
+DEFAULT_PORT = 8420
+DEMO_AGENTS = 40
+EVENTS_PER_DAY = 120.0
+HISTORY = timedelta(days=28)
+"""A week shows each weekday once, so that an ordinary Monday looks odd to who has seen one; four are enough."""
+DAY = timedelta(days=1)
+DEMO_ATTACKS = (
+    Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
+    Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
+)
+DEMO_SETTINGS = """\
+# Written by `trustwatch demo`: a local issuer, one caller that may do everything, two tenants.
+data_dir: data
+model_dir: model
+listen: {{port: {port}}}
+issuers:
+  - {{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}
+callers:
+  - {{name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}}
+tenants:
+  acme-corp: {{domains: [acme-corp.example], mode: enforce}}
+  globex: {{domains: [globex.example], mode: enforce}}
+console: {{enabled: true, development_login: true}}
+webhooks:
+  - {{name: demo-inbox, url: "{inbox}", secret: {{file: data/inbox.secret}}, allow_http: true}}
+lifecycle: {{enabled: true}}
+# A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
+pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
+"""
+SETTINGS_FILE_NAME = "settings.yaml"
+SETTINGS_SIGNATURE_LENGTH = DEMO_SETTINGS.index(":")
+"""So much of the settings file says that a demo wrote it."""
+
+DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
+
+
+START_TIMEOUT_S = 240.0
+"""A first start compiles for half a minute, on a busy machine for much longer."""
+
+FLAGGED_LEVELS = ("medium", "high", "critical")
+
+
+class DemoAgent(NamedTuple):
+    """An agent: its id is unique within a tenant and issuer only."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+
+
+class Demo:
+    """One run of the demo.
+
+    Args:
+        directory: where everything goes; emptied first.
+        seconds: real time of the simulated day.
+        seed: of the enterprise.
+        stay: serve on until Ctrl-C when the day is over.
+        say: where messages go.
+    """
+
+    def __init__(self, directory: Path, seconds: float, seed: int, stay: bool, say: Callable[[str], None]) -> None:
+        self._directory = directory.absolute()
+        self._factor = 86_400.0 / seconds
+        self._seed = seed
+        self._keep_serving = stay
+        self._say = say
+        self._attacked: dict[DemoAgent, str] = {}
+        self._printed_decisions: set[str] = set()
+        self._flagged: set[DemoAgent] = set()
+
+    def run(self) -> int:
+        """Run it; returns the exit status. Raises ConfigError for a directory that may not be emptied."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the service would outlive its demo
+        self._clear_directory()
+        port = _free_port()
+        data = self._directory / "data"
+        data.mkdir(parents=True)
+        settings = self._directory / SETTINGS_FILE_NAME
+        inbox = AlertInbox()
+        settings.write_text(DEMO_SETTINGS.format(port=port, inbox=inbox.url))
+        (data / "inbox.secret").touch(0o600)
+        (data / "inbox.secret").write_text(inbox.secret)
+        token = issue_local_token(data, "demo", list(ALL_SCOPES), "trustwatch", 86_400)
+        day = self._train(clock.utc_now() - DAY)
+        url = f"http://127.0.0.1:{port}"
+        with closing(inbox), (self._directory / "service.log").open("wb") as log:
+            command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(settings)]
+            service = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own interpreter and settings
+            try:
+                return self._play_day(service, url, token, day, inbox)
+            except KeyboardInterrupt:
+                return 0
+            finally:
+                service.send_signal(signal.SIGTERM)
+                service.wait(60)
+                self._say("The service has stopped.")
+
+    def _clear_directory(self) -> None:
+        """Remove what an earlier demo left: nothing else, and not while that one still runs."""
+        settings = self._directory / SETTINGS_FILE_NAME
+        if not self._directory.exists():
+            return
+        if self._directory.is_dir() and not any(self._directory.iterdir()):
+            return
+        if not settings.is_file() or not settings.read_bytes().startswith(
+            DEMO_SETTINGS[:SETTINGS_SIGNATURE_LENGTH].encode()
+        ):
+            raise ConfigError(f"{self._directory} holds something that is no demo; give another --directory")
+        if (self._directory / "data" / "log").exists():
+            EventLog(self._directory / "data" / "log").close()  # raises LogInUse while a service works there
+        shutil.rmtree(self._directory)
+
+    def _train(self, day_start: datetime) -> list[SimulatedEvent]:
+        """Simulate the history and a day in one go, learn the history, return the day."""
+        self._say(f"1. Simulating four weeks of {DEMO_AGENTS} agents in two tenants ...")
+        plan = SimulationSettings(
+            start=day_start - HISTORY,
+            duration=HISTORY + DAY,
+            seed=self._seed,
+            agents=DEMO_AGENTS,
+            attacks=DEMO_ATTACKS,
+            events_per_agent_day=EVENTS_PER_DAY,
+        )
+        history: list[SimulatedEvent] = []
+        day: list[SimulatedEvent] = []
+        for event in simulate(plan):
+            (history if event.at_ms < day_start.timestamp() * 1000 else day).append(event)
+        self._record_attacks(day)
+        self._say(f"2. Learning what is normal from {len(history)} events ...")
+        salt = self._seed.to_bytes(16, "little")
+        columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(event.event) for event in history])
+        detector = DetectorSettings(seed=self._seed)
+        model = train_walk_forward(columns, salt, "demo", detector).model
+        sessions = len(set(session_ids(columns).tolist()))
+        save_trained_model(self._directory / "model", model, detector, sessions, clock.now_ms())
+        return day
+
+    def _record_attacks(self, day: list[SimulatedEvent]) -> None:
+        """Who is attacked: only to say at the end whether the service noticed."""
+        for event in day:
+            if event.label.event_label:
+                decoded = decode_event(event.event)
+                who = DemoAgent(decoded.tenant or "", decoded.agent.issuer or "", decoded.agent.id)
+                self._attacked.setdefault(who, event.label.scenario)
+
+    def _play_day(
+        self, service: subprocess.Popen[bytes], url: str, token: str, day: list[SimulatedEvent], inbox: AlertInbox
+    ) -> int:
+        client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30.0)
+        self._say(f"3. Starting the service at {url} ...")
+        if not self._wait_until_ready(service, client):
+            self._say(f"   it did not start; see {self._directory / 'service.log'}")
+            return 1
+        self._say(f"   Console: {self._console_link(url)}")
+        self._say(
+            f"4. Playing a day in {86_400 / self._factor:.0f} s: {len(day)} events, "
+            f"attacks on {len(self._attacked)} agents"
+        )
+        damaged = [day[0].event.replace(b'"action"', b'"acton"', 1)]
+        for batch in _paced_batches(day, self._factor):
+            body = b"\n".join([event.event for event in batch] + damaged)
+            answer = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
+            if answer.status_code != 202:
+                self._say(f"   the service refused events: {answer.status_code} {answer.text[:300]}")
+                return 1
+            if damaged:
+                self._print_rejections(answer.json())
+                damaged = []
+            self._print_level_changes(client)
+        return self._summarize(service, client, url, token, inbox)
+
+    def _print_rejections(self, receipt: dict[str, Any]) -> None:
+        """A gateway misspells a member: its record is refused alone, and kept until somebody has seen to it."""
+        for refused in receipt["rejections"]:
+            self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
+
+    def _console_link(self, url: str) -> str:
+        """Signs in at the console, once; each is another."""
+        return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
+
+    def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx.Client) -> bool:
+        deadline = clock.monotonic() + START_TIMEOUT_S
+        while clock.monotonic() < deadline and service.poll() is None:
+            try:
+                if client.get("/readyz").status_code == 200:
+                    return True
+            except httpx.TransportError:
+                pass
+            clock.sleep(0.2)
+        return False
+
+    def _print_level_changes(self, client: httpx.Client) -> None:
+        """Print the changes of level since the last look, oldest first."""
+        for decision in reversed(client.get("/v1/decisions", params={"limit": 200}).json()["items"]):
+            if decision["decision_id"] in self._printed_decisions:
+                continue
+            self._printed_decisions.add(decision["decision_id"])
+            if decision["level"] in FLAGGED_LEVELS or decision["previous_level"] in FLAGGED_LEVELS:
+                self._print_decision(decision)
+
+    def _print_decision(self, decision: dict[str, Any]) -> None:
+        who = DemoAgent(decision["tenant"], decision["issuer"], decision["agent_id"])
+        if decision["level"] in FLAGGED_LEVELS:
+            self._flagged.add(who)
+        reason = decision["reasons"][0]["text"] if decision["reasons"] else decision["cause"]
+        truth = f"   <- {self._attacked[who]}" if who in self._attacked else ""
+        self._say(
+            f"   {decision['event_time'][11:19]}  {decision['previous_level']:>8} -> {decision['level']:<8}  "
+            f"{who.agent_id} ({who.tenant}): {reason}{truth}"
+        )
+
+    def _summarize(
+        self, service: subprocess.Popen[bytes], client: httpx.Client, url: str, token: str, inbox: AlertInbox
+    ) -> int:
+        clock.sleep(2.0)
+        self._print_level_changes(client)
+        noticed = [who for who in self._attacked if who in self._flagged]
+        calm = DEMO_AGENTS - len(self._attacked)
+        wrong = len(self._flagged - set(self._attacked))
+        self._say(
+            f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
+            f"{wrong} of {calm} others flagged at some time."
+        )
+        self._say(f"   {inbox.received} alerts came to the demo's webhook rightly signed, {inbox.refused} otherwise.")
+        path = _risk_path(next(iter(noticed), next(iter(self._attacked))))
+        (self._directory / "token").write_text(token)
+        self._say(f"\nURL    {url}\nTOKEN  {token}\n\n  curl -s -H 'Authorization: Bearer {token}' '{url}{path}'\n")
+        answer = client.get(path)
+        self._say(answer.text)
+        if answer.status_code != 200:
+            return 1
+        if self._keep_serving:
+            self._say(
+                f"\nThe console (the link signs in once):\n\n  {self._console_link(url)}\n\nServing until Ctrl-C."
+            )
+            return service.wait()
+        return 0
+
+
+def _risk_path(who: DemoAgent) -> str:
+    """Where its risk is asked for; names all three, so that it works where another agent has the same id."""
+    return f"/v1/agents/{quote(who.agent_id, safe='')}/risk?" + urlencode({"tenant": who.tenant, "issuer": who.issuer})
+
+
+def _free_port() -> int:
+    """The usual port, or any other where that is taken."""
+    for port in (DEFAULT_PORT, 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as taken:
+                return int(taken.getsockname()[1])
+        except OSError:
+            continue
+    raise OSError("no free port on 127.0.0.1")
+
+
+def _paced_batches(day: list[SimulatedEvent], factor: float) -> Iterator[list[SimulatedEvent]]:
+    """Events in small batches, each when its time has come on a clock that runs *factor* times faster."""
+    at, begin = 0, clock.monotonic()
+    while at < len(day):
+        now_ms = day[0].at_ms + (clock.monotonic() - begin) * 1000.0 * factor
+        batch: list[SimulatedEvent] = []
+        while at < len(day) and day[at].at_ms <= now_ms and len(batch) < 500:
+            batch.append(day[at])
+            at += 1
+        if batch:
+            yield batch
+        else:
+            clock.sleep(0.25)

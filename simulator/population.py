@@ -1,0 +1,300 @@
+"""What changes about an agent while it runs: restarts, versions, keys."""
+
+from __future__ import annotations
+
+import base64
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from .agent_roles import ROLES
+from .behaviour_model import AgentRole
+from .random_streams import RandomStream, hex_digest
+from .settings import SimulationSettings
+from .working_hours import DAY_MS, ActivityProfile, activity_profile
+
+RESTARTS_PER_DAY = 0.5
+UPGRADES_PER_DAY = 0.08
+KEY_ROTATION_SHARE = 0.5
+"""Share of the upgrades that bring a new key, announced by a `client.change` event."""
+
+
+@dataclass(slots=True)
+class AgentDeployment:
+    """A span of time in which an agent's version, instance and key stay the same.
+
+    Args:
+        start_ms: first moment, milliseconds since 1970.
+        upgrades: version changes before it, 0 at first.
+        drift: factor on volume and pace of this version, near 1: a new version behaves a little differently.
+        rotated_key: it began with a new key.
+        address_suffix: last byte of the instance's address.
+        cached_json: cache of the JSON that is the same for all events of the epoch.
+    """
+
+    start_ms: int
+    version: str
+    upgrades: int
+    instance: str
+    thumbprint: str
+    drift: float
+    rotated_key: bool
+    address_suffix: int
+    cached_json: str = field(default="", repr=False)
+
+
+def plan_deployments(
+    settings: SimulationSettings, draws: RandomStream, index: int, slug: str, born: int
+) -> list[AgentDeployment]:
+    """Epochs of one agent from its first moment to the end of the simulation, in time order."""
+    rate = (RESTARTS_PER_DAY + UPGRADES_PER_DAY) * settings.churn
+    major, minor = 1 + draws.uniform_index(3), draws.uniform_index(10)
+    epoch = AgentDeployment(
+        start_ms=born,
+        version=f"{major}.{minor}",
+        upgrades=0,
+        instance=_instance_name(slug, settings.seed, index, 0),
+        thumbprint=_thumbprint(settings.seed, index, 0),
+        drift=1.0,
+        rotated_key=False,
+        address_suffix=10 + draws.uniform_index(200),
+    )
+    epochs = [epoch]
+    at = float(born)
+    while rate > 0:
+        at += draws.exponential() / rate * DAY_MS
+        if at >= settings.end_ms:
+            break
+        epochs.append(_next_deployment(epochs[-1], int(at), draws, (slug, settings.seed, index, len(epochs))))
+    return epochs
+
+
+def _next_deployment(
+    last: AgentDeployment, at_ms: int, draws: RandomStream, key: tuple[str, int, int, int]
+) -> AgentDeployment:
+    """The epoch after a restart or an upgrade: either way a new instance at another address of the same network."""
+    slug, seed, index, number = key
+    upgrade = draws.uniform() < UPGRADES_PER_DAY / (RESTARTS_PER_DAY + UPGRADES_PER_DAY)
+    rotated = upgrade and draws.uniform() < KEY_ROTATION_SHARE
+    major, minor = last.version.split(".")
+    return AgentDeployment(
+        start_ms=at_ms,
+        version=f"{major}.{int(minor) + 1}" if upgrade else last.version,
+        upgrades=last.upgrades + upgrade,
+        instance=_instance_name(slug, seed, index, number),
+        thumbprint=_thumbprint(seed, index, number) if rotated else last.thumbprint,
+        drift=draws.lognormal(1.0, 0.08) if upgrade else last.drift,
+        rotated_key=rotated,
+        address_suffix=10 + draws.uniform_index(200),
+    )
+
+
+def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
+    return f"{slug}-{hex_digest('pod', seed, index, number)[:10]}"
+
+
+def _thumbprint(seed: int, index: int, number: int) -> str:
+    """Looks like an RFC 7638 thumbprint; there is no key behind it."""
+    raw = bytes.fromhex(hex_digest("key", seed, index, number))
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+# The enterprise: tenants, their users, and agents with identities that change over time.
+
+
+_FIRST_NAMES = (
+    "ada",
+    "ben",
+    "chen",
+    "dana",
+    "eli",
+    "fatima",
+    "goran",
+    "hana",
+    "ivan",
+    "jane",
+    "kofi",
+    "lena",
+    "maya",
+    "noor",
+)
+_LAST_NAMES = (
+    "adams",
+    "berg",
+    "costa",
+    "diaz",
+    "evans",
+    "fuchs",
+    "gupta",
+    "huang",
+    "ito",
+    "jones",
+    "khan",
+    "lopez",
+    "moore",
+)
+_UTC_OFFSETS = (1, -5, 9, -8, 0, 5)
+"""Hours ahead of UTC of the tenants, in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedTenant:
+    """One customer with its own authorization server."""
+
+    index: int
+    name: str
+
+    @property
+    def domain(self) -> str:
+        """The domain that lies inside it; everything else is external."""
+        return f"{self.name}.example"
+
+    @property
+    def issuer(self) -> str:
+        """Issuer URL of its authorization server."""
+        return f"https://as.{self.domain}"
+
+    @property
+    def asn(self) -> int:
+        """Number of its network (documentation range)."""
+        return 64496 + self.index % 16
+
+    @property
+    def utc_offset(self) -> int:
+        """Hours ahead of UTC."""
+        return _UTC_OFFSETS[self.index % len(_UTC_OFFSETS)]
+
+    def user_address(self, number: int) -> str:
+        """Mail address of the numbered user."""
+        first, last = (
+            _FIRST_NAMES[number % len(_FIRST_NAMES)],
+            _LAST_NAMES[number // len(_FIRST_NAMES) % len(_LAST_NAMES)],
+        )
+        turn = number // (len(_FIRST_NAMES) * len(_LAST_NAMES))
+        return f"{first}.{last}{turn or ''}@{self.domain}"
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedAgent:
+    """One agent: what it is (fixed), and what it has used so far (grows).
+
+    Args:
+        role_index: number among the agents of its role and tenant.
+        users: numbers of the users it acts for, the most frequent first.
+        active_from, active_until: milliseconds since 1970; nothing happens outside.
+        volume, pace: factors on bytes and on waiting times that make agents of one role differ.
+        deployments: its versions, instances and keys over time, at least one.
+        pool_sizes: how many resources of a kind it knows, where that has grown beyond the kind's size.
+    """
+
+    index: int
+    id: str
+    tenant: SimulatedTenant
+    role: AgentRole
+    role_index: int
+    users: list[int]
+    active_from: int
+    active_until: int
+    volume: float
+    pace: float
+    deployments: list[AgentDeployment]
+    retires: bool = False
+    pool_sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def activity(self) -> ActivityProfile:
+        """Its working hours."""
+        return activity_profile(self.role.shift, self.tenant.utc_offset)
+
+    @property
+    def network(self) -> str:
+        """First three bytes of its /24, the same in every instance."""
+        return f"10.{self.index // 250 % 250}.{self.index % 250}"
+
+    def deployment_at(self, at_ms: int) -> AgentDeployment:
+        """Version, instance and key in force at a moment."""
+        return self.deployments[max(0, bisect_right(self.deployments, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
+
+    def is_active(self, at_ms: int) -> bool:
+        """Whether it is deployed and working at a moment."""
+        return self.active_from <= at_ms < self.active_until
+
+
+class Enterprise:
+    """Everybody, drawn from the seed; equal settings build equal enterprises."""
+
+    def __init__(self, settings: SimulationSettings) -> None:
+        self.settings = settings
+        self.tenants = [SimulatedTenant(i, name) for i, name in enumerate(settings.tenants)]
+        self.agents = [self._make_agent(i) for i in range(settings.agents)]
+        self._by_role: dict[tuple[int, str], list[SimulatedAgent]] = {}
+        for agent in self.agents:
+            self._by_role.setdefault((agent.tenant.index, agent.role.name), []).append(agent)
+
+    def _make_agent(self, index: int) -> SimulatedAgent:
+        settings = self.settings
+        draws = RandomStream(settings.seed, 0, index)
+        tenant = self.tenants[index % len(self.tenants)]
+        slot, kind = divmod(index // len(self.tenants), len(ROLES))
+        role = ROLES[kind]
+        number_of_users = 20 + settings.agents // len(self.tenants)
+        users = list(dict.fromkeys(draws.uniform_index(number_of_users) for _ in range(4 + draws.uniform_index(9))))
+        born, dies = _lifespan(settings, draws)
+        return SimulatedAgent(
+            index=index,
+            id=_agent_id(tenant, role, slot, draws.uniform()),
+            tenant=tenant,
+            role=role,
+            role_index=slot,
+            users=users,
+            active_from=born,
+            active_until=dies,
+            volume=draws.lognormal(1.0, 0.25),
+            pace=draws.lognormal(1.0, 0.2),
+            deployments=plan_deployments(settings, draws, index, role.slug, born),
+            retires=dies < settings.end_ms,
+        )
+
+    def agents_with_role(self, tenant: SimulatedTenant, role: str) -> list[SimulatedAgent]:
+        """Agents of one role in one tenant, oldest first; empty where there are none."""
+        return self._by_role.get((tenant.index, role), [])
+
+    def find_callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
+        """Whom an agent asks for work of a role: nearly always the same one, sometimes its stand-in.
+
+        Args:
+            draw: uniform in [0, 1); 0.9 and more asks the stand-in.
+
+        Returns:
+            The callee, or None where the tenant has nobody of that role alive (other than the caller).
+        """
+        ring = self.agents_with_role(caller.tenant, role)
+        for turn in range(len(ring)):
+            found = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
+            if found is not caller and found.is_active(at_ms):
+                return found
+        return None
+
+    @cached_property
+    def mean_activity(self) -> float:
+        """Mean of the roles' activity over all agents; divides it out so that the settings' scale is a true mean."""
+        return sum(agent.role.activity for agent in self.agents) / len(self.agents)
+
+
+def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, int]:
+    """First and last moment of an agent: most live throughout, some join or retire (1 % and 0.5 % a day)."""
+    start, end = settings.start_ms, settings.end_ms
+    days = (end - start) / 86_400_000 * settings.churn
+    joins, retires, when, gone = draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
+    born = start + int((end - start) * when) if joins < 1 - 0.99**days else start
+    dies = born + int((end - born) * (0.2 + 0.8 * gone)) if retires < 1 - 0.995**days else end
+    return born, dies
+
+
+def _agent_id(tenant: SimulatedTenant, role: AgentRole, slot: int, draw: float) -> str:
+    """Agent id: most are plain names, some https or SPIFFE URIs."""
+    if draw < 0.12:
+        return f"https://agents.{tenant.domain}/{role.slug}/{slot}"
+    if draw < 0.24:
+        return f"spiffe://{tenant.domain}/ns/prod/sa/{role.slug}-{slot}"
+    return f"agent-{role.slug}-{slot}"
