@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import structlog
 
+from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError
 from ..ingest.kafka.settings import KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
@@ -17,6 +19,7 @@ from ..models.trained_model import TrainedModel
 from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
 from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
+from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.engine.risk import AlertRateBudget, RiskParameters
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.pipeline.partition import PipelineParameters
@@ -25,6 +28,7 @@ from ..scoring.pipeline.topic_publisher import TopicNames
 from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
 from ..scoring.records.agents import RiskLevel
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
+from . import clock
 from .settings.declaration import Secret
 from .settings.kafka_settings import KafkaSecuritySettings
 from .settings.risk_settings import LevelPolicies, LevelPolicy
@@ -270,4 +274,37 @@ def _erased_list_url(settings: Settings, topic: str) -> str | None:
         f"{topic} may hold records of who was erased, and without a database nobody knows of whom: set store.url or "
         "TRUSTWATCH_STORE_URL to the service's database (reading it is enough), or privacy.read_unlisted: true if "
         "nobody was ever erased there"
+    )
+
+
+def new_id() -> str:
+    """Text that never repeats."""
+    return uuid.uuid4().hex
+
+
+def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
+    """Agents that must not go on from a model's history. Raises ConfigError, Unavailable."""
+    marks = store.forgotten_marks()
+    return ErasedAgents(open_service_privacy_key(settings), marks) if marks else ErasedAgents()
+
+
+SPOOL_FOLDER = "vectors-spool"
+
+MAX_ROLL_S = 60.0
+
+
+def spool_directory(settings: Settings) -> Path:
+    """Folder between pipeline and archive, on the pipeline's own disk."""
+    return settings.data_dir / SPOOL_FOLDER
+
+
+def open_spool(settings: Settings) -> VectorSpoolWriter | None:
+    """The pipeline's side; None where no vectors are kept."""
+    if settings.archive.vectors is None:
+        return None
+    return VectorSpoolWriter(
+        spool_directory(settings),
+        settings.archive.spool_mb << 20,
+        clock.monotonic,
+        roll_s=min(settings.archive.interval_s, MAX_ROLL_S),
     )

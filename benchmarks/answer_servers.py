@@ -16,14 +16,13 @@ import msgspec
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from trustwatch.api.events.schemas import RISK_EXAMPLE
+from trustwatch.api.agents.schemas import RISK_EXAMPLE, RiskOut
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
-from trustwatch.api.http.runtime import PipelineStatus, Runtime
-from trustwatch.api.http.schemas import RiskOut
+from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.root import Settings
@@ -31,6 +30,7 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary

@@ -19,7 +19,8 @@ from sqlalchemy import text
 from trustwatch.ingest.features.layout import STATE_ROW
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store import codec
 from trustwatch.scoring.store.dialects import postgresql, postgresql_copy
 from trustwatch.scoring.store.dialects.statements import AGENT_NAME_COLUMNS, UPSERT_AGENT

@@ -41,3 +41,8 @@ def lab_command(
     if any(one.error for one in ran):
         raise typer.Exit(1)
     print_message(f"executed copies: {run.absolute()}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `lab` to the command line."""
+    app.command("lab")(lab_command)

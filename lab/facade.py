@@ -19,7 +19,8 @@ from ..models.detector import DetectorSettings
 from ..scoring.backtest.plan import BacktestPlan, default_budgets
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.policy.book import PolicyBook
-from ..scoring.records.agents import AgentSummary, Decision
+from ..scoring.records.agents import AgentSummary
+from ..scoring.records.decisions import Decision
 from ..scoring.store.sql_store import SqlStore
 from . import backtest_frames, behaviour_frames, event_frames, model_frames, score_frames, store_frames
 from .backtest_frames import BacktestFrames, PolicyChoice

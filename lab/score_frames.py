@@ -17,7 +17,8 @@ from ..models.trained_model import TrainedModel
 from ..scoring.engine import risk
 from ..scoring.engine.engine import EngineSettings, ScoredBatch
 from ..scoring.pipeline.replay import HistoryReplay
-from ..scoring.records.agents import Decision, RiskLevel
+from ..scoring.records.agents import RiskLevel
+from ..scoring.records.decisions import Decision
 from .event_history import EventFilter, RawEventSource, parse_time_ms
 from .frame_builder import build_frame, build_frame_from_columns
 from .frame_columns import LEVEL_NAMES

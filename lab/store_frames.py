@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..scoring.records.agents import AgentName, AgentSummary, Decision, Delivery, RiskLevel, RiskReason
+from ..scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from ..scoring.records.commits import Delivery
+from ..scoring.records.decisions import Decision, RiskReason
 from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
 from ..scoring.store.interface import MAX_PAGE, AgentQuery, Page
 from ..scoring.store.sql_store import SqlStore

@@ -16,8 +16,7 @@ import msgspec
 import typer
 
 from ..api import clock
-from ..api.cli.history_input import JsonOption, SettingsFileOption
-from ..api.cli.terminal import print_summary
+from ..api.cli.terminal import JsonOption, SettingsFileOption, print_message, print_summary
 from ..api.composition import kafka_settings
 from ..api.settings.loading import load_process_settings
 from ..ingest.errors import ConfigError
@@ -191,3 +190,21 @@ def _send_to_kafka(
     sent, seconds = send_at_rate(events, kafka, rate)
     summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
     print_summary(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")
+
+
+def demo(
+    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
+    exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
+    seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
+    seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
+) -> None:
+    """Train on four simulated weeks, serve, play a day with two attacks, and say what happens."""
+    from .demo import Demo  # takes scikit-learn, which no other command waits for
+
+    raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=print_message).run())
+
+
+def register(app: typer.Typer) -> None:
+    """Add `simulate`, `demo` to the command line."""
+    app.command("simulate")(simulate_command)
+    app.command("demo")(demo)

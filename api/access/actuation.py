@@ -33,8 +33,8 @@ from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.records.agents import AgentName
 from ...scoring.store.interface import Store
 from .. import clock
+from ..composition import new_id
 from ..http.auth.signing import assertion_signer
-from ..http.runtime import new_id
 from ..settings.actuator_settings import ActuatorAuthSettings, ActuatorSettings
 from ..settings.root import Settings
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -19,10 +18,12 @@ from ...ingest.record_keys import record_id
 from ...scoring.delivery.notifiers.alert_events import build_approval_row, format_rfc3339
 from ...scoring.policy.access_evaluation import ALL_SCOPES
 from ...scoring.policy.interventions import ActiveInterventions
-from ...scoring.records.agents import AgentName, OutboxRow, RiskLevel
+from ...scoring.records.agents import AgentName, RiskLevel
+from ...scoring.records.commits import OutboxRow
 from ...scoring.records.containment import Intervention
 from ...scoring.store.interface import ContainmentStore
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+from ..http.separation_of_duties import Attribution
 
 PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
@@ -40,13 +41,6 @@ class InterventionNotOpen(TrustwatchError):
     """Somebody else decided first, or its time is over: answered with 409."""
 
     code = "not_open"
-
-
-class Attribution(NamedTuple):
-    """Who decides, and why."""
-
-    name: str
-    why: str
 
 
 class ApprovalWorkflow:

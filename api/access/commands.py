@@ -12,7 +12,6 @@ import typer
 from ..cli.remote import (
     DEFAULT_URL,
     IssuerOption,
-    JsonOption,
     ServiceClient,
     TenantOption,
     TokenOption,
@@ -20,7 +19,7 @@ from ..cli.remote import (
     paged_items,
     problem_text,
 )
-from ..cli.terminal import fail, print_message, write_json, write_table
+from ..cli.terminal import JsonOption, fail, print_message, write_json, write_table
 
 approvals_app = typer.Typer(name="approvals", no_args_is_help=True, help="What persons are asked, and what they said.")
 
@@ -185,3 +184,11 @@ def _send_intervention(
         return
     what = f"level {made['level']}" if made["kind"] == "pin" else "scopes " + " ".join(made["scopes"])
     print_message(f"{made['kind']} of {made['agent_id']} is {made['status']}: {what}, until {made['expires_at']}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `pin`, `unpin`, `blast-radius`, `approvals` to the command line."""
+    app.command("pin")(pin)
+    app.command("unpin")(unpin)
+    app.command("blast-radius")(blast_radius)
+    app.add_typer(approvals_app)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ...ingest.errors import TrustwatchError
+from ...ingest.events import MAX_ID_LENGTH
 from ...ingest.hashing import agent_key
 from ...scoring.delivery.notifiers.alert_events import format_rfc3339
 from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
@@ -137,3 +139,47 @@ class PolicyDecisionPoint:
 
 def _mode_word(verdict: Verdict) -> str:
     return "enforce" if verdict.enforced else "shadow"
+
+
+MAX_SCOPES = 1_000
+
+MAX_EVENT_SCOPES = 256
+"""Scopes that an audit event holds."""
+
+MAX_ACTORS = 32
+
+
+class ClientInducedFailure(TrustwatchError):
+    """A client may have brought it about, so it never opens the door: denied where policy is enforced, whatever
+    `on_failure` says."""
+
+    code = "by_client"
+
+
+class RequestLimitExceeded(ClientInducedFailure):
+    """More than a hook takes."""
+
+    code = "too_much"
+
+
+def text_or_empty(value: Any) -> str:
+    """*value* if it is a text, else ""."""
+    return value if type(value) is str else ""
+
+
+def check_name_length(name: str) -> str:
+    """*name* itself. Raises RequestLimitExceeded where no event could hold it."""
+    if len(name) > MAX_ID_LENGTH:
+        raise RequestLimitExceeded(f"a name has more than {MAX_ID_LENGTH} characters")
+    return name
+
+
+def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
+    """Earlier actors of a delegation chain (`act` of RFC 8693), nearest first; the agent itself is not one of them."""
+    found: list[str] = []
+    while type(act) is dict and len(found) <= MAX_ACTORS:
+        found.append(check_name_length(text_or_empty(act.get("sub"))))
+        act = act.get("act")
+    if found[:1] == [agent]:  # the outermost is the current actor
+        del found[0]
+    return tuple(name for name in found[:MAX_ACTORS] if name)

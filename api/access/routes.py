@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
 
 from ...ingest.hashing import agent_key
-from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
-from ...scoring.records.containment import Actuation, Intervention
+from ...scoring.records.containment import Intervention
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, find_blast_radius
-from ..agents.routes import AMBIGUOUS_AGENT_RESPONSES, CursorParam, IssuerParam, LimitParam, TenantParam
 from ..decisions.routes import resolve_agent_key
 from ..http.agent_lookup import find_agent_entry, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, ApplicationContext, ContextDep, ReaderDep, ReviewerDep
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.schemas import Level, PageOut, TimeText, format_rfc3339, format_rfc3339_or_none, problem_responses
+from ..http.schemas import (
+    AMBIGUOUS_AGENT_RESPONSES,
+    CursorParam,
+    IssuerParam,
+    LimitParam,
+    PageOut,
+    TenantParam,
+    TokenPolicyOut,
+    format_rfc3339,
+    problem_responses,
+)
 from ..http.separation_of_duties import attribute_to_caller
 from .schemas import (
     ActingAgentOut,
+    ActuationOut,
     ApprovalIn,
     BlastRadiusOut,
     InterventionOut,
@@ -31,6 +39,12 @@ from .schemas import (
     PrincipalRiskOut,
     ReachedAgentOut,
     ReachedPrincipalOut,
+    ReconciliationOut,
+    TokenPoliciesOut,
+    _kind_word,
+    _level_word,
+    actuation_out,
+    intervention_out,
 )
 
 DAY_MS = 86_400_000
@@ -89,7 +103,7 @@ async def approve_request(
 ) -> InterventionOut:
     """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
     asked = await _find_intervention(parts, caller, intervention_id, "approval")
-    by = attribute_to_caller(parts, caller, asked.agent, wish.why)
+    by = attribute_to_caller(parts.runtime.settings.actuators, caller, asked.agent, wish.why)
     made = await parts.runtime.decision_point.approval_workflow.decide(asked, by, approve=True, valid_s=wish.valid_s)
     return intervention_out(made)
 
@@ -100,7 +114,7 @@ async def reject_request(
 ) -> InterventionOut:
     """The next request that needs a person asks anew. Scope `trust.feedback`."""
     asked = await _find_intervention(parts, caller, intervention_id, "approval")
-    by = attribute_to_caller(parts, caller, asked.agent, wish.why)
+    by = attribute_to_caller(parts.runtime.settings.actuators, caller, asked.agent, wish.why)
     return intervention_out(
         await parts.runtime.decision_point.approval_workflow.decide(asked, by, approve=False, valid_s=0.0)
     )
@@ -114,7 +128,7 @@ async def withdraw_approval(
     made = await _find_intervention(parts, caller, intervention_id, "approval")
     return intervention_out(
         await parts.runtime.decision_point.approval_workflow.end_intervention(
-            made, attribute_to_caller(parts, caller, made.agent, wish.why)
+            made, attribute_to_caller(parts.runtime.settings.actuators, caller, made.agent, wish.why)
         )
     )
 
@@ -138,7 +152,7 @@ async def pin_agent(
     Also for an agent that was never seen, where tenant and issuer are named. Scope `trust.feedback`.
     """
     name = resolve_agent_name(parts, caller, agent_id, tenant, issuer)
-    by = attribute_to_caller(parts, caller, name, wish.why)
+    by = attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.why)
     made = await parts.runtime.decision_point.approval_workflow.pin(
         name, RiskLevel[wish.level.upper()], by, wish.valid_s
     )
@@ -159,7 +173,7 @@ async def unpin_agent(
     """The measured level is acted on again. Scope `trust.feedback`."""
     name = resolve_agent_name(parts, caller, agent_id, tenant, issuer)
     made = await parts.runtime.decision_point.approval_workflow.unpin(
-        name, attribute_to_caller(parts, caller, name, wish.why)
+        name, attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.why)
     )
     if made is None:
         raise not_found_error("pin")
@@ -248,28 +262,6 @@ async def get_principal_risk(
     )
 
 
-def intervention_out(made: Intervention) -> InterventionOut:
-    """A pin or an approval as it is answered."""
-    agent = made.agent
-    return InterventionOut(
-        intervention_id=made.intervention_id,
-        kind=made.kind,
-        status=made.status,
-        agent_id=agent.agent_id,
-        tenant=agent.tenant,
-        issuer=agent.issuer,
-        level=_level_word(RiskLevel(made.level)),
-        scopes=list(made.scopes),
-        asked_why=made.asked_why,
-        asked_by=made.asked_by,
-        asked_at=format_rfc3339(made.asked_ms),
-        decided_by=made.decided_by or None,
-        decided_at=format_rfc3339_or_none(made.decided_ms),
-        why=made.why or None,
-        expires_at=format_rfc3339(made.expires_ms),
-    )
-
-
 async def _find_intervention(
     parts: ApplicationContext, caller: AuthenticatedCaller, intervention_id: str, kind: str
 ) -> Intervention:
@@ -319,55 +311,10 @@ def _decayed_risk(parts: ApplicationContext, risk: float, at_ms: int) -> float:
     return round(float(risk * 0.5 ** min(age_ms / half_life_ms, 1000.0)), 4)
 
 
-def _level_word(level: RiskLevel) -> Any:
-    return level.label
-
-
-def _kind_word(kind: str) -> Any:
-    return kind
-
-
 # Actuations: what is lowered at which server, what was there before, and a look at all of it on demand.
 
 
 actuations_router = APIRouter(tags=["actuations"])
-
-
-class DesiredStateOut(BaseModel):
-    """What is to hold for the agent's client."""
-
-    risk_level: Level
-    allow: bool
-    max_token_lifetime_s: int | None = Field(description="null = no ceiling")
-    refresh_allowed: bool
-    revoke: bool
-
-
-class ActuationOut(BaseModel):
-    """One agent at one actuator."""
-
-    target: str
-    agent_id: str
-    tenant: str
-    issuer: str
-    status: Literal["wanted", "applied", "confirmed", "restored", "failed"] = Field(
-        description="`applied`: accepted by a receiver that nobody can ask"
-    )
-    version: int = Field(description="of what is wanted; higher ones replace lower ones")
-    desired: DesiredStateOut | None = Field(description="null = written by another version of the service")
-    original: Any = Field(description="what the server had before, as its actuator keeps it; null = nothing is lowered")
-    error: str | None = Field(description="of the last attempt")
-    decision_id: str | None
-    caused_at: TimeText | None = Field(description="time of the event that led to it; null = time or a person did")
-    wanted_at: TimeText
-    confirmed_at: TimeText | None = Field(description="when the server said, asked for it, that it is so")
-    updated_at: TimeText
-
-
-class ReconciliationOut(BaseModel):
-    """How many agents are looked at."""
-
-    agents: int
 
 
 @actuations_router.get("/v1/actuations", summary="What actuators did and are to do")
@@ -421,46 +368,9 @@ async def reconcile_actuator(
     )
 
 
-def actuation_out(one: Actuation) -> ActuationOut:
-    """An actuation as it is answered."""
-    wish = _decode_desired_state(one)
-    return ActuationOut(
-        target=one.target,
-        agent_id=one.agent.agent_id,
-        tenant=one.agent.tenant,
-        issuer=one.agent.issuer,
-        status=one.status,
-        version=one.version,
-        desired=None if wish is None else desired_state_out(wish),
-        original=_decode_original(one.original),
-        error=one.error or None,
-        decision_id=None if wish is None else wish.decision_id or None,
-        caused_at=format_rfc3339_or_none(one.caused_ms),
-        wanted_at=format_rfc3339(one.wanted_ms),
-        confirmed_at=format_rfc3339_or_none(one.confirmed_ms),
-        updated_at=format_rfc3339(one.updated_ms),
-    )
-
-
-def desired_state_out(wish: DesiredState) -> DesiredStateOut:
-    return DesiredStateOut(
-        risk_level=cast(Any, wish.level),
-        allow=wish.allow,
-        max_token_lifetime_s=wish.max_token_lifetime_s,
-        refresh_allowed=wish.refresh_allowed,
-        revoke=wish.revoke,
-    )
-
-
-def _decode_desired_state(one: Actuation) -> DesiredState | None:
-    try:
-        return decode_desired_state(one.desired)
-    except UnreadableAction:
-        return None
-
-
-def _decode_original(raw: bytes) -> Any:
-    try:
-        return msgspec.json.decode(raw) if raw else None
-    except msgspec.DecodeError:
-        return None
+@router.get("/v1/policy", summary="Token policy of every level")
+async def get_policy(parts: ContextDep, caller: ReaderDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
+    """Scope `trust.score:read`."""
+    book = parts.runtime.live_policy.book
+    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
+    return TokenPoliciesOut(version=book.version, levels=levels)

@@ -1,10 +1,14 @@
 """Bodies of answers and requests about containment: approvals, pins, blast radius."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..http.schemas import Level, TimeText, UnitInterval
+from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.containment import Actuation, Intervention
+from ..http.schemas import Level, TimeText, TokenPolicyOut, UnitInterval, format_rfc3339, format_rfc3339_or_none
 
 DAY_S = 86_400
 ReasonText = Annotated[str, Field(min_length=1, max_length=2048, description="why; kept, and part of the audit event")]
@@ -118,3 +122,122 @@ class PrincipalRiskOut(BaseModel):
     risk_level: Level
     risk_score: UnitInterval
     agents: list[ActingAgentOut]
+
+
+class TokenPoliciesOut(BaseModel):
+    """The token policy of every level."""
+
+    version: str
+    levels: dict[str, TokenPolicyOut]
+
+
+def intervention_out(made: Intervention) -> InterventionOut:
+    """A pin or an approval as it is answered."""
+    agent = made.agent
+    return InterventionOut(
+        intervention_id=made.intervention_id,
+        kind=made.kind,
+        status=made.status,
+        agent_id=agent.agent_id,
+        tenant=agent.tenant,
+        issuer=agent.issuer,
+        level=_level_word(RiskLevel(made.level)),
+        scopes=list(made.scopes),
+        asked_why=made.asked_why,
+        asked_by=made.asked_by,
+        asked_at=format_rfc3339(made.asked_ms),
+        decided_by=made.decided_by or None,
+        decided_at=format_rfc3339_or_none(made.decided_ms),
+        why=made.why or None,
+        expires_at=format_rfc3339(made.expires_ms),
+    )
+
+
+def _level_word(level: RiskLevel) -> Any:
+    return level.label
+
+
+def _kind_word(kind: str) -> Any:
+    return kind
+
+
+class DesiredStateOut(BaseModel):
+    """What is to hold for the agent's client."""
+
+    risk_level: Level
+    allow: bool
+    max_token_lifetime_s: int | None = Field(description="null = no ceiling")
+    refresh_allowed: bool
+    revoke: bool
+
+
+class ActuationOut(BaseModel):
+    """One agent at one actuator."""
+
+    target: str
+    agent_id: str
+    tenant: str
+    issuer: str
+    status: Literal["wanted", "applied", "confirmed", "restored", "failed"] = Field(
+        description="`applied`: accepted by a receiver that nobody can ask"
+    )
+    version: int = Field(description="of what is wanted; higher ones replace lower ones")
+    desired: DesiredStateOut | None = Field(description="null = written by another version of the service")
+    original: Any = Field(description="what the server had before, as its actuator keeps it; null = nothing is lowered")
+    error: str | None = Field(description="of the last attempt")
+    decision_id: str | None
+    caused_at: TimeText | None = Field(description="time of the event that led to it; null = time or a person did")
+    wanted_at: TimeText
+    confirmed_at: TimeText | None = Field(description="when the server said, asked for it, that it is so")
+    updated_at: TimeText
+
+
+class ReconciliationOut(BaseModel):
+    """How many agents are looked at."""
+
+    agents: int
+
+
+def actuation_out(one: Actuation) -> ActuationOut:
+    """An actuation as it is answered."""
+    wish = _decode_desired_state(one)
+    return ActuationOut(
+        target=one.target,
+        agent_id=one.agent.agent_id,
+        tenant=one.agent.tenant,
+        issuer=one.agent.issuer,
+        status=one.status,
+        version=one.version,
+        desired=None if wish is None else desired_state_out(wish),
+        original=_decode_original(one.original),
+        error=one.error or None,
+        decision_id=None if wish is None else wish.decision_id or None,
+        caused_at=format_rfc3339_or_none(one.caused_ms),
+        wanted_at=format_rfc3339(one.wanted_ms),
+        confirmed_at=format_rfc3339_or_none(one.confirmed_ms),
+        updated_at=format_rfc3339(one.updated_ms),
+    )
+
+
+def desired_state_out(wish: DesiredState) -> DesiredStateOut:
+    return DesiredStateOut(
+        risk_level=cast(Any, wish.level),
+        allow=wish.allow,
+        max_token_lifetime_s=wish.max_token_lifetime_s,
+        refresh_allowed=wish.refresh_allowed,
+        revoke=wish.revoke,
+    )
+
+
+def _decode_desired_state(one: Actuation) -> DesiredState | None:
+    try:
+        return decode_desired_state(one.desired)
+    except UnreadableAction:
+        return None
+
+
+def _decode_original(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except msgspec.DecodeError:
+        return None

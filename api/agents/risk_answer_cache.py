@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import AccessRequest
 from ...scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
@@ -20,7 +21,7 @@ from ...scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from ...scoring.records.containment import Intervention
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
-from ..http.runtime import PipelineStatus, Runtime
+from ..http.runtime import Runtime
 from ..http.schemas import format_rfc3339
 
 MIN_RISK_WITH_REASONS = 0.05

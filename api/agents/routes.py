@@ -10,42 +10,29 @@ from fastapi import APIRouter, Query, Response
 
 from ...ingest.errors import TrustwatchError
 from ...ingest.record_keys import agent_partition_key
-from ...scoring.pipeline.control_records import ReleaseAgent
-from ...scoring.records.agents import RiskLevel
-from ...scoring.store.interface import MAX_PAGE, AgentQuery
-from ..decisions.schemas import agent_out
+from ...scoring.records.agents import ReleaseAgent, RiskLevel
+from ...scoring.store.interface import AgentQuery
 from ..http.agent_lookup import find_agent_entry, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ContextDep, ReaderDep, ReviewerDep
 from ..http.problems import problem_of
 from ..http.schemas import (
-    AgentOut,
+    AMBIGUOUS_AGENT_RESPONSES,
+    CursorParam,
+    IssuerParam,
     Level,
+    LimitParam,
     PageOut,
-    ReleaseIn,
-    ReleaseOut,
-    RiskAnswersOut,
-    RiskOut,
-    RiskQueryIn,
-    RiskQuestionIn,
-    problem_responses,
+    TenantParam,
 )
 from ..http.separation_of_duties import attribute_to_caller
 from .risk_answer_cache import RiskAnswerCache
-
-AMBIGUOUS_AGENT_RESPONSES = problem_responses({409: "several agents have that id: name tenant or issuer"})
+from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, RiskQuestionIn, agent_out
 
 ANSWERS_PER_TURN = 100
 """Questions answered in one go; then other requests get their turn."""
 
 router = APIRouter(tags=["agents"])
-
-TenantParam = Annotated[str | None, Query(max_length=2048, description="tenant of the agent; one of the caller's own")]
-IssuerParam = Annotated[
-    str | None, Query(max_length=2048, description="issuer of the agent, where its id is not unique")
-]
-LimitParam = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-CursorParam = Annotated[str | None, Query(max_length=8192, description="`next_cursor` of the page before")]
 
 
 @router.get(
@@ -130,7 +117,7 @@ async def release_agent(
     if entry is None:
         raise not_found_error("agent")
     name = entry.summary.name
-    by = attribute_to_caller(parts, caller, name, wish.note).name
+    by = attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.note).name
     route = agent_partition_key(name.tenant, name.issuer, name.agent_id)
     await parts.event_intake.write_control_record(
         msgspec.json.encode(ReleaseAgent(str(name.key), by, wish.note)), route

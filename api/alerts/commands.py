@@ -11,7 +11,6 @@ from .. import clock
 from ..cli.remote import (
     DEFAULT_URL,
     IssuerOption,
-    JsonOption,
     ServiceClient,
     TenantOption,
     TokenOption,
@@ -19,7 +18,7 @@ from ..cli.remote import (
     paged_items,
     problem_text,
 )
-from ..cli.terminal import fail, print_message, write_json, write_table
+from ..cli.terminal import JsonOption, fail, print_message, write_json, write_table
 
 alerts_app = typer.Typer(name="alerts", no_args_is_help=True, help="Alerts: how they fare, and a test of the targets.")
 
@@ -104,3 +103,8 @@ def _print_deliveries(rows: list[dict[str, Any]], *, json: bool) -> None:
             "why": "why",
         },
     )
+
+
+def register(app: typer.Typer) -> None:
+    """Add `alerts` to the command line."""
+    app.add_typer(alerts_app)

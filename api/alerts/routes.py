@@ -8,15 +8,14 @@ from fastapi import APIRouter, Query
 
 from ...scoring.delivery.notifiers.alert_events import build_test_alert_row
 from ...scoring.records.agents import RiskLevel
-from ..agents.routes import CursorParam, IssuerParam, LimitParam, TenantParam
 from ..decisions.routes import resolve_agent_key
-from ..decisions.schemas import delivery_out
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, ContextDep
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.schemas import AlertTestIn, AlertTestsOut, DeliveryOut, DeliveryStatus, PageOut, SentAlertTestOut
+from ..http.schemas import CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
 from ..settings.service_settings import WebhookSettings
+from .schemas import AlertTestIn, AlertTestsOut, DeliveryOut, DeliveryStatus, SentAlertTestOut, delivery_out
 
 router = APIRouter(tags=["alerts"])
 

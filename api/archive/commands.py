@@ -10,8 +10,7 @@ import msgspec
 import typer
 
 from ...ingest.errors import ConfigError
-from ..cli.history_input import JsonOption, SettingsFileOption
-from ..cli.terminal import print_message, write_json, write_table
+from ..cli.terminal import JsonOption, SettingsFileOption, print_message, write_json, write_table
 from ..settings.loading import load_process_settings
 
 _SHOWN_DAYS = 31
@@ -54,3 +53,8 @@ def _position_text(positions: Mapping[str, int]) -> str:
     if list(positions) == ["0"]:
         return f"offset {positions['0']} of the log"
     return ", ".join(f"offset {offset} of partition {partition}" for partition, offset in positions.items())
+
+
+def register(app: typer.Typer) -> None:
+    """Add `archive` to the command line."""
+    app.command("archive")(archive_command)

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import typer
 
 from ...ingest.errors import ConfigError
+from ...ingest.file_source import FileSource
+from ...models.model_persistence import load_trained_model
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
 from ...scoring.engine.risk import AlertRateBudget
+from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from ...scoring.policy.book import PolicyBook
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,
     BeforeOption,
     HistoriesArgument,
-    JsonOption,
-    SettingsFileOption,
     WarmUpOption,
+    WindowedSource,
     as_utc,
     history_files,
+    open_histories,
+    report_malformed,
     time_window,
 )
-from ..cli.terminal import byte_progress, print_message, write_json
+from ..cli.terminal import JsonOption, SettingsFileOption, byte_progress, fail, print_message, print_summary, write_json
 from ..composition import engine_settings, policy_book, read_policy_book
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -191,3 +198,80 @@ def _print_evaluation(side: BacktestSide) -> None:
 
 def _number_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
+
+
+def replay_command(
+    events: HistoriesArgument,
+    model: Annotated[Path, typer.Option(help="directory of a trained model")],
+    out: Annotated[Path, typer.Option(help="where scores go, one JSON object a line; - is stdout")],
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=TIME_FORMATS, help="write scores from then on; what comes before warms up"),
+    ] = None,
+    before: BeforeOption = None,
+    warm_up: WarmUpOption = None,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
+    ] = True,
+    settings: SettingsFileOption = None,
+    agents: Annotated[int, typer.Option(help="agents held in memory at once", min=1)] = 50_000,
+    json: JsonOption = False,
+) -> None:
+    """Run history through the identical live path and write what it would have said."""
+    started = clock.monotonic()
+    configured = load_process_settings(settings)
+    replayed = HistoryReplay(
+        load_trained_model(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains()
+    )
+    first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
+    counts: Counter[str] = Counter()
+    problems = 0
+
+    def malformed(offset: int, path: str, reason: str) -> None:
+        nonlocal problems
+        problems += 1
+        report_malformed(problems, offset, path, reason)
+
+    encoder = msgspec.json.Encoder()
+    with ExitStack() as stack:
+        inputs = stack.enter_context(open_histories(events, configured, window))
+        progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
+        target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(_open_output(out, inputs))
+        source = WindowedSource(FileSource(inputs, progress=progress), window)
+        for line in replayed.replayed_events(source, malformed):
+            if first is not None and datetime.fromisoformat(line.time) < first:
+                continue
+            target.write(encoder.encode(_output_line(line)) + b"\n")
+            counts[line.risk_level] += 1
+    summary = replayed.summary()._asdict()
+    summary["decisions"] = len(summary["decisions"])
+    summary |= {
+        "levels": dict(counts),
+        "written": sum(counts.values()),
+        "learn": learn,
+        "seconds": round(clock.monotonic() - started, 2),
+    }
+    print_summary(
+        summary,
+        json and str(out) != "-",
+        "replayed {events} events in {seconds} s: {decisions} changes of level, {levels}",
+    )
+    if summary["malformed"] and not summary["events"]:
+        raise fail("no record of it is an audit event: JSON lines of native events are expected")
+
+
+def _open_output(out: Path, inputs: list[Path] | BinaryIO) -> BinaryIO:
+    """The file that results go to, opened only after the histories were found; never one of them."""
+    if isinstance(inputs, list) and out.exists() and any(out.samefile(path) for path in inputs):
+        raise typer.BadParameter("is one of the histories, and would be overwritten", param_hint="--out")
+    return out.open("wb")
+
+
+def _output_line(event: ReplayedEvent) -> dict[str, Any]:
+    return {**event._asdict(), "time": event.time.replace("+00:00", "Z")}
+
+
+def register(app: typer.Typer) -> None:
+    """Add `backtest`, `replay` to the command line."""
+    app.command("backtest")(backtest_command)
+    app.command("replay")(replay_command)

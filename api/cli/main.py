@@ -3,65 +3,46 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 
 import structlog
 import typer
 
 from ...ingest.errors import TrustwatchError
-from ...lab import commands as lab
-from ...simulator import commands as simulation
-from ..access import commands as containment
-from ..alerts import commands as alerts
-from ..archive import commands as archive
-from ..backtest import commands as backtest
-from ..feedback import commands as feedback
-from ..models import commands as models
-from ..privacy import commands as privacy
-from ..service import commands as service
-from ..service import commands as topics
 from ..structured_logs import configure_structured_logs
-from . import history_input, remote
-from .terminal import fail
+from .terminal import fail, print_message
 
-app = typer.Typer(
-    name="trustwatch",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
-)
-app.command("serve")(service.serve)
-app.command("train")(history_input.train_command)
-app.command("replay")(history_input.replay_command)
-app.command("backtest")(backtest.backtest_command)
-app.command("archive")(archive.archive_command)
-app.command("ingest")(remote.ingest)
-app.command("agents")(remote.agents)
-app.command("explain")(remote.explain)
-app.command("release")(remote.release)
-app.command("pin")(containment.pin)
-app.command("unpin")(containment.unpin)
-app.command("blast-radius")(containment.blast_radius)
-app.add_typer(containment.approvals_app)
-app.command("erase")(privacy.erase)
-app.command("export")(privacy.export)
-app.add_typer(privacy.decisions_app)
-app.command("simulate")(simulation.simulate_command)
-app.add_typer(topics.topics_app)
-app.add_typer(alerts.alerts_app)
-app.add_typer(feedback.feedback_app)
-app.add_typer(models.models_app)
-app.command("lab")(lab.lab_command)
-app.command("token")(service.token)
-app.command("demo")(service.demo)
-app.command("console-link")(service.console_link)
+COMMANDS_GROUP = "trustwatch.commands"
+"""Entry points that add commands: each is a function that takes the application."""
+
+
+def make_app() -> typer.Typer:
+    """Make the command line of all commands that are installed, those of other packages included.
+
+    A package of commands whose requirements are not installed is left out; its name and what it misses go to stderr.
+    """
+    app = typer.Typer(
+        name="trustwatch",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Continuous trust for AI agents: audit events in, explained and calibrated risk out.",
+    )
+    for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name):
+        try:
+            register = entry.load()
+        except ImportError as error:
+            print_message(f"commands of `{entry.name}` are not available: {error}")
+            continue
+        register(app)
+    return app
 
 
 def main() -> None:
     """Entry point of the `trustwatch` script."""
     configure_structured_logs()
     try:
-        app()
+        make_app()()
     except TrustwatchError as error:
         raise SystemExit(_exit_status(error)) from None
     except BrokenPipeError:

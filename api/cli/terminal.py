@@ -6,13 +6,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
+
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+SettingsFileOption = Annotated[
+    Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
+]
 
 stderr_console = Console(stderr=True, highlight=False)
 """Messages go to stderr, so that stdout holds nothing but results."""

@@ -17,15 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..http.dependencies import ApplicationContext
 from . import live_updates, sign_in
 from .activity import ActivitySampler
-from .console_sessions import ConsoleSessions, SessionCookies, session_key
+from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, SessionCookies, session_key
 from .error_pages import install_error_pages
 from .openid_provider import OpenIdProvider
 from .page_dependencies import ConsoleContext
 from .pages import menu_entries, page_routers
 from .rendering import IMMUTABLE_CACHE_CONTROL, PageRenderer, StaticAssets
-
-COOKIES_STATE_KEY = "trustwatch_cookies"
-"""Member of a request's state: values of `Set-Cookie` that its answer gets."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -26,7 +26,6 @@ from starlette.requests import Request
 from ...ingest.errors import ConfigError
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
 from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
-from .console_app import COOKIES_STATE_KEY
 
 T = TypeVar("T")
 KEY_FILE: Final = "console-key"
@@ -320,3 +319,7 @@ class SessionCookies:
         parts += ["Secure"] if self._secure else []
         parts += [] if lasts_s is None else [f"Max-Age={lasts_s}"]
         request.scope.setdefault("state", {}).setdefault(COOKIES_STATE_KEY, []).append("; ".join(parts))
+
+
+COOKIES_STATE_KEY = "trustwatch_cookies"
+"""Member of a request's state: values of `Set-Cookie` that its answer gets."""

@@ -22,10 +22,10 @@ from markupsafe import Markup
 
 from ...ingest.errors import Unavailable
 from ...scoring.pipeline.ipc import LevelChange
+from ...scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
 from ...scoring.records.agents import RiskLevel
 from ..http.agent_lookup import visible_tenants
 from ..http.auth.callers import SCOPE_SCORE_READ
-from ..http.runtime import LevelChangeQueue, PipelineStatus
 from .console_sessions import SessionState
 from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
 from .rendering import LEVEL_SYMBOLS, agent_url

@@ -11,13 +11,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from ...ingest.hashing import agent_key
-from ..agents.routes import CursorParam, IssuerParam, LimitParam, TenantParam
+from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ..http.agent_lookup import ambiguous_agent_error, find_agent_entry, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ApplicationContext, ContextDep, ReaderDep
-from ..http.runtime import PipelineStatus
-from ..http.schemas import DecisionOut, PageOut
-from .schemas import decision_out, level_change_out
+from ..http.schemas import CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
+from .schemas import DecisionOut, decision_out, level_change_out
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""

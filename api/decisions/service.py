@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from ...scoring.records.agents import AgentSummary, Decision, RiskLevel
+from ...scoring.records.agents import AgentSummary, RiskLevel
+from ...scoring.records.decisions import Decision
 from ...scoring.store.interface import Store
 
 MAX_DECISIONS_LOOKED_UP = 60

@@ -13,15 +13,20 @@ from ...ingest.errors import ConfigError
 from ...ingest.formats import otlp
 from ...ingest.formats.otlp import OtlpSignal
 from ...ingest.formats.raw_records import FormatParser, ParsedRecords, RawRecord
-from ...scoring.records.agents import DeadLetter
-from ..agents.routes import CursorParam, LimitParam
-from ..decisions.schemas import dead_letter_out
+from ...scoring.records.dead_letters import DeadLetter
 from ..http.agent_lookup import not_found_error
 from ..http.auth.callers import ANY_NAME, SCOPE_INGEST, AuthenticatedCaller, SourceBinding, binding_of_caller
-from ..http.dependencies import AdministratorDep, ApplicationContext, ContextDep, SenderDep, application_context_of
-from ..http.fast_path import LOGS_PATH, TRACES_PATH, authenticate_request
+from ..http.dependencies import (
+    AdministratorDep,
+    ApplicationContext,
+    ContextDep,
+    SenderDep,
+    application_context_of,
+    authenticate_request,
+)
+from ..http.fast_path import LOGS_PATH, TRACES_PATH
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.schemas import DeadLetterOut, PageOut, ReceiptOut, problem_responses
+from ..http.schemas import CursorParam, LimitParam, PageOut, problem_responses
 from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
     CLOUDEVENT_MEDIA_TYPE,
@@ -37,7 +42,7 @@ from .event_bodies import (
 from .foreign_topics import binding_of_topic
 from .intake import Receipt
 from .intake_limits import UnsupportedBody
-from .schemas import EVENT_EXAMPLE
+from .schemas import EVENT_EXAMPLE, DeadLetterOut, ReceiptOut, dead_letter_out
 from .service import BodySplitter, all_rejected, count_receipt, events_rejected_error, receipt_response, receive_body
 
 FormatParam = Annotated[

@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
-RISK_EXAMPLE: dict[str, Any] = {
-    "agent_id": "agent-payment-processor-v2.1",
-    "tenant": "acme-corp",
-    "issuer": "https://as.example",
-    "risk_level": "high",
-    "risk_score": 0.87,
-    "confidence": 0.94,
-    "evaluated_at": "2026-11-24T22:23:14.130Z",
-    "reasons": [
-        {
-            "code": "first_seen_resource",
-            "feature": "resource_rarity",
-            "observed": "acct-9001",
-            "usual": "42 known accounts",
-            "contribution": 0.41,
-            "text": "first use of account acct-9001; 42 accounts known",
-        }
-    ],
-    "counterfactual": "medium if at most 2 new accounts per hour",
-    "pin": {
-        "level": "high",
-        "by": "analyst",
-        "why": "its key may have leaked",
-        "expires_at": "2026-11-25T08:00:00.000Z",
-    },
-    "critical_ancestor": "agent-orchestrator",
-    "token_policy": {
-        "allow": True,
-        "max_token_lifetime_s": 60,
-        "allowed_scopes": ["payments:read"],
-        "refresh_allowed": False,
-        "step_up": True,
-        "revoke": False,
-        "step_up_scopes": ["*"],
-    },
-    "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
-    "model_version": "2026-11-24.1",
-    "policy_version": "3",
-    "mode": "enforce",
-    "expires_at": "2026-11-24T22:28:14.130Z",
-    "stale": False,
-}
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...scoring.records.dead_letters import StoredDeadLetter
+from ..http.schemas import TimeText, format_rfc3339, format_rfc3339_or_none
 
 EVENT_EXAMPLE: dict[str, Any] = {
     "id": "evt-0193",
@@ -74,3 +37,53 @@ RECEIPT_EXAMPLE: dict[str, Any] = {
     ],
     "rejections_omitted": 0,
 }
+
+
+class RejectionOut(BaseModel):
+    """One record that was refused."""
+
+    index: int = Field(description="place in the body, from 0; skipped records do not count")
+    path: str = Field(examples=["$.agent.id"])
+    reason: str
+    dead_letter_id: str
+
+
+class ReceiptOut(BaseModel):
+    """What became of a body: everything counted here is durable."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RECEIPT_EXAMPLE})
+
+    accepted: int
+    duplicate: int
+    rejected: int
+    skipped: int = Field(description="records that are no audit events by design; of foreign formats alone")
+    rejections: list[RejectionOut]
+    rejections_omitted: int
+
+
+class DeadLetterOut(BaseModel):
+    """A record that was refused."""
+
+    letter_id: str
+    received_at: TimeText
+    source: str
+    reason: str
+    path: str
+    size: int
+    replayed_at: TimeText | None
+    raw: str | None = Field(None, description="base64; only where one dead letter is asked for")
+
+
+def dead_letter_out(stored: StoredDeadLetter, *, with_raw: bool) -> DeadLetterOut:
+    """A dead letter; its bytes only where they are asked for."""
+    letter = stored.letter
+    return DeadLetterOut(
+        letter_id=letter.letter_id,
+        received_at=format_rfc3339(letter.received_ms),
+        source=letter.source,
+        reason=letter.reason,
+        path=letter.path,
+        size=len(letter.raw),
+        replayed_at=format_rfc3339_or_none(stored.replayed_ms),
+        raw=base64.b64encode(letter.raw).decode() if with_raw else None,
+    )

@@ -13,8 +13,8 @@ from ...ingest.errors import MalformedEvent
 from ...ingest.formats.raw_records import ParsedRecords
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed
 from ..http.dependencies import ApplicationContext
-from ..http.fast_path import declared_body_length
 from ..http.problems import ProblemDetails, ProblemError
+from ..http.request_body import declared_body_length
 from .event_bodies import MAX_BODY_BYTES, decompress_body
 from .intake import Receipt
 from .intake_limits import BodyReservation, BodyTooLarge, Overloaded

@@ -10,7 +10,7 @@ import structlog
 
 from ...ingest.errors import Unavailable
 from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
-from ...scoring.records.agents import OutboxRow
+from ...scoring.records.commits import OutboxRow
 from ...scoring.store.interface import OutboxStore
 from ..settings.access_settings import CallerSettings
 from ..settings.kafka_settings import ForeignTopicSettings

@@ -18,7 +18,6 @@ from .. import clock
 from ..cli.remote import (
     DEFAULT_URL,
     IssuerOption,
-    JsonOption,
     ServiceClient,
     TenantOption,
     TokenOption,
@@ -26,7 +25,7 @@ from ..cli.remote import (
     paged_items,
     problem_text,
 )
-from ..cli.terminal import fail, print_message, stderr_console, write_json, write_table
+from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_table
 
 feedback_app = typer.Typer(
     name="feedback", no_args_is_help=True, help="What people say of decisions, and what follows from it."
@@ -271,3 +270,8 @@ def _print_feedback(made: dict[str, Any], seen: dict[str, Any] | None, *, json: 
         return
     until = f" until {made['expires_at']}" if made["status"] in ("active", "adopting") else ""
     print_message(f"feedback {made['feedback_id']} is {made['status']}{until}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `feedback` to the command line."""
+    app.add_typer(feedback_app)

@@ -10,7 +10,8 @@ import msgspec
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
 from ...scoring.engine.hard_signals import HARD_SIGNALS, hard_signal_codes
-from ...scoring.records.agents import Decision, RiskLevel
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import FeedbackVerdict, RuleScopeKind
 from ..http.problems import ProblemDetails, ProblemError
 from ..settings.learning_settings import FeedbackSettings

@@ -16,7 +16,7 @@ import structlog
 from ...ingest.errors import Unavailable
 from ...ingest.record_keys import record_id
 from ...scoring.learning.feedback_preview import MarkedDecision, PreviewJob
-from ...scoring.records.agents import Decision
+from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import FeedbackPreview, FeedbackRule
 from ...scoring.store.interface import Store
 from ..http.problems import ProblemDetails, ProblemError

@@ -1,11 +1,16 @@
 """Bodies of feedback."""
 # No postponed annotations here: pydantic reads them.
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..http.schemas import Level, TimeText
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.feedback import FeedbackPreview
+from ..http.schemas import Level, TimeText, format_rfc3339, format_rfc3339_or_none
+from .drafts import FeedbackDraft
+from .service import FeedbackStatus
 
 FeedbackText = Annotated[str, Field(max_length=1000)]
 
@@ -159,3 +164,75 @@ class PreviewOut(BaseModel):
     )
     unseen: str | None = Field(None, description="why there was no history to preview it on; empty where there was")
     error: str | None = None
+
+
+def draft_from_body(wish: FeedbackIn) -> FeedbackDraft:
+    """What a body asks for."""
+    features = wish.scope.features
+    return FeedbackDraft(
+        verdict=wish.verdict,
+        kind=wish.scope.kind,
+        features=None if features is None else tuple(features),
+        resource=wish.scope.resource,
+        reason=wish.reason,
+        expires_in_s=wish.expires_in_s,
+        preview_id=wish.preview_id,
+        accept_unseen=wish.accept_unseen,
+    )
+
+
+def feedback_out(told: FeedbackStatus) -> FeedbackOut:
+    """Feedback as it is answered."""
+    made, agent = told.feedback, told.feedback.agent
+    features = None if made.features is None else list(made.features)
+    return FeedbackOut(
+        feedback_id=made.feedback_id,
+        verdict=made.verdict,
+        status=made.status,
+        decision_id=made.decision_id,
+        level=_level_word(made.level),
+        reason=made.reason,
+        author=made.author,
+        created_at=format_rfc3339(made.created_ms),
+        scope=FeedbackScopeOut(
+            kind=made.kind,
+            agent_id=agent.agent_id,
+            tenant=agent.tenant,
+            issuer=agent.issuer,
+            agent_type=made.agent_type,
+            features=features,
+            resource=made.resource,
+        ),
+        expires_at=format_rfc3339_or_none(made.expires_ms),
+        preview_id=made.preview_id or None,
+        unseen=made.unseen,
+        label_from=format_rfc3339(made.from_ms),
+        label_until=format_rfc3339(made.until_ms),
+        events_matched=told.matched,
+        last_matched_at=format_rfc3339_or_none(told.last_ms),
+        partitions=told.partitions,
+        revoked_by=made.revoked_by or None,
+        revoked_at=format_rfc3339_or_none(made.revoked_ms),
+        revoked_why=made.revoked_why or None,
+        steps=[
+            FeedbackStepOut(action=step.action, at=format_rfc3339(step.at_ms), by=step.by, why=step.why)
+            for step in told.steps
+        ],
+    )
+
+
+def preview_out(row: FeedbackPreview) -> PreviewOut:
+    """A preview as it is answered."""
+    found = msgspec.json.decode(row.result) if row.result else {}
+    return PreviewOut(
+        preview_id=row.preview_id,
+        decision_id=row.decision_id,
+        status=row.status,
+        progress=row.progress,
+        error=row.error or None,
+        **found,
+    )
+
+
+def _level_word(level: int) -> Any:
+    return RiskLevel(level).label

@@ -13,7 +13,8 @@ import structlog
 from ...ingest.errors import TrustwatchError
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import record_id
-from ...scoring.records.agents import Decision, RiskLevel
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import (
     Feedback,
     FeedbackAction,

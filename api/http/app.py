@@ -40,12 +40,13 @@ from ..models import routes as route_models
 from ..privacy import routes as route_privacy
 from ..privacy.service import ErasureRefused
 from . import routes as route_service
-from .dependencies import ApplicationContext, StoreExecutor
-from .fast_path import FastPath, authenticate_request
+from .dependencies import ApplicationContext, authenticate_request
+from .fast_path import FastPath
 from .problems import ProblemDetails, install_problem_handlers, problem_response
 from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
 from .schemas import problem_responses
+from .store_executor import StoreExecutor
 
 SCHEMA_REF_PREFIX = "#/components/schemas/"
 

@@ -2,66 +2,28 @@
 # No postponed annotations here: FastAPI reads them from objects that are no functions.
 
 import ipaddress
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from typing import Annotated, Any, Final
 
-import anyio
-import anyio.to_thread
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
+from starlette.types import Scope
 
-from ...ingest.errors import Unavailable
-from ...scoring.store.interface import BadCursor
 from ..agents.risk_answer_cache import RiskAnswerCache
 from ..events.intake import EventIntake
 from ..events.source_silence import SilenceDetector
+from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.token_verification import MissingToken
-from .fast_path import authenticate_request
-from .problems import ProblemDetails, ProblemError
+from .auth.token_verification import MissingToken, UnknownKey
 from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-STORE_THREADS = 4
-"""Threads that read the store for the API: lists may wait for each other, not hold up the pipeline."""
-
-STORE_TIMEOUT_S = 15.0
-"""Longest time that a request waits for the store."""
+from .store_executor import StoreExecutor
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 bearer_scheme = HTTPBearer(
     auto_error=False, bearerFormat="JWT", description="access token (RFC 9068) of a configured issuer"
 )
-
-
-class StoreExecutor:
-    """Calls the store in threads, a few at a time, and waits only so long."""
-
-    def __init__(self, threads: int = STORE_THREADS, wait_s: float = STORE_TIMEOUT_S) -> None:
-        self._limiter = anyio.CapacityLimiter(threads)
-        self._wait_s = wait_s
-
-    async def __call__(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of *read*.
-
-        Raises:
-            Unavailable: the store does not answer in time.
-            ProblemError: 400, the cursor is none of ours.
-        """
-        call = partial(read, *args, **kwargs)
-        try:
-            with anyio.fail_after(self._wait_s):
-                return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._limiter)
-        except TimeoutError:
-            raise Unavailable("the store does not answer in time") from None
-        except BadCursor as error:
-            raise ProblemError(ProblemDetails(400, error.code, "Invalid cursor", str(error))) from None
 
 
 @dataclass(frozen=True)
@@ -127,3 +89,17 @@ ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ
 SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]
 ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK))]
 AdministratorDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_ADMIN))]
+
+
+async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
+    """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
+    authorization = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value
+            break
+    token = bearer_token(authorization)
+    try:
+        return verifier.verify_now(token)
+    except UnknownKey:
+        return await verifier.verify(token)

@@ -11,18 +11,17 @@ from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...ingest.errors import TrustwatchError
 from ..access.gateways.gateway_server import GatewayServer
 from ..access.hooks.hook_server import HookServer
 from ..agents.risk_answer_cache import RiskAnswerCache
-from .auth.bearer_tokens import TokenVerifier, bearer_token
-from .auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.token_verification import UnknownKey
+from .auth.callers import SCOPE_SCORE_READ
+from .dependencies import authenticate_request
 from .problems import CONTENT_TYPE, ProblemDetails, ProblemError, internal_problem, problem_of
 from .prometheus_metrics import ServiceMetrics
+from .request_body import declared_body_length, limit_body
 from .runtime import Runtime
 
 RISK_PATH_PREFIX = b"/v1/agents/"
@@ -37,20 +36,6 @@ _JSON = (b"content-type", b"application/json")
 _NO_STORE = (b"cache-control", b"no-store")
 
 _log = structlog.get_logger(__name__)
-
-
-async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
-    """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
-    authorization = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            authorization = value
-            break
-    token = bearer_token(authorization)
-    try:
-        return verifier.verify_now(token)
-    except UnknownKey:
-        return await verifier.verify(token)
 
 
 class FastPath:
@@ -178,27 +163,6 @@ class FastPath:
             route = scope.get("root_path", "") + route if route else "(none)"
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
             self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
-
-
-def limit_body(receive: Receive, most: int) -> Receive:
-    """*receive* that refuses, with 413, a body of more than *most* bytes."""
-    left = most
-
-    async def counted() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise HTTPException(413, f"the body may have {most} bytes")
-        return message
-
-    return counted
-
-
-def declared_body_length(scope: Scope) -> int:
-    """Content-Length of a request; 0 where none is given."""
-    given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(given) if given.isdigit() else 0
 
 
 def decode_agent_id(raw: bytes) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from starlette.types import Receive
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope
 
 
 class RequestBodyTooLong(Exception):
@@ -25,3 +26,24 @@ async def read_request_body(receive: Receive, most: int) -> bytes | None:
             raise RequestBodyTooLong
         more = message.get("more_body", False)
     return bytes(body)
+
+
+def limit_body(receive: Receive, most: int) -> Receive:
+    """*receive* that refuses, with 413, a body of more than *most* bytes."""
+    left = most
+
+    async def counted() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, f"the body may have {most} bytes")
+        return message
+
+    return counted
+
+
+def declared_body_length(scope: Scope) -> int:
+    """Content-Length of a request; 0 where none is given."""
+    given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(given) if given.isdigit() else 0

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
-from ...scoring.records.agents import RiskLevel
 from .auth.callers import SCOPE_ADMIN
-from .dependencies import ContextDep, ReaderDep, RequireScopeUnlessLocal
-from .runtime import Runtime
-from .schemas import LivenessOut, ReadinessOut, TokenPoliciesOut, TokenPolicyOut
-
-MAX_PIPELINE_SILENCE_S = 15.0
-"""A pipeline that has not reported for so long is not ready; it reports every half second."""
+from .dependencies import ContextDep, RequireScopeUnlessLocal
+from .runtime import component_states
+from .schemas import LivenessOut, ReadinessOut
 
 router = APIRouter(tags=["service"])
 
@@ -37,23 +32,6 @@ async def get_readiness(parts: ContextDep) -> Response:
     ready = all(states.values())
     body = ReadinessOut(ready=ready, components={name: "ok" if fine else "not ok" for name, fine in states.items()})
     return JSONResponse(body.model_dump(), 200 if ready else 503, {"Cache-Control": "no-store"})
-
-
-def component_states(services: Runtime) -> dict[str, bool]:
-    """Which parts of the service can do their work now; an archive counts only where nothing else runs."""
-    if services.archive_status.archive_only:
-        return {
-            "archive": services.archive_status.is_ready(),
-            **{name: check() for name, check in services.readiness_checks.items()},
-        }
-    status = services.pipeline_status
-    silence_ms = services.now_ms() - status.last_report_ms
-    return {
-        "log": not services.event_log.log.failed,
-        "pipeline": status.alive
-        and silence_ms < min(MAX_PIPELINE_SILENCE_S, services.settings.risk.staleness_s) * 1000,
-        **{name: check() for name, check in services.readiness_checks.items()},
-    }
 
 
 @router.get(
@@ -81,11 +59,3 @@ async def get_event_schema() -> dict[str, Any]:
 async def get_openapi(request: Request) -> JSONResponse:
     """From this machine, or with any valid token."""
     return JSONResponse(request.app.openapi())
-
-
-@router.get("/v1/policy", summary="Token policy of every level")
-async def get_policy(parts: ContextDep, caller: ReaderDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
-    """Scope `trust.score:read`."""
-    book = parts.runtime.live_policy.book
-    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
-    return TokenPoliciesOut(version=book.version, levels=levels)

@@ -6,10 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...scoring.records.agents import AgentName, AgentSummary
-from ..access.approval_workflow import Attribution
 from ..settings.actuator_settings import ActuatorSettings
 from .auth.callers import ANY_NAME, AuthenticatedCaller
-from .dependencies import ApplicationContext
 from .problems import ProblemDetails, ProblemError
 
 
@@ -19,6 +17,13 @@ class Reviewer(NamedTuple):
     name: str
     tenants: Collection[str] | None
     ids: frozenset[str] = frozenset()
+
+
+class Attribution(NamedTuple):
+    """Who decides, and why."""
+
+    name: str
+    why: str
 
 
 def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
@@ -71,19 +76,13 @@ def _own_decision_error(detail: str) -> ProblemError:
     return ProblemError(ProblemDetails(403, "own_decision", "Own decision", detail))
 
 
-# Who orders something about an agent.
-
-
 def attribute_to_caller(
-    parts: ApplicationContext, caller: AuthenticatedCaller, agent: AgentName, why: str
+    actuators: Iterable[ActuatorSettings], caller: AuthenticatedCaller, agent: AgentName, why: str
 ) -> Attribution:
-    """Who orders it. An agent can not speak for itself, by no client that is known to be its own.
+    """The caller as who orders something about *agent*, which may not be the caller itself.
 
     Raises:
-        ProblemError: 403, the caller is the agent.
+        ProblemError: 403, the caller is the agent, or its client at one of the *actuators*.
     """
-    own = {agent.agent_id, *(one.clients.get(agent.agent_id, "") for one in parts.runtime.settings.actuators)}
-    if {caller.client_id, caller.subject} & own - {""}:
-        detail = "nobody decides about itself; another caller has to"
-        raise ProblemError(ProblemDetails(403, "own_decision", "Own decision", detail))
+    check_not_own_agent(agent, reviewer_of(caller), actuators)
     return Attribution(caller.name or caller.subject, why)

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from contextlib import closing
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
-from ..cli.remote import (
-    DEFAULT_URL,
-    JsonOption,
-    ServiceClient,
-    TenantOption,
-    TokenOption,
-    UrlOption,
-    paged_items,
-    problem_text,
+from ...ingest.columns import ColumnEncoder
+from ...models.detector import FAMILIAR_EVENTS, DetectorSettings
+from ...models.model_directory import is_model
+from ...models.model_persistence import load_trained_model, save_trained_model
+from ...models.model_training import session_ids
+from ...scoring.learning.budget_check import check_budget
+from ...scoring.learning.walkforward import train_walk_forward, walk_forward_events
+from .. import clock
+from ..cli.history_input import (
+    TIME_FORMATS,
+    BeforeOption,
+    EventHistoryReader,
+    HistoriesArgument,
+    TimeWindow,
+    as_utc,
+    open_histories,
+    time_window,
 )
-from ..cli.terminal import fail, print_message, write_json, write_table
+from ..cli.remote import DEFAULT_URL, ServiceClient, TenantOption, TokenOption, UrlOption, paged_items, problem_text
+from ..cli.terminal import (
+    JsonOption,
+    SettingsFileOption,
+    fail,
+    print_message,
+    print_summary,
+    stage_progress,
+    write_json,
+    write_table,
+)
+from ..composition import engine_settings
+from ..settings.loading import load_process_settings
 
 models_app = typer.Typer(
     name="models", no_args_is_help=True, help="Models: versions, shadow, promotion, drift, budget."
@@ -219,3 +242,95 @@ def budget(
             "flag": "",
         },
     )
+
+
+def train_command(
+    events: HistoriesArgument,
+    model: Annotated[Path, typer.Option(help="directory of the model; an older model there is replaced")],
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=TIME_FORMATS, help="learn from events from then on")
+    ] = None,
+    before: BeforeOption = None,
+    settings: SettingsFileOption = None,
+    seed: Annotated[int, typer.Option(help="seed of forest and folds")] = 0,
+    salt: Annotated[
+        str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Learn a model from normal history."""
+    started = clock.monotonic()
+    configured = load_process_settings(settings)
+    key = _choose_salt(salt, model)
+    history, window = EventHistoryReader(), time_window(as_utc(since), as_utc(before), None if since is None else 0.0)
+    with open_histories(events, configured, window) as inputs:
+        read = history.read(inputs, window)
+    if not read:
+        raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
+    columns = ColumnEncoder(key, configured.domains()).encode(read)
+    detector = DetectorSettings(seed=seed)
+    name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
+    with stage_progress() as progress:
+        trained, judged, p_values = train_walk_forward(columns, key, name, detector, progress)
+    sessions = len(set(session_ids(columns).tolist()))
+    engine = engine_settings(configured)
+    promise = check_budget(trained, judged, p_values, engine.budget, engine.risk)
+    save_trained_model(model, trained, detector, sessions, clock.now_ms())
+    rehearsed = walk_forward_events(trained)
+    summary = {
+        "model": str(model),
+        "version": name,
+        "events": len(read),
+        "sessions": sessions,
+        "agents": len(trained.seeds.keys),
+        "peer_groups": len(trained.groups) - 1,
+        "rehearsed_events": rehearsed,
+        "malformed": history.malformed,
+        "mended": history.mended,
+        "seconds": round(clock.monotonic() - started, 2),
+        "promise": {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]},
+    }
+    print_summary(
+        summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
+    )
+    if not json:
+        for line in (_calibration_text(rehearsed), *promise.describe()):
+            print_message(line)
+
+
+def _calibration_text(events: int) -> str:
+    if events:
+        return (
+            f"rehearsed: agents with {FAMILIAR_EVENTS} events here are judged by {events} events of such, "
+            "newcomers by others"
+        )
+    return (
+        f"not rehearsed, too little of the history's end is of agents with {FAMILIAR_EVENTS} events before it: "
+        "all agents are judged as newcomers, and less is noticed; a longer history mends it"
+    )
+
+
+def _choose_salt(given: str | None, model: Path) -> bytes:
+    """Retraining keeps the salt, so that what the service has learned of its agents stays readable."""
+    if given is not None:
+        try:
+            key = bytes.fromhex(given)
+        except ValueError:
+            raise typer.BadParameter("must be hexadecimal", param_hint="--salt") from None
+        if not 1 <= len(key) <= 64:
+            raise typer.BadParameter("must have 1 to 64 bytes", param_hint="--salt")
+        return key
+    return load_trained_model(model).salt if is_model(model) else secrets.token_bytes(16)
+
+
+def _window_text(window: TimeWindow) -> str:
+    """In words."""
+    bounds = (("from", window.after), ("up to", window.before))
+    return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train`, `models` to the command line."""
+    app.command("train")(train_command)
+    app.add_typer(models_app)

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
 from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Query
 
-from ...scoring.learning.budget_chart import BudgetDay
-from ...scoring.learning.calibration_curve import CalibrationCurve
-from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
-from ..agents.routes import CursorParam, LimitParam, TenantParam
+from ...scoring.records.models import ModelVersion
 from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, ApplicationContext, ContextDep, ReaderDep
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.schemas import PageOut, format_rfc3339, format_rfc3339_or_none, problem_responses
+from ..http.schemas import (
+    CursorParam,
+    LimitParam,
+    PageOut,
+    TenantParam,
+    problem_responses,
+)
 from .schemas import (
-    BudgetOut,
     BudgetPageOut,
-    CalibrationCurveOut,
-    CalibrationPointOut,
-    DriftOut,
     DriftPageOut,
     ModelDetailOut,
     ModelHistoryEntryOut,
     ModelOrderIn,
     ModelOrderOut,
-    ModelOut,
     ModelPageOut,
-    ModelSwitchOut,
     ObservedShareOut,
     PromotionIn,
     PromotionJudgementOut,
-    TrainingWindowOut,
+    budget_day_out,
+    calibration_curve_out,
+    drift_out,
+    model_history_entry_out,
+    model_out,
+    model_switch_out,
 )
 from .service import ModelService, PromotionRefused, UnknownModelVersion
 
@@ -190,11 +191,6 @@ async def get_model(version: str, parts: ContextDep, caller: ReaderDep, tenant: 
     )
 
 
-def calibration_curve_out(one: CalibrationCurve) -> CalibrationCurveOut:
-    points = [CalibrationPointOut(**point._asdict()) for point in one.points]
-    return CalibrationCurveOut(tenant=one.tenant, agent_type=one.agent_type, events=one.events, points=points)
-
-
 def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
     """Whether it may see figures that are of all tenants together, and who ordered what."""
     return ANY_NAME in caller.tenants
@@ -203,63 +199,3 @@ def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
 def redact_version(one: ModelVersion, caller: AuthenticatedCaller) -> ModelVersion:
     """A version as *caller* may see it."""
     return one if sees_all_tenants(caller) else msgspec.structs.replace(one, trained={}, figures={})
-
-
-def model_out(one: ModelVersion, in_force: str) -> ModelOut:
-    """A version as it is answered."""
-    return ModelOut(
-        version=one.version,
-        status=one.status,
-        in_force=one.version == in_force,
-        digest=one.digest,
-        window=TrainingWindowOut(from_at=format_rfc3339(one.from_ms), to_at=format_rfc3339(one.to_ms)),
-        created_at=format_rfc3339(one.created_ms),
-        promoted_at=format_rfc3339_or_none(one.promoted_ms),
-        changed_at=format_rfc3339_or_none(one.changed_ms),
-        trained=one.trained,
-        figures=one.figures,
-    )
-
-
-def model_history_entry_out(one: ModelHistoryEntry) -> ModelHistoryEntryOut:
-    """A line of history as it is answered."""
-    return ModelHistoryEntryOut(
-        at=format_rfc3339(one.at_ms), version=one.version, act=one.act, by=one.by, why=one.why, detail=one.detail
-    )
-
-
-def model_switch_out(one: ModelSwitch) -> ModelSwitchOut:
-    """A switch as it is answered."""
-    return ModelSwitchOut(
-        partition=one.partition, epoch=one.epoch, offset=one.offset, version=one.version, at=format_rfc3339(one.at_ms)
-    )
-
-
-def drift_out(one: PeerGroupDay) -> DriftOut:
-    """Drift of a group and day as it is answered."""
-    said = one.drift
-    return DriftOut(
-        version=one.version,
-        day=format_day(one.day),
-        tenant=one.tenant,
-        agent_type=one.agent_type,
-        events=one.events,
-        judged=bool(said.get("judged")),
-        scores=said.get("scores"),
-        features=said.get("features", {}),
-        drifted=said.get("drifted", []),
-    )
-
-
-def budget_day_out(row: BudgetDay) -> BudgetOut:
-    """A row of the control chart as it is answered."""
-    return BudgetOut(**row._asdict() | {"day": format_day(row.day)})
-
-
-def format_day(day: int) -> str:
-    """A day of UTC.
-
-    >>> day_out(20_000)
-    '2024-10-04'
-    """
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

@@ -1,10 +1,14 @@
 """Bodies of answers and requests about models."""
 
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..http.schemas import TimeText
+from ...scoring.learning.budget_chart import BudgetDay
+from ...scoring.learning.calibration_curve import CalibrationCurve
+from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
+from ..http.schemas import TimeText, format_rfc3339, format_rfc3339_or_none
 
 ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
 DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
@@ -181,3 +185,68 @@ class ModelOrderOut(_ModelSchema):
     version: str | None = Field(description="null = it has no name yet")
     by: str
     status: Literal["ordered"]
+
+
+def calibration_curve_out(one: CalibrationCurve) -> CalibrationCurveOut:
+    points = [CalibrationPointOut(**point._asdict()) for point in one.points]
+    return CalibrationCurveOut(tenant=one.tenant, agent_type=one.agent_type, events=one.events, points=points)
+
+
+def model_out(one: ModelVersion, in_force: str) -> ModelOut:
+    """A version as it is answered."""
+    return ModelOut(
+        version=one.version,
+        status=one.status,
+        in_force=one.version == in_force,
+        digest=one.digest,
+        window=TrainingWindowOut(from_at=format_rfc3339(one.from_ms), to_at=format_rfc3339(one.to_ms)),
+        created_at=format_rfc3339(one.created_ms),
+        promoted_at=format_rfc3339_or_none(one.promoted_ms),
+        changed_at=format_rfc3339_or_none(one.changed_ms),
+        trained=one.trained,
+        figures=one.figures,
+    )
+
+
+def model_history_entry_out(one: ModelHistoryEntry) -> ModelHistoryEntryOut:
+    """A line of history as it is answered."""
+    return ModelHistoryEntryOut(
+        at=format_rfc3339(one.at_ms), version=one.version, act=one.act, by=one.by, why=one.why, detail=one.detail
+    )
+
+
+def model_switch_out(one: ModelSwitch) -> ModelSwitchOut:
+    """A switch as it is answered."""
+    return ModelSwitchOut(
+        partition=one.partition, epoch=one.epoch, offset=one.offset, version=one.version, at=format_rfc3339(one.at_ms)
+    )
+
+
+def drift_out(one: PeerGroupDay) -> DriftOut:
+    """Drift of a group and day as it is answered."""
+    said = one.drift
+    return DriftOut(
+        version=one.version,
+        day=format_day(one.day),
+        tenant=one.tenant,
+        agent_type=one.agent_type,
+        events=one.events,
+        judged=bool(said.get("judged")),
+        scores=said.get("scores"),
+        features=said.get("features", {}),
+        drifted=said.get("drifted", []),
+    )
+
+
+def budget_day_out(row: BudgetDay) -> BudgetOut:
+    """A row of the control chart as it is answered."""
+    return BudgetOut(**row._asdict() | {"day": format_day(row.day)})
+
+
+def format_day(day: int) -> str:
+    """A day of UTC.
+
+    >>> day_out(20_000)
+    '2024-10-04'
+    """
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

@@ -20,9 +20,17 @@ from ...models.model_registry import ModelRegistry, RegisteredModel
 from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES, AlertVerdictCounts, BudgetDay, budget_chart
 from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
-from ...scoring.pipeline.model_switch import SwitchModel, encode_model_switch
 from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import DAY_MS, ModelAction, ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.records.models import (
+    DAY_MS,
+    ModelAction,
+    ModelHistoryEntry,
+    ModelSwitch,
+    ModelVersion,
+    PeerGroupDay,
+    SwitchModel,
+    encode_model_switch,
+)
 from ...scoring.store.interface import MAX_PAGE, Page, Store, Tenants
 from ..settings.root import Settings
 

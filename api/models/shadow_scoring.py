@@ -14,7 +14,7 @@ from ...scoring.learning.promotion import ShadowComparison, assess_promotion, co
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
-from ...scoring.records.agents import OutboxRow
+from ...scoring.records.commits import OutboxRow
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import DAY_MS, ModelSwitch, ModelVersion, PeerGroupDay
 from ...scoring.store.interface import MAX_PAGE

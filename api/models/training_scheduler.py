@@ -26,7 +26,7 @@ from ...scoring.learning.training import (
     train_version,
 )
 from ...scoring.pipeline.model_switch import ModelChoice
-from ...scoring.records.agents import Decision
+from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
 from ...scoring.store.interface import MAX_PAGE

@@ -15,17 +15,8 @@ import msgspec
 import typer
 
 from .. import clock
-from ..cli.remote import (
-    DEFAULT_URL,
-    IssuerOption,
-    JsonOption,
-    ServiceClient,
-    TenantOption,
-    TokenOption,
-    UrlOption,
-    problem_text,
-)
-from ..cli.terminal import fail, print_message, write_json
+from ..cli.remote import DEFAULT_URL, IssuerOption, ServiceClient, TenantOption, TokenOption, UrlOption, problem_text
+from ..cli.terminal import JsonOption, fail, print_message, write_json
 
 decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="The record of what was decided.")
 
@@ -174,3 +165,10 @@ def _post_json(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[
     if not response.is_success:
         raise fail(problem_text(response))
     return dict(response.json())
+
+
+def register(app: typer.Typer) -> None:
+    """Add `erase`, `export`, `decisions` to the command line."""
+    app.command("erase")(erase)
+    app.command("export")(export)
+    app.add_typer(decisions_app)

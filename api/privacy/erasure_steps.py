@@ -14,8 +14,7 @@ from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.source import Record, RecordKind
 from ...scoring.delivery.notifiers.alert_events import format_rfc3339
-from ...scoring.engine.forgetting import EraseCommand
-from ...scoring.records.erasures import Erasure, subject_digest
+from ...scoring.records.erasures import EraseCommand, Erasure, subject_digest
 from ...scoring.store.decision_chain import ChainHead, chain_heads_document
 from .embedded_targets import ErasureSummary, ErasureTargets
 

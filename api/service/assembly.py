@@ -18,8 +18,8 @@ from ...ingest.kafka import open_admin, open_reader
 from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
-from ...scoring.engine.forgetting import ErasedAgents
 from ...scoring.pipeline.ipc import agent_summaries
+from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.policy.book import LivePolicy
 from ...scoring.policy.interventions import ActiveInterventions
@@ -32,14 +32,19 @@ from .. import clock
 from ..access.approval_workflow import ApprovalWorkflow
 from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile
-from ..archive.vector_worker import spool_directory
-from ..composition import kafka_settings, open_model_registry, open_service_privacy_key, service_url
+from ..composition import (
+    kafka_settings,
+    new_id,
+    open_model_registry,
+    open_service_privacy_key,
+    service_url,
+    spool_directory,
+)
 from ..events.admission import Admission, AgentRegistry
 from ..events.audit_sink import AuditSink
 from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.auth.signing import LocalSigningKey
-from ..http.runtime import PipelineStatus, new_id
 from ..models.service import ControlRecordWriter, ModelService
 from ..privacy.agent_export import ExportSources
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
@@ -222,12 +227,6 @@ def make_feedback_service(
 DAY_MS = 86_400_000
 ENTRIES_PER_SLICE = 5_000
 """Agents of the view that are looked at in one go; then requests get their turn."""
-
-
-def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
-    """Agents that must not go on from a model's history. Raises ConfigError, Unavailable."""
-    marks = store.forgotten_marks()
-    return ErasedAgents(open_service_privacy_key(settings), marks) if marks else ErasedAgents()
 
 
 def make_erasure_service(

@@ -19,6 +19,7 @@ from ...ingest.log.event_log import EventLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record, RecordKind
 from ...scoring.pipeline.ipc import PipelineUpdate
+from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.store.sql_store import SqlStore
@@ -27,7 +28,6 @@ from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archiv
 from ..child_process import SupervisedProcess
 from ..composition import kafka_settings, open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
-from ..http.runtime import PipelineStatus, make_lag_counter
 from ..settings.root import Settings
 
 

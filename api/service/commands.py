@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +12,8 @@ from ...ingest.errors import ConfigError, TrustwatchError
 from ...ingest.kafka import open_admin, open_reader, open_writer
 from ...ingest.kafka.settings import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
-from ...simulator.demo import Demo
 from .. import clock
-from ..cli.terminal import fail, print_message, write_json
+from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
 from ..composition import kafka_settings, live_policy, open_service_store, service_url, topic_names
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
@@ -26,10 +24,6 @@ from .backends import ServiceRoles
 from .group_worker import GroupPipelineWorker
 from .partition_migration import PartitionGrowth, partition_offsets, restore_partitions, resume_offsets
 from .serve import run_service
-
-SettingsFileOption = Annotated[
-    Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
-]
 
 
 def serve(
@@ -94,28 +88,13 @@ def console_link(settings: SettingsFileOption = None) -> None:
     sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
 
 
-def demo(
-    directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
-    exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
-    seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
-    seed: Annotated[int, typer.Option(help="another seed, another enterprise")] = 7,
-) -> None:
-    """Train on four simulated weeks, serve, play a day with two attacks, and say what happens."""
-    raise typer.Exit(Demo(directory, seconds, seed, stay=not exit, say=print_message).run())
-
-
 # `trustwatch topics`: create our topics, look at them, and move to more partitions.
 
 
 topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
 
-TopicsSettingsFileOption = Annotated[
-    Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
-]
 GROUP_LEAVE_S = 30.0
 """Beyond the session time-out, by which a worker that died has lost its partitions."""
-
-JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 
 
 def require_brokers(settings: Settings) -> Settings:
@@ -126,7 +105,7 @@ def require_brokers(settings: Settings) -> Settings:
 
 
 @topics_app.command()
-def create(settings: TopicsSettingsFileOption = None, json: JsonOption = False) -> None:
+def create(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Create those of our topics that are missing, with the settings of docs/operations.md."""
     configured = require_brokers(load_process_settings(settings))
     admin = open_admin(kafka_settings(configured))
@@ -143,7 +122,7 @@ def create(settings: TopicsSettingsFileOption = None, json: JsonOption = False) 
 
 
 @topics_app.command()
-def status(settings: TopicsSettingsFileOption = None, json: JsonOption = False) -> None:
+def status(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Partitions of each topic, and how far the state of each partition of events is."""
     configured = require_brokers(load_process_settings(settings))
     kafka = kafka_settings(configured)
@@ -186,7 +165,7 @@ def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
 @topics_app.command()
 def grow(
     partitions: Annotated[int, typer.Argument(help="partitions that the events topic will have")],
-    settings: TopicsSettingsFileOption = None,
+    settings: SettingsFileOption = None,
     json: JsonOption = False,
 ) -> None:
     """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
@@ -211,7 +190,7 @@ def grow(
 
 @topics_app.command()
 def restored(
-    settings: TopicsSettingsFileOption = None,
+    settings: SettingsFileOption = None,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="go on where the topic does, if events that come next are lost")
     ] = False,
@@ -268,3 +247,11 @@ def drain_events(settings: Settings) -> None:
                 return
     finally:
         worker.close()
+
+
+def register(app: typer.Typer) -> None:
+    """Add `serve`, `token`, `console-link`, `topics` to the command line."""
+    app.command("serve")(serve)
+    app.command("token")(token)
+    app.command("console-link")(console_link)
+    app.add_typer(topics_app)

@@ -19,10 +19,16 @@ from ...scoring.pipeline.partition import CommittedChanges
 from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ...scoring.pipeline.processor import Processor, VectorCollector, warm_up
 from .. import clock
-from ..archive.vector_worker import open_spool
 from ..child_process import ChildRuntime, run_child
-from ..composition import engine_settings, open_model_registry, open_service_store, pipeline_settings, processor_context
-from .assembly import load_forgotten_agents
+from ..composition import (
+    engine_settings,
+    load_forgotten_agents,
+    open_model_registry,
+    open_service_store,
+    open_spool,
+    pipeline_settings,
+    processor_context,
+)
 
 HEARTBEAT_EVERY_S = 0.5
 POLICY_REFRESH_EVERY_S = 1.0

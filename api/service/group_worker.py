@@ -9,8 +9,9 @@ time into its partitions, so that risk decays there without events.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 
+from ...ingest.archive.vector_spool import VectorSpoolWriter
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import Unavailable
@@ -27,20 +28,20 @@ from ...scoring.pipeline.pipelines import ConsumerGroupPipeline, PartitionProgre
 from ...scoring.pipeline.processor import Processor, StageMetrics, VectorCollector, warm_up
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
-from ..archive.vector_worker import open_spool, start_vector_collector
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
     kafka_settings,
+    load_forgotten_agents,
     open_model_registry,
     open_service_store,
+    open_spool,
     pipeline_settings,
     processor_context,
     service_url,
     topic_names,
 )
 from ..settings.root import Settings
-from .assembly import load_forgotten_agents
 from .partition_migration import check_partitions
 
 HEARTBEAT_EVERY_S = 0.5
@@ -207,3 +208,19 @@ def run_group_worker(child: ChildRuntime) -> None:
 
 if __name__ == "__main__":
     raise SystemExit(run_child(run_group_worker))
+
+
+def start_vector_collector(
+    spool: VectorSpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
+) -> VectorCollector | None:
+    """The collector of a partition that begins here, in the place of an earlier one; None where no vectors are kept.
+
+    The file that is open is handed on first. A partition that was ours before, and another worker's meanwhile, would
+    else have a file that reaches from the one time to the other, over the other's files; and whatever lies within the
+    range of another file counts as merged into it.
+    """
+    if spool is None:
+        return None
+    spool.roll()
+    collectors[partition] = VectorCollector(partition)
+    return collectors[partition]

@@ -15,7 +15,8 @@ from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.record_keys import agent_partition_key, partition_of
 from ...scoring.pipeline.risk_topic_reader import epoch_of_record
 from ...scoring.pipeline.topic_publisher import TopicPublisher
-from ...scoring.records.agents import AgentName, Position
+from ...scoring.records.agents import AgentName
+from ...scoring.records.commits import Position
 from ...scoring.store.interface import Store
 
 PARTITION_COUNT_KEY = "events.partitions"

@@ -23,6 +23,7 @@ from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from ...scoring.delivery.dispatcher import Dispatcher
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ...scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
@@ -36,7 +37,7 @@ from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
-from ..http.runtime import PipelineStatus, Runtime
+from ..http.runtime import Runtime
 from ..settings.root import Settings
 from .assembly import (
     drop_cached_answers,

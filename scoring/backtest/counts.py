@@ -15,7 +15,8 @@ from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..pipeline.processor import AppliedBatch
-from ..records.agents import Decision, RiskLevel
+from ..records.agents import RiskLevel
+from ..records.decisions import Decision
 from .agent_shards import ShardSource, utc_ms
 from .budget_sweep import ALERTING_LEVELS, BudgetSweep, count_rises
 from .plan import BacktestPlan, EventLabels

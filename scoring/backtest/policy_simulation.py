@@ -21,7 +21,8 @@ from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
 from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook, PolicyTable
-from ..records.agents import AgentName, Decision, RiskLevel
+from ..records.agents import AgentName, RiskLevel
+from ..records.decisions import Decision
 
 ISSUANCE_TYPES = ("token.request", "token.exchange", "token.refresh")
 CALL_TYPES = ("api.call", "tool.call", "a2a.message")

@@ -16,8 +16,8 @@ from ...ingest.features.feature_builder import AgentKeys, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.record_erasure import ErasureSubject
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentRow, RiskLevel, RiskReason
-from ..store.interface import DueAgent
+from ..records.agents import AgentRow, DueAgent, RiskLevel
+from ..records.decisions import RiskReason
 from . import risk
 from .engine import Engine, EngineSettings
 from .forgetting import ErasedAgents, NameErasers

@@ -10,7 +10,8 @@ import numpy as np
 from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.record_keys import record_id
 from ..policy.book import LivePolicy
-from ..records.agents import Decision, RiskLevel, RiskReason
+from ..records.agents import RiskLevel
+from ..records.decisions import Decision, RiskReason
 from . import risk
 from .agent_state_cache import AgentExplanation, AgentStateCache, decode_reasons, encode_reasons
 from .engine import NOTABLE_EVIDENCE, ScoredBatch

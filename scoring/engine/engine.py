@@ -22,7 +22,8 @@ from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATU
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentName, RiskLevel, RiskReason
+from ..records.agents import AgentName, RiskLevel
+from ..records.decisions import RiskReason
 from . import evidence_dedup, risk
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage

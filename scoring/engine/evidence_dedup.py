@@ -51,7 +51,8 @@ _NAME_BIT = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
 if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
     raise BadFeature(
-        f"{layout.KINDS} kinds of items and {len(_HOURLY_COUNT_FEATURES)} counts over hours: 32 bits hold them, see _look_up"
+        f"{layout.KINDS} kinds of items and {len(_HOURLY_COUNT_FEATURES)} counts over hours: "
+        "32 bits hold them, see _look_up"
     )
 
 Matrix = npt.NDArray[np.float64]

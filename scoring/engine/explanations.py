@@ -31,7 +31,7 @@ from ...ingest.features.feature_kernel import RowObservations, scope_keys
 from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
 from ...ingest.features.frequency_tables import scope_row
 from ...ingest.features.layout import Baseline
-from ..records.agents import RiskReason
+from ..records.decisions import RiskReason
 from .hard_signals import HardSignal, hard_signal_codes
 
 MAX_REASONS = 4

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import msgspec
-
 from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 
 MAX_NAME_ERASERS = 100
 """Erasures since the start of a process whose names are kept out of what is loaded later; older ones are long done."""
-
-
-class EraseCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Payload of a FORGET record. The record itself is erased with the rest."""
-
-    erasure_id: str
-    kind: str
-    tenant: str
-    issuer: str
-    name: str
-    pseudonym: str
-
-    @property
-    def subject(self) -> ErasureSubject:
-        """Who is meant."""
-        return ErasureSubject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)
 
 
 class ErasedAgents:

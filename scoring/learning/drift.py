@@ -27,7 +27,8 @@ from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ..engine.engine import ResidentAgents, ScoredBatch
-from ..records.agents import OutboxRow, RiskLevel
+from ..records.agents import RiskLevel
+from ..records.commits import OutboxRow
 from ..records.models import DAY_MS, P_VALUE_EDGES, PeerGroupDay
 from .budget_chart import ALERT_LEVEL_NAMES
 

@@ -22,7 +22,8 @@ from ..engine.agent_state_cache import AgentStateCache
 from ..engine.engine import EngineSettings, ScoredBatch
 from ..pipeline.processor import AppliedBatch, Processor, ProcessorContext
 from ..policy.book import LivePolicy, PolicyBook
-from ..records.agents import AgentName, Decision, RiskLevel
+from ..records.agents import AgentName, RiskLevel
+from ..records.decisions import Decision
 from ..records.feedback import FeedbackRule, FeedbackVerdict
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from ...models.model_persistence import save_trained_model
 from ...models.model_training import session_ids
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..records.agents import Decision, RiskLevel
+from ..records.agents import RiskLevel
+from ..records.decisions import Decision
 from .budget_check import check_budget
 from .walkforward import train_walk_forward
 

@@ -19,20 +19,12 @@ from ..engine.composites import reset_decaying_state, reset_session_strangeness
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
 from ..engine.explanations import sanitize_text
-from ..engine.forgetting import EraseCommand
-from ..records.agents import Decision, RiskReason
-from ..records.erasures import PartitionErasure
+from ..records.agents import ReleaseAgent
+from ..records.decisions import Decision, RiskReason
+from ..records.erasures import EraseCommand, PartitionErasure
 from ..records.feedback import AdoptFeedbackRule, RevokeFeedbackRule
-from .model_switch import ModelSwitcher, decode_model_switch
-
-
-class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
-    """A person vouches for an agent. `key` is its agent key in decimal (JSON numbers end at 53 bits)."""
-
-    key: str
-    by: str
-    note: str = ""
-
+from ..records.models import decode_model_switch
+from .model_switch import ModelSwitcher
 
 _command_decoder: msgspec.json.Decoder[ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule] = msgspec.json.Decoder(
     ReleaseAgent | AdoptFeedbackRule | RevokeFeedbackRule

@@ -13,7 +13,8 @@ from itertools import chain
 from ...ingest.hashing import agent_key
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
-from ..records.agents import AgentName, AgentRow, OutboxRow, RiskLevel
+from ..records.agents import AgentName, AgentRow, RiskLevel
+from ..records.commits import OutboxRow
 from ..records.containment import Actuation
 from ..store.dialects.statements import chunked
 from ..store.interface import MAX_PAGE, AgentQuery, Page, Store, Tenants

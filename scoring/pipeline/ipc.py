@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ..records.agents import AgentName, AgentRow, AgentSummary, Decision
+from ..records.agents import AgentName, AgentRow, AgentSummary
+from ..records.decisions import Decision
 from .partition import CommittedChanges
 
 T = TypeVar("T")

@@ -5,43 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
-
 from ...ingest.errors import MalformedEvent, ModelError
 from ...models.model_registry import ModelRegistry
 from ...models.trained_model import TrainedModel
 from ..engine.agent_state_cache import AgentStateCache
-from ..records.agents import Position
-from ..records.models import ModelSwitch
+from ..records.commits import Position
+from ..records.models import ModelSwitch, SwitchModel
 
 MAX_CACHED_MODELS = 2
 """Models that stay in memory for other partitions: the one before a switch, and the one after it."""
-
-
-class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbid_unknown_fields=True):
-    """Command: from here on, judge by that version. Repeated, it changes nothing."""
-
-    version: str
-    digest: str
-    by: str
-    why: str = ""
-
-
-_switch_decoder = msgspec.json.Decoder(SwitchModel)
-_encode_switch = msgspec.json.Encoder().encode
-
-
-def encode_model_switch(wish: SwitchModel) -> bytes:
-    """Payload of the control record."""
-    return _encode_switch(wish)
-
-
-def decode_model_switch(payload: bytes) -> SwitchModel | None:
-    """The command, None where the payload is another one."""
-    try:
-        return _switch_decoder.decode(payload)
-    except (msgspec.MsgspecError, ValueError):
-        return None
 
 
 class ModelChoice(NamedTuple):

@@ -20,8 +20,12 @@ from ...ingest.record_erasure import ErasedFilter
 from ...ingest.source import DurableSource, RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row
-from ..policy.book import LivePolicy, PolicyBook
-from ..records.agents import AgentEdge, AgentRow, Commit, DeadLetter, Decision, OutboxRow, Position, RiskLevel
+from ..policy.book import LivePolicy
+from ..policy.policy_book import policy_members
+from ..records.agents import AgentEdge, AgentRow, RiskLevel
+from ..records.commits import Commit, OutboxRow, Position
+from ..records.dead_letters import DeadLetter
+from ..records.decisions import Decision
 from ..records.models import ModelSwitch
 from ..store.interface import CommitResult, Store
 from .processor import Processor, StageMetrics
@@ -322,13 +326,6 @@ class PartitionPipeline:
         return build_alert_row(
             decision, policy_members(self._context.policy.book, decision), self._context.settings.service
         )
-
-
-def policy_members(book: PolicyBook, decision: Decision) -> dict[str, Any]:
-    """Token policy that holds from a decision on, as plain data."""
-    agent = decision.agent
-    value = book.policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type, decision.level)
-    return {name: getattr(value, name) for name in value.__struct_fields__}
 
 
 # What partitions of one worker have applied becomes durable in one transaction, and is told.

@@ -10,16 +10,10 @@ import structlog
 from ...ingest.errors import Fenced
 from ...ingest.source import DurableSource, GroupSource
 from ..policy.book import LivePolicy
-from ..records.agents import Position
+from ..policy.policy_book import policy_members
+from ..records.commits import Position
 from ..store.interface import Store
-from .partition import (
-    CommittedChanges,
-    PartitionPipeline,
-    PipelineContext,
-    PipelineParameters,
-    commit_partitions,
-    policy_members,
-)
+from .partition import CommittedChanges, PartitionPipeline, PipelineContext, PipelineParameters, commit_partitions
 from .processor import AppliedBatch, Processor, StageMetrics
 
 ONLY_PARTITION = 0

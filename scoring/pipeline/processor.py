@@ -29,8 +29,8 @@ from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import EngineSettings, ScoredBatch
 from ..policy.book import LivePolicy
-from ..records.agents import DeadLetter, Decision
-from ..records.dead_letters import dead_letter_of_record, dead_letter_of_refused_input
+from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
+from ..records.decisions import Decision
 from .control_records import ControlRecords
 from .model_switch import ActiveModels, ModelSwitcher
 

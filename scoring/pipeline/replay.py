@@ -22,7 +22,8 @@ from ..engine.agent_state_cache import AgentStateCache
 from ..engine.decision_maker import RecordMoment
 from ..engine.engine import Engine, EngineSettings, ScoredBatch
 from ..policy.book import LivePolicy, PolicyBook
-from ..records.agents import Decision, RiskLevel, RiskReason
+from ..records.agents import RiskLevel
+from ..records.decisions import Decision, RiskReason
 from .processor import AppliedBatch, Processor, ProcessorContext
 
 REPLAY_BATCH_SIZE = 1000

@@ -18,9 +18,12 @@ from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload, format_rfc3339
 from ..policy.book import LivePolicy
-from ..records.agents import AgentName, AgentRow, AgentSummary, Commit, DeadLetter, Decision, Position, RiskLevel
+from ..policy.policy_book import policy_members
+from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
+from ..records.commits import Commit, Position
+from ..records.dead_letters import DeadLetter
+from ..records.decisions import Decision
 from ..store.interface import Store
-from .partition import policy_members
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"
 DECISION_TYPE = "io.trustwatch.decision.v1"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
-    from .erasures import PartitionErasure
-    from .feedback import PartitionRule
+    pass
 
-from .models import ModelSwitch
+from typing import NamedTuple
 
 
 class RiskLevel(IntEnum):
@@ -37,17 +35,6 @@ class AgentName(msgspec.Struct, frozen=True):
     tenant: str
     issuer: str
     agent_id: str
-
-
-class RiskReason(msgspec.Struct, frozen=True):
-    """Why risk moved: one feature or hard signal, with what was seen and what is usual."""
-
-    code: str
-    feature: str
-    observed: str
-    usual: str
-    contribution: float
-    text: str
 
 
 class AgentRow(msgspec.Struct, frozen=True):
@@ -91,34 +78,6 @@ class AgentSummary(msgspec.Struct, frozen=True):
     counterfactual: str
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """A change of level: append-only, and enough to replay it."""
-
-    decision_id: str
-    agent: AgentName
-    agent_type: str
-    decided_ms: int
-    event_id: str  # "" when time alone changed the level
-    event_time_ms: int
-    previous_level: int
-    level: int
-    risk_score: float
-    confidence: float
-    anomaly_score: float
-    p_value: float
-    reasons: tuple[RiskReason, ...]
-    counterfactual: str
-    feature_vector: dict[str, float]
-    evidence: dict[str, Any]  # statistic, thresholds, window: what the risk kernel saw
-    model_version: str
-    baseline_version: str
-    policy_version: str
-    mode: str  # shadow | enforce
-    cause: str  # event | tick | release | feedback
-    partition: int
-    offset: int
-
-
 EdgeKind = Literal["delegated", "called", "acts_for"]
 
 
@@ -140,82 +99,24 @@ class AgentEdge(msgspec.Struct, frozen=True):
     risk_ms: int = 0
 
 
-class OutboxRow(msgspec.Struct, frozen=True):
-    """Something that must leave at least once. `key` makes a repeated delivery recognisable."""
+class DueAgent(NamedTuple):
+    """An agent whose level changes by time alone at *due_ms*."""
 
-    key: str
-    kind: str  # alert
-    target: str  # name of a configured target; "" = every target of that kind
-    payload: bytes
-    created_ms: int  # when it was decided, on the clock of `Decision.decided_ms`
-    agent_key: int = 0
-    group: str = ""  # reason that cool-down counts per agent; "" = never cooled down
-    level: int = 0  # RiskLevel it announces: targets choose by it, and a higher one is never cooled down
-    tenant: str = ""  # who may see its delivery state
+    due_ms: int
+    key: int
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """How one outbox row fares at one target."""
+class VersionedAgent(NamedTuple):
+    """An agent, and the position (of its partition) of the commit that wrote it. Versions order as (epoch, offset)."""
 
-    key: str
-    target: str
-    kind: str
-    tenant: str
-    agent_key: int
-    level: int
-    group: str
-    created_ms: int
-    status: str  # pending | delivered | failed | suppressed | dead
-    attempts: int
-    next_attempt_ms: int  # earliest time of the next attempt; only while pending
-    last_error: str  # why it is not delivered, suppressed ones included; "" = no reason is known
-    delivered_ms: int  # 0 = not (yet) delivered
-    suppressed_before: int  # alerts cooled down between the previous alert and this one
-    payload: bytes = b""  # of the outbox row
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A record that could not become an audit event; the raw bytes are kept so that nothing is lost."""
-
-    letter_id: str
-    received_ms: int
-    source: str
-    reason: str
-    path: str
-    raw: bytes
-    partition: int
-    offset: int
-
-
-class Position(msgspec.Struct, frozen=True):
-    """How far a partition has been applied. `offset` is the next record to read."""
-
-    partition: int
+    agent: AgentSummary
     epoch: int
     offset: int
 
 
-class Commit(msgspec.Struct, frozen=True):
-    """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
+class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
+    """A person vouches for an agent. `key` is its agent key in decimal (JSON numbers end at 53 bits)."""
 
-    `position` is also the version (epoch, offset) that its agents get.
-    """
-
-    expected: Position
-    position: Position
-    agents: list[AgentRow]
-    decisions: list[Decision]
-    outbox: list[OutboxRow]
-    dead_letters: list[DeadLetter]
-    published: int = 0
-    """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
-    edges: Sequence[AgentEdge] = ()
-    """Who had to do with whom in what is committed."""
-    feedback_rules: Sequence[PartitionRule] = ()
-    """Rules of feedback that came, ended or counted since the last commit."""
-    switches: Sequence[ModelSwitch] = ()
-    """Models that came into force in what is committed."""
-    removed_agents: Sequence[int] = ()
-    """Keys of agents whose rows go before `agents` are written."""
-    erasures: Sequence[PartitionErasure] = ()
-    """Orders to forget that were met, where there are several partitions: each has its own offset of an order."""
+    key: str
+    by: str
+    note: str = ""

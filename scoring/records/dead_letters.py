@@ -9,7 +9,6 @@ import msgspec
 from ...ingest.errors import MalformedEvent
 from ...ingest.record_keys import record_id
 from ...ingest.source import Record
-from .agents import DeadLetter
 
 
 class RefusedInput(msgspec.Struct):
@@ -51,3 +50,23 @@ def dead_letter_of_refused_input(partition: int, offset: int, record: Record) ->
         partition,
         offset,
     )
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A record that could not become an audit event; the raw bytes are kept so that nothing is lost."""
+
+    letter_id: str
+    received_ms: int
+    source: str
+    reason: str
+    path: str
+    raw: bytes
+    partition: int
+    offset: int
+
+
+class StoredDeadLetter(msgspec.Struct, frozen=True):
+    """A dead letter and what became of it."""
+
+    letter: DeadLetter
+    replayed_ms: int  # 0 = waits

@@ -86,3 +86,19 @@ def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) ->
     """
     text = msgspec.json.encode([kind, tenant, issuer, name])
     return hashlib.scrypt(text, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=32).hex()
+
+
+class EraseCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of a FORGET record. The record itself is erased with the rest."""
+
+    erasure_id: str
+    kind: str
+    tenant: str
+    issuer: str
+    name: str
+    pseudonym: str
+
+    @property
+    def subject(self) -> ErasureSubject:
+        """Who is meant."""
+        return ErasureSubject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)

@@ -99,3 +99,30 @@ class AgentLifespans(msgspec.Struct, frozen=True):
 
 P_VALUE_EDGES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Upper ends of the bins of p-values: deciles, and the tail that alerts come from."""
+
+
+class SwitchModel(msgspec.Struct, tag_field="command", tag="model.switch", forbid_unknown_fields=True):
+    """Command: from here on, judge by that version. Repeated, it changes nothing."""
+
+    version: str
+    digest: str
+    by: str
+    why: str = ""
+
+
+_switch_decoder = msgspec.json.Decoder(SwitchModel)
+
+_encode_switch = msgspec.json.Encoder().encode
+
+
+def encode_model_switch(wish: SwitchModel) -> bytes:
+    """Payload of the control record."""
+    return _encode_switch(wish)
+
+
+def decode_model_switch(payload: bytes) -> SwitchModel | None:
+    """The command, None where the payload is another one."""
+    try:
+        return _switch_decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError):
+        return None

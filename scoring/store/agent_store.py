@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import func, or_, select, tuple_, update
 
 from ...ingest.hashing import agent_key
-from ..records.agents import AgentRow, AgentSummary, Decision, Delivery
+from ..records.agents import AgentRow, AgentSummary
+from ..records.commits import Delivery
+from ..records.dead_letters import StoredDeadLetter
+from ..records.decisions import Decision
 from . import codec
 from .commits import DROPPED_DEAD_LETTERS
 from .database import Paged, visible
 from .dialects.statements import MAX_IN_LIST, chunked, starts_with
-from .interface import AgentQuery, DeadLetterCounts, Page, StoredDeadLetter, Tenants
+from .interface import AgentQuery, DeadLetterCounts, Page, Tenants
 from .sql_schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
 
 T = TypeVar("T")

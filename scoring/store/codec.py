@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..records.agents import (
-    AgentEdge,
-    AgentName,
-    AgentRow,
-    AgentSummary,
-    DeadLetter,
-    Decision,
-    OutboxRow,
-    Position,
-    RiskReason,
-)
+from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
+from ..records.commits import OutboxRow, Position
+from ..records.dead_letters import DeadLetter, StoredDeadLetter
+from ..records.decisions import Decision, RiskReason
 from . import sql_schema
-from .interface import BadCursor, StoredDeadLetter, VersionedAgent
+from .interface import BadCursor
 
 _HALF = 1 << 63
 _FULL = 1 << 64

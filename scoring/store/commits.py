@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, literal_column, select, tuple_, update
 
 from ...ingest.errors import Fenced
-from ..records.agents import AgentRow, Commit, DeadLetter, Position
+from ..records.agents import AgentRow, DueAgent
+from ..records.commits import Commit, Position
+from ..records.dead_letters import DeadLetter
 from . import codec
 from .containment_store import write_edges
 from .database import Database
@@ -19,7 +21,7 @@ from .decision_store import link_decisions
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
 from .erasure_store import write_forget_positions
 from .feedback_store import write_partition_rules
-from .interface import CommitResult, DueAgent
+from .interface import CommitResult
 from .model_store import write_switches
 from .outbox_store import INSERT_COUNTER, INSERT_OUTBOX
 from .sql_schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, META, POSITIONS

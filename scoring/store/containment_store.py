@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import BigInteger, Connection, Float, bindparam, case, delete, or_, select, update
 
 from ...ingest.hashing import agent_key
-from ..records.agents import AgentEdge, AgentName, OutboxRow
+from ..records.agents import AgentEdge, AgentName
+from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
 from . import codec
 from .database import Paged, visible

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
 
 from ...ingest.record_erasure import ErasedSubject
-from ..records.agents import Commit
+from ..records.commits import Commit
 from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
 from .database import Database, Paged, visible
 from .dialects.statements import insert_or_skip, starts_with, upsert

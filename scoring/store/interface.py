@@ -16,19 +16,11 @@ import msgspec
 
 from ...ingest.errors import ConfigError, Fenced, TrustwatchError
 from ...ingest.record_erasure import ErasedSubject
-from ..records.agents import (
-    AgentEdge,
-    AgentName,
-    AgentRow,
-    AgentSummary,
-    Commit,
-    DeadLetter,
-    Decision,
-    Delivery,
-    OutboxRow,
-    Position,
-)
+from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, DueAgent, VersionedAgent
+from ..records.commits import Commit, Delivery, OutboxRow, Position
 from ..records.containment import Actuation, Intervention
+from ..records.dead_letters import StoredDeadLetter
+from ..records.decisions import Decision
 from ..records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from ..records.models import AgentLifespans, DailyAlertCount, ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
 from .decision_chain import ChainStore
@@ -60,13 +52,6 @@ class AgentQuery(msgspec.Struct, frozen=True):
     prefix: str = ""  # of the agent id
     limit: int = 50
     cursor: str | None = None
-
-
-class StoredDeadLetter(msgspec.Struct, frozen=True):
-    """A dead letter and what became of it."""
-
-    letter: DeadLetter
-    replayed_ms: int  # 0 = waits
 
 
 class DeadLetterCounts(NamedTuple):
@@ -141,21 +126,6 @@ class ReadStore(Protocol):
 
 
 # What the pipeline asks: its state and how far it got, written together.
-
-
-class DueAgent(NamedTuple):
-    """An agent whose level changes by time alone at *due_ms*."""
-
-    due_ms: int
-    key: int
-
-
-class VersionedAgent(NamedTuple):
-    """An agent, and the position (of its partition) of the commit that wrote it. Versions order as (epoch, offset)."""
-
-    agent: AgentSummary
-    epoch: int
-    offset: int
 
 
 class CommitResult(NamedTuple):

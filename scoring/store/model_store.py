@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, Integer, cast, delete, func, select, update
 
-from ..records.agents import OutboxRow, RiskLevel
+from ..records.agents import RiskLevel
+from ..records.commits import OutboxRow
 from ..records.models import (
     DAY_MS,
     AgentLifespans,

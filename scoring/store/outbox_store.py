@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
 
-from ..records.agents import OutboxRow
+from ..records.commits import OutboxRow
 from . import codec
 from .database import Database
 from .dialects.statements import insert_or_skip, upsert

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection, bindparam, case, select, tuple_, update
 
-from ..records.agents import AgentName, Decision, Position
+from ..records.agents import AgentName, VersionedAgent
+from ..records.commits import Position
+from ..records.decisions import Decision
 from . import codec
 from .database import Database
 from .dialects.statements import insert_or_skip
 from .feedback_store import copy_rules_to_partitions
-from .interface import VersionedAgent
 from .sql_schema import AGENTS, DECISIONS, POSITIONS
 
 _INSERT_PARTITION = insert_or_skip(POSITIONS, "partition")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
@@ -23,7 +23,7 @@ if not (DATA / "evaluate.py").is_file():
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(make_app(), [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -22,7 +22,7 @@ import pytest
 from trustwatch.api.archive import worker
 from trustwatch.api.archive.archive_status import archived_offset, check_archive_available
 from trustwatch.api.cli.history_input import TimeWindow, history_files
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import event_folder, file_name
@@ -310,7 +310,7 @@ def test_the_command_tells_what_an_archive_holds(tmp_path: Path) -> None:
     name = file_name("vectors", None, 0, 9)
     pandas.DataFrame({"offset": range(150)}).to_parquet(folder / name)
     command = ("archive", str(tmp_path / "archive"), "--vectors", str(tmp_path / "vectors"))
-    result = CliRunner().invoke(app, [*command, "--json"])
+    result = CliRunner().invoke(make_app(), [*command, "--json"])
     told = json.loads(result.stdout)
     assert [(day["date"], day["events"], day["vectors"]) for day in told["days"]] == [
         ("2025-12-01", 200, 0),
@@ -318,5 +318,5 @@ def test_the_command_tells_what_an_archive_holds(tmp_path: Path) -> None:
         ("2025-12-03", 100, 0),
     ]
     assert told["tenants"] == 4 and told["positions"] == {"0": archived_offset(tmp_path / "archive")}
-    plain = CliRunner().invoke(app, list(command))
+    plain = CliRunner().invoke(make_app(), list(command))
     assert "150 feature vectors; 350 events have none" in plain.output and "2025-12-03" in plain.output

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner, Result
 
 HOSTILE = "<script>alert(1)</script>&\"'"
@@ -21,7 +21,7 @@ VOID = {"meta", "br", "rect", "line", "circle", "polyline"}
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    return CliRunner().invoke(make_app(), [str(argument) for argument in arguments], input=stdin)
 
 
 class History(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
@@ -39,7 +39,7 @@ COMMANDS = (
 
 
 def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    return CliRunner().invoke(make_app(), [str(argument) for argument in arguments], input=stdin)
 
 
 def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

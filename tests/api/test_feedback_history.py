@@ -23,7 +23,8 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.learning.feedback_preview import MarkedDecision, PreviewJob
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import Feedback, FeedbackRule, FeedbackStep
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 

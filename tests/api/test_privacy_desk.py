@@ -20,7 +20,7 @@ from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.ingest.pseudonyms import PrivacyKey
 from trustwatch.ingest.record_erasure import ErasureSubject
-from trustwatch.scoring.records.agents import Commit, Position
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 

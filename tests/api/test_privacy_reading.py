@@ -14,7 +14,7 @@ from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.records.agents import Commit, Position
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import PartitionErasure
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 

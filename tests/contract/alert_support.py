@@ -19,7 +19,9 @@ from trustwatch.scoring.delivery.notifiers.alert_events import (
 )
 from trustwatch.scoring.delivery.notifiers.alert_formats import SIGNED_FORMATS, AlertFormat
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
-from trustwatch.scoring.records.agents import AgentName, Decision, OutboxRow, RiskLevel, RiskReason
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.interface import LeasedDelivery
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()

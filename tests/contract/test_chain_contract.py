@@ -11,7 +11,9 @@ import msgspec
 import pytest
 from sqlalchemy import delete, text, update
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records.agents import AgentName, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.decision_chain import ChainVerification, verify_chains
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url

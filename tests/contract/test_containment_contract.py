@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, Commit, OutboxRow, Position
+from trustwatch.scoring.records.agents import AgentEdge, AgentName
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.interface import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url

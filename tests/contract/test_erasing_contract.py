@@ -14,18 +14,11 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
-from trustwatch.scoring.records.agents import (
-    AgentEdge,
-    AgentName,
-    AgentRow,
-    Commit,
-    DeadLetter,
-    Decision,
-    OutboxRow,
-    Position,
-    RiskReason,
-)
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
 from trustwatch.scoring.store.decision_chain import verify_chains
 from trustwatch.scoring.store.interface import DeliveryRoute

@@ -11,7 +11,8 @@ import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.learning.feedback_preview import feedback_labels
-from trustwatch.scoring.records.agents import AgentName, Commit, Position
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from trustwatch.scoring.store.interface import BadCursor
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url

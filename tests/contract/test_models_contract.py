@@ -10,7 +10,9 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.models import (
     DAY_MS,
     AgentLifespans,

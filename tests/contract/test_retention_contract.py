@@ -12,8 +12,10 @@ from trustwatch.api.service.serve import DAY_MS, retention_cutoff
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings, RetentionSettings
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, Commit, DeadLetter, OutboxRow, Position
+from trustwatch.scoring.records.agents import AgentEdge, AgentName
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.interface import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 

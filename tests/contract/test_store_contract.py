@@ -11,25 +11,16 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records.agents import (
-    AgentName,
-    AgentRow,
-    AgentSummary,
-    Commit,
-    DeadLetter,
-    Decision,
-    OutboxRow,
-    Position,
-    RiskLevel,
-    RiskReason,
-)
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, DueAgent, RiskLevel
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.interface import (
     AgentQuery,
     BadCursor,
     CommitResult,
     DeliveryRoute,
     DeliverySettlement,
-    DueAgent,
     Store,
 )
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.records.agents import Position
+from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.interface import StoreTooNew
 from trustwatch.scoring.store.sql_store import open_reading_store, open_store, sqlite_url
 

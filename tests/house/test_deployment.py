@@ -16,7 +16,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_settings
 from typer.main import get_command
@@ -54,7 +54,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 def options(arguments: list[str]) -> dict[str, Any]:
     """The command and its options as typer understands them; anything unknown is a usage error."""
-    command, words, found = get_command(app), list(arguments), {}
+    command, words, found = get_command(make_app()), list(arguments), {}
     while hasattr(command, "resolve_command"):
         _, found_command, words = command.resolve_command(command.make_context("trustwatch", words[:1]), words)
         assert found_command is not None

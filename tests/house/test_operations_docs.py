@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
@@ -78,7 +78,7 @@ def test_commands_and_options_that_are_named_exist() -> None:
     """`trustwatch topics grow 8`, `serve --api-only`."""
     assert {"serve", "topics create", "topics status", "topics grow", "topics restored"} <= {name for name, _ in CALLS}
     for name, rest in CALLS:
-        command = get_command(app)
+        command = get_command(make_app())
         for word in name.split():
             command = command.commands[word]  # type: ignore[attr-defined] # typer's groups have them
         known = {spelt for parameter in command.params for spelt in parameter.opts}

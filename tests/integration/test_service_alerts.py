@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from typer.testing import CliRunner
 
@@ -42,7 +42,7 @@ def test_a_running_service_tries_its_targets_out(make_service: Any, receiver: Re
 
     def command(*arguments: str) -> Any:
         where = ["--url", service.url, "--token", service.token("all")]
-        return CliRunner().invoke(app, ["alerts", *arguments, *where, "--json"])
+        return CliRunner().invoke(make_app(), ["alerts", *arguments, *where, "--json"])
 
     sent = command("test")
     assert sent.exit_code == 0, sent.output

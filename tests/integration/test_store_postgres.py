@@ -20,7 +20,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from trustwatch.ingest.errors import ConfigError, Fenced, Unavailable
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Decision, OutboxRow, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store import migrate
 from trustwatch.scoring.store.dialects import postgresql, weekly_tables
 from trustwatch.scoring.store.interface import DeliveryRoute, LeasedDelivery

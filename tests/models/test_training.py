@@ -201,5 +201,6 @@ def test_scoring_does_not_import_scikit_learn():
     import subprocess
     import sys
 
-    code = "import sys, trustwatch.models.detector, trustwatch.models.model_persistence; sys.exit('sklearn' in sys.modules)"
+    modules = "trustwatch.models.detector, trustwatch.models.model_persistence"
+    code = f"import sys, {modules}; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.sql_store import open_store
 
 

@@ -18,7 +18,8 @@ from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
 from trustwatch.scoring.delivery.notifiers.slack import escape_markup
-from trustwatch.scoring.records.agents import AgentName, RiskLevel, RiskReason
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.decisions import RiskReason
 
 from ..contract.alert_support import ALERTS, ROUTING_KEY, approval, change
 

@@ -19,7 +19,7 @@ from trustwatch.scoring.pipeline.partition import (
 )
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records.agents import Commit, Position
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.interface import CommitResult
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from trustwatch.ingest.source import Record
 from trustwatch.scoring.pipeline.processor import Processor
-from trustwatch.scoring.records.agents import AgentRow, Decision
+from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.decisions import Decision
 
 
 class Shelf:
@@ -23,7 +24,7 @@ class Shelf:
         return {key: self.rows[key] for key in keys if key in self.rows}
 
     def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
-        from trustwatch.scoring.store.interface import DueAgent
+        from trustwatch.scoring.records.agents import DueAgent
 
         found = sorted(DueAgent(r.due_ms, k) for k, r in self.rows.items() if 0 < r.due_ms <= before_ms)
         return [due for due in found if after is None or due > after][:limit]

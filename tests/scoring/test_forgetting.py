@@ -17,11 +17,12 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.scoring.engine.forgetting import EraseCommand, ErasedAgents
+from trustwatch.scoring.engine.forgetting import ErasedAgents
 from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.erasures import EraseCommand
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 GONE = ErasureSubject("agent", "acme", "https://as.example", "agent-3", "erased~1")

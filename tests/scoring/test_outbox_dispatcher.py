@@ -23,16 +23,9 @@ from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, Deliver
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, WebhookTarget, make_webhook_client
-from trustwatch.scoring.records.agents import (
-    AgentName,
-    Commit,
-    Decision,
-    Delivery,
-    OutboxRow,
-    Position,
-    RiskLevel,
-    RiskReason,
-)
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import Commit, Delivery, OutboxRow, Position
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url

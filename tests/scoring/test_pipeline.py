@@ -25,7 +25,8 @@ from trustwatch.scoring.pipeline.ipc import (
 from trustwatch.scoring.pipeline.partition import CommittedChanges, PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records.agents import Position, RiskLevel
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.commits import Position
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000

@@ -13,7 +13,8 @@ from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicNames, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000

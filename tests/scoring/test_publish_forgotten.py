@@ -13,7 +13,8 @@ from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicNames, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure, erasure_pseudonym
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 

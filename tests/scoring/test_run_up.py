@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from trustwatch.scoring.engine.explanations import MAX_REASONS, PRIOR_REASON_MARKER, with_prior_reasons
-from trustwatch.scoring.records.agents import RiskReason
+from trustwatch.scoring.records.decisions import RiskReason
 
 AT_MS = 1_764_930_645_000  # 2025-12-05T10:30:45Z
 

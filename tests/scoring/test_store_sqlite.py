@@ -17,7 +17,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, DeadLetter, Position
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store import dialects, migrate
 from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.interface import StoreTooNew

@@ -14,7 +14,8 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload, build_alert_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget, classify_response, sign_headers
-from trustwatch.scoring.records.agents import AgentName, Decision, RiskLevel, RiskReason
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 
 SECRETS = tuple("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
 POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}

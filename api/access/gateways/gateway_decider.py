@@ -22,8 +22,7 @@ from ....scoring.policy.access_evaluation import (
 from ....scoring.policy.book import LivePolicy
 from ....scoring.records.agents import RiskLevel
 from ...settings.enforcement_settings import GatewaySettings
-from ..decision_point import AccessDecision, PolicyDecisionPoint
-from ..hooks.hook_adapter import MAX_EVENT_SCOPES
+from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, PolicyDecisionPoint
 from .gateway_issuers import TokenHolder
 
 _UNKNOWN_CONTEXT = DecisionContext(None, RiskLevel.UNKNOWN, RiskLevel.UNKNOWN, "", "")

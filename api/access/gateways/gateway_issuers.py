@@ -26,7 +26,7 @@ from ...http.auth.signing import assertion_signer
 from ...http.auth.token_verification import MAX_CLAIM_NAME_LENGTH, InvalidToken, TokenClaims
 from ...settings.access_settings import VerificationSettings
 from ...settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings, IntrospectionServerSettings
-from ..hooks.hook_adapter import MAX_SCOPES, RequestLimitExceeded, earlier_actors
+from ..decision_point import MAX_SCOPES, RequestLimitExceeded, earlier_actors
 
 CLIENT_CLAIMS = ("client_id", "azp", "cid")
 

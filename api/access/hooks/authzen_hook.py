@@ -18,23 +18,25 @@ from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.problems import problem_of
-from ..decision_point import AccessDecision
-from .hook_adapter import (
+from ..decision_point import (
     MAX_SCOPES,
-    REFRESH_GRANT,
+    AccessDecision,
     ClientInducedFailure,
+    RequestLimitExceeded,
+    check_name_length,
+    earlier_actors,
+    text_or_empty,
+)
+from .hook_adapter import (
+    REFRESH_GRANT,
     HookRequest,
     HookResponse,
     ParsedHookRequest,
-    RequestLimitExceeded,
     UnreadableHookRequest,
-    check_name_length,
     decode_json_object,
-    earlier_actors,
     json_hook_response,
     member_at,
     principal_member,
-    text_or_empty,
     without_empty_members,
 )
 from .hook_decider import HookDecider

@@ -12,16 +12,19 @@ from ....ingest.errors import TrustwatchError
 from ....ingest.events import MAX_ID_LENGTH
 from ....scoring.policy.access_evaluation import AccessRequest, Verdict
 from ...settings.enforcement_settings import HookSettings
-from ..decision_point import AccessDecision
+from ..decision_point import (
+    MAX_SCOPES,
+    AccessDecision,
+    ClientInducedFailure,
+    RequestLimitExceeded,
+    check_name_length,
+    earlier_actors,
+    text_or_empty,
+)
 
 MAX_HOOK_BODY_BYTES = 1024 * 1024
 """Bytes of a request to a hook."""
 
-MAX_SCOPES = 1_000
-MAX_EVENT_SCOPES = 256
-"""Scopes that an audit event holds."""
-
-MAX_ACTORS = 32
 
 REFRESH_GRANT = "refresh_token"
 TOKEN_EXCHANGE_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
@@ -36,19 +39,6 @@ class UnreadableHookRequest(TrustwatchError):
     """The product sent something in another shape than is known: the question can not be decided."""
 
     code = "unreadable"
-
-
-class ClientInducedFailure(TrustwatchError):
-    """A client may have brought it about, so it never opens the door: denied where policy is enforced, whatever
-    `on_failure` says."""
-
-    code = "by_client"
-
-
-class RequestLimitExceeded(ClientInducedFailure):
-    """More than a hook takes."""
-
-    code = "too_much"
 
 
 class HookRequest(NamedTuple):
@@ -183,18 +173,6 @@ def member_at(data: Any, *path: str) -> Any:
     return data
 
 
-def text_or_empty(value: Any) -> str:
-    """*value* if it is a text, else ""."""
-    return value if type(value) is str else ""
-
-
-def check_name_length(name: str) -> str:
-    """*name* itself. Raises RequestLimitExceeded where no event could hold it."""
-    if len(name) > MAX_ID_LENGTH:
-        raise RequestLimitExceeded(f"a name has more than {MAX_ID_LENGTH} characters")
-    return name
-
-
 def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
     """The texts among *values*, each once, in order. Raises RequestLimitExceeded."""
     found = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
@@ -218,17 +196,6 @@ def whole_seconds(value: Any) -> int | None:
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 12:
         return int(value)
     return int(value) if type(value) in (int, float) and 0 <= value < 1e12 else None
-
-
-def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
-    """Earlier actors of a delegation chain (`act` of RFC 8693), nearest first; the agent itself is not one of them."""
-    found: list[str] = []
-    while type(act) is dict and len(found) <= MAX_ACTORS:
-        found.append(check_name_length(text_or_empty(act.get("sub"))))
-        act = act.get("act")
-    if found[:1] == [agent]:  # the outermost is the current actor
-        del found[0]
-    return tuple(name for name in found[:MAX_ACTORS] if name)
 
 
 def without_empty_members(**members: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from ....scoring.policy.access_evaluation import STALE, UNDECIDED, AccessRequest
 from ....scoring.policy.book import LivePolicy
 from ....scoring.records.agents import RiskLevel
 from ...settings.enforcement_settings import HookSettings
-from ..decision_point import AccessDecision, PolicyDecisionPoint
-from .hook_adapter import MAX_EVENT_SCOPES, ClientInducedFailure, ParsedHookRequest, UnreadableHookRequest
+from ..decision_point import MAX_EVENT_SCOPES, AccessDecision, ClientInducedFailure, PolicyDecisionPoint
+from .hook_adapter import ParsedHookRequest, UnreadableHookRequest
 
 HookConstraint = Callable[[ParsedHookRequest, Verdict], Verdict]
 

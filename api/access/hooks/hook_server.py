@@ -18,7 +18,7 @@ from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.declaration import Secret
 from ...settings.enforcement_settings import HookSettings
-from ..decision_point import AccessDecision, PolicyDecisionPoint
+from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
 from .authzen_hook import (
     EVALUATION_PATH,
     EVALUATIONS_PATH,
@@ -27,14 +27,7 @@ from .authzen_hook import (
     AuthZenMetadataEndpoint,
     IdentifyHookCaller,
 )
-from .hook_adapter import (
-    MAX_HOOK_BODY_BYTES,
-    HookAdapter,
-    HookRequest,
-    HookResponse,
-    ParsedHookRequest,
-    RequestLimitExceeded,
-)
+from .hook_adapter import MAX_HOOK_BODY_BYTES, HookAdapter, HookRequest, HookResponse, ParsedHookRequest
 from .hook_decider import HookDecider
 from .hydra_hook import HydraHook
 from .okta_hook import OktaHook

@@ -11,20 +11,18 @@ from __future__ import annotations
 import msgspec
 
 from ....scoring.policy.access_evaluation import NOT_NARROWED, Verdict, deny
-from ..decision_point import AccessDecision
+from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     REFRESH_GRANT,
     HookAdapter,
     HookResponse,
     ParsedHookRequest,
     UnreadableHookRequest,
-    check_name_length,
     decode_json_object,
     json_hook_response,
     list_or_empty,
     member_at,
     principal_member,
-    text_or_empty,
     without_empty_members,
 )
 

@@ -8,19 +8,17 @@ gets no answer, or any but 200 and 204: it fails open, whatever is set here.
 from __future__ import annotations
 
 from ....scoring.policy.access_evaluation import NOT_NARROWED, NOT_SHORTENED, Verdict, deny
-from ..decision_point import AccessDecision
+from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     HookAdapter,
     HookResponse,
     ParsedHookRequest,
     UnreadableHookRequest,
-    check_name_length,
     decode_json_object,
     json_hook_response,
     member_at,
     object_or_empty,
     principal_member,
-    text_or_empty,
     whole_seconds,
     without_empty_members,
 )

@@ -11,18 +11,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ....scoring.policy.access_evaluation import NOT_NARROWED, NOT_SHORTENED, Verdict, deny
-from ..decision_point import AccessDecision
+from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     HookAdapter,
     HookResponse,
     ParsedHookRequest,
-    check_name_length,
     decode_json_object,
     json_hook_response,
     list_or_empty,
     member_at,
     principal_member,
-    text_or_empty,
     whole_seconds,
     without_empty_members,
 )

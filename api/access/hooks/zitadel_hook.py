@@ -8,16 +8,14 @@ The target's `interruptOnError` says whether ZITADEL issues tokens while no answ
 from __future__ import annotations
 
 from ....scoring.policy.access_evaluation import Verdict
-from ..decision_point import AccessDecision
+from ..decision_point import AccessDecision, check_name_length, text_or_empty
 from .hook_adapter import (
     HookAdapter,
     HookResponse,
     ParsedHookRequest,
-    check_name_length,
     decode_json_object,
     json_hook_response,
     member_at,
-    text_or_empty,
 )
 
 DENIED_STATUS = 403

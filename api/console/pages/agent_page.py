@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import Unavailable
-from ....scoring.records.agents import AgentName, AgentRow, AgentSummary, Decision, RiskLevel
+from ....scoring.records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
+from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback
 from ....scoring.store.blast_radius import BlastRadius, find_blast_radius
 from ...access import routes as route_containment
@@ -19,10 +20,10 @@ from ...access.schemas import JustificationIn, PinIn
 from ...agents import routes as route_agents
 from ...agents.baseline_profile import read_baseline_profile
 from ...agents.recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
+from ...agents.schemas import ReleaseIn
 from ...http.agent_lookup import ambiguous_agent_error, find_agent_entry, not_found_error, visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_FEEDBACK, AuthenticatedCaller
 from ...http.problems import ProblemDetails, ProblemError
-from ...http.schemas import ReleaseIn
 from ..live_updates import agent_event_name
 from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageReaderDep, PageRequest, PageReviewerDep
 from ..rendering import agent_url

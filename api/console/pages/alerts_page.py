@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import TrustwatchError
-from ....scoring.records.agents import Delivery
+from ....scoring.records.commits import Delivery
 from ...alerts.routes import send_test_alert as send_test
+from ...alerts.schemas import AlertTestIn
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN
-from ...http.schemas import AlertTestIn
 from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageAdministratorDep
 from ..rendering import MenuEntry, url_with_query
 from ..views.alert_display import alert_escalations, display_alerts

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
-from ....scoring.store.interface import StoredDeadLetter
+from ....scoring.records.dead_letters import StoredDeadLetter
 from ...events import routes
 from ...http.agent_lookup import not_found_error
 from ...http.auth.callers import SCOPE_ADMIN, AuthenticatedCaller, binding_of_caller

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ....ingest.errors import TrustwatchError
-from ....scoring.records.agents import Decision, Delivery, RiskLevel
+from ....scoring.records.agents import RiskLevel
+from ....scoring.records.commits import Delivery
 from ....scoring.records.containment import Actuation, Intervention
+from ....scoring.records.decisions import Decision
 from ....scoring.store.interface import Store
 from ...decisions.routes import resolve_agent_key
 from ...http.agent_lookup import not_found_error, visible_tenants

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.records.agents import Decision
+from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import FeedbackState
 from ...feedback.routes import feedback_service_of
 from ...feedback.service import FeedbackStatus

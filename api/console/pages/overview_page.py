@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ....scoring.records.agents import AgentSummary, Decision, RiskLevel
+from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.containment import Actuation
+from ....scoring.records.decisions import Decision
 from ....scoring.store.interface import AgentQuery
 from ...decisions.service import decisions_behind_levels
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
 from ...http.dependencies import ApplicationContext
-from ...http.routes import component_states
+from ...http.runtime import component_states
 from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.escalations import group_escalations, level_step_of

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ....scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
-from ....scoring.records.agents import Delivery, RiskLevel
+from ....scoring.records.agents import RiskLevel
+from ....scoring.records.commits import Delivery
 from .escalations import Escalation, LevelStep, group_escalations
 
 ALERT_KEY_PREFIX = "alert-"

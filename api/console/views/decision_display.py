@@ -9,8 +9,9 @@ from ....ingest.features.feature_declaration import BITS, FLAG, Feature, Z
 from ....ingest.features.feature_table import FEATURES
 from ....scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
 from ....scoring.policy.book import LevelTokenPolicy, PolicyBook
-from ....scoring.records.agents import Decision, RiskLevel, RiskReason
+from ....scoring.records.agents import RiskLevel
 from ....scoring.records.containment import Actuation
+from ....scoring.records.decisions import Decision, RiskReason
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 _UNITS = {BITS: "bits of surprise", Z: "standard deviations", FLAG: "yes or no"}

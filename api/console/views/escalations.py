@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from ....scoring.records.agents import Decision
+from ....scoring.records.decisions import Decision
 
 T = TypeVar("T")
 

@@ -10,7 +10,8 @@ import msgspec
 from ....ingest.features.feature_declaration import label_of
 from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ....scoring.records.agents import Decision, RiskLevel
+from ....scoring.records.agents import RiskLevel
+from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback, FeedbackPreview
 from ...feedback.drafts import FeedbackDraft
 

@@ -7,7 +7,9 @@ import msgspec
 from ....ingest.errors import TrustwatchError
 from ...policy.access_evaluation import DENIED_BY_LEVEL, AccessRequest, Verdict, evaluate_policy
 from ...policy.book import PolicyBook
-from ...records.agents import AgentName, Decision, OutboxRow, RiskLevel
+from ...records.agents import AgentName, RiskLevel
+from ...records.commits import OutboxRow
+from ...records.decisions import Decision
 
 ACTION_ROW_KIND = "action"
 

@@ -9,8 +9,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ...records.agents import Decision, OutboxRow, RiskLevel
+from ...records.agents import RiskLevel
+from ...records.commits import OutboxRow
 from ...records.containment import Intervention
+from ...records.decisions import Decision
 
 ALERT_ROW_KIND = "alert"
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"

@@ -14,7 +14,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from ....ingest.errors import ConfigError
-from ...records.agents import AgentRow, Position
+from ...records.agents import AgentRow
+from ...records.commits import Position
 from . import postgresql, sqlite
 from .job_locks import JobLock
 from .statements import DialectInsert, contains, insert_or_skip, starts_with, upsert

@@ -17,7 +17,8 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from ....ingest.errors import ConfigError
-from ...records.agents import AgentRow, Position
+from ...records.agents import AgentRow
+from ...records.commits import Position
 from .. import codec
 from .job_locks import acquire_job_lock
 from .postgresql_copy import copy_agents

@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import Float, Integer, LargeBinary, SmallInteger, Text
 
-from ...records.agents import AgentRow, Position
+from ...records.agents import AgentRow
+from ...records.commits import Position
 from .. import codec
 from ..sql_schema import AGENTS, escape_nul, unescape_nul
 from .statements import AGENT_NAME_COLUMNS, chunked

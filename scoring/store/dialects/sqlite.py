@@ -20,7 +20,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ....ingest.errors import ConfigError
-from ...records.agents import AgentRow, Position
+from ...records.agents import AgentRow
+from ...records.commits import Position
 from .. import codec
 from ..sql_schema import AGENTS, DECISIONS
 from .job_locks import NoLock

@@ -30,7 +30,7 @@ from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
-from trustwatch.api.http.runtime import PipelineStatus, Runtime
+from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
 from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 from trustwatch.api.settings.declaration import Secret
@@ -40,9 +40,12 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.scoring.pipeline.ipc import LevelChange, PipelineUpdate
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from trustwatch.api.console.views.escalations import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
-from trustwatch.scoring.records.agents import OutboxRow
+from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.store.interface import DeliveryRoute
 
 NOW_MS = 1_764_000_000_000

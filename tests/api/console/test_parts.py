@@ -21,11 +21,11 @@ from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSer
 from trustwatch.api.console.pages.overview_page import containment_times, order_by_last_rise
 from trustwatch.api.console.rendering import StaticAssets
 from trustwatch.api.console.views.blast_radius_drawing import MAX_DRAWN_AGENTS, draw_blast_radius
-from trustwatch.api.http.runtime import PipelineStatus
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Actuation

@@ -38,11 +38,14 @@ from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES
 from trustwatch.scoring.learning.budget_chart import BudgetDay, upper_control_limit
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
 from trustwatch.scoring.policy.book import PolicyBook
-from trustwatch.scoring.records.agents import AgentName, DeadLetter, Decision, Delivery, RiskLevel, RiskReason
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import Delivery
 from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.records.dead_letters import DeadLetter, StoredDeadLetter
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.feedback import FeedbackPreview
 from trustwatch.scoring.records.models import PeerGroupDay
-from trustwatch.scoring.store.interface import Page, StoredDeadLetter
+from trustwatch.scoring.store.interface import Page
 
 AGENT = AgentName(7, "acme", "https://as.example", "clerk")
 REASONS = (

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
-from trustwatch.scoring.records.agents import AgentName, Commit, DeadLetter, OutboxRow, Position, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.interface import DeliveryRoute, DeliverySettlement
 
 AS = "https://as.example"
@@ -246,7 +248,7 @@ def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
 
 
 async def _pin(site: Any, agent_id: str) -> None:
-    from trustwatch.api.access.approval_workflow import Attribution
+    from trustwatch.api.http.separation_of_duties import Attribution
 
     await site.guard.approvals.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
 

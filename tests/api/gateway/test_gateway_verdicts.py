@@ -121,7 +121,7 @@ def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
     (asked,) = desk.waiting()
     assert (asked.scopes, asked.asked_by, asked.agent.agent_id) == (("tools:write",), "ext_authz", "bot")
 
-    from trustwatch.api.access.approval_workflow import Attribution
+    from trustwatch.api.http.separation_of_duties import Attribution
 
     desk.run(desk.guard.approvals.decide(asked, Attribution("ada", "known job"), approve=True, valid_s=60.0))
     assert told(desk.envoy(token, "POST")) == ALLOW

@@ -18,7 +18,7 @@ from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
-from trustwatch.api.http.runtime import PipelineStatus, Runtime
+from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.declaration import Secret
@@ -29,6 +29,7 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from trustwatch.api.composition import new_id as services_id
 from trustwatch.api.composition import principal_alias
 from trustwatch.api.events.ingest_status import IngestStatus
 from trustwatch.api.feedback.preview_runner import PreviewRunner
@@ -23,8 +24,7 @@ from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
-from trustwatch.api.http.runtime import PipelineStatus, Runtime, make_lag_counter
-from trustwatch.api.http.runtime import new_id as services_id
+from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.models.service import ControlRecordWriter, ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
@@ -40,6 +40,7 @@ from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary

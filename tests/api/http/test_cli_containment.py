@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
-from trustwatch.scoring.records.agents import AgentEdge, Commit, Position
+from trustwatch.scoring.records.agents import AgentEdge
+from trustwatch.scoring.records.commits import Commit, Position
 from typer.testing import CliRunner, Result
 
 AS = "https://as.example"
@@ -17,7 +18,7 @@ HIGH, CRITICAL = 3, 4
 def run(site: Any, *arguments: str, client: str = "gateway") -> Result:
     """One command."""
     given = ["--url", site.url, "--token", site.token(client)]
-    return CliRunner().invoke(app, [*arguments, *given])
+    return CliRunner().invoke(make_app(), [*arguments, *given])
 
 
 def waiting(site: Any, summary: Any) -> str:

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.scoring.records.agents import AgentName, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from typer.testing import CliRunner, Result
 
 from .test_feedback_routes import NOW_MS, Person, decision
@@ -41,7 +43,7 @@ def person(shared: Any) -> Person:
 def run(person: Person, *arguments: str, **options: Any) -> Result:
     """One command."""
     given = ["--url", person.site.url, "--token", person.site.token("gateway")]
-    return CliRunner().invoke(app, ["feedback", *arguments, *given], **options)
+    return CliRunner().invoke(make_app(), ["feedback", *arguments, *given], **options)
 
 
 def write(person: Person, *told: Decision) -> None:

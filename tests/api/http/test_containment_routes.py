@@ -14,7 +14,8 @@ from trustwatch.api.settings.actuator_settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, Commit, Position, RiskLevel
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.commits import Commit, Position
 
 AS = "https://as.example"
 LOW, HIGH, CRITICAL = 1, 3, 4

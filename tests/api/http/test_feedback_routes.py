@@ -17,7 +17,9 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.learning.feedback_preview import PreviewJob
-from trustwatch.scoring.records.agents import AgentName, AgentRow, Commit, Decision, Position, RiskReason
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
 
 NOW_MS = 1_764_000_000_000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.api.cli.main import app
+from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import webhook_targets
 from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.service_settings import WebhookSettings
@@ -21,7 +21,8 @@ from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, Dispatc
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, TEST_TYPE
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
-from trustwatch.scoring.records.agents import OutboxRow, RiskLevel
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.commits import OutboxRow
 from typer.testing import CliRunner
 
 from ...contract.alert_support import ROUTING_KEY, SECRET, TOKEN, Receiver, change
@@ -88,7 +89,7 @@ def post(site: Any, client: str = "all", **body: Any) -> Any:
 
 
 def command(site: Any, *arguments: str, client: str = "all") -> Any:
-    return CliRunner().invoke(app, ["alerts", *arguments, "--url", site.url, "--token", site.token(client)])
+    return CliRunner().invoke(make_app(), ["alerts", *arguments, "--url", site.url, "--token", site.token(client)])
 
 
 def agent_alert(number: int, name: str, level: int, **members: Any) -> OutboxRow:

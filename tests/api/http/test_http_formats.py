@@ -17,7 +17,8 @@ from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.records.agents import Commit, DeadLetter, Position
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"

@@ -15,19 +15,11 @@ import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.pipeline.control_records import ReleaseAgent
 from trustwatch.scoring.pipeline.ipc import LevelChange
-from trustwatch.scoring.records.agents import (
-    AgentName,
-    AgentRow,
-    Commit,
-    DeadLetter,
-    Decision,
-    OutboxRow,
-    Position,
-    RiskReason,
-)
-from trustwatch.scoring.records.dead_letters import RefusedInput
+from trustwatch.scoring.records.agents import AgentName, AgentRow, ReleaseAgent
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter, RefusedInput
+from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.interface import DeliveryRoute
 
 AS = "https://as.example"

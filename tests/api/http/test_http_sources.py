@@ -15,7 +15,8 @@ from trustwatch.api.events.ingest_status import (
 )
 from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, KafkaSettings
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.records.agents import Commit, DeadLetter, Position
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
 
 LINE = {
     "start_time": "2025-11-24T16:00:00Z",

@@ -31,10 +31,18 @@ from trustwatch.scoring.learning.promotion import (
     ShadowModelStats,
     comparison_to_dict,
 )
-from trustwatch.scoring.pipeline.model_switch import SwitchModel, decode_model_switch
-from trustwatch.scoring.records.agents import AgentName, Commit, Decision, Position
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import Feedback, FeedbackStep
-from trustwatch.scoring.records.models import DAY_MS, P_VALUE_EDGES, ModelSwitch, PeerGroupDay
+from trustwatch.scoring.records.models import (
+    DAY_MS,
+    P_VALUE_EDGES,
+    ModelSwitch,
+    PeerGroupDay,
+    SwitchModel,
+    decode_model_switch,
+)
 
 NOW_MS = 1_764_000_000_000
 TODAY = NOW_MS // DAY_MS

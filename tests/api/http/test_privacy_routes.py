@@ -16,18 +16,12 @@ from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
 from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
-from trustwatch.scoring.engine.forgetting import EraseCommand
-from trustwatch.scoring.records.agents import (
-    AgentEdge,
-    AgentName,
-    AgentRow,
-    Commit,
-    DeadLetter,
-    Decision,
-    Position,
-    RiskReason,
-)
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.records.decisions import Decision, RiskReason
+from trustwatch.scoring.records.erasures import EraseCommand
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000

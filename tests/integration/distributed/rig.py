@@ -39,8 +39,9 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord
-from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, Decision
-from trustwatch.scoring.store.interface import StoredDeadLetter
+from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary
+from trustwatch.scoring.records.dead_letters import StoredDeadLetter
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ..conftest import Service

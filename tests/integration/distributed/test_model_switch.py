@@ -18,7 +18,7 @@ from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import load_trained_model as load_model
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.pipeline.model_switch import SwitchModel, encode_model_switch
+from trustwatch.scoring.records.models import SwitchModel, encode_model_switch
 
 from .rig import PARTITIONS
 

@@ -20,7 +20,7 @@ from trustwatch.scoring.delivery.actuators.actuator import (
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
-from trustwatch.scoring.records.agents import OutboxRow
+from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url

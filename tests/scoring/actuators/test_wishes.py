@@ -21,8 +21,10 @@ from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
 from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, Commit, Decision, Position, RiskLevel
+from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.interface import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 

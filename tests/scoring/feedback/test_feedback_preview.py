@@ -22,7 +22,8 @@ from trustwatch.scoring.learning.feedback_preview import (
     RuleComparison,
     preview_result,
 )
-from trustwatch.scoring.records.agents import AgentName, Decision, RiskLevel
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000

@@ -16,7 +16,8 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES, FeedbackRules, feature_mask
 from trustwatch.scoring.pipeline.processor import AppliedBatch, Processor
-from trustwatch.scoring.records.agents import Decision, RiskLevel
+from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000

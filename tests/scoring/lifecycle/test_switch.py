@@ -26,13 +26,13 @@ from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.pipeline.model_switch import ActiveModels, SwitchModel, encode_model_switch
+from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
-from trustwatch.scoring.records.agents import Commit
-from trustwatch.scoring.records.models import ModelSwitch
+from trustwatch.scoring.records.commits import Commit
+from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, encode_model_switch
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_900_000_000

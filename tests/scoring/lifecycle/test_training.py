@@ -9,7 +9,8 @@ import numpy as np
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.scoring.learning.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
-from trustwatch.scoring.records.agents import AgentName, Decision
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.decisions import Decision
 
 HOUR, DAY = 3_600_000, 86_400_000
 

@@ -1,0 +1,115 @@
+"""Commands about agents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from ..cli.remote import (
+    DEFAULT_URL,
+    IssuerOption,
+    ServiceClient,
+    TenantOption,
+    TokenOption,
+    UrlOption,
+    paged_items,
+    problem_text,
+)
+from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line, write_table
+
+
+def agents(
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    level: Annotated[str | None, typer.Option(help="unknown, low, medium, high or critical")] = None,
+    tenant: TenantOption = None,
+    prefix: Annotated[str | None, typer.Option(help="beginning of the agent id")] = None,
+    limit: Annotated[int, typer.Option(help="most agents to list")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List agents with their risk."""
+    service = ServiceClient(url, token)
+    rows = []
+    for row in paged_items(service, "/v1/agents", limit, level=level, tenant=tenant, prefix=prefix):
+        rows.append(row)
+    if json:
+        for row in rows:
+            write_json(row)
+        return
+    write_table(
+        rows,
+        {
+            "agent_id": "agent",
+            "tenant": "tenant",
+            "agent_type": "type",
+            "risk_level": "level",
+            "risk_score": "risk",
+            "confidence": "confidence",
+            "last_seen_at": "last seen",
+        },
+    )
+
+
+def explain(
+    agent: Annotated[str, typer.Argument(help="agent id")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say why an agent has the risk it has, and how it got there."""
+    service = ServiceClient(url, token)
+    answer = service.get(f"/v1/agents/{quote(agent, safe='')}/risk", tenant=tenant, issuer=issuer)
+    history = service.get("/v1/decisions", agent_id=agent, tenant=tenant, issuer=issuer, limit=10)["items"]
+    if json:
+        write_json({"risk": answer, "decisions": history})
+        return
+    write_line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
+    write_line(
+        f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
+        f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}"
+    )
+    for reason in answer["reasons"]:
+        write_line(f"  - {reason['text']}  [{reason['contribution']:.0%}]")
+    if answer["counterfactual"]:
+        write_line(f"  would be {answer['counterfactual']}")
+    policy = answer["token_policy"]
+    demands = "".join(f", {text}" for text in ("step-up", "revoke") if policy[text.replace("-", "_")])
+    write_line(
+        f"tokens: {'allowed' if policy['allow'] else 'denied'}, at most {policy['max_token_lifetime_s']} s"
+        f"{demands} ({answer['mode']})"
+    )
+    for decision in history:
+        write_line(
+            f"  {decision['decided_at']}  {decision['previous_level']} -> {decision['level']}  "
+            f"{decision['reasons'][0]['text'] if decision['reasons'] else decision['cause']}"
+        )
+
+
+def release(
+    agent: Annotated[str, typer.Argument(help="agent id")],
+    note: Annotated[str, typer.Option(help="why; kept with the decision")],
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = "",
+    tenant: TenantOption = None,
+    issuer: IssuerOption = None,
+) -> None:
+    """Vouch for an agent: its evidence so far is dropped (scope trust.feedback)."""
+    service = ServiceClient(url, token)
+    parameters = {name: value for name, value in (("tenant", tenant), ("issuer", issuer)) if value is not None}
+    response = service.request(
+        "POST", f"/v1/agents/{quote(agent, safe='')}/release", params=parameters, json={"note": note}
+    )
+    if not response.is_success:
+        raise fail(problem_text(response))
+    print_message(f"{agent} is being released; `trustwatch explain` shows when it is")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `agents`, `explain`, `release` to the command line."""
+    app.command("agents")(agents)
+    app.command("explain")(explain)
+    app.command("release")(release)

@@ -1,0 +1,199 @@
+"""Bodies of the routes of agents."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...scoring.records.agents import AgentSummary
+from ..http.schemas import (
+    AgentId,
+    Level,
+    NameText,
+    ProblemOut,
+    ReasonOut,
+    TimeText,
+    TokenPolicyOut,
+    UnitInterval,
+    format_rfc3339_or_none,
+    level_word,
+)
+from .risk_answer_cache import shows_reasons
+
+MAX_QUESTIONS = 1000
+
+RISK_EXAMPLE: dict[str, Any] = {
+    "agent_id": "agent-payment-processor-v2.1",
+    "tenant": "acme-corp",
+    "issuer": "https://as.example",
+    "risk_level": "high",
+    "risk_score": 0.87,
+    "confidence": 0.94,
+    "evaluated_at": "2026-11-24T22:23:14.130Z",
+    "reasons": [
+        {
+            "code": "first_seen_resource",
+            "feature": "resource_rarity",
+            "observed": "acct-9001",
+            "usual": "42 known accounts",
+            "contribution": 0.41,
+            "text": "first use of account acct-9001; 42 accounts known",
+        }
+    ],
+    "counterfactual": "medium if at most 2 new accounts per hour",
+    "pin": {
+        "level": "high",
+        "by": "analyst",
+        "why": "its key may have leaked",
+        "expires_at": "2026-11-25T08:00:00.000Z",
+    },
+    "critical_ancestor": "agent-orchestrator",
+    "token_policy": {
+        "allow": True,
+        "max_token_lifetime_s": 60,
+        "allowed_scopes": ["payments:read"],
+        "refresh_allowed": False,
+        "step_up": True,
+        "revoke": False,
+        "step_up_scopes": ["*"],
+    },
+    "decision_id": "01KAW43D1JQ4V1S0Z3Y8M4C2QK",
+    "model_version": "2026-11-24.1",
+    "policy_version": "3",
+    "mode": "enforce",
+    "expires_at": "2026-11-24T22:28:14.130Z",
+    "stale": False,
+}
+
+
+class PinOut(BaseModel):
+    """A person's word on the level that policy acts on, until it expires."""
+
+    level: Level
+    by: str
+    why: str
+    expires_at: TimeText
+
+
+class RiskOut(BaseModel):
+    """The risk of one agent, as of `evaluated_at`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": RISK_EXAMPLE}, protected_namespaces=())
+
+    agent_id: str
+    tenant: str | None
+    issuer: str | None
+    risk_level: Level
+    risk_score: UnitInterval
+    confidence: UnitInterval
+    evaluated_at: TimeText
+    reasons: list[ReasonOut]
+    counterfactual: str | None
+    pin: PinOut | None = Field(description="a person's word on the level that `token_policy` follows")
+    critical_ancestor: str | None = Field(
+        description="a `critical` agent that delegated to this one, where the policy minds"
+    )
+    token_policy: TokenPolicyOut
+    decision_id: str | None
+    model_version: str
+    policy_version: str
+    mode: Literal["shadow", "enforce"]
+    expires_at: TimeText
+    stale: bool = Field(description="the answer does not take recent events into account: it is past `expires_at`")
+
+
+class RiskQuestionIn(BaseModel):
+    """Whose risk is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agent_id: AgentId
+    tenant: NameText | None = None
+    issuer: NameText | None = None
+
+
+class RiskQueryIn(BaseModel):
+    """Questions about several agents."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"agents": [{"agent_id": "agent-payment-processor-v2.1", "tenant": "acme-corp"}]}
+        },
+    )
+
+    agents: list[RiskQuestionIn] = Field(max_length=MAX_QUESTIONS)
+
+
+class RiskFailureOut(BaseModel):
+    """One question of several that has no answer."""
+
+    agent_id: str
+    problem: ProblemOut
+
+
+class RiskAnswersOut(BaseModel):
+    """Answers in the order of the questions."""
+
+    answers: list[RiskOut | RiskFailureOut]
+
+
+class AgentOut(BaseModel):
+    """One agent in a list."""
+
+    agent_id: str
+    tenant: str
+    issuer: str
+    agent_type: str
+    risk_level: Level
+    risk_score: UnitInterval
+    confidence: UnitInterval
+    anomaly_score: UnitInterval
+    first_seen_at: TimeText | None
+    last_seen_at: TimeText | None
+    evaluated_at: TimeText | None
+    events: int
+    decision_id: str | None
+    reasons: list[ReasonOut]
+    counterfactual: str | None
+
+
+class ReleaseIn(BaseModel):
+    """A person vouches for an agent."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"note": "new accounts were announced"}})
+
+    note: str = Field("", max_length=2048, description="why; kept with the decision")
+
+
+class ReleaseOut(BaseModel):
+    """The release is logged; the decision follows as soon as the pipeline has read it."""
+
+    agent_id: str
+    tenant: str
+    issuer: str
+    by: str
+
+
+def agent_out(summary: AgentSummary) -> AgentOut:
+    """An agent for a list."""
+    name = summary.name
+    return AgentOut(
+        agent_id=name.agent_id,
+        tenant=name.tenant,
+        issuer=name.issuer,
+        agent_type=summary.agent_type,
+        risk_level=level_word(summary.level),
+        risk_score=summary.risk_score,
+        confidence=summary.confidence,
+        anomaly_score=summary.anomaly_score,
+        first_seen_at=format_rfc3339_or_none(summary.first_seen_ms),
+        last_seen_at=format_rfc3339_or_none(summary.last_seen_ms),
+        evaluated_at=format_rfc3339_or_none(summary.evaluated_ms),
+        events=summary.events,
+        decision_id=summary.decision_id or None,
+        reasons=msgspec.json.decode(summary.reasons) if shows_reasons(summary) else [],
+        counterfactual=summary.counterfactual or None,
+    )

@@ -1,0 +1,148 @@
+"""Bodies of the routes of erasure, export and decision chains."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from ...scoring.records.erasures import Erasure
+from ...scoring.store.decision_chain import ChainVerification
+from ..http.schemas import NameText, TimeText, format_rfc3339, format_rfc3339_or_none
+
+SubjectIdentifier = Annotated[str, Field(min_length=2, max_length=2048)]
+
+
+class ErasureIn(BaseModel):
+    """Whom to erase: an agent or a principal."""
+
+    agent: SubjectIdentifier | None = Field(None, description="agent id")
+    principal: SubjectIdentifier | None = Field(
+        None, description="identifier of a person or service that agents act for"
+    )
+    tenant: NameText | None = Field(None, description="default: the caller's only one")
+    issuer: NameText | None = Field(
+        None, description="of an agent; default: the caller's only one. Principals have none"
+    )
+    as_named: bool = Field(
+        False, description="with pseudonyms on: erase the identifier itself, as it was logged before they were"
+    )
+    reason: Annotated[str, Field(min_length=1, max_length=1000, description="why; it becomes part of the proof")]
+
+    @model_validator(mode="after")
+    def _check_one_subject(self) -> ErasureIn:
+        if (self.agent is None) == (self.principal is None):
+            raise ValueError("name `agent` or `principal`, one of them")
+        return self
+
+
+class ErasureOut(BaseModel):
+    """How far an erasure is. The identifier is shown while the work goes on, and known to nobody afterwards."""
+
+    erasure_id: str
+    kind: str
+    status: str = Field(description="queued, waiting, erasing, checking, compacting, done, failed")
+    tenant: str
+    issuer: str | None
+    subject: str | None
+    reason: str
+    asked_by: str
+    asked_at: TimeText
+    done_at: TimeText | None
+    detail: str | None = Field(description="what it waits for, or why it failed")
+    counts: dict[str, int] = Field(description="what was removed or changed, by place")
+    proof: str | None = Field(description="compact JWS (ES256) of the service's local key")
+    document: dict[str, Any] | None = Field(description="what the proof says")
+
+
+class ProofCheckIn(BaseModel):
+    """A proof, and the identifier that it is about: the service knows it no more."""
+
+    proof: Annotated[str, Field(max_length=200_000)]
+    subject: SubjectIdentifier
+
+
+class ProofCheckOut(BaseModel):
+    """What a look at everything found."""
+
+    signed: bool = Field(description="the proof is of this service")
+    same_subject: bool = Field(description="the proof is about that identifier, and of this erasure")
+    nothing_left: bool = Field(description="nothing was found in what was looked at")
+    left: dict[str, int] = Field(description="where something was found, and how often")
+    not_looked_at: list[str] = Field(
+        description="what the process that answers does not reach: others' archives, topics"
+    )
+
+
+class ChainHeadOut(BaseModel):
+    """Where the chain of a partition ends, and behind which sequence number all of it must be there."""
+
+    partition: int
+    sequence: int
+    digest: str
+    complete_after: int
+
+
+class ChainBreakOut(BaseModel):
+    """A place where a chain does not hold."""
+
+    partition: int
+    sequence: int
+    what: str
+
+
+class ChainOut(BaseModel):
+    """Whether decisions are what was written."""
+
+    intact: bool
+    checked: int = Field(description="decisions whose content fits their digest")
+    erased: int = Field(description="tombstones")
+    redacted: int = Field(description="decisions that an erasure took a name out of, and that are as it left them")
+    before_chain: int = Field(description="decisions older than the chain; nothing is known of them")
+    heads: list[ChainHeadOut]
+    broken: int
+    breaks: list[ChainBreakOut] = Field(description="at most 20")
+
+
+def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
+    """An erasure as it is answered."""
+    return ErasureOut(
+        erasure_id=made.erasure_id,
+        kind=made.kind,
+        status=made.status,
+        tenant=made.tenant,
+        issuer=made.issuer or None,
+        subject=None if made.status == "done" else made.subject or None,
+        reason=made.reason,
+        asked_by=made.asked_by,
+        asked_at=format_rfc3339(made.asked_ms),
+        done_at=format_rfc3339_or_none(made.done_ms),
+        detail=made.error or None,
+        counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
+        proof=None if brief else made.proof.decode() or None,
+        document=document,
+    )
+
+
+def chain_out(report: ChainVerification) -> ChainOut:
+    """A verification as it is answered."""
+    return ChainOut(
+        intact=report.intact,
+        checked=report.checked,
+        erased=report.erased,
+        redacted=report.redacted,
+        before_chain=report.before,
+        broken=report.broken,
+        heads=[
+            ChainHeadOut(
+                partition=head.partition,
+                sequence=head.sequence,
+                digest=head.digest,
+                complete_after=head.anchor_sequence,
+            )
+            for head in report.heads
+        ],
+        breaks=[
+            ChainBreakOut(partition=one.partition, sequence=one.sequence, what=one.problem) for one in report.breaks
+        ],
+    )

@@ -1,0 +1,132 @@
+"""What is known of the pipeline, from its own reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ...ingest.log.group_commit import CommitLog
+from .ipc import LevelChange, PipelineUpdate
+
+MAX_PROGRESS_MARKS = 4096
+"""Reports that are remembered while the pipeline is behind."""
+
+MAX_QUEUED_CHANGES = 1000
+"""Changes that wait for one slow watcher; then it is cut off and has to come again."""
+
+LevelChangeQueue = asyncio.Queue[LevelChange | None]
+
+
+class PipelineStatus:
+    """What is known of the pipeline, from its own reports. For one event loop.
+
+    The reader of the update socket calls `note` with every update, once it is applied to the view, and sets `alive`.
+
+    Attributes:
+        alive: whether its process runs.
+        last_report_ms: last report, UTC milliseconds on our clock; 0 = never.
+        fresh_ms: everything that was logged before is part of the answers; 0 = nothing is known. Stays behind both when
+            the pipeline is dead and when it is slow.
+        offset: next record that it will apply.
+        records_behind: records that waited when it reported.
+        work_counts: what it has done since its start, by name.
+        stage_seconds: time it has spent since its start, by stage.
+        dropped_dead_letters: dead letters that found no room.
+        level_change_counts: changes of level so far, by the new level.
+        fresh_ms_by_partition: `fresh_ms` by partition, where several workers report; None where one pipeline does.
+    """
+
+    def __init__(self) -> None:
+        self.alive = False
+        self.last_report_ms = 0
+        self.fresh_ms = 0
+        self.offset = 0
+        self.records_behind = 0
+        self.work_counts: dict[str, int] = {}
+        self.stage_seconds: dict[str, float] = {}
+        self.dropped_dead_letters = 0
+        self.level_change_counts: dict[int, int] = {}
+        self.fresh_ms_by_partition: dict[int, int] | None = None
+        self.subscribers: set[LevelChangeQueue] = set()
+        self._marks: deque[tuple[int, int]] = deque()
+        self._closed = False
+
+    def apply_report(self, update: PipelineUpdate, now_ms: int) -> None:
+        """Take over one report that arrived at *now_ms*."""
+        part = update.offset == self.offset and (update.agents or update.changes)  # of a commit; its offset comes last
+        self.alive = True
+        self.last_report_ms = now_ms
+        self.offset, self.records_behind = update.offset, update.behind
+        if update.counts:
+            self.work_counts, self.stage_seconds = update.counts, update.seconds
+        self.dropped_dead_letters += update.dropped_dead_letters
+        if update.fresh is not None:
+            self.fresh_ms_by_partition, self.fresh_ms = update.fresh, min(update.fresh.values(), default=0)
+        elif not part:
+            self._advance_freshness(now_ms)
+        self.publish_changes(update.changes)
+
+    def publish_changes(self, changes: Iterable[LevelChange]) -> None:
+        """Count changes of level and tell whoever watches."""
+        for change in changes:
+            self._publish(change)
+
+    def mark_stopped(self) -> None:
+        """The process that reports has ended."""
+        self.alive = False
+
+    def apply_worker_report(self, update: PipelineUpdate) -> None:
+        """Take over what a worker beside this process has done, where the answers come from the risk topic."""
+        self.work_counts, self.stage_seconds = update.counts, update.seconds
+        self.dropped_dead_letters += update.dropped_dead_letters
+
+    def fresh_ms_of(self, partition: int) -> int:
+        """`fresh_ms` of one partition."""
+        return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
+
+    def _advance_freshness(self, now_ms: int) -> None:
+        """What had been logged when an earlier report came is applied once the offset has passed its end."""
+        self._marks.append((now_ms, self.offset + self.records_behind))
+        while self._marks and self._marks[0][1] <= self.offset:
+            self.fresh_ms = self._marks.popleft()[0]
+        if len(self._marks) > MAX_PROGRESS_MARKS:  # a coarser memory: freshness is then noticed later, never too early
+            self._marks = deque(list(self._marks)[1::2])
+
+    def _publish(self, change: LevelChange) -> None:
+        self.level_change_counts[change.level] = self.level_change_counts.get(change.level, 0) + 1
+        for queue in list(self.subscribers):
+            if queue.full():
+                self.subscribers.discard(queue)
+                queue.get_nowait()
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(change)
+
+    def subscribe(self) -> LevelChangeQueue:
+        """A queue of changes from now on; None in it is the end. Give it back with `unsubscribe`."""
+        queue: LevelChangeQueue = asyncio.Queue(MAX_QUEUED_CHANGES)
+        if self._closed:
+            queue.put_nowait(None)
+        else:
+            self.subscribers.add(queue)
+        return queue
+
+    def unsubscribe(self, queue: LevelChangeQueue) -> None:
+        """Send nothing more to *queue*."""
+        self.subscribers.discard(queue)
+
+    def close(self) -> None:
+        """End every stream: a server that stops waits for its connections, and these would never end by themselves."""
+        self._closed = True
+        for queue in self.subscribers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+        self.subscribers.clear()
+
+
+def make_lag_counter(log: CommitLog, status: PipelineStatus) -> Callable[[], int]:
+    """How many records of an embedded log wait, counted live: the bound at the door holds without any report."""
+    first = log.next_offset
+    return lambda: max(0, log.next_offset - (status.offset if status.last_report_ms else first))

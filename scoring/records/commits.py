@@ -1,0 +1,82 @@
+"""What one commit of a partition writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from .agents import AgentEdge, AgentRow
+from .dead_letters import DeadLetter
+from .decisions import Decision
+from .erasures import PartitionErasure
+from .feedback import PartitionRule
+from .models import ModelSwitch
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """Something that must leave at least once. `key` makes a repeated delivery recognisable."""
+
+    key: str
+    kind: str  # alert
+    target: str  # name of a configured target; "" = every target of that kind
+    payload: bytes
+    created_ms: int  # when it was decided, on the clock of `Decision.decided_ms`
+    agent_key: int = 0
+    group: str = ""  # reason that cool-down counts per agent; "" = never cooled down
+    level: int = 0  # RiskLevel it announces: targets choose by it, and a higher one is never cooled down
+    tenant: str = ""  # who may see its delivery state
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """How one outbox row fares at one target."""
+
+    key: str
+    target: str
+    kind: str
+    tenant: str
+    agent_key: int
+    level: int
+    group: str
+    created_ms: int
+    status: str  # pending | delivered | failed | suppressed | dead
+    attempts: int
+    next_attempt_ms: int  # earliest time of the next attempt; only while pending
+    last_error: str  # why it is not delivered, suppressed ones included; "" = no reason is known
+    delivered_ms: int  # 0 = not (yet) delivered
+    suppressed_before: int  # alerts cooled down between the previous alert and this one
+    payload: bytes = b""  # of the outbox row
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far a partition has been applied. `offset` is the next record to read."""
+
+    partition: int
+    epoch: int
+    offset: int
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Everything one transaction writes. Refused as `Fenced` unless the stored position equals `expected`.
+
+    `position` is also the version (epoch, offset) that its agents get.
+    """
+
+    expected: Position
+    position: Position
+    agents: list[AgentRow]
+    decisions: list[Decision]
+    outbox: list[OutboxRow]
+    dead_letters: list[DeadLetter]
+    published: int = 0
+    """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
+    edges: Sequence[AgentEdge] = ()
+    """Who had to do with whom in what is committed."""
+    feedback_rules: Sequence[PartitionRule] = ()
+    """Rules of feedback that came, ended or counted since the last commit."""
+    switches: Sequence[ModelSwitch] = ()
+    """Models that came into force in what is committed."""
+    removed_agents: Sequence[int] = ()
+    """Keys of agents whose rows go before `agents` are written."""
+    erasures: Sequence[PartitionErasure] = ()
+    """Orders to forget that were met, where there are several partitions: each has its own offset of an order."""

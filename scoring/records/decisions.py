@@ -1,0 +1,48 @@
+"""What was decided about an agent, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .agents import AgentName
+
+
+class RiskReason(msgspec.Struct, frozen=True):
+    """Why risk moved: one feature or hard signal, with what was seen and what is usual."""
+
+    code: str
+    feature: str
+    observed: str
+    usual: str
+    contribution: float
+    text: str
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A change of level: append-only, and enough to replay it."""
+
+    decision_id: str
+    agent: AgentName
+    agent_type: str
+    decided_ms: int
+    event_id: str  # "" when time alone changed the level
+    event_time_ms: int
+    previous_level: int
+    level: int
+    risk_score: float
+    confidence: float
+    anomaly_score: float
+    p_value: float
+    reasons: tuple[RiskReason, ...]
+    counterfactual: str
+    feature_vector: dict[str, float]
+    evidence: dict[str, Any]  # statistic, thresholds, window: what the risk kernel saw
+    model_version: str
+    baseline_version: str
+    policy_version: str
+    mode: str  # shadow | enforce
+    cause: str  # event | tick | release | feedback
+    partition: int
+    offset: int
