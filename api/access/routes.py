@@ -28,6 +28,7 @@ from ..http.schemas import (
     problem_responses,
 )
 from ..http.separation_of_duties import attribute_to_caller
+from .decision_point import PolicyDecisionPoint
 from .schemas import (
     ActingAgentOut,
     ActuationOut,
@@ -104,7 +105,9 @@ async def approve_request(
     """The scopes pass from now on, for this agent alone and until `valid_s` is over. Scope `trust.feedback`."""
     asked = await _find_intervention(parts, caller, intervention_id, "approval")
     by = attribute_to_caller(parts.runtime.settings.actuators, caller, asked.agent, wish.why)
-    made = await parts.runtime.decision_point.approval_workflow.decide(asked, by, approve=True, valid_s=wish.valid_s)
+    made = await parts.services.get(PolicyDecisionPoint).approval_workflow.decide(
+        asked, by, approve=True, valid_s=wish.valid_s
+    )
     return intervention_out(made)
 
 
@@ -116,7 +119,7 @@ async def reject_request(
     asked = await _find_intervention(parts, caller, intervention_id, "approval")
     by = attribute_to_caller(parts.runtime.settings.actuators, caller, asked.agent, wish.why)
     return intervention_out(
-        await parts.runtime.decision_point.approval_workflow.decide(asked, by, approve=False, valid_s=0.0)
+        await parts.services.get(PolicyDecisionPoint).approval_workflow.decide(asked, by, approve=False, valid_s=0.0)
     )
 
 
@@ -127,7 +130,7 @@ async def withdraw_approval(
     """End an approval before its time. Scope `trust.feedback`."""
     made = await _find_intervention(parts, caller, intervention_id, "approval")
     return intervention_out(
-        await parts.runtime.decision_point.approval_workflow.end_intervention(
+        await parts.services.get(PolicyDecisionPoint).approval_workflow.end_intervention(
             made, attribute_to_caller(parts.runtime.settings.actuators, caller, made.agent, wish.why)
         )
     )
@@ -153,7 +156,7 @@ async def pin_agent(
     """
     name = resolve_agent_name(parts, caller, agent_id, tenant, issuer)
     by = attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.why)
-    made = await parts.runtime.decision_point.approval_workflow.pin(
+    made = await parts.services.get(PolicyDecisionPoint).approval_workflow.pin(
         name, RiskLevel[wish.level.upper()], by, wish.valid_s
     )
     return intervention_out(made)
@@ -172,7 +175,7 @@ async def unpin_agent(
 ) -> InterventionOut:
     """The measured level is acted on again. Scope `trust.feedback`."""
     name = resolve_agent_name(parts, caller, agent_id, tenant, issuer)
-    made = await parts.runtime.decision_point.approval_workflow.unpin(
+    made = await parts.services.get(PolicyDecisionPoint).approval_workflow.unpin(
         name, attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.why)
     )
     if made is None:
@@ -199,7 +202,7 @@ async def get_blast_radius(
     found = await parts.call_store(
         find_blast_radius, services.store, name, lambda one: _measured_level(parts, one), since_ms=since_ms, depth=depth
     )
-    level = services.decision_point.policy_evaluator.effective_level(name.tenant, name.issuer, name.agent_id)
+    level = services.policy_evaluator.effective_level(name.tenant, name.issuer, name.agent_id)
     return BlastRadiusOut(
         agent_id=name.agent_id,
         tenant=name.tenant,

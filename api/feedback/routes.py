@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from ..decisions.routes import resolve_agent_key
 from ..http.agent_lookup import visible_tenants
 from ..http.dependencies import ApplicationContext, ContextDep, ReaderDep, ReviewerDep
-from ..http.problems import ProblemDetails, ProblemError
 from ..http.schemas import (
     CursorParam,
     IssuerParam,
@@ -122,7 +121,4 @@ async def revoke_feedback(
 
 def feedback_service_of(parts: ApplicationContext) -> FeedbackService:
     """The desk of this service. Raises ProblemError (503) where it has none."""
-    desk = parts.runtime.feedback_service
-    if desk is None:
-        raise ProblemError(ProblemDetails(503, "unavailable", "Unavailable", "this process takes no feedback"))
-    return desk
+    return parts.services.get(FeedbackService)

@@ -48,7 +48,7 @@ BudgetLevelParam = Literal["medium", "high", "critical"]
 
 def model_service_of(parts: ApplicationContext) -> ModelService:
     """The desk of models. Raises ProblemError where there is none."""
-    desk = parts.runtime.model_service
+    desk = parts.services.find(ModelService)
     if desk is None:
         raise ProblemError(ProblemDetails(404, "no_models", "No models", "this service keeps no models"))
     return desk

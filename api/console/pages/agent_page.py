@@ -20,10 +20,12 @@ from ...access.schemas import JustificationIn, PinIn
 from ...agents import routes as route_agents
 from ...agents.baseline_profile import read_baseline_profile
 from ...agents.recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
+from ...agents.risk_answer_cache import RiskAnswerCache
 from ...agents.schemas import ReleaseIn
 from ...http.agent_lookup import ambiguous_agent_error, find_agent_entry, not_found_error, visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_FEEDBACK, AuthenticatedCaller
 from ...http.problems import ProblemDetails, ProblemError
+from ...privacy.service import ErasureService
 from ..live_updates import agent_event_name
 from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageReaderDep, PageRequest, PageReviewerDep
 from ..rendering import agent_url
@@ -183,7 +185,7 @@ async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentS
     actuations = await read(services.store.list_actuations, tenants, name.key)
     reached = await _load_blast_radius(desk, name)
     answer = msgspec.json.decode(
-        desk.application.risk_answers.answer(visit.caller, name.agent_id, name.tenant, name.issuer)
+        desk.application.services.get(RiskAnswerCache).answer(visit.caller, name.agent_id, name.tenant, name.issuer)
     )
     return {
         "set_by": next((one for one in decisions.items if one.decision_id == summary.decision_id), None),
@@ -253,7 +255,8 @@ async def _load_events(desk: ConsoleContext, name: AgentName, set_by: Decision |
     moment = (
         DecisionMoment() if set_by is None else DecisionMoment(set_by.event_time_ms, set_by.partition, set_by.offset)
     )
-    erasures = () if services.erasure_service is None else await services.erasure_service.open_erasures()
+    service = desk.application.services.find(ErasureService)
+    erasures = () if service is None else await service.open_erasures()
     try:
         return await read(load_event_history, event_locations(services.settings), name, moment, erasures)
     except OSError as error:

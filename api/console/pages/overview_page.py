@@ -14,10 +14,13 @@ from ....scoring.records.containment import Actuation
 from ....scoring.records.decisions import Decision
 from ....scoring.store.interface import AgentQuery
 from ...decisions.service import decisions_behind_levels
+from ...events.ingest_status import IngestStatus, SilenceReport
+from ...events.source_silence import SilenceDetector
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
 from ...http.dependencies import ApplicationContext
 from ...http.runtime import component_states
+from ...http.service_registry import ServiceRegistry
 from ..page_dependencies import ConsoleContext, ConsoleDep, PageReaderDep
 from ..rendering import MenuEntry
 from ..views.escalations import group_escalations, level_step_of
@@ -138,7 +141,7 @@ async def _tenant_modes(desk: ConsoleContext, caller: AuthenticatedCaller) -> li
 def _service_values(desk: ConsoleContext) -> dict[str, Any]:
     services = desk.application.runtime
     status, now_ms = services.pipeline_status, services.now_ms()
-    sources = [*desk.application.silence_watch, *services.ingest_status.report.silence]
+    sources = _silence_reports(desk.application.services)
     return {
         "components": component_states(services),
         "behind": status.records_behind,
@@ -148,3 +151,9 @@ def _service_values(desk: ConsoleContext) -> dict[str, Any]:
         "silent": [one for one in sources if one.silent],
         "watched": len(sources),
     }
+
+
+def _silence_reports(services: ServiceRegistry) -> list[SilenceReport]:
+    """Every source whose silence is watched: callers, and foreign topics that are read here."""
+    ingest = services.find(IngestStatus)
+    return [*services.get(SilenceDetector), *(() if ingest is None else ingest.report.silence)]

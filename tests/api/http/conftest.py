@@ -27,6 +27,7 @@ from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.models.service import ControlRecordWriter, ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
 from trustwatch.api.settings.kafka_settings import MappingSettings
 from trustwatch.api.settings.root import Settings
@@ -147,12 +148,12 @@ class Site:
         )
         alias = principal_alias(self.settings)
         self.erasures = make_erasure_service(self.settings, self.log, self.store, self.view, self.guard, self.status)
+        services = (self.guard, self.erasures, self.feedback, self.desk, self.ingest)
         return Runtime(
-            erasure_service=self.erasures,
+            services=tuple(service for service in services if service is not None),
+            active_version=None if self.desk is None else lambda: self.desk.version,
             principal_alias=alias,
-            feedback_service=self.feedback,
-            model_service=self.desk,
-            decision_point=self.guard,
+            policy_evaluator=self.guard.policy_evaluator,
             settings=self.settings,
             verifier=TokenVerifier(self.settings.issuers, jwks, callers.resolve, rules, self.clock),
             event_log=self.log,
@@ -169,7 +170,6 @@ class Site:
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),
             log_lag=make_lag_counter(self.event_log, self.status),
-            ingest_status=self.ingest,
             on_startup=(jwks.start, self._running),
             on_shutdown=(jwks.close, previews.close, self._guarded, self.log.close),
         )
@@ -186,7 +186,7 @@ class Site:
 
     def _start(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.app = create_app(self._services())
+        self.app = create_app(self._services(), SLICES)
         config = uvicorn.Config(self.app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
