@@ -77,9 +77,7 @@ async def list_approvals(
 
 
 @router.get("/v1/approvals/{intervention_id}", summary="One approval")
-async def get_approval(
-    intervention_id: str, caller: ReaderDep, containment: ContainmentServiceDep
-) -> InterventionOut:
+async def get_approval(intervention_id: str, caller: ReaderDep, containment: ContainmentServiceDep) -> InterventionOut:
     """Scope `trust.score:read`."""
     return intervention_out(await containment.get(caller, intervention_id))
 

@@ -208,9 +208,7 @@ def _reached_agent_out(agent: ReachedAgent) -> ReachedAgentOut:
     )
 
 
-def principal_risk_out(
-    principal_id: str, tenant: str, issuer: str, agents: Sequence[ActingAgent]
-) -> PrincipalRiskOut:
+def principal_risk_out(principal_id: str, tenant: str, issuer: str, agents: Sequence[ActingAgent]) -> PrincipalRiskOut:
     """The risk of a principal as it is answered; *agents* are those that acted for it, the riskiest first."""
     riskiest = agents[0]
     return PrincipalRiskOut(

@@ -32,8 +32,9 @@ DEFAULT_DAYS = 7.0
 MAX_ACTUATIONS_READ = 500
 """Newest actuations from which containment times are told."""
 
+PINNABLE_LEVELS = {level.label: level for level in RiskLevel if level > RiskLevel.UNKNOWN}
+
 InterventionKind = Literal["pin", "approval"]
-PinnedLevel = Literal["low", "medium", "high", "critical"]
 
 
 class BlastRadiusReport(NamedTuple):
@@ -114,20 +115,20 @@ class ContainmentService:
             key = await self._agents.key(caller, agent)
             if key is None:
                 return Page([], None)
-        return await self._executor(
-            self._runtime.store.list_interventions, tenants, kind, status, key, limit, cursor
-        )
+        return await self._executor(self._runtime.store.list_interventions, tenants, kind, status, key, limit, cursor)
 
     async def get(
         self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind = "approval"
     ) -> Intervention:
         """One approval or pin. Raises ProblemError (404), Unavailable."""
-        intervention = await self._executor(
-            self._runtime.store.intervention, intervention_id, visible_tenants(caller, None)
-        )
+        intervention = await self.find(caller, intervention_id)
         if intervention is None or intervention.kind != kind:
             raise not_found_error(kind)
         return intervention
+
+    async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
+        """One approval or pin; None = there is none, as far as this caller may know. Raises Unavailable."""
+        return await self._executor(self._runtime.store.intervention, intervention_id, visible_tenants(caller, None))
 
     async def approve(
         self, caller: AuthenticatedCaller, approval_id: str, why: str, valid_s: float = DEFAULT_VALID_S
@@ -164,7 +165,7 @@ class ContainmentService:
         self,
         caller: AuthenticatedCaller,
         agent: AgentSelector,
-        level: PinnedLevel,
+        level: str,
         why: str,
         valid_s: float = DEFAULT_VALID_S,
     ) -> Intervention:
@@ -176,11 +177,13 @@ class ContainmentService:
                 422, the level, the reason or the time is out of bounds.
             Unavailable: the store does not answer.
         """
+        if level not in PINNABLE_LEVELS:
+            raise invalid_value_error("level", f"must be one of {', '.join(PINNABLE_LEVELS)}")
         _check_reason(why)
         _check_validity(valid_s)
         name = self._agents.name(caller, agent)
         person = self._attribute(caller, name, why)
-        return await self._approvals.pin(name, RiskLevel[level.upper()], person, valid_s)
+        return await self._approvals.pin(name, PINNABLE_LEVELS[level], person, valid_s)
 
     async def unpin(self, caller: AuthenticatedCaller, agent: AgentSelector, why: str) -> Intervention:
         """End the pin of an agent: the measured level is acted on again. Raises as `pin`; 404 also where none holds."""
@@ -298,7 +301,7 @@ class ContainmentService:
         return await self._executor(self._runtime.store.list_actuations, tenants, key, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
-        """Authorization servers that are told of the agent's level; without one nobody takes back a token that is out."""
+        """Authorization servers that are told of an agent; without one nobody takes back a token that is out."""
         return [
             actuator.name
             for actuator in self._runtime.settings.actuators
@@ -351,7 +354,7 @@ def _quantile(times: Sequence[float], share: float) -> float:
 
 def _check_reason(why: str) -> None:
     if not why:
-        raise invalid_value_error("why", "say why: it is kept with the decision")
+        raise invalid_value_error("why", "is empty; say why: it is kept with the decision")
     if len(why) > MAX_REASON_LENGTH:
         raise invalid_value_error("why", f"has more than {MAX_REASON_LENGTH} characters")
 

@@ -12,6 +12,7 @@ from ...ingest.errors import TrustwatchError
 from ...ingest.record_keys import agent_partition_key
 from ...scoring.records.agents import ReleaseAgent, RiskLevel
 from ...scoring.store.interface import AgentQuery
+from ..events.intake import EventIntake
 from ..http.agent_lookup import find_agent_entry, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ContextDep, ReaderDep, ReviewerDep
@@ -49,7 +50,7 @@ async def get_risk(
     An agent that was never seen has the level `unknown` and confidence 0. Scope `trust.score:read`.
     """
     # Reached only where a server gives no `raw_path`: `front.FastPath` answers before FastAPI does.
-    return _json_response(parts.risk_answers.answer(caller, agent_id, tenant, issuer))
+    return _json_response(parts.services.get(RiskAnswerCache).answer(caller, agent_id, tenant, issuer))
 
 
 @router.post("/v1/risk/query", response_model=RiskAnswersOut, summary="Risk of several agents")
@@ -57,7 +58,7 @@ async def query_risk(questions: RiskQueryIn, parts: ContextDep, caller: ReaderDe
     """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place."""
     answers: list[bytes] = []
     for number, question in enumerate(questions.agents, 1):
-        answers.append(_answer_or_problem(parts.risk_answers, caller, question))
+        answers.append(_answer_or_problem(parts.services.get(RiskAnswerCache), caller, question))
         if not number % ANSWERS_PER_TURN:
             await asyncio.sleep(0)
     return _json_response(b'{"answers":[' + b",".join(answers) + b"]}")
@@ -119,7 +120,7 @@ async def release_agent(
     name = entry.summary.name
     by = attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.note).name
     route = agent_partition_key(name.tenant, name.issuer, name.agent_id)
-    await parts.event_intake.write_control_record(
+    await parts.services.get(EventIntake).write_control_record(
         msgspec.json.encode(ReleaseAgent(str(name.key), by, wish.note)), route
     )
     return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=by)

@@ -24,7 +24,6 @@ from ..http.dependencies import (
     application_context_of,
     authenticate_request,
 )
-from ..http.fast_path import LOGS_PATH, TRACES_PATH
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.schemas import CursorParam, LimitParam, PageOut, problem_responses
 from .event_bodies import (
@@ -40,10 +39,12 @@ from .event_bodies import (
     parse_foreign_dead_letter,
 )
 from .foreign_topics import binding_of_topic
-from .intake import Receipt
+from .intake import EventIntake, Receipt
 from .intake_limits import UnsupportedBody
 from .schemas import EVENT_EXAMPLE, DeadLetterOut, ReceiptOut, dead_letter_out
 from .service import BodySplitter, all_rejected, count_receipt, events_rejected_error, receipt_response, receive_body
+
+EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
 
 FormatParam = Annotated[
     str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
@@ -92,7 +93,7 @@ dead_letters_router = APIRouter(tags=["dead letters"])
 
 
 @router.post(
-    "/v1/events",
+    EVENTS_PATH,
     status_code=202,
     response_model=ReceiptOut,
     responses=_EVENT_PROBLEMS,
@@ -125,7 +126,7 @@ async def send_events_directly(request: Request) -> Response:
     )
 
 
-DIRECT_EVENTS_ROUTE = Route("/v1/events", send_events_directly, methods=["POST"], include_in_schema=False)
+DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
 """To be looked at before all other routes."""
 
 
@@ -197,7 +198,7 @@ async def replay_dead_letter(
     if found is None:
         raise not_found_error("dead letter")
     parcels, binding = _records_of_dead_letter(parts, caller, found.letter, record_format)
-    receipt = await parts.event_intake.receive(parcels, binding, keep_refused=False)
+    receipt = await parts.services.get(EventIntake).receive(parcels, binding, keep_refused=False)
     count_receipt(parts, binding, receipt)
     answer = receipt_response(receipt)
     await parts.call_store(store.mark_replayed, [letter_id], parts.runtime.now_ms())

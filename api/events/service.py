@@ -16,8 +16,9 @@ from ..http.dependencies import ApplicationContext
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.request_body import declared_body_length
 from .event_bodies import MAX_BODY_BYTES, decompress_body
-from .intake import Receipt
+from .intake import EventIntake, Receipt
 from .intake_limits import BodyReservation, BodyTooLarge, Overloaded
+from .source_silence import SilenceDetector
 
 THREAD_ABOVE_BYTES = 32 * 1024
 """Bytes from which unpacking, and mapping foreign records, would hold up other requests."""
@@ -49,14 +50,14 @@ async def receive_body(
         parts.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
         raise
     count_receipt(parts, binding, receipt)
-    parts.silence_watch.note_received(binding.name, parts.runtime.monotonic(), parts.runtime.now_ms())
+    parts.services.get(SilenceDetector).note_received(binding.name, parts.runtime.monotonic(), parts.runtime.now_ms())
     return receipt
 
 
 async def _receive_within_limits(
     request: Request, parts: ApplicationContext, binding: SourceBinding, split: BodySplitter
 ) -> Receipt:
-    limits = parts.event_intake.limits
+    limits = parts.services.get(EventIntake).limits
     limits.check(binding)
     headers = {name.lower(): value for name, value in request.headers.items()}
     with limits.reserve(binding) as hold:
@@ -69,9 +70,9 @@ async def _receive_within_limits(
                 parcels, skipped = split.parse(headers, body)
         except MalformedEvent as error:
             limits.count_events(binding, 1)
-            return await parts.event_intake.reject_body(body, binding, error)
+            return await parts.services.get(EventIntake).reject_body(body, binding, error)
         limits.count_events(binding, len(parcels) + skipped)
-        receipt = await parts.event_intake.receive(parcels, binding)
+        receipt = await parts.services.get(EventIntake).receive(parcels, binding)
     receipt.skipped = skipped
     return receipt
 

@@ -2,22 +2,23 @@
 # No postponed annotations here: FastAPI reads them from objects that are no functions.
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
-from ..agents.risk_answer_cache import RiskAnswerCache
-from ..events.intake import EventIntake
-from ..events.source_silence import SilenceDetector
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.token_verification import MissingToken, UnknownKey
 from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
+from .service_registry import ServiceRegistry
 from .store_executor import StoreExecutor
+
+T = TypeVar("T")
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
@@ -26,23 +27,35 @@ bearer_scheme = HTTPBearer(
 )
 
 
+def services_of(request: Request) -> ServiceRegistry:
+    """The services of the application that serves *request*."""
+    services = request.app.state.services
+    assert isinstance(services, ServiceRegistry)
+    return services
+
+
+def provided(kind: type[T]) -> Callable[[Request], T]:
+    """A dependency: the service of that type. Where this process has none, the answer is 503."""
+
+    def service_of(request: Request) -> T:
+        return services_of(request).get(kind)
+
+    return service_of
+
+
 @dataclass(frozen=True)
 class ApplicationContext:
-    """What routes work with; one per application, in `app.state.parts`."""
+    """What routes of slices without a service of their own still work with; it goes with the last of them."""
 
     runtime: Runtime
-    risk_answers: RiskAnswerCache
-    event_intake: EventIntake
     metrics: ServiceMetrics
     call_store: StoreExecutor
-    silence_watch: SilenceDetector
+    services: ServiceRegistry
 
 
 def application_context_of(request: Request) -> ApplicationContext:
     """The parts of the application that serves *request*."""
-    parts = request.app.state.parts
-    assert isinstance(parts, ApplicationContext)
-    return parts
+    return services_of(request).get(ApplicationContext)
 
 
 class RequireScope:
@@ -52,7 +65,7 @@ class RequireScope:
         self.scope = scope
 
     async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
-        caller = await authenticate_request(application_context_of(request).runtime.verifier, request.scope)
+        caller = await authenticate_request(services_of(request).get(Runtime).verifier, request.scope)
         if self.scope:
             caller.require(self.scope)
         return caller

@@ -190,9 +190,7 @@ class ModelService:
         tenants = visible_tenants(caller, tenant)
         measured = await self._executor(self._store.model_days, from_day, tenants, self.version)
         thresholds = self._settings.lifecycle.drift
-        return DriftReport(
-            [day for day in measured if "scores" in day.drift], thresholds.features, thresholds.scores
-        )
+        return DriftReport([day for day in measured if "scores" in day.drift], thresholds.features, thresholds.scores)
 
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
@@ -230,7 +228,7 @@ class ModelService:
         await self._order_promotion(version, _check_order(caller, why), why, force=force)
 
     async def promote_proved(self, version: str) -> None:
-        """Promote a challenger that the model worker found better: by its stored figures, which are looked at once more.
+        """Promote a challenger that the model worker found better, by its stored figures, looked at once more.
 
         Raises as `promote`.
         """
@@ -449,7 +447,7 @@ class ModelService:
 
 
 def _check_order(caller: AuthenticatedCaller, why: str) -> str:
-    """Name of who orders, for the history. Raises ProblemError: 403 unless of all tenants, 422 for too long a reason."""
+    """Name of who orders, for the history. Raises ProblemError: 403 unless of all tenants, 422 for a long reason."""
     require_all_tenants(caller)
     if len(why) > MAX_REASON_LENGTH:
         raise invalid_value_error("why", f"has more than {MAX_REASON_LENGTH} characters")

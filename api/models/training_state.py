@@ -13,7 +13,9 @@ TRAINING_STATE_KEY = "lifecycle.training"
 
 
 class TrainingState(msgspec.Struct, frozen=True):
-    """What is trained, or was trained last. A model worker that finds it not ended goes on with it: the one before died.
+    """The training that goes on, or the last one.
+
+    A model worker that finds it not ended goes on with it: the one before died.
 
     `wish` is the last request that was taken on, as it was written; one that reads otherwise is a new one.
     """

@@ -55,9 +55,7 @@ async def order_erasure(caller: AdministratorDep, erasures: ErasureServiceDep, o
 
     Scope `trust.admin`, of all tenants: refused records, for one, belong to nobody, and are searched for the name.
     """
-    return erasure_out(
-        await erasures.request_erasure(caller, erasure_request_from_body(order), order.reason), None
-    )
+    return erasure_out(await erasures.request_erasure(caller, erasure_request_from_body(order), order.reason), None)
 
 
 @router.get("/v1/privacy/erasures", summary="List erasures")

@@ -1,4 +1,4 @@
-"""Erasures, asked for and carried out by one process of a deployment (`erasure_steps.py` says how); exports and proofs."""
+"""Erasures: asked for, proved, and carried out by one process of a deployment (see `erasure_steps.py`); exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...scoring.store.database import LeaderLock
 from ...scoring.store.decision_chain import ChainVerification, verify_chains
 from ...scoring.store.interface import Page
 from .. import clock
-from ..http.agent_lookup import AgentResolver, not_found_error, require_all_tenants, visible_tenants
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.store_executor import StoreExecutor
@@ -90,7 +90,7 @@ class ErasureService:
         principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
         key: of marks.
         signer: of proofs.
-        on_forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
+        on_forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process knows.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
         leads: whether this process may carry erasures out, where no other one of the deployment does.
@@ -261,7 +261,7 @@ class ErasureService:
             TenantNotAllowed: it is not bound to that tenant, or has to name one.
             ProblemError: 409, several agents are meant.
         """
-        entry = self._agents.entry(caller, agent_id, tenant, issuer)
+        entry = self._agents.entry(caller, AgentSelector(agent_id, tenant, issuer))
         if entry is not None:
             name = entry.summary.name
             subject = ErasureSubject("agent", name.tenant, name.issuer, name.agent_id, "")

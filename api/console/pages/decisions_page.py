@@ -15,6 +15,7 @@ from ....scoring.records.containment import Actuation, Intervention
 from ....scoring.records.decisions import Decision
 from ....scoring.store.interface import Store
 from ...decisions.routes import resolve_agent_key
+from ...feedback.service import FeedbackService
 from ...http.agent_lookup import not_found_error, visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.problems import ProblemError
@@ -125,7 +126,7 @@ async def show_decision(decision_id: str, request: Request, desk: ConsoleDep, vi
     if found is None:
         raise not_found_error("decision")
     may_see_alerts = SCOPE_ADMIN in visit.caller.scopes
-    may_judge = services.feedback_service is not None and _may_give_feedback(visit, found)
+    may_judge = desk.application.services.find(FeedbackService) is not None and _may_give_feedback(visit, found)
     followed = await desk.application.call_store(load_consequences, store, found, tenants, with_alerts=may_see_alerts)
     shown = display_decision(found, services.live_policy.book)
     return desk.render_page(

@@ -126,7 +126,12 @@ def _reason_of(form: Mapping[str, str]) -> str:
 
 
 async def _redirect_or_explain_order(
-    request: Request, desk: ConsoleContext, visit: PageRequest, models: ModelService, kind: str, order: Awaitable[object]
+    request: Request,
+    desk: ConsoleContext,
+    visit: PageRequest,
+    models: ModelService,
+    kind: str,
+    order: Awaitable[object],
 ) -> Response:
     """Back to the page, which says that it was ordered, or why not."""
     before = models.version

@@ -1,0 +1,25 @@
+"""Agents: what the slice adds to the application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..http.prometheus_metrics import ServiceMetrics
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..http.slice import FastRoute, Slice
+from .fast_risk_route import FastRiskRoute
+from .risk_answer_cache import RiskAnswerCache
+from .routes import router
+
+
+def _make_services(services: ServiceRegistry) -> Sequence[object]:
+    return (RiskAnswerCache(services.get(Runtime)),)
+
+
+def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
+    runtime, answers = services.get(Runtime), services.get(RiskAnswerCache)
+    return (FastRiskRoute(answers, runtime.verifier, services.get(ServiceMetrics), runtime.monotonic, runtime.new_id),)
+
+
+SLICE = Slice("agents", routers=(router,), services=_make_services, fast_routes=_fast_routes)
