@@ -27,13 +27,11 @@ from .schemas import (
     PinIn,
     PrincipalRiskOut,
     ReconciliationOut,
-    TokenPoliciesOut,
     actuation_out,
     blast_radius_out,
     intervention_out,
     interventions_out,
     principal_risk_out,
-    token_policies_out,
 )
 from .service import ContainmentService
 
@@ -216,9 +214,3 @@ async def reconcile_actuator(
     It is done in the background, as at the start of the service and every hour. Scope `trust.admin`.
     """
     return ReconciliationOut(agents=await containment.reconcile(caller, target, tenant))
-
-
-@router.get("/v1/policy", summary="Token policy of every level")
-async def get_policy(caller: ReaderDep, containment: ContainmentServiceDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
-    """Scope `trust.score:read`."""
-    return token_policies_out(containment.policy)

@@ -7,8 +7,6 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
-from ...scoring.policy.book import PolicyBook
-from ...scoring.records.agents import RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ReachedAgent
 from ...scoring.store.interface import Page
@@ -16,7 +14,6 @@ from ..http.schemas import (
     Level,
     PageOut,
     TimeText,
-    TokenPolicyOut,
     UnitInterval,
     format_rfc3339,
     format_rfc3339_or_none,
@@ -139,13 +136,6 @@ class PrincipalRiskOut(BaseModel):
     agents: list[ActingAgentOut]
 
 
-class TokenPoliciesOut(BaseModel):
-    """The token policy of every level."""
-
-    version: str
-    levels: dict[str, TokenPolicyOut]
-
-
 def intervention_out(intervention: Intervention) -> InterventionOut:
     """A pin or an approval as it is answered."""
     agent = intervention.agent
@@ -228,12 +218,6 @@ def principal_risk_out(principal_id: str, tenant: str, issuer: str, agents: Sequ
             for agent in agents
         ],
     )
-
-
-def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
-    """The token policy of every level as it is answered."""
-    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
-    return TokenPoliciesOut(version=book.version, levels=levels)
 
 
 class DesiredStateOut(BaseModel):

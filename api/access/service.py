@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ...ingest.hashing import agent_key
-from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
@@ -326,13 +325,6 @@ class ContainmentService:
             configured = ", ".join(names) or "none: `actuators` of the settings is empty"
             raise not_found_error(f"actuator; configured are {configured}")
         return await desired_state.enqueue_full_reconciliation(target, visible_tenants(caller, tenant))
-
-    # Policy.
-
-    @property
-    def policy(self) -> PolicyBook:
-        """The policy in force."""
-        return self._runtime.live_policy.book
 
 
 def containment_times(actuations: Sequence[Actuation]) -> ContainmentTimes:

@@ -10,9 +10,9 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
 from .auth.callers import SCOPE_ADMIN
-from .dependencies import ContextDep, RequireScopeUnlessLocal
+from .dependencies import ContextDep, ReaderDep, RequireScopeUnlessLocal
 from .runtime import component_states
-from .schemas import LivenessOut, ReadinessOut
+from .schemas import LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
 
 router = APIRouter(tags=["service"])
 
@@ -53,6 +53,12 @@ async def get_metrics(parts: ContextDep) -> Response:
 async def get_event_schema() -> dict[str, Any]:
     """From this machine, or with any valid token."""
     return event_json_schema()
+
+
+@router.get("/v1/policy", summary="Token policy of every level")
+async def get_policy(parts: ContextDep, caller: ReaderDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
+    """Scope `trust.score:read`."""
+    return token_policies_out(parts.runtime.live_policy.book)
 
 
 @router.get("/openapi.json", dependencies=[Depends(RequireScopeUnlessLocal(""))], include_in_schema=False)
