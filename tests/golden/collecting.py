@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from . import shapes
-from .support import INPUTS, Row, Service, command_tree, declared_metrics, run, settings_markdown, settings_type
+from .support import (
+    INPUTS,
+    Row,
+    Service,
+    command_tree,
+    declared_metrics,
+    on_postgres,
+    run,
+    settings_markdown,
+    settings_type,
+)
 from .support import settings_variables as variables
 
 WEEK = INPUTS / "week.jsonl.gz"
 MODEL = INPUTS / "model.zip"
+LEARN = {"replay-learn.jsonl.gz": "--learn", "replay-no-learn.jsonl.gz": "--no-learn"}
+BACKTEST = "backtest.jsonl.gz"
+LIVE = "live.jsonl.gz"
+POSTGRES = "postgres.jsonl"
 
 
 class Served(NamedTuple):
@@ -74,3 +90,52 @@ def backtest(model: Path) -> Row:
     for side in told["sides"]:
         del side["model"]
     return told
+
+
+# What a service that runs makes of events
+
+FLEETING = ("decision_id", "decided_at", "expires_at", "stale", "partition", "offset")
+"""Left out of what is compared: ids and times of deciding and answering are of the wall clock; partition and offset are
+of the log that the events came by, which is another one with Kafka."""
+
+
+def live(service: Service) -> list[Row]:
+    """Every decision with its reasons and all that it rests on, every agent, and the answer about each."""
+    agents = service.pages("/v1/agents")
+    answers = [
+        service.get(f"/v1/agents/{quote(one['agent_id'], safe='')}/risk", tenant=one["tenant"], issuer=one["issuer"])
+        for one in agents
+    ]
+    rows = [{"decision": lasting(one)} for one in in_order(service.pages("/v1/decisions"))]
+    rows += [{"agent": lasting(one)} for one in agents]
+    return rows + [{"answer": lasting(one)} for one in answers]
+
+
+def lasting(row: Row) -> Row:
+    """A row without what is another in every run."""
+    return {name: value for name, value in row.items() if name not in FLEETING}
+
+
+def in_order(decisions: list[Row]) -> list[Row]:
+    """Per agent as they happened: with several partitions agents overtake each other."""
+    return sorted(decisions, key=lambda one: (one["tenant"], one["issuer"], one["agent_id"], one["offset"]))
+
+
+def week() -> list[bytes]:
+    """Events of the week, one a line."""
+    return gzip.decompress(WEEK.read_bytes()).splitlines()
+
+
+def lived(folder: Path, model: Path) -> list[Row]:
+    """What the whole service in one process makes of the week."""
+    with Service(folder, model) as service:
+        service.send(week())
+        service.settle()
+        return live(service)
+
+
+def postgres_schema(folder: Path, model: Path, postgres: Any) -> list[Row]:
+    """The tables that a service makes in PostgreSQL."""
+    database = postgres.create_database()
+    with Service(folder, model, on_postgres(folder, postgres, database)):
+        return shapes.postgres_rows(lambda query: postgres.sql(query, database))

@@ -7,14 +7,26 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from .collecting import DECLARED, MODEL, SERVED, backtest, replay, serve
-from .support import RECORDED, machine, unpack, write_rows
-
-LEARN = {"replay-learn.jsonl.gz": "--learn", "replay-no-learn.jsonl.gz": "--no-learn"}
-BACKTEST = "backtest.jsonl.gz"
+from .collecting import (
+    BACKTEST,
+    DECLARED,
+    LEARN,
+    LIVE,
+    MODEL,
+    POSTGRES,
+    SERVED,
+    backtest,
+    lived,
+    postgres_schema,
+    replay,
+    serve,
+)
+from .support import HERE, RECORDED, machine, unpack, write_rows
 
 
 def main(wanted: list[str]) -> None:
@@ -36,8 +48,27 @@ def main(wanted: list[str]) -> None:
             write_rows(RECORDED / name, [*lines, {"summary": summary}])
         for name in chosen([BACKTEST]):
             write_rows(RECORDED / name, [backtest(model)])
+        for name in chosen([LIVE]):
+            write_rows(RECORDED / name, lived(folder / "live", model))
+        for name in chosen([POSTGRES]):
+            with server(folder / "server") as postgres:
+                write_rows(RECORDED / name, postgres_schema(folder / "on-postgres", model, postgres))
     if not wanted:
         (RECORDED / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n")
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Any]:
+    """A PostgreSQL server for as long as this lasts."""
+    sys.path.insert(0, str(HERE.parents[1] / "scripts"))  # service_stack is no part of what is installed
+    from service_stack import Postgres
+
+    started = Postgres(folder, bound=True)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.remove()
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ POSTGRES = {
         ordinal_position from information_schema.columns where table_schema = 'public'""",
     "index": "select tablename, indexname, indexdef from pg_indexes where schemaname = 'public'",
     "constraint": """select conrelid::regclass, conname, pg_get_constraintdef(oid) from pg_constraint
-        where connamespace = 'public'::regnamespace""",
+        where connamespace = 'public'::regnamespace and contype <> 'n'""",
     "storage": """select relname, relkind, reloptions from pg_class
         where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'S', 'v')""",
     "revision": "select version_num from alembic_version",

@@ -18,6 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import unified_diff
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -143,7 +144,7 @@ class Service:
         with (self.folder / "service.log").open("ab") as log:
             command = [str(PROGRAM), "serve", "--settings", str(self.settings), *self._options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait(self._ready, 100.0, self.log)
+        wait(self._ready, 240.0, self.log)  # the first start after an installation compiles for a minute
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -198,12 +199,40 @@ class Service:
             self.log,
         )
 
+    def settle_topics(self, within_s: float = 120.0) -> None:
+        """The same with Kafka."""
+
+        def applied() -> bool:
+            told = json.loads(run("topics", "status", "--settings", self.settings, "--json"))
+            return not any(one["behind"] for one in told["events"])
+
+        wait(applied, within_s, self.log)
+
     def close(self) -> None:
         """End it in good order."""
         self.client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
+
+
+def on_postgres(folder: Path, postgres: Any, database: str) -> str:
+    """Further settings of a service on PostgreSQL."""
+    folder.mkdir(parents=True, exist_ok=True)
+    url = postgres.url_of(database)
+    (folder / "password").write_text(re.search(":([^:@]+)@", url)[1])  # type: ignore[index]
+    bare = re.sub(":[^:@]+@", "@", url)
+    return f'store: {{url: "{bare}", password: {{file: password}}, agents_days: 36500}}\n'
+
+
+def on_kafka(kafka: Any, name: str, partitions: int = 3) -> str:
+    """Further settings of a service on Kafka; *name* is the prefix of its topics, and its group."""
+    kinds = {"events": "events", "dead_letters": "dlq", "risk": "risk", "decisions": "decisions", "alerts": "alerts"}
+    names = ", ".join(f"{kind}: {name}.{topic}" for kind, topic in kinds.items())
+    return (
+        f'kafka: {{bootstrap_servers: ["{kafka.bootstrap}"], group_id: {name}, partitions: {partitions}, '
+        f"replication: 1, session_timeout_s: 6, names: {{{names}}}}}\n"
+    )
 
 
 # Files
@@ -286,6 +315,21 @@ def assert_same(ours: Any, golden: Any) -> None:
     """Fail with the first differences."""
     found = [difference for _, difference in zip(range(12), differences(ours, golden), strict=False)]
     assert not found, "differs from what was recorded:\n" + "\n".join(found)
+
+
+def assert_same_soon(ours: Callable[[], Any], golden: Any, within_s: float = 20.0) -> None:
+    """The same for what comes to be so: answers follow what is committed."""
+    deadline = time.monotonic() + within_s
+    while any(differences(ours(), golden)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert_same(ours(), golden)
+
+
+def assert_same_rows(ours: list[Row], golden: list[Row]) -> None:
+    """The same for rows without computed floats: fail with the rows that are new and those that are missing."""
+    texts = ([json.dumps(row, ensure_ascii=False) for row in rows] for rows in (golden, ours))
+    found = [line for line in unified_diff(*texts, "recorded", "now", n=0, lineterm="") if line[:2] != "@@"]
+    assert not found, "differs from what was recorded:\n" + "\n".join(found[:40])
 
 
 def digest(rows: Iterable[Row]) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .collecting import MODEL, backtest, replay
-from .record import BACKTEST, LEARN
+from .collecting import BACKTEST, LEARN, MODEL, backtest, replay
 from .support import RECORDED, assert_same, read_rows, unpack
 
 

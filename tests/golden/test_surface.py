@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from .collecting import DECLARED, MODEL, SERVED, Served, serve
-from .support import RECORDED, assert_same, read_rows, unpack
+from .support import RECORDED, assert_same_rows, read_rows, unpack
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 @pytest.mark.parametrize("name", DECLARED)
 def test_declarations_are_as_recorded(name: str) -> None:
     """Commands with options, types and defaults; settings with types, defaults and bounds; metrics with labels."""
-    assert_same(DECLARED[name](), read_rows(RECORDED / name))
+    assert_same_rows(DECLARED[name](), read_rows(RECORDED / name))
 
 
 @pytest.mark.parametrize("name", SERVED)
 def test_a_service_shows_what_was_recorded(served: Served, name: str) -> None:
     """OpenAPI member by member, the schema of events, names and types in /metrics, the tables of its database."""
-    assert_same(SERVED[name](served), read_rows(RECORDED / name))
+    assert_same_rows(SERVED[name](served), read_rows(RECORDED / name))
