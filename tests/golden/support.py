@@ -88,6 +88,14 @@ def declared_metrics() -> list[Row]:
     ]
 
 
+def score_vectors(model: Path, rows: Any, groups: Any, familiar: Any) -> dict[str, list[float]]:
+    """Load a model; what it says of feature vectors (n, F) of peer groups (n,), well known to it or not (n,)."""
+    from trustwatch.models.persist import load
+
+    scores = load(model).detector.score(rows, groups, familiar)
+    return {name: column.tolist() for name, column in scores._asdict().items()}
+
+
 # Commands and the service
 
 
@@ -128,11 +136,11 @@ class Service:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30.0)
         self.process: subprocess.Popen[bytes] | None = None
         self._options = [option] if option else []
-        self._token = ""
+        self.token = ""
 
     def __enter__(self) -> Service:
         token = run("token", "--settings", self.settings, "--client-id", "all", "--lifetime", 3600)
-        self._token = token.strip()
+        self.token = token.strip()
         self.start()
         return self
 
@@ -159,14 +167,14 @@ class Service:
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON answer of a route, which must be 200."""
-        headers = {"authorization": f"Bearer {self._token}"}
+        headers = {"authorization": f"Bearer {self.token}"}
         answer = self.client.get(path, params=parameters or None, headers=headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def post(self, path: str, body: bytes, kind: str = "application/json") -> httpx.Response:
         """Post something."""
-        headers = {"authorization": f"Bearer {self._token}", "content-type": kind}
+        headers = {"authorization": f"Bearer {self.token}", "content-type": kind}
         return self.client.post(path, content=body, headers=headers)
 
     def send(self, lines: Iterable[bytes]) -> Row:
