@@ -17,6 +17,7 @@ from .support import (
     command_tree,
     declared_metrics,
     on_postgres,
+    read_rows,
     run,
     settings_markdown,
     settings_type,
@@ -29,6 +30,7 @@ LEARN = {"replay-learn.jsonl.gz": "--learn", "replay-no-learn.jsonl.gz": "--no-l
 BACKTEST = "backtest.jsonl.gz"
 LIVE = "live.jsonl.gz"
 POSTGRES = "postgres.jsonl"
+WENT_ON, WENT_ON_DISTRIBUTED = "went-on.jsonl.gz", "went-on-distributed.jsonl.gz"
 
 
 class Served(NamedTuple):
@@ -74,12 +76,12 @@ DECLARED: dict[str, Callable[[], list[Row]]] = {
 """The same from what the program declares."""
 
 
-def replay(folder: Path, model: Path, learn: str) -> tuple[list[Row], Row]:
-    """Lines of `replay` over the week, and its summary without how long it took."""
+def replayed(folder: Path, model: Path, learn: str) -> list[Row]:
+    """Lines of `replay` over the week, then its summary without how long it took."""
     out = folder / "scores.jsonl"
     summary = json.loads(run("replay", WEEK, "--model", model, "--out", out, learn, "--json"))
     del summary["seconds"]
-    return [json.loads(line) for line in out.read_text().splitlines()], summary
+    return [*read_rows(out), {"summary": summary}]
 
 
 def backtest(model: Path) -> Row:

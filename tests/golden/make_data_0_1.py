@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .collecting import MODEL, in_order, week
-from .record import server
+from .collecting import MODEL, week
+from .opening import ARCHIVE, DATA, PARTITIONS, STORE, kept, opened, told
+from .record import broker, server
 from .support import (
     HERE,
-    Row,
     Service,
     on_kafka,
     on_postgres,
@@ -33,7 +33,6 @@ from .support import (
 )
 from .topics import read_topics
 
-DATA = HERE / "data_0_1"
 AGENTS = {
     ("acme-corp", "agent-support-triage-0"),
     ("acme-corp", "https://agents.acme-corp.example/orchestrator/0"),
@@ -46,14 +45,6 @@ MARKED = "https://agents.acme-corp.example/orchestrator/0"
 """A rule holds for it, until it expires: it does nothing later, so that nothing depends on when the data are opened."""
 ENDS = ("2026-01-22T18:00", "2026-01-23T12:00", "2026-02-01T00:00")
 BAD = [b'{"id": "bad-1", "time": "2026-01-20T10:00:00Z", "agent": {"id": "bot"}}', b'{"id": "bad-2"']
-KEEP = """\
-retention_days: 36500
-retention: {log: 36500}
-webhooks: [{name: soc, url: "http://127.0.0.1:9/", allow_http: true, secret: {file: secret}}]
-"""
-STORE = "store: {agents_days: 36500}\n"
-ARCHIVE = "archive: {directory: archive, retention_days: 36500, interval_s: 0.5}\n"
-PARTITIONS = 2
 
 
 def parts() -> list[list[bytes]]:
@@ -66,29 +57,6 @@ def parts() -> list[list[bytes]]:
         if name in AGENTS and (part == 0 or name[1] != MARKED):
             found[part].append(line)
     return found
-
-
-def told(service: Service) -> list[Row]:
-    """What is listed of agents and decisions, ids and times included."""
-    rows = [{"decision": one} for one in in_order(service.pages("/v1/decisions"))]
-    return [*rows, *({"agent": one} for one in service.pages("/v1/agents"))]
-
-
-def kept(service: Service) -> list[Row]:
-    """What else is in the store, without what changes by time alone."""
-    letters = [service.get(f"/v1/dead-letters/{one['letter_id']}") for one in service.pages("/v1/dead-letters")]
-    deliveries = service.pages("/v1/deliveries")
-    feedback = [service.get(f"/v1/feedback/{one['feedback_id']}") for one in service.pages("/v1/feedback")]
-    return [
-        *({"letter": one} for one in letters),
-        *({"delivery": {name: one[name] for name in ("key", "target", "created_at")}} for one in deliveries),
-        *({"feedback": {name: one[name] for name in SAID}} for one in feedback),
-        *({"pin": {name: one[name] for name in PINNED}} for one in service.pages("/v1/interventions")),
-    ]
-
-
-SAID = ("feedback_id", "decision_id", "verdict", "reason")
-PINNED = ("intervention_id", "kind", "agent_id")
 
 
 def say(service: Service) -> None:
@@ -114,7 +82,9 @@ def main() -> None:
         draft = folder / "draft"
         draft.mkdir()
         shutil.copy(MODEL, draft / "model.zip")
-        write_rows(draft / "later.jsonl.gz", map(json.loads, parts()[2]))
+        one, two, three = ([json.loads(line) for line in part] for part in parts())
+        write_rows(draft / "sent.jsonl.gz", [*one, *two])
+        write_rows(draft / "later.jsonl.gz", three)
         make_vectors(model, draft)
         make_embedded(folder / "embedded", model, draft)
         with server(folder / "server") as postgres, broker(folder / "broker") as kafka:
@@ -140,16 +110,9 @@ def make_vectors(model: Path, draft: Path) -> None:
     )  # fmt: skip
 
 
-def opened(folder: Path, model: Path, more: str) -> Service:
-    """A service with settings under which nothing of 0.1 is too old."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "secret").write_text("whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM=")
-    return Service(folder, model, KEEP + more)
-
-
 def make_embedded(folder: Path, model: Path, draft: Path) -> None:
-    """Store as of the first part, log and archive as of the second, and what is told of both and of the third."""
-    one, two, three = parts()
+    """Store as of the first part with what is told of it, log and archive as of the second."""
+    one, two, _ = parts()
     data = folder / "data"
     with opened(folder, model, STORE + ARCHIVE) as service:
         service.send([*one[:100], *BAD, *one[100:]])
@@ -162,56 +125,32 @@ def make_embedded(folder: Path, model: Path, draft: Path) -> None:
     with opened(folder, model, STORE + ARCHIVE) as service:
         service.send(two)
         service.settle()
-        write_rows(draft / "embedded-2.jsonl.gz", told(service))
     assert not list(data.glob("trustwatch.db-*"))
     copy = folder / "copy"
     shutil.copytree(data / "log", copy / "data" / "log")
     shutil.copytree(folder / "archive", copy / "archive")
     (copy / "data" / "trustwatch.db").write_bytes(store)
     pack(copy, draft / "embedded.zip")
-    with opened(folder, model, STORE + ARCHIVE) as service:
-        service.send(three)
-        service.settle()
-        write_rows(draft / "embedded-3.jsonl.gz", told(service))
-
-
-def broker(folder: Path) -> Any:
-    """A Kafka broker for as long as this lasts."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def started() -> Any:
-        from service_stack import KafkaCluster
-
-        cluster = KafkaCluster(folder, bound=True)
-        cluster.start()
-        try:
-            yield cluster
-        finally:
-            cluster.remove()
-
-    return started()
 
 
 def make_distributed(folder: Path, model: Path, draft: Path, postgres: Any, kafka: Any) -> None:
     """The same on PostgreSQL and Kafka."""
-    one, two, three = parts()
+    one, two, _ = parts()
     database = postgres.create_database()
     more = on_postgres(folder, postgres, database) + on_kafka(kafka, "old", PARTITIONS)
     run("topics", "create", "--settings", opened(folder, model, more).settings)
-    for number, events in enumerate((one, two, three), 1):
-        with opened(folder, model, more) as service:
-            service.send([*events[:100], *BAD, *events[100:]] if number == 1 else events)
-            service.settle_topics()
-            if number == 1:
-                say(service)
-                service.settle_topics()
-                write_rows(draft / "distributed-kept.jsonl.gz", kept(service))
-            write_rows(draft / f"distributed-{number}.jsonl.gz", told(service))
-        if number == 1:
-            dump(postgres, database, draft / "postgres.sql.gz")
-        if number == 2:
-            write_rows(draft / "topics.jsonl.gz", read_topics(kafka.bootstrap, "old"))
+    with opened(folder, model, more) as service:
+        service.send([*one[:100], *BAD, *one[100:]])
+        service.settle_topics()
+        say(service)
+        service.settle_topics()
+        write_rows(draft / "distributed-kept.jsonl.gz", kept(service))
+        write_rows(draft / "distributed-1.jsonl.gz", told(service))
+    dump(postgres, database, draft / "postgres.sql.gz")
+    with opened(folder, model, more) as service:
+        service.send(two)
+        service.settle_topics()
+    write_rows(draft / "topics.jsonl.gz", read_topics(kafka.bootstrap, "old"))
 
 
 def dump(postgres: Any, database: str, to: Path) -> None:

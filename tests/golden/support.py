@@ -96,6 +96,20 @@ def score_vectors(model: Path, rows: Any, groups: Any, familiar: Any) -> dict[st
     return {name: column.tolist() for name, column in scores._asdict().items()}
 
 
+def stored(database: Path) -> tuple[dict[str, tuple[str, str]], dict[tuple[str, str], tuple[str, int]]]:
+    """Open a SQLite store, migrating it: decision -> agent and level; tenant and agent -> level and events."""
+    from trustwatch.scoring.records import RiskLevel
+    from trustwatch.scoring.store import AgentQuery, open_store, sqlite_url
+
+    with contextlib.closing(open_store(sqlite_url(database))) as store:
+        decisions = store.list_decisions(limit=500).items
+        agents = store.list_agents(AgentQuery(limit=500)).items
+    return (
+        {one.decision_id: (one.agent.agent_id, RiskLevel(one.level).label) for one in decisions},
+        {(one.name.tenant, one.name.agent_id): (RiskLevel(one.level).label, one.events) for one in agents},
+    )
+
+
 # Commands and the service
 
 

@@ -57,9 +57,9 @@ def write_topic(bootstrap: str, topic: str, rows: list[Row], partitions: int) ->
     from confluent_kafka.admin import AdminClient, NewTopic
 
     kept = {"retention.ms": "-1", "message.timestamp.type": "CreateTime"}
-    made = AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(topic, partitions, 1, config=kept)])
-    made[topic].result(30.0)
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # must live until the answer is there
+    admin.create_topics([NewTopic(topic, partitions, 1, config=kept)])[topic].result(30.0)
+    producer = Producer({"bootstrap.servers": bootstrap, "max.in.flight.requests.per.connection": 1})
     written: dict[tuple[int, int], int] = {}
 
     def delivered(error: Any, message: Any) -> None:
