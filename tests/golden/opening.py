@@ -55,8 +55,13 @@ def opened(folder: Path, model: Path, more: str) -> Service:
 
 
 def went_on(service: Service) -> list[Row]:
-    """What the service lists, without what is another in every run."""
-    return [{kind: lasting(one) for kind, one in row.items()} for row in told(service)]
+    """What the service lists, without what is another in every run; and what it refused: nothing of 0.1's own."""
+    letters = [service.get(f"/v1/dead-letters/{one['letter_id']}") for one in service.pages("/v1/dead-letters")]
+    refused = sorted(letters, key=lambda one: str(one["raw"]))
+    return [
+        *({kind: lasting(one) for kind, one in row.items()} for row in told(service)),
+        *({"letter": {name: one[name] for name in ("reason", "path", "raw")}} for one in refused),
+    ]
 
 
 def later() -> list[bytes]:
