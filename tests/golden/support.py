@@ -113,8 +113,11 @@ def stored(database: Path) -> tuple[dict[str, tuple[str, str]], dict[tuple[str, 
 # Commands and the service
 
 
-def run(*arguments: object, folder: Path | None = None, timeout: float = 240.0) -> str:
-    """Run a command of `trustwatch` that must succeed. Returns its standard output."""
+def run(*arguments: object, folder: Path | None = None, timeout: float = 500.0) -> str:
+    """Run a command of `trustwatch` that must succeed. Returns its standard output.
+
+    The first one after an installation compiles for a minute, on a busy machine for several.
+    """
     command = [str(PROGRAM), *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
@@ -166,7 +169,7 @@ class Service:
         with (self.folder / "service.log").open("ab") as log:
             command = [str(PROGRAM), "serve", "--settings", str(self.settings), *self._options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait(self._ready, 240.0, self.log)  # the first start after an installation compiles for a minute
+        wait(self._ready, 240.0, self.log)  # as in `run`
 
     def _ready(self) -> bool:
         assert self.process is not None

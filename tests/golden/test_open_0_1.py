@@ -13,6 +13,8 @@ import pytest
 from .opening import DATA
 from .support import assert_same, read_rows, run, score_vectors, stored, unpack
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

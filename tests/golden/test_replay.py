@@ -12,6 +12,8 @@ import pytest
 from .collecting import BACKTEST, LEARN, MODEL, backtest, replayed
 from .support import RECORDED, assert_same, read_rows, unpack
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,8 @@ import pytest
 from .collecting import DECLARED, MODEL, SERVED, Served, serve
 from .support import RECORDED, assert_same_rows, read_rows, unpack
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
