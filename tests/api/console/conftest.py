@@ -194,7 +194,8 @@ class Site:
         self.view, self.status = RiskView(), PipelineStatus()
         self.ids = iter(range(10**9))
         self.position = self.store.claim(0)
-        self.served = Served(listener, create_app(self._services(), SLICES))
+        self.app = create_app(self._services(), SLICES)
+        self.served = Served(listener, self.app)
         self.browser = self.new_browser()
         self.browser.get("/healthz").raise_for_status()
 
