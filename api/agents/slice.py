@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..events.intake import EventIntake
+from ..http.agent_lookup import AgentResolver
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, Slice
+from ..http.store_executor import StoreExecutor
 from .fast_risk_route import FastRiskRoute
 from .risk_answer_cache import RiskAnswerCache
 from .routes import router
+from .service import AgentService
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
-    return (RiskAnswerCache(services.get(Runtime)),)
+    runtime = services.get(Runtime)
+    answers = RiskAnswerCache(runtime)
+    resolver, executor = services.get(AgentResolver), services.get(StoreExecutor)
+    return answers, AgentService(runtime, answers, resolver, executor, services.get(EventIntake))
 
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:

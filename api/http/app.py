@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from ...ingest.events import NativeEvent
 from . import routes as service_routes
+from .agent_lookup import AgentResolver
 from .dependencies import ApplicationContext
 from .fast_path import FastPath
 from .problems import ProblemTable, install_problem_handlers
@@ -74,8 +75,7 @@ def create_app(
         runtime, registry or CollectorRegistry(), [partial(part.metrics, services) for part in slices]
     )
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
-    executor = StoreExecutor()
-    for shared in (metrics, problems, executor, ApplicationContext(runtime, metrics, executor, services)):
+    for shared in (metrics, problems, ApplicationContext(runtime, metrics, _store_access(services), services)):
         services.add(shared)
     answering = () if only_service else slices
     for part in answering:
@@ -86,6 +86,17 @@ def create_app(
     fast_routes = [route for part in answering for route in part.fast_routes(services)]
     streamed_paths = [path for part in answering for path in part.streamed_paths]
     return FastPath(app, fast_routes, streamed_paths, metrics, runtime.monotonic)
+
+
+def _store_access(services: ServiceRegistry) -> StoreExecutor:
+    """The way into the store, with who is found there: the composition root's where it made them, else new ones."""
+    runtime, executor = services.get(Runtime), services.find(StoreExecutor)
+    if executor is None:
+        executor = StoreExecutor()
+        services.add(executor)
+    if services.find(AgentResolver) is None:
+        services.add(AgentResolver(runtime.risk_view, runtime.store, executor))
+    return executor
 
 
 def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequence[MountedApplication]) -> FastAPI:

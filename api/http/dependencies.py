@@ -97,6 +97,7 @@ def _is_local(request: Request) -> bool:
         return False
 
 
+RuntimeDep = Annotated[Runtime, Depends(provided(Runtime))]
 ContextDep = Annotated[ApplicationContext, Depends(application_context_of)]
 ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ))]
 SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]

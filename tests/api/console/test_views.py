@@ -21,7 +21,6 @@ from trustwatch.api.console.views.feedback_display import (
     escalation_to,
     feature_choices,
 )
-from trustwatch.api.console.views.filtered_pages import read_filtered_page
 from trustwatch.api.console.views.model_display import (
     budget_chart,
     budget_totals,
@@ -31,6 +30,7 @@ from trustwatch.api.console.views.model_display import (
     largest_drifts,
     select_curves,
 )
+from trustwatch.api.http.filtered_pages import read_filtered_page
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
