@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from ..http.agent_lookup import AgentResolver
 from ..http.dependencies import authenticate_request
-from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
-from .approval_workflow import InterventionNotOpen
+from ..http.store_executor import StoreExecutor
 from .decision_point import PolicyDecisionPoint
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
 from .hooks.hook_server import HookServer, HookServerDependencies
 from .routes import actuations_router, router
+from .service import ContainmentService
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
+    approvals = services.get(PolicyDecisionPoint).approval_workflow
+    containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
     hooks = _make_hook_server(services)
     if not runtime.settings.gateway.issuers:
-        return (hooks,)
+        return containment, hooks
     issuers = GatewayIssuers(runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id)
-    return hooks, issuers, _make_gateway_server(services, issuers)
+    return containment, hooks, issuers, _make_gateway_server(services, issuers)
 
 
 def _make_hook_server(services: ServiceRegistry) -> HookServer:
@@ -89,14 +92,9 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     return values
 
 
-def _not_open(error: InterventionNotOpen) -> ProblemDetails:
-    return ProblemDetails(409, InterventionNotOpen.code, "Not open", str(error))
-
-
 SLICE = Slice(
     "access",
     routers=(actuations_router, router),
-    problems={InterventionNotOpen: _not_open},
     services=_make_services,
     lifespans=_lifespans,
     fast_routes=_fast_routes,

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from ...ingest.errors import TrustwatchError
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import ApplicationContext
-from ..http.problems import ProblemDetails, ProblemError
+from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
@@ -98,6 +98,14 @@ async def read_form(request: Request) -> Mapping[str, str]:
         form.setdefault(name, value)
     request.state.form = form
     return form
+
+
+def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> float:
+    """A number of a form. Raises ProblemError (422)."""
+    try:
+        return float(form.get(name, default))
+    except ValueError:
+        raise invalid_value_error(name, "is no number") from None
 
 
 def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:

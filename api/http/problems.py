@@ -60,6 +60,13 @@ class ProblemError(TrustwatchError):
         self.code = problem.code
 
 
+def invalid_value_error(name: str, reason: str) -> ProblemError:
+    """422 for one value that a service does not take; as `invalid_request` says it of a body."""
+    errors = [{"path": f"$.{name}", "reason": reason}]
+    detail = f"{name}: {reason}"
+    return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors}))
+
+
 ProblemMaker = Callable[[Any], ProblemDetails]
 """The answer to an error of one type."""
 

@@ -29,7 +29,7 @@ class Attribution(NamedTuple):
 def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
     """The author that a token names."""
     tenants = None if ANY_NAME in caller.tenants else caller.tenants
-    return Reviewer(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}) - {""})
+    return Reviewer(caller.recorded_name, tenants, frozenset({caller.client_id, caller.subject}) - {""})
 
 
 def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
@@ -85,4 +85,4 @@ def attribute_to_caller(
         ProblemError: 403, the caller is the agent, or its client at one of the *actuators*.
     """
     check_not_own_agent(agent, reviewer_of(caller), actuators)
-    return Attribution(caller.name or caller.subject, why)
+    return Attribution(caller.recorded_name, why)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import Slice
 from .routes import router
-from .service import ErasureRefused, ErasureService
+from .service import ErasureService
 
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
@@ -16,8 +15,4 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     return {"trustwatch_erasures_total": {("done",): done, ("failed",): failed}}
 
 
-def _refused(error: ErasureRefused) -> ProblemDetails:
-    return ProblemDetails(409, ErasureRefused.code, "Erasure refused", str(error))
-
-
-SLICE = Slice("privacy", routers=(router,), problems={ErasureRefused: _refused}, metrics=_metric_values)
+SLICE = Slice("privacy", routers=(router,), metrics=_metric_values)

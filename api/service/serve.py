@@ -33,11 +33,13 @@ from ..composition import live_policy, principal_alias, service_url, webhook_tar
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
 from ..events.source_silence import SilenceAlerter, silence_thresholds
+from ..http.agent_lookup import AgentResolver
 from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
 from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
 from .assembly import (
     drop_cached_answers,
@@ -121,6 +123,8 @@ class RunningService:
         )
         policy = live_policy(settings)
         alias = principal_alias(settings)
+        executor = StoreExecutor()
+        agents = AgentResolver(view, backend.store, executor)
         self._decision_point = make_decision_point(
             settings,
             backend.log,
@@ -130,17 +134,24 @@ class RunningService:
             status,
             self._interventions_changed,
             alias=alias,
+            executor=executor,
         )
         self._actuation = ActuationService(
             settings, backend.store, self._decision_point.policy_evaluator, self._wake_dispatcher
         )
         self._promotions: set[asyncio.Task[None]] = set()
-        self._models = make_model_service(settings, backend.log, backend.store)
+        self._models = make_model_service(settings, backend.log, backend.store, executor)
         self._feedback = make_feedback_service(
-            settings, backend.settings_file, backend.log, backend.store, self._decision_point
+            settings,
+            backend.settings_file,
+            backend.log,
+            backend.store,
+            self._decision_point.audit_sink,
+            agents,
+            executor,
         )
         self._erasures = make_erasure_service(
-            settings, backend.log, backend.store, view, self._decision_point, status, roles
+            settings, backend.log, backend.store, view, self._decision_point, status, agents, executor, roles
         )
         archive_only = self._archive.archive_only
         readiness_checks = {"archive": self._archive.is_ready} if archive_only else {}
@@ -164,6 +175,8 @@ class RunningService:
             actuation_statistics=self._actuation.counts,
             active_version=lambda: self._models.version,
             services=(
+                executor,
+                agents,
                 self._decision_point,
                 self._ingest,
                 self._archive,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
@@ -14,29 +15,40 @@ from ....scoring.records.agents import AgentName, AgentRow, AgentSummary, RiskLe
 from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback
-from ....scoring.store.blast_radius import BlastRadius, find_blast_radius
-from ...access import routes as route_containment
-from ...access.schemas import JustificationIn, PinIn
+from ...access.service import ContainmentService
 from ...agents import routes as route_agents
 from ...agents.baseline_profile import read_baseline_profile
 from ...agents.recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
 from ...agents.risk_answer_cache import RiskAnswerCache
 from ...agents.schemas import ReleaseIn
-from ...http.agent_lookup import ambiguous_agent_error, find_agent_entry, not_found_error, visible_tenants
-from ...http.auth.callers import ANY_NAME, SCOPE_FEEDBACK, AuthenticatedCaller
+from ...feedback.service import FeedbackService
+from ...http.agent_lookup import (
+    AgentSelector,
+    ambiguous_agent_error,
+    find_agent_entry,
+    not_found_error,
+    visible_tenants,
+)
+from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
+from ...http.dependencies import provided
 from ...http.problems import ProblemDetails, ProblemError
 from ...privacy.service import ErasureService
 from ..live_updates import agent_event_name
-from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageReaderDep, PageRequest, PageReviewerDep
+from ..page_dependencies import (
+    ConsoleContext,
+    ConsoleDep,
+    FormDep,
+    PageReaderDep,
+    PageRequest,
+    PageReviewerDep,
+    number_of_form,
+)
 from ..rendering import agent_url
 from ..views.blast_radius_drawing import draw_blast_radius
 from ..views.feedback_display import describe_scope
 
 MENU_ENTRY = None
-DAY_MS = 86_400_000
 MAX_DECISIONS = 100
-MAX_RULES = 200
-"""Rules in force of its tenant among which those about an agent are looked for."""
 CONFIRMATIONS = {
     "released": "The release is logged. The level follows as soon as it is read, usually within a second.",
     "pinned": "The level is fixed. Policy acts on it from now on.",
@@ -49,6 +61,7 @@ FormBody = TypeVar("FormBody", bound=BaseModel)
 Id = Annotated[str, Query(alias="id", max_length=2048)]
 Tenant = Annotated[str | None, Query(max_length=2048)]
 Issuer = Annotated[str | None, Query(max_length=2048)]
+ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 
 
 @router.get("/agent")
@@ -120,20 +133,17 @@ async def release_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep)
 
 
 @router.post("/agent/pin")
-async def pin_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep) -> Response:
+async def pin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep) -> Response:
     """Fix the level that policy acts on, as `POST /v1/agents/{id}/pin` does."""
-    agent_id, tenant, issuer = _agent_of_form(form)
-    wish = form_body(PinIn, level=form.get("level"), why=form.get("why", "").strip(), valid_s=form.get("valid_s"))
-    await route_containment.pin_agent(agent_id, desk.application, visit.caller, wish, tenant, issuer)
+    level, why, valid_s = form.get("level", ""), form.get("why", "").strip(), number_of_form(form, "valid_s")
+    await containment.pin(visit.caller, AgentSelector(*_agent_of_form(form)), level, why, valid_s)
     return _redirect_to_agent(form, "pinned")
 
 
 @router.post("/agent/unpin")
-async def unpin_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep) -> Response:
+async def unpin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep) -> Response:
     """Act on the measured level again."""
-    agent_id, tenant, issuer = _agent_of_form(form)
-    wish = form_body(JustificationIn, why=form.get("why", "").strip())
-    await route_containment.unpin_agent(agent_id, desk.application, visit.caller, wish, tenant, issuer)
+    await containment.unpin(visit.caller, AgentSelector(*_agent_of_form(form)), form.get("why", "").strip())
     return _redirect_to_agent(form, "unpinned")
 
 
@@ -181,9 +191,11 @@ async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentS
     tenants = visible_tenants(visit.caller, None)
     decisions = await read(services.store.list_decisions, tenants, name.key, MAX_DECISIONS)
     row: AgentRow | None = await read(services.store.agent, name.tenant, name.issuer, name.agent_id, tenants)
-    made = await read(services.store.list_interventions, tenants, None, None, name.key, 50)
-    actuations = await read(services.store.list_actuations, tenants, name.key)
-    reached = await _load_blast_radius(desk, name)
+    agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
+    containment = desk.application.services.get(ContainmentService)
+    interventions = (await containment.list(visit.caller, agent=agent)).items
+    actuations = await containment.actuations(visit.caller, agent=agent)
+    reached = (await containment.blast_radius(visit.caller, agent)).radius
     answer = msgspec.json.decode(
         desk.application.services.get(RiskAnswerCache).answer(visit.caller, name.agent_id, name.tenant, name.issuer)
     )
@@ -196,12 +208,12 @@ async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentS
         "decisions_more": decisions.next_cursor is not None,
         "chart": _risk_chart(desk, summary, decisions.items),
         "profile": read_baseline_profile(row),
-        "open": [one for one in made.items if one.status in OPEN_INTERVENTION_STATUSES],
-        "pin": next((one for one in made.items if _is_active_pin(one, services.now_ms())), None),
+        "open": [one for one in interventions if one.status in OPEN_INTERVENTION_STATUSES],
+        "pin": next((one for one in interventions if _is_active_pin(one, services.now_ms())), None),
         "actuations": actuations.items,
         "reached": reached,
-        "told_to": _informed_actuators(desk, name),
-        "rules": await _active_rules(desk, summary),
+        "told_to": containment.informed_actuators(name),
+        "rules": await _active_rules(desk, visit.caller, summary),
         "scope": describe_scope,
         "graph": draw_blast_radius(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
         "half_life_ms": services.settings.risk.half_life_s * 1000,
@@ -210,43 +222,13 @@ async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentS
     }
 
 
-def _informed_actuators(desk: ConsoleContext, name: AgentName) -> list[str]:
-    """Authorization servers that are told of this agent's level; without one nobody takes back a token that is out."""
-    return [
-        one.name
-        for one in desk.application.runtime.settings.actuators
-        if name.issuer in one.issuers and (name.tenant in one.tenants or ANY_NAME in one.tenants)
-    ]
-
-
-async def _active_rules(desk: ConsoleContext, summary: AgentSummary) -> list[Feedback]:
-    """Rules in force that make something of this agent count as usual: its own, and those for its peer group."""
-    tenants, store = frozenset({summary.name.tenant}), desk.application.runtime.store
-    found = await desk.application.call_store(
-        store.list_feedback, tenants, "active", "false_positive", None, None, MAX_RULES
-    )
-    return [
-        one
-        for one in found.items
-        if (one.agent.key == summary.name.key if one.kind == "agent" else one.agent_type == summary.agent_type)
-    ]
+async def _active_rules(desk: ConsoleContext, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
+    feedback = desk.application.services.find(FeedbackService)
+    return () if feedback is None else await feedback.active_rules_of(caller, summary)
 
 
 def _is_active_pin(made: Intervention, now_ms: int) -> bool:
     return made.kind == "pin" and made.status == "active" and made.expires_ms > now_ms
-
-
-async def _load_blast_radius(desk: ConsoleContext, name: AgentName) -> BlastRadius:
-    """Whom it reached in the last week, with their own levels."""
-    view, since_ms = desk.application.runtime.risk_view, desk.application.runtime.now_ms() - 7 * DAY_MS
-
-    def level_of(one: AgentName) -> RiskLevel | None:
-        entry = view.get(one.tenant, one.issuer, one.agent_id)
-        return None if entry is None else RiskLevel(entry.summary.level)
-
-    return await desk.application.call_store(
-        find_blast_radius, desk.application.runtime.store, name, level_of, since_ms=since_ms
-    )
 
 
 async def _load_events(desk: ConsoleContext, name: AgentName, set_by: Decision | None) -> AgentEventHistory:

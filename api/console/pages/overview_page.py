@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ....scoring.records.agents import AgentSummary, RiskLevel
-from ....scoring.records.containment import Actuation
 from ....scoring.records.decisions import Decision
 from ....scoring.store.interface import AgentQuery
+from ...access.service import ContainmentService
 from ...decisions.service import decisions_behind_levels
 from ...events.ingest_status import IngestStatus, SilenceReport
 from ...events.source_silence import SilenceDetector
@@ -29,20 +28,8 @@ MENU_ENTRY = MenuEntry("Overview", "/console/", SCOPE_SCORE_READ)
 MAX_SHOWN = 12
 MAX_DECISIONS_READ = 4 * MAX_SHOWN
 """Newest decisions; those of one climb are shown as one change."""
-MAX_ACTUATIONS_READ = 500
-"""Newest actuations from which containment times are told."""
 
 router = APIRouter()
-
-
-class ContainmentTimes(NamedTuple):
-    """Times from an event to what the authorization server confirmed because of it, s."""
-
-    confirmed: int
-    p50_s: float
-    p99_s: float
-    failed: int
-    waiting: int
 
 
 @router.get("/")
@@ -61,9 +48,9 @@ async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) ->
     services, read = desk.application.runtime, desk.application.call_store
     tenants = visible_tenants(caller, None)
     decisions = await read(services.store.list_decisions, tenants, None, MAX_DECISIONS_READ)
-    pending = await read(services.store.list_interventions, tenants, "approval", "pending", None, MAX_SHOWN)
-    pins = await read(services.store.list_interventions, tenants, "pin", "active", None, MAX_SHOWN)
-    actuations = await read(services.store.list_actuations, tenants, None, None, MAX_ACTUATIONS_READ)
+    containment = desk.application.services.get(ContainmentService)
+    pending = await containment.list(caller, "approval", "pending", limit=MAX_SHOWN)
+    pins = await containment.list(caller, "pin", "active", limit=MAX_SHOWN)
     rates = desk.activity.throughput_series()
     worst = await riskiest_agents(desk.application, tenants)
     reasons = await read(decisions_behind_levels, services.store, worst, tenants)
@@ -75,7 +62,7 @@ async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) ->
         "pending": len(pending.items),
         "pending_more": pending.next_cursor is not None,
         "pins": pins.items,
-        "containment": containment_times(actuations.items),
+        "containment": await containment.containment_times(caller),
         "actuators": [one.name for one in services.settings.actuators],
         "modes": await _tenant_modes(desk, caller),
         "policy": services.live_policy,
@@ -113,21 +100,6 @@ def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Dec
         return -one.level, -(one.evaluated_ms if decision is None else decision.decided_ms)
 
     return sorted(agents, key=order)
-
-
-def containment_times(actuations: Sequence[Actuation]) -> ContainmentTimes:
-    """How fast what was wanted came about, as far as events led to it."""
-    times = sorted(
-        (one.confirmed_ms - one.caused_ms) / 1000 for one in actuations if one.caused_ms and one.confirmed_ms
-    )
-    states = [one.status for one in actuations]
-    return ContainmentTimes(
-        len(times), _quantile(times, 0.5), _quantile(times, 0.99), states.count("failed"), states.count("wanted")
-    )
-
-
-def _quantile(times: Sequence[float], share: float) -> float:
-    return times[max(0, math.ceil(len(times) * share) - 1)] if times else math.nan
 
 
 async def _tenant_modes(desk: ConsoleContext, caller: AuthenticatedCaller) -> list[tuple[str, bool]]:

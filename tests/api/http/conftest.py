@@ -19,13 +19,16 @@ from trustwatch.api.composition import principal_alias
 from trustwatch.api.events.ingest_status import IngestStatus
 from trustwatch.api.feedback.preview_runner import PreviewRunner
 from trustwatch.api.feedback.service import FeedbackService
+from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
-from trustwatch.api.models.service import ControlRecordWriter, ModelService
+from trustwatch.api.http.store_executor import StoreExecutor
+from trustwatch.api.models.control_record_writer import ControlRecordWriter
+from trustwatch.api.models.service import ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
@@ -121,6 +124,8 @@ class Site:
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
+        executor = StoreExecutor()
+        agents = AgentResolver(self.view, self.store, executor)
         self.guard = make_decision_point(
             self.settings,
             self.log,
@@ -135,7 +140,7 @@ class Site:
             shelf = ModelRegistry(self.settings.data_dir / "models", self.settings.model_dir)
             now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
             announce = ControlRecordWriter(self.log, now_ms)
-            self.desk = ModelService(self.settings, self.store, shelf, announce, now_ms, services_id)
+            self.desk = ModelService(self.settings, self.store, shelf, announce, executor, now_ms, services_id)
         previews = PreviewRunner(
             self.settings.feedback,
             self.store,
@@ -144,11 +149,20 @@ class Site:
             services_id,
         )
         self.feedback = FeedbackService(
-            self.settings, self.store, self.log, self.guard.audit_sink, previews, lambda: int(self.clock() * 1000)
+            self.settings,
+            self.store,
+            self.log,
+            self.guard.audit_sink,
+            previews,
+            agents,
+            executor,
+            lambda: int(self.clock() * 1000),
         )
         alias = principal_alias(self.settings)
-        self.erasures = make_erasure_service(self.settings, self.log, self.store, self.view, self.guard, self.status)
-        services = (self.guard, self.erasures, self.feedback, self.desk, self.ingest)
+        self.erasures = make_erasure_service(
+            self.settings, self.log, self.store, self.view, self.guard, self.status, agents, executor
+        )
+        services = (executor, agents, self.guard, self.erasures, self.feedback, self.desk, self.ingest)
         return Runtime(
             services=tuple(service for service in services if service is not None),
             active_version=None if self.desk is None else lambda: self.desk.version,
