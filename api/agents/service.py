@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ import msgspec
 from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.record_keys import agent_partition_key
 from ...scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
+from ...scoring.records.erasures import Erasure
 from ...scoring.store.interface import AgentQuery, Page
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
-from ..http.problems import ProblemDetails, ProblemError, invalid_value_error, problem_of
+from ..http.problems import ProblemDetails, invalid_value_error, problem_of
 from ..http.runtime import Runtime
 from ..http.separation_of_duties import attribute_to_caller
 from ..http.store_executor import StoreExecutor
@@ -58,6 +59,7 @@ class AgentService:
         agents: finds the agent that a request means.
         executor: the way into the store.
         intake: where a release becomes durable.
+        open_erasures: those that are asked for and not done: what they are about is not shown.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class AgentService:
         agents: AgentResolver,
         executor: StoreExecutor,
         intake: EventIntake,
+        open_erasures: Callable[[], Awaitable[Sequence[Erasure]]],
     ) -> None:
         self._runtime = runtime
         self._answers = answers
         self._agents = agents
         self._executor = executor
         self._intake = intake
+        self._open_erasures = open_erasures
 
     def answer(self, caller: AuthenticatedCaller, agent: AgentSelector) -> bytes:
         """The risk of an agent as JSON, from memory.
@@ -185,7 +189,7 @@ class AgentService:
             Unavailable: the store does not answer, or the event log can not be read.
         """
         caller.require_tenant(name.tenant)
-        erasures = await self._executor(self._runtime.store.open_erasures)  # known before anything is looked at
+        erasures = await self._open_erasures()  # known before anything is looked at
         locations = event_locations(self._runtime.settings)
         try:
             return await self._executor(load_event_history, locations, name, moment, erasures)
@@ -204,7 +208,6 @@ def _contains_text(text: str, agent: AgentSummary) -> bool:
 
 def _check_note(note: str, *, required: bool) -> None:
     if required and not note:
-        detail = "say why: the reason is kept with the decision"
-        raise ProblemError(ProblemDetails(422, "note_required", "Not accepted", detail))
+        raise invalid_value_error("note", "is empty; say why: it is kept with the decision")
     if len(note) > MAX_NOTE_LENGTH:
-        raise invalid_value_error("note", f"it may have {MAX_NOTE_LENGTH} characters")
+        raise invalid_value_error("note", f"has more than {MAX_NOTE_LENGTH} characters")

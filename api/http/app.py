@@ -16,7 +16,6 @@ from starlette.responses import RedirectResponse, Response
 from ...ingest.events import NativeEvent
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
-from .dependencies import ApplicationContext
 from .fast_path import FastPath
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import ServiceMetrics
@@ -75,8 +74,9 @@ def create_app(
         runtime, registry or CollectorRegistry(), [partial(part.metrics, services) for part in slices]
     )
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
-    for shared in (metrics, problems, ApplicationContext(runtime, metrics, _store_access(services), services)):
-        services.add(shared)
+    services.add(metrics)
+    services.add(problems)
+    _add_store_access(services)
     answering = () if only_service else slices
     for part in answering:
         for service in part.services(services):
@@ -88,7 +88,7 @@ def create_app(
     return FastPath(app, fast_routes, streamed_paths, metrics, runtime.monotonic)
 
 
-def _store_access(services: ServiceRegistry) -> StoreExecutor:
+def _add_store_access(services: ServiceRegistry) -> None:
     """The way into the store, with who is found there: the composition root's where it made them, else new ones."""
     runtime, executor = services.get(Runtime), services.find(StoreExecutor)
     if executor is None:
@@ -96,7 +96,6 @@ def _store_access(services: ServiceRegistry) -> StoreExecutor:
         services.add(executor)
     if services.find(AgentResolver) is None:
         services.add(AgentResolver(runtime.risk_view, runtime.store, executor))
-    return executor
 
 
 def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequence[MountedApplication]) -> FastAPI:

@@ -181,7 +181,9 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     for _ in range(training_scheduler.MAX_ATTEMPTS):
         with pytest.raises(StopRequested):
             desk.teach(desk.due())
-        desk.store.set_meta(training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[-1]))
+        desk.store.set_meta(
+            training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[-1])
+        )
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
     assert "died 3 times" in desk.store.model_history().items[0].why
@@ -242,7 +244,10 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     work = desk.due()
     with pytest.raises(Fenced):
         desk.teach(work)
-    assert training_state.decode_training_state(desk.store.get_meta(training_state.TRAINING_STATE_KEY)) == desk.origin.noted[0]
+    assert (
+        training_state.decode_training_state(desk.store.get_meta(training_state.TRAINING_STATE_KEY))
+        == desk.origin.noted[0]
+    )
 
 
 def test_versions_of_every_partition_and_the_one_before_stay() -> None:

@@ -18,7 +18,6 @@ from trustwatch.api.console.views.decision_display import (
 from trustwatch.api.console.views.feedback_display import (
     display_preview,
     draft_from_form,
-    escalation_to,
     feature_choices,
 )
 from trustwatch.api.console.views.model_display import (
@@ -30,6 +29,7 @@ from trustwatch.api.console.views.model_display import (
     largest_drifts,
     select_curves,
 )
+from trustwatch.api.decisions.service import escalation_to
 from trustwatch.api.http.filtered_pages import read_filtered_page
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
