@@ -16,7 +16,7 @@ from .decision_point import PolicyDecisionPoint
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
 from .hooks.hook_server import HookServer, HookServerDependencies
-from .routes import actuations_router, router
+from .routes import actuations_router, policy_router, router
 from .service import ContainmentService
 
 
@@ -94,7 +94,7 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
 
 SLICE = Slice(
     "access",
-    routers=(actuations_router, router),
+    routers=(policy_router, actuations_router, router),
     services=_make_services,
     lifespans=_lifespans,
     fast_routes=_fast_routes,

@@ -12,6 +12,7 @@ from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.problems import ProblemDetails
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
     Level,
@@ -22,7 +23,7 @@ from ..http.schemas import (
 from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, agent_out
 from .service import AgentFilters, AgentService
 
-router = APIRouter(tags=["agents"])
+router = APIRouter(tags=["agents"], responses=COMMON_PROBLEMS)
 
 AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Query
 
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, provided
-from ..http.schemas import CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
+from ..http.schemas import COMMON_PROBLEMS, CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
 from .schemas import AlertTestIn, AlertTestsOut, DeliveryOut, DeliveryStatus, SentAlertTestOut, delivery_out
 from .service import AlertService, DeliveryFilters
 
-router = APIRouter(tags=["alerts"])
+router = APIRouter(tags=["alerts"], responses=COMMON_PROBLEMS)
 
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 

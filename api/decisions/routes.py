@@ -13,7 +13,7 @@ from ...scoring.records.decisions import Decision
 from ...scoring.store.interface import Page
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, RuntimeDep, provided
-from ..http.schemas import CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
+from ..http.schemas import COMMON_PROBLEMS, CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
 from .level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from .schemas import DecisionOut, decision_out, level_change_out
 from .service import DecisionService
@@ -21,7 +21,7 @@ from .service import DecisionService
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, so that proxies keep the stream open."""
 
-router = APIRouter(tags=["decisions"])
+router = APIRouter(tags=["decisions"], responses=COMMON_PROBLEMS)
 
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
 

@@ -15,7 +15,7 @@ from ...ingest.formats.raw_records import ParsedRecords
 from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_request, provided, services_of
 from ..http.runtime import Runtime
-from ..http.schemas import CursorParam, LimitParam, PageOut, problem_responses
+from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, problem_responses
 from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
@@ -40,7 +40,7 @@ FormatParam = Annotated[
     str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
 ]
 
-_EVENT_SCHEMA = {"$ref": "#/components/schemas/AuditEvent"}
+_EVENT_SCHEMA = {"$ref": "#/components/schemas/NativeEvent"}
 _CLOUDEVENT_SCHEMA = {
     "type": "object",
     "required": ["specversion", "id", "source", "type", "data"],
@@ -78,8 +78,8 @@ _EVENT_PROBLEMS = problem_responses(
     }
 )
 
-router = APIRouter(tags=["events"])
-dead_letters_router = APIRouter(tags=["dead letters"])
+router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
+dead_letters_router = APIRouter(tags=["dead letters"], responses=COMMON_PROBLEMS)
 
 
 @router.post(
@@ -210,7 +210,7 @@ _OTLP_PROBLEMS = problem_responses(
     }
 )
 
-otlp_router = APIRouter(tags=["events"])
+otlp_router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
 
 
 @otlp_router.post(TRACES_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send traces (OTLP/HTTP)")

@@ -20,7 +20,6 @@ from .fast_path import FastPath
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
-from .schemas import problem_responses
 from .service_registry import ServiceRegistry
 from .slice import LifespanService, MountedApplication, Slice
 from .store_executor import StoreExecutor
@@ -31,15 +30,6 @@ API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for 
 
 Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
 problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
-
-
-COMMON_PROBLEMS = problem_responses(
-    {
-        401: "no token, or one that is refused; `WWW-Authenticate` says why",
-        403: "the token lacks a scope, or its client is not bound to that tenant",
-        422: "a parameter or the body is not valid; `errors` says where",
-    }
-)
 
 
 class DocumentedApp(FastAPI):
@@ -115,7 +105,7 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
     app.include_router(service_routes.router)
     for part in slices:
         for router in part.routers:
-            app.include_router(router, responses=COMMON_PROBLEMS)
+            app.include_router(router)
     app.router.routes[:0] = [route for part in slices for route in part.direct_routes]
     for mounted in mounts:
         app.mount(mounted.path, mounted.app)
