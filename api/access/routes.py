@@ -11,6 +11,7 @@ from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -37,7 +38,7 @@ from .service import ContainmentService
 
 ENDED_RESPONSES = problem_responses({404: "no such intervention", 409: "somebody decided already, or its time is over"})
 
-router = APIRouter(tags=["containment"])
+router = APIRouter(tags=["containment"], responses=COMMON_PROBLEMS)
 
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 InterventionStatusParam = Literal["active", "pending", "approved", "rejected", "ended", "expired"]
@@ -177,7 +178,7 @@ async def get_principal_risk(
 # Actuations: what is lowered at which server, what was there before, and a look at all of it on demand.
 
 
-actuations_router = APIRouter(tags=["actuations"])
+actuations_router = APIRouter(tags=["actuations"], responses=COMMON_PROBLEMS)
 
 
 @actuations_router.get("/v1/actuations", summary="What actuators did and are to do")

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..http.dependencies import ApplicationContext
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
@@ -143,14 +142,13 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
         )
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
     renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
-    application = services.get(ApplicationContext)
-    return ConsoleContext(application, sessions, cookies, provider, renderer, ActivitySampler(runtime))
+    return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime))
 
 
 def _build_application(desk: ConsoleContext) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.console = desk
-    app.state.services = desk.application.services
+    app.state.services = desk.services
     assets = StaticAssets()
 
     @app.get("/static/{path:path}")

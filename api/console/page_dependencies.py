@@ -15,9 +15,15 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from ...ingest.errors import TrustwatchError
+from ..agents.service import AgentService
+from ..alerts.service import AlertService
+from ..decisions.service import DecisionService
+from ..events.dead_letter_service import DeadLetterService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.dependencies import ApplicationContext
+from ..http.dependencies import provided
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
@@ -51,13 +57,18 @@ class PageRequest(NamedTuple):
 class ConsoleContext:
     """What pages work with; in `app.state.console`."""
 
-    application: ApplicationContext
+    services: ServiceRegistry
     sessions: ConsoleSessions
     cookies: SessionCookies
     provider: OpenIdProvider | None
     renderer: PageRenderer
     activity: ActivitySampler
     streams: set[object] = field(default_factory=set)
+
+    @property
+    def runtime(self) -> Runtime:
+        """Everything that the application uses."""
+        return self.services.get(Runtime)
 
     def render_page(
         self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
@@ -116,7 +127,7 @@ def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
     """
     console = console_of(request)
     session = console.cookies.read(request)
-    caller = None if session is None else session_caller(session, console.application.runtime.settings.console)
+    caller = None if session is None else session_caller(session, console.runtime.settings.console)
     if session is None or caller is None:
         raise SignInNeeded("nobody is signed in")
     if not quiet and BACKGROUND_HEADER not in request.headers:
@@ -133,7 +144,7 @@ async def check_form_origin(request: Request, visit: PageRequest) -> None:
     """Raise ProblemError (403) unless an unsafe request comes from a page of this session."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).application.runtime.settings.listen.url()))
+    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).runtime.settings.listen.url()))
     elsewhere = site != "same-origin" if site is not None else origin not in (None, own, public)
     given = request.headers.get(FORM_HEADER) or (await read_form(request)).get(FORM_TOKEN, "")
     if elsewhere or not hmac.compare_digest(given.encode(errors="replace"), visit.form_token.encode()):
@@ -163,3 +174,7 @@ FormDep = Annotated[Mapping[str, str], Depends(read_form)]
 PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
 PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
+AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
+AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
+DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
+DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]

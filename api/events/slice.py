@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 
 from ..http.problems import ProblemDetails
-from ..http.prometheus_metrics import MetricValues, age_s
+from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import LifespanService, Slice
+from ..http.store_executor import StoreExecutor
 from .admission import Admission, AgentRegistry
 from .caller_silence_watch import CallerSilenceWatch
+from .dead_letter_service import DeadLetterService
 from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
@@ -25,6 +27,7 @@ from .routes import (
     otlp_router,
     router,
 )
+from .service import EventService
 from .source_silence import SilenceAlerter, SilenceDetector
 
 
@@ -36,7 +39,10 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id)
     bounds = {caller.name: caller.silence_s for caller in settings.callers if caller.silence_s is not None}
     detector = SilenceDetector(bounds, runtime.monotonic())
-    return intake, detector, CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
+    events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
+    dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
+    watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
+    return intake, detector, events, dead_letters, watch
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

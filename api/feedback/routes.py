@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
+    COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -27,7 +28,7 @@ from .schemas import (
 )
 from .service import FeedbackService
 
-router = APIRouter(tags=["feedback"])
+router = APIRouter(tags=["feedback"], responses=COMMON_PROBLEMS)
 
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 FeedbackStatusParam = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]

@@ -16,12 +16,10 @@ from starlette.responses import RedirectResponse, Response
 from ...ingest.events import NativeEvent
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
-from .dependencies import ApplicationContext
 from .fast_path import FastPath
 from .problems import ProblemTable, install_problem_handlers
 from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
-from .schemas import problem_responses
 from .service_registry import ServiceRegistry
 from .slice import LifespanService, MountedApplication, Slice
 from .store_executor import StoreExecutor
@@ -32,15 +30,6 @@ API_DESCRIPTION = """Risk of AI agents that hold OAuth tokens, and the door for 
 
 Every request needs an access token (JWT, RFC 9068) of a configured issuer; a scope includes no other. Errors are
 problem documents (RFC 9457). Identifiers may be URLs: in a path they are percent-encoded once."""
-
-
-COMMON_PROBLEMS = problem_responses(
-    {
-        401: "no token, or one that is refused; `WWW-Authenticate` says why",
-        403: "the token lacks a scope, or its client is not bound to that tenant",
-        422: "a parameter or the body is not valid; `errors` says where",
-    }
-)
 
 
 class DocumentedApp(FastAPI):
@@ -75,8 +64,9 @@ def create_app(
         runtime, registry or CollectorRegistry(), [partial(part.metrics, services) for part in slices]
     )
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
-    for shared in (metrics, problems, ApplicationContext(runtime, metrics, _store_access(services), services)):
-        services.add(shared)
+    services.add(metrics)
+    services.add(problems)
+    _add_store_access(services)
     answering = () if only_service else slices
     for part in answering:
         for service in part.services(services):
@@ -88,7 +78,7 @@ def create_app(
     return FastPath(app, fast_routes, streamed_paths, metrics, runtime.monotonic)
 
 
-def _store_access(services: ServiceRegistry) -> StoreExecutor:
+def _add_store_access(services: ServiceRegistry) -> None:
     """The way into the store, with who is found there: the composition root's where it made them, else new ones."""
     runtime, executor = services.get(Runtime), services.find(StoreExecutor)
     if executor is None:
@@ -96,7 +86,6 @@ def _store_access(services: ServiceRegistry) -> StoreExecutor:
         services.add(executor)
     if services.find(AgentResolver) is None:
         services.add(AgentResolver(runtime.risk_view, runtime.store, executor))
-    return executor
 
 
 def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequence[MountedApplication]) -> FastAPI:
@@ -116,7 +105,7 @@ def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequen
     app.include_router(service_routes.router)
     for part in slices:
         for router in part.routers:
-            app.include_router(router, responses=COMMON_PROBLEMS)
+            app.include_router(router)
     app.router.routes[:0] = [route for part in slices for route in part.direct_routes]
     for mounted in mounts:
         app.mount(mounted.path, mounted.app)

@@ -1,9 +1,8 @@
-"""What every ordinary route depends on: the parts of the application, and the caller with the scope it needs."""
+"""What every ordinary route depends on: the services of the application, and the caller with the scope it needs."""
 # No postponed annotations here: FastAPI reads them from objects that are no functions.
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request, Security
@@ -13,10 +12,8 @@ from starlette.types import Scope
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.token_verification import MissingToken, UnknownKey
-from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
 from .service_registry import ServiceRegistry
-from .store_executor import StoreExecutor
 
 T = TypeVar("T")
 
@@ -41,21 +38,6 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
         return services_of(request).get(kind)
 
     return service_of
-
-
-@dataclass(frozen=True)
-class ApplicationContext:
-    """What routes of slices without a service of their own still work with; it goes with the last of them."""
-
-    runtime: Runtime
-    metrics: ServiceMetrics
-    call_store: StoreExecutor
-    services: ServiceRegistry
-
-
-def application_context_of(request: Request) -> ApplicationContext:
-    """The parts of the application that serves *request*."""
-    return services_of(request).get(ApplicationContext)
 
 
 class RequireScope:
@@ -97,7 +79,7 @@ def _is_local(request: Request) -> bool:
         return False
 
 
-ContextDep = Annotated[ApplicationContext, Depends(application_context_of)]
+RuntimeDep = Annotated[Runtime, Depends(provided(Runtime))]
 ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ))]
 SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]
 ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK))]

@@ -90,6 +90,16 @@ def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str,
     return {status: {"description": text, "content": content} for status, text in descriptions.items()}
 
 
+COMMON_PROBLEMS = problem_responses(
+    {
+        401: "no token, or one that is refused; `WWW-Authenticate` says why",
+        403: "the token lacks a scope, or its client is not bound to that tenant",
+        422: "a parameter or the body is not valid; `errors` says where",
+    }
+)
+"""Answers that every route which needs a token may give, whatever else it answers."""
+
+
 class LivenessOut(BaseModel):
     """The process answers."""
 

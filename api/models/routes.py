@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 
 from ..http.dependencies import AdministratorDep, ReaderDep, provided
 from ..http.schemas import (
+    COMMON_PROBLEMS,
     CursorParam,
     LimitParam,
     PageOut,
@@ -31,7 +32,7 @@ from .schemas import (
 )
 from .service import ModelService
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], responses=COMMON_PROBLEMS)
 DaysWindowParam = Annotated[int, Query(ge=1, le=366, description="days up to today")]
 BudgetLevelParam = Literal["medium", "high", "critical"]
 

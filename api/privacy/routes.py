@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from ..http.dependencies import AdministratorDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -30,7 +31,7 @@ from .schemas import (
 )
 from .service import ErasureService
 
-router = APIRouter(tags=["privacy"])
+router = APIRouter(tags=["privacy"], responses=COMMON_PROBLEMS)
 
 ErasureServiceDep = Annotated[ErasureService, Depends(provided(ErasureService))]
 REFUSED_ERASURE_RESPONSES = problem_responses(

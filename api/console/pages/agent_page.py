@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from ....ingest.errors import Unavailable
-from ....scoring.records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
+from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback
 from ...access.service import ContainmentService
-from ...agents import routes as route_agents
-from ...agents.baseline_profile import read_baseline_profile
-from ...agents.recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
-from ...agents.risk_answer_cache import RiskAnswerCache
-from ...agents.schemas import ReleaseIn
+from ...agents.recent_events import DecisionMoment
+from ...agents.service import AgentService
+from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService
-from ...http.agent_lookup import (
-    AgentSelector,
-    ambiguous_agent_error,
-    find_agent_entry,
-    not_found_error,
-    visible_tenants,
-)
+from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
 from ...http.dependencies import provided
-from ...http.problems import ProblemDetails, ProblemError
-from ...privacy.service import ErasureService
 from ..live_updates import agent_event_name
 from ..page_dependencies import (
+    AgentServiceDep,
     ConsoleContext,
     ConsoleDep,
+    DecisionServiceDep,
     FormDep,
     PageReaderDep,
     PageRequest,
@@ -57,7 +47,6 @@ CONFIRMATIONS = {
 
 router = APIRouter()
 
-FormBody = TypeVar("FormBody", bound=BaseModel)
 Id = Annotated[str, Query(alias="id", max_length=2048)]
 Tenant = Annotated[str | None, Query(max_length=2048)]
 Issuer = Annotated[str | None, Query(max_length=2048)]
@@ -69,13 +58,14 @@ async def show_agent(
     request: Request,
     desk: ConsoleDep,
     visit: PageReaderDep,
+    agents: AgentServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
     said: str = "",
 ) -> Response:
     """The whole page."""
-    summary = await find_agent(desk, visit.caller, agent_id, tenant, issuer)
+    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
     values = await _page_values(desk, visit, summary)
     return desk.render_page(request, "agent.html", visit, said=CONFIRMATIONS.get(said, ""), **values)
 
@@ -85,12 +75,13 @@ async def show_agent_parts(
     request: Request,
     desk: ConsoleDep,
     visit: PageReaderDep,
+    agents: AgentServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
 ) -> Response:
-    """What of the page moves."""
-    summary = await find_agent(desk, visit.caller, agent_id, tenant, issuer)
+    """The parts of the page that move."""
+    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
     return desk.render_page(request, "agent_parts.html", visit, **await _page_values(desk, visit, summary))
 
 
@@ -99,20 +90,17 @@ async def show_agent_events(
     request: Request,
     desk: ConsoleDep,
     visit: PageReaderDep,
+    agents: AgentServiceDep,
+    decisions: DecisionServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
 ) -> Response:
     """Recent events, which take longest to find."""
-    summary = await find_agent(desk, visit.caller, agent_id, tenant, issuer)
-    tenants = visible_tenants(visit.caller, None)
-    set_by = None
-    if summary.level >= RiskLevel.MEDIUM and summary.decision_id:
-        set_by = await desk.application.call_store(
-            desk.application.runtime.store.decision, summary.decision_id, tenants
-        )
-    recent = await _load_events(desk, summary.name, set_by)
-    interval_s = desk.application.runtime.settings.archive.interval_s
+    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
+    set_by = (await decisions.behind_levels(visit.caller, [summary])).get(summary.decision_id)
+    recent = await agents.recent_events(visit.caller, summary.name, _moment_of(set_by))
+    interval_s = desk.runtime.settings.archive.interval_s
     where = agent_url(summary.name.tenant, summary.name.issuer, summary.name.agent_id, "agent/events")
     return desk.render_page(
         request, "agent_events.html", visit, recent=recent, set_by=set_by, interval_s=interval_s, where=where
@@ -120,15 +108,10 @@ async def show_agent_events(
 
 
 @router.post("/agent/release")
-async def release_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Vouch for the agent, as `POST /v1/agents/{id}/release` does."""
-    agent_id, tenant, issuer = _agent_of_form(form)
+async def release_agent(visit: PageReviewerDep, agents: AgentServiceDep, form: FormDep) -> Response:
+    """Vouch for the agent, as `POST /v1/agents/{id}/release` does, and say why."""
     note = form.get("why", "").strip()
-    if not note:
-        raise _invalid_form_error("say why: the reason is kept with the decision")
-    await route_agents.release_agent(
-        agent_id, desk.application, visit.caller, form_body(ReleaseIn, note=note), tenant, issuer
-    )
+    await agents.release(visit.caller, AgentSelector(*_agent_of_form(form)), note, note_required=True)
     return _redirect_to_agent(form, "released")
 
 
@@ -147,19 +130,6 @@ async def unpin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep
     return _redirect_to_agent(form, "unpinned")
 
 
-def form_body(model: type[FormBody], **values: Any) -> FormBody:
-    """A body as the API takes it, from a form. Raises ProblemError: 422 with what to change."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _invalid_form_error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _invalid_form_error(detail: str) -> ProblemError:
-    return ProblemError(ProblemDetails(422, "invalid_form", "Not accepted", detail))
-
-
 def _agent_of_form(form: Any) -> tuple[str, str, str]:
     return form.get("id", ""), form.get("tenant", ""), form.get("issuer", "")
 
@@ -169,61 +139,39 @@ def _redirect_to_agent(form: Any, said: str) -> Response:
     return RedirectResponse(f"{agent_url(tenant, issuer, agent_id)}&said={said}", 303)
 
 
-async def find_agent(
-    desk: ConsoleContext, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
-) -> AgentSummary:
-    """The agent that is meant, from memory or the store. Raises as the API's routes do."""
-    entry = find_agent_entry(desk.application.runtime.risk_view, caller, agent_id, tenant, issuer)
-    if entry is not None:
-        return entry.summary
-    tenants = visible_tenants(caller, tenant)
-    stored = await desk.application.call_store(desk.application.runtime.store.find_agents, agent_id, tenants)
-    stored = [one for one in stored if issuer is None or one.name.issuer == issuer]
-    if len(stored) > 1:
-        raise ambiguous_agent_error([one.name for one in stored])
-    if not stored:
-        raise not_found_error("agent, or none that you may see")
-    return stored[0]
-
-
 async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentSummary) -> dict[str, Any]:
-    services, read, name = desk.application.runtime, desk.application.call_store, summary.name
-    tenants = visible_tenants(visit.caller, None)
-    decisions = await read(services.store.list_decisions, tenants, name.key, MAX_DECISIONS)
-    row: AgentRow | None = await read(services.store.agent, name.tenant, name.issuer, name.agent_id, tenants)
+    caller, name, services = visit.caller, summary.name, desk.services
     agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
-    containment = desk.application.services.get(ContainmentService)
-    interventions = (await containment.list(visit.caller, agent=agent)).items
-    actuations = await containment.actuations(visit.caller, agent=agent)
-    reached = (await containment.blast_radius(visit.caller, agent)).radius
-    answer = msgspec.json.decode(
-        desk.application.services.get(RiskAnswerCache).answer(visit.caller, name.agent_id, name.tenant, name.issuer)
-    )
+    agents, containment = services.get(AgentService), services.get(ContainmentService)
+    decisions = await services.get(DecisionService).list(caller, agent, limit=MAX_DECISIONS)
+    interventions = (await containment.list(caller, agent=agent)).items
+    actuations = await containment.actuations(caller, agent=agent)
+    reached = (await containment.blast_radius(caller, agent)).radius
     return {
         "set_by": next((one for one in decisions.items if one.decision_id == summary.decision_id), None),
         "agent": summary,
         "name": name,
-        "answer": answer,
+        "answer": msgspec.json.decode(agents.answer(caller, agent)),
         "decisions": decisions.items,
         "decisions_more": decisions.next_cursor is not None,
         "chart": _risk_chart(desk, summary, decisions.items),
-        "profile": read_baseline_profile(row),
+        "profile": await agents.baseline(caller, name),
         "open": [one for one in interventions if one.status in OPEN_INTERVENTION_STATUSES],
-        "pin": next((one for one in interventions if _is_active_pin(one, services.now_ms())), None),
+        "pin": next((one for one in interventions if _is_active_pin(one, desk.runtime.now_ms())), None),
         "actuations": actuations.items,
         "reached": reached,
         "told_to": containment.informed_actuators(name),
-        "rules": await _active_rules(desk, visit.caller, summary),
+        "rules": await _active_rules(desk, caller, summary),
         "scope": describe_scope,
         "graph": draw_blast_radius(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
-        "half_life_ms": services.settings.risk.half_life_s * 1000,
+        "half_life_ms": desk.runtime.settings.risk.half_life_s * 1000,
         "event": agent_event_name(name.tenant, name.agent_id),
-        "may_judge": SCOPE_FEEDBACK in visit.caller.scopes,
+        "may_judge": SCOPE_FEEDBACK in caller.scopes,
     }
 
 
 async def _active_rules(desk: ConsoleContext, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
-    feedback = desk.application.services.find(FeedbackService)
+    feedback = desk.services.find(FeedbackService)
     return () if feedback is None else await feedback.active_rules_of(caller, summary)
 
 
@@ -231,18 +179,10 @@ def _is_active_pin(made: Intervention, now_ms: int) -> bool:
     return made.kind == "pin" and made.status == "active" and made.expires_ms > now_ms
 
 
-async def _load_events(desk: ConsoleContext, name: AgentName, set_by: Decision | None) -> AgentEventHistory:
-    """In a thread, as all that reads; what the erasures take away is known before anything is looked at."""
-    services, read = desk.application.runtime, desk.application.call_store
-    moment = (
-        DecisionMoment() if set_by is None else DecisionMoment(set_by.event_time_ms, set_by.partition, set_by.offset)
-    )
-    service = desk.application.services.find(ErasureService)
-    erasures = () if service is None else await service.open_erasures()
-    try:
-        return await read(load_event_history, event_locations(services.settings), name, moment, erasures)
-    except OSError as error:
-        raise Unavailable(f"the event log can not be read: {error}") from None
+def _moment_of(decision: Decision | None) -> DecisionMoment:
+    if decision is None:
+        return DecisionMoment()
+    return DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
 
 
 def _risk_chart(desk: ConsoleContext, summary: AgentSummary, decisions: list[Decision]) -> dict[str, list[Any]]:

@@ -63,7 +63,7 @@ async def _approvals_page(
     status: int = 200,
     shown: str = "",
 ) -> Response:
-    caller, now_ms = visit.caller, desk.application.runtime.now_ms()
+    caller, now_ms = visit.caller, desk.runtime.now_ms()
     pending = await containment.list(caller, "approval", "pending", limit=200)
     pins = await containment.list(caller, "pin", "active", limit=200)
     history = await containment.list(caller, "approval", limit=50, cursor=cursor)

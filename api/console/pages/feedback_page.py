@@ -7,10 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import FeedbackState
+from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService, FeedbackStatus
-from ...http.agent_lookup import not_found_error, visible_tenants
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.dependencies import provided
 from ...http.problems import ProblemError
@@ -22,14 +21,11 @@ from ..views.feedback_display import (
     describe_scope,
     display_preview,
     draft_from_form,
-    escalation_to,
     feature_choices,
     named_resources,
 )
 
 MENU_ENTRY = MenuEntry("Feedback", "/console/feedback", SCOPE_SCORE_READ)
-MAX_EARLIER_DECISIONS = 100
-"""Decisions of an agent among which those that led to the marked one are looked for."""
 OPEN_STATUSES: tuple[FeedbackState, ...] = ("adopting", "active", "revoking")
 
 router = APIRouter()
@@ -125,9 +121,10 @@ async def _feedback_form_page(
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    decision = await _find_decision(desk, visit, decision_id)
-    rise = await _escalation_of(desk, visit, decision)
-    bounds = desk.application.runtime.settings.feedback
+    decisions = desk.services.get(DecisionService)
+    decision = await decisions.get(visit.caller, decision_id)
+    rise = await decisions.escalation(visit.caller, decision)
+    bounds = desk.runtime.settings.feedback
     return desk.render_page(
         request,
         "feedback_form.html",
@@ -196,20 +193,3 @@ async def adopt_feedback(
             status=error.problem.status,
         )
     return RedirectResponse(url_with_query("/console/feedback", done=adopted.feedback.feedback_id), 303)
-
-
-async def _escalation_of(desk: ConsoleContext, visit: PageRequest, decision: Decision) -> tuple[Decision, ...]:
-    """The decision, and those before it by which its agent rose."""
-    tenants = visible_tenants(visit.caller, None)
-    found = await desk.application.call_store(
-        desk.application.runtime.store.list_decisions, tenants, decision.agent.key, MAX_EARLIER_DECISIONS
-    )
-    return escalation_to(decision, found.items)
-
-
-async def _find_decision(desk: ConsoleContext, visit: PageRequest, decision_id: str) -> Decision:
-    tenants = visible_tenants(visit.caller, None)
-    found = await desk.application.call_store(desk.application.runtime.store.decision, decision_id, tenants)
-    if found is None:
-        raise not_found_error("decision")
-    return found
