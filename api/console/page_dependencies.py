@@ -15,15 +15,18 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from ...ingest.errors import TrustwatchError
+from ..access.service import ContainmentService
 from ..agents.service import AgentService
 from ..alerts.service import AlertService
 from ..decisions.service import DecisionService
 from ..events.dead_letter_service import DeadLetterService
+from ..feedback.service import FeedbackService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import provided
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
+from ..models.service import ModelService
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
@@ -178,3 +181,6 @@ AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
+ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
+FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
+ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.agents import AgentSummary, RiskLevel
@@ -20,12 +20,12 @@ from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
-from ...http.dependencies import provided
 from ..live_updates import agent_event_name
 from ..page_dependencies import (
     AgentServiceDep,
     ConsoleContext,
     ConsoleDep,
+    ContainmentServiceDep,
     DecisionServiceDep,
     FormDep,
     PageReaderDep,
@@ -50,7 +50,6 @@ router = APIRouter()
 Id = Annotated[str, Query(alias="id", max_length=2048)]
 Tenant = Annotated[str | None, Query(max_length=2048)]
 Issuer = Annotated[str | None, Query(max_length=2048)]
-ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 
 
 @router.get("/agent")

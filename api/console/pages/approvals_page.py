@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.containment import Intervention
@@ -13,11 +13,11 @@ from ....scoring.store.interface import Page
 from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
-from ...http.dependencies import provided
 from ...http.problems import ProblemDetails, ProblemError
 from ..page_dependencies import (
     ConsoleContext,
     ConsoleDep,
+    ContainmentServiceDep,
     FormDep,
     PageReaderDep,
     PageRequest,
@@ -34,7 +34,6 @@ MENU_ENTRY = MenuEntry("Approvals", "/console/approvals", SCOPE_SCORE_READ)
 router = APIRouter()
 
 Cursor = Annotated[str, Query(max_length=8192)]
-ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 
 
 @router.get("/approvals")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.feedback import FeedbackState
 from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ
-from ...http.dependencies import provided
 from ...http.problems import ProblemError
-from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageReaderDep, PageRequest, PageReviewerDep
+from ..page_dependencies import (
+    ConsoleContext,
+    ConsoleDep,
+    FeedbackServiceDep,
+    FormDep,
+    PageReaderDep,
+    PageRequest,
+    PageReviewerDep,
+)
 from ..rendering import MenuEntry, url_with_query
 from ..views.decision_display import display_evidence
 from ..views.feedback_display import (
@@ -32,7 +39,6 @@ router = APIRouter()
 
 Cursor = Annotated[str, Query(max_length=8192)]
 Id = Annotated[str, Query(max_length=200)]
-FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 
 
 @router.get("/feedback")

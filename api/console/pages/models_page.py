@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.learning.promotion import comparison_from_dict
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
-from ...http.dependencies import provided
 from ...http.problems import ProblemError
 from ...models.service import MAX_REASON_LENGTH, ModelService, sees_all_tenants
-from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageAdministratorDep, PageReaderDep, PageRequest
+from ..page_dependencies import (
+    ConsoleContext,
+    ConsoleDep,
+    FormDep,
+    ModelServiceDep,
+    PageAdministratorDep,
+    PageReaderDep,
+    PageRequest,
+)
 from ..rendering import MenuEntry, url_with_query
 from ..views import model_display
 
@@ -24,7 +31,6 @@ BUDGET_LEVELS = ("medium", "high", "critical")
 router = APIRouter()
 
 Text = Annotated[str, Query(max_length=2048)]
-ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]
 
 
 @router.get("/models")
