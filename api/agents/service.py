@@ -35,7 +35,7 @@ SEARCH_PAGE_SIZE = 500
 
 
 class AgentFilters(NamedTuple):
-    """What narrows a list of agents; None or empty = nothing. *levels* are words, *prefix* is of the agent id."""
+    """Filters of a list of agents; None or empty = all. *levels* are words, *prefix* is of the agent id."""
 
     tenant: str | None = None
     levels: Sequence[str] | None = None
@@ -173,7 +173,7 @@ class AgentService:
         return ReleasedAgent(name, by)
 
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
-        """What is usual for an agent; None = nothing is stored yet, or in another layout."""
+        """The behaviour that is usual for an agent; None = none is stored yet, or it is of another layout."""
         row: AgentRow | None = await self._executor(
             self._runtime.store.agent, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
         )

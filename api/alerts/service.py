@@ -19,7 +19,7 @@ from ..settings.service_settings import WebhookSettings
 
 
 class DeliveryFilters(NamedTuple):
-    """What narrows a list of deliveries; None = nothing. *key* is that of one alert."""
+    """Filters of a list of deliveries; None = all. *key* is that of one alert."""
 
     tenant: str | None = None
     status: str | None = None

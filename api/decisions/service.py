@@ -30,7 +30,7 @@ MAX_EARLIER_DECISIONS = 100
 
 
 class DecisionFilters(NamedTuple):
-    """What narrows a search; "" = nothing. *level* is a word, *change* is `up` or `down`."""
+    """Filters of a search; "" = all. *level* is the word of the least one, *change* is `up` or `down`."""
 
     tenant: str
     agent: str
@@ -40,7 +40,7 @@ class DecisionFilters(NamedTuple):
 
 
 class DecisionConsequences(NamedTuple):
-    """What there is beside a decision: its neighbours, and what it set off."""
+    """The neighbours of a decision, and everything that it set off."""
 
     later: Decision | None
     earlier: Decision | None
@@ -112,7 +112,7 @@ class DecisionService:
         return decision
 
     async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
-        """What there is beside *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
+        """Everything beside *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
         return await self._executor(
             load_consequences,
             self._runtime.store,
@@ -146,12 +146,12 @@ class DecisionService:
         return LevelChangeSubscription(self._runtime.pipeline_status, visible_tenants(caller, tenant))
 
     def may_give_feedback(self, caller: AuthenticatedCaller, decision: Decision) -> bool:
-        """Whether the caller may say what it thinks of *decision*: of one that raised the agent to medium or above."""
+        """True if the caller may judge *decision*: only one that raised the agent to medium or above can be judged."""
         return SCOPE_FEEDBACK in caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)
 
 
 def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
-    """Whether a search shows *decision*; words that are no levels and no changes narrow nothing."""
+    """True if a search shows *decision*; words that are no levels and no changes narrow nothing."""
     rises = decision.level > decision.previous_level
     if filters.change in ("up", "down") and rises != (filters.change == "up"):
         return False
@@ -162,7 +162,7 @@ def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
 def load_consequences(
     store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
 ) -> DecisionConsequences:
-    """Read what there is beside *decision*; blocks."""
+    """Read the neighbours of *decision* and what it set off; blocks."""
     key = decision.agent.key
     deliveries = (
         store.list_deliveries(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []

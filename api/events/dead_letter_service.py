@@ -43,7 +43,7 @@ class DeadLetterService:
         self._events = events
 
     def sees_all(self, caller: AuthenticatedCaller) -> bool:
-        """Whether *caller* sees the letters of every sender; else those that it sent itself."""
+        """True if *caller* sees the letters of every sender; else it sees those that it sent itself."""
         return _visible_sources(caller) is None
 
     async def list(

@@ -135,7 +135,7 @@ DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"],
 
 
 def _body_splitter(caller: AuthenticatedCaller, wanted: str | None) -> BodySplitter:
-    """How bodies are read: as the request says, else as the caller's settings do."""
+    """The way to take bodies apart that the request names, else the one of the caller's settings."""
     name = wanted or caller.binding.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(

@@ -12,7 +12,7 @@ from .problems import ProblemDetails, ProblemError
 
 
 class Reviewer(NamedTuple):
-    """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
+    """A person or client that decides, from its token: name, tenants it may speak of (None = all), ids it goes by."""
 
     name: str
     tenants: Collection[str] | None
@@ -20,7 +20,7 @@ class Reviewer(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """Who decides, and why."""
+    """The name of whoever decides, and the reason that was given."""
 
     name: str
     why: str

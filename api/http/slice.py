@@ -69,7 +69,7 @@ def no_applications(_: ServiceRegistry) -> Sequence[MountedApplication]:
 
 
 class Slice(NamedTuple):
-    """What one subject adds to the application.
+    """Everything that one subject adds to the application.
 
     The callables are given the registry, which has the `Runtime`, `ServiceMetrics`, `StoreExecutor` and
     `AgentResolver` of the application, the services of the composition root, and those of all slices before.
