@@ -40,7 +40,7 @@ FormatParam = Annotated[
     str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
 ]
 
-_EVENT_SCHEMA = {"$ref": "#/components/schemas/NativeEvent"}
+_EVENT_SCHEMA = {"$ref": "#/components/schemas/AuditEvent"}
 _CLOUDEVENT_SCHEMA = {
     "type": "object",
     "required": ["specversion", "id", "source", "type", "data"],

@@ -8,12 +8,11 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.responses import RedirectResponse, Response
 
-from ...ingest.events import NativeEvent
+from ...ingest.events import event_schema_components
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
 from .fast_path import FastPath
@@ -39,7 +38,7 @@ class DocumentedApp(FastAPI):
         """The document; made once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            _, parts = msgspec.json.schema_components([NativeEvent], ref_template=SCHEMA_REF_PREFIX + "{name}")
+            _, parts = event_schema_components(SCHEMA_REF_PREFIX)
             document["components"]["schemas"].update(parts)
         return self.openapi_schema or {}
 
