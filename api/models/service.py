@@ -200,7 +200,9 @@ class ModelService:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
         accepted = float(getattr(self._settings.risk.alert_budget, level))
         tenants = visible_tenants(caller, tenant)
-        return AlertBudgetChart(level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants))
+        return AlertBudgetChart(
+            level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants)
+        )
 
     # What is ordered.
 

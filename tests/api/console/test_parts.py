@@ -116,7 +116,9 @@ def test_a_trail_keeps_what_moved() -> None:
 
 def figures_of(view: RiskView, status: PipelineStatus) -> tuple[ActivitySampler, Any]:
     now = SimpleNamespace(ms=1000, s=0.0)
-    services: Any = SimpleNamespace(risk_view=view, pipeline_status=status, now_ms=lambda: now.ms, monotonic=lambda: now.s)
+    services: Any = SimpleNamespace(
+        risk_view=view, pipeline_status=status, now_ms=lambda: now.ms, monotonic=lambda: now.s
+    )
     return ActivitySampler(services), now
 
 
