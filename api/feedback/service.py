@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -83,6 +83,8 @@ class FeedbackService:
         now_ms: UTC milliseconds.
         partitions: event logs there are.
     """
+
+    MISSING_DETAIL: Final = "this process takes no feedback"
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from starlette.types import Send
 from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
+from .service_registry import MissingService
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trustwatch:problem:"
@@ -130,6 +131,8 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
             return ProblemDetails(403, error.code, "Source not allowed", error.reason, members={"path": error.path})
         case MalformedEvent():
             return ProblemDetails(400, error.code, "Malformed event", error.reason, members={"path": error.path})
+        case MissingService():
+            return ProblemDetails(503, Unavailable.code, "Unavailable", str(error))
         case Unavailable() | Fenced():
             detail = "the service can not answer now; nothing was changed, try again"
             return ProblemDetails(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})

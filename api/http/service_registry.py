@@ -34,10 +34,10 @@ class ServiceRegistry:
         self._services[kind] = service
 
     def get(self, kind: type[T]) -> T:
-        """The service of that type. Raises MissingService."""
+        """The service of that type. Raises MissingService, in the words of its `MISSING_DETAIL` where it has any."""
         service = self.find(kind)
         if service is None:
-            raise MissingService(f"no {kind.__qualname__} runs in this process")
+            raise MissingService(getattr(kind, "MISSING_DETAIL", f"no {kind.__qualname__} runs in this process"))
         return service
 
     def find(self, kind: type[T]) -> T | None:

@@ -87,8 +87,8 @@ async def get_alert_budget(
     tenant: TenantParam = None,
 ) -> BudgetPageOut:
     """Expected and observed alerts by day and peer group, with limits. Scope `trust.score:read`."""
-    report = await models.budget(caller, days, level, tenant)
-    return BudgetPageOut(level=level, budget=report.accepted, items=[budget_day_out(day) for day in report.days])
+    chart = await models.budget(caller, days, level, tenant)
+    return BudgetPageOut(level=level, budget=chart.accepted, items=[budget_day_out(day) for day in chart.days])
 
 
 REFUSED_ORDER_RESPONSES = problem_responses({409: "refused; `reasons` says why"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -96,7 +96,7 @@ class DriftReport(NamedTuple):
     score_threshold: float
 
 
-class BudgetReport(NamedTuple):
+class AlertBudgetChart(NamedTuple):
     """The control chart of one level, oldest day first; `accepted` alerts per 1,000 agent-days are its budget."""
 
     level: str
@@ -125,6 +125,8 @@ class ModelService:
         version: in force, as far as is known; of several partitions, where the newest switch was.
         challengers: agent-days in shadow of each version that may take its place.
     """
+
+    MISSING_DETAIL: Final = "this service keeps no models"
 
     def __init__(
         self,
@@ -194,11 +196,13 @@ class ModelService:
 
     async def budget(
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
-    ) -> BudgetReport:
+    ) -> AlertBudgetChart:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
         accepted = float(getattr(self._settings.risk.alert_budget, level))
         tenants = visible_tenants(caller, tenant)
-        return BudgetReport(level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants))
+        return AlertBudgetChart(
+            level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants)
+        )
 
     # What is ordered.
 

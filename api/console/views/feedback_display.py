@@ -1,4 +1,4 @@
-"""What a form says of a decision, and what a preview found, between the page and the feedback desk."""
+"""What a form says of a decision, and what a preview found, between the page and the feedback service."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def describe_scope(made: Feedback) -> str:
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """What the form asks for, not checked yet: the desk says what is wrong with it."""
+    """What the form asks for, not checked yet: the service says what is wrong with it."""
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))
