@@ -35,7 +35,8 @@ from .. import clock
 from ..child_process import StopRequested
 from ..composition import engine_settings
 from ..settings.root import Settings
-from .service import (
+from .training_data import TrainingData
+from .training_state import (
     LAST_TRAINING_KEY,
     TRAINING_REQUEST_KEY,
     TRAINING_STATE_KEY,
@@ -43,7 +44,6 @@ from .service import (
     decode_training_state,
     encode_training_state,
 )
-from .training_data import TrainingData
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 CHALLENGER_GRACE_PERIODS = 4
