@@ -76,7 +76,7 @@ def test_a_cell_is_a_call_or_two(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_can_be_used_on_settings_of_ones_own(path: Path) -> None:
-    """The first code cell holds what a user changes, and is marked for tools that do so; the second opens the session."""
+    """The first code cell holds what a user changes, and is marked for tools that do so; the second opens it."""
     first, second, *_ = cells(path, "code")
     assert "parameters" in first["metadata"]["tags"]
     assert "SETTINGS = None" in first["text"]

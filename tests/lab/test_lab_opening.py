@@ -62,19 +62,19 @@ def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
 def test_what_is_missing_is_said_with_what_to_do(empty: LabSession, tmp_path: Path) -> None:
     """No log, archive, brokers, model, labels, store, decision, agent."""
     asked: list[tuple[Any, str]] = [
-        (empty.events, "no event log"),
+        (lambda: frames.events(empty), "no event log"),
         (lambda: frames.events(empty, source="archive"), "archive.directory"),
         (lambda: frames.events(empty, source="kafka"), "kafka.bootstrap_servers"),
         (empty.model, "trustwatch train"),
-        (empty.scores, "trustwatch train"),
-        (empty.labels, "trustwatch simulate --labels"),
+        (lambda: frames.scores(empty), "trustwatch train"),
+        (lambda: frames.labels(empty), "trustwatch simulate --labels"),
         (lambda: frames.train_model(empty, frames.habits(build_frame("events", ()))), "column `raw`"),
         (lambda: frames.train_model(empty, build_frame("events", ())), "no events to learn from"),
         (lambda: frames.reasons(empty, "01NONE"), r"frames\.decisions\(session\)"),
         (lambda: frames.reasons(empty, None), r"frames\.worst_decision"),
         (lambda: frames.events(empty, agent=7), "agent_id"),
         (lambda: frames.habits(build_frame("events", ()), ["mood"]), "there are action"),
-        (lambda: open_session(_folder(tmp_path / "new")).agents(), "make notebooks"),
+        (lambda: frames.agents(open_session(_folder(tmp_path / "new"))), "make notebooks"),
     ]
     for ask, words in asked:
         with pytest.raises(ConfigError, match=words):
