@@ -147,23 +147,23 @@ def backtest_detection(outcome: BacktestResult) -> pd.DataFrame:
         [
             (
                 side.name,
-                found.level,
-                found.sessions,
-                found.detected,
-                found.already,
-                None if found.delay_seconds is None else found.delay_seconds[0],
-                found.true_alerts,
-                found.false_alerts,
+                level.level,
+                level.sessions,
+                level.detected,
+                level.already,
+                None if level.delay_seconds is None else level.delay_seconds[0],
+                level.true_alerts,
+                level.false_alerts,
             )
             for side in outcome.sides
             if side.evaluation is not None
-            for found in side.evaluation.levels
+            for level in side.evaluation.levels
         ],
     )
 
 
 def backtest_separation(outcome: BacktestResult) -> pd.DataFrame:
-    """How well scores tell bad from good. Empty without labels."""
+    """Separation of bad from good by scores. Empty without labels."""
     return build_frame(
         "backtest_separation",
         [
@@ -232,9 +232,11 @@ def budgets(
     for factor in factors:
         side = _run_plan(_at_budget(plan, factor)).sides[0]
         levels = [None] * len(side.alerts) if side.evaluation is None else side.evaluation.levels
-        for alerts, found in zip(side.alerts, levels, strict=True):
+        for alerts, detection in zip(side.alerts, levels, strict=True):
             sessions = (
-                (None,) * 4 if found is None else (found.sessions, found.detected, found.already, found.false_alerts)
+                (None,) * 4
+                if detection is None
+                else (detection.sessions, detection.detected, detection.already, detection.false_alerts)
             )
             rows.append((factor, alerts.level, alerts.budget, alerts.alerts, alerts.rate, *sessions))
     return build_frame("budgets", rows)
@@ -251,7 +253,7 @@ def what_if(
     until: Any = None,
     jobs: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What policies (by name: None for that of the settings, a file, or what one would hold) would have done.
+    """Policies tried on the same history, by name: None for that of the settings, a file, or what one would hold.
 
     Gives the frame `what_if`, and the frame `backtest_revoked` with columns `policy` and `factor` before it.
     """

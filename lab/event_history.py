@@ -53,7 +53,7 @@ class HistoryEvent(NamedTuple):
 
 
 class EventFilter(NamedTuple):
-    """Which events. Times are UTC milliseconds of event time, `until_ms` is not included; None = any."""
+    """The events asked for. Times are UTC milliseconds of event time, `until_ms` is not included; None = any."""
 
     agent: AgentIdentity | None = None
     since_ms: int | None = None

@@ -42,7 +42,7 @@ Item = TypeVar("Item")
 
 
 class LabError(ConfigError):
-    """What was asked for is not there; the message says where it was looked for and what to do."""
+    """Something asked for is not there; the message says where it was looked for and what to do."""
 
     code = "lab"
 

@@ -98,7 +98,7 @@ def edges(
     since: Any = None,
     limit: int = 5_000,
 ) -> pd.DataFrame:
-    """Who delegated to whom, called whom, and acted for whom, last seen first; of one agent, or of all."""
+    """Delegations, calls and acting for principals, last seen first; of one agent, or of all."""
     sources = session.agent_summaries() if agent is None else (find_agent(session, agent, tenant),)
     leaving = session.store.edges(
         [summary.name.key for summary in sources],

@@ -39,7 +39,7 @@ class LevelBudgetReport(NamedTuple):
 
 
 class BudgetReport(NamedTuple):
-    """What the thresholds of a model promise, and what they would have done on its history.
+    """Alerts that the thresholds of a model allow, and those that they would have raised on its history.
 
     Attributes:
         agent_days: days on which an agent was active, summed over agents.

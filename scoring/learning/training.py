@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ENCODE_CHUNK = 5_000
 """Events that are decoded before their columns are made."""
 LEAD_UP_MS = 3_600_000
-"""What led to a decision is left out with it: evidence gathers over minutes, and the decision names the last event."""
+"""Time before a decision that is left out with it: evidence gathers over minutes, a decision names the last event."""
 MAX_SUSPICION_MS = 86_400_000
 """An agent that nothing brought down again is left out for so long."""
 
@@ -40,7 +40,7 @@ AgentWindows = Mapping[int, Sequence[tuple[int, int]]]
 
 
 class ExcludedEvents(NamedTuple):
-    """How many events were not learned, and why."""
+    """Numbers of events that were not learned, by reason."""
 
     labelled: int  # of windows that a person called an attack
     suspicious: int  # of agents at level high or critical, unless a person called that false
