@@ -23,7 +23,7 @@ from ...scoring.learning.training import (
     exclude_windows,
     labelled_windows,
     suspicious_windows,
-    train_version,
+    train_and_save,
 )
 from ...scoring.pipeline.model_switch import ModelChoice
 from ...scoring.records.decisions import Decision
@@ -163,15 +163,13 @@ class TrainingScheduler:
         windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
         columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
         assert isinstance(champion.detector, ForestDetector)
-        engine = engine_settings(self._settings)
-        produced = train_version(
+        produced = train_and_save(
             self._registry.directory_of(work.version),
             columns,
             champion.salt,
             work.version,
             champion.detector.settings,
-            engine.budget,
-            engine.risk,
+            engine_settings(self._settings),
             now_ms,
             lambda *_: self._check(),
         )
@@ -185,7 +183,7 @@ class TrainingScheduler:
             "events": window.events,
             "agents": window.agents,
             "sessions": window.sessions,
-            "promise": made.budget_report,
+            "promise": made.budget_report.as_dict(),
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
         }
         version = ModelVersion(
