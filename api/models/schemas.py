@@ -262,7 +262,7 @@ def budget_day_out(row: BudgetDay) -> BudgetOut:
 def format_day(day: int) -> str:
     """A day of UTC.
 
-    >>> day_out(20_000)
+    >>> format_day(20_000)
     '2024-10-04'
     """
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

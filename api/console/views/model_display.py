@@ -51,7 +51,7 @@ class DisplayedDrift(NamedTuple):
 def format_day_number(day: float) -> str:
     """A day of UTC.
 
-    >>> day_words(20_000)
+    >>> format_day_number(20_000)
     '2024-10-04'
     """
     return (date(1970, 1, 1) + timedelta(days=round(day))).isoformat()
