@@ -114,7 +114,7 @@ class SessionBase:
         wanted = decision if isinstance(decision, str) else getattr(decision, "decision_id", None)
         if not isinstance(wanted, str) or not wanted:
             raise LabError("no decision: pass an id, or a row of `lab.decisions()` such as `lab.worst()`")
-        found = self._store.decision(wanted, self.tenants)
+        found = self._store.decisions.get(wanted, self.tenants)
         if found is None:
             raise LabError(f"no decision {wanted!r} in the store; `lab.decisions()` lists them")
         return found
@@ -253,7 +253,7 @@ class StoreQueries(SessionBase):
     def profile(self, agent: AgentReference, *, tenant: str | None = None) -> Any:
         """What the service has learned an agent's usual pace, volumes and pauses to be, beside its peers."""
         name = self._find_agent(agent, tenant).name
-        row = self._store.agent(name.tenant, name.issuer, name.agent_id)
+        row = self._store.agents.get(name.tenant, name.issuer, name.agent_id)
         assert row is not None
         model, event = None, None
         with suppress(LabError):

@@ -14,8 +14,9 @@ import msgspec
 from ..scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from ..scoring.records.commits import Delivery
 from ..scoring.records.decisions import Decision, RiskReason
+from ..scoring.store.agent_store import AgentQuery
 from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
-from ..scoring.store.interface import MAX_PAGE, AgentQuery, Page
+from ..scoring.store.database import MAX_PAGE, Page
 from ..scoring.store.sql_store import SqlStore
 from .frame_builder import build_frame
 from .session import LabError, LabWarning
@@ -56,7 +57,7 @@ def level_name(level: int | None) -> str | None:
 def agent_summaries(store: SqlStore, tenants: TenantFilter, agent_type: str | None = None) -> Iterator[AgentSummary]:
     """Agents by tenant and id."""
     return iterate_pages(
-        lambda cursor: store.list_agents(
+        lambda cursor: store.agents.page(
             AgentQuery(tenants=tenants, agent_type=agent_type, limit=MAX_PAGE, cursor=cursor)
         )
     )
@@ -94,7 +95,7 @@ def _strongest_reason(reasons: Sequence[RiskReason]) -> str:
 
 def iterate_decisions(store: SqlStore, tenants: TenantFilter, key: int | None = None) -> Iterator[Decision]:
     """Decisions, newest first."""
-    return iterate_pages(lambda cursor: store.list_decisions(tenants, key, MAX_PAGE, cursor))
+    return iterate_pages(lambda cursor: store.decisions.page(tenants, key, MAX_PAGE, cursor))
 
 
 def decisions_within(found: Iterable[Decision], since_ms: int | None, until_ms: int | None) -> Iterator[Decision]:
@@ -149,7 +150,7 @@ def alerts_frame(store: SqlStore, found: Iterable[Decision]) -> Any:
     """The frame `alerts`: a row for each target that took one, or one without a target."""
     rows: list[tuple[Any, ...]] = []
     for one in sorted(found, key=lambda one: (one.event_time_ms, one.decision_id)):
-        sent: Sequence[Delivery | None] = store.list_deliveries(key=f"alert-{one.decision_id}", limit=MAX_PAGE).items
+        sent: Sequence[Delivery | None] = store.outbox.page(key=f"alert-{one.decision_id}", limit=MAX_PAGE).items
         head = (
             one.event_time_ms,
             one.agent.tenant,
@@ -179,7 +180,7 @@ def reasons_frame(decision: Decision) -> Any:
 
 def edges_frame(store: SqlStore, keys: Collection[int], tenants: TenantFilter, since_ms: int, limit: int) -> Any:
     """The frame `edges`: what leaves those agents."""
-    found = store.edges(keys, outgoing=True, kinds=EDGE_KINDS, since_ms=since_ms, limit=limit + 1)
+    found = store.edges.find(keys, outgoing=True, kinds=EDGE_KINDS, since_ms=since_ms, limit=limit + 1)
     seen = [one for one in found if tenants is None or one.tenant in tenants]
     kept = take_limited(sorted(seen, key=lambda one: -one.last_ms), limit, "edges")
     return build_frame(
@@ -195,10 +196,10 @@ def blast_radius_frame(store: SqlStore, name: AgentName, since_ms: int) -> Any:
     """The frame `blast_radius`."""
 
     def level_of(who: AgentName) -> RiskLevel | None:
-        row = store.agent(who.tenant, who.issuer, who.agent_id)
+        row = store.agents.get(who.tenant, who.issuer, who.agent_id)
         return None if row is None else RiskLevel(row.level)
 
-    found = find_blast_radius(store, name, level_of, since_ms=since_ms)
+    found = find_blast_radius(store.edges, name, level_of, since_ms=since_ms)
     return build_frame(
         "blast_radius",
         [
@@ -223,7 +224,7 @@ def find_agent_summary(
     """The one agent of that id. Raises LabError where there is none, or several."""
     found = [
         one
-        for one in store.find_agents(agent_id, tenants)
+        for one in store.agents.find(agent_id, tenants)
         if (tenant is None or one.name.tenant == tenant) and (issuer is None or one.name.issuer == issuer)
     ]
     if len(found) == 1:

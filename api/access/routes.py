@@ -74,7 +74,7 @@ async def list_interventions(
         key = await resolve_agent_key(parts, caller, agent_id, tenant, issuer)
         if key is None:
             return PageOut(items=[], next_cursor=None)
-    page = await parts.call_store(parts.runtime.store.list_interventions, tenants, kind, status, key, limit, cursor)
+    page = await parts.call_store(parts.runtime.store.interventions.page, tenants, kind, status, key, limit, cursor)
     return PageOut(items=[intervention_out(one) for one in page.items], next_cursor=page.next_cursor)
 
 
@@ -197,7 +197,12 @@ async def get_blast_radius(
     name = resolve_agent_name(parts, caller, agent_id, tenant, issuer)
     since_ms = services.now_ms() - int(days * DAY_MS)
     found = await parts.call_store(
-        find_blast_radius, services.store, name, lambda one: _measured_level(parts, one), since_ms=since_ms, depth=depth
+        find_blast_radius,
+        services.store.edges,
+        name,
+        lambda one: _measured_level(parts, one),
+        since_ms=since_ms,
+        depth=depth,
     )
     level = services.decision_point.policy_evaluator.effective_level(name.tenant, name.issuer, name.agent_id)
     return BlastRadiusOut(
@@ -243,7 +248,7 @@ async def get_principal_risk(
     keys = [agent_key(tenant, issuer, f"principal\x1f{name}") for name in sorted(known)]
     since_ms = parts.runtime.now_ms() - int(days * DAY_MS)
     edges = await parts.call_store(
-        parts.runtime.store.edges, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=since_ms
+        parts.runtime.store.edges.find, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=since_ms
     )
     if not edges:
         raise not_found_error("principal")
@@ -266,7 +271,7 @@ async def _find_intervention(
     parts: ApplicationContext, caller: AuthenticatedCaller, intervention_id: str, kind: str
 ) -> Intervention:
     tenants = visible_tenants(caller, None)
-    found = await parts.call_store(parts.runtime.store.intervention, intervention_id, tenants)
+    found = await parts.call_store(parts.runtime.store.interventions.get, intervention_id, tenants)
     if found is None or found.kind != kind:
         raise not_found_error(kind)
     return found
@@ -339,7 +344,7 @@ async def list_actuations(
             key = agent_key(tenant, issuer, agent_id)  # pinned, and never seen
         if key is None:
             return PageOut(items=[], next_cursor=None)
-    page = await parts.call_store(parts.runtime.store.list_actuations, tenants, key, target, limit, cursor)
+    page = await parts.call_store(parts.runtime.store.actuations.page, tenants, key, target, limit, cursor)
     return PageOut(items=[actuation_out(one) for one in page.items], next_cursor=page.next_cursor)
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from ...ingest.errors import TrustwatchError
 from ...ingest.record_keys import agent_partition_key
 from ...scoring.records.agents import ReleaseAgent, RiskLevel
-from ...scoring.store.interface import AgentQuery
+from ...scoring.store.agent_store import AgentQuery
 from ..http.agent_lookup import find_agent_entry, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ContextDep, ReaderDep, ReviewerDep
@@ -91,7 +91,7 @@ async def list_agents(
     """Agents by tenant and id, as of the last commit. Scope `trust.score:read`."""
     levels = None if level is None else [RiskLevel[name.upper()] for name in level]
     wanted = AgentQuery(visible_tenants(caller, tenant), levels, agent_type, prefix, limit, cursor)
-    page = await parts.call_store(parts.runtime.store.list_agents, wanted)
+    page = await parts.call_store(parts.runtime.store.agents.page, wanted)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
 
 

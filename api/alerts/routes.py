@@ -40,7 +40,7 @@ async def list_deliveries(
         if about is None:
             return PageOut(items=[], next_cursor=None)
     page = await parts.call_store(
-        parts.runtime.store.list_deliveries, tenants, status, target, limit, cursor, agent_key=about, key=key
+        parts.runtime.store.outbox.page, tenants, status, target, limit, cursor, agent_key=about, key=key
     )
     return PageOut(items=[delivery_out(delivery) for delivery in page.items], next_cursor=page.next_cursor)
 
@@ -59,7 +59,7 @@ async def send_test_alert(asked: AlertTestIn, parts: ContextDep, caller: Adminis
         build_test_alert_row(test_id, target.name, caller.name, now, source, _accepted_level(target), tenant)
         for target in targets
     ]
-    await parts.call_store(services.store.enqueue, rows)
+    await parts.call_store(services.store.outbox.enqueue, rows)
     return AlertTestsOut(items=[SentAlertTestOut(key=row.key, target=row.target) for row in rows])
 
 

@@ -40,7 +40,7 @@ async def list_decisions(
         key = await resolve_agent_key(parts, caller, agent_id, tenant, issuer)
         if key is None:
             return PageOut(items=[], next_cursor=None)
-    page = await parts.call_store(parts.runtime.store.list_decisions, tenants, key, limit, cursor)
+    page = await parts.call_store(parts.runtime.store.decisions.page, tenants, key, limit, cursor)
     return PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
 
 
@@ -67,7 +67,7 @@ async def resolve_agent_key(
     entry = find_agent_entry(parts.runtime.risk_view, caller, agent_id, tenant, issuer)
     if entry is not None:
         return entry.summary.name.key
-    stored = await parts.call_store(parts.runtime.store.find_agents, agent_id, visible_tenants(caller, tenant))
+    stored = await parts.call_store(parts.runtime.store.agents.find, agent_id, visible_tenants(caller, tenant))
     names = [summary.name for summary in stored if issuer is None or summary.name.issuer == issuer]
     if len(names) > 1:
         raise ambiguous_agent_error(names)
@@ -114,7 +114,7 @@ async def _decision_events(
 @router.get("/v1/decisions/{decision_id}", summary="One decision")
 async def get_decision(decision_id: str, parts: ContextDep, caller: ReaderDep) -> DecisionOut:
     """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""
-    found = await parts.call_store(parts.runtime.store.decision, decision_id, visible_tenants(caller, None))
+    found = await parts.call_store(parts.runtime.store.decisions.get, decision_id, visible_tenants(caller, None))
     if found is None:
         raise not_found_error("decision")
     return decision_out(found)

@@ -6,18 +6,18 @@ from collections.abc import Collection, Iterable
 
 from ...scoring.records.agents import AgentSummary, RiskLevel
 from ...scoring.records.decisions import Decision
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 
 MAX_DECISIONS_LOOKED_UP = 60
 """Decisions that one page looks up."""
 
 
 def decisions_behind_levels(
-    store: Store, agents: Iterable[AgentSummary], tenants: Collection[str] | None
+    store: SqlStore, agents: Iterable[AgentSummary], tenants: Collection[str] | None
 ) -> dict[str, Decision]:
     """Decision by its id, of agents above low. Blocks."""
     wanted = [one.decision_id for one in agents if one.level >= RiskLevel.MEDIUM and one.decision_id][
         :MAX_DECISIONS_LOOKED_UP
     ]
-    found = ((one, store.decision(one, tenants)) for one in wanted)
+    found = ((one, store.decisions.get(one, tenants)) for one in wanted)
     return {decision_id: decision for decision_id, decision in found if decision is not None}

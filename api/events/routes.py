@@ -164,14 +164,14 @@ async def list_dead_letters(
 ) -> PageOut[DeadLetterOut]:
     """Newest first. A caller bound to `*` sees all, others what they sent themselves. Scope `trust.admin`."""
     store = parts.runtime.store
-    page = await parts.call_store(store.list_dead_letters, visible_dead_letter_sources(caller), replayed, limit, cursor)
+    page = await parts.call_store(store.dead_letters.page, visible_dead_letter_sources(caller), replayed, limit, cursor)
     return PageOut(items=[dead_letter_out(item, with_raw=False) for item in page.items], next_cursor=page.next_cursor)
 
 
 @dead_letters_router.get("/v1/dead-letters/{letter_id}", summary="One refused record")
 async def get_dead_letter(letter_id: str, parts: ContextDep, caller: AdministratorDep) -> DeadLetterOut:
     """With its bytes, in base64. Scope `trust.admin`."""
-    found = await parts.call_store(parts.runtime.store.dead_letter, letter_id, visible_dead_letter_sources(caller))
+    found = await parts.call_store(parts.runtime.store.dead_letters.get, letter_id, visible_dead_letter_sources(caller))
     if found is None:
         raise not_found_error("dead letter")
     return dead_letter_out(found, with_raw=True)
@@ -193,14 +193,14 @@ async def replay_dead_letter(
     from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.
     """
     store = parts.runtime.store
-    found = await parts.call_store(store.dead_letter, letter_id, visible_dead_letter_sources(caller))
+    found = await parts.call_store(store.dead_letters.get, letter_id, visible_dead_letter_sources(caller))
     if found is None:
         raise not_found_error("dead letter")
     parcels, binding = _records_of_dead_letter(parts, caller, found.letter, record_format)
     receipt = await parts.event_intake.receive(parcels, binding, keep_refused=False)
     count_receipt(parts, binding, receipt)
     answer = receipt_response(receipt)
-    await parts.call_store(store.mark_replayed, [letter_id], parts.runtime.now_ms())
+    await parts.call_store(store.dead_letters.mark_replayed, [letter_id], parts.runtime.now_ms())
     return answer
 
 

@@ -23,7 +23,8 @@ from ...scoring.records.feedback import (
     FeedbackStep,
     FeedbackVerdict,
 )
-from ...scoring.store.interface import Page, Store
+from ...scoring.store.database import Page
+from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import AuditSink
 from ..http.auth.callers import ANY_NAME
 from ..http.problems import ProblemDetails, ProblemError
@@ -75,7 +76,7 @@ class FeedbackService:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SqlStore,
         log: GroupCommit,
         audit: AuditSink,
         previews: PreviewRunner,
@@ -121,7 +122,7 @@ class FeedbackService:
                 await self._check_room(made.agent.tenant)
             action: FeedbackAction = "noted" if made.status == "noted" else "adopted"
             step = FeedbackStep(made.feedback_id, action, made.created_ms, author.name, made.reason)
-            if not await self._call_store(self._store.add_feedback, made, step):
+            if not await self._call_store(self._store.feedback.add, made, step):
                 raise ProblemError(
                     ProblemDetails(409, "feedback_known", "Known already", "the same was said a moment ago")
                 )
@@ -144,9 +145,9 @@ class FeedbackService:
     ) -> Page[FeedbackStatus]:
         """Feedback, newest first. Raises BadCursor, Unavailable."""
         page = await self._call_store(
-            self._store.list_feedback, tenants, status, verdict, agent_key, decision_id, limit, cursor
+            self._store.feedback.page, tenants, status, verdict, agent_key, decision_id, limit, cursor
         )
-        held = await self._call_store(self._store.holdings_of, [one.feedback_id for one in page.items])
+        held = await self._call_store(self._store.feedback.rules_of_feedback, [one.feedback_id for one in page.items])
         told = []
         for one in page.items:
             mine = [holding for holding in held if holding.rule.rule_id == one.feedback_id]
@@ -162,7 +163,7 @@ class FeedbackService:
 
     async def get(self, feedback_id: str, tenants: Collection[str] | None) -> FeedbackStatus:
         """One, with its steps. Raises ProblemError (404), Unavailable."""
-        found = await self._call_store(self._store.feedback, feedback_id, tenants)
+        found = await self._call_store(self._store.feedback.get, feedback_id, tenants)
         if found is None:
             raise _unknown_error("feedback")
         return await self._status_of(found)
@@ -186,7 +187,7 @@ class FeedbackService:
             updated_ms=max(now_ms, found.updated_ms + 1),
         )
         step = FeedbackStep(feedback_id, "revoked", now_ms, author.name, reason)
-        if not await self._call_store(self._store.change_feedback, made, found.status, step):
+        if not await self._call_store(self._store.feedback.update, made, found.status, step):
             raise _not_open_error(found)
         self._audit_sink.enqueue(feedback_audit_event(made, "feedback.revoked", author.name, reason, self._now_ms()))
         return await self._status_of(await self.rule_publisher.publish(made) if held else made)
@@ -207,7 +208,7 @@ class FeedbackService:
         await self.preview_runner.close()
 
     async def _find_decision(self, decision_id: str, author: Reviewer) -> Decision:
-        found = await self._call_store(self._store.decision, decision_id, author.tenants)
+        found = await self._call_store(self._store.decisions.get, decision_id, author.tenants)
         if found is None:
             raise _unknown_error("decision")
         return found
@@ -218,7 +219,7 @@ class FeedbackService:
         check_not_own_agent(agent, author, actuators)
         if draft.kind == "peer_group":
             own = {
-                agent_id: await self._call_store(self._store.find_agents, agent_id, (agent.tenant,), _MAX_NAMESAKES)
+                agent_id: await self._call_store(self._store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
                 for agent_id in sorted(agents_operated_by(author, actuators))
             }
             serving = [one for one in actuators if agent.tenant in one.tenants or ANY_NAME in one.tenants]
@@ -246,7 +247,7 @@ class FeedbackService:
         return unseen
 
     async def _check_room(self, tenant: str) -> None:
-        held = [one for one in await self._call_store(self._store.open_feedback) if one.agent.tenant == tenant]
+        held = [one for one in await self._call_store(self._store.feedback.list_open) if one.agent.tenant == tenant]
         most = self._settings.feedback.max_rules
         if len(held) >= most:
             raise draft_refused_error(
@@ -260,7 +261,7 @@ class FeedbackService:
         """Event time when the agent was calm again after a decision; now, where it is not."""
         cursor, calm = None, self._now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._call_store(self._store.list_decisions, None, decision.agent.key, 500, cursor)
+            page = await self._call_store(self._store.decisions.page, None, decision.agent.key, 500, cursor)
             for one in page.items:
                 if one.decided_ms <= decision.decided_ms:
                     return calm
@@ -303,8 +304,8 @@ class FeedbackService:
         )
 
     async def _status_of(self, made: Feedback) -> FeedbackStatus:
-        held = await self._call_store(self._store.holdings_of, [made.feedback_id])
-        steps = await self._call_store(self._store.feedback_steps, made.feedback_id)
+        held = await self._call_store(self._store.feedback.rules_of_feedback, [made.feedback_id])
+        steps = await self._call_store(self._store.feedback.list_steps, made.feedback_id)
         return FeedbackStatus(
             made,
             sum(one.matched for one in held),

@@ -12,7 +12,7 @@ from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.book import LivePolicy
 from ...scoring.policy.risk_view import RiskView
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from .. import clock as machine
 from ..access.decision_point import PolicyDecisionPoint
 from ..archive.archive_status import ArchiveStatus
@@ -66,7 +66,7 @@ class Runtime:
     settings: Settings
     verifier: TokenVerifier[AuthenticatedCaller]
     event_log: GroupCommit
-    store: Store
+    store: SqlStore
     decision_point: PolicyDecisionPoint
     risk_view: RiskView
     live_policy: LivePolicy

@@ -9,7 +9,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...scoring.records.agents import RiskLevel
-from ...scoring.store.interface import MAX_PAGE
+from ...scoring.store.database import MAX_PAGE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

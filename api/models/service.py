@@ -31,7 +31,8 @@ from ...scoring.records.models import (
     SwitchModel,
     encode_model_switch,
 )
-from ...scoring.store.interface import MAX_PAGE, Page, Store, Tenants
+from ...scoring.store.database import MAX_PAGE, Page, Tenants
+from ...scoring.store.sql_store import SqlStore
 from ..settings.root import Settings
 
 TRAINING_REQUEST_KEY = "lifecycle.train"
@@ -133,7 +134,7 @@ class ModelOrders:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SqlStore,
         shelf: ModelRegistry,
         announce: Callable[[bytes], Awaitable[None]],
         now_ms: Callable[[], int],
@@ -148,7 +149,7 @@ class ModelOrders:
         self.version = shelf.installed_model().version
 
     def _require_version(self, version: str) -> ModelVersion:
-        found = self._store.model(version)
+        found = self._store.models.get(version)
         if found is None:
             raise UnknownModelVersion(f"there is no version {version!r}; GET /v1/models lists them")
         return found
@@ -191,7 +192,7 @@ class ModelOrders:
         return before
 
     def _previous_version(self) -> str:
-        switches = self._store.model_switches()
+        switches = self._store.models.list_switches()
         current = switches[0].version if switches else self.version
         for one in switches:
             if one.version != current:
@@ -200,7 +201,7 @@ class ModelOrders:
 
     def _adopt_from_registry(self, version: str) -> None:
         """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
-        if self._store.model(version) is not None:
+        if self._store.models.get(version) is not None:
             return
         for kept in self._registry.versions():
             if kept.version == version:
@@ -221,7 +222,7 @@ class ModelOrders:
                         "sessions": window.sessions,
                     },
                 )
-                self._store.add_model(
+                self._store.models.add(
                     made, ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
                 )
                 return
@@ -229,7 +230,7 @@ class ModelOrders:
     async def _write_order(self, version: str, act: ModelAction, by: str, why: str, detail: dict[str, object]) -> None:
         digest = await asyncio.to_thread(self._check_usable, version)
         entry = ModelHistoryEntry(self._new_id(), self._now_ms(), version, act, by, why, detail)
-        await asyncio.to_thread(self._store.change_models, [], [entry])
+        await asyncio.to_thread(self._store.models.update, [], [entry])
         await self._write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
 
     def _check_usable(self, version: str) -> str:
@@ -252,7 +253,7 @@ class ModelOrders:
 
     def _active_salt(self) -> str:
         for one in (self.version, self._registry.installed_model().version):
-            known = self._store.model(one)
+            known = self._store.models.get(one)
             try:
                 return read_manifest(self._registry.find_directory(one, None if known is None else known.digest))[
                     0
@@ -269,7 +270,7 @@ class ModelOrders:
         if not self._settings.lifecycle.enabled:
             raise PromotionRefused(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
         wish = msgspec.json.encode({"id": self._new_id(), "by": by, "why": why, "at_ms": self._now_ms()}).decode()
-        await asyncio.to_thread(self._store.set_meta, TRAINING_REQUEST_KEY, wish)
+        await asyncio.to_thread(self._store.metadata.put, TRAINING_REQUEST_KEY, wish)
 
 
 # The desk of models: versions, calibration, drift and budget to look at; training, promotion and roll-back to order.
@@ -319,7 +320,7 @@ class ModelService(ModelOrders):
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SqlStore,
         shelf: ModelRegistry,
         announce: Callable[[bytes], Awaitable[None]],
         now_ms: Callable[[], int],
@@ -332,25 +333,25 @@ class ModelService(ModelOrders):
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
         installed = self._note_installed()
-        newest = self._store.model_switches(1)
+        newest = self._store.models.list_switches(1)
         if newest and newest[0].installed == installed.digest:
             self._note_switch(newest[0])
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
-        waiting = self._store.models("challenger").items
+        waiting = self._store.models.page("challenger").items
         self.challengers = {one.version: int(one.figures.get("agent_days", 0)) for one in waiting}
 
     def _note_switch(self, switch: ModelSwitch) -> None:
         """What is in force is the champion. Every process that looks notes it, and all write the same."""
-        found = self._store.model(switch.version)
+        found = self._store.models.get(switch.version)
         if found is None:
             return
-        others = [one for one in self._store.models("champion").items if one.version != switch.version]
+        others = [one for one in self._store.models.page("champion").items if one.version != switch.version]
         if found.status == "champion" and not others:
             return
         now_ms = self._now_ms()
-        orders = [one.act for one in self._store.model_history(switch.version).items if one.act in ORDER_ACTS]
+        orders = [one.act for one in self._store.models.history(switch.version).items if one.act in ORDER_ACTS]
         back = orders[:1] == ["rolled_back"]
         changed = [
             msgspec.structs.replace(one, status="rejected" if back else "retired", changed_ms=now_ms) for one in others
@@ -366,12 +367,12 @@ class ModelService(ModelOrders):
             f"in force from offset {switch.offset} of partition {switch.partition} on",
             detail,
         )
-        self._store.change_models([*changed, new], [entry])
+        self._store.models.update([*changed, new], [entry])
 
     def _note_installed(self) -> RegisteredModel:
         """The operator's model is a version like any other; the history says when it came."""
         kept, now_ms = self._registry.installed_model(), self._now_ms()
-        known = self._store.model(kept.version)
+        known = self._store.models.get(kept.version)
         if known is not None and known.digest == kept.digest:
             return kept
         window = kept.manifest.window
@@ -394,29 +395,29 @@ class ModelService(ModelOrders):
         entry = ModelHistoryEntry(self._new_id(), now_ms, kept.version, "installed", "operator", "found in model_dir")
         retired = [
             msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
-            for one in self._store.models("champion").items
+            for one in self._store.models.page("champion").items
             if one.version != kept.version
         ]
         if known is None:
-            self._store.add_model(made, entry)
-            self._store.change_models(retired)
+            self._store.models.add(made, entry)
+            self._store.models.update(retired)
         else:
-            self._store.change_models([*retired, made], [entry])
+            self._store.models.update([*retired, made], [entry])
         return kept
 
     def versions(self, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
         """Versions, newest first. Raises BadCursor, Unavailable."""
-        return self._store.models(None, limit, cursor)
+        return self._store.models.page(None, limit, cursor)
 
     def history(self, limit: int = 50, cursor: str | None = None) -> Page[ModelHistoryEntry]:
         """What happened to versions, newest first. Raises BadCursor, Unavailable."""
-        return self._store.model_history(None, limit, cursor)
+        return self._store.models.history(None, limit, cursor)
 
     def version_view(self, version: str, tenants: Tenants = None) -> ModelVersionView:
         """One version; groups of *tenants* alone. Raises UnknownModelVersion, Unavailable."""
         found = self._require_version(version)
-        days = self._store.model_days(self._today() - MAX_DAYS, tenants, version)
-        switches = [one for one in self._store.model_switches() if one.version == version]
+        days = self._store.models.list_days(self._today() - MAX_DAYS, tenants, version)
+        switches = [one for one in self._store.models.list_switches() if one.version == version]
         try:
             (drawn, known), there = self._calibration_curves(found, tenants), True
         except ModelError:
@@ -427,7 +428,7 @@ class ModelService(ModelOrders):
             there,
             drawn,
             observed_shares(days),
-            self._store.model_history(version, 50).items,
+            self._store.models.history(version, 50).items,
             switches,
             known,
         )
@@ -438,7 +439,7 @@ class ModelService(ModelOrders):
         if known is None or known[0] != today:  # groups may be new
             model = self._registry.load(found.version, found.digest)
             assert isinstance(model.detector, ForestDetector)
-            named = {(one.tenant, one.agent_type) for one in self._store.known_agents(0)}
+            named = {(one.tenant, one.agent_type) for one in self._store.agents.count_by_group(0)}
             hashed = NameHasher(model.salt)
             keys = {group: hashed(f"{group[0]}\x1f{group[1]}") for group in named}
             if len(self._curves) >= MAX_CACHED_CURVES:
@@ -453,7 +454,7 @@ class ModelService(ModelOrders):
     def drift(self, days: int = 30, tenants: Tenants = None) -> list[PeerGroupDay]:
         """What was measured of the version in force, by day and group. Raises Unavailable."""
         from_day = self._today() - min(days, MAX_DAYS) + 1
-        return [day for day in self._store.model_days(from_day, tenants, self.version) if "scores" in day.drift]
+        return [day for day in self._store.models.list_days(from_day, tenants, self.version) if "scores" in day.drift]
 
     def budget(self, days: int = 30, level: str = "medium", tenants: Tenants = None) -> list[BudgetDay]:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
@@ -461,9 +462,9 @@ class ModelService(ModelOrders):
         span = range(today - min(days, MAX_DAYS) + 1, today + 1)
         return budget_chart(
             span,
-            self._store.alert_counts(span.start, tenants),
-            self._store.model_days(span.start, tenants),
-            self._store.known_agents(span.start, tenants),
+            self._store.decisions.count_alerts(span.start, tenants),
+            self._store.models.list_days(span.start, tenants),
+            self._store.agents.count_by_group(span.start, tenants),
             self._feedback_counts(span, tenants),
             float(getattr(accepted, level)),
             level,
@@ -473,7 +474,7 @@ class ModelService(ModelOrders):
         """What people said about alerts, by the day of each one's event."""
         found: dict[tuple[int, str, str], AlertVerdictCounts] = {}
         for one in self._active_feedback(tenants):
-            decision = self._store.decision(one.decision_id, tenants)
+            decision = self._store.decisions.get(one.decision_id, tenants)
             if decision is not None and decision.event_time_ms // DAY_MS in span:
                 place = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
                 old, true = found.get(place, AlertVerdictCounts()), one.verdict == "true_positive"
@@ -484,7 +485,7 @@ class ModelService(ModelOrders):
         """The newest feedback that was not revoked, a bounded number."""
         cursor: str | None = None
         for _ in range(MAX_FEEDBACK_ITEMS // MAX_PAGE):
-            page = self._store.list_feedback(tenants, limit=MAX_PAGE, cursor=cursor)
+            page = self._store.feedback.page(tenants, limit=MAX_PAGE, cursor=cursor)
             yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
             cursor = page.next_cursor
             if cursor is None:

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from ...ingest.record_erasure import ErasureSubject
 from ...scoring.records.erasures import Erasure
-from ...scoring.store.decision_chain import verify_chains
+from ...scoring.store.chain_verification import verify_chains
 from ..http.agent_lookup import find_agent_entry, not_found_error, require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, ApplicationContext, ContextDep
@@ -37,7 +37,9 @@ REFUSED_ERASURE_RESPONSES = problem_responses(
 async def verify_decision_chain(parts: ContextDep, caller: AdministratorDep) -> ChainOut:
     """Walk over all tenants' decisions; takes some 30 µs for each. Scope `trust.admin`, of all tenants."""
     require_all_tenants(caller)
-    return chain_out(await asyncio.to_thread(verify_chains, parts.runtime.store))
+    return chain_out(
+        await asyncio.to_thread(verify_chains, parts.runtime.store.decisions, parts.runtime.store.erasures)
+    )
 
 
 @router.post(

@@ -16,8 +16,7 @@ from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from ...ingest.record_keys import record_id
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
-from ...scoring.store.database import LeaderLock
-from ...scoring.store.interface import Page, Tenants
+from ...scoring.store.database import LeaderLock, Page, Tenants
 from .. import clock
 from .agent_export import ExportSources, export_agent
 from .embedded_targets import ErasureTargets
@@ -102,17 +101,21 @@ class ErasureService:
                 f"`{subject.name}` is a word of the event schema: records without it could not be read. "
                 "Nothing was done; keep such a name out of the sources, and let its records age out"
             )
-        held = await asyncio.to_thread(places.store.held_at_servers, subject) if subject.kind == "agent" else []
+        held = (
+            await asyncio.to_thread(places.store.actuations.targets_with_original, subject)
+            if subject.kind == "agent"
+            else []
+        )
         if held:
             raise ErasureRefused(
                 f"the agent is lowered at {', '.join(held)}, and what it had before is known here alone: release it or "
                 "pin it to low, wait until its actuation is `restored`, and erase it then"
             )
-        for known in await asyncio.to_thread(places.store.open_erasures):
+        for known in await asyncio.to_thread(places.store.erasures.list_open):
             if (known.kind, known.tenant, known.issuer, known.subject) == subject[:4]:
                 return known
         made = await asyncio.to_thread(self._new_erasure, subject, reason, by)
-        await asyncio.to_thread(places.store.add_erasure, made)
+        await asyncio.to_thread(places.store.erasures.add, made)
         self._wake.set()
         return made
 
@@ -138,15 +141,15 @@ class ErasureService:
 
     async def open_erasures(self) -> Sequence[Erasure]:
         """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""
-        return await asyncio.to_thread(self._targets.store.open_erasures)
+        return await asyncio.to_thread(self._targets.store.erasures.list_open)
 
     async def list(self, tenants: Tenants, limit: int, cursor: str | None) -> Page[Erasure]:
         """Erasures, newest first. Raises BadCursor."""
-        return await asyncio.to_thread(self._targets.store.list_erasures, tenants, limit, cursor)
+        return await asyncio.to_thread(self._targets.store.erasures.page, tenants, limit, cursor)
 
     async def get(self, erasure_id: str, tenants: Tenants) -> Erasure | None:
         """One erasure."""
-        return await asyncio.to_thread(self._targets.store.erasure, erasure_id, tenants)
+        return await asyncio.to_thread(self._targets.store.erasures.get, erasure_id, tenants)
 
     def document(self, made: Erasure) -> dict[str, Any] | None:
         """What the proof says; None = there is none yet."""
@@ -196,7 +199,7 @@ class ErasureService:
         try:
             if not await self._is_leading():
                 return RETRY_S if failing else FOLLOW_EVERY_S
-            waiting = await asyncio.to_thread(self._targets.store.open_erasures)
+            waiting = await asyncio.to_thread(self._targets.store.erasures.list_open)
         except (TrustwatchError, OSError) as error:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
@@ -217,7 +220,7 @@ class ErasureService:
         if isinstance(error, Unavailable | Fenced):
             return
         with suppress(TrustwatchError):
-            await asyncio.to_thread(self._targets.store.note_erasure, made, str(error))
+            await asyncio.to_thread(self._targets.store.erasures.record_error, made, str(error))
 
     async def _try_assist(self) -> bool:
         """False = what this process does for all could not be done now; what it leads goes on all the same."""
@@ -244,7 +247,9 @@ class ErasureService:
             return False
         try:
             if self._leader_lock is None:
-                self._leader_lock = await asyncio.to_thread(self._targets.store.acquire_leader_lock, LEADER_LOCK_NAME)
+                self._leader_lock = await asyncio.to_thread(
+                    self._targets.store.database.acquire_leader_lock, LEADER_LOCK_NAME
+                )
             if self._leader_lock is None:
                 return False
             await asyncio.to_thread(self._leader_lock.ensure_held)
@@ -265,7 +270,7 @@ class ErasureService:
                 _log.info("an erased name is not kept any more", erasure_id=one.erasure_id)
                 self._compaction_due = True
             if self._compaction_due:
-                self._compaction_due = not await asyncio.to_thread(self._targets.store.compact)
+                self._compaction_due = not await asyncio.to_thread(self._targets.store.database.compact)
         except (TrustwatchError, OSError) as error:
             _log.warning("finished erasures could not be looked after", error=str(error))
         self._names_released_at = clock.monotonic()
@@ -278,7 +283,7 @@ class ErasureService:
             return False
         after = msgspec.structs.replace(after, updated_ms=self._now_ms())
         await self._check_leadership()
-        if not await asyncio.to_thread(self._targets.store.change_erasure, made, after):
+        if not await asyncio.to_thread(self._targets.store.erasures.update, made, after):
             _log.warning(
                 "a step of an erasure was given up: another process has changed it", erasure_id=made.erasure_id
             )

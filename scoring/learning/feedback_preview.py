@@ -29,7 +29,8 @@ from ..records.feedback import FeedbackRule, FeedbackVerdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..store.interface import FeedbackStore, Tenants
+    from ..store.database import Tenants
+    from ..store.feedback_store import FeedbackStore
 
 _LABEL_PAGE_SIZE = 500
 
@@ -57,7 +58,7 @@ def feedback_labels(store: FeedbackStore, tenants: Tenants = None, since_ms: int
     """
     cursor: str | None = None
     while True:
-        page = store.list_feedback(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)
+        page = store.page(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)
         for one in page.items:
             if one.status not in ("revoking", "revoked") and one.until_ms > since_ms:
                 yield FeedbackLabel(

@@ -16,8 +16,10 @@ from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentRow, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.containment import Actuation
+from ..store.agent_store import AgentQuery
+from ..store.database import MAX_PAGE, Page, Tenants
 from ..store.dialects.statements import chunked
-from ..store.interface import MAX_PAGE, AgentQuery, Page, Store, Tenants
+from ..store.sql_store import SqlStore
 
 PRINCIPAL_WINDOW_MS = 30 * 86_400_000
 """Consents of principals that the agent acted for within this time die with its tokens."""
@@ -40,7 +42,7 @@ class DesiredStateResolver:
     """
 
     def __init__(
-        self, store: Store, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self, store: SqlStore, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
     ) -> None:
         self._store = store
         self._verdicts = verdicts
@@ -50,7 +52,7 @@ class DesiredStateResolver:
     async def resolve(self, asked: DesiredState) -> DesiredState:
         """What holds for the agent that *asked* is about. Raises Unavailable."""
         name = asked.name
-        row = await asyncio.to_thread(self._store.agent, name.tenant, name.issuer, name.agent_id)
+        row = await asyncio.to_thread(self._store.agents.get, name.tenant, name.issuer, name.agent_id)
         wish = self._desired_state_of(name, row, asked)
         if not wish.revoke:
             return wish
@@ -84,7 +86,7 @@ class DesiredStateResolver:
 
     def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
         since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
-        edges = self._store.edges(
+        edges = self._store.edges.find(
             [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
         )
         return tuple(sorted({edge.target for edge in edges}))
@@ -93,7 +95,7 @@ class DesiredStateResolver:
         """Enqueue a look at those agents; how many there are. Raises Unavailable."""
         rows = [self._reconciliation_row(name, target) for name in names]
         for part in chunked(rows, ENQUEUE_BATCH):
-            await asyncio.to_thread(self._store.enqueue, part)
+            await asyncio.to_thread(self._store.outbox.enqueue, part)
         return len(rows)
 
     async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
@@ -111,11 +113,11 @@ class DesiredStateResolver:
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
         def elevated(cursor: str | None) -> Page[AgentName]:
-            page = self._store.list_agents(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
+            page = self._store.agents.page(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
             return Page([agent.name for agent in page.items], page.next_cursor)
 
         def lowered(cursor: str | None) -> Page[AgentName]:
-            page = self._store.list_actuations(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
+            page = self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
             return Page([one.agent for one in page.items if _is_lowered_or_pending(one)], page.next_cursor)
 
         return [*_iterate_pages(elevated), *_iterate_pages(lowered)]

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from ...ingest.hashing import agent_key
 from ..records.agents import AgentEdge, AgentName, RiskLevel
-from .interface import MAX_PAGE, AgentQuery, ContainmentStore, Store
+from .agent_store import AgentQuery
+from .containment_store import EdgeStore
+from .database import MAX_PAGE, iterate_pages
+from .sql_store import SqlStore
 
 DELEGATED, CALLED, ACTS_FOR = "delegated", "called", "acts_for"
 MAX_DEPTH = 16
@@ -48,7 +53,7 @@ class BlastRadius(NamedTuple):
 
 
 def find_blast_radius(
-    store: ContainmentStore,
+    edge_store: EdgeStore,
     start: AgentName,
     level_of: Callable[[AgentName], RiskLevel | None],
     *,
@@ -63,7 +68,7 @@ def find_blast_radius(
     for step in range(1, min(depth, MAX_DEPTH) + 1):
         keys = [agent_key(start.tenant, start.issuer, agent_id) for agent_id in frontier]
         room = MAX_NODES - len(found)
-        edges = store.edges(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=room + 1)
+        edges = edge_store.find(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=room + 1)
         complete = complete and len(edges) <= room
         reached = _newly_reached(edges[:room], frontier, found, start.agent_id)
         for edge, kind in reached.values():
@@ -82,7 +87,7 @@ def find_blast_radius(
         frontier = {target: kind for target, (_, kind) in reached.items()}
         if not frontier or not complete:
             break
-    principals = store.edges([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms) if people else []
+    principals = edge_store.find([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms) if people else []
     agents = sorted(found.values(), key=lambda one: (one.depth, -(one.level or 0), one.name.agent_id))
     return BlastRadius(agents, principals, complete)
 
@@ -119,7 +124,7 @@ class CriticalDescendants:
         now_ms: UTC milliseconds.
     """
 
-    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: SqlStore, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
         self.critical_ancestors: dict[AgentIdentity, str] = {}
@@ -135,7 +140,7 @@ class CriticalDescendants:
         since_ms = self._now_ms() - DELEGATION_WINDOW_MS
         for name in self._critical_agents(pinned):
             radius = find_blast_radius(
-                self._store, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
+                self._store.edges, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
             )
             for one in radius.agents:
                 found.setdefault((one.name.tenant, one.name.issuer, one.name.agent_id), name.agent_id)
@@ -151,12 +156,9 @@ class CriticalDescendants:
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:
                 yield AgentName(agent_key(*full), *full)
-        cursor = None
-        while True:
-            page = self._store.list_agents(AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE, cursor=cursor))
-            for agent in page.items:
-                if (agent.name.tenant, agent.name.issuer, agent.name.agent_id) not in pinned:
-                    yield agent.name
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        critical = AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE)
+        for agent in iterate_pages(
+            lambda cursor: self._store.agents.page(msgspec.structs.replace(critical, cursor=cursor))
+        ):
+            if (agent.name.tenant, agent.name.issuer, agent.name.agent_id) not in pinned:
+                yield agent.name

@@ -1,4 +1,8 @@
-"""Wishes to erase, how far each of them is, and the marks of agents that must not come back from a model's history."""
+"""Wishes to erase, how far each of them is, and the marks of agents that must not come back from a model's history.
+
+An order to erase is met at an offset of its own in each partition of a topic, in the transaction of that position. The
+row of the erasure keeps the identifier until the topic has none of its records; then both are removed.
+"""
 
 from __future__ import annotations
 
@@ -11,98 +15,18 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, upd
 from ...ingest.record_erasure import ErasedSubject
 from ..records.commits import Commit
 from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
-from .database import Database, Paged, visible
-from .dialects.statements import insert_or_skip, starts_with, upsert
-from .interface import Page, Tenants
+from .database import Database, Page, Tenants, visible
+from .dialects.statements import insert_or_skip, starts_with
+from .metadata_store import UPSERT_META
 from .sql_schema import ERASURES, FORGOTTEN, META
-
-_INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
-_INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
-_ERASURE_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
-_counts_decoder = msgspec.json.Decoder(dict[str, Any])
-
-
-class ErasureStore(Paged):
-    """Part of the store that keeps erasures; `erasing.py` carries them out."""
-
-    def add_erasure(self, made: Erasure) -> bool:
-        """Write a new wish; False = its id is known, and nothing is written."""
-        with self.write() as connection:
-            add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
-            return connection.execute(add, erasure_params(made)).first() is not None
-
-    def change_erasure(self, was: Erasure, made: Erasure) -> bool:
-        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
-        values = erasure_params(made) | {"updated_ms": max(made.updated_ms, was.updated_ms + 1)}
-        with self.write() as connection:
-            return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
-
-    def note_erasure(self, was: Erasure, told: str) -> None:
-        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
-        if was.error == told:
-            return
-        values = {"error": told, "updated_ms": was.updated_ms + 1}
-        with self.write() as connection:
-            connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values))
-
-    def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
-        """One erasure."""
-        query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
-        with self.read() as connection:
-            row = connection.execute(visible(query, ERASURES.c.tenant, tenants)).one_or_none()
-        return None if row is None else to_erasure(row)
-
-    def open_erasures(self) -> list[Erasure]:
-        """All that are not done, oldest first."""
-        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            return [to_erasure(row) for row in rows]
-
-    def list_erasures(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
-        """Erasures, newest first. Raises BadCursor."""
-        query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
-        return self.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, to_erasure)
-
-    def forget_mark(self, mark: str, at_ms: int) -> None:
-        """Remember the keyed mark of an agent that must not come back from a model's history."""
-        with self.write() as connection:
-            connection.execute(_INSERT_MARK.for_connection(connection), {"mark": mark, "at_ms": at_ms})
-
-    def forgotten_marks(self) -> list[str]:
-        """All of them."""
-        with self.read() as connection:
-            return list(connection.scalars(select(FORGOTTEN.c.mark)))
-
-
-def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
-    """Each change moves `updated_ms` on, by the clock or by one."""
-    mine = ERASURES.c.erasure_id == was.erasure_id
-    return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
-
-
-def erasure_params(made: Erasure) -> dict[str, Any]:
-    """Columns of an erasure."""
-    return {name: getattr(made, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(made.counts)}
-
-
-def to_erasure(row: Any) -> Erasure:
-    """The erasure in a row."""
-    values = row._mapping
-    return Erasure(counts=_counts_decoder.decode(values["counts"]), **{name: values[name] for name in _ERASURE_FIELDS})
-
-
-# Where each partition of a topic met an order to forget, and who was erased while the topic still has their records.
-#
-# An order is met at an offset of its own in each partition, in the transaction of that position. The row of the erasure
-# keeps the identifier until the topic has none of its records; then both are removed.
-
 
 FORGET_POSITION_PREFIX = "forget."
 FEW_ERASURES = 20
 """Erasures whose places are looked up one by one; those of more are read all at once."""
-_UPSERT_FORGET_POSITION = upsert(META, ("key",))
-_INSERT_FOUND_ERASURE = insert_or_skip(ERASURES, "erasure_id")
+_INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
+_INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
+_ERASURE_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
+_counts_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class ForgetRecordPosition(msgspec.Struct, frozen=True):
@@ -116,6 +40,141 @@ class ForgetRecordPosition(msgspec.Struct, frozen=True):
 _position_decoder = msgspec.json.Decoder(ForgetRecordPosition)
 
 
+class ErasureStore:
+    """Erasures, and where each partition met their orders; `subject_store.py` carries them out in the tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, made: Erasure) -> bool:
+        """Write a new wish; False = its id is known, and nothing is written."""
+        with self._database.write() as connection:
+            add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
+            return connection.execute(add, _erasure_params(made)).first() is not None
+
+    def update(self, was: Erasure, made: Erasure) -> bool:
+        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
+        values = _erasure_params(made) | {"updated_ms": max(made.updated_ms, was.updated_ms + 1)}
+        with self._database.write() as connection:
+            return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
+
+    def record_error(self, was: Erasure, told: str) -> None:
+        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
+        if was.error == told:
+            return
+        values = {"error": told, "updated_ms": was.updated_ms + 1}
+        with self._database.write() as connection:
+            connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values))
+
+    def get(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
+        """One erasure."""
+        query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
+        return self._database.fetch_one(visible(query, ERASURES.c.tenant, tenants), _to_erasure)
+
+    def list_open(self) -> list[Erasure]:
+        """All that are not done, oldest first."""
+        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            return [_to_erasure(row) for row in rows]
+
+    def page(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
+        """Erasures, newest first. Raises BadCursor."""
+        query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
+        return self._database.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, _to_erasure)
+
+    def add_mark(self, mark: str, at_ms: int) -> None:
+        """Remember the keyed mark of an agent that must not come back from a model's history."""
+        with self._database.write() as connection:
+            connection.execute(_INSERT_MARK.for_connection(connection), {"mark": mark, "at_ms": at_ms})
+
+    def list_marks(self) -> list[str]:
+        """All of them."""
+        with self._database.read() as connection:
+            return list(connection.scalars(select(FORGOTTEN.c.mark)))
+
+    def list_ids(self) -> set[str]:
+        """Ids of all erasures that the store knows."""
+        with self._database.read() as connection:
+            return set(connection.scalars(select(ERASURES.c.erasure_id)))
+
+    def forget_positions(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
+        """By partition, where the order of an erasure was met last."""
+        with self._database.read() as connection:
+            found = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
+        return {partition: place for _, partition, place in found}
+
+    def erased_since(self, partition: int, after: int) -> list[ErasedSubject]:
+        """Agents of *partition* whose order to forget was met in it at the offset *after* or later."""
+        with self._database.read() as connection:
+            found = {
+                erasure: place.offset
+                for erasure, at, place in _position_rows(connection, FORGET_POSITION_PREFIX)
+                if at == partition and place.ours and place.offset >= after
+            }
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
+        made = [_to_erasure(row) for row in rows]
+        return [ErasedSubject(one.erasure_subject, {partition: found[one.erasure_id]}) for one in made if one.subject]
+
+    def erased_in_topic(self) -> list[ErasedSubject]:
+        """Everybody who was erased while a topic still has their records; nobody where there is no topic."""
+        return [
+            ErasedSubject(made.erasure_subject, {at: place.offset for at, place in places.items()})
+            for made, places in self.list_with_positions()
+        ]
+
+    def list_with_positions(
+        self, since_ms: int = 0, also: Collection[str] = ()
+    ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
+        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
+
+        Args:
+            since_ms: of those that are done, the ones that changed since then, UTC milliseconds.
+            also: ids of others that are done, a few hundred at most.
+        """
+        recent = or_(
+            ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
+        )
+        query = select(ERASURES).where(ERASURES.c.subject != "", recent)
+        with self._database.read() as connection:
+            ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            made = [_to_erasure(row) for row in ordered]
+            places = _positions_by_erasure(connection, [one.erasure_id for one in made])
+        return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
+
+    def delete_positions(self, erasure_id: str) -> None:
+        """Remove where the order of an erasure was met."""
+        key = META.c.key
+        with self._database.write() as connection:
+            connection.execute(delete(META).where(starts_with(key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
+
+    def reset_topic(self) -> None:
+        """Its records are gone, offsets begin anew: no identifier is kept, and what was ordered is ordered again."""
+        with self._database.write() as connection:
+            connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
+            connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
+            connection.execute(
+                update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))).values(status="queued")
+            )
+
+
+def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
+    """Each change moves `updated_ms` on, by the clock or by one."""
+    mine = ERASURES.c.erasure_id == was.erasure_id
+    return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
+
+
+def _erasure_params(made: Erasure) -> dict[str, Any]:
+    """Columns of an erasure."""
+    return {name: getattr(made, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(made.counts)}
+
+
+def _to_erasure(row: Any) -> Erasure:
+    """The erasure in a row."""
+    values = row._mapping
+    return Erasure(counts=_counts_decoder.decode(values["counts"]), **{name: values[name] for name in _ERASURE_FIELDS})
+
+
 def write_forget_positions(connection: Connection, commits: Sequence[Commit]) -> None:
     """Keep where orders were met. One that the database knows nothing of (it was put back) begins again.
 
@@ -127,8 +186,8 @@ def write_forget_positions(connection: Connection, commits: Sequence[Commit]) ->
         known = connection.scalar(select(META.c.value).where(META.c.key == key))
         at_ms = met.at_ms if known is None else max(met.at_ms, _position_decoder.decode(known).at_ms)
         value = msgspec.json.encode(ForgetRecordPosition(met.offset, at_ms, met.owns_agent)).decode()
-        connection.execute(_UPSERT_FORGET_POSITION.for_connection(connection), {"key": key, "value": value})
-        connection.execute(_INSERT_FOUND_ERASURE.for_connection(connection), erasure_params(_rediscovered_erasure(met)))
+        connection.execute(UPSERT_META.for_connection(connection), {"key": key, "value": value})
+        connection.execute(_INSERT_ERASURE.for_connection(connection), _erasure_params(_rediscovered_erasure(met)))
 
 
 def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
@@ -149,76 +208,6 @@ def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
         rounds=1,
         updated_ms=met.at_ms,
     )
-
-
-class ForgetPositions(Database):
-    """Part of the store."""
-
-    def forgets_of(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
-        """By partition, where the order of an erasure was met last."""
-        with self.read() as connection:
-            found = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
-        return {partition: place for _, partition, place in found}
-
-    def forgets(self, partition: int, after: int) -> list[ErasedSubject]:
-        with self.read() as connection:
-            found = {
-                erasure: place.offset
-                for erasure, at, place in _position_rows(connection, FORGET_POSITION_PREFIX)
-                if at == partition and place.ours and place.offset >= after
-            }
-            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
-        made = [to_erasure(row) for row in rows]
-        return [ErasedSubject(one.erasure_subject, {partition: found[one.erasure_id]}) for one in made if one.subject]
-
-    def bygone(self) -> list[ErasedSubject]:
-        return [
-            ErasedSubject(made.erasure_subject, {at: place.offset for at, place in places.items()})
-            for made, places in self.kept()
-        ]
-
-    def kept(
-        self, since_ms: int = 0, also: Collection[str] = ()
-    ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
-        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
-
-        Args:
-            since_ms: of those that are done, the ones that changed since then, UTC milliseconds.
-            also: ids of others that are done, a few hundred at most.
-        """
-        recent = or_(
-            ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
-        )
-        query = select(ERASURES).where(ERASURES.c.subject != "", recent)
-        with self.read() as connection:
-            ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            made = [to_erasure(row) for row in ordered]
-            places = _positions_by_erasure(connection, [one.erasure_id for one in made])
-        return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
-
-    def drop_forgets(self, erasure_id: str) -> None:
-        """Remove where the order of an erasure was met."""
-        self.drop_meta_from(f"{FORGET_POSITION_PREFIX}{erasure_id}.")
-
-    def topic_made_again(self) -> None:
-        """Its records are gone, offsets begin anew: no identifier is kept, and what was ordered is ordered again."""
-        with self.write() as connection:
-            connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
-            connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
-            connection.execute(
-                update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))).values(status="queued")
-            )
-
-    def meta_from(self, begin: str) -> dict[str, str]:
-        """All of `meta` whose key begins so."""
-        with self.read() as connection:
-            rows = connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin)))
-            return {key: value for key, value in rows}
-
-    def drop_meta_from(self, begin: str) -> None:
-        """Remove all of `meta` whose key begins so."""
-        with self.write() as connection:
-            connection.execute(delete(META).where(starts_with(META.c.key, begin)))
 
 
 def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, ForgetRecordPosition]]:

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ....scoring.records.agents import AgentSummary, RiskLevel
-from ....scoring.store.interface import AgentQuery, Page, Store
+from ....scoring.store.agent_store import AgentQuery
+from ....scoring.store.database import Page
+from ....scoring.store.sql_store import SqlStore
 from ...decisions.service import decisions_behind_levels
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import SCOPE_SCORE_READ
@@ -76,8 +78,8 @@ async def _search_agents(desk: ConsoleContext, visit: PageRequest, wanted: dict[
     return await desk.application.call_store(read_filtered_page, pages, keep, cursor, wanted=PAGE)
 
 
-def _agent_page(store: Store, query: AgentQuery, size: int, cursor: str | None) -> Page[AgentSummary]:
-    return store.list_agents(msgspec.structs.replace(query, limit=size, cursor=cursor))
+def _agent_page(store: SqlStore, query: AgentQuery, size: int, cursor: str | None) -> Page[AgentSummary]:
+    return store.agents.page(msgspec.structs.replace(query, limit=size, cursor=cursor))
 
 
 def _contains_text(text: str, agent: AgentSummary) -> bool:

@@ -94,7 +94,7 @@ async def show_agent_events(
     set_by = None
     if summary.level >= RiskLevel.MEDIUM and summary.decision_id:
         set_by = await desk.application.call_store(
-            desk.application.runtime.store.decision, summary.decision_id, tenants
+            desk.application.runtime.store.decisions.get, summary.decision_id, tenants
         )
     recent = await _load_events(desk, summary.name, set_by)
     interval_s = desk.application.runtime.settings.archive.interval_s
@@ -165,7 +165,7 @@ async def find_agent(
     if entry is not None:
         return entry.summary
     tenants = visible_tenants(caller, tenant)
-    stored = await desk.application.call_store(desk.application.runtime.store.find_agents, agent_id, tenants)
+    stored = await desk.application.call_store(desk.application.runtime.store.agents.find, agent_id, tenants)
     stored = [one for one in stored if issuer is None or one.name.issuer == issuer]
     if len(stored) > 1:
         raise ambiguous_agent_error([one.name for one in stored])
@@ -177,10 +177,10 @@ async def find_agent(
 async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentSummary) -> dict[str, Any]:
     services, read, name = desk.application.runtime, desk.application.call_store, summary.name
     tenants = visible_tenants(visit.caller, None)
-    decisions = await read(services.store.list_decisions, tenants, name.key, MAX_DECISIONS)
-    row: AgentRow | None = await read(services.store.agent, name.tenant, name.issuer, name.agent_id, tenants)
-    made = await read(services.store.list_interventions, tenants, None, None, name.key, 50)
-    actuations = await read(services.store.list_actuations, tenants, name.key)
+    decisions = await read(services.store.decisions.page, tenants, name.key, MAX_DECISIONS)
+    row: AgentRow | None = await read(services.store.agents.get, name.tenant, name.issuer, name.agent_id, tenants)
+    made = await read(services.store.interventions.page, tenants, None, None, name.key, 50)
+    actuations = await read(services.store.actuations.page, tenants, name.key)
     reached = await _load_blast_radius(desk, name)
     answer = msgspec.json.decode(
         desk.application.risk_answers.answer(visit.caller, name.agent_id, name.tenant, name.issuer)
@@ -221,7 +221,7 @@ async def _active_rules(desk: ConsoleContext, summary: AgentSummary) -> list[Fee
     """Rules in force that make something of this agent count as usual: its own, and those for its peer group."""
     tenants, store = frozenset({summary.name.tenant}), desk.application.runtime.store
     found = await desk.application.call_store(
-        store.list_feedback, tenants, "active", "false_positive", None, None, MAX_RULES
+        store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES
     )
     return [
         one
@@ -243,7 +243,7 @@ async def _load_blast_radius(desk: ConsoleContext, name: AgentName) -> BlastRadi
         return None if entry is None else RiskLevel(entry.summary.level)
 
     return await desk.application.call_store(
-        find_blast_radius, desk.application.runtime.store, name, level_of, since_ms=since_ms
+        find_blast_radius, desk.application.runtime.store.edges, name, level_of, since_ms=since_ms
     )
 
 

@@ -49,7 +49,7 @@ async def list_alerts(
         tenants = visible_tenants(visit.caller, wanted["tenant"] or None)
         found = await desk.application.call_store(
             read_filtered_page,
-            lambda at: services.store.list_deliveries(
+            lambda at: services.store.outbox.page(
                 tenants, wanted["status"] or None, target or None, 50, at, key=key or None
             ),
             lambda one: one.kind == "alert",
@@ -77,7 +77,7 @@ async def list_alerts(
 
 async def _stopped_targets(desk: ConsoleContext) -> set[str]:
     """Configured targets that refused for good, and get nothing until their settings change."""
-    stopped = await desk.application.call_store(desk.application.runtime.store.stopped_targets)
+    stopped = await desk.application.call_store(desk.application.runtime.store.outbox.stopped_targets)
     return {one.name for one in desk.application.runtime.settings.webhooks if one.name in stopped}
 
 

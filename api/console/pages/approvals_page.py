@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.containment import Intervention
-from ....scoring.store.interface import Page
+from ....scoring.store.database import Page
 from ...access import routes
 from ...access.approval_workflow import InterventionNotOpen
 from ...access.schemas import ApprovalIn, InterventionOut, JustificationIn
@@ -59,10 +59,10 @@ async def _approvals_page(
 ) -> Response:
     store, read = desk.application.runtime.store, desk.application.call_store
     tenants, now_ms = visible_tenants(visit.caller, None), desk.application.runtime.now_ms()
-    pending = await read(store.list_interventions, tenants, "approval", "pending", None, 200)
-    pins = await read(store.list_interventions, tenants, "pin", "active", None, 200)
-    history = await read(store.list_interventions, tenants, "approval", None, None, 50, cursor)
-    told = await read(store.intervention, done, tenants) if done else None
+    pending = await read(store.interventions.page, tenants, "approval", "pending", None, 200)
+    pins = await read(store.interventions.page, tenants, "pin", "active", None, 200)
+    history = await read(store.interventions.page, tenants, "approval", None, None, 50, cursor)
+    told = await read(store.interventions.get, done, tenants) if done else None
     return desk.render_page(
         request,
         "approvals.html",

@@ -42,8 +42,8 @@ async def list_dead_letters(
     """The newest letters in groups, and those of the group that is chosen."""
     store, seen = desk.application.runtime.store, routes.visible_dead_letter_sources(visit.caller)
     replayed = {"waiting": False, "replayed": True}.get(state)
-    page = await desk.application.call_store(store.list_dead_letters, seen, replayed, MAX_GROUPED, cursor or None)
-    counts = await desk.application.call_store(store.letter_counts)
+    page = await desk.application.call_store(store.dead_letters.page, seen, replayed, MAX_GROUPED, cursor or None)
+    counts = await desk.application.call_store(store.dead_letters.count)
     return desk.render_page(
         request,
         "dead_letters.html",
@@ -92,7 +92,7 @@ def caller_with_sender_binding(
 
 async def _find_dead_letter(desk: ConsoleContext, visit: PageRequest, letter_id: str) -> StoredDeadLetter:
     seen = routes.visible_dead_letter_sources(visit.caller)
-    found = await desk.application.call_store(desk.application.runtime.store.dead_letter, letter_id, seen)
+    found = await desk.application.call_store(desk.application.runtime.store.dead_letters.get, letter_id, seen)
     if found is None:
         raise not_found_error("dead letter")
     return found

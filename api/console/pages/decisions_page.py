@@ -13,7 +13,7 @@ from ....scoring.records.agents import RiskLevel
 from ....scoring.records.commits import Delivery
 from ....scoring.records.containment import Actuation, Intervention
 from ....scoring.records.decisions import Decision
-from ....scoring.store.interface import Store
+from ....scoring.store.sql_store import SqlStore
 from ...decisions.routes import resolve_agent_key
 from ...http.agent_lookup import not_found_error, visible_tenants
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
@@ -101,7 +101,7 @@ async def _search_decisions(
     store = parts.runtime.store
     return await parts.call_store(
         read_filtered_page,
-        lambda at: store.list_decisions(tenants, key, 50, at),
+        lambda at: store.decisions.page(tenants, key, 50, at),
         lambda one: matches_filters(one, wanted),
         cursor,
     )
@@ -121,7 +121,7 @@ async def show_decision(decision_id: str, request: Request, desk: ConsoleDep, vi
     """One decision."""
     services, tenants = desk.application.runtime, visible_tenants(visit.caller, None)
     store = services.store
-    found = await desk.application.call_store(store.decision, decision_id, tenants)
+    found = await desk.application.call_store(store.decisions.get, decision_id, tenants)
     if found is None:
         raise not_found_error("decision")
     may_see_alerts = SCOPE_ADMIN in visit.caller.scopes
@@ -144,19 +144,19 @@ async def show_decision(decision_id: str, request: Request, desk: ConsoleDep, vi
 
 
 def load_consequences(
-    store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
+    store: SqlStore, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
 ) -> DecisionConsequences:
     """Read what there is beside *decision*; blocks."""
     key = decision.agent.key
     deliveries = (
-        store.list_deliveries(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
+        store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
     )
-    actuations = actuations_of_decision(store.list_actuations(tenants, key).items, decision.decision_id)
-    later, earlier = _neighbours(store.list_decisions(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
+    actuations = actuations_of_decision(store.actuations.page(tenants, key).items, decision.decision_id)
+    later, earlier = _neighbours(store.decisions.page(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
     until_ms = later.decided_ms if later is not None else None
     interventions = [
         one
-        for one in store.list_interventions(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
+        for one in store.interventions.page(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
         if one.asked_ms >= decision.decided_ms and (until_ms is None or one.asked_ms < until_ms)
     ]
     return DecisionConsequences(later, earlier, deliveries, actuations, interventions)

@@ -184,14 +184,14 @@ async def _escalation_of(desk: ConsoleContext, visit: PageRequest, decision: Dec
     """The decision, and those before it by which its agent rose."""
     tenants = visible_tenants(visit.caller, None)
     found = await desk.application.call_store(
-        desk.application.runtime.store.list_decisions, tenants, decision.agent.key, MAX_EARLIER_DECISIONS
+        desk.application.runtime.store.decisions.page, tenants, decision.agent.key, MAX_EARLIER_DECISIONS
     )
     return escalation_to(decision, found.items)
 
 
 async def _find_decision(desk: ConsoleContext, visit: PageRequest, decision_id: str) -> Decision:
     tenants = visible_tenants(visit.caller, None)
-    found = await desk.application.call_store(desk.application.runtime.store.decision, decision_id, tenants)
+    found = await desk.application.call_store(desk.application.runtime.store.decisions.get, decision_id, tenants)
     if found is None:
         raise not_found_error("decision")
     return found

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.containment import Actuation
 from ....scoring.records.decisions import Decision
-from ....scoring.store.interface import AgentQuery
+from ....scoring.store.agent_store import AgentQuery
 from ...decisions.service import decisions_behind_levels
 from ...http.agent_lookup import visible_tenants
 from ...http.auth.callers import ANY_NAME, SCOPE_ADMIN, SCOPE_SCORE_READ, AuthenticatedCaller
@@ -57,10 +57,10 @@ async def show_overview_parts(request: Request, desk: ConsoleDep, visit: PageRea
 async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) -> dict[str, Any]:
     services, read = desk.application.runtime, desk.application.call_store
     tenants = visible_tenants(caller, None)
-    decisions = await read(services.store.list_decisions, tenants, None, MAX_DECISIONS_READ)
-    pending = await read(services.store.list_interventions, tenants, "approval", "pending", None, MAX_SHOWN)
-    pins = await read(services.store.list_interventions, tenants, "pin", "active", None, MAX_SHOWN)
-    actuations = await read(services.store.list_actuations, tenants, None, None, MAX_ACTUATIONS_READ)
+    decisions = await read(services.store.decisions.page, tenants, None, MAX_DECISIONS_READ)
+    pending = await read(services.store.interventions.page, tenants, "approval", "pending", None, MAX_SHOWN)
+    pins = await read(services.store.interventions.page, tenants, "pin", "active", None, MAX_SHOWN)
+    actuations = await read(services.store.actuations.page, tenants, None, None, MAX_ACTUATIONS_READ)
     rates = desk.activity.throughput_series()
     worst = await riskiest_agents(desk.application, tenants)
     reasons = await read(decisions_behind_levels, services.store, worst, tenants)
@@ -97,7 +97,7 @@ async def riskiest_agents(
     for level in (RiskLevel.CRITICAL, RiskLevel.HIGH, RiskLevel.MEDIUM):
         if len(found) >= most:
             break
-        page = await parts.call_store(parts.runtime.store.list_agents, AgentQuery(tenants, (level,), limit=500))
+        page = await parts.call_store(parts.runtime.store.agents.page, AgentQuery(tenants, (level,), limit=500))
         found += sorted(page.items, key=lambda one: (-one.risk_score, -one.evaluated_ms))
     return found[:most]
 

@@ -193,7 +193,7 @@ class Site:
         self.store = open_store(sqlite_url(database))
         self.view, self.status = RiskView(), PipelineStatus()
         self.ids = iter(range(10**9))
-        self.position = self.store.claim(0)
+        self.position = self.store.partitions.claim(0)
         self.served = Served(listener, create_app(self._services(), console=ConsoleApplication))
         self.browser = self.new_browser()
         self.browser.get("/healthz").raise_for_status()

@@ -11,7 +11,7 @@ from trustwatch.api.models.service import ModelVersionView
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
 from trustwatch.scoring.learning.promotion import PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
-from trustwatch.scoring.store.interface import Page
+from trustwatch.scoring.store.database import Page
 
 WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
 
