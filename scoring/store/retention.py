@@ -122,7 +122,7 @@ class Retention:
             return connection.execute(delete(FEEDBACK).where(*over)).rowcount
 
     def purge_model_days(self, before_day: int) -> int:
-        """Remove days of models before *before_day*; versions, history and switches stay. Returns the number of rows."""
+        """Remove days before *before_day*; versions, history and switches stay. Returns the number of rows."""
         with self._database.write() as connection:
             return connection.execute(delete(MODEL_DAYS).where(MODEL_DAYS.c.day < before_day)).rowcount
 

@@ -72,8 +72,7 @@ class SqlStore:
     def __init__(self, engine: Engine, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> None:
         self.database = Database(engine)
         self.max_dead_letters = max_dead_letters
-        self.new_salt: Callable[[], bytes] = partial(secrets.token_bytes, SALT_BYTES)
-        """Makes the salt of a decision's digest."""
+        self._new_salt: Callable[[], bytes] = partial(secrets.token_bytes, SALT_BYTES)
         self.agents = AgentStore(self.database)
         self.decisions = DecisionStore(self.database)
         self.dead_letters = DeadLetterStore(self.database)
@@ -85,7 +84,7 @@ class SqlStore:
         self.feedback = FeedbackStore(self.database)
         self.models = ModelStore(self.database)
         self.erasures = ErasureStore(self.database)
-        self.subjects = SubjectStore(self.database, lambda: self.new_salt())
+        self.subjects = SubjectStore(self.database, self._new_salt)
         self.metadata = MetadataStore(self.database)
         self.retention = Retention(self.database)
 
@@ -131,7 +130,7 @@ class SqlStore:
                 self.database.dialect.write_agents(connection, commit.agents, commit.position)
 
     def _write_decisions(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        if rows and (linked := link_decisions(connection, rows, self.new_salt)):
+        if rows and (linked := link_decisions(connection, rows, self._new_salt)):
             connection.execute(_INSERT_DECISION.for_connection(connection), linked)
 
     def close(self) -> None:

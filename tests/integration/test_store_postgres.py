@@ -139,7 +139,10 @@ def test_migrations_agree_with_the_tables(store: SqlStore) -> None:
 
 def test_processes_migrate_side_by_side(postgres_url: str) -> None:
     """Several processes that start on the same empty database all end up with a working store."""
-    code = "import sys; from trustwatch.scoring.store import open_store as o; s = o(sys.argv[1]); s.claim(0); s.close()"
+    code = (
+        "import sys; from trustwatch.scoring.store.sql_store import open_store as o; "
+        "s = o(sys.argv[1]); s.partitions.claim(0); s.close()"
+    )
     running = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, postgres_url]) for _ in range(3)]
 
     assert [process.wait(60) for process in running] == [0, 0, 0]

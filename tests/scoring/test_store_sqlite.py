@@ -152,7 +152,10 @@ def test_failed_migration_leaves_nothing(tmp_path: Path) -> None:
 
 def test_processes_migrate_side_by_side(tmp_path: Path) -> None:
     """Several processes that start on the same empty file all end up with a working store."""
-    code = "import sys; from trustwatch.scoring.store import open_store as o; s = o(sys.argv[1]); s.claim(0); s.close()"
+    code = (
+        "import sys; from trustwatch.scoring.store.sql_store import open_store as o; "
+        "s = o(sys.argv[1]); s.partitions.claim(0); s.close()"
+    )
     url = sqlite_url(tmp_path / "s.db")
     running = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, url]) for _ in range(3)]
 
