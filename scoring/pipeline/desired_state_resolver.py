@@ -7,8 +7,10 @@ delivery asks here, and never applies what has been overtaken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import chain
+
+import msgspec
 
 from ...ingest.hashing import agent_key
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
@@ -17,8 +19,7 @@ from ..records.agents import AgentName, AgentRow, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.containment import Actuation
 from ..store.agent_store import AgentQuery
-from ..store.database import MAX_PAGE, Page, Tenants
-from ..store.dialects.statements import chunked
+from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
 PRINCIPAL_WINDOW_MS = 30 * 86_400_000
@@ -94,8 +95,8 @@ class DesiredStateResolver:
     async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
         """Enqueue a look at those agents; how many there are. Raises Unavailable."""
         rows = [self._reconciliation_row(name, target) for name in names]
-        for part in chunked(rows, ENQUEUE_BATCH):
-            await asyncio.to_thread(self._store.outbox.enqueue, part)
+        for start in range(0, len(rows), ENQUEUE_BATCH):
+            await asyncio.to_thread(self._store.outbox.enqueue, rows[start : start + ENQUEUE_BATCH])
         return len(rows)
 
     async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
@@ -112,15 +113,13 @@ class DesiredStateResolver:
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
-        def elevated(cursor: str | None) -> Page[AgentName]:
-            page = self._store.agents.page(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
-            return Page([agent.name for agent in page.items], page.next_cursor)
-
-        def lowered(cursor: str | None) -> Page[AgentName]:
-            page = self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
-            return Page([one.agent for one in page.items if _is_lowered_or_pending(one)], page.next_cursor)
-
-        return [*_iterate_pages(elevated), *_iterate_pages(lowered)]
+        elevated = AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE)
+        agents = iterate_pages(lambda cursor: self._store.agents.page(msgspec.structs.replace(elevated, cursor=cursor)))
+        actuations = iterate_pages(
+            lambda cursor: self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
+        )
+        lowered = (actuation.agent for actuation in actuations if _is_lowered_or_pending(actuation))
+        return [*(agent.name for agent in agents), *lowered]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """A row that says what is known here; what is done is decided when it is delivered."""
@@ -134,15 +133,5 @@ class DesiredStateResolver:
         return build_action_row(f"action-{self._new_id()}", wish, target)
 
 
-def _is_lowered_or_pending(one: Actuation) -> bool:
-    return bool(one.original) or one.status in ("wanted", "applied", "failed")
-
-
-def _iterate_pages(page_of: Callable[[str | None], Page[AgentName]]) -> Iterator[AgentName]:
-    cursor: str | None = None
-    while True:
-        page = page_of(cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+def _is_lowered_or_pending(actuation: Actuation) -> bool:
+    return bool(actuation.original) or actuation.status in ("wanted", "applied", "failed")

@@ -53,9 +53,8 @@ class InterventionStore:
         """Write a new intervention together with what has to leave; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
             add = _INSERT_INTERVENTION.for_connection(connection).returning(INTERVENTIONS.c.intervention_id)
-            if (
-                connection.execute(add, _intervention_params(intervention)).first() is None
-            ):  # rowcount is not told everywhere
+            added = connection.execute(add, _intervention_params(intervention)).first()
+            if added is None:  # asked by RETURNING: not every driver has a row count of an insert
                 return False
             insert_outbox_rows(connection, outbox)
         return True

@@ -22,7 +22,7 @@ from .sql_schema import ERASURES, FORGOTTEN, META
 
 FORGET_POSITION_PREFIX = "forget."
 FEW_ERASURES = 20
-"""Erasures whose places are looked up one by one; those of more are read all at once."""
+"""Erasures whose positions are looked up one by one; those of more are read all at once."""
 _INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
 _INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
 _ERASURE_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
@@ -30,7 +30,7 @@ _counts_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class ForgetRecordPosition(msgspec.Struct, frozen=True):
-    """Where a partition met an order, when that was given, and whether the agent's state is kept there."""
+    """Position at which a partition met an order, when that was given, and whether the agent's state is kept there."""
 
     offset: int
     at_ms: int
@@ -46,23 +46,23 @@ class ErasureStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, made: Erasure) -> bool:
+    def add(self, erasure: Erasure) -> bool:
         """Write a new wish; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
             add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
-            return connection.execute(add, _erasure_params(made)).first() is not None
+            return connection.execute(add, _erasure_params(erasure)).first() is not None
 
-    def update(self, was: Erasure, made: Erasure) -> bool:
+    def update(self, was: Erasure, erasure: Erasure) -> bool:
         """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
-        values = _erasure_params(made) | {"updated_ms": max(made.updated_ms, was.updated_ms + 1)}
+        values = _erasure_params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
         with self._database.write() as connection:
             return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
 
-    def record_error(self, was: Erasure, told: str) -> None:
+    def record_error(self, was: Erasure, error: str) -> None:
         """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
-        if was.error == told:
+        if was.error == error:
             return
-        values = {"error": told, "updated_ms": was.updated_ms + 1}
+        values = {"error": error, "updated_ms": was.updated_ms + 1}
         with self._database.write() as connection:
             connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values))
 
@@ -89,7 +89,7 @@ class ErasureStore:
             connection.execute(_INSERT_MARK.for_connection(connection), {"mark": mark, "at_ms": at_ms})
 
     def list_marks(self) -> list[str]:
-        """All of them."""
+        """Marks of all agents that must not come back."""
         with self._database.read() as connection:
             return list(connection.scalars(select(FORGOTTEN.c.mark)))
 
@@ -99,28 +99,31 @@ class ErasureStore:
             return set(connection.scalars(select(ERASURES.c.erasure_id)))
 
     def forget_positions(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
-        """By partition, where the order of an erasure was met last."""
+        """Positions where the order of an erasure was met last, by partition."""
         with self._database.read() as connection:
-            found = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
-        return {partition: place for _, partition, place in found}
+            rows = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
+        return {partition: position for _, partition, position in rows}
 
     def erased_since(self, partition: int, after: int) -> list[ErasedSubject]:
         """Agents of *partition* whose order to forget was met in it at the offset *after* or later."""
         with self._database.read() as connection:
-            found = {
-                erasure: place.offset
-                for erasure, at, place in _position_rows(connection, FORGET_POSITION_PREFIX)
-                if at == partition and place.ours and place.offset >= after
+            offsets = {
+                erasure_id: position.offset
+                for erasure_id, met_in, position in _position_rows(connection, FORGET_POSITION_PREFIX)
+                if met_in == partition and position.ours and position.offset >= after
             }
-            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
-        made = [_to_erasure(row) for row in rows]
-        return [ErasedSubject(one.erasure_subject, {partition: found[one.erasure_id]}) for one in made if one.subject]
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(offsets)))).all()
+        return [
+            ErasedSubject(erasure.erasure_subject, {partition: offsets[erasure.erasure_id]})
+            for erasure in map(_to_erasure, rows)
+            if erasure.subject
+        ]
 
     def erased_in_topic(self) -> list[ErasedSubject]:
         """Everybody who was erased while a topic still has their records; nobody where there is no topic."""
         return [
-            ErasedSubject(made.erasure_subject, {at: place.offset for at, place in places.items()})
-            for made, places in self.list_with_positions()
+            ErasedSubject(erasure.erasure_subject, {at: position.offset for at, position in positions.items()})
+            for erasure, positions in self.list_with_positions()
         ]
 
     def list_with_positions(
@@ -138,18 +141,21 @@ class ErasureStore:
         query = select(ERASURES).where(ERASURES.c.subject != "", recent)
         with self._database.read() as connection:
             ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            made = [_to_erasure(row) for row in ordered]
-            places = _positions_by_erasure(connection, [one.erasure_id for one in made])
-        return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
+            erasures = [_to_erasure(row) for row in ordered]
+            positions = _positions_by_erasure(connection, [erasure.erasure_id for erasure in erasures])
+        return [(erasure, positions[erasure.erasure_id]) for erasure in erasures if erasure.erasure_id in positions]
 
     def delete_positions(self, erasure_id: str) -> None:
-        """Remove where the order of an erasure was met."""
+        """Remove the positions where the order of an erasure was met."""
         key = META.c.key
         with self._database.write() as connection:
             connection.execute(delete(META).where(starts_with(key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
 
     def reset_topic(self) -> None:
-        """Its records are gone, offsets begin anew: no identifier is kept, and what was ordered is ordered again."""
+        """Begin anew with a topic that was made again: its records are gone, its offsets begin at 0.
+
+        No identifier is kept, and what was ordered is ordered again.
+        """
         with self._database.write() as connection:
             connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
             connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
@@ -159,14 +165,14 @@ class ErasureStore:
 
 
 def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
-    """Each change moves `updated_ms` on, by the clock or by one."""
+    """Condition that nobody changed an erasure since: each change moves `updated_ms` on, by the clock or by one."""
     mine = ERASURES.c.erasure_id == was.erasure_id
     return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
 
 
-def _erasure_params(made: Erasure) -> dict[str, Any]:
+def _erasure_params(erasure: Erasure) -> dict[str, Any]:
     """Columns of an erasure."""
-    return {name: getattr(made, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(made.counts)}
+    return {name: getattr(erasure, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(erasure.counts)}
 
 
 def _to_erasure(row: Any) -> Erasure:
@@ -181,10 +187,10 @@ def write_forget_positions(connection: Connection, commits: Sequence[Commit]) ->
     An order may be in a partition twice: a leader died before it noted that it had given it, or lost its place. The
     later place counts, under the later of both times: it is the same order, whichever of them is noted.
     """
-    for partition, met in ((one.position.partition, met) for one in commits for met in one.erasures):
+    for partition, met in ((commit.position.partition, met) for commit in commits for met in commit.erasures):
         key = f"{FORGET_POSITION_PREFIX}{met.erasure_id}.{partition}"
-        known = connection.scalar(select(META.c.value).where(META.c.key == key))
-        at_ms = met.at_ms if known is None else max(met.at_ms, _position_decoder.decode(known).at_ms)
+        earlier = connection.scalar(select(META.c.value).where(META.c.key == key))
+        at_ms = met.at_ms if earlier is None else max(met.at_ms, _position_decoder.decode(earlier).at_ms)
         value = msgspec.json.encode(ForgetRecordPosition(met.offset, at_ms, met.owns_agent)).decode()
         connection.execute(UPSERT_META.for_connection(connection), {"key": key, "value": value})
         connection.execute(_INSERT_ERASURE.for_connection(connection), _erasure_params(_rediscovered_erasure(met)))
@@ -211,21 +217,23 @@ def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
 
 
 def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, ForgetRecordPosition]]:
-    """Places by erasure; a few are looked up one by one."""
-    begins = (
-        [f"{FORGET_POSITION_PREFIX}{one}." for one in ids] if len(ids) <= FEW_ERASURES else [FORGET_POSITION_PREFIX]
+    """Positions by erasure; a few are looked up one by one."""
+    prefixes = (
+        [f"{FORGET_POSITION_PREFIX}{erasure_id}." for erasure_id in ids]
+        if len(ids) <= FEW_ERASURES
+        else [FORGET_POSITION_PREFIX]
     )
-    found: dict[str, dict[int, ForgetRecordPosition]] = {}
-    for begin in begins:
-        for erasure, partition, place in _position_rows(connection, begin):
-            found.setdefault(erasure, {})[partition] = place
-    return found
+    positions: dict[str, dict[int, ForgetRecordPosition]] = {}
+    for prefix in prefixes:
+        for erasure_id, partition, position in _position_rows(connection, prefix):
+            positions.setdefault(erasure_id, {})[partition] = position
+    return positions
 
 
-def _position_rows(connection: Connection, begin: str) -> list[tuple[str, int, ForgetRecordPosition]]:
-    """Erasure, partition and place of every row."""
-    found = []
-    for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin))):
-        erasure, _, partition = key.removeprefix(FORGET_POSITION_PREFIX).rpartition(".")
-        found.append((erasure, int(partition), _position_decoder.decode(value)))
-    return found
+def _position_rows(connection: Connection, prefix: str) -> list[tuple[str, int, ForgetRecordPosition]]:
+    """Erasure id, partition and position of every row whose key begins with *prefix*."""
+    rows = []
+    for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, prefix))):
+        erasure_id, _, partition = key.removeprefix(FORGET_POSITION_PREFIX).rpartition(".")
+        rows.append((erasure_id, int(partition), _position_decoder.decode(value)))
+    return rows

@@ -134,28 +134,28 @@ class SubjectStore:
             Rows by `table` (removed) and `table.changed`; empty where nothing was found.
         """
         counts: dict[str, int] = {}
-        for place, count in self._steps(scope, dry):
+        for name, count in self._steps(scope, dry):
             if count:
-                counts[place] = counts.get(place, 0) + count
+                counts[name] = counts.get(name, 0) + count
         return counts
 
     def _steps(self, scope: ErasureScope, dry: bool) -> list[tuple[str, int]]:
         work = _SubjectErasure(self._database, self._new_salt, scope, dry)
-        found = [
+        steps = [
             ("dead_letters", work.remove_dead_letters()),
             ("edges", work.remove_edges()),
             ("decisions", work.write_tombstones()),
         ]
-        found.append(("outbox", work.removed_alerts))
+        steps.append(("outbox", work.removed_alerts))
         for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
             if table.name not in _SEPARATE_TABLES:
                 if table is not DECISIONS and "agent_key" in table.c:
-                    found.append((table.name, work.remove_own_rows(table)))
-                found.append((f"{table.name}.changed", work.pseudonymise_table(table)))
-        found.append(("agents.changed", work.pseudonymise_table(AGENTS)))
+                    steps.append((table.name, work.remove_own_rows(table)))
+                steps.append((f"{table.name}.changed", work.pseudonymise_table(table)))
+        steps.append(("agents.changed", work.pseudonymise_table(AGENTS)))
         if scope.subject.kind == "agent":
-            found.append(("agents", work.count_stale_agents()))
-        return found
+            steps.append(("agents", work.count_stale_agents()))
+        return steps
 
     def export(
         self, subject: ErasureSubject, sources: Collection[str] | None = None
@@ -173,8 +173,8 @@ class SubjectStore:
         yield from self._iterate_rows(AGENTS, AGENTS.c.key == key)
         yield from self._iterate_rows(EDGES, or_(EDGES.c.source_key == key, EDGES.c.target_key == key))
         names = NameEraser(subject.name, "")
-        found = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
-        where = or_(*found) if sources is None else and_(or_(*found), DEAD_LETTERS.c.source.in_(sorted(sources)))
+        filters = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
+        where = or_(*filters) if sources is None else and_(or_(*filters), DEAD_LETTERS.c.source.in_(sorted(sources)))
         for name, row in self._iterate_rows(DEAD_LETTERS, where, raw=True):
             if names.is_in_bytes(row["raw"]):
                 yield name, row | {"raw": _export_value(row["raw"])}
@@ -183,17 +183,9 @@ class SubjectStore:
         self, table: Table, where: ColumnElement[bool], *, raw: bool = False
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         keys = tuple(table.primary_key.columns)
-        query = select(table).where(where).order_by(*keys).limit(_EXPORT_PAGE)
-        page = query
-        while True:
-            with self._database.read() as connection:
-                rows = connection.execute(page).all()
-            for row in rows:
-                values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
-                yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
-            if len(rows) < _EXPORT_PAGE:
-                return
-            page = query.where(tuple_(*keys) > tuple(rows[-1]._mapping[column.name] for column in keys))
+        for row in self._database.iterate(select(table).where(where), keys, _EXPORT_PAGE):
+            values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
+            yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
 
 
 class _SubjectErasure:
@@ -281,13 +273,13 @@ class _SubjectErasure:
 
     def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
         """A first look in the database; escapes of JSON are looked at one by one."""
-        found: list[ColumnElement[bool]] = []
+        filters: list[ColumnElement[bool]] = []
         for column in columns:
             if isinstance(column.type, LargeBinary):
-                found += [contains(column, needle) for needle in (*self._names.needles, b"\\u")]
+                filters += [contains(column, needle) for needle in (*self._names.needles, b"\\u")]
             else:
-                found.append(contains(column, self._names.name))
-        return or_(*found)
+                filters.append(contains(column, self._names.name))
+        return or_(*filters)
 
     def _names_subject(self, row: Any, columns: Sequence[Any]) -> bool:
         return any(
@@ -358,16 +350,16 @@ class _SubjectErasure:
         while True:
             page = query if after is None else query.where(tuple_(*keys) > tuple(after))
             with self._database.read() as connection:  # the long look takes no lock
-                found = connection.execute(page).all()
-            for part in chunked(found, _ERASURE_PAGE):
+                rows = connection.execute(page).all()
+            for part in chunked(rows, _ERASURE_PAGE):
                 with self._database.read() if self._dry else self._database.write() as connection:
                     for key in part:
                         mine = and_(where, *(column == value for column, value in zip(keys, key, strict=True)))
                         row = connection.execute(select(table).where(mine)).one_or_none()
                         done += row is not None and act(connection, row)
-            if len(found) < _ERASURE_PAGE:
+            if len(rows) < _ERASURE_PAGE:
                 return done
-            after = found[-1]
+            after = rows[-1]
 
 
 _ENDS = ("source", "target")

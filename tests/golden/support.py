@@ -99,7 +99,8 @@ def score_vectors(model: Path, rows: Any, groups: Any, familiar: Any) -> dict[st
 def stored(database: Path) -> tuple[dict[str, tuple[str, str]], dict[tuple[str, str], tuple[str, int]]]:
     """Open a SQLite store, migrating it: decision -> agent and level; tenant and agent -> level and events."""
     from trustwatch.scoring.records import RiskLevel
-    from trustwatch.scoring.store import AgentQuery, open_store, sqlite_url
+    from trustwatch.scoring.store.agent_store import AgentQuery
+    from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
     with contextlib.closing(open_store(sqlite_url(database))) as store:
         decisions = store.decisions.page(limit=500).items
