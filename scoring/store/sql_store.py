@@ -107,7 +107,7 @@ class SqlStore:
         """
         for commit in commits:
             _validate_commit(commit)
-        # Rows are made before the transaction starts: the locks are held for the writing alone.
+        # Decisions are encoded before the transaction starts: the locks are held for the writing alone.
         decision_rows = [[codec.decision_params(decision) for decision in commit.decisions] for commit in commits]
         with self.database.write() as connection:
             refusals = _advance_positions(connection, commits)
