@@ -198,7 +198,7 @@ class Log:
 
     partitions = 1
 
-    async def run(self, act: Any) -> Any:
+    async def run_between_rounds(self, act: Any) -> Any:
         return act(self)
 
 
@@ -242,7 +242,7 @@ def test_a_finished_erasure_that_can_not_be_looked_after_keeps_no_other(
             raise ConfigError("the risk topic may not be written")
         return 0
 
-    monkeypatch.setattr(places, "_end", end)
+    monkeypatch.setattr(places, "_correct_risk_topic", end)
     over = asyncio.run(places.release_names(1000))
     held: Any = store.erasures.get("one")
 

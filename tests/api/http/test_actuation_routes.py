@@ -151,8 +151,8 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
 
 def test_metrics_tell_how_actuators_fare(lowering: Any) -> None:
     """Outcomes by target, and containment times with their sum."""
-    lowering.actuations.note("hydra", "confirmed", 0.4)
-    lowering.actuations.note("hydra", "retry")
+    lowering.actuations.record("hydra", "confirmed", 0.4)
+    lowering.actuations.record("hydra", "retry")
 
     text = lowering.client.get("/metrics").text
 

@@ -289,7 +289,7 @@ def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any)
     minded = site.inside(lambda: site.guard.decide(question, "test"))
 
     assert by_default.allow
-    assert (minded.verdict.level, minded.known.ancestor, minded.verdict.allow) == (RiskLevel.HIGH, "bot", False)
+    assert (minded.verdict.level, minded.context.ancestor, minded.verdict.allow) == (RiskLevel.HIGH, "bot", False)
 
 
 def test_an_approval_at_medium_is_none_at_high(site: Any, summary: Any) -> None:
