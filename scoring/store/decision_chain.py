@@ -25,7 +25,7 @@ from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
 from .sql_schema import CHAINS, DECISIONS
 
 GENESIS_DIGEST = ""
-"""What stands before the first decision of a chain."""
+"""Digest that stands before the first decision of a chain."""
 
 SALT_BYTES = 16
 
@@ -63,7 +63,7 @@ _UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "an
 
 
 class ChainHead(NamedTuple):
-    """Where a chain ends, and from where on all of it must be there.
+    """End of a chain, and the sequence number from which on all of it must be there.
 
     Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked by
     themselves.

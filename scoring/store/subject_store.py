@@ -56,7 +56,7 @@ from .sql_schema import (
 )
 
 MAX_EVENT_AHEAD_MS = 300_000
-"""How far ahead of its arrival an event's time may be."""
+"""Time by which an event may be ahead of its arrival."""
 DECISION_ALERT_PREFIX = "alert-"
 """Before the id of a decision: the key of what announces it (`scoring/delivery/notifiers/alert_events.py`)."""
 _ERASURE_PAGE = 200
@@ -98,7 +98,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
 
 
 class ErasureScope(NamedTuple):
-    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged.
+    """Extent of one erasure in the store: what was known when the FORGET record (offset, arrival) was logged.
 
     `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
     """
@@ -371,7 +371,7 @@ def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
 
 
 def may_contain_names(column: Any) -> bool:
-    """Whether a column may hold words that somebody chose: no key, and not the arrays of kernels."""
+    """True for a column that may hold words which somebody chose: no key, and not the arrays of kernels."""
     if (
         column.primary_key
         or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES
