@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from html import escape
 from itertools import islice
@@ -16,7 +16,7 @@ from ..scoring.records.commits import Delivery
 from ..scoring.records.decisions import Decision, RiskReason
 from ..scoring.store.agent_store import AgentQuery
 from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
-from ..scoring.store.database import MAX_PAGE, Page
+from ..scoring.store.database import MAX_PAGE, iterate_pages
 from ..scoring.store.sql_store import SqlStore
 from .frame_builder import build_frame
 from .session import LabError, LabWarning
@@ -26,17 +26,6 @@ TenantFilter = Collection[str] | None
 _reasons = msgspec.json.Decoder(tuple[RiskReason, ...])
 EDGE_KINDS = (DELEGATED, CALLED, ACTS_FOR)
 _ALERTING = RiskLevel.MEDIUM
-
-
-def iterate_pages(ask: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
-    """All items of a list, a page at a time."""
-    cursor: str | None = None
-    while True:
-        page = ask(cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
 
 
 def take_limited(items: Iterable[Item], limit: int, what: str) -> list[Item]:

@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ..records.commits import ALERT_KEY_PREFIX
 from ..records.models import DAY_MS
 from . import codec
 from .containment_store import INSERT_EDGE, edge_params
@@ -57,8 +58,6 @@ from .sql_schema import (
 
 MAX_EVENT_AHEAD_MS = 300_000
 """Time by which an event may be ahead of its arrival."""
-DECISION_ALERT_PREFIX = "alert-"
-"""Before the id of a decision: the key of what announces it (`scoring/delivery/notifiers/alert_events.py`)."""
 _ERASURE_PAGE = 200
 _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
@@ -330,7 +329,7 @@ class _SubjectErasure:
         if (
             not self._dry
         ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
-            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECISION_ALERT_PREFIX}{row.decision_id}")
+            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{ALERT_KEY_PREFIX}{row.decision_id}")
             self.removed_alerts += connection.execute(gone).rowcount
         if not row.chain_sequence:  # from before there was a chain: nothing holds it
             return self._remove(connection, DECISIONS, row)
