@@ -22,7 +22,7 @@ class ChainBreak(NamedTuple):
 
 
 class ChainVerification(NamedTuple):
-    """What a verification found.
+    """Result of a verification.
 
     Attributes:
         heads: ends of the chains when it began.
@@ -44,7 +44,7 @@ class ChainVerification(NamedTuple):
 
     @property
     def intact(self) -> bool:
-        """Whether every chain holds."""
+        """True if every chain holds."""
         return self.broken == 0
 
 

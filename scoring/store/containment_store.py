@@ -44,7 +44,7 @@ _ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name !=
 
 
 class InterventionStore:
-    """What people ordered, or were asked for."""
+    """Interventions: what people ordered, or were asked for."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -108,7 +108,7 @@ class InterventionStore:
 
 
 class ActuationStore:
-    """What actuators are to bring about at their servers, and have brought about."""
+    """Actuations: what actuators are to bring about at their servers, and have brought about."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -130,7 +130,7 @@ class ActuationStore:
             return _to_actuation(connection.execute(select(ACTUATIONS).where(*mine)).one())
 
     def get(self, target: str, agent_key: int) -> Actuation | None:
-        """What one actuator has to do with one agent."""
+        """Actuation of one agent at one target."""
         query = select(ACTUATIONS).where(*_actuation_key(target, agent_key))
         return self._database.fetch_one(query, _to_actuation)
 

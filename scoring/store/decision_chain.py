@@ -25,7 +25,7 @@ from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
 from .sql_schema import CHAINS, DECISIONS
 
 GENESIS_DIGEST = ""
-"""What stands before the first decision of a chain."""
+"""Digest that stands before the first decision of a chain."""
 
 SALT_BYTES = 16
 
@@ -63,7 +63,7 @@ _UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "an
 
 
 class ChainHead(NamedTuple):
-    """Where a chain ends, and from where on all of it must be there.
+    """End of a chain, and the sequence number from which on all of it must be there.
 
     Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked by
     themselves.
@@ -145,19 +145,7 @@ def link_decisions(
 def _append_to_chain(
     connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Callable[[], bytes]
 ) -> None:
-    start = {
-        "partition": partition,
-        "sequence": 0,
-        "digest": GENESIS_DIGEST,
-        "anchor_sequence": 0,
-        "anchor_digest": GENESIS_DIGEST,
-    }
-    query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
-    stored_head = connection.execute(query).one_or_none()
-    if stored_head is None:
-        connection.execute(_INSERT_CHAIN.for_connection(connection), start)
-        stored_head = connection.execute(query).one()
-    head = ChainHead(**stored_head._mapping)
+    head = _lock_chain_head(connection, partition)
     sequence, digest = head.sequence, head.digest
     for row in rows:
         sequence += 1
@@ -173,7 +161,18 @@ def _append_to_chain(
             erasure_id="",
             redacted="",
         )
-    connection.execute(_UPSERT_CHAIN_HEAD.for_connection(connection), start | {"sequence": sequence, "digest": digest})
+    new_head = ChainHead(partition, sequence, digest)  # the statement leaves the anchor as it is
+    connection.execute(_UPSERT_CHAIN_HEAD.for_connection(connection), new_head._asdict())
+
+
+def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
+    """End of the chain of *partition*, which begins here if there is none; locked until the transaction ends."""
+    query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        connection.execute(_INSERT_CHAIN.for_connection(connection), ChainHead(partition)._asdict())
+        row = connection.execute(query).one()
+    return ChainHead(**row._mapping)
 
 
 def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:

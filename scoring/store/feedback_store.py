@@ -33,14 +33,14 @@ _PLAIN_COLUMNS = tuple(
     name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
 )
 _MUTABLE_COLUMNS = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
-"""What of feedback changes in its life; the rest is what was said, and stays."""
+"""Columns of feedback that change in its life; the others are what was said, and stay."""
 _encode = msgspec.json.Encoder().encode
 _scope_decoder = msgspec.json.Decoder(dict[str, Any])
 _rule_decoder = msgspec.json.Decoder(FeedbackRule)
 
 
 class FeedbackStore:
-    """What people said of decisions, the rules that follow from it in each partition, and previews."""
+    """Feedback of people on decisions, the rules that follow from it in each partition, and previews."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -62,7 +62,7 @@ class ModelStore:
             insert_outbox_rows(connection, outbox)
 
     def save_shadow_metrics(self, version: str, figures: dict[str, Any], at_ms: int) -> None:
-        """Overwrite how a version fares in shadow."""
+        """Overwrite the figures of a version in shadow."""
         values = {"figures": _encode(figures), "changed_ms": at_ms}
         with self._database.write() as connection:
             connection.execute(update(MODEL_VERSIONS).where(MODEL_VERSIONS.c.version == version).values(values))
@@ -84,7 +84,7 @@ class ModelStore:
     def history(
         self, version: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelHistoryEntry]:
-        """What happened to versions, newest first. Raises BadCursor."""
+        """History of versions, newest entry first. Raises BadCursor."""
         query = select(MODEL_HISTORY)
         if version is not None:
             query = query.where(MODEL_HISTORY.c.version == version)
@@ -92,7 +92,7 @@ class ModelStore:
         return self._database.newest(query, order, limit, cursor, lambda row: ModelHistoryEntry(**_model_values(row)))
 
     def current_switch(self, partition: int) -> ModelSwitch | None:
-        """What is in force in *partition*; None = nothing was ever written of it."""
+        """Switch to the version that is in force in *partition*; None = nothing was ever written of it."""
         order = (MODEL_SWITCHES.c.epoch, MODEL_SWITCHES.c.offset)
         query = select(MODEL_SWITCHES).where(MODEL_SWITCHES.c.partition == partition)
         query = query.order_by(*(column.desc() for column in order)).limit(1)
@@ -112,7 +112,7 @@ class ModelStore:
             insert_outbox_rows(connection, outbox)
 
     def list_days(self, from_day: int, tenants: Tenants = None, version: str | None = None) -> list[PeerGroupDay]:
-        """What groups did since *from_day*, by day, tenant, type and version."""
+        """Days of peer groups since *from_day*, by day, tenant, type and version."""
         query = visible(select(MODEL_DAYS).where(MODEL_DAYS.c.day >= from_day), MODEL_DAYS.c.tenant, tenants)
         if version is not None:
             query = query.where(MODEL_DAYS.c.version == version)

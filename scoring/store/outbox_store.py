@@ -99,7 +99,7 @@ _SETTLE = (
 
 
 class DeliveryRoute(msgspec.Struct, frozen=True):
-    """Which outbox rows a configured target takes."""
+    """Choice of outbox rows that a configured target takes."""
 
     target: str
     kind: str
@@ -119,7 +119,7 @@ class LeasedDelivery(NamedTuple):
 
 
 class DeliverySettlement(NamedTuple):
-    """How a leased delivery ended. It has no effect if the lease was lost meanwhile."""
+    """Outcome of a leased delivery. It has no effect if the lease was lost meanwhile."""
 
     seq: int
     target: str
@@ -131,7 +131,7 @@ class DeliverySettlement(NamedTuple):
 
 
 class OutboxStore:
-    """What has to leave, and its deliveries. All their state is here, so a dispatcher may stop at any moment."""
+    """Rows that have to leave, and their deliveries: all state of a dispatcher, which may stop at any moment."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -191,7 +191,7 @@ class OutboxStore:
             return set(connection.execute(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}).scalars())
 
     def next_due_ms(self, target: str) -> int | None:
-        """When the next pending delivery of *target* is due; None = there is none."""
+        """Time at which the next pending delivery of *target* is due; None = there is none."""
         query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
             DELIVERIES.c.target == target, DELIVERIES.c.status == PENDING
         )

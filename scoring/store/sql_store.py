@@ -52,7 +52,7 @@ _ADVANCE = (
 
 
 class CommitResult(NamedTuple):
-    """What a commit could not keep: dead letters beyond `max_dead_letters`, which were counted instead."""
+    """Number of dead letters that a commit could not keep: beyond `max_dead_letters` they are only counted."""
 
     dropped_dead_letters: int
 

@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ..records.commits import ALERT_KEY_PREFIX
 from ..records.models import DAY_MS
 from . import codec
 from .containment_store import INSERT_EDGE, edge_params
@@ -56,9 +57,7 @@ from .sql_schema import (
 )
 
 MAX_EVENT_AHEAD_MS = 300_000
-"""How far ahead of its arrival an event's time may be."""
-DECISION_ALERT_PREFIX = "alert-"
-"""Before the id of a decision: the key of what announces it (`scoring/delivery/notifiers/alert_events.py`)."""
+"""Time by which an event may be ahead of its arrival."""
 _ERASURE_PAGE = 200
 _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
@@ -98,7 +97,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
 
 
 class ErasureScope(NamedTuple):
-    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged.
+    """Extent of one erasure in the store: what was known when the FORGET record (offset, arrival) was logged.
 
     `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
     """
@@ -330,7 +329,7 @@ class _SubjectErasure:
         if (
             not self._dry
         ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
-            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECISION_ALERT_PREFIX}{row.decision_id}")
+            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{ALERT_KEY_PREFIX}{row.decision_id}")
             self.removed_alerts += connection.execute(gone).rowcount
         if not row.chain_sequence:  # from before there was a chain: nothing holds it
             return self._remove(connection, DECISIONS, row)
@@ -371,7 +370,7 @@ def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
 
 
 def may_contain_names(column: Any) -> bool:
-    """Whether a column may hold words that somebody chose: no key, and not the arrays of kernels."""
+    """True for a column that may hold words which somebody chose: no key, and not the arrays of kernels."""
     if (
         column.primary_key
         or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES

@@ -59,7 +59,7 @@ def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
 
 
 def contains(column: ColumnElement[Any], needle: str | bytes) -> ColumnElement[bool]:
-    """Whether text or bytes stand in a column; no pattern means anything."""
+    """Condition that text or bytes stand in a column; nothing in *needle* is a pattern."""
     return _Contains(column, bindparam(None, needle, column.type, unique=True))
 
 
