@@ -151,9 +151,9 @@ def _process_day(settings: Settings, begin: int) -> None:
     model, context = load_trained_model(settings.model_dir), processor_context(settings)
     encoder = ColumnEncoder(model.salt, settings.domains())
     with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
-        store.set_position(ONLY_PARTITION, begin)
+        store.partitions.set_position(ONLY_PARTITION, begin)
         processor = Processor(
-            AgentStateCache(model, engine_settings(settings, capacity=10_000), store),
+            AgentStateCache(model, engine_settings(settings, capacity=10_000), store.agents),
             encoder,
             DuplicateWindow(),
             context,

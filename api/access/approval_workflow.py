@@ -21,7 +21,7 @@ from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.containment import Intervention
-from ...scoring.store.interface import ContainmentStore
+from ...scoring.store.containment_store import InterventionStore
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
@@ -53,7 +53,7 @@ class ApprovalWorkflow:
     executor; what follows the store in the background takes its time, in threads that nobody waits for.
 
     Args:
-        store: of interventions.
+        interventions: what people ordered and were asked for.
         active_interventions: what is in force, in memory.
         audit: where every step is noted.
         service: URI of this service, for links in alerts.
@@ -65,7 +65,7 @@ class ApprovalWorkflow:
 
     def __init__(
         self,
-        store: ContainmentStore,
+        interventions: InterventionStore,
         active_interventions: ActiveInterventions,
         audit: AuditSink,
         service: str,
@@ -74,7 +74,7 @@ class ApprovalWorkflow:
         executor: StoreExecutor,
     ) -> None:
         self.active_interventions = active_interventions
-        self._store = store
+        self._interventions = interventions
         self._audit = audit
         self._service = service
         self._now_ms = now_ms
@@ -126,9 +126,7 @@ class ApprovalWorkflow:
 
     async def _write_request(self, made: Intervention, wanted: tuple[str, ...]) -> None:
         try:
-            new = await self._executor.write(
-                self._store.add_intervention, made, [build_approval_row(made, self._service)]
-            )
+            new = await self._executor.write(self._interventions.add, made, [build_approval_row(made, self._service)])
         except Unavailable as error:
             self.failed_requests += 1
             _log.warning("an approval could not be asked for", error=str(error), agent=made.agent.agent_id)
@@ -174,7 +172,7 @@ class ApprovalWorkflow:
             now_ms + int(valid_s * 1000),
             now_ms,
         )
-        await self._executor.write(self._store.add_intervention, made)
+        await self._executor.write(self._interventions.add, made)
         self._apply_and_audit(made, "pin", person.name, person.why)
         await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), made.intervention_id)
         return made
@@ -215,14 +213,14 @@ class ApprovalWorkflow:
     async def synchronise(self) -> None:
         """Take over what other processes wrote, and write down what has expired. Raises Unavailable."""
         news = self.active_interventions.apply_changes(
-            await asyncio.to_thread(self._store.interventions_since, self.active_interventions.since_ms)
+            await asyncio.to_thread(self._interventions.changed_since, self.active_interventions.since_ms)
         )
         if news:
             self._on_change({made.agent for made in news})
         now_ms = self._now_ms()
         for made in self.active_interventions.expired(now_ms):
             over = msgspec.structs.replace(made, status="expired", updated_ms=_next_update_ms(made, now_ms))
-            if await asyncio.to_thread(self._store.change_intervention, over, made.status):
+            if await asyncio.to_thread(self._interventions.update, over, made.status):
                 self._apply_and_audit(over, f"{made.kind}.expire", "trustwatch", "its time is over")
             else:  # another process was first: it holds no longer here either
                 self.active_interventions.apply_changes([over])
@@ -230,7 +228,7 @@ class ApprovalWorkflow:
 
     async def load_open(self) -> None:
         """Take over all that is open. Raises Unavailable."""
-        self.active_interventions.apply_changes(await asyncio.to_thread(self._store.open_interventions))
+        self.active_interventions.apply_changes(await asyncio.to_thread(self._interventions.list_open))
 
     async def close(self) -> None:
         """Wait for requests that are being written."""
@@ -239,7 +237,7 @@ class ApprovalWorkflow:
 
     async def _write_change(self, made: Intervention, was: str, action: str, person: Attribution) -> None:
         outbox: list[OutboxRow] = []
-        if not await self._executor.write(self._store.change_intervention, made, was, outbox):
+        if not await self._executor.write(self._interventions.update, made, was, outbox):
             raise InterventionNotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
         self._apply_and_audit(made, action, person.name, person.why)
 

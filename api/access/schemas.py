@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ReachedAgent
-from ...scoring.store.interface import Page
+from ...scoring.store.database import Page
 from ..http.schemas import (
     Level,
     PageOut,

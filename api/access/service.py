@@ -12,7 +12,7 @@ from ...ingest.hashing import agent_key
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
-from ...scoring.store.interface import Page
+from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.problems import invalid_value_error
@@ -114,7 +114,7 @@ class ContainmentService:
             key = await self._agents.key(caller, agent)
             if key is None:
                 return Page([], None)
-        return await self._executor(self._runtime.store.list_interventions, tenants, kind, status, key, limit, cursor)
+        return await self._executor(self._runtime.store.interventions.page, tenants, kind, status, key, limit, cursor)
 
     async def get(
         self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind = "approval"
@@ -127,7 +127,9 @@ class ContainmentService:
 
     async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
         """One approval or pin; None = there is none, as far as this caller may know. Raises Unavailable."""
-        return await self._executor(self._runtime.store.intervention, intervention_id, visible_tenants(caller, None))
+        return await self._executor(
+            self._runtime.store.interventions.get, intervention_id, visible_tenants(caller, None)
+        )
 
     async def approve(
         self, caller: AuthenticatedCaller, approval_id: str, why: str, valid_s: float = DEFAULT_VALID_S
@@ -212,7 +214,7 @@ class ContainmentService:
         name, runtime = self._agents.name(caller, agent), self._runtime
         radius = await self._executor(
             find_blast_radius,
-            runtime.store,
+            runtime.store.edges,
             name,
             self._measured_level,
             since_ms=self._days_ago_ms(days),
@@ -242,7 +244,7 @@ class ContainmentService:
         names = {principal_id} if alias is None else {principal_id, alias(tenant, principal_id)}
         keys = [agent_key(tenant, issuer, f"principal\x1f{name}") for name in sorted(names)]
         edges = await self._executor(
-            self._runtime.store.edges, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=self._days_ago_ms(days)
+            self._runtime.store.edges.find, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=self._days_ago_ms(days)
         )
         if not edges:
             raise not_found_error("principal")
@@ -297,7 +299,7 @@ class ContainmentService:
             key = await self._agents.key(caller, agent)
             if key is None:
                 return Page([], None)
-        return await self._executor(self._runtime.store.list_actuations, tenants, key, target, limit, cursor)
+        return await self._executor(self._runtime.store.actuations.page, tenants, key, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
         """Authorization servers that are told of an agent; without one nobody takes back a token that is out."""

@@ -13,7 +13,8 @@ from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.record_keys import agent_partition_key
 from ...scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
 from ...scoring.records.erasures import Erasure
-from ...scoring.store.interface import AgentQuery, Page
+from ...scoring.store.agent_store import AgentQuery
+from ...scoring.store.database import Page
 from ..events.intake import EventIntake
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
@@ -118,7 +119,7 @@ class AgentService:
             Unavailable: the store does not answer.
         """
         query = msgspec.structs.replace(_agent_query(caller, filters), limit=limit, cursor=cursor)
-        return await self._executor(self._runtime.store.list_agents, query)
+        return await self._executor(self._runtime.store.agents.page, query)
 
     async def search(
         self, caller: AuthenticatedCaller, filters: AgentFilters, text: str, cursor: str | None = None
@@ -129,7 +130,7 @@ class AgentService:
         )
 
         def page_at(page_cursor: str | None) -> Page[AgentSummary]:
-            return self._runtime.store.list_agents(msgspec.structs.replace(query, cursor=page_cursor))
+            return self._runtime.store.agents.page(msgspec.structs.replace(query, cursor=page_cursor))
 
         keep = partial(_contains_text, text.strip().casefold())
         return await self._executor(read_filtered_page, page_at, keep, cursor)
@@ -146,7 +147,7 @@ class AgentService:
             if len(riskiest) >= most:
                 break
             page = await self._executor(
-                self._runtime.store.list_agents, AgentQuery(tenants, (level,), limit=SEARCH_PAGE_SIZE)
+                self._runtime.store.agents.page, AgentQuery(tenants, (level,), limit=SEARCH_PAGE_SIZE)
             )
             riskiest += sorted(page.items, key=lambda agent: (-agent.risk_score, -agent.evaluated_ms))
         return riskiest[:most]
@@ -175,7 +176,7 @@ class AgentService:
     async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
         """The behaviour that is usual for an agent; None = none is stored yet, or it is of another layout."""
         row: AgentRow | None = await self._executor(
-            self._runtime.store.agent, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
+            self._runtime.store.agents.get, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
         )
         return read_baseline_profile(row)
 

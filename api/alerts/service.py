@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
 from ...scoring.records.agents import RiskLevel
 from ...scoring.records.commits import Delivery, OutboxRow
-from ...scoring.store.interface import Page
+from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
@@ -58,7 +58,7 @@ class AlertService:
             if agent_key is None:
                 return Page([], None)
         return await self._executor(
-            self._runtime.store.list_deliveries,
+            self._runtime.store.outbox.page,
             tenants,
             filters.status,
             filters.target,
@@ -75,7 +75,7 @@ class AlertService:
         tenants = visible_tenants(caller, filters.tenant)
 
         def page_at(page_cursor: str | None) -> Page[Delivery]:
-            return self._runtime.store.list_deliveries(
+            return self._runtime.store.outbox.page(
                 tenants, filters.status, filters.target, DEFAULT_PAGE_SIZE, page_cursor, key=filters.key
             )
 
@@ -97,12 +97,12 @@ class AlertService:
             build_test_alert_row(test_id, chosen.name, caller.name, now_ms, source, _accepted_level(chosen), tenant)
             for chosen in targets
         ]
-        await self._executor.write(runtime.store.enqueue, rows)
+        await self._executor.write(runtime.store.outbox.enqueue, rows)
         return rows
 
     async def stopped_targets(self) -> set[str]:
         """Configured targets that refused for good, and get nothing until their settings change."""
-        stopped = await self._executor(self._runtime.store.stopped_targets)
+        stopped = await self._executor(self._runtime.store.outbox.stopped_targets)
         return {webhook.name for webhook in self._runtime.settings.webhooks if webhook.name in stopped}
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
 from ...scoring.records.decisions import Decision
-from ...scoring.store.interface import Page
+from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, RuntimeDep, provided
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, IssuerParam, LimitParam, PageOut, TenantParam

@@ -11,7 +11,8 @@ from ...scoring.records.agents import AgentSummary, RiskLevel
 from ...scoring.records.commits import Delivery
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.records.decisions import Decision
-from ...scoring.store.interface import Page, Store
+from ...scoring.store.database import Page
+from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
@@ -83,7 +84,7 @@ class DecisionService:
             key = await self._agents.key(caller, agent)
             if key is None:
                 return Page([], None)
-        return await self._executor(self._runtime.store.list_decisions, tenants, key, limit, cursor)
+        return await self._executor(self._runtime.store.decisions.page, tenants, key, limit, cursor)
 
     async def search(
         self, caller: AuthenticatedCaller, filters: DecisionFilters, cursor: str | None = None
@@ -97,7 +98,7 @@ class DecisionService:
                 return FilteredPage([], None, 0)
 
         def page_at(page_cursor: str | None) -> Page[Decision]:
-            return self._runtime.store.list_decisions(tenants, key, DEFAULT_PAGE_SIZE, page_cursor)
+            return self._runtime.store.decisions.page(tenants, key, DEFAULT_PAGE_SIZE, page_cursor)
 
         def keep(decision: Decision) -> bool:
             return matches_filters(decision, filters)
@@ -106,7 +107,7 @@ class DecisionService:
 
     async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
         """One decision. Raises ProblemError (404), Unavailable."""
-        decision = await self._executor(self._runtime.store.decision, decision_id, visible_tenants(caller, None))
+        decision = await self._executor(self._runtime.store.decisions.get, decision_id, visible_tenants(caller, None))
         if decision is None:
             raise not_found_error("decision")
         return decision
@@ -124,7 +125,7 @@ class DecisionService:
     async def escalation(self, caller: AuthenticatedCaller, decision: Decision) -> tuple[Decision, ...]:
         """*decision*, and those before it by which its agent rose to it, newest first."""
         page = await self._executor(
-            self._runtime.store.list_decisions,
+            self._runtime.store.decisions.page,
             visible_tenants(caller, None),
             decision.agent.key,
             MAX_EARLIER_DECISIONS,
@@ -160,19 +161,19 @@ def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
 
 
 def load_consequences(
-    store: Store, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
+    store: SqlStore, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
 ) -> DecisionConsequences:
     """Read the neighbours of *decision* and what it set off; blocks."""
     key = decision.agent.key
     deliveries = (
-        store.list_deliveries(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
+        store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
     )
-    actuations = actuations_of_decision(store.list_actuations(tenants, key).items, decision.decision_id)
-    later, earlier = _neighbours(store.list_decisions(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
+    actuations = actuations_of_decision(store.actuations.page(tenants, key).items, decision.decision_id)
+    later, earlier = _neighbours(store.decisions.page(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
     until_ms = later.decided_ms if later is not None else None
     interventions = [
         intervention
-        for intervention in store.list_interventions(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
+        for intervention in store.interventions.page(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
         if intervention.asked_ms >= decision.decided_ms and (until_ms is None or intervention.asked_ms < until_ms)
     ]
     return DecisionConsequences(later, earlier, deliveries, actuations, interventions)
@@ -221,6 +222,6 @@ def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Deci
     return tuple(rise)
 
 
-def _read_decisions(store: Store, ids: Sequence[str], tenants: Collection[str] | None) -> dict[str, Decision]:
-    decisions = ((decision_id, store.decision(decision_id, tenants)) for decision_id in ids)
+def _read_decisions(store: SqlStore, ids: Sequence[str], tenants: Collection[str] | None) -> dict[str, Decision]:
+    decisions = ((decision_id, store.decisions.get(decision_id, tenants)) for decision_id in ids)
     return {decision_id: decision for decision_id, decision in decisions if decision is not None}

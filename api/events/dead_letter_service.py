@@ -8,7 +8,8 @@ from typing import NamedTuple
 from ...ingest.errors import ConfigError
 from ...ingest.formats.raw_records import FormatParser, RawRecord
 from ...scoring.records.dead_letters import DeadLetter, StoredDeadLetter
-from ...scoring.store.interface import DeadLetterCounts, Page
+from ...scoring.store.database import Page
+from ...scoring.store.dead_letter_store import DeadLetterCounts
 from ..http.agent_lookup import not_found_error
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller, SourceBinding, binding_of_caller
 from ..http.problems import ProblemDetails, ProblemError
@@ -56,16 +57,16 @@ class DeadLetterService:
             Unavailable: the store does not answer.
         """
         return await self._executor(
-            self._runtime.store.list_dead_letters, _visible_sources(caller), replayed, limit, cursor
+            self._runtime.store.dead_letters.page, _visible_sources(caller), replayed, limit, cursor
         )
 
     async def counts(self) -> DeadLetterCounts:
         """Letters that are kept, and those that found no room. Raises Unavailable."""
-        return await self._executor(self._runtime.store.letter_counts)
+        return await self._executor(self._runtime.store.dead_letters.count)
 
     async def get(self, caller: AuthenticatedCaller, letter_id: str) -> StoredDeadLetter:
         """One letter. Raises ProblemError (404), Unavailable."""
-        stored = await self._executor(self._runtime.store.dead_letter, letter_id, _visible_sources(caller))
+        stored = await self._executor(self._runtime.store.dead_letters.get, letter_id, _visible_sources(caller))
         if stored is None:
             raise not_found_error("dead letter")
         return stored
@@ -89,7 +90,7 @@ class DeadLetterService:
         records, binding = self._read(letter, sender, speaker, record_format)
         receipt = await self._events.receive_again(records, binding)
         check_not_all_rejected(receipt)
-        await self._executor.write(self._runtime.store.mark_replayed, [letter_id], self._runtime.now_ms())
+        await self._executor.write(self._runtime.store.dead_letters.mark_replayed, [letter_id], self._runtime.now_ms())
         return receipt
 
     def _sender_of(self, letter: DeadLetter) -> CallerSettings | None:

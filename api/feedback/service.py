@@ -24,7 +24,8 @@ from ...scoring.records.feedback import (
     FeedbackVerdict,
     PartitionRule,
 )
-from ...scoring.store.interface import Page, Store
+from ...scoring.store.database import Page
+from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import AuditSink
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
@@ -89,7 +90,7 @@ class FeedbackService:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SqlStore,
         log: GroupCommit,
         audit: AuditSink,
         previews: PreviewRunner,
@@ -149,7 +150,7 @@ class FeedbackService:
                 await self._check_room(feedback.agent.tenant)
             action: FeedbackAction = "noted" if feedback.status == "noted" else "adopted"
             step = FeedbackStep(feedback.feedback_id, action, feedback.created_ms, reviewer.name, feedback.reason)
-            if not await self._executor.write(self._store.add_feedback, feedback, step):
+            if not await self._executor.write(self._store.feedback.add, feedback, step):
                 raise ProblemError(
                     ProblemDetails(409, "feedback_known", "Known already", "the same was said a moment ago")
                 )
@@ -182,9 +183,11 @@ class FeedbackService:
             if key is None:
                 return Page([], None)
         page = await self._executor(
-            self._store.list_feedback, tenants, status, verdict, key, decision_id, limit, cursor
+            self._store.feedback.page, tenants, status, verdict, key, decision_id, limit, cursor
         )
-        rules = await self._executor(self._store.holdings_of, [feedback.feedback_id for feedback in page.items])
+        rules = await self._executor(
+            self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items]
+        )
         return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
     async def active_rules_of(self, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
@@ -196,13 +199,13 @@ class FeedbackService:
         """
         tenants = visible_tenants(caller, summary.name.tenant)
         page = await self._executor(
-            self._store.list_feedback, tenants, "active", "false_positive", None, None, MAX_RULES_READ
+            self._store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
         )
         return [feedback for feedback in page.items if _covers(feedback, summary)]
 
     async def get(self, caller: AuthenticatedCaller, feedback_id: str) -> FeedbackStatus:
         """One, with its steps. Raises ProblemError (404), Unavailable."""
-        feedback = await self._executor(self._store.feedback, feedback_id, visible_tenants(caller, None))
+        feedback = await self._executor(self._store.feedback.get, feedback_id, visible_tenants(caller, None))
         if feedback is None:
             raise not_found_error("feedback")
         return await self._status_of(feedback)
@@ -226,7 +229,7 @@ class FeedbackService:
             updated_ms=max(now_ms, before.updated_ms + 1),
         )
         step = FeedbackStep(feedback_id, "revoked", now_ms, reviewer.name, reason)
-        if not await self._executor.write(self._store.change_feedback, after, before.status, step):
+        if not await self._executor.write(self._store.feedback.update, after, before.status, step):
             raise _not_open_error(before)
         self._audit_sink.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self._now_ms()))
         return await self._status_of(await self.rule_publisher.publish(after) if in_force else after)
@@ -247,7 +250,7 @@ class FeedbackService:
         await self.preview_runner.close()
 
     async def _find_decision(self, decision_id: str, reviewer: Reviewer) -> Decision:
-        decision = await self._executor(self._store.decision, decision_id, reviewer.tenants)
+        decision = await self._executor(self._store.decisions.get, decision_id, reviewer.tenants)
         if decision is None:
             raise not_found_error("decision")
         return decision
@@ -258,7 +261,7 @@ class FeedbackService:
         check_not_own_agent(agent, reviewer, actuators)
         if draft.kind == "peer_group":
             own = {
-                agent_id: await self._executor(self._store.find_agents, agent_id, (agent.tenant,), _MAX_NAMESAKES)
+                agent_id: await self._executor(self._store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
                 for agent_id in sorted(agents_operated_by(reviewer, actuators))
             }
             serving = [
@@ -287,7 +290,7 @@ class FeedbackService:
         return unseen
 
     async def _check_room(self, tenant: str) -> None:
-        rules = [rule for rule in await self._executor(self._store.open_feedback) if rule.agent.tenant == tenant]
+        rules = [rule for rule in await self._executor(self._store.feedback.list_open) if rule.agent.tenant == tenant]
         most = self._settings.feedback.max_rules
         if len(rules) >= most:
             raise draft_refused_error(
@@ -301,7 +304,7 @@ class FeedbackService:
         """Event time when the agent was calm again after a decision; now, where it is not."""
         cursor, calm_ms = None, self._now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._executor(self._store.list_decisions, None, decision.agent.key, 500, cursor)
+            page = await self._executor(self._store.decisions.page, None, decision.agent.key, 500, cursor)
             for later in page.items:
                 if later.decided_ms <= decision.decided_ms:
                     return calm_ms
@@ -344,8 +347,8 @@ class FeedbackService:
         )
 
     async def _status_of(self, feedback: Feedback) -> FeedbackStatus:
-        rules = await self._executor(self._store.holdings_of, [feedback.feedback_id])
-        steps = await self._executor(self._store.feedback_steps, feedback.feedback_id)
+        rules = await self._executor(self._store.feedback.rules_of_feedback, [feedback.feedback_id])
+        steps = await self._executor(self._store.feedback.list_steps, feedback.feedback_id)
         return _feedback_status(feedback, rules)._replace(steps=steps)
 
 

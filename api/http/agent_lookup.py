@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ...ingest.hashing import agent_key
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
 from ...scoring.records.agents import AgentName, AgentSummary
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from .auth.callers import ANY_NAME, AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
 from .store_executor import StoreExecutor
@@ -36,7 +36,7 @@ class AgentResolver:
     that look into the store raise Unavailable.
     """
 
-    def __init__(self, risk_view: RiskView, store: Store, executor: StoreExecutor) -> None:
+    def __init__(self, risk_view: RiskView, store: SqlStore, executor: StoreExecutor) -> None:
         self._risk_view = risk_view
         self._store = store
         self._executor = executor
@@ -78,7 +78,7 @@ class AgentResolver:
 
     async def _find_stored(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary | None:
         tenants = visible_tenants(caller, agent.tenant)
-        namesakes = await self._executor(self._store.find_agents, agent.agent_id, tenants)
+        namesakes = await self._executor(self._store.agents.find, agent.agent_id, tenants)
         summaries = [one for one in namesakes if agent.issuer is None or one.name.issuer == agent.issuer]
         if len(summaries) > 1:
             raise ambiguous_agent_error([summary.name for summary in summaries])
@@ -86,7 +86,10 @@ class AgentResolver:
 
 
 def require_all_tenants(caller: AuthenticatedCaller) -> None:
-    """Refuse a caller that is not bound to all tenants, since what it asks for reaches all. Raises ProblemError (403)."""
+    """Refuse a caller that is not bound to all tenants, since what it asks for reaches all.
+
+    Raises ProblemError (403).
+    """
     if ANY_NAME not in caller.tenants:
         detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
         raise ProblemError(ProblemDetails(403, "all_tenants_needed", "All tenants needed", detail))

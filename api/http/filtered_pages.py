@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from ...scoring.store.interface import Page
+from ...scoring.store.database import Page
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.policy.book import LivePolicy
 from ...scoring.policy.risk_view import RiskView
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from .. import clock as machine
 from ..composition import new_id
 from ..settings.root import Settings
@@ -58,7 +58,7 @@ class Runtime:
     settings: Settings
     verifier: TokenVerifier[AuthenticatedCaller]
     event_log: GroupCommit
-    store: Store
+    store: SqlStore
     policy_evaluator: PolicyEvaluator
     risk_view: RiskView
     live_policy: LivePolicy

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import RiskLevel
-from ...scoring.store.interface import MAX_PAGE
+from ...scoring.store.database import MAX_PAGE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from ...ingest.errors import Unavailable
-from ...scoring.store.interface import BadCursor
+from ...scoring.store.database import BadCursor
 from .problems import ProblemDetails, ProblemError
 
 P = ParamSpec("P")

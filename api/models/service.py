@@ -27,7 +27,8 @@ from ...scoring.records.models import (
     SwitchModel,
     encode_model_switch,
 )
-from ...scoring.store.interface import MAX_PAGE, Page, Store, Tenants
+from ...scoring.store.database import MAX_PAGE, Page, Tenants
+from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
@@ -131,7 +132,7 @@ class ModelService:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: SqlStore,
         registry: ModelRegistry,
         write_control: Callable[[bytes], Awaitable[None]],
         executor: StoreExecutor,
@@ -167,7 +168,7 @@ class ModelService:
             Unavailable: the store does not answer.
         """
         visible_tenants(caller, None)
-        page = await self._executor(self._store.models, None, limit, cursor)
+        page = await self._executor(self._store.models.page, None, limit, cursor)
         return Page([_as_visible_to(caller, model) for model in page.items], page.next_cursor)
 
     async def history(
@@ -175,7 +176,7 @@ class ModelService:
     ) -> Page[ModelHistoryEntry]:
         """What happened to versions, newest first, for callers of all tenants: it tells who ordered what."""
         require_all_tenants(caller)
-        return await self._executor(self._store.model_history, None, limit, cursor)
+        return await self._executor(self._store.models.history, None, limit, cursor)
 
     async def version_detail(
         self, caller: AuthenticatedCaller, version: str, tenant: str | None = None
@@ -190,7 +191,7 @@ class ModelService:
         """What was measured of the version in force, by day and group. Raises Unavailable."""
         from_day = self._today() - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
-        measured = await self._executor(self._store.model_days, from_day, tenants, self.version)
+        measured = await self._executor(self._store.models.list_days, from_day, tenants, self.version)
         thresholds = self._settings.lifecycle.drift
         return DriftReport([day for day in measured if "scores" in day.drift], thresholds.features, thresholds.scores)
 
@@ -212,7 +213,9 @@ class ModelService:
         if not self.trains_models:
             raise PromotionRefused(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
         request = {"id": self._new_id(), "by": by, "why": why, "at_ms": self._now_ms()}
-        await self._executor.write(self._store.set_meta, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode())
+        await self._executor.write(
+            self._store.metadata.put, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode()
+        )
 
     async def promote(self, caller: AuthenticatedCaller, version: str, why: str, *, force: bool = False) -> None:
         """Order that *version* comes into force; it does where the pipeline meets the command.
@@ -258,13 +261,13 @@ class ModelService:
     async def _write_order(self, version: str, act: ModelAction, by: str, why: str, detail: dict[str, object]) -> None:
         digest = await self._executor.write(self._check_usable, version)
         entry = ModelHistoryEntry(self._new_id(), self._now_ms(), version, act, by, why, detail)
-        await self._executor.write(self._store.change_models, [], [entry])
+        await self._executor.write(self._store.models.update, [], [entry])
         await self._write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
 
     # Below here everything blocks.
 
     def _require_version(self, version: str) -> ModelVersion:
-        model = self._store.model(version)
+        model = self._store.models.get(version)
         if model is None:
             raise UnknownModelVersion(version)
         return model
@@ -279,7 +282,7 @@ class ModelService:
         return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
 
     def _previous_version(self) -> str:
-        switches = self._store.model_switches()
+        switches = self._store.models.list_switches()
         current = switches[0].version if switches else self.version
         for switch in switches:
             if switch.version != current:
@@ -288,7 +291,7 @@ class ModelService:
 
     def _adopt_from_registry(self, version: str) -> None:
         """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
-        if self._store.model(version) is not None:
+        if self._store.models.get(version) is not None:
             return
         registered = next((one for one in self._registry.versions() if one.version == version), None)
         if registered is None:
@@ -296,7 +299,7 @@ class ModelService:
         now_ms = self._now_ms()
         model = _version_of(registered, "challenger", "put on the shelf", promoted_ms=0, now_ms=now_ms)
         entry = ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
-        self._store.add_model(model, entry)
+        self._store.models.add(model, entry)
 
     def _check_usable(self, version: str) -> str:
         """Digest of a version that can come into force. Raises PromotionRefused where it can not."""
@@ -318,7 +321,7 @@ class ModelService:
 
     def _active_salt(self) -> str:
         for version in (self.version, self._registry.installed_model().version):
-            model = self._store.model(version)
+            model = self._store.models.get(version)
             try:
                 directory = self._registry.find_directory(version, None if model is None else model.digest)
                 return read_manifest(directory)[0].salt_hex
@@ -329,34 +332,34 @@ class ModelService:
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
         installed = self._note_installed()
-        newest = self._store.model_switches(1)
+        newest = self._store.models.list_switches(1)
         if newest and newest[0].installed == installed.digest:
             self._note_switch(newest[0])
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
-        challengers = self._store.models("challenger").items
+        challengers = self._store.models.page("challenger").items
         self.challengers = {model.version: int(model.figures.get("agent_days", 0)) for model in challengers}
 
     def _note_switch(self, switch: ModelSwitch) -> None:
         """What is in force is the champion. Every process that looks notes it, and all write the same."""
-        model = self._store.model(switch.version)
+        model = self._store.models.get(switch.version)
         if model is None:
             return
-        earlier_champions = [one for one in self._store.models("champion").items if one.version != switch.version]
+        earlier_champions = [one for one in self._store.models.page("champion").items if one.version != switch.version]
         if model.status == "champion" and not earlier_champions:
             return
         now_ms = self._now_ms()
-        orders = [entry.act for entry in self._store.model_history(switch.version).items if entry.act in ORDER_ACTS]
+        orders = [entry.act for entry in self._store.models.history(switch.version).items if entry.act in ORDER_ACTS]
         status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
         replaced = [msgspec.structs.replace(one, status=status, changed_ms=now_ms) for one in earlier_champions]
         champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
-        self._store.change_models([*replaced, champion], [_switch_entry(switch, now_ms)])
+        self._store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
 
     def _note_installed(self) -> RegisteredModel:
         """The operator's model is a version like any other; the history says when it came."""
         installed, now_ms = self._registry.installed_model(), self._now_ms()
-        stored = self._store.model(installed.version)
+        stored = self._store.models.get(installed.version)
         if stored is not None and stored.digest == installed.digest:
             return installed
         model = _version_of(installed, "champion", "trustwatch train", promoted_ms=now_ms, now_ms=now_ms)
@@ -365,19 +368,19 @@ class ModelService:
         )
         retired = [
             msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
-            for one in self._store.models("champion").items
+            for one in self._store.models.page("champion").items
             if one.version != installed.version
         ]
         if stored is None:
-            self._store.add_model(model, entry)
-            self._store.change_models(retired)
+            self._store.models.add(model, entry)
+            self._store.models.update(retired)
         else:
-            self._store.change_models([*retired, model], [entry])
+            self._store.models.update([*retired, model], [entry])
         return installed
 
     def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
         model = self._require_version(version)
-        days = self._store.model_days(self._today() - MAX_DAYS, tenants, version)
+        days = self._store.models.list_days(self._today() - MAX_DAYS, tenants, version)
         try:
             (newcomers, known_agents), on_disk = self._calibration_curves(model, tenants), True
         except ModelError:
@@ -388,8 +391,8 @@ class ModelService:
             on_disk,
             newcomers,
             observed_shares(days),
-            self._store.model_history(version, 50).items,
-            [switch for switch in self._store.model_switches() if switch.version == version],
+            self._store.models.history(version, 50).items,
+            [switch for switch in self._store.models.list_switches() if switch.version == version],
             known_agents,
         )
 
@@ -399,7 +402,7 @@ class ModelService:
         if cached is None or cached[0] != today:  # groups may be new
             trained = self._registry.load(model.version, model.digest)
             assert isinstance(trained.detector, ForestDetector)
-            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in self._store.known_agents(0)}
+            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in self._store.agents.count_by_group(0)}
             hasher = NameHasher(trained.salt)
             keys = {group: hasher(f"{group[0]}\x1f{group[1]}") for group in groups}
             if len(self._curves) >= MAX_CACHED_CURVES:
@@ -417,9 +420,9 @@ class ModelService:
         span = range(today - min(days, MAX_DAYS) + 1, today + 1)
         return budget_chart(
             span,
-            self._store.alert_counts(span.start, tenants),
-            self._store.model_days(span.start, tenants),
-            self._store.known_agents(span.start, tenants),
+            self._store.decisions.count_alerts(span.start, tenants),
+            self._store.models.list_days(span.start, tenants),
+            self._store.agents.count_by_group(span.start, tenants),
             self._feedback_counts(span, tenants),
             accepted,
             level,
@@ -429,7 +432,7 @@ class ModelService:
         """What people said about alerts, by the day of each one's event."""
         counts: dict[tuple[int, str, str], AlertVerdictCounts] = {}
         for feedback in self._active_feedback(tenants):
-            decision = self._store.decision(feedback.decision_id, tenants)
+            decision = self._store.decisions.get(feedback.decision_id, tenants)
             if decision is not None and decision.event_time_ms // DAY_MS in span:
                 key = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
                 before, true = counts.get(key, AlertVerdictCounts()), feedback.verdict == "true_positive"
@@ -440,7 +443,7 @@ class ModelService:
         """The newest feedback that was not revoked, a bounded number."""
         cursor: str | None = None
         for _ in range(MAX_FEEDBACK_ITEMS // MAX_PAGE):
-            page = self._store.list_feedback(tenants, limit=MAX_PAGE, cursor=cursor)
+            page = self._store.feedback.page(tenants, limit=MAX_PAGE, cursor=cursor)
             yield from (feedback for feedback in page.items if feedback.status not in ("revoking", "revoked"))
             cursor = page.next_cursor
             if cursor is None:

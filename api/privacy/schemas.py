@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from ...scoring.records.erasures import Erasure
-from ...scoring.store.decision_chain import ChainVerification
+from ...scoring.store.chain_verification import ChainVerification
 from ..http.schemas import NameText, TimeText, format_rfc3339, format_rfc3339_or_none
 from .service import ErasureRequest, ProofCheck
 

@@ -16,9 +16,8 @@ from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from ...ingest.record_keys import record_id
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
-from ...scoring.store.database import LeaderLock
-from ...scoring.store.decision_chain import ChainVerification, verify_chains
-from ...scoring.store.interface import Page
+from ...scoring.store.chain_verification import ChainVerification, verify_chains
+from ...scoring.store.database import LeaderLock, Page
 from .. import clock
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
@@ -149,7 +148,7 @@ class ErasureService:
             if (erasure.kind, erasure.tenant, erasure.issuer, erasure.subject) == subject[:4]:
                 return erasure
         erasure = await asyncio.to_thread(self._new_erasure, subject, reason, caller.recorded_name)
-        await self._executor.write(self._targets.store.add_erasure, erasure)
+        await self._executor.write(self._targets.store.erasures.add, erasure)
         self._wake.set()
         return erasure
 
@@ -171,7 +170,7 @@ class ErasureService:
             )
         if subject.kind != "agent":
             return
-        servers = await self._executor(self._targets.store.held_at_servers, subject)
+        servers = await self._executor(self._targets.store.actuations.targets_with_original, subject)
         if servers:
             raise ErasureRefused(
                 f"the agent is lowered at {', '.join(servers)}, and what it had before is known here alone: release it "
@@ -201,15 +200,15 @@ class ErasureService:
 
     async def open_erasures(self) -> Sequence[Erasure]:
         """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""
-        return await self._executor(self._targets.store.open_erasures)
+        return await self._executor(self._targets.store.erasures.list_open)
 
     async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
         """Erasures of the caller's tenants, newest first. Raises ProblemError (400), Unavailable."""
-        return await self._executor(self._targets.store.list_erasures, visible_tenants(caller, None), limit, cursor)
+        return await self._executor(self._targets.store.erasures.page, visible_tenants(caller, None), limit, cursor)
 
     async def get(self, caller: AuthenticatedCaller, erasure_id: str) -> Erasure:
         """One erasure. Raises ProblemError (404), Unavailable."""
-        erasure = await self._executor(self._targets.store.erasure, erasure_id, visible_tenants(caller, None))
+        erasure = await self._executor(self._targets.store.erasures.get, erasure_id, visible_tenants(caller, None))
         if erasure is None:
             raise not_found_error("erasure")
         return erasure
@@ -274,7 +273,7 @@ class ErasureService:
     async def verify_decision_chain(self, caller: AuthenticatedCaller) -> ChainVerification:
         """Walk over all tenants' decisions, however long it takes. Raises ProblemError (403), Unavailable."""
         require_all_tenants(caller)
-        return await asyncio.to_thread(verify_chains, self._targets.store)
+        return await asyncio.to_thread(verify_chains, self._targets.store.decisions, self._targets.store.erasures)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry out what is open, from the beginning of the process on, until *stop*."""
@@ -297,7 +296,7 @@ class ErasureService:
         try:
             if not await self._is_leading():
                 return RETRY_S if failing else FOLLOW_EVERY_S
-            waiting = await asyncio.to_thread(self._targets.store.open_erasures)
+            waiting = await asyncio.to_thread(self._targets.store.erasures.list_open)
         except (TrustwatchError, OSError) as error:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
@@ -318,7 +317,7 @@ class ErasureService:
         if isinstance(error, Unavailable | Fenced):
             return
         with suppress(TrustwatchError):
-            await asyncio.to_thread(self._targets.store.note_erasure, made, str(error))
+            await asyncio.to_thread(self._targets.store.erasures.record_error, made, str(error))
 
     async def _try_assist(self) -> bool:
         """False = what this process does for all could not be done now; what it leads goes on all the same."""
@@ -345,7 +344,9 @@ class ErasureService:
             return False
         try:
             if self._leader_lock is None:
-                self._leader_lock = await asyncio.to_thread(self._targets.store.acquire_leader_lock, LEADER_LOCK_NAME)
+                self._leader_lock = await asyncio.to_thread(
+                    self._targets.store.database.acquire_leader_lock, LEADER_LOCK_NAME
+                )
             if self._leader_lock is None:
                 return False
             await asyncio.to_thread(self._leader_lock.ensure_held)
@@ -366,7 +367,7 @@ class ErasureService:
                 _log.info("an erased name is not kept any more", erasure_id=one.erasure_id)
                 self._compaction_due = True
             if self._compaction_due:
-                self._compaction_due = not await asyncio.to_thread(self._targets.store.compact)
+                self._compaction_due = not await asyncio.to_thread(self._targets.store.database.compact)
         except (TrustwatchError, OSError) as error:
             _log.warning("finished erasures could not be looked after", error=str(error))
         self._names_released_at = clock.monotonic()
@@ -379,7 +380,7 @@ class ErasureService:
             return False
         after = msgspec.structs.replace(after, updated_ms=self._now_ms())
         await self._check_leadership()
-        if not await asyncio.to_thread(self._targets.store.change_erasure, made, after):
+        if not await asyncio.to_thread(self._targets.store.erasures.update, made, after):
             _log.warning(
                 "a step of an erasure was given up: another process has changed it", erasure_id=made.erasure_id
             )

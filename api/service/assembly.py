@@ -26,7 +26,6 @@ from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.store.blast_radius import CriticalDescendants
-from ...scoring.store.interface import Store
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..access.approval_workflow import ApprovalWorkflow
@@ -67,7 +66,7 @@ _log = structlog.get_logger(__name__)
 def make_decision_point(
     settings: Settings,
     log: GroupCommit,
-    store: Store,
+    store: SqlStore,
     view: RiskView,
     policy: LivePolicy,
     status: PipelineStatus,
@@ -88,7 +87,7 @@ def make_decision_point(
     admission = Admission(AgentRegistry(settings.registry), alias)
     audit = AuditSink(log, admission, now_ms, new_id)
     approvals = ApprovalWorkflow(
-        store, known, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
+        store.interventions, known, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
     )
     staleness_ms = int(settings.risk.staleness_s * 1000)
 
@@ -134,7 +133,7 @@ async def run_decision_point(
 async def track_descendants(
     guard: PolicyDecisionPoint,
     policy: LivePolicy,
-    store: Store,
+    store: SqlStore,
     changed: Callable[[Collection[AgentName]], None],
     stop: asyncio.Event,
     now_ms: Callable[[], int] = clock.now_ms,
@@ -176,7 +175,7 @@ VERSION_REFRESH_EVERY_S = 2.0
 """The version in force is looked up so often: answers name it."""
 
 
-def make_model_service(settings: Settings, log: GroupCommit, store: Store, executor: StoreExecutor) -> ModelService:
+def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore, executor: StoreExecutor) -> ModelService:
     """The service of models. Raises ModelError."""
     writer = ControlRecordWriter(log, clock.now_ms)
     return ModelService(settings, store, open_model_registry(settings), writer, executor, clock.now_ms, new_id)
@@ -221,7 +220,7 @@ def make_feedback_service(
     settings: Settings,
     settings_file: Path | None,
     log: GroupCommit,
-    store: Store,
+    store: SqlStore,
     audit: AuditSink,
     agents: AgentResolver,
     executor: StoreExecutor,
@@ -316,7 +315,7 @@ async def forget_in_memory(
     """What this process keeps in memory: the view, pins and approvals. The pipeline has forgotten the subject."""
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
-        row = await asyncio.to_thread(store.agent, *full)
+        row = await asyncio.to_thread(store.agents.get, *full)
         if row is None:
             view.remove(*full)
         else:  # it acts again, as somebody new

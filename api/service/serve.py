@@ -119,7 +119,11 @@ class RunningService:
         self._ingest = IngestStatus()
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerter(
-            backend.store, silence_thresholds(settings), service_url(settings), clock.now_ms, self._wake_dispatcher
+            backend.store.outbox,
+            silence_thresholds(settings),
+            service_url(settings),
+            clock.now_ms,
+            self._wake_dispatcher,
         )
         policy = live_policy(settings)
         alias = principal_alias(settings)
@@ -293,7 +297,7 @@ class RunningService:
         channels: list[DeliveryChannel[Any]] = [*self._actuation.channels, *alerts]
         policy = DispatchPolicy(cooldown_s=self._settings.risk.cool_down_s)
         jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
-        return Dispatcher(self._backend.store, channels, policy, clock.now_ms, jitter, self._count_delivery)
+        return Dispatcher(self._backend.store.outbox, channels, policy, clock.now_ms, jitter, self._count_delivery)
 
     def _count_delivery(self, target: str, outcome: str) -> None:
         self._services.delivery_counts[target, outcome] += 1
@@ -319,9 +323,9 @@ class RunningService:
             forgotten = now - self._settings.store.agents_days * DAY_MS
             waiting = retention.waiting_dead_letters
             try:
-                await asyncio.to_thread(self._backend.store.upkeep, now)
+                await asyncio.to_thread(self._backend.store.retention.prepare_weeks, now)
                 await asyncio.to_thread(
-                    self._backend.store.purge,
+                    self._backend.store.retention.purge,
                     before(retention.decisions),
                     agents_before_ms=forgotten,
                     outbox_before_ms=before(retention.deliveries),
@@ -329,13 +333,15 @@ class RunningService:
                     waiting_letters_before_ms=0 if waiting is None else before(waiting),
                 )
                 await asyncio.to_thread(
-                    self._backend.store.purge_containment,
+                    self._backend.store.retention.purge_containment,
                     before(retention.interventions),
                     actuations_before_ms=before(retention.actuations),
                     edges_before_ms=before(retention.edges),
                 )
-                await asyncio.to_thread(self._backend.store.purge_feedback, before(retention.feedback))
-                await asyncio.to_thread(self._backend.store.purge_labels, before(label_retention_days(self._settings)))
+                await asyncio.to_thread(self._backend.store.retention.purge_feedback, before(retention.feedback))
+                await asyncio.to_thread(
+                    self._backend.store.retention.purge_labels, before(label_retention_days(self._settings))
+                )
                 await self._backend.drop_applied_records(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))

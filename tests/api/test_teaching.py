@@ -128,7 +128,9 @@ class Ending:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
     def read_into(self, *_: Any) -> Any:
-        self.noted.append(training_state.decode_training_state(self.store.get_meta(training_state.TRAINING_STATE_KEY)))
+        self.noted.append(
+            training_state.decode_training_state(self.store.metadata.get(training_state.TRAINING_STATE_KEY))
+        )
         raise self.end
 
 
@@ -144,7 +146,7 @@ class Desk:
 
     def wish(self, name: str) -> None:
         text = json.dumps({"id": name, "by": "ann", "why": f"because of {name}", "at_ms": 1})
-        self.store.set_meta(training_state.TRAINING_REQUEST_KEY, text)
+        self.store.metadata.put(training_state.TRAINING_REQUEST_KEY, text)
 
     def due(self) -> training_state.TrainingState | None:
         return self.teacher.next_training(ModelChoice("first", "digest", False))
@@ -154,7 +156,7 @@ class Desk:
         self.teacher.run_training(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
 
     def acts(self) -> list[tuple[str, str]]:
-        return [(one.act, one.version) for one in self.store.model_history().items]
+        return [(one.act, one.version) for one in self.store.models.history().items]
 
 
 def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
         desk.teach(work)
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
-    desk.store.set_meta(
+    desk.store.metadata.put(
         training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[0])
     )  # killed: nobody took it back
     again = desk.due()
@@ -181,12 +183,12 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     for _ in range(training_scheduler.MAX_ATTEMPTS):
         with pytest.raises(StopRequested):
             desk.teach(desk.due())
-        desk.store.set_meta(
+        desk.store.metadata.put(
             training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[-1])
         )
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
-    assert "died 3 times" in desk.store.model_history().items[0].why
+    assert "died 3 times" in desk.store.models.history().items[0].why
     assert desk.due() is None
     desk.wish("two")
     found = desk.due()
@@ -215,13 +217,13 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
     assert work is not None
     for at, version in enumerate(("before", work.version)):
         made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
-        desk.store.add_model(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
-    desk.store.set_meta(
+        desk.store.models.add(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
+    desk.store.metadata.put(
         training_state.TRAINING_STATE_KEY, training_state.encode_training_state(msgspec.structs.replace(work, tries=1))
     )
     desk.teach(desk.due())
     assert desk.due() is None
-    states = {one.version: one.status for one in desk.store.models().items}
+    states = {one.version: one.status for one in desk.store.models.page().items}
     assert states == {"before": "rejected", work.version: "challenger"}
 
 
@@ -245,7 +247,7 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Fenced):
         desk.teach(work)
     assert (
-        training_state.decode_training_state(desk.store.get_meta(training_state.TRAINING_STATE_KEY))
+        training_state.decode_training_state(desk.store.metadata.get(training_state.TRAINING_STATE_KEY))
         == desk.origin.noted[0]
     )
 

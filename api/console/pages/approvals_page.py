@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ....scoring.records.containment import Intervention
-from ....scoring.store.interface import Page
+from ....scoring.store.database import Page
 from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller

@@ -193,7 +193,7 @@ class Site:
         self.store = open_store(sqlite_url(database))
         self.view, self.status = RiskView(), PipelineStatus()
         self.ids = iter(range(10**9))
-        self.position = self.store.claim(0)
+        self.position = self.store.partitions.claim(0)
         self.app = create_app(self._services(), SLICES)
         self.served = Served(listener, self.app)
         self.browser = self.new_browser()

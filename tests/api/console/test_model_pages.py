@@ -13,7 +13,7 @@ from trustwatch.api.settings.root import Settings
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
 from trustwatch.scoring.learning.promotion import PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
-from trustwatch.scoring.store.interface import Page
+from trustwatch.scoring.store.database import Page
 
 from .conftest import NOW_MS
 

@@ -44,7 +44,7 @@ from trustwatch.scoring.records.dead_letters import DeadLetter, StoredDeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.feedback import FeedbackPreview
 from trustwatch.scoring.records.models import PeerGroupDay
-from trustwatch.scoring.store.interface import Page
+from trustwatch.scoring.store.database import Page
 
 AGENT = AgentName(7, "acme", "https://as.example", "clerk")
 REASONS = (

@@ -202,7 +202,7 @@ class Desk:
     def waiting(self) -> list[Intervention]:
         """Approvals that wait for a person."""
         self.run(self.guard.approval_workflow.close())
-        return self.store.open_interventions()
+        return self.store.interventions.list_open()
 
     def metrics(self) -> str:
         return str(self.send("GET", "/metrics").text)

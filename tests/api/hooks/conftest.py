@@ -163,7 +163,7 @@ class Desk:
     def asked(self) -> list[Intervention]:
         """Approvals that persons were asked for."""
         self.runner.run(self.guard.approval_workflow.close())
-        return self.store.open_interventions()
+        return self.store.interventions.list_open()
 
     def metric(self, line: str) -> float:
         """Value of a metric with its labels, as written in the exposition; 0 where there is none."""

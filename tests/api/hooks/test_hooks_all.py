@@ -321,7 +321,7 @@ def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest
     def away(*_: Any) -> bool:
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(desk.store, "add_intervention", away)
+    monkeypatch.setattr(desk.store.interventions, "add", away)
     request = body("hydra_token")
     assert desk.ask("hydra", request).status_code == 200
     request["request"]["granted_scopes"] = ["notes:write"]

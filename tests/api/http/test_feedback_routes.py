@@ -98,7 +98,7 @@ class Person:
         site.preview = self.runs
         globex = AgentName(agent_key("globex", AS, "bot"), "globex", AS, "bot")
         told = [decision(1), decision(2, level=1, previous_level=3), decision(3, agent=globex, agent_type="")]
-        at = site.store.claim(0)
+        at = site.store.partitions.claim(0)
         site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
 
     def post(self, path: str, body: Any, client: str = "gateway", *scopes: str) -> Any:
@@ -280,7 +280,7 @@ def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Pers
     path = "/v1/decisions/D0001/feedback"
     problem(person.post(path, person.draft(), "gateway", "trust.score:read"), 403)
     mine = AgentName(agent_key("acme", AS, "two"), "acme", AS, "two")
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     told = [decision(7, agent=mine)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
     problem(person.adopt(person.draft(verdict="true_positive"), "D0007", "two"), 403, "nobody decides about itself")
@@ -299,7 +299,7 @@ def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], cl
     tenant = {"two": "acme", "globex": "globex"}[client]
     theirs = AgentName(agent_key(tenant, AS, "other"), tenant, AS, "other")
     mine = AgentName(agent_key(tenant, "https://b.example", agent_id), tenant, "https://b.example", agent_id)
-    at = store.position(0)
+    at = store.partitions.position(0)
     told = [decision(8, agent=theirs), decision(9, agent=theirs, agent_type="Clerk")]
     row = AgentRow(mine, "PaymentProcessor", 1, 0.1, 0.9, 0.1, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
     store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [row], told, [], []))
@@ -322,7 +322,7 @@ def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
     hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), tenants=(tenant,), clients={"bot-7": "two"})
     person = Person(new_site(actuators=(hydra,)))
     theirs = AgentName(agent_key("acme", AS, "other"), "acme", AS, "other")
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     told = [decision(8, agent=theirs)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
 
@@ -338,7 +338,7 @@ def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
 def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:
     """It needs no preview, reaches no engine, and speaks of everything up to when the agent was calm again."""
     calm = decision(4, level=1, previous_level=3, decided_ms=NOW_MS - 1_000, event_time_ms=NOW_MS - 2_000)
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [calm], [], []))
     body = {"verdict": "true_positive", "reason": "stolen key"}
 
@@ -408,8 +408,10 @@ def test_a_preview_ends_in_time(new_site: Callable[..., Any]) -> None:
 def test_a_preview_whose_process_is_gone_has_failed(person: Person) -> None:
     """After a restart nobody waits for it for ever."""
     body = person.previewed(person.draft())
-    row = person.site.store.preview(body["preview_id"])
-    person.site.store.put_preview(msgspec.structs.replace(row, status="running", result=b"", preview_id="P-old"))
+    row = person.site.store.feedback.get_preview(body["preview_id"])
+    person.site.store.feedback.save_preview(
+        msgspec.structs.replace(row, status="running", result=b"", preview_id="P-old")
+    )
     assert person.site.get("/v1/feedback/previews/P-old").json()["status"] == "running"
     person.site.clock.now += LOST_AFTER_MS / 1000
     found = person.site.get("/v1/feedback/previews/P-old").json()
@@ -454,7 +456,7 @@ def test_the_end_of_a_rule_is_written_down(person: Person) -> None:
 def test_a_rule_whose_feedback_was_erased_ends(person: Person) -> None:
     """It would hold unseen, and nobody could revoke it."""
     gone = FeedbackRule("F-gone", "peer_group", "7", "acme", "Payer", ("target_surprise",), None, NOW_MS * 2)
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     held = PartitionRule(gone, 0, at.epoch, at.offset, -1, 0, 0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], feedback_rules=[held]))
     person.site.wait(person.site.feedback.rule_publisher.synchronise())

@@ -20,7 +20,7 @@ from trustwatch.scoring.records.agents import AgentName, AgentRow, ReleaseAgent
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter, RefusedInput
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
@@ -68,9 +68,9 @@ def decided(agent_id: str, number: int, tenant: str = "acme") -> Decision:
 
 def store(site: Any, **parts: Any) -> None:
     """Commit what a pipeline would."""
-    position = site.store.position(0)
+    position = site.store.partitions.position(0)
     if position.epoch == 0:
-        position = site.store.claim(0)
+        position = site.store.partitions.claim(0)
     after = Position(0, position.epoch, position.offset + 1)
     empty: dict[str, list[Any]] = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
     site.store.commit(Commit(position, after, **{**empty, **parts}))
@@ -273,7 +273,7 @@ def test_deliveries_are_shown_to_the_admins_of_their_tenant(site: Any) -> None:
     """How each alert fares at each target."""
     outbox = [OutboxRow(f"k-{tenant}", "alert", "", b"{}", NOW_MS, 1, "r", 3, tenant) for tenant in ("acme", "globex")]
     store(site, outbox=outbox)
-    site.store.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
+    site.store.outbox.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
 
     (delivery,) = site.get("/v1/deliveries").json()["items"]
 

@@ -65,7 +65,7 @@ def test_workers_that_are_killed_agree_with_an_undisturbed_one(rig: Any, load: A
     rig.settle()
     state = rig.check_end(sent)
 
-    switches = sorted((one.partition, one.epoch, one.offset, one.version) for one in rig.store.model_switches())
+    switches = sorted((one.partition, one.epoch, one.offset, one.version) for one in rig.store.models.list_switches())
     for partition in range(PARTITIONS):
         mine = [version for number, *_, version in switches if number == partition]
         assert mine == ["integration", "two", "integration"]
