@@ -15,6 +15,7 @@ from ..api import clock
 from ..api.composition import engine_settings, policy_book
 from ..api.settings.root import Settings
 from ..ingest.errors import ConfigError
+from ..ingest.timestamps import DAY_MS, HOUR_MS
 from ..models.detector import DetectorSettings
 from ..scoring.backtest.plan import BacktestPlan, default_budgets
 from ..scoring.engine.engine import EngineSettings
@@ -266,9 +267,6 @@ class StoreQueries(SessionBase):
 # Questions to events: what happened, what agents usually do, how two differ, and what the live path says of it.
 
 
-_HOUR_MS = 3_600_000
-
-
 class EventQueries(StoreQueries):
     """What events tell, and what the live path says of them."""
 
@@ -297,9 +295,9 @@ class EventQueries(StoreQueries):
         newest = max((one.last_seen_ms for one in store_frames.agent_summaries(self._store, self.tenants)), default=0)
         if not newest:
             raise LabError("no agent has done anything yet: the store is empty")
-        until_ms = (newest // _HOUR_MS + 1) * _HOUR_MS
+        until_ms = (newest // HOUR_MS + 1) * HOUR_MS
         return {
-            "since": event_frames.timestamp_of(until_ms - int(hours * _HOUR_MS)),
+            "since": event_frames.timestamp_of(until_ms - int(hours * HOUR_MS)),
             "until": event_frames.timestamp_of(until_ms),
         }
 
@@ -407,9 +405,6 @@ class EventQueries(StoreQueries):
 
 
 # `Lab`: one object for what an analyst asks. Each method is a question; `columns` says what the answers hold.
-
-
-_DAY_MS = 86_400_000
 
 
 class LabSession(EventQueries):
@@ -524,7 +519,7 @@ class LabSession(EventQueries):
         bad = set(found[found["bad_event"]]["id"])
         since = parse_time_ms(revoked["at"].min())
         wanted = self._event_filter(
-            None, None, None if since is None else event_frames.timestamp_of(since - _DAY_MS), None
+            None, None, None if since is None else event_frames.timestamp_of(since - DAY_MS), None
         )
         times = {one.event.id: one.time_ms for one in self._matching_events(wanted) if one.event.id in bad}
         return event_frames.labelled_revocations_frame(revoked, found, times)

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import DAY_MS, format_rfc3339
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from ...scoring.records.containment import Intervention
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, find_blast_radius
@@ -24,7 +25,6 @@ from ..http.schemas import (
     PageOut,
     TenantParam,
     TokenPolicyOut,
-    format_rfc3339,
     problem_responses,
 )
 from ..http.separation_of_duties import attribute_to_caller
@@ -47,7 +47,6 @@ from .schemas import (
     intervention_out,
 )
 
-DAY_MS = 86_400_000
 ENDED_RESPONSES = problem_responses({404: "no such intervention", 409: "somebody decided already, or its time is over"})
 
 router = APIRouter(tags=["containment"])

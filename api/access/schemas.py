@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.timestamps import DAY_S, format_rfc3339
 from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
 from ...scoring.records.agents import RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
-from ..http.schemas import Level, TimeText, TokenPolicyOut, UnitInterval, format_rfc3339, format_rfc3339_or_none
+from ..http.schemas import Level, TimeText, TokenPolicyOut, UnitInterval, format_rfc3339_or_none
 
-DAY_S = 86_400
 ReasonText = Annotated[str, Field(min_length=1, max_length=2048, description="why; kept, and part of the audit event")]
 ValidityPeriod = Annotated[float, Field(ge=60, le=30 * DAY_S, description="how long it holds, s")]
 

@@ -14,6 +14,7 @@ from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import key_for_partition
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
@@ -22,7 +23,6 @@ from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShar
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import (
-    DAY_MS,
     ModelAction,
     ModelHistoryEntry,
     ModelSwitch,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from ...ingest.source import RecordBatch
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
 from ...scoring.learning.drift import DriftThresholds, PeerGroupMonitor, drift_alert_row, with_drift_start
@@ -16,7 +17,7 @@ from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import DAY_MS, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
 from ...scoring.store.interface import MAX_PAGE
 from ...scoring.store.sql_store import SqlStore
 from .. import clock

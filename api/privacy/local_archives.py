@@ -19,14 +19,15 @@ import structlog
 
 from ...ingest.archive.archive_files import ArchiveFileKind, read_positions
 from ...ingest.errors import ConfigError, CorruptLog
+from ...ingest.timestamps import HOUR_MS, MINUTE_MS
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 
 ID_FILE = "_archive-id"
 ARCHIVE_KEY_PREFIX, ACKNOWLEDGEMENT_KEY_PREFIX = "archive.", "erased."
-REGISTER_EVERY_MS = 60_000
-REGISTERED_WITHIN_MS = 3_600_000
+REGISTER_EVERY_MS = MINUTE_MS
+REGISTERED_WITHIN_MS = HOUR_MS
 """An archive whose process was not seen for so long does not hold an erasure up."""
 RETRY_S = 30.0
 """Until an archive that could not be erased is tried again."""

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 from urllib.parse import quote
@@ -27,6 +27,7 @@ import structlog
 from ..errors import ConfigError, CorruptLog
 from ..hashing import agent_key
 from ..log.log_segments import sync_directory
+from ..timestamps import DAY_MS, format_day
 
 ArchiveFileKind = Literal["events", "vectors"]
 NO_TENANT = "~"
@@ -101,7 +102,7 @@ def event_folder(at_ms: int, tenant: str) -> str:
 
 def utc_date(at_ms: int) -> str:
     """UTC date of a time, as in the names of folders."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d")
+    return format_day(at_ms // DAY_MS)
 
 
 def data_files(

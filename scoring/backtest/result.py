@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
 from ..policy.book import PolicyBook
 from ..records.agents import RiskLevel
 from .budget_sweep import ALERTING_LEVELS
@@ -17,7 +18,6 @@ from .plan import BacktestPlan, EventLabels
 from .policy_simulation import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
 from .runner import MalformedRecord
 
-_HOUR_S = 3600
 _SEPARATION_FIGURES = {
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
@@ -241,7 +241,8 @@ def _time_bins(counts: BacktestCounts, most: int = 60) -> list[TimeBin]:
     for (hour, level), times in counts.rises_by_hour.items():
         bins[hour // wide][1][RiskLevel(level).label] += times
     return [
-        TimeBin(_iso_ms(start * wide * _HOUR_S * 1000), events, dict(rises)) for start, (events, rises) in bins.items()
+        TimeBin(format_rfc3339_seconds(start * wide * HOUR_MS), events, dict(rises))
+        for start, (events, rises) in bins.items()
     ]
 
 
@@ -280,8 +281,8 @@ def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
         name.issuer,
         name.agent_id,
         entry.agent_type,
-        _iso_ms(entry.at_ms),
-        _iso_ms(entry.until_ms) if entry.until_ms else None,
+        format_rfc3339_seconds(entry.at_ms),
+        format_rfc3339_seconds(entry.until_ms) if entry.until_ms else None,
         entry.event_id,
         RiskLevel(entry.level).label,
         entry.risk_score,
@@ -348,10 +349,6 @@ def _agent_text(who: AgentIdentity) -> str:
 
 def _level_text(level: int | None) -> str:
     return "below medium" if level is None else RiskLevel(level).label
-
-
-def _iso_ms(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _iso_time(at: datetime | None) -> str | None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.compilation import compiled
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
 from ..records.agents import RiskLevel
 
@@ -54,9 +55,9 @@ _MIN_LEVEL_DISTANCE = 1.0
 class RiskParameters(NamedTuple):
     """How evidence becomes levels. Times in milliseconds."""
 
-    half_life_ms: float = 3_600_000.0
+    half_life_ms: float = float(HOUR_MS)
     dwell_ms: float = 600_000.0  # a level lasts at least this long before the next step down
-    hold_ms: float = 86_400_000.0  # critical ends by release or after this
+    hold_ms: float = float(DAY_MS)  # critical ends by release or after this
     confidence_low: float = 0.3  # below it, and without evidence, the level is unknown
     own_events: float = 20.0  # events at which an agent's own history is half of what can be known
     peer_share: float = 0.6  # what a well-known peer group alone can give

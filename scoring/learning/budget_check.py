@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..records.agents import RiskLevel
@@ -24,7 +25,6 @@ from ..records.agents import RiskLevel
 MIN_EXPECTED_ALERTS = 3.0
 """Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
 
-_DAY_MS = 86_400_000
 _LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 
 
@@ -103,7 +103,7 @@ def check_budget(
         levels,
         outputs,
     )
-    days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
+    days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
     return BudgetReport(
         days, tuple(_check_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own

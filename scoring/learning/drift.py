@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -23,13 +22,14 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
 from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..records.agents import RiskLevel
 from ..records.commits import OutboxRow
-from ..records.models import DAY_MS, P_VALUE_EDGES, PeerGroupDay
+from ..records.models import P_VALUE_EDGES, PeerGroupDay
 from .budget_chart import ALERT_LEVEL_NAMES
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
@@ -170,7 +170,7 @@ def measure_drift(
 
 MAX_GROUPS_PER_DAY = 200
 """Peer groups of one day that are kept apart; the others are one."""
-DAY_CLOSES_AFTER_MS = 3_600_000
+DAY_CLOSES_AFTER_MS = HOUR_MS
 """A day is over when events of so much later have come: those that were late are in it."""
 
 PeerGroup = tuple[str, str]
@@ -374,12 +374,12 @@ def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str
         "tenant": day.tenant,
         "agent_type": day.agent_type,
         "model_version": day.version,
-        "day": (date(1970, 1, 1) + timedelta(days=day.day)).isoformat(),
+        "day": format_day(day.day),
         "events": day.events,
         "drifted": day.drift["drifted"],
         "scores": day.drift["scores"],
         "features": day.drift["features"],
-        "since": (date(1970, 1, 1) + timedelta(days=since)).isoformat(),
+        "since": format_day(since),
         "risk_level": RiskLevel.MEDIUM.label,
         "suppressed_before": 0,
     }
@@ -389,7 +389,7 @@ def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str
         "type": DRIFT_ALERT_TYPE,
         "source": source,
         "subject": group,
-        "time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": format_rfc3339(now_ms),
         "datacontenttype": "application/json",
         "data": data,
     }

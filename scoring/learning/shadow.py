@@ -19,13 +19,13 @@ from ...ingest import columns
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.source import RecordBatch, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.engine import EngineSettings, ScoredBatch
 from ..pipeline.processor import Processor, ProcessorContext
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import RiskLevel
-from ..records.models import DAY_MS
 from .budget_chart import ALERT_LEVEL_NAMES
 from .promotion import AlertAgreement, LabelledAttackStats, ShadowComparison, ShadowModelStats
 

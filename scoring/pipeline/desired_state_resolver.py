@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentRow, RiskLevel
@@ -19,7 +20,7 @@ from ..records.containment import Actuation
 from ..store.dialects.statements import chunked
 from ..store.interface import MAX_PAGE, AgentQuery, Page, Store, Tenants
 
-PRINCIPAL_WINDOW_MS = 30 * 86_400_000
+PRINCIPAL_WINDOW_MS = 30 * DAY_MS
 """Consents of principals that the agent acted for within this time die with its tokens."""
 
 MAX_PRINCIPALS = 200

@@ -16,7 +16,8 @@ from ...ingest.errors import Unavailable
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
-from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload, format_rfc3339
+from ...ingest.timestamps import format_rfc3339
+from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
 from ..policy.policy_book import policy_members
 from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel

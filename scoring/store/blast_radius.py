@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import WEEK_MS
 from ..records.agents import AgentEdge, AgentName, RiskLevel
 from .interface import MAX_PAGE, AgentQuery, ContainmentStore, Store
 
@@ -107,7 +108,7 @@ def _newly_reached(
 
 
 AgentIdentity = tuple[str, str, str]
-DELEGATION_WINDOW_MS = 7 * 86_400_000
+DELEGATION_WINDOW_MS = WEEK_MS
 """A delegation that was not seen for so long makes nobody a descendant."""
 
 

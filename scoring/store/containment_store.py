@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import BigInteger, Connection, Float, bindparam, case, delete, or_, select, update
 
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentEdge, AgentName
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
@@ -19,8 +20,6 @@ from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip
 from .interface import Page, Tenants
 from .outbox_store import INSERT_OUTBOX
 from .sql_schema import ACTUATIONS, EDGES, INTERVENTIONS
-
-DAY_MS = 86_400_000
 
 _ADD_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
 _ADD_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, Integer, cast, delete, func, select, update
 
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import RiskLevel
 from ..records.commits import OutboxRow
-from ..records.models import (
-    DAY_MS,
-    AgentLifespans,
-    DailyAlertCount,
-    ModelHistoryEntry,
-    ModelSwitch,
-    ModelVersion,
-    PeerGroupDay,
-)
+from ..records.models import AgentLifespans, DailyAlertCount, ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
 from . import codec
 from .database import Paged, visible
 from .dialects.statements import insert_or_skip, upsert

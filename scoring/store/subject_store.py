@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.timestamps import DAY_MS
 from . import codec
 from .containment_store import edge_params
 from .database import Database, translate_errors
@@ -56,7 +57,6 @@ from .sql_schema import (
 
 MAX_EVENT_AHEAD_MS = 300_000
 """How far ahead of its arrival an event's time may be."""
-DAY_MS = 86_400_000
 DECISION_ALERT_PREFIX = "alert-"
 """Before the id of a decision: the key of what announces it (`scoring/delivery/notifiers/alert_events.py`)."""
 _ERASURE_PAGE = 200

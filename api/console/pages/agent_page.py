@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import Unavailable
+from ....ingest.timestamps import DAY_MS
 from ....scoring.records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 from ....scoring.records.decisions import Decision
@@ -31,7 +32,6 @@ from ..views.blast_radius_drawing import draw_blast_radius
 from ..views.feedback_display import describe_scope
 
 MENU_ENTRY = None
-DAY_MS = 86_400_000
 MAX_DECISIONS = 100
 MAX_RULES = 200
 """Rules in force of its tenant among which those about an agent are looked for."""
