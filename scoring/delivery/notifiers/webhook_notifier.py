@@ -17,6 +17,7 @@ import httpx
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ....ingest.errors import ConfigError
+from ....ingest.printable_text import printable_line
 from ...store.interface import LeasedDelivery
 from ..delivery_target import DeliveryResult, DeliveryTarget
 from .alert_formats import ALERT_FORMATS, SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat, render_alert
@@ -70,8 +71,7 @@ def parse_retry_after(header: str | None, now_ms: int) -> float | None:
 
 
 def _printable_detail(text: str) -> str:
-    """One line without control characters: a target must not write into our log or terminal."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MAX_ERROR_CHARS]
+    line = printable_line(text, MAX_ERROR_CHARS)
     return f": {line}" if line else ""
 
 
