@@ -12,12 +12,12 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+from cachetools import FIFOCache
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -91,7 +91,7 @@ class ConsoleSessions:
         self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
         self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
         self._forms = _derive_key(key, b"form")
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: FIFOCache[str, None] = FIFOCache(MAX_ENDED_SESSIONS)
 
     def seal(self, session: ConsoleSession) -> str:
         """The value of its cookie."""
@@ -117,8 +117,6 @@ class ConsoleSessions:
     def end(self, session: ConsoleSession) -> None:
         """Open no copy of it any more in this process."""
         self._ended[session.session_id] = None
-        if len(self._ended) > MAX_ENDED_SESSIONS:
-            self._ended.popitem(last=False)
 
     def seal_sign_in(self, under_way: PendingSignIn) -> str:
         """The value of the cookie of a sign-in."""
