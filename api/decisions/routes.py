@@ -16,6 +16,7 @@ from ..http.agent_lookup import ambiguous_agent_error, find_agent_entry, not_fou
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.dependencies import ApplicationContext, ContextDep, ReaderDep
 from ..http.schemas import CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
+from ..http.server_sent_events import encode_comment, encode_event, event_stream
 from .schemas import DecisionOut, decision_out, level_change_out
 
 KEEP_ALIVE_S = 15.0
@@ -84,7 +85,7 @@ async def stream_decisions(parts: ContextDep, caller: ReaderDep, tenant: TenantP
     tenants = visible_tenants(caller, tenant)
     allowed = None if tenants is None else frozenset(tenants)
     lines = _decision_events(parts.runtime.pipeline_status, allowed, lambda: parts.runtime.clock() >= caller.exp)
-    return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return event_stream(lines, {"Cache-Control": "no-store"})
 
 
 async def _decision_events(
@@ -92,7 +93,7 @@ async def _decision_events(
 ) -> AsyncIterator[bytes]:
     queue = status.subscribe()
     try:
-        yield b": from now on\n\n"
+        yield encode_comment("from now on")
         while True:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
@@ -100,13 +101,13 @@ async def _decision_events(
             except TimeoutError:
                 if expired():
                     return
-                yield b": still here\n\n"
+                yield encode_comment("still here")
                 continue
             if change is None or expired():
                 return
             if tenants is None or change.tenant in tenants:
-                body = msgspec.json.encode(level_change_out(change))
-                yield b"id: %s\nevent: decision\ndata: %s\n\n" % (change.decision_id.encode(), body)
+                body = msgspec.json.encode(level_change_out(change)).decode()
+                yield encode_event("decision", body, change.decision_id)
     finally:
         status.unsubscribe(queue)
 
