@@ -83,9 +83,8 @@ async def _update_events(
     queue = status.subscribe()
     streams.add(queue)
     try:
-        yield encode_retry(RETRY_AFTER_MS) + encode_event(
-            "opened", ""
-        )  # what changed while nobody listened is loaded now
+        # What changed while nobody listened is loaded now.
+        yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
         while True:
             changes = await _gather_changes(queue)
             if changes is None:
