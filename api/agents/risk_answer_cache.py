@@ -142,7 +142,7 @@ class RiskAnswerCache:
         return _encode_json(head)[:-1]
 
     def _active_pin(self, name: AgentName, now_ms: int) -> Intervention | None:
-        return self._interventions.active_pin((name.tenant, name.issuer, name.agent_id), now_ms)
+        return self._interventions.active_pin(name.identity, now_ms)
 
     def _critical_ancestor(self, tenant: str, issuer: str, agent_id: str, book: PolicyBook) -> str:
         """The critical agent above this one, where the policy minds."""

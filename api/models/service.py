@@ -18,9 +18,10 @@ from ...ingest.timestamps import DAY_MS
 from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES, AlertVerdictCounts, BudgetDay, budget_chart
+from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
 from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
+from ...scoring.records.agents import ALERTING_LEVELS
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import (
     ModelAction,
@@ -160,7 +161,7 @@ class ModelOrders:
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
         accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = {level.label: float(getattr(accepted, level.label)) for level in ALERTING_LEVELS}
         return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
 
     async def promote(self, version: str, by: str, why: str, *, force: bool = False) -> None:

@@ -16,14 +16,12 @@ from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..pipeline.processor import AppliedBatch
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision
 from .agent_shards import ShardSource, utc_ms
-from .budget_sweep import ALERTING_LEVELS, BudgetSweep, count_rises
+from .budget_sweep import BudgetSweep
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import PolicySimulation, PolicySimulationResult
-
-AgentIdentity = tuple[str, str, str]
 
 EVENT_ROW = np.dtype(
     [
@@ -115,7 +113,7 @@ class BacktestCounter:
         self._changes[decision.previous_level, decision.level, decision.cause] += 1
         name = decision.agent
         if decision.level >= RiskLevel.MEDIUM:
-            who = (name.tenant, name.issuer, name.agent_id)
+            who = name.identity
             self._peaks[who] = max(self._peaks.get(who, 0), decision.level)
 
     def _count_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], agents: ResidentAgents) -> None:
@@ -126,7 +124,7 @@ class BacktestCounter:
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
         hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
         self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
-        self._rises += count_rises(scored.levels, scored.risk, counted)
+        self._rises += risk.count_rises(scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1])
         self._count_rises(scored, counted)
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:

@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..records.agents import RiskLevel
-from .budget_sweep import ALERTING_LEVELS
+from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .plan import EventLabels
 
 FALSE_POSITIVE_SHARES = (0.01, 0.05)
@@ -237,7 +236,7 @@ def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluat
 
 
 def _labelled_rows(known: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows:
-    numbers: dict[tuple[str, str, str], int] = {}
+    numbers: dict[AgentIdentity, int] = {}
     session, bad = np.zeros(len(known), np.int64), np.zeros(len(known), np.bool_)
     bad_session: list[bool] = []
     for row, at in enumerate(known["label"].tolist()):

@@ -10,9 +10,8 @@ import msgspec
 
 from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
 from ..policy.book import PolicyBook
-from ..records.agents import RiskLevel
-from .budget_sweep import ALERTING_LEVELS
-from .counts import AgentIdentity, BacktestCounts
+from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
+from .counts import BacktestCounts
 from .label_evaluation import LabelEvaluation, evaluate_labels
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
@@ -340,7 +339,7 @@ def _separation_differences(a: LabelEvaluation, b: LabelEvaluation) -> list[Figu
 def _revoked_names(policed: PolicySimulationResult | None) -> set[str]:
     if policed is None:
         return set()
-    return {_agent_text((one.agent.tenant, one.agent.issuer, one.agent.agent_id)) for one in policed.revoked}
+    return {_agent_text(revocation.agent.identity) for revocation in policed.revoked}
 
 
 def _agent_text(who: AgentIdentity) -> str:

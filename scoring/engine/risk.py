@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ...ingest.compilation import compiled
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
 
@@ -388,3 +388,12 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
         row.level = level
         row.since_ms = row.at_ms
     row.due_ms = _due_ms(row, settings)
+
+
+def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How often an agent came from below each alerting level to it or above, int64 (3,).
+
+    Args:
+        before, after: levels (n,) of each event.
+    """
+    return np.array([np.count_nonzero((before < level) & (after >= level)) for level in ALERTING_LEVELS], np.int64)

@@ -26,11 +26,11 @@ from ...ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
 from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import P_VALUE_EDGES, PeerGroupDay
-from .budget_chart import ALERT_LEVEL_NAMES
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
@@ -177,7 +177,6 @@ PeerGroup = tuple[str, str]
 FLEET_PEER_GROUP: PeerGroup = ("*", "*")
 """The fleet: also where its groups are too small to be measured each."""
 OTHER_GROUPS: PeerGroup = ("*", "(other)")
-_ALERT_LEVELS = tuple(RiskLevel[name.upper()] for name in ALERT_LEVEL_NAMES)
 
 
 class DriftThresholds(NamedTuple):
@@ -259,8 +258,8 @@ class PeerGroupMonitor:
         found.events += len(rows)
         found.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
-        for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
-            found.alerts[name] += int(((before < level) & (after >= level)).sum())
+        for level, rises in zip(ALERTING_LEVELS, risk.count_rises(before, after), strict=True):
+            found.alerts[level.label] += int(rises)
         p_values = scored.p_values[taught_rows]
         found.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[
             : len(P_VALUE_EDGES)
@@ -300,7 +299,7 @@ class PeerGroupMonitor:
 
     def _day_record(self, place: tuple[int, PeerGroup]) -> PeerGroupDay:
         (day, (tenant, agent_type)), found = place, self._days[place]
-        alerts = tuple(found.alerts[name] for name in ALERT_LEVEL_NAMES)
+        alerts = tuple(found.alerts[level.label] for level in ALERTING_LEVELS)
         p_values = tuple(found.p_values.tolist())
         return PeerGroupDay(
             self._model.version,

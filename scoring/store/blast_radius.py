@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ...ingest.hashing import agent_key
 from ...ingest.timestamps import WEEK_MS
-from ..records.agents import AgentEdge, AgentName, RiskLevel
+from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
 from .interface import MAX_PAGE, AgentQuery, ContainmentStore, Store
 
 DELEGATED, CALLED, ACTS_FOR = "delegated", "called", "acts_for"
@@ -107,7 +107,6 @@ def _newly_reached(
 # Calls do not count here: whoever is called by a hijacked agent is a victim, not its accomplice.
 
 
-AgentIdentity = tuple[str, str, str]
 DELEGATION_WINDOW_MS = WEEK_MS
 """A delegation that was not seen for so long makes nobody a descendant."""
 
@@ -139,7 +138,7 @@ class CriticalDescendants:
                 self._store, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
             )
             for one in radius.agents:
-                found.setdefault((one.name.tenant, one.name.issuer, one.name.agent_id), name.agent_id)
+                found.setdefault(one.name.identity, name.agent_id)
         changed = {
             full
             for full in found.keys() | self.critical_ancestors.keys()
@@ -156,7 +155,7 @@ class CriticalDescendants:
         while True:
             page = self._store.list_agents(AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE, cursor=cursor))
             for agent in page.items:
-                if (agent.name.tenant, agent.name.issuer, agent.name.agent_id) not in pinned:
+                if agent.name.identity not in pinned:
                     yield agent.name
             cursor = page.next_cursor
             if cursor is None:
