@@ -40,7 +40,6 @@ FAILURE_REMEMBERED_S = 2.0
 
 MAX_PROVIDER_BYTES = 512 * 1024
 DISCOVERY_PATH = "/.well-known/openid-configuration"
-CLIENT_SECRET_BASIC = "client_secret_basic"
 
 
 class ProviderUnavailable(TrustwatchError):
@@ -235,7 +234,7 @@ class OpenIdProvider:
             return PrivateKeyJwtAuthenticator(client_id, self._sign, provider.issuer)
         if secret is None:
             return NoClientAuthenticator()
-        if CLIENT_SECRET_BASIC in provider.token_endpoint_auth_methods_supported:
+        if "client_secret_basic" in provider.token_endpoint_auth_methods_supported:
             return ClientSecretAuthenticator(client_id, secret.reveal())
         return ClientSecretPostAuthenticator(client_id, secret.reveal())
 

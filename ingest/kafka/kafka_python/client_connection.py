@@ -103,7 +103,8 @@ class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-p
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
     Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks in a thread of its own,
-    and it sends id and secret as they are: Kafka's own clients do not encode them unless told to, so that is what servers expect.
+    and it sends id and secret as they are: Kafka's own clients do not encode them unless told to, and servers expect
+    the same of us.
     """
 
     def __init__(self, sasl: SaslSettings, settings: KafkaClientSettings) -> None:
