@@ -22,6 +22,7 @@ from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_keys import raw_id_hash
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import MINUTE_MS
 from ...scoring.learning.feedback_preview import (
     FeedbackLabel,
     PreviewContext,
@@ -42,7 +43,7 @@ from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
 
 RECORDS_PER_PART = 2_000
-TICK_INTERVAL_MS = 60_000
+TICK_INTERVAL_MS = MINUTE_MS
 WARM_UP_DAYS = 7
 """Of an archive so much is read before the window: levels are then what they had become."""
 _POLL_S = 5.0

@@ -9,15 +9,16 @@ import msgspec
 
 from ...ingest.errors import ModelError
 from ...ingest.hashing import NameHasher
+from ...ingest.timestamps import DAY_MS
 from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES, AlertVerdictCounts, BudgetDay, budget_chart
+from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
 from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
+from ...scoring.records.agents import ALERTING_LEVELS
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import (
-    DAY_MS,
     ModelAction,
     ModelHistoryEntry,
     ModelStatus,
@@ -278,7 +279,7 @@ class ModelService:
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
         accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = {level.label: float(getattr(accepted, level.label)) for level in ALERTING_LEVELS}
         return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
 
     def _previous_version(self) -> str:

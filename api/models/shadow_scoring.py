@@ -7,16 +7,17 @@ from collections.abc import Callable
 import structlog
 
 from ...ingest.source import RecordBatch
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
 from ...scoring.learning.drift import DriftThresholds, PeerGroupMonitor, drift_alert_row, with_drift_start
 from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.agents import ALERTING_LEVELS
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import DAY_MS, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
 from ...scoring.store.database import MAX_PAGE
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
@@ -197,7 +198,7 @@ class ShadowScorer:
         ):
             return
         accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = {level.label: float(getattr(accepted, level.label)) for level in ALERTING_LEVELS}
         if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
             self._requested_at = clock.monotonic()
             self._request_promotion(version)

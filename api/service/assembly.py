@@ -18,6 +18,7 @@ from ...ingest.kafka import open_admin, open_reader
 from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.ipc import agent_summaries
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
@@ -237,7 +238,6 @@ def make_feedback_service(
 # The service of erasures, and what this process itself forgets.
 
 
-DAY_MS = 86_400_000
 ENTRIES_PER_SLICE = 5_000
 """Agents of the view that are looked at in one go; then requests get their turn."""
 

@@ -18,6 +18,7 @@ from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.event_log import EventLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
@@ -84,8 +85,6 @@ class ModelWorkerProcess(SupervisedProcess):
 
 
 _log = structlog.get_logger(__name__)
-
-DAY_MS = 86_400_000
 
 
 class BackendObservers(NamedTuple):

@@ -18,6 +18,7 @@ from ...ingest.errors import Unavailable
 from ...ingest.kafka import open_group_source, open_writer
 from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.record_codec import headers_for
+from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
 from ...scoring.engine.agent_state_cache import AgentStateCache
 from ...scoring.engine.delegation import EdgeCollector
@@ -118,13 +119,13 @@ class GroupPipelineWorker:
 
     def _load_erasures(self, residence: AgentStateCache) -> None:
         """Nobody who was erased comes back, from the model's history or with what is loaded."""
-        while True:
-            try:
-                residence.erased_agents = load_forgotten_agents(self._settings, self.store)
-                residence.keep_out_erased(one.erasure_subject for one in self.store.erasures.list_open() if one.subject)
-                return
-            except Unavailable:
-                self._sleep(self._settings.pipeline.commit_interval_s)
+
+        def load() -> None:
+            residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+            open_erasures = self.store.erasures.list_open()
+            residence.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+
+        retry_until_available(load, lambda _: self._sleep(self._settings.pipeline.commit_interval_s))
 
     def write_ticks(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
 from trustwatch.scoring.engine.risk import AlertRateBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
@@ -13,7 +14,7 @@ from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_
 from benchmarks.attacks.world import AttackedEnterprise
 from benchmarks.detection.report import FigureTable
 
-_LINGER_MS = 3_600_000
+_LINGER_MS = HOUR_MS
 """An alert this long after the last event of an attack still counts as noticing it."""
 
 
@@ -45,7 +46,7 @@ def outcomes(world: AttackedEnterprise) -> Iterator[AttackOutcome]:
             yield AttackOutcome(plan.scenario.name, False, False, 0, 0.0, len(malicious), highest)
             continue
         first = alerts[0]
-        waited = (time_ms[first] - time_ms[malicious[0]]) / 60_000
+        waited = (time_ms[first] - time_ms[malicious[0]]) / MINUTE_MS
         before = int((malicious <= first).sum())
         yield AttackOutcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from trustwatch.ingest.timestamps import DAY_MS
 
-from benchmarks.attacks.world import DAY_MS, AttackedEnterprise
+from benchmarks.attacks.world import AttackedEnterprise
 from benchmarks.detection.report import FigureTable
 
 Floats = NDArray[np.float64]

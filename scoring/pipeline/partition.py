@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from ...ingest.errors import CorruptLog, Fenced, Unavailable
 from ...ingest.record_erasure import ErasedFilter
+from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import DurableSource, RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row
@@ -293,13 +294,9 @@ class PartitionPipeline:
             self.idle = False
         return max(0, self._end - self.position.offset)
 
-    def retry_until_available(self, call: Callable[[], Any]) -> Any:
-        """The answer of *call*, again and again while a service does not answer."""
-        while True:
-            try:
-                return call()
-            except Unavailable as error:
-                self.wait_before_retry(error)
+    def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
+        """The answer of *call*; while a service does not answer, the partition waits."""
+        return retry_until_available(call, self.wait_before_retry)
 
     def wait_before_retry(self, error: Unavailable) -> None:
         """Wait before another try, and complain now and then."""

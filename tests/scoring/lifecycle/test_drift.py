@@ -15,6 +15,7 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.drift import (
@@ -29,7 +30,7 @@ from trustwatch.scoring.learning.drift import (
 )
 from trustwatch.scoring.learning.shadow import ShadowRun
 from trustwatch.scoring.learning.training import TrainedVersion, train_and_save
-from trustwatch.scoring.records.models import DAY_MS, PeerGroupDay
+from trustwatch.scoring.records.models import PeerGroupDay
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
