@@ -32,7 +32,7 @@ notebooks-html: $(READY) ## run all notebooks on the example; executed copies an
 	$(BIN)/trustwatch lab --example var/lab --run var/notebooks
 
 example-agents: $(READY) ## the world in small: real agents, tokens, gateway, tools; one is turned (ARGS=--exit ends by itself)
-	$(BIN)/python examples/agents/run.py $(ARGS)
+	$(BIN)/python -m examples.agents.run $(ARGS)
 
 test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
 	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)

@@ -32,7 +32,6 @@ from benchmarks.cluster import (
     BackingServices,
     DistributedDeployment,
     MeasuredWorker,
-    ServiceUnavailable,
     interpolate_sample,
     now_ms,
     record_of,
@@ -42,6 +41,7 @@ from benchmarks.cluster import (
 from benchmarks.events import timed_events
 from benchmarks.harness import arguments, finish, machine, table
 from benchmarks.visibility import Visibility, measure_visibility
+from scripts.service_stack import ServiceUnavailable
 
 CORE_TARGETS, RATIO = {"kafka-python": 45_000.0, "confluent": 100_000.0}, 3.0
 AGENTS, PER_AGENT_DAY = 10_000, 2000.0

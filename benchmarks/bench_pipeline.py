@@ -40,7 +40,7 @@ from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
 from benchmarks.events import raw_events
 from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.plain import ReferenceFeatures, fit
+from benchmarks.reference_features import ReferenceFeatures, fit
 
 SPEED, RATIO = 60_000.0, 8.0
 AGENTS, BATCH, SALT = 10_000, 1000, b"benchmark"

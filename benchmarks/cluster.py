@@ -34,23 +34,7 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from service_stack import KafkaCluster, Postgres, ServiceUnavailable
-
-__all__ = [
-    "PARTITIONS",
-    "AllPartitionsOwner",
-    "BackingServices",
-    "DistributedDeployment",
-    "MeasuredWorker",
-    "ServiceUnavailable",
-    "interpolate_sample",
-    "now_ms",
-    "record_of",
-    "start_broker",
-    "start_services",
-    "train",
-]
+from scripts.service_stack import KafkaCluster, Postgres
 
 PARTITIONS = 4
 SALT = b"benchmark"

@@ -1,14 +1,17 @@
-"""The tables of `docs/notebooks.md`, made of what they tell about; a test holds the page to them."""
+"""Write the tables of `docs/notebooks.md` from the code: `python -m scripts.write_notebook_docs`."""
 
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 from trustwatch.lab.backtest_frames import BacktestFrames
 from trustwatch.lab.facade import LabSession
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
 from trustwatch.lab.model_frames import LabModel
 
+NOTEBOOKS_PAGE = Path(__file__).parents[1] / "docs" / "notebooks.md"
 _DOCUMENTED_CLASSES = (("lab", LabSession), ("model", LabModel), ("backtest", BacktestFrames))
 
 
@@ -54,3 +57,15 @@ def frames_tables() -> str:
         parts += [f"| {one.name} | {COLUMN_DTYPES[one.kind]} | {one.meaning} |" for one in columns]
         parts.append("")
     return "\n".join(parts).rstrip()
+
+
+def main() -> None:
+    """Replace what stands between the headings."""
+    page = NOTEBOOKS_PAGE.read_text(encoding="utf-8")
+    page = re.sub(r"(?s)(## Calls\n\n).*?(\n\nPictures: )", lambda m: m[1] + methods_table() + m[2], page)
+    page = re.sub(r"(?s)(NaN or NaT\.\n\n).*\Z", lambda m: m[1] + frames_tables() + "\n", page)
+    NOTEBOOKS_PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

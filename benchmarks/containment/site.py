@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import LocalSigningKey
 
+from scripts.service_stack import Envoy, Hydra
+
 from .history import EventContext, generate_history
 from .population import ROLES, SimulatedClient, route_name, routes
 from .traffic import OAuthAccount
@@ -39,9 +41,6 @@ class ContainmentTestbed:
     """
 
     def __init__(self, folder: Path, clients: int) -> None:
-        sys.path.insert(0, str(ROOT / "scripts"))
-        from service_stack import Envoy, Hydra
-
         self.folder = folder
         self.population = [SimulatedClient(number) for number in range(clients)]
         self.upstream = Upstream()
@@ -56,7 +55,7 @@ class ContainmentTestbed:
         self._token = ""
 
     def start(self) -> None:
-        """Start the servers, register the population, train, and serve. Raises `service_stack.Unavailable`."""
+        """Start the servers, register the population, train, and serve. Raises `ServiceUnavailable`."""
         self.hydra.configure(token_hook=f"{self.url}/hooks/hydra", hook_key=(HOOK_HEADER, self._secret))
         self.hydra.start()
         self.accounts = [self._account(client) for client in self.population]

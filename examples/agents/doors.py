@@ -11,11 +11,12 @@ import httpx2
 from a2a.client import ClientConfig, create_client
 from a2a.helpers import get_message_text, new_text_message
 from a2a.types import a2a_pb2 as types
-from identity import Identity, Token, TokenRefused
 from mcp.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
-from place import ActivityLogger, Environment, log_activity
-from roles import MESSAGE, AccessRefused, Role
+
+from .identity import Identity, Token, TokenRefused
+from .place import ActivityLogger, Environment, log_activity
+from .roles import MESSAGE, AccessRefused, Role
 
 THINKING_TIME_S = (0.3, 0.6)
 """How long an agent takes to think before a step, s: from, to."""

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from identity import caller_of
-from office import INVOICES, SUPPLIERS, TICKETS, TOOLS
-from place import Environment
-from roles import MESSAGE, ROLES, TENANT, USER, Role
-from tools import NAME as OFFICE
 from trustwatch.client import AuditEvent
 from trustwatch.client.events import EventAgent, EventResource
+
+from .identity import caller_of
+from .office import INVOICES, SUPPLIERS, TICKETS, TOOLS
+from .place import Environment
+from .roles import MESSAGE, ROLES, TENANT, USER, Role
+from .tools import NAME as OFFICE
 
 DAYS, SHIFTS, ORDERS = 30, 4, (3, 7)
 """Days of history, shifts a day (at any hour: the example may be tried at any hour), and orders a shift: from, to."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-from office import field, follow_ups
+from .office import field, follow_ups
 
 TENANT = "harbour-trading"
 USER = "dana@harbour.example"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from place import Environment
 from rich.console import Console
 from rich.text import Text
+
+from .place import Environment
 
 LEVELS = {
     "unknown": "cyan",

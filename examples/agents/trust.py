@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from place import Environment
-from roles import ROLES, TENANT
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
+
+from .place import Environment
+from .roles import ROLES, TENANT
 
 GATEWAY = """\
     format: envoy                     # a line of the access log: where a call came from, and what became of it

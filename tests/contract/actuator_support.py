@@ -46,7 +46,7 @@ from ..integration.peers import (
 )
 
 if TYPE_CHECKING:
-    from service_stack import Hydra, Keycloak
+    from scripts.service_stack import Hydra, Keycloak
 
 DEFAULT_S = 3600
 """Lifetime of tokens of a client without one of its own, at every server here."""

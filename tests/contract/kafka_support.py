@@ -17,7 +17,7 @@ from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 CLIENTS = ("kafka-python", "confluent")
 NOW_MS = 1_780_000_000_000

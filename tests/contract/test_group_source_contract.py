@@ -36,8 +36,9 @@ from .kafka_support import (
 )
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
     from trustwatch.ingest.kafka.settings import KafkaClientSettings
+
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = pytest.mark.integration
 

@@ -28,7 +28,7 @@ from trustwatch.ingest.source import TopicWriter
 from .kafka_support import CLIENTS, NOW_MS, Member, foreign_producer, make_topic, poll_until, record, settings
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = pytest.mark.integration
 

@@ -103,9 +103,10 @@ def test_the_rule_bites() -> None:
 
 
 def test_the_page_tells_every_call_and_every_column() -> None:
-    """`scripts/write_lab_tables.py` writes them."""
+    """`python -m scripts.write_notebook_docs` writes them."""
     from trustwatch.lab import charts
-    from trustwatch.scripts.write_notebook_docs import frames_tables, methods_table
+
+    from scripts.write_notebook_docs import frames_tables, methods_table
 
     page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
     assert methods_table() in page

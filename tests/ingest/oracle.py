@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
@@ -21,17 +17,6 @@ from trustwatch.ingest.features.layout import WAYS, Baseline
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
-
-
-def load_plain() -> ModuleType:
-    """`benchmarks/plain.py`; the folder is no package of the tests, so the file is loaded by its path."""
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "plain.py"
-    spec = importlib.util.spec_from_file_location("trustwatch_plain_features", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def event(after_s: float = 0.0, agent: str = "a1", **members: Any) -> dict[str, Any]:

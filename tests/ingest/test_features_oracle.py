@@ -17,9 +17,9 @@ from trustwatch.ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import Baseline
 
-from .oracle import columns, history, load_plain, overflows
+from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit
 
-plain = load_plain()
+from .oracle import columns, history, overflows
 
 
 def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarray[Any, Any], list[Any]]:
@@ -54,7 +54,7 @@ def test_features_oracle_agrees_without_a_baseline(seed: int) -> None:
     builder = FeatureBuilder(empty_baseline(), 8)
 
     ours, found = builder.observe_and_learn(batch)
-    theirs, seen = plain_matrix(plain.PlainFeatures(), events)
+    theirs, seen = plain_matrix(ReferenceFeatures(), events)
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
@@ -75,7 +75,7 @@ def test_features_oracle_agrees_over_a_baseline(seed: int, tenants: int) -> None
     builder = FeatureBuilder(baseline, 8)
 
     ours, _ = builder.observe_and_learn(batch)
-    theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past)), present)
+    theirs, _ = plain_matrix(ReferenceFeatures(fit(past)), present)
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
@@ -91,7 +91,10 @@ def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(
     builder.set_shared_counts(columns(past).names[:, AGENT])
 
     ours, _ = builder.observe_and_learn(columns(lived))
-    theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past), plain.events_by_agent(past)), lived)
+    theirs, _ = plain_matrix(
+        ReferenceFeatures(fit(past), events_by_agent(past)),
+        lived,
+    )
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
@@ -104,7 +107,7 @@ def test_features_oracle_agrees_over_a_long_life() -> None:
     builder = FeatureBuilder(empty_baseline(), 2)
 
     ours, _ = builder.observe_and_learn(columns(events))
-    theirs, _ = plain_matrix(plain.PlainFeatures(), events)
+    theirs, _ = plain_matrix(ReferenceFeatures(), events)
 
     assert not overflows(builder)
     assert ours[:, FEATURE_NAMES.index("drift")].max() > 0.5

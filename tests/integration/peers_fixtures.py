@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider, Server
+    from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider, Server
 
 __all__ = [
     "_hydra",
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def _started(server: Server) -> Iterator[Server]:
-    from service_stack import ServiceUnavailable
+    from scripts.service_stack import ServiceUnavailable
 
     try:
         server.start()
@@ -44,7 +44,7 @@ def _started(server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def _hydra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from service_stack import Hydra
+    from scripts.service_stack import Hydra
 
     yield from _started(Hydra(tmp_path_factory.mktemp("hydra"), bound=True))
 
@@ -59,7 +59,7 @@ def hydra(_hydra: Hydra) -> Hydra:
 
 @pytest.fixture(scope="session")
 def _keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from service_stack import Keycloak
+    from scripts.service_stack import Keycloak
 
     yield from _started(Keycloak(tmp_path_factory.mktemp("keycloak"), bound=True))
 
@@ -74,7 +74,7 @@ def keycloak(_keycloak: Keycloak) -> Keycloak:
 
 @pytest.fixture(scope="session")
 def _oidc_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from service_stack import OidcProvider
+    from scripts.service_stack import OidcProvider
 
     yield from _started(OidcProvider(tmp_path_factory.mktemp("oidc-provider"), bound=True))
 
@@ -90,7 +90,7 @@ def oidc_provider(_oidc_provider: OidcProvider) -> OidcProvider:
 @pytest.fixture
 def envoy(tmp_path: Path) -> Iterator[Envoy]:
     """Envoy of this test alone, for it to configure and to start (`start_gateway`)."""
-    from service_stack import Envoy
+    from scripts.service_stack import Envoy
 
     yield from _unstarted(Envoy(tmp_path / "envoy", bound=True))
 
@@ -98,7 +98,7 @@ def envoy(tmp_path: Path) -> Iterator[Envoy]:
 @pytest.fixture
 def caddy(tmp_path: Path) -> Iterator[Caddy]:
     """Caddy, likewise."""
-    from service_stack import Caddy
+    from scripts.service_stack import Caddy
 
     yield from _unstarted(Caddy(tmp_path / "caddy", bound=True))
 
@@ -106,7 +106,7 @@ def caddy(tmp_path: Path) -> Iterator[Caddy]:
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
     """NGINX, likewise."""
-    from service_stack import Nginx
+    from scripts.service_stack import Nginx
 
     yield from _unstarted(Nginx(tmp_path / "nginx", bound=True))
 
@@ -118,7 +118,7 @@ def _unstarted(server: Any) -> Iterator[Any]:
 
 def start_gateway(gateway: Any, *configuration: str, **more: Any) -> None:
     """Configure and start; skips the test where the gateway can not be had."""
-    from service_stack import ServiceUnavailable
+    from scripts.service_stack import ServiceUnavailable
 
     gateway.configure(*configuration, **more)
     try:

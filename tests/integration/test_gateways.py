@@ -20,7 +20,7 @@ from .peers import RESOURCE, SCOPE, Endpoint, OAuthClient, access_lines, new_key
 from .peers_fixtures import start_gateway
 
 if TYPE_CHECKING:
-    from service_stack import Caddy, Envoy, Nginx, OidcProvider
+    from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

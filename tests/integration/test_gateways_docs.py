@@ -19,7 +19,7 @@ from .peers import RESOURCE, Endpoint, oidc_client, upstream
 from .test_gateways import SETTINGS, Site, bearer
 
 if TYPE_CHECKING:
-    from service_stack import OidcProvider
+    from scripts.service_stack import OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -35,7 +35,7 @@ def documented(name: str) -> str:
 
 
 def program(name: str) -> Path:
-    from service_stack import ServiceUnavailable, caddy, envoy, nginx
+    from scripts.service_stack import ServiceUnavailable, caddy, envoy, nginx
 
     programs: dict[str, Callable[[], Path]] = {
         "envoy": envoy.envoy_program,

@@ -12,7 +12,7 @@ import pytest
 from .peers import OAuthClient, claims_of, hydra_client
 
 if TYPE_CHECKING:
-    from service_stack import Hydra
+    from scripts.service_stack import Hydra
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

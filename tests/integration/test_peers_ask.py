@@ -13,7 +13,7 @@ from .peers import RESOURCE, Endpoint, OAuthClient, access_lines, claims_of, oid
 from .peers_fixtures import start_gateway
 
 if TYPE_CHECKING:
-    from service_stack import OidcProvider
+    from scripts.service_stack import OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

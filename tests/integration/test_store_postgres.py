@@ -30,7 +30,7 @@ from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
 if TYPE_CHECKING:
-    from service_stack import Postgres
+    from scripts.service_stack import Postgres
 
 pytestmark = pytest.mark.integration
 COMMITTER = Path(__file__).parents[1] / "scoring" / "store_committer.py"

@@ -12,7 +12,8 @@ from .site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-    from service_stack import OidcProvider
+
+    from scripts.service_stack import OidcProvider
 
     from ..conftest import World
     from .looking import Looker
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 def browser() -> Iterator[Browser]:
     """The machine's own Chromium, without a window."""
     from playwright.sync_api import sync_playwright
-    from service_stack import ServiceUnavailable
-    from service_stack.chromium import chromium_program
+
+    from scripts.service_stack import ServiceUnavailable
+    from scripts.service_stack.chromium import chromium_program
 
     try:
         program = chromium_program()

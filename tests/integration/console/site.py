@@ -16,7 +16,8 @@ from ..conftest import Service, World
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-    from service_stack import OidcProvider
+
+    from scripts.service_stack import OidcProvider
 
 ISSUER = "https://as.example"
 MORE = """\

@@ -12,7 +12,8 @@ from .site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-    from service_stack import OidcProvider
+
+    from scripts.service_stack import OidcProvider
 
     from ..conftest import World
 

@@ -11,7 +11,7 @@ import pytest
 from .rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster, Postgres
+    from scripts.service_stack import KafkaCluster, Postgres
 
     from ..conftest import World
 

@@ -47,7 +47,7 @@ from trustwatch.scoring.store.sql_store import SqlStore
 from ..conftest import Service
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster, Postgres
+    from scripts.service_stack import KafkaCluster, Postgres
 
 FAULTY = Path(__file__).with_name("faulty_worker.py")
 SESSION_S = 6

@@ -19,7 +19,7 @@ from .rig import wait
 from .test_erasure import ask, send, template
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -30,7 +30,7 @@ SOON = {"retention.ms": "3000", "segment.ms": "1000"}
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Iterator[KafkaCluster]:
     """A broker that looks for old records twice a second, in place of every five minutes."""
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
     made = KafkaCluster(tmp_path / "kafka", bound=True)
     try:
