@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.containment.run import TARGET_P99_S, Report, run_hijacks
-from benchmarks.containment.site import ROOT, ContainmentTestbed
+from benchmarks.containment.containment_run import TARGET_P99_S, Report, run_hijacks
+from benchmarks.containment.testbed import ROOT, ContainmentTestbed
 from benchmarks.harness import machine
 
 DOCS = ROOT / "docs" / "containment.md"

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from trustwatch.ingest.source import Record
 
-from benchmarks.cluster import (
+from benchmarks.distributed_services import (
     PARTITIONS,
     BackingServices,
     DistributedDeployment,

@@ -155,7 +155,7 @@ class MeasuredProcess:
     """A side in its own process."""
 
     def __init__(self, name: str, agents: int) -> None:
-        command = [sys.executable, "-c", f"from benchmarks.bench_features import side; side({name!r})"]
+        command = [sys.executable, "-c", f"from benchmarks.bench_features import run_side; run_side({name!r})"]
         environment = {**os.environ, "BENCH_AGENTS": str(agents)}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

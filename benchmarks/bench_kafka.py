@@ -25,7 +25,7 @@ from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
-from benchmarks.cluster import AllPartitionsOwner, start_broker
+from benchmarks.distributed_services import AllPartitionsOwner, start_broker
 from scripts.service_stack import ServiceUnavailable
 
 PARTITIONS = 4

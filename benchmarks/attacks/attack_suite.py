@@ -9,8 +9,8 @@ import numpy as np
 from trustwatch.scoring.engine.risk import AlertRateBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
-from benchmarks.attacks.scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
-from benchmarks.attacks.world import AttackedEnterprise
+from benchmarks.attacks.additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from benchmarks.attacks.attacked_enterprise import AttackedEnterprise
 from benchmarks.detection.report import FigureTable
 
 _LINGER_MS = 3_600_000

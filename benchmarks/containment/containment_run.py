@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from .site import TENANT, ContainmentTestbed
+from .testbed import TENANT, ContainmentTestbed
 from .traffic import HijackTimes, TrafficDriver
 
 EVERY_S = 150.0

@@ -22,7 +22,7 @@ from trustwatch.api.http.auth.signing import LocalSigningKey
 
 from scripts.service_stack import Envoy, Hydra
 
-from .history import EventContext, generate_history
+from .generated_history import EventContext, generate_history
 from .population import ROLES, SimulatedClient, route_name, routes
 from .traffic import OAuthAccount
 from .upstream import Upstream

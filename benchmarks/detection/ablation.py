@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from trustwatch.ingest import columns
 from trustwatch.ingest.features.feature_table import FEATURE_IMPORTANCE, FEATURES
 
-from benchmarks.detection import lab as labs_of
+from benchmarks.detection import fitted_trace as labs_of
 from benchmarks.detection import traces
-from benchmarks.detection.lab import BatchTransform, FittedTrace
+from benchmarks.detection.fitted_trace import BatchTransform, FittedTrace
 from benchmarks.detection.metrics import AUC, R1, R5, figures
 from benchmarks.detection.report import FigureTable
 

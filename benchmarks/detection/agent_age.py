@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from trustwatch.scoring.engine import risk
 
-from benchmarks.attacks.world import AttackedEnterprise, rename_agents, replay_scores
+from benchmarks.attacks.attacked_enterprise import AttackedEnterprise, rename_agents, replay_scores
 from benchmarks.detection.report import FigureTable
 
 _EDGES = (0, 20, 100, 500)

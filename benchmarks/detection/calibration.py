@@ -13,9 +13,9 @@ from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.risk import AlertRateBudget
 
-from benchmarks.attacks.world import AttackedEnterprise, replay_scores
+from benchmarks.attacks.attacked_enterprise import AttackedEnterprise, replay_scores
 from benchmarks.detection import traces
-from benchmarks.detection.lab import FittedTrace
+from benchmarks.detection.fitted_trace import FittedTrace
 from benchmarks.detection.report import FigureTable
 
 PROMISED = (0.05, 0.01, 0.001)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.detection import counts, rivals, traces
-from benchmarks.detection.lab import FittedTrace
+from benchmarks.detection import count_features, other_detectors, traces
+from benchmarks.detection.fitted_trace import FittedTrace
 from benchmarks.detection.metrics import NAMES, MeasuredFigures
 from benchmarks.detection.report import FigureTable
 
@@ -68,12 +68,12 @@ def _skipping(name: str, line: Callable[[], ComparisonRow]) -> ComparisonRow:
 
 def _on_counts(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
     trace = lab.trace
-    rows = (counts.by_event if trace.by_event else counts.by_session)(trace.train_events)
+    rows = (count_features.by_event if trace.by_event else count_features.by_session)(trace.train_events)
     train = rows(trace.train_events)[0]
     what = "one-hot" if trace.by_event else "counts"
 
     def line(name: str) -> ComparisonRow:
-        scores = rivals.MATRIX_DETECTORS[name](train)
+        scores = other_detectors.MATRIX_DETECTORS[name](train)
 
         def score() -> NDArray[np.float64]:
             matrix, at = rows(trace.test_events)
@@ -81,25 +81,25 @@ def _on_counts(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
 
         return _timed(lab, f"{name} on {what}", draws, score)
 
-    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_DETECTORS)
+    return (_skipping(name, partial(line, name)) for name in other_detectors.MATRIX_DETECTORS)
 
 
 def _on_events(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
     trace = lab.trace
 
     def line(name: str) -> ComparisonRow:
-        score = rivals.EVENT_DETECTORS[name](trace.train_events)
+        score = other_detectors.EVENT_DETECTORS[name](trace.train_events)
         return _timed(lab, name, draws, lambda: score(trace.test_events))
 
-    return (_skipping(name, partial(line, name)) for name in rivals.EVENT_DETECTORS)
+    return (_skipping(name, partial(line, name)) for name in other_detectors.EVENT_DETECTORS)
 
 
 def _on_our_features(lab: FittedTrace, draws: int) -> Iterator[ComparisonRow]:
     def line(name: str) -> ComparisonRow:
-        scores = rivals.MATRIX_DETECTORS[name](lab.history.X)
+        scores = other_detectors.MATRIX_DETECTORS[name](lab.history.X)
         return _timed(lab, f"{name} on our features", draws, lambda: scores(lab.test))
 
-    return (_skipping(name, partial(line, name)) for name in rivals.MATRIX_DETECTORS)
+    return (_skipping(name, partial(line, name)) for name in other_detectors.MATRIX_DETECTORS)
 
 
 def _anomaly(lab: FittedTrace, learn: bool) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.attacks.world import DAY_MS, AttackedEnterprise
+from benchmarks.attacks.attacked_enterprise import DAY_MS, AttackedEnterprise
 from benchmarks.detection.report import FigureTable
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 
 from benchmarks.detection.ablation import Scores, figure
-from benchmarks.detection.lab import FittedTrace
+from benchmarks.detection.fitted_trace import FittedTrace
 from benchmarks.detection.metrics import AUC, figures
 from benchmarks.detection.report import FigureTable
 

@@ -25,9 +25,9 @@ from starlette.applications import Starlette
 from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.a2a import TrustA2AHandler
 
-from .doors import NetworkConnections
+from .connections import NetworkConnections
+from .environment import Environment, log_activity, read_environment
 from .identity import Identity, Verifier, caller_of
-from .place import Environment, log_activity, read_environment
 from .roles import ROLES, AccessRefused, Role
 
 CARD_PATH = "/.well-known/agent-card.json"

@@ -14,8 +14,8 @@ from a2a.types import a2a_pb2 as types
 from mcp.client import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
+from .environment import ActivityLogger, Environment, log_activity
 from .identity import Identity, Token, TokenRefused
-from .place import ActivityLogger, Environment, log_activity
 from .roles import MESSAGE, AccessRefused, Role
 
 THINKING_TIME_S = (0.3, 0.6)

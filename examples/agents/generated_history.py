@@ -19,9 +19,9 @@ import msgspec
 from trustwatch.client import AuditEvent
 from trustwatch.client.events import EventAgent, EventResource
 
+from .environment import Environment
 from .identity import caller_of
 from .office import INVOICES, SUPPLIERS, TICKETS, TOOLS
-from .place import Environment
 from .roles import MESSAGE, ROLES, TENANT, USER, Role
 from .tools import NAME as OFFICE
 

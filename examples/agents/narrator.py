@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from .place import Environment
+from .environment import Environment
 
 LEVELS = {
     "unknown": "cyan",

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from scripts.service_stack import ServiceError, ServiceUnavailable
 
+from .narrator import TerminalNarrator
 from .story import Story
-from .telling import TerminalNarrator
 from .world import running
 
 UNAVAILABLE = 3

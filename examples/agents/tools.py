@@ -20,9 +20,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from trustwatch.client import AsyncEventSender, Caller, SenderSettings
 from trustwatch.client.mcp import TrustMcpMiddleware
 
+from .environment import Environment, read_environment
 from .identity import Verifier, caller_of
 from .office import TOOLS, Tool
-from .place import Environment, read_environment
 
 NAME = "office"
 

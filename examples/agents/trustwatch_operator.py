@@ -10,7 +10,7 @@ import httpx
 from trustwatch.api.http.auth.callers import ALL_SCOPES
 from trustwatch.api.http.auth.signing import issue_local_token
 
-from .place import Environment
+from .environment import Environment
 from .roles import ROLES, TENANT
 
 GATEWAY = """\

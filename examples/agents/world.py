@@ -18,11 +18,11 @@ from scripts.service_stack.oidc_provider import node, node_modules
 from scripts.service_stack.server import listens
 from scripts.service_stack.system import ServerProcess, free_ports
 
-from .history import write_history
+from .environment import Environment, write_environment
+from .generated_history import write_history
 from .identity import SCOPES, register
-from .place import Environment, write_environment
 from .roles import ROLES, SERVERS
-from .trust import TrustwatchOperator, write_settings
+from .trustwatch_operator import TrustwatchOperator, write_settings
 
 ROOT = Path(__file__).parents[2]
 READY_S = 120.0

@@ -295,7 +295,7 @@ class Example:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, world: Any) -> Iterator[Any]:
     """A service whose policy denies `evil-*`, steps `odd-*` up, and would deny `dark-*`."""
-    from .conftest import Service
+    from tests.integration.conftest import Service
 
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "policy.yaml").write_text(POLICY)

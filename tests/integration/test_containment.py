@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from benchmarks.containment.run import Report, run_hijacks
-from benchmarks.containment.site import ContainmentTestbed
+from benchmarks.containment.containment_run import Report, run_hijacks
+from benchmarks.containment.testbed import ContainmentTestbed
 
 pytestmark = pytest.mark.integration
 

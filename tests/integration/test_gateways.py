@@ -16,8 +16,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
-from .peers import RESOURCE, SCOPE, Endpoint, OAuthClient, access_lines, new_key, oidc_client, public_keys, upstream
-from .peers_fixtures import start_gateway
+from tests.integration.peers import (
+    RESOURCE,
+    SCOPE,
+    Endpoint,
+    OAuthClient,
+    access_lines,
+    new_key,
+    oidc_client,
+    public_keys,
+    upstream,
+)
+from tests.integration.peers_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider

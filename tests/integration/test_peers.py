@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from .peers import (
+from tests.integration.peers import (
     RESOURCE,
     Endpoint,
     OAuthClient,
@@ -26,7 +26,7 @@ from .peers import (
     realm,
     upstream,
 )
-from .peers_fixtures import start_gateway
+from tests.integration.peers_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider

@@ -30,8 +30,8 @@ from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from ..contract import alert_support
-from ..contract.alert_support import ROUTING_KEY, SECRET, Receiver
+from tests.contract import alert_support
+from tests.contract.alert_support import ROUTING_KEY, SECRET, Receiver
 
 
 class Clock:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .looking import NARROW, WIDE, Looker
-from .site import Site
+from tests.integration.console.looking import NARROW, WIDE, Looker
+from tests.integration.console.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

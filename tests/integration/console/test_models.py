@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .looking import Looker
-from .site import Site
+from tests.integration.console.looking import Looker
+from tests.integration.console.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from scripts.service_stack import OidcProvider
-
-    from ..conftest import World
+    from tests.integration.conftest import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .rig import Load, Rig, Serving
+from tests.integration.distributed.rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
-
-    from ..conftest import World
+    from tests.integration.conftest import World
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ from trustwatch.scoring.records.dead_letters import StoredDeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ..conftest import Service
+from tests.integration.conftest import Service
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres

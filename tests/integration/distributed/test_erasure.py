@@ -20,9 +20,9 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.store.decision_chain import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ..test_service_archive import child_pid
-from ..test_service_erasing import holding
-from .rig import PARTITIONS, Load, State, assert_equal, state_of, wait
+from tests.integration.distributed.rig import PARTITIONS, Load, State, assert_equal, state_of, wait
+from tests.integration.test_service_archive import child_pid
+from tests.integration.test_service_erasing import holding
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ..test_feedback import FEATURES, Agent, ended
-from .rig import PARTITIONS, wait
+from tests.integration.distributed.rig import PARTITIONS, wait
+from tests.integration.test_feedback import FEATURES, Agent, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

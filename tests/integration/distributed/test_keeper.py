@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ..test_service_models import Models, child_pid
-from .rig import PARTITIONS, state_of, wait
+from tests.integration.distributed.rig import PARTITIONS, state_of, wait
+from tests.integration.test_service_models import Models, child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
