@@ -25,7 +25,7 @@ from trustwatch.client import TokenPolicy, caller_from_claims
 from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.client.test_client_asgi import ALL, CALM, DENY, WRITES, Says, Told
+from tests.client.test_asgi import ALL, CALM, DENY, WRITES, Says, Told
 
 SECRET_TEXT = "the account number is 4711"
 

@@ -19,7 +19,7 @@ from trustwatch.client import Caller, TokenPolicy
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.client.test_client_asgi import ALL, CALM, DENY, WRITES, Says, Told
+from tests.client.test_asgi import ALL, CALM, DENY, WRITES, Says, Told
 
 BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
 MODES = ["auto", "legacy"]

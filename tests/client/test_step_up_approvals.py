@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from trustwatch.client import Approvals, Caller, Challenge, Guard, TokenPolicy, judge, shown_by_token
 
-from tests.client.client_support import Clock, Reply, Scripted
-from tests.client.test_client_asgi import ALL, DENY, WRITES, Says, answer
+from tests.client.test_asgi import ALL, DENY, WRITES, Says, answer
+from tests.support.client_doubles import Clock, Reply, Scripted
 
 BOT = Caller(agent_id="https://agents.example/7?a=b", tenant="acme", issuer="https://as.example")
 

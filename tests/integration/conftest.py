@@ -28,7 +28,7 @@ from trustwatch.models.model_training import session_ids, train_model
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import Attack, SimulationSettings
 
-from tests.integration.peers_fixtures import *  # noqa: F403 # fixtures count where a conftest has them
+from tests.support.peer_fixtures import *  # noqa: F403 # fixtures count where a conftest has them
 
 AUDIENCE = "trustwatch"
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)

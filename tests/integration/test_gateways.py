@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
-from tests.integration.peers import (
+from tests.support.oauth_peers import (
     RESOURCE,
     SCOPE,
     Endpoint,
@@ -27,7 +27,7 @@ from tests.integration.peers import (
     public_keys,
     upstream,
 )
-from tests.integration.peers_fixtures import start_gateway
+from tests.support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider

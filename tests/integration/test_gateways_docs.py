@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.integration.peers import RESOURCE, Endpoint, oidc_client, upstream
 from tests.integration.test_gateways import SETTINGS, Site, bearer
+from tests.support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
 
 if TYPE_CHECKING:
     from scripts.service_stack import OidcProvider

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.integration.peers import (
+from tests.support.oauth_peers import (
     RESOURCE,
     Endpoint,
     OAuthClient,
@@ -26,7 +26,7 @@ from tests.integration.peers import (
     realm,
     upstream,
 )
-from tests.integration.peers_fixtures import start_gateway
+from tests.support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider

@@ -12,9 +12,9 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import CONFIGURABLE_FORMATS, create_parser
 
-from tests.ingest.formats_support import LINES
-from tests.ingest.test_keycloak import ADMIN, AT, LOGIN, OLD, QUOTED
-from tests.ingest.test_otlp import TOOL, hydra, logs, span
+from tests.ingest.formats.test_keycloak_events import ADMIN, AT, LOGIN, OLD, QUOTED
+from tests.ingest.formats.test_otlp import TOOL, hydra, logs, span
+from tests.support.format_samples import LINES
 
 SEEDS: dict[str, list[str]] = {
     "keycloak": [AT + QUOTED, AT + OLD, json.dumps(LOGIN), json.dumps(ADMIN), json.dumps({"ts": 1, "log": QUOTED})],

@@ -10,7 +10,7 @@ import pytest
 from trustwatch.ingest.columns import OWN_DENIALS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.ingest.formats_support import LINES, Taken, one, taken
+from tests.support.format_samples import LINES, Taken, one, taken
 
 LOGIN = {
     "id": "05e40b6c",

@@ -13,7 +13,7 @@ from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.ingest.formats_support import LINES, Taken, one, taken
+from tests.support.format_samples import LINES, Taken, one, taken
 
 START = 1_764_000_000_123_456_789
 TRACE, SPAN = "435cf05aec2200ec45146f118d82a2bd", "61b840ab7a229146"

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
-from tests.ingest.oracle import event
-from tests.ingest.scan_pair import WHOLE, Pair, compact
+from tests.support.feature_histories import event
+from tests.support.scan_records import WHOLE, Pair, compact
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.console.site import Site
+from tests.support.console_site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from scripts.service_stack import OidcProvider
     from tests.integration.conftest import World
-    from tests.integration.console.looking import Looker
+    from tests.support.page_viewer import Looker
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def site(
 @pytest.fixture
 def look(site: Site, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
     """Opens browser contexts of this test alone; whatever went wrong in one of them fails the test at its end."""
-    from tests.integration.console.looking import Looker
+    from tests.support.page_viewer import Looker
 
     made: list[Looker] = []
 

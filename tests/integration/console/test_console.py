@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.console.looking import NARROW, WIDE, Looker
-from tests.integration.console.site import Site
+from tests.support.console_site import Site
+from tests.support.page_viewer import NARROW, WIDE, Looker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

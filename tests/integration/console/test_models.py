@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.console.looking import Looker
-from tests.integration.console.site import Site
+from tests.support.console_site import Site
+from tests.support.page_viewer import Looker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.distributed.rig import Load, Rig, Serving
+from tests.support.distributed_rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres

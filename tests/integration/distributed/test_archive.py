@@ -16,8 +16,8 @@ from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors
 from trustwatch.ingest.errors import ConfigError
 
-from tests.integration.distributed.rig import PARTITIONS, wait
 from tests.integration.test_service_archive import child_pid
+from tests.support.distributed_rig import PARTITIONS, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -20,9 +20,9 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.store.decision_chain import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from tests.integration.distributed.rig import PARTITIONS, Load, State, assert_equal, state_of, wait
 from tests.integration.test_service_archive import child_pid
 from tests.integration.test_service_erasing import holding
+from tests.support.distributed_rig import PARTITIONS, Load, State, assert_equal, state_of, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

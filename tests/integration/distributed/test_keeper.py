@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.distributed.rig import PARTITIONS, state_of, wait
 from tests.integration.test_service_models import Models, child_pid
+from tests.support.distributed_rig import PARTITIONS, state_of, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -12,12 +12,12 @@ import pytest
 from standardwebhooks import Webhook
 from trustwatch.scoring.learning.drift import DRIFT_ALERT_TYPE
 
-from tests.contract.alert_support import SECRET, Receiver
-from tests.integration.distributed.rig import PARTITIONS, wait
 from tests.integration.distributed.test_archive import reached
 from tests.integration.distributed.test_keeper import switches
 from tests.integration.test_service_models import Models
 from tests.integration.test_service_models import send as post
+from tests.support.alert_receiver import SECRET, Receiver
+from tests.support.distributed_rig import PARTITIONS, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

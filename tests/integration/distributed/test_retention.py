@@ -15,8 +15,8 @@ from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
 from trustwatch.ingest.kafka.topic_history import topic_event_lines
 
-from tests.integration.distributed.rig import wait
 from tests.integration.distributed.test_erasure import ask, send, template
+from tests.support.distributed_rig import wait
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster

@@ -30,8 +30,8 @@ from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from tests.contract import alert_support
-from tests.contract.alert_support import ROUTING_KEY, SECRET, Receiver
+from tests.support import alert_receiver
+from tests.support.alert_receiver import ROUTING_KEY, SECRET, Receiver
 
 
 class Clock:
@@ -373,11 +373,11 @@ def test_too_old_is_dead(store: SqlStore, clock: Clock, receiver: Receiver) -> N
 
 def test_pagerduty_hears_of_every_rise_and_of_the_end(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """No cool-down there: it would leave incidents open. What it has no use for is suppressed and says why."""
-    pager = alert_support.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    pager = alert_receiver.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
     steps = ((1, 3), (3, 4), (4, 2), (2, 1), (1, 2))
     for number, (before, after) in enumerate(steps):
         clock.now += 1
-        payload = alert_support.change(RiskLevel(before), RiskLevel(after), decided_ms=clock())
+        payload = alert_receiver.change(RiskLevel(before), RiskLevel(after), decided_ms=clock())
         put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
         dispatch(store, clock, [pager])
 
@@ -396,10 +396,10 @@ def test_a_retried_trigger_does_not_reopen_what_is_resolved(
 ) -> None:
     """The trigger fails, the resolve arrives, the trigger is due again: it is left, whichever process looks. A later
     rise is told."""
-    pager = alert_support.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    pager = alert_receiver.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
     receiver.answers = [(503, {}, b"")]
     for number, (before, after) in enumerate(((1, 3), (3, 1), (1, 3))):
-        payload = alert_support.change(RiskLevel(before), RiskLevel(after))
+        payload = alert_receiver.change(RiskLevel(before), RiskLevel(after))
         put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
         dispatch(store, clock, [pager])
         if number == 1:
@@ -414,10 +414,10 @@ def test_a_retried_trigger_does_not_reopen_what_is_resolved(
 
 def test_changes_of_one_agent_reach_pagerduty_in_their_order(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """Though several rows are tried at once: those about one agent one after the other."""
-    pager = alert_support.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    pager = alert_receiver.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
     levels = [1, 3, 1, 4, 1, 2, 1, 3, 1]
     for number, (before, after) in enumerate(pairwise(levels)):
-        payload = alert_support.change(RiskLevel(before), RiskLevel(after))
+        payload = alert_receiver.change(RiskLevel(before), RiskLevel(after))
         put(store, msgspec.structs.replace(alert(number, clock), payload=payload, level=after))
 
     async def use(dispatcher: Dispatcher) -> None:
@@ -438,9 +438,9 @@ def test_a_changed_format_holds_for_what_waits(store: SqlStore, clock: Clock, re
     """Alerts are written at delivery: what was put there before the change arrives in the new format."""
     receiver.answers = [(503, {}, b"")]
     put(store, alert(1, clock))
-    dispatch(store, clock, [alert_support.target(receiver.url, "cloudevents")])
+    dispatch(store, clock, [alert_receiver.target(receiver.url, "cloudevents")])
     clock.now += 1_000_000
-    dispatch(store, clock, [alert_support.target(receiver.url, "slack")])
+    dispatch(store, clock, [alert_receiver.target(receiver.url, "slack")])
 
     assert [sorted(body)[0] for body in receiver.bodies] == ["data", "blocks"]
     assert states(store)["alert-D1", "soc"].status == "delivered"
