@@ -1,7 +1,8 @@
 """The same features in plain Python: exact dicts per agent, events as `json.loads` gives them.
 
 Written apart from `trustwatch.ingest.features`, as a reader of `docs/features.md` would write it. It is the baseline of
-the benchmarks, and the oracle that the compiled kernel is tested against (`tests/ingest/features/test_feature_kernel.py`).
+the benchmarks, and the oracle that the compiled kernel is tested against
+(`tests/ingest/features/test_feature_kernel.py`).
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
+pytest_plugins = ["tests.support.peer_fixtures"]
+
 RUNNING = pytest.StashKey["dict[str, KafkaCluster | Postgres]"]()
 
 

@@ -25,7 +25,7 @@ from trustwatch.client import TokenPolicy, caller_from_claims
 from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.client.test_asgi import ALL, CALM, DENY, WRITES, Says, Told
+from tests.support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
 
 SECRET_TEXT = "the account number is 4711"
 
@@ -69,8 +69,8 @@ BINDINGS = {"JSONRPC": create_jsonrpc_routes, "HTTP+JSON": create_rest_routes}
 class World:
     """An agent behind the middleware, and another one that talks to it."""
 
-    def __init__(self, binding: str, says: Says | None, claims: dict[str, Any] | None) -> None:
-        self.told, self.binding = Told(), binding
+    def __init__(self, binding: str, says: ScriptedAnswer | None, claims: dict[str, Any] | None) -> None:
+        self.told, self.binding = RecordingSender(), binding
         self.card = types.AgentCard(
             name="clerk",
             description="a clerk",
@@ -118,14 +118,14 @@ async def send(client: Client) -> list[types.StreamResponse]:
 
 @pytest.fixture(params=list(BINDINGS))
 def make(request: pytest.FixtureRequest) -> Callable[..., World]:
-    def made(says: Says | None = None, claims: dict[str, Any] | None = CLAIMS) -> World:
+    def made(says: ScriptedAnswer | None = None, claims: dict[str, Any] | None = CLAIMS) -> World:
         return World(request.param, says, claims)
 
     return made
 
 
 def test_a_message_is_one_event(make: Callable[..., World]) -> None:
-    world = make(Says(CALM))
+    world = make(ScriptedAnswer(CALM))
 
     replies = world.run(send)
 
@@ -143,7 +143,7 @@ def test_a_message_is_one_event(make: Callable[..., World]) -> None:
 
 
 def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
-    world = make(Says(CALM))
+    world = make(ScriptedAnswer(CALM))
 
     replies = world.run(send, streaming=True)
 
@@ -159,7 +159,7 @@ def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
 
 def test_other_methods_and_errors(make: Callable[..., World]) -> None:
     """The error is the agent's, and reaches it as it did before."""
-    world = make(Says(CALM))
+    world = make(ScriptedAnswer(CALM))
 
     async def work(client: Client) -> None:
         task = (await send(client))[-1].task
@@ -184,7 +184,7 @@ def test_other_methods_and_errors(make: Callable[..., World]) -> None:
 def test_refused_before_the_agent_works(
     make: Callable[..., World], policy: TokenPolicy | None, code: str, streaming: bool
 ) -> None:
-    world = make(Says(policy))
+    world = make(ScriptedAnswer(policy))
 
     with pytest.raises(Exception, match=code) as raised:
         world.run(send, streaming=streaming)
@@ -197,7 +197,7 @@ def test_refused_before_the_agent_works(
 
 
 def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
-    world = make(Says(WRITES))
+    world = make(ScriptedAnswer(WRITES))
 
     async def work(client: Client) -> int:
         with pytest.raises(Exception, match="A person must"):
@@ -209,7 +209,7 @@ def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
 
 
 def test_who_names_no_agent_passes_untold(make: Callable[..., World]) -> None:
-    world = make(Says(DENY), claims=None)
+    world = make(ScriptedAnswer(DENY), claims=None)
 
     assert world.run(send)
     assert world.told.events == []

@@ -14,64 +14,19 @@ from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from trustwatch.client import (
-    Answer,
-    AuditEvent,
     Caller,
     Challenge,
     TokenPolicy,
     TrustMiddleware,
-    TrustUnavailable,
     caller_from_claims,
     judge,
 )
 from trustwatch.client.asgi import default_action
-from trustwatch.client.events import encode_event
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
-from trustwatch.ingest.events import NativeEvent as ServiceEvent
-from trustwatch.ingest.events import decode_event
 
-CALM = TokenPolicy(True, 900, None, True, False, False)
-DENY = TokenPolicy(False, 0, (), False, False, True)
-WRITES = TokenPolicy(True, 300, None, True, True, False, ("*write*", "*delete*"))
-ALL = TokenPolicy(True, 60, None, False, True, False, ("*",))
+from tests.support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, answer
+
 NARROW = TokenPolicy(True, 60, ("orders:read",), False, False, False)
-
-
-class Told:
-    """Takes events as a sender does, and reads them as the service does."""
-
-    def __init__(self) -> None:
-        self.events: list[ServiceEvent] = []
-
-    def send(self, event: AuditEvent) -> str:
-        name, raw = encode_event(event)
-        self.events.append(decode_event(raw))
-        return name
-
-
-class Says:
-    """Gives one answer, or none."""
-
-    def __init__(self, policy: TokenPolicy | None, mode: str = "enforce") -> None:
-        self.policy, self.mode, self.asked = policy, mode, []
-
-    async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
-        self.asked.append((agent_id, tenant, issuer))
-        if self.policy is None:
-            raise TrustUnavailable("network", "nobody there", (agent_id,))
-        return answer(self.policy, self.mode)
-
-
-def answer(policy: TokenPolicy, mode: Any = "enforce") -> Answer:
-    return Answer(
-        agent_id="bot",
-        risk_level="critical",
-        risk_score=0.97,
-        confidence=0.9,
-        token_policy=policy,
-        mode=mode,
-        counterfactual="secret reason",
-    )
 
 
 def make_app() -> FastAPI:
@@ -136,8 +91,8 @@ def caller(scope: Mapping[str, Any]) -> Caller | None:
     return caller_from_claims(scope["claims"]) if "claims" in scope else None
 
 
-def build(says: Says | None = None, **more: Any) -> tuple[Any, Told, TrustMiddleware]:
-    told = Told()
+def build(says: ScriptedAnswer | None = None, **more: Any) -> tuple[Any, RecordingSender, TrustMiddleware]:
+    told = RecordingSender()
     middle = TrustMiddleware(make_app(), caller=caller, client=says, sender=told, **more)
     return Authenticated(middle), told, middle
 
@@ -154,7 +109,7 @@ def ask(app: Any, method: str, path: str, **more: Any) -> httpx.Response:
 
 
 def test_a_request_is_one_event() -> None:
-    app, told, middle = build(Says(CALM))
+    app, told, middle = build(ScriptedAnswer(CALM))
 
     reply = ask(app, "GET", "/orders/42?token=hidden", headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
 
@@ -225,7 +180,7 @@ def test_an_app_that_breaks_is_told_and_stays_broken() -> None:
 
 
 def test_denied_without_a_word_why() -> None:
-    app, told, middle = build(Says(DENY))
+    app, told, middle = build(ScriptedAnswer(DENY))
 
     reply = ask(app, "GET", "/orders/42")
 
@@ -245,7 +200,7 @@ def test_denied_without_a_word_why() -> None:
 
 def test_a_step_up_is_a_challenge_of_rfc_9470() -> None:
     challenge = Challenge(acr_values="urn:acr:mfa", max_age_s=300, resource_metadata='https://o.example/"quoted"')
-    app, told, _ = build(Says(ALL), challenge=challenge)
+    app, told, _ = build(ScriptedAnswer(ALL), challenge=challenge)
 
     reply = ask(app, "GET", "/orders/42")
 
@@ -258,7 +213,7 @@ def test_a_step_up_is_a_challenge_of_rfc_9470() -> None:
 
 
 def test_closed_without_an_answer_is_no_doing_of_the_agent() -> None:
-    app, told, middle = build(Says(None))
+    app, told, middle = build(ScriptedAnswer(None))
 
     reply = ask(app, "GET", "/orders/42")
 
@@ -274,14 +229,14 @@ def test_closed_without_an_answer_is_no_doing_of_the_agent() -> None:
 @pytest.mark.parametrize("policy", [DENY, ALL, None])
 def test_our_own_refusals_are_no_behaviour(policy: TokenPolicy | None) -> None:
     """The service's own columns say so, else a contained agent could never recover."""
-    app, told, _ = build(Says(policy))
+    app, told, _ = build(ScriptedAnswer(policy))
     ask(app, "GET", "/orders/42")
 
     assert ColumnEncoder(b"salt").encode(told.events).codes[0, OWN_DENIAL] == 1
 
 
 def test_shadow_mode_acts_on_nothing_and_counts() -> None:
-    app, told, middle = build(Says(DENY, "shadow"))
+    app, told, middle = build(ScriptedAnswer(DENY, "shadow"))
 
     assert ask(app, "GET", "/orders/42").status_code == 200
 
@@ -290,7 +245,7 @@ def test_shadow_mode_acts_on_nothing_and_counts() -> None:
 
 
 def test_who_names_no_agent_is_the_apps_own_affair() -> None:
-    app, told, middle = build(says := Says(DENY))
+    app, told, middle = build(says := ScriptedAnswer(DENY))
 
     assert ask(app, "GET", "/orders/42", headers={"x-verified": "", "authorization": "Bearer x"}).status_code == 403
     reply = asyncio.run(_plain(app))
@@ -305,7 +260,7 @@ async def _plain(app: Any) -> httpx.Response:
 
 
 def test_probes_are_left_alone() -> None:
-    app, told, _ = build(says := Says(DENY), exclude=("/healthz", "/static/*"))
+    app, told, _ = build(says := ScriptedAnswer(DENY), exclude=("/healthz", "/static/*"))
 
     assert ask(app, "GET", "/healthz").status_code == 200
     assert ask(app, "GET", "/static/a.css").status_code == 404
@@ -313,7 +268,7 @@ def test_probes_are_left_alone() -> None:
 
 
 def test_whom_it_asks_about() -> None:
-    app, _, _ = build(says := Says(CALM))
+    app, _, _ = build(says := ScriptedAnswer(CALM))
     ask(app, "GET", "/orders/42")
 
     assert says.asked == [("bot", "acme", "https://as.example")]
@@ -327,11 +282,11 @@ def test_an_event_that_may_not_be_sent_breaks_no_request() -> None:
 
 
 def test_sockets_are_watched_and_closed_before_they_open() -> None:
-    app, told, _ = build(Says(CALM))
+    app, told, _ = build(ScriptedAnswer(CALM))
     with TestClient(app).websocket_connect("/socket", headers={"x-verified": "1"}) as socket:
         socket.send_text("hello")
         assert socket.receive_text() == "hello"
-    denied, told_denied, _ = build(Says(DENY))
+    denied, told_denied, _ = build(ScriptedAnswer(DENY))
     with (
         pytest.raises(WebSocketDisconnect) as raised,
         TestClient(denied).websocket_connect("/socket", headers={"x-verified": "1"}),

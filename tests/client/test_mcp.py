@@ -19,7 +19,7 @@ from trustwatch.client import Caller, TokenPolicy
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.client.test_asgi import ALL, CALM, DENY, WRITES, Says, Told
+from tests.support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
 
 BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
 MODES = ["auto", "legacy"]
@@ -28,8 +28,8 @@ MODES = ["auto", "legacy"]
 class World:
     """A server with tools behind the middleware. Without *caller* the SDK's own authentication names it."""
 
-    def __init__(self, says: Says | None = None, *, caller: Caller | None = BOT, auth: bool = False) -> None:
-        self.told = Told()
+    def __init__(self, says: ScriptedAnswer | None = None, *, caller: Caller | None = BOT, auth: bool = False) -> None:
+        self.told = RecordingSender()
         read = (lambda _: caller) if not auth else None
         self.middleware = TrustMcpMiddleware(
             "ledger",
@@ -93,7 +93,7 @@ class Verifier:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_tool_call_is_one_event(mode: str) -> None:
-    world = World(Says(CALM))
+    world = World(ScriptedAnswer(CALM))
 
     result = world.run(lambda client: client.call_tool("pay", {"account": "acct-9001", "amount": 7}), mode)
 
@@ -108,7 +108,7 @@ def test_a_tool_call_is_one_event(mode: str) -> None:
 
 
 def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
-    world = World(Says(CALM))
+    world = World(ScriptedAnswer(CALM))
 
     result = world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": -1}))
 
@@ -119,7 +119,7 @@ def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
 
 
 def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
-    world = World(Says(CALM))
+    world = World(ScriptedAnswer(CALM))
 
     async def work(client: Client) -> None:
         await client.list_tools()
@@ -150,7 +150,7 @@ def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
     [(DENY, "access_denied"), (ALL, "insufficient_user_authentication"), (None, "temporarily_unavailable")],
 )
 def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mode: str) -> None:
-    world = World(Says(policy))
+    world = World(ScriptedAnswer(policy))
 
     async def work(client: Client) -> MCPError:
         with pytest.raises(MCPError) as raised:
@@ -167,7 +167,7 @@ def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mo
 
 
 def test_reading_tools_go_on_where_only_writes_wait() -> None:
-    world = World(Says(WRITES))
+    world = World(ScriptedAnswer(WRITES))
 
     async def work(client: Client) -> None:
         assert not (await client.call_tool("balance", {"account": "a"})).is_error
@@ -180,7 +180,7 @@ def test_reading_tools_go_on_where_only_writes_wait() -> None:
 
 
 def test_who_names_no_agent_passes_untold() -> None:
-    world = World(Says(DENY), caller=None)
+    world = World(ScriptedAnswer(DENY), caller=None)
 
     assert not world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": 7})).is_error
     assert world.told.events == []
@@ -191,7 +191,7 @@ def test_who_names_no_agent_passes_untold() -> None:
 @pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
 def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
     """And nothing of the token but a fingerprint of its id is told."""
-    world = World(says := Says(CALM), auth=True)
+    world = World(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
     async def work() -> None:
@@ -215,7 +215,7 @@ def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mo
 
 
 def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
-    world = World(says := Says(CALM), auth=True)
+    world = World(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
     async def work() -> int:

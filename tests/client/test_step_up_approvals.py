@@ -9,8 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from trustwatch.client import Approvals, Caller, Challenge, Guard, TokenPolicy, judge, shown_by_token
 
-from tests.client.test_asgi import ALL, DENY, WRITES, Says, answer
-from tests.support.client_doubles import Clock, Reply, Scripted
+from tests.support.client_doubles import ALL, DENY, WRITES, Clock, Reply, Scripted, ScriptedAnswer, answer
 
 BOT = Caller(agent_id="https://agents.example/7?a=b", tenant="acme", issuer="https://as.example")
 
@@ -146,7 +145,7 @@ def test_the_guard_asks_only_when_a_person_is_wanted_and_survives_a_failure() ->
         raise RuntimeError("no such luck")
 
     def ruling(policy: TokenPolicy, by: Any, mode: str = "enforce") -> str:
-        return asyncio.run(Guard(Says(policy, mode), None, by).evaluate(BOT, "write")).action
+        return asyncio.run(Guard(ScriptedAnswer(policy, mode), None, by).evaluate(BOT, "write")).action
 
     assert [ruling(ALL, approved), ruling(DENY, approved), ruling(ALL, approved, "shadow")] == [
         "allow",

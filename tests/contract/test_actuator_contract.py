@@ -27,7 +27,6 @@ from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from tests.support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
-from tests.support.peer_fixtures import _hydra, _keycloak, hydra, keycloak  # noqa: F401 # fixtures
 
 T = TypeVar("T")
 SERVERS = ["memory", *(pytest.param(name, marks=pytest.mark.integration) for name in ("hydra", "keycloak"))]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
+
 LAYERS = ("ingest", "models", "scoring", "api")
 FOLDERS = (*LAYERS, "client")
 """What is installed: the layers, and the client beside them."""

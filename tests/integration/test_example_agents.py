@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.checkout import ROOT
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
-ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "examples.agents.run", "--exit"]
 UNAVAILABLE = 3
 WHOLE_S = 360

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.integration.test_gateways import SETTINGS, Site, bearer
+from tests.support.checkout import DOCS
+from tests.support.gateway_site import SETTINGS, Site, bearer
 from tests.support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-DOCS = (Path(__file__).parents[2] / "docs" / "gateways.md").read_text()
+PAGE = (DOCS / "gateways.md").read_text()
 DOWN = {"envoy": 403, "caddy": 502, "nginx": 500}
 SLOW = {"envoy": 403, "caddy": 504, "nginx": 500}
 
 
 def documented(name: str) -> str:
     """The only block of the docs that is marked as *name*'s configuration."""
-    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
+    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.support.oauth_peers import (
     RESOURCE,
     Endpoint,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
 
 
 def active(hydra: Hydra, token: str) -> bool:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.checkout import ROOT
+
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
 
 
 def test_one_broker(kafka: KafkaCluster) -> None:

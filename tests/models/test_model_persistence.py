@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,39 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest import columns as event_columns
-from trustwatch.ingest.columns import ColumnEncoder, EventColumns
+from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.errors import ModelError
-from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
-from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.input_checks import NotEnoughHistory
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import baseline_digest, train_model, train_with_held_out
 from trustwatch.models.trained_model import TrainedModel
 
-SALT = b"salt of persist"
-SETTINGS = DetectorSettings(trees=10, folds=3)
-
-
-def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
-    dice, events = random.Random(seed), []
-    for number in range(count):
-        agent, day = dice.randrange(6), 1 + number * 20 // max(count, 1)
-        events.append(
-            {
-                "id": f"e{number}",
-                "time": f"2025-12-{day:02d}T{dice.randrange(24):02d}:00:00Z",
-                "type": "tool.call",
-                "tenant": "acme",
-                "action": dice.choice("abcde"),
-                "outcome": "success",
-                "agent": {"id": f"a{agent}", "type": f"T{agent % 2}"},
-                "session": f"s{number // 10}",
-                "resource": {"target": f"h{dice.randrange(5)}"},
-                "bytes_out": dice.choice([40, 4_000]),
-            }
-        )
-    return ColumnEncoder(salt).encode([decode_event(json.dumps(event).encode()) for event in events])
+from tests.support.model_history import SALT, SETTINGS, history
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,11 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from trustwatch.client import Answer, AuditEvent, TokenPolicy, TrustUnavailable
+from trustwatch.client.events import encode_event
+from trustwatch.ingest.events import NativeEvent as ServiceEvent
+from trustwatch.ingest.events import decode_event
+
 
 class Reply(NamedTuple):
     """What the server answers: `status` (0 hangs up), JSON value or bytes, headers, and how long it waits before."""
@@ -173,3 +178,46 @@ class Looped:
             return self._run(work())
 
         return call
+
+
+CALM = TokenPolicy(True, 900, None, True, False, False)
+DENY = TokenPolicy(False, 0, (), False, False, True)
+WRITES = TokenPolicy(True, 300, None, True, True, False, ("*write*", "*delete*"))
+ALL = TokenPolicy(True, 60, None, False, True, False, ("*",))
+
+
+class RecordingSender:
+    """Takes events as a sender does, and reads them as the service does."""
+
+    def __init__(self) -> None:
+        self.events: list[ServiceEvent] = []
+
+    def send(self, event: AuditEvent) -> str:
+        name, raw = encode_event(event)
+        self.events.append(decode_event(raw))
+        return name
+
+
+class ScriptedAnswer:
+    """Gives one answer, or none."""
+
+    def __init__(self, policy: TokenPolicy | None, mode: str = "enforce") -> None:
+        self.policy, self.mode, self.asked = policy, mode, []
+
+    async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer:
+        self.asked.append((agent_id, tenant, issuer))
+        if self.policy is None:
+            raise TrustUnavailable("network", "nobody there", (agent_id,))
+        return answer(self.policy, self.mode)
+
+
+def answer(policy: TokenPolicy, mode: Any = "enforce") -> Answer:
+    return Answer(
+        agent_id="bot",
+        risk_level="critical",
+        risk_score=0.97,
+        confidence=0.9,
+        token_policy=policy,
+        mode=mode,
+        counterfactual="secret reason",
+    )

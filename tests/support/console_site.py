@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from trustwatch.api.console.login_links import issue_login_code
 
-from tests.integration.conftest import Service, World
 from tests.support.alert_receiver import SECRET, Receiver
+from tests.support.service_process import Service, World
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -18,6 +18,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -29,6 +30,8 @@ from trustwatch.api.composition import kafka_settings, open_service_store
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.commands import drain_events
 from trustwatch.api.settings.loading import load_process_settings
+from trustwatch.ingest.archive.archive_files import read_positions
+from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.kafka import open_admin, open_reader, open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.record_codec import KafkaRecord
@@ -44,12 +47,12 @@ from trustwatch.scoring.records.dead_letters import StoredDeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from tests.integration.conftest import Service
+from tests.support.checkout import ROOT, process_command
+from tests.support.service_process import Service
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
-FAULTY = Path(__file__).with_name("faulty_worker.py")
 SESSION_S = 6
 PARTITIONS = 4
 UNDISTURBED = "undisturbed"
@@ -97,16 +100,17 @@ class WorkerProcess:
     Args:
         settings: its settings file.
         log: takes what it says.
-        fault: what becomes of it and at which commit, see faulty_worker.py; "" = nothing.
+        fault: what becomes of it and at which commit, see `tests.support.processes.faulty_worker`; "" = nothing.
     """
 
     def __init__(self, settings: Path, log: Path, fault: str = "") -> None:
         ours, theirs = socket.socketpair()
-        program = [str(FAULTY), fault] if fault else ["-m", "trustwatch.api.service.group_worker"]
-        command = [sys.executable, *program, "--settings", str(settings), "--socket", str(theirs.fileno())]
+        worker = [sys.executable, "-m", "trustwatch.api.service.group_worker"]
+        program = process_command("faulty_worker", fault) if fault else worker
+        command = [*program, "--settings", str(settings), "--socket", str(theirs.fileno())]
         self._log = log
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=stream, stderr=stream)
+            self.process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stdout=stream, stderr=stream)
         theirs.close()
         self._connection = ours
         self.heard: PipelineUpdate | None = None
@@ -646,3 +650,51 @@ class Serving(Service):
             fleeting = ("expires_at", "stale", "evaluated_at", "risk_score", "confidence")
             found[name] = {key: said[key] for key in said if key not in fleeting}
         return found
+
+
+def archive_reaches(folder: Path, ends: dict[int, int]) -> bool:
+    """Whether the archive goes up to *ends*."""
+    try:
+        positions = read_positions(folder) or {}
+    except ConfigError:
+        return False
+    return all(positions.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def switches_to(rig: Any, version: str) -> list[Any]:
+    """Where a version came into force."""
+    return [switch for switch in rig.store.model_switches() if switch.version == version]
+
+
+def attacked_event(world: Any) -> dict[str, Any]:
+    """An event of an agent that is attacked: it has decisions."""
+    tenant, agent = sorted(world.attacked)[0]
+    return next(
+        event for event in map(json.loads, world.day) if (event["tenant"], event["agent"]["id"]) == (tenant, agent)
+    )
+
+
+def post_json(service: Any, path: str, body: dict[str, Any]) -> Any:
+    return service.client.post(path, json=body, headers=service.auth())
+
+
+def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
+    """Write events as the door does."""
+    writer = open_writer(rig.kafka_settings)
+    try:
+        log = KafkaCommitLog(writer, rig.kafka_settings.topics.events)
+        records = []
+        for number, event in enumerate(events):
+            route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
+            raw = json.dumps(event).encode()
+            records.append(
+                Record(RecordKind.EVENT, hash((event["id"], number)) & (2**63 - 1), event_time_ms(event), raw, route)
+            )
+        log.append(records)
+        log.sync()
+    finally:
+        writer.close()
+
+
+def event_time_ms(event: dict[str, Any]) -> int:
+    return int(msgspec.convert(event["time"], datetime).timestamp() * 1000)

@@ -16,19 +16,6 @@ import pytest
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider, Server
 
-__all__ = [
-    "_hydra",
-    "_keycloak",
-    "_oidc_provider",
-    "caddy",
-    "envoy",
-    "hydra",
-    "keycloak",
-    "nginx",
-    "oidc_provider",
-    "start_gateway",
-]
-
 
 def _started(server: Server) -> Iterator[Server]:
     from scripts.service_stack import ServiceUnavailable

@@ -14,6 +14,8 @@ from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
 
+from tests.support.checkout import DOCS
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "0123456789abcdef0123456789abcdef"
 CHAT = "https://hooks.chat.example/services/T0/B0/T0KEN-OF-THE-CHAT"
@@ -91,7 +93,7 @@ def test_errors_say_what_the_format_needs(tmp_path: Path, members: str, parts: l
 
 def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
     """It has a target of each format, as the table beside it."""
-    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    page = (DOCS / "alerts.md").read_text(encoding="utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
     for name, secret in (("siem.secret", SECRET), ("pager.key", KEY)):
         (tmp_path / name).write_text(secret)

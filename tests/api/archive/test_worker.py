@@ -35,6 +35,8 @@ from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from typer.testing import CliRunner
 
+from tests.support.checkout import ROOT, process_command
+
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
 TENANTS = ("acme", "globex/eu", "", "ü" * 300)
 
@@ -179,15 +181,10 @@ def test_killed_again_and_again_it_has_every_event_once(tmp_path: Path) -> None:
     """kill -9 of the real process at random moments."""
     events, dice = 4_000, random.Random(1)
     fill(tmp_path / "data", events)
-    command = [
-        sys.executable,
-        str(Path(__file__).parent / "archive_process.py"),
-        tmp_path / "data",
-        tmp_path / "archive",
-    ]
+    command = process_command("archive_process", tmp_path / "data", tmp_path / "archive")
     killed = 0
     for _ in range(60):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         assert process.stdout is not None and process.stdout.readline() == b"started\n"
         if killed < 6:
             time.sleep(dice.uniform(0.02, 0.25))

@@ -31,6 +31,8 @@ from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.blast_radius import ReachedAgent
 
+from tests.support.checkout import DOCS
+
 VENDOR = Path(str(console.__file__)).parent / "static" / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text(encoding="utf-8"))
 FILES = [(package, file) for package in MANIFEST["packages"] for file in package["files"]]
@@ -58,7 +60,7 @@ def test_nothing_else_is_vendored() -> None:
 
 def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
     """The YAML of docs/console.md is accepted as it stands, but for the place of the secret."""
-    page = (Path(__file__).parents[3] / "docs" / "console.md").read_text(encoding="utf-8")
+    page = (DOCS / "console.md").read_text(encoding="utf-8")
     (tmp_path / "secret").write_text("s")
     example = page.partition("```yaml\n")[2].partition("```")[0].replace("/etc/trustwatch/console-secret", "secret")
     (tmp_path / "trustwatch.yaml").write_text(example)

@@ -12,7 +12,10 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.formats.expressions import JmesPathExpression
 from trustwatch.ingest.formats.format_registry import FORMATS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ingest-topics.md").read_text()
+from tests.support.checkout import DOCS
+from tests.support.format_samples import LINES
+
+PAGE = (DOCS / "ingest-topics.md").read_text()
 
 
 def block(name: str) -> str:
@@ -41,7 +44,7 @@ def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path)
     path = tmp_path / "settings.yaml"
     path.write_text("issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n" + block("oidc-provider"))
     (caller,) = load_settings(path, {}).callers
-    lines = (Path(__file__).parents[1] / "ingest" / "lines" / "oidc_provider.jsonl").read_bytes().splitlines()
+    lines = (LINES / "oidc_provider.jsonl").read_bytes().splitlines()
 
     found = [caller.parser()(line, {}) for line in lines]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from trustwatch.api.http.metric_table import METRICS
 
-DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+from tests.support.checkout import DOCS
+
+PAGE = DOCS / "metrics.md"
 
 
 def test_every_metric_is_documented_as_it_is_declared() -> None:
     """Name, kind, unit, labels and meaning, one row each, in the order of the table; nothing else is documented."""
-    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `trustwatch_")]
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `trustwatch_")]
 
     assert rows == [
         f"| `{metric.name}` | {metric.kind.removeprefix('observed ')} | {metric.unit} | "

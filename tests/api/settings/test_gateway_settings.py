@@ -10,7 +10,9 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 
-DOCS = (Path(__file__).parents[3] / "docs" / "gateways.md").read_text()
+from tests.support.checkout import DOCS
+
+PAGE = (DOCS / "gateways.md").read_text()
 ISSUER = 'issuer: "https://as.example", jwks_uri: "https://as.example/jwks", audiences: [a]'
 
 
@@ -54,7 +56,7 @@ def test_wrong_settings_say_what_and_where(tmp_path: Path, gateway: str, told: l
 
 def test_the_settings_of_the_docs_are_right(tmp_path: Path) -> None:
     """Each block, as it stands."""
-    blocks = re.findall(r"^```yaml\n(gateway:\n.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```yaml\n(gateway:\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
 
     for block in blocks:

@@ -15,7 +15,8 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 
-ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
+
 FULL = """
 data_dir: state
 listen: {host: 0.0.0.0, port: 9000}

@@ -13,6 +13,8 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 
+from tests.support.checkout import DOCS
+
 FULL = """
 version: "2026-11-25.1"
 mode: shadow
@@ -116,7 +118,7 @@ def test_a_change_holds_at_once_and_a_mistake_does_not(tmp_path: Path) -> None:
 
 def test_docs_show_the_policy_table_and_an_example_that_works(tmp_path: Path) -> None:
     """docs/policy.md holds the table of the declarations, and its example is a policy."""
-    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    text = (DOCS / "policy.md").read_text()
     _, _, rest = text.partition("<!-- policy table -->\n")
     table, _, _ = rest.partition("<!-- end of policy table -->")
     example = text.partition("```yaml\n")[2].partition("```")[0]

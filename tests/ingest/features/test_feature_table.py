@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import (
@@ -14,7 +13,9 @@ from trustwatch.ingest.features.feature_table import (
     feature_table_hash,
 )
 
-DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "features.md").read_text()
+from tests.support.checkout import DOCS
+
+DOCUMENT = (DOCS / "features.md").read_text()
 
 
 def test_features_docs_hold_the_table() -> None:

@@ -12,9 +12,7 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import CONFIGURABLE_FORMATS, create_parser
 
-from tests.ingest.formats.test_keycloak_events import ADMIN, AT, LOGIN, OLD, QUOTED
-from tests.ingest.formats.test_otlp import TOOL, hydra, logs, span
-from tests.support.format_samples import LINES
+from tests.support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, TOOL, hydra, logs, span
 
 SEEDS: dict[str, list[str]] = {
     "keycloak": [AT + QUOTED, AT + OLD, json.dumps(LOGIN), json.dumps(ADMIN), json.dumps({"ts": 1, "log": QUOTED})],

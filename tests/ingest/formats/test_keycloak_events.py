@@ -10,25 +10,8 @@ import pytest
 from trustwatch.ingest.columns import OWN_DENIALS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.support.format_samples import LINES, Taken, one, taken
+from tests.support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, Taken, one, taken
 
-LOGIN = {
-    "id": "05e40b6c",
-    "time": 1795610231555,
-    "type": "CLIENT_LOGIN",
-    "realmId": "r-1",
-    "clientId": "app-1",
-    "userId": "u-1",
-    "ipAddress": "10.42.0.14",
-    "details": {
-        "token_id": "trrtcc:7efd",
-        "grant_type": "client_credentials",
-        "scope": "email profile",
-        "client_auth_method": "client-jwt",
-        "client_jwt_kid": "k1",
-        "username": "service-account-app-1",
-    },
-}
 TOKEN_ID = "sha256:" + hashlib.sha256(b"trrtcc:7efd").hexdigest()
 LOGGED_IN = {
     "time": "2026-11-25T12:37:11.555000Z",
@@ -41,17 +24,6 @@ LOGGED_IN = {
     "credential": {"method": "private_key_jwt", "token_id": TOKEN_ID},
     "attributes": {"realm": "r-1", "grant_type": "client_credentials", "event": "CLIENT_LOGIN", "key_id": "k1"},
 }
-QUOTED = (
-    'type="CLIENT_LOGIN", realmId="r-1", realmName="agents", clientId="app-1", userId="u-1", ipAddress="10.42.0.14",'
-    ' token_id="trrtcc:7efd", grant_type="client_credentials", scope="email profile", client_auth_method="client-jwt",'
-    ' client_jwt_kid="k1", username="service-account-app-1", authSessionParentId="s", authSessionTabId="t"'
-)
-OLD = (
-    "type=CLIENT_LOGIN, realmId=agents, clientId=app-1, userId=u-1, ipAddress=10.42.0.14, token_id=trrtcc:7efd,"
-    " grant_type=client_credentials, scope='email profile', client_auth_method=client-jwt, client_jwt_kid=k1,"
-    " username=service-account-app-1"
-)
-AT = "2026-11-25 12:37:11,555 INFO  [org.keycloak.events] (executor-thread-1) "
 
 
 def user(**changes: Any) -> dict[str, Any]:
@@ -221,18 +193,6 @@ def test_an_exchange_says_who_delegated() -> None:
 def test_methods_have_their_registered_names(method: str, expected: str) -> None:
     """RFC 7591, so that a step down is seen."""
     assert one("keycloak", user(details={"client_auth_method": method}))["credential"]["method"] == expected
-
-
-ADMIN: dict[str, Any] = {
-    "id": "a-1",
-    "time": 1795610231630,
-    "realmId": "r-1",
-    "operationType": "UPDATE",
-    "resourceType": "CLIENT",
-    "resourcePath": "clients/c-1",
-    "representation": '{"clientId": "app-1", "secret": "hunter2"}',
-    "authDetails": {"realmId": "m", "clientId": "788ea4dc", "userId": "u-9", "ipAddress": "10.0.0.1"},
-}
 
 
 def test_an_event_of_an_administrator() -> None:

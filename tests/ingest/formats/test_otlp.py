@@ -13,60 +13,7 @@ from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.support.format_samples import LINES, Taken, one, taken
-
-START = 1_764_000_000_123_456_789
-TRACE, SPAN = "435cf05aec2200ec45146f118d82a2bd", "61b840ab7a229146"
-
-
-def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """As OTLP/JSON writes them; whole numbers are texts."""
-    kinds = {str: "stringValue", bool: "boolValue", int: "intValue", float: "doubleValue", list: "arrayValue"}
-    return [
-        {"key": key, "value": {kinds[type(value)]: str(value) if type(value) is int else value}}
-        for key, value in values.items()
-    ]
-
-
-def span(values: dict[str, Any], *, kind: Any = 3, resource: dict[str, Any] | None = None, **more: Any) -> Any:
-    """An export request with one span."""
-    made = {
-        "traceId": TRACE,
-        "spanId": SPAN,
-        "name": "n",
-        "kind": kind,
-        "startTimeUnixNano": str(START),
-        "endTimeUnixNano": str(START + 31_000_000),
-        "attributes": attributes(values),
-        **more,
-    }
-    about = {"attributes": attributes({"service.name": "svc"} if resource is None else resource)}
-    return {"resourceSpans": [{"resource": about, "scopeSpans": [{"scope": {"name": "sdk"}, "spans": [made]}]}]}
-
-
-def logs(scope: str, *records: dict[str, Any]) -> Any:
-    """An export request with log records."""
-    made = [
-        {"timeUnixNano": str(START), "traceId": TRACE, "attributes": attributes(record), "body": {"stringValue": "b"}}
-        for record in records
-    ]
-    return {"resourceLogs": [{"resource": {}, "scopeLogs": [{"scope": {"name": scope}, "logRecords": made}]}]}
-
-
-TOOL = {
-    "mcp.method.name": "tools/call",
-    "gen_ai.operation.name": "execute_tool",
-    "gen_ai.tool.name": "read_file",
-    "gen_ai.agent.id": "agent-7",
-    "gen_ai.agent.version": "2",
-    "gen_ai.conversation.id": "conv-1",
-    "server.address": "files.example",
-    "gen_ai.tool.call.arguments": "secret",
-    "gen_ai.input.messages": ["secret"],
-    "gen_ai.usage.input_tokens": 12,
-    "gen_ai.request.model": "m-1",
-    "enduser.id": "ann",
-}
+from tests.support.format_samples import LINES, SPAN, TOOL, TRACE, Taken, hydra, logs, one, span, taken
 
 
 def test_a_tool_call() -> None:
@@ -143,12 +90,6 @@ def test_outcome(values: dict[str, Any], status: dict[str, Any], outcome: str, e
     event = one("otlp", span({"gen_ai.tool.name": "t", **values}, status=status))
 
     assert (event["outcome"], event.get("error")) == (outcome, error)
-
-
-def hydra(name: str, **values: Any) -> Any:
-    """A span of Hydra with one event."""
-    event = {"timeUnixNano": str(START), "name": name, "attributes": attributes(values)}
-    return span({"http.route": "/oauth2/token"}, kind=2, events=[event])
 
 
 def test_a_token_that_hydra_issued() -> None:

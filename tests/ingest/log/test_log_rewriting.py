@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.log_segments import RewriteCount, closed_segments, count_changes, write_rewritten_segment
-from trustwatch.ingest.record_erasure import erased_record
 from trustwatch.ingest.source import Record, RecordKind
 
-
-def record(number: int) -> Record:
-    name = "canary" if number % 3 == 0 else "other"
-    return Record(RecordKind.EVENT, number + 1, 1_000 + number, f"{name}-{number}".encode() * 5)
-
-
-def without_canary(old: Record) -> Record:
-    return erased_record(old) if b"canary" in old.payload else old
-
-
-def filled(directory: Path, records: int = 60) -> EventLog:
-    log = EventLog(directory, segment_bytes=1_000)
-    for first in range(0, records, 5):
-        log.append([record(number) for number in range(first, first + 5)])
-        log.sync()
-    return log
-
-
-def rewrite(log: EventLog, end: int) -> RewriteCount:
-    total = RewriteCount()
-    for base in closed_segments(log.directory, end):
-        made = write_rewritten_segment(log.directory, base, end, without_canary)
-        if made is not None:
-            assert log.replace_segment(base, made[0])
-            total = total.plus(made[1])
-    return total
+from tests.support.checkout import ROOT, process_command
+from tests.support.log_rewriting import filled, record, rewrite, without_canary
 
 
 def read_all(directory: Path, start: int = 0) -> list[Record]:
@@ -110,34 +83,12 @@ def test_a_segment_that_retention_dropped_stays_dropped(tmp_path: Path) -> None:
         assert count_changes(tmp_path, base, end, without_canary) == RewriteCount()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-import test_log_rewriting as t
-calls = 0
-def counted(real):
-    def call(*arguments, **named):
-        global calls
-        calls += 1
-        if calls == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **named)
-    return call
-log = t.EventLog(Path(sys.argv[1]), segment_bytes=1_000)
-os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)
-t.rewrite(log, log.roll())
-print(calls)
-"""
-
-
 def test_kill_at_every_step(tmp_path: Path) -> None:
     """Before each fsync and each rename: the log is whole, nothing else is lost, and the next try ends the work."""
     for step in range(1, 200):
         folder = tmp_path / str(step)
         filled(folder, 30).close()
-        here = str(Path(__file__).parent)
-        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(step), here], env=os.environ, check=False)
+        done = subprocess.run(process_command("log_rewriter", folder, step), cwd=ROOT, check=False)
         with EventLog(folder) as log:
             kept = read_all(folder)
             assert [one.id_hash for one in kept] == list(range(1, 31))

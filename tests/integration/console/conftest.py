@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from scripts.service_stack import OidcProvider
-    from tests.integration.conftest import World
     from tests.support.page_viewer import Looker
+    from tests.support.service_process import World
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from scripts.service_stack import OidcProvider
-    from tests.integration.conftest import World
+    from tests.support.service_process import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -12,7 +12,7 @@ from tests.support.distributed_rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
-    from tests.integration.conftest import World
+    from tests.support.service_process import World
 
 
 @pytest.fixture

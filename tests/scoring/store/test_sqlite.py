@@ -26,7 +26,7 @@ from trustwatch.scoring.store.interface import StoreTooNew
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-COMMITTER = Path(__file__).with_name("store_committer.py")
+from tests.support.checkout import ROOT, process_command
 
 
 def revision(path: Path) -> str:
@@ -249,8 +249,8 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
 
 def _run_and_kill(path: Path, after: int) -> int:
     """Let the committer report *after* commits, kill it in the next ones; the last offset that it reported."""
-    command = [sys.executable, str(COMMITTER), sqlite_url(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = process_command("store_committer", sqlite_url(path))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(after)]
         process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Archives a log until it is killed or has seen all of it: `python archive_process.py DATA_DIR ARCHIVE`."""
+"""Archives a log until it is killed or has seen all of it: arguments DATA_DIR and ARCHIVE."""
 
 from __future__ import annotations
 

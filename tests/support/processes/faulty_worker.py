@@ -1,4 +1,4 @@
-"""A worker that something happens to at a given commit: `python faulty_worker.py FAULT:N --settings … --socket …`.
+"""A worker that something happens to at a given commit: arguments `FAULT:N --settings … --socket …`.
 
 The fault strikes at the N-th commit of the process, at a place that no timer hits:
 

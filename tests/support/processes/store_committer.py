@@ -1,4 +1,4 @@
-"""Commits for ever, one offset at a time, until it is killed (run by test_store_sqlite.py)."""
+"""Commits for ever, one offset at a time, until it is killed (argument: the store's URL)."""
 
 from __future__ import annotations
 
@@ -26,4 +26,5 @@ def main() -> None:
         sys.stdout.flush()
 
 
-main()
+if __name__ == "__main__":
+    main()
