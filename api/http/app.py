@@ -9,14 +9,13 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
-import msgspec
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
 
-from ...ingest.events import NativeEvent
+from ...ingest.events import event_schema_components
 from ..access import routes as route_actuations
 from ..access import routes as route_containment
 from ..access.approval_workflow import InterventionNotOpen
@@ -74,7 +73,7 @@ class DocumentedApp(FastAPI):
         """The document; made once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            _, parts = msgspec.json.schema_components([NativeEvent], ref_template=SCHEMA_REF_PREFIX + "{name}")
+            _, parts = event_schema_components(SCHEMA_REF_PREFIX)
             document["components"]["schemas"].update(parts)
         return self.openapi_schema or {}
 

@@ -74,7 +74,9 @@ def test_a_name_leads_to_the_one_file(checkout: Checkout, file: str, line_start:
 def test_a_helper_of_tests_is_found(checkout: Checkout) -> None:
     file, line = "tests/house/test_navigation.py", "from tests.support.checkout import"
 
-    assert checkout.definition(file, line, "ROOT") == [("tests/support/checkout.py", "ROOT = Path(__file__).parents[2]")]
+    assert checkout.definition(file, line, "ROOT") == [
+        ("tests/support/checkout.py", "ROOT = Path(__file__).parents[2]")
+    ]
 
 
 def test_a_class_leads_to_its_uses(checkout: Checkout) -> None:

@@ -133,7 +133,7 @@ def history(kit: Any, make: Any) -> list[Record]:
 def test_the_moments_of_commits_change_nothing(site: Callable[..., Site], kit: Any, make: Any, seed: int) -> None:
     """With commits at any moments, and restarts between them, agents and decisions are byte for byte the same."""
     records = history(kit, make)
-    calm = site(records, commit_interval_s=1e9, commit_share=0.0, most_dirty=10**9)
+    calm = site(records, commit_interval_s=1e9, commit_share=0.0, max_uncommitted=10**9)
     work = calm.start(capacity=100)
     while work.next_offset < len(records):
         work.apply(calm.batch(work, 10))

@@ -128,7 +128,7 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
 def test_a_flood_of_bad_records_is_committed_early(site: Site, kit: Any) -> None:
     """Dead letters do not pile up in memory until the commit interval has passed."""
     site.append([Record(0, number, 9, b"rubbish") for number in range(1, 31)])
-    pipeline = site.pipeline(batch=10, most_dirty=20, commit_interval_s=60.0)
+    pipeline = site.pipeline(batch=10, max_uncommitted=20, commit_interval_s=60.0)
     pipeline.start()
     pipeline.step()
     assert site.committed == []
@@ -221,7 +221,7 @@ def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) 
     assert site.pauses >= 2
     undisturbed = kit.processor()
     undisturbed.apply(next(kit.batches(kit.records(make.stream(6, 120, odd=0.1)), iter([120]))))
-    expected = {row.name.agent_id: row for row in undisturbed.residence.take_dirty()}
+    expected = {row.name.agent_id: row for row in undisturbed.agent_cache.changed_rows()}
     found = site.rows()
     assert found == {s.name.agent_id: s for s in agent_summaries(list(expected.values()))}
     assert site.store.position(0).offset == 120
@@ -282,7 +282,7 @@ def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
     events = [make.event(n, f"n{n}", make.START_MS + n) for n in range(2 * MAX_FRAME_ITEMS + 7)]
     columns = kit.columns(events)
     processor.engine.score(columns)
-    rows = processor.residence.take_dirty()
+    rows = processor.agent_cache.changed_rows()
     applied = kit.processor().apply(next(kit.batches(kit.records(critical(make, 1, make.START_MS, 1)), iter([9]))))
     decisions = applied.decisions * (MAX_FRAME_ITEMS // len(applied.decisions) + 1)
     ours, theirs = socket.socketpair()
