@@ -13,9 +13,9 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import cached_property
 
-from benchmarks.attacks import attack_suite, attacked_enterprise
-from benchmarks.attacks.attacked_enterprise import AttackedEnterprise, EnterpriseSize
-from benchmarks.detection import (
+from .attacks import attack_suite, attacked_enterprise
+from .attacks.attacked_enterprise import AttackedEnterprise, EnterpriseSize
+from .detection import (
     ablation,
     agent_age,
     calibration,
@@ -27,9 +27,9 @@ from benchmarks.detection import (
     supervised_bound,
     traces,
 )
-from benchmarks.detection.fitted_trace import FittedTrace
-from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
-from benchmarks.harness import finish, machine, options
+from .detection.fitted_trace import FittedTrace
+from .detection.report import FigureTable, markdown, replace_marked_part
+from .harness import finish, machine, options
 
 DOCUMENT = traces.ROOT / "docs" / "detection.md"
 

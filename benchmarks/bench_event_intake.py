@@ -27,8 +27,8 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record
 
-from benchmarks.events import raw_events
-from benchmarks.harness import arguments, finish, machine, table
+from .events import raw_events
+from .harness import arguments, finish, machine, table
 
 AGENTS, PER_BODY, TARGET_US = 10_000, 500, 3.0
 BINDING = SourceBinding("bench", ["*"], ["*"], ["*"], trusted=True)

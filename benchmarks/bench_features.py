@@ -29,8 +29,8 @@ from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.layout import BYTES_PER_AGENT
 
-from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.reference_features import ReferenceFeatures, fit
+from .harness import arguments, finish, machine, table
+from .reference_features import ReferenceFeatures, fit
 
 SPEED, MEMORY = 15.0, 0.5
 BATCH, HISTORY, BUILD = 1000, 20_000, 2

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.bench_under_load import SETTINGS, ServiceProcess, prepare
-from benchmarks.harness import finish, machine, options, table
+from .bench_under_load import SETTINGS, ServiceProcess, prepare
+from .harness import finish, machine, options, table
 
 RATE, TARGET_MS = 200, 5.0
 AGENTS, CONNECTIONS = 1_000, 16

@@ -34,7 +34,7 @@ from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
-from benchmarks.distributed_services import (
+from .distributed_services import (
     PARTITIONS,
     AllPartitionsOwner,
     DistributedDeployment,

@@ -9,9 +9,9 @@ import numpy as np
 from trustwatch.scoring.engine.risk import AlertRateBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
-from benchmarks.attacks.additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
-from benchmarks.attacks.attacked_enterprise import AttackedEnterprise
-from benchmarks.detection.report import FigureTable
+from ..detection.report import FigureTable
+from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from .attacked_enterprise import AttackedEnterprise
 
 _LINGER_MS = 3_600_000
 """An alert this long after the last event of an attack still counts as noticing it."""

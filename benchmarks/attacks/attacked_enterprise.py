@@ -27,7 +27,7 @@ from trustwatch.simulator.labelled_events import SimulatedLabel
 from trustwatch.simulator.population import Enterprise
 from trustwatch.simulator.settings import Attack, SimulationSettings
 
-from benchmarks.attacks.additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SALT = b"salt of the worlds"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from trustwatch.scoring.engine import risk
 
-from benchmarks.attacks.attacked_enterprise import AttackedEnterprise, rename_agents, replay_scores
-from benchmarks.detection.report import FigureTable
+from ..attacks.attacked_enterprise import AttackedEnterprise, rename_agents, replay_scores
+from .report import FigureTable
 
 _EDGES = (0, 20, 100, 500)
 _STRONG = 0.001

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.detection import count_features, other_detectors, traces
-from benchmarks.detection.fitted_trace import FittedTrace
-from benchmarks.detection.metrics import NAMES, MeasuredFigures
-from benchmarks.detection.report import FigureTable
+from . import count_features, other_detectors, traces
+from .fitted_trace import FittedTrace
+from .metrics import NAMES, MeasuredFigures
+from .report import FigureTable
 
 _COLUMNS = ("score", *NAMES, "µs per event")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.attacks.attacked_enterprise import DAY_MS, AttackedEnterprise
-from benchmarks.detection.report import FigureTable
+from ..attacks.attacked_enterprise import DAY_MS, AttackedEnterprise
+from .report import FigureTable
 
 Floats = NDArray[np.float64]
 RATES = (20.0, 100.0)

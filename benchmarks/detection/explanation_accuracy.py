@@ -6,9 +6,9 @@ from collections import Counter
 
 from trustwatch.scoring.pipeline.replay import EXPLAINED_P_VALUE, ReplayedEvent
 
-from benchmarks.detection import traces
-from benchmarks.detection.report import FigureTable
-from benchmarks.detection.traces import Trace
+from . import traces
+from .report import FigureTable
+from .traces import Trace
 
 OF_THE_CALL = {
     "target": {"target_surprise", "external_target", "action_target_surprise", "resource_surprise"},

@@ -19,7 +19,7 @@ from trustwatch.models.detector import Detector, DetectorSettings, ForestDetecto
 from trustwatch.models.detector_training import fit_detector_with_held_out
 from trustwatch.models.trained_model import TrainedModel
 
-from benchmarks.detection.traces import SALT, Trace
+from .traces import SALT, Trace
 
 BatchTransform = Callable[[EventColumns], EventColumns]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.detection.count_features import Event, session_rows
+from .count_features import Event, session_rows
 
 Matrix = NDArray[np.float64]
 Fitted = Callable[[Matrix], Matrix]

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 
-from benchmarks.detection.ablation import Scores, figure
-from benchmarks.detection.fitted_trace import FittedTrace
-from benchmarks.detection.metrics import AUC, figures
-from benchmarks.detection.report import FigureTable
+from .ablation import Scores, figure
+from .fitted_trace import FittedTrace
+from .metrics import AUC, figures
+from .report import FigureTable
 
 _MOST_FOLDS = 5
 _NOTE = (

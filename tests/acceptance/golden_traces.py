@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.golden.support import Row, digest, read_rows, run
-from tests.support.checkout import ROOT
+from ..golden.support import Row, digest, read_rows, run
+from ..support.checkout import ROOT
 
 SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 DATA = SHARED / "data"

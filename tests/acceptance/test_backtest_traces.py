@@ -13,7 +13,7 @@ import pytest
 from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 

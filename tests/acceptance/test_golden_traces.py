@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.golden_traces import DATA, GOLDEN, SETS, figures
+from .golden_traces import DATA, GOLDEN, SETS, figures
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 

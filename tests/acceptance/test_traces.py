@@ -19,7 +19,7 @@ from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 

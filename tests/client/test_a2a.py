@@ -25,7 +25,7 @@ from trustwatch.client import TokenPolicy, caller_from_claims
 from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
 
 SECRET_TEXT = "the account number is 4711"
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable
 from trustwatch.client.assertion import ASSERTION_TYPE, PrivateKeyJwt
 
-from tests.support.client_doubles import Clock, Reply, Request, Scripted
+from ..support.client_doubles import Clock, Reply, Request, Scripted
 
 Make = Callable[..., Any]
 SECRET = "s3cret & more"

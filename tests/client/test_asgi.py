@@ -24,7 +24,7 @@ from trustwatch.client import (
 from trustwatch.client.asgi import default_action
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, answer
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, answer
 
 NARROW = TokenPolicy(True, 60, ("orders:read",), False, False, False)
 

@@ -11,7 +11,7 @@ import trustwatch.client
 from trustwatch.client import answer_cache, event_sender, guard, mcp, settings, trust_errors
 from trustwatch.client.risk_answers import AnswerSource
 
-from tests.support.checkout import DOCS
+from ..support.checkout import DOCS
 
 TEXT = (DOCS / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -12,7 +12,7 @@ from trustwatch.client import AuditEvent, ContentRefused, SenderSettings
 from trustwatch.client.events import EventAgent, encode_event
 from trustwatch.client.timing import backoff, retry_after
 
-from tests.support.client_doubles import Reply, Scripted
+from ..support.client_doubles import Reply, Scripted
 
 Make = Callable[..., Any]
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from trustwatch.client import Caller, TokenPolicy
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from tests.support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
 
 BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
 MODES = ["auto", "legacy"]

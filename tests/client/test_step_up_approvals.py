@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from trustwatch.client import Approvals, Caller, Challenge, Guard, TokenPolicy, judge, shown_by_token
 
-from tests.support.client_doubles import ALL, DENY, WRITES, Clock, Reply, Scripted, ScriptedAnswer, answer
+from ..support.client_doubles import ALL, DENY, WRITES, Clock, Reply, Scripted, ScriptedAnswer, answer
 
 BOT = Caller(agent_id="https://agents.example/7?a=b", tenant="acme", issuer="https://as.example")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from trustwatch.client import Question, RiskSettings, TokenPolicy, TrustClient, TrustUnavailable
 
-from tests.support.client_doubles import Clock, Reply, Scripted, risk
+from ..support.client_doubles import Clock, Reply, Scripted, risk
 
 Make = Callable[..., Any]
 

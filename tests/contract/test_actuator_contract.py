@@ -26,7 +26,7 @@ from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from tests.support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
+from ..support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
 
 T = TypeVar("T")
 SERVERS = ["memory", *(pytest.param(name, marks=pytest.mark.integration) for name in ("hydra", "keycloak"))]

@@ -22,8 +22,8 @@ from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, pa
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
-from tests.support.checkout import ROOT
-from tests.support.kafka_topics import (
+from ..support.checkout import ROOT
+from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
     Member,

@@ -25,7 +25,7 @@ from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.source import TopicWriter
 
-from tests.support.kafka_topics import (
+from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
     Member,

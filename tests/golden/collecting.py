@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from tests.golden import shapes
-from tests.golden.support import (
+from . import shapes
+from .support import (
     INPUTS,
     Row,
     Service,
@@ -22,7 +22,7 @@ from tests.golden.support import (
     settings_markdown,
     settings_type,
 )
-from tests.golden.support import settings_variables as variables
+from .support import settings_variables as variables
 
 WEEK = INPUTS / "week.jsonl.gz"
 MODEL = INPUTS / "model.zip"

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.golden.collecting import MODEL, week
-from tests.golden.opening import ARCHIVE, DATA, PARTITIONS, STORE, kept, opened, told
-from tests.golden.record import broker, server
-from tests.golden.support import (
+from .collecting import MODEL, week
+from .opening import ARCHIVE, DATA, PARTITIONS, STORE, kept, opened, told
+from .record import broker, server
+from .support import (
     HERE,
     Service,
     on_kafka,
@@ -31,7 +31,7 @@ from tests.golden.support import (
     unpack,
     write_rows,
 )
-from tests.golden.topics import read_topics
+from .topics import read_topics
 
 AGENTS = {
     ("acme-corp", "agent-support-triage-0"),

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.golden.collecting import in_order, lasting
-from tests.golden.support import HERE, Row, Service, on_kafka, on_postgres, read_rows, run, unpack
-from tests.golden.topics import KINDS, write_topic
+from .collecting import in_order, lasting
+from .support import HERE, Row, Service, on_kafka, on_postgres, read_rows, run, unpack
+from .topics import KINDS, write_topic
 
 DATA = HERE / "data_0_1"
 PARTITIONS = 2

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tests.golden.collecting import (
+from .collecting import (
     BACKTEST,
     DECLARED,
     LEARN,
@@ -32,8 +32,8 @@ from tests.golden.collecting import (
     replayed,
     serve,
 )
-from tests.golden.opening import DATA, distributed, embedded, later, restore, went_on
-from tests.golden.support import RECORDED, Row, machine, unpack, write_rows
+from .opening import DATA, distributed, embedded, later, restore, went_on
+from .support import RECORDED, Row, machine, unpack, write_rows
 
 
 class Recording:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from tests.golden.support import Row
+from .support import Row
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 KEPT = (

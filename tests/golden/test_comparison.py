@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden import support
+from . import support
 
 GOLDEN = [{"id": "a", "score": 0.5, "reasons": ["x"], "level": "low"}]
 

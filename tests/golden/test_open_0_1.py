@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.golden.opening import DATA
-from tests.golden.support import assert_same, read_rows, run, score_vectors, stored, unpack
+from .opening import DATA
+from .support import assert_same, read_rows, run, score_vectors, stored, unpack
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.collecting import BACKTEST, LEARN, MODEL, backtest, replayed
-from tests.golden.support import RECORDED, assert_same, read_rows, unpack
+from .collecting import BACKTEST, LEARN, MODEL, backtest, replayed
+from .support import RECORDED, assert_same, read_rows, unpack
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.golden.collecting import DECLARED, MODEL, SERVED, Served, serve
-from tests.golden.support import RECORDED, assert_same_rows, read_rows, unpack
+from .collecting import DECLARED, MODEL, SERVED, Served, serve
+from .support import RECORDED, assert_same_rows, read_rows, unpack
 
 pytestmark = pytest.mark.timeout(600)
 

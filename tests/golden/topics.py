@@ -6,7 +6,7 @@ import base64
 import time
 from typing import Any
 
-from tests.golden.support import Row
+from .support import Row
 
 KINDS = ("events", "risk", "decisions", "alerts", "dlq")
 

@@ -21,7 +21,8 @@ from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_setti
 from typer.main import get_command
 
 from scripts.service_stack import KAFKA_VERSION
-from tests.support.checkout import ROOT
+
+from ..support.checkout import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 LAYERS = ("ingest", "models", "scoring", "api")
 FOLDERS = (*LAYERS, "client")

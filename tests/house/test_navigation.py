@@ -12,7 +12,7 @@ from pathlib import Path
 import jedi
 import pytest
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 DEFINITION = "ingest/duplicate_window.py"
 IMPORTS_CLASS = re.compile(r"^\s*from \S*\bduplicate_window import .*\bDuplicateWindow\b", re.MULTILINE)
@@ -32,8 +32,8 @@ class Checkout:
     def definition(self, file: str, line_start: str, name: str) -> list[tuple[str, str]]:
         """(file, text of the line) that *name* leads to, on the first line of *file* that begins with *line_start*."""
         row, column = self._position(file, line_start, name)
-        found = self._script(file).goto(row, column, follow_imports=True)
-        return [(self._file_of(target), target.get_line_code().strip()) for target in found]
+        targets = self._script(file).goto(row, column, follow_imports=True)
+        return [(self._file_of(target), target.get_line_code().strip()) for target in targets]
 
     def references(self, file: str, line_start: str, name: str) -> set[str]:
         """Files that use *name*."""
@@ -72,11 +72,12 @@ def test_a_name_leads_to_the_one_file(checkout: Checkout, file: str, line_start:
 
 
 def test_a_helper_of_tests_is_found(checkout: Checkout) -> None:
-    file, line = "tests/house/test_navigation.py", "from tests.support.checkout import"
+    """Tests import helpers relatively: from the root, the folder `trustwatch` would hide the checkout of that name."""
+    file, line_start = "tests/api/archive/test_worker.py", "from ...support.checkout import"
 
-    assert checkout.definition(file, line, "ROOT") == [
-        ("tests/support/checkout.py", "ROOT = Path(__file__).parents[2]")
-    ]
+    ((found_in, line),) = checkout.definition(file, line_start, "process_command")
+
+    assert (found_in, line.partition("(")[0]) == ("tests/support/checkout.py", "def process_command")
 
 
 def test_a_class_leads_to_its_uses(checkout: Checkout) -> None:
@@ -92,9 +93,10 @@ def test_a_class_leads_to_its_uses(checkout: Checkout) -> None:
     assert checkout.references(DEFINITION, "class DuplicateWindow", "DuplicateWindow") == {DEFINITION, *importing}
 
 
-def test_pyright_looks_beside_the_checkout_first() -> None:
-    """Then a clone called `trustwatch` is the package itself; under any other name the links of `.typing` stand in."""
+def test_pyright_looks_beside_the_checkout() -> None:
+    """Not in the checkout, whose folder `trustwatch` has two files of the package; nor in its links."""
     environments = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]["executionEnvironments"]
 
     assert {environment["root"] for environment in environments} == OUTSIDE_PACKAGE
-    assert all(environment["extraPaths"][:2] == ["..", ".typing"] for environment in environments)
+    assert all(environment["extraPaths"][0] == ".." for environment in environments)
+    assert not any(path in (".", ".typing") for environment in environments for path in environment["extraPaths"])

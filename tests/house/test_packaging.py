@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 FOLDERS = ("ingest", "models", "scoring", "api", "client")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -18,7 +18,7 @@ from trustwatch.models.model_training import session_ids, train_model
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import Attack, SimulationSettings
 
-from tests.support.service_process import Service, World
+from ..support.service_process import Service, World
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 HISTORY = timedelta(days=4)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 

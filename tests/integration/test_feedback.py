@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.service_checks import FEATURES, Agent, ended
+from ..support.service_checks import FEATURES, Agent, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

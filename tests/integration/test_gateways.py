@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
-from tests.support.gateway_site import SETTINGS, Site, bearer
-from tests.support.oauth_peers import (
+from ..support.gateway_site import SETTINGS, Site, bearer
+from ..support.oauth_peers import (
     RESOURCE,
     SCOPE,
     Endpoint,
@@ -27,7 +27,7 @@ from tests.support.oauth_peers import (
     public_keys,
     upstream,
 )
-from tests.support.peer_fixtures import start_gateway
+from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.checkout import DOCS
-from tests.support.gateway_site import SETTINGS, Site, bearer
-from tests.support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
+from ..support.checkout import DOCS
+from ..support.gateway_site import SETTINGS, Site, bearer
+from ..support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
 
 if TYPE_CHECKING:
     from scripts.service_stack import OidcProvider

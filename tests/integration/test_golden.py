@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.collecting import LIVE, MODEL, WENT_ON, live, week
-from tests.golden.opening import DATA, embedded, kept, later, told, went_on
-from tests.golden.support import RECORDED, Service, assert_same, read_rows, unpack
+from ..golden.collecting import LIVE, MODEL, WENT_ON, live, week
+from ..golden.opening import DATA, embedded, kept, later, told, went_on
+from ..golden.support import RECORDED, Service, assert_same, read_rows, unpack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

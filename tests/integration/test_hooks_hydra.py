@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.oauth_peers import OAuthClient, claims_of, hydra_client
+from ..support.oauth_peers import OAuthClient, claims_of, hydra_client
 
 if TYPE_CHECKING:
     from scripts.service_stack import Hydra

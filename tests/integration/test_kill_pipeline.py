@@ -17,7 +17,7 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
 from trustwatch.models.model_persistence import load_trained_model
 
-from tests.support.checkout import ROOT, process_command
+from ..support.checkout import ROOT, process_command
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ATTACKED = ("agent-calendar-assistant-1", "agent-orchestrator-0")

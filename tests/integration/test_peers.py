@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.checkout import ROOT
-from tests.support.oauth_peers import (
+from ..support.checkout import ROOT
+from ..support.oauth_peers import (
     RESOURCE,
     Endpoint,
     OAuthClient,
@@ -27,7 +27,7 @@ from tests.support.oauth_peers import (
     realm,
     upstream,
 )
-from tests.support.peer_fixtures import start_gateway
+from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider

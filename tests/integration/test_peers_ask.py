@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.oauth_peers import RESOURCE, Endpoint, OAuthClient, access_lines, claims_of, oidc_client, upstream
-from tests.support.peer_fixtures import start_gateway
+from ..support.oauth_peers import RESOURCE, Endpoint, OAuthClient, access_lines, claims_of, oidc_client, upstream
+from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
     from scripts.service_stack import OidcProvider

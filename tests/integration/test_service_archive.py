@@ -12,7 +12,7 @@ import pytest
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_vectors
 
-from tests.support.service_checks import child_pid
+from ..support.service_checks import child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

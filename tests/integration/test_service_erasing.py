@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.service_checks import files_holding
+from ..support.service_checks import files_holding
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

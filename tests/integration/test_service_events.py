@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.support.format_samples import LINES
+from ..support.format_samples import LINES
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

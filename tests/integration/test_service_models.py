@@ -24,7 +24,7 @@ from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from tests.support.service_checks import Models, child_pid, post_lines
+from ..support.service_checks import Models, child_pid, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

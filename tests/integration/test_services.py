@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.checkout import ROOT
+from ..support.checkout import ROOT
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres

@@ -28,7 +28,7 @@ from trustwatch.scoring.store.interface import DeliveryRoute, LeasedDelivery
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
-from tests.support.checkout import ROOT, process_command
+from ..support.checkout import ROOT, process_command
 
 if TYPE_CHECKING:
     from scripts.service_stack import Postgres

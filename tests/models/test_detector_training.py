@@ -189,7 +189,7 @@ def test_the_share_of_an_agent_in_the_baseline_goes_with_its_seed():
     """All that the seeds have learned is in the baseline, too; the feature kernel takes it out of the peers' level."""
     from trustwatch.ingest.features import layout
 
-    from tests.support.model_history import SALT, SETTINGS, history
+    from ..support.model_history import SALT, SETTINGS, history
 
     seeds = train_model(history(200), SALT, "x", SETTINGS).seeds
     np.testing.assert_array_equal(seeds.rows["numbers"][:, layout.N_SHARED], seeds.events)

@@ -18,7 +18,7 @@ from trustwatch.models.model_persistence import load_trained_model, save_trained
 from trustwatch.models.model_training import baseline_digest, train_model, train_with_held_out
 from trustwatch.models.trained_model import TrainedModel
 
-from tests.support.model_history import SALT, SETTINGS, history
+from ..support.model_history import SALT, SETTINGS, history
 
 
 @pytest.fixture(scope="module")

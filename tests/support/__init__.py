@@ -1,1 +1,1 @@
-"""Helpers of tests, imported as `tests.support.NAME`. No test module imports another test module or a conftest."""
+"""Helpers of tests, imported relatively (`..support.NAME`). No test module imports another test module or a conftest."""

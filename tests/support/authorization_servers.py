@@ -35,7 +35,7 @@ from trustwatch.scoring.delivery.actuators.hydra_actuator import HydraActuator
 from trustwatch.scoring.delivery.actuators.keycloak_actuator import KeycloakActuator
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
-from tests.support.oauth_peers import KeycloakRealm, OAuthClient, claims_of, hydra_client, new_key, public_keys, realm
+from .oauth_peers import KeycloakRealm, OAuthClient, claims_of, hydra_client, new_key, public_keys, realm
 
 if TYPE_CHECKING:
     from scripts.service_stack import Hydra, Keycloak

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from trustwatch.api.console.login_links import issue_login_code
 
-from tests.support.alert_receiver import SECRET, Receiver
-from tests.support.service_process import Service, World
+from .alert_receiver import SECRET, Receiver
+from .service_process import Service, World
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

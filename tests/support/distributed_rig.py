@@ -47,8 +47,8 @@ from trustwatch.scoring.records.dead_letters import StoredDeadLetter
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from tests.support.checkout import ROOT, process_command
-from tests.support.service_process import Service
+from .checkout import ROOT, process_command
+from .service_process import Service
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres

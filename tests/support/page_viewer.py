@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
-    from tests.support.console_site import Site
+    from .console_site import Site
 
 SCREENSHOTS = "TRUSTWATCH_SCREENSHOTS"
 """Environment variable: folder that screenshots are saved to; by default pytest's temporary one."""

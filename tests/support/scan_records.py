@@ -14,7 +14,7 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.scan.raw_encoder import EncodedBatch, RawEncoder
 
-from tests.support.feature_histories import SALT
+from .feature_histories import SALT
 
 DOMAINS = {"acme": ["acme.example", "Internal.test"]}
 WHOLE: dict[str, Any] = {

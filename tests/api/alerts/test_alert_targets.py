@@ -14,7 +14,7 @@ from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
 
-from tests.support.checkout import DOCS
+from ...support.checkout import DOCS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "0123456789abcdef0123456789abcdef"

@@ -25,7 +25,7 @@ from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from typer.testing import CliRunner
 
-from tests.support.alert_receiver import ROUTING_KEY, SECRET, TOKEN, Receiver, change
+from ...support.alert_receiver import ROUTING_KEY, SECRET, TOKEN, Receiver, change
 
 AS = "https://as.example"
 

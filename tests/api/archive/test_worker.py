@@ -35,7 +35,7 @@ from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from typer.testing import CliRunner
 
-from tests.support.checkout import ROOT, process_command
+from ...support.checkout import ROOT, process_command
 
 START_MS = 1_764_547_200_000  # 2025-12-01T00:00:00Z
 TENANTS = ("acme", "globex/eu", "", "ü" * 300)

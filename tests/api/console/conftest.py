@@ -47,7 +47,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from tests.support.console_records import NOW, decision_of, row_of
+from ...support.console_records import NOW, decision_of, row_of
 
 T = TypeVar("T")
 CLIENT, SECRET = "trustwatch-console", "a secret: with signs+in it"

@@ -31,7 +31,7 @@ from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.blast_radius import ReachedAgent
 
-from tests.support.checkout import DOCS
+from ...support.checkout import DOCS
 
 VENDOR = Path(str(console.__file__)).parent / "static" / "vendor"
 MANIFEST = json.loads((VENDOR / "manifest.json").read_text(encoding="utf-8"))

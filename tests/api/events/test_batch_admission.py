@@ -23,7 +23,7 @@ from trustwatch.ingest.source import Record
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
-from tests.support.scan_records import WHOLE, changed, compact, mutate, records
+from ...support.scan_records import WHOLE, changed, compact, mutate, records
 
 NOW_MS = 1_772_500_000_000  # 2026-03-03, behind all events that the tests make
 AS = "https://as.acme.example"

@@ -12,8 +12,8 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.formats.expressions import JmesPathExpression
 from trustwatch.ingest.formats.format_registry import FORMATS
 
-from tests.support.checkout import DOCS
-from tests.support.format_samples import LINES
+from ...support.checkout import DOCS
+from ...support.format_samples import LINES
 
 PAGE = (DOCS / "ingest-topics.md").read_text()
 

@@ -29,7 +29,7 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import Record, RecordKind
 
-from tests.support.scan_records import WHOLE, changed, compact
+from ...support.scan_records import WHOLE, changed, compact
 
 NOW_MS = 1_772_500_000_000
 ALL = SourceBinding("all", ["*"], ["*"], ["*"], trusted=True)

@@ -13,7 +13,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from typer.testing import CliRunner, Result
 
-from tests.support.feedback_person import NOW_MS, Person, decision
+from ...support.feedback_person import NOW_MS, Person, decision
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
 
-from tests.support.feedback_person import AS, DAY_S, FOUND, NOW_MS, Person, decision
+from ...support.feedback_person import AS, DAY_S, FOUND, NOW_MS, Person, decision
 
 
 @pytest.fixture

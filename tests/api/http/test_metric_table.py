@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trustwatch.api.http.metric_table import METRICS
 
-from tests.support.checkout import DOCS
+from ...support.checkout import DOCS
 
 PAGE = DOCS / "metrics.md"
 

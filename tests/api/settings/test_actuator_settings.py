@@ -18,7 +18,7 @@ from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from tests.support.oauth_peers import new_key
+from ...support.oauth_peers import new_key
 
 AUTH = "auth: {client_id: tw, client_secret: s, token_url: 'https://kc/token'}"
 SIGNED = "secret: whsec_c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="

@@ -10,7 +10,7 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
 
-from tests.support.checkout import DOCS
+from ...support.checkout import DOCS
 
 PAGE = (DOCS / "gateways.md").read_text()
 ISSUER = 'issuer: "https://as.example", jwks_uri: "https://as.example/jwks", audiences: [a]'

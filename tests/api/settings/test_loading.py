@@ -15,7 +15,7 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 
-from tests.support.checkout import ROOT
+from ...support.checkout import ROOT
 
 FULL = """
 data_dir: state

@@ -13,7 +13,7 @@ from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 
-from tests.support.checkout import DOCS
+from ...support.checkout import DOCS
 
 FULL = """
 version: "2026-11-25.1"

@@ -17,7 +17,7 @@ from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.features.frequency_tables import distinct_hash, shared_count
 from trustwatch.ingest.features.layout import Baseline
 
-from tests.support.feature_histories import Watch, columns, event, history, overflows
+from ...support.feature_histories import Watch, columns, event, history, overflows
 
 SURPRISES = [at for at, f in enumerate(FEATURES) if f.unit == BITS and f.name != "session_strangeness"]  # a memory
 KNOWN_SIZE, OTHER_SIZES = (812, 1022), (811, 1023)

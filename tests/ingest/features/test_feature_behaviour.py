@@ -14,7 +14,7 @@ from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
 
-from tests.support.feature_histories import Watch, columns, event
+from ...support.feature_histories import Watch, columns, event
 
 HOUR, DAY = 3600.0, 86_400.0
 

@@ -18,7 +18,8 @@ from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import Baseline
 
 from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit
-from tests.support.feature_histories import columns, history, overflows
+
+from ...support.feature_histories import columns, history, overflows
 
 
 def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarray[Any, Any], list[Any]]:

@@ -13,7 +13,7 @@ from trustwatch.ingest.features.feature_table import (
     feature_table_hash,
 )
 
-from tests.support.checkout import DOCS
+from ...support.checkout import DOCS
 
 DOCUMENT = (DOCS / "features.md").read_text()
 

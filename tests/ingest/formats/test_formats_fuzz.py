@@ -12,7 +12,7 @@ from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import CONFIGURABLE_FORMATS, create_parser
 
-from tests.support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, TOOL, hydra, logs, span
+from ...support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, TOOL, hydra, logs, span
 
 SEEDS: dict[str, list[str]] = {
     "keycloak": [AT + QUOTED, AT + OLD, json.dumps(LOGIN), json.dumps(ADMIN), json.dumps({"ts": 1, "log": QUOTED})],

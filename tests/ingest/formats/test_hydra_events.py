@@ -9,7 +9,7 @@ import pytest
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.support.format_samples import LINES, Taken, one, taken
+from ...support.format_samples import LINES, Taken, one, taken
 
 REQUEST = {
     "headers": {"user-agent": "sdk/1", "authorization": "Basic c2VjcmV0", "x-client-id": "bot"},

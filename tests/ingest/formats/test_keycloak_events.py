@@ -10,7 +10,7 @@ import pytest
 from trustwatch.ingest.columns import OWN_DENIALS
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, Taken, one, taken
+from ...support.format_samples import ADMIN, AT, LINES, LOGIN, OLD, QUOTED, Taken, one, taken
 
 TOKEN_ID = "sha256:" + hashlib.sha256(b"trrtcc:7efd").hexdigest()
 LOGGED_IN = {

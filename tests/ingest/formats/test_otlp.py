@@ -13,7 +13,7 @@ from trustwatch.ingest.formats import otlp
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-from tests.support.format_samples import LINES, SPAN, TOOL, TRACE, Taken, hydra, logs, one, span, taken
+from ...support.format_samples import LINES, SPAN, TOOL, TRACE, Taken, hydra, logs, one, span, taken
 
 
 def test_a_tool_call() -> None:

@@ -12,8 +12,8 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.log.log_segments import RewriteCount, closed_segments, count_changes, write_rewritten_segment
 from trustwatch.ingest.source import Record, RecordKind
 
-from tests.support.checkout import ROOT, process_command
-from tests.support.log_rewriting import filled, record, rewrite, without_canary
+from ...support.checkout import ROOT, process_command
+from ...support.log_rewriting import filled, record, rewrite, without_canary
 
 
 def read_all(directory: Path, start: int = 0) -> list[Record]:

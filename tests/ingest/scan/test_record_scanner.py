@@ -17,8 +17,8 @@ from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.ingest.scan.raw_encoder import RawEncoder
 from trustwatch.ingest.scan.scan_schema import SCHEMA_MEMBERS
 
-from tests.support.feature_histories import SALT, event
-from tests.support.scan_records import DOMAINS, WHOLE, Pair, changed, compact, text_with
+from ...support.feature_histories import SALT, event
+from ...support.scan_records import DOMAINS, WHOLE, Pair, changed, compact, text_with
 
 NUMBERS = """
 0 -0 -0.0 0.0 00 01 -1 1. .5 1.0 0.1 0.3 1e5 1E5 1e-5 1e400 -1e400 1e309 123456789012345 1234567890123456

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
-from tests.support.feature_histories import event
-from tests.support.scan_records import WHOLE, Pair, compact, mutate, records
+from ...support.feature_histories import event
+from ...support.scan_records import WHOLE, Pair, compact, mutate, records
 
 
 @pytest.fixture(scope="module")

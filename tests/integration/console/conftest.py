@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.console_site import Site
+from ...support.console_site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from scripts.service_stack import OidcProvider
-    from tests.support.page_viewer import Looker
-    from tests.support.service_process import World
+
+    from ...support.page_viewer import Looker
+    from ...support.service_process import World
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def site(
 @pytest.fixture
 def look(site: Site, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
     """Opens browser contexts of this test alone; whatever went wrong in one of them fails the test at its end."""
-    from tests.support.page_viewer import Looker
+    from ...support.page_viewer import Looker
 
     made: list[Looker] = []
 

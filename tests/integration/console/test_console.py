@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.console_site import Site
-from tests.support.page_viewer import NARROW, WIDE, Looker
+from ...support.console_site import Site
+from ...support.page_viewer import NARROW, WIDE, Looker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

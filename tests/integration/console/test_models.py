@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.console_site import Site
-from tests.support.page_viewer import Looker
+from ...support.console_site import Site
+from ...support.page_viewer import Looker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from scripts.service_stack import OidcProvider
-    from tests.support.service_process import World
+
+    from ...support.service_process import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

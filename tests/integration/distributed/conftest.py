@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.distributed_rig import Load, Rig, Serving
+from ...support.distributed_rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
-    from tests.support.service_process import World
+
+    from ...support.service_process import World
 
 
 @pytest.fixture

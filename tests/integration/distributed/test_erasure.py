@@ -15,7 +15,7 @@ from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.store.decision_chain import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from tests.support.distributed_rig import (
+from ...support.distributed_rig import (
     PARTITIONS,
     Load,
     State,
@@ -26,7 +26,7 @@ from tests.support.distributed_rig import (
     wait,
     write_events,
 )
-from tests.support.service_checks import child_pid, files_holding
+from ...support.service_checks import child_pid, files_holding
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

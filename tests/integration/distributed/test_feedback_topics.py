@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.distributed_rig import PARTITIONS, wait
-from tests.support.service_checks import FEATURES, Agent, ended
+from ...support.distributed_rig import PARTITIONS, wait
+from ...support.service_checks import FEATURES, Agent, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

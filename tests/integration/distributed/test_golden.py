@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.golden.collecting import LIVE, MODEL, POSTGRES, WENT_ON_DISTRIBUTED, live, week
-from tests.golden.opening import DATA, distributed, kept, later, restore, told, went_on
-from tests.golden.shapes import postgres_rows
-from tests.golden.support import (
+from ...golden.collecting import LIVE, MODEL, POSTGRES, WENT_ON_DISTRIBUTED, live, week
+from ...golden.opening import DATA, distributed, kept, later, restore, told, went_on
+from ...golden.shapes import postgres_rows
+from ...golden.support import (
     RECORDED,
     Service,
     assert_same,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.distributed_rig import PARTITIONS, state_of, switches_to, wait
-from tests.support.service_checks import Models, child_pid
+from ...support.distributed_rig import PARTITIONS, state_of, switches_to, wait
+from ...support.service_checks import Models, child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -30,8 +30,8 @@ from trustwatch.scoring.store.dialects import sqlite
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from tests.support import alert_receiver
-from tests.support.alert_receiver import ROUTING_KEY, SECRET, Receiver
+from ...support import alert_receiver
+from ...support.alert_receiver import ROUTING_KEY, SECRET, Receiver
 
 
 class Clock:

@@ -26,7 +26,7 @@ from trustwatch.scoring.store.interface import StoreTooNew
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from tests.support.checkout import ROOT, process_command
+from ...support.checkout import ROOT, process_command
 
 
 def revision(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from trustwatch.ingest.log.event_log import EventLog
 
-from tests.support.log_rewriting import rewrite
+from ..log_rewriting import rewrite
 
 
 class DeadlyStep:

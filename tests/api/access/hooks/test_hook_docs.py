@@ -10,7 +10,7 @@ from trustwatch.api.access.hooks.hook_server import HOOK_ADAPTERS
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.scoring.policy.access_evaluation import ALLOWED, VERDICT_REASONS
 
-from tests.support.checkout import ROOT
+from ....support.checkout import ROOT
 
 FAIL_MODES = (ROOT / "docs" / "fail-modes.md").read_text()
 HOOKS = (ROOT / "docs" / "hooks.md").read_text()

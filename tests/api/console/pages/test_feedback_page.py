@@ -12,7 +12,7 @@ from trustwatch.api.console.rendering import PageRenderer, StaticAssets
 from trustwatch.api.console.views.feedback_display import display_preview
 from trustwatch.scoring.records.feedback import FeedbackPreview
 
-from tests.support.console_records import NOW_MS, REASON, decision_of, row_of
+from ....support.console_records import NOW_MS, REASON, decision_of, row_of
 
 
 def alert(level: str, with_rule: str, **told: Any) -> dict[str, Any]:

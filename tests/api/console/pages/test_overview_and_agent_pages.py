@@ -14,7 +14,7 @@ from trustwatch.api.agents.recent_events import read_log_excerpt
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.agents import AgentName
 
-from tests.support.console_records import AS, decision_of, row_of
+from ....support.console_records import AS, decision_of, row_of
 
 HOSTILE = (
     "<script>alert(1)</script>",

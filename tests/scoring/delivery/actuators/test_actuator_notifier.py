@@ -25,7 +25,7 @@ from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.interface import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from tests.support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryState, MemoryWorld, now_ms, wish
+from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryState, MemoryWorld, now_ms, wish
 
 
 @pytest.fixture

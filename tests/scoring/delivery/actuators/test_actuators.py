@@ -33,8 +33,8 @@ from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEnd
 from trustwatch.scoring.delivery.actuators.webhook_actuator import WebhookActuator
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget, make_webhook_client
 
-from tests.support.authorization_servers import now_ms, wish
-from tests.support.oauth_peers import Endpoint, new_key
+from ....support.authorization_servers import now_ms, wish
+from ....support.oauth_peers import Endpoint, new_key
 
 T = TypeVar("T")
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="

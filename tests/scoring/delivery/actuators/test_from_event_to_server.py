@@ -28,7 +28,7 @@ from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from tests.support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryWorld
+from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryWorld
 
 DAY = 86_400_000
 NAME = "agent-1"

@@ -21,7 +21,7 @@ from trustwatch.scoring.delivery.notifiers.slack import escape_markup
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.decisions import RiskReason
 
-from tests.support.alert_receiver import ALERTS, ROUTING_KEY, approval, change
+from ....support.alert_receiver import ALERTS, ROUTING_KEY, approval, change
 
 GOLDEN = Path(__file__).with_name("golden_alerts")
 SCHEMAS = ("1.5.0", "1.6.0", "1.7.0", "1.8.0")
