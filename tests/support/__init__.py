@@ -1,1 +1,1 @@
-"""Helpers of tests, imported relatively (`..support.NAME`). No test module imports another test module or a conftest."""
+"""Helpers of tests, imported relatively (`..support.NAME`). No test module imports a test module or a conftest."""
