@@ -35,7 +35,13 @@ from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
 
-from benchmarks.cluster import PARTITIONS, AllPartitionsOwner, DistributedDeployment, MeasuredWorker, now_ms
+from .distributed_services import (
+    PARTITIONS,
+    AllPartitionsOwner,
+    DistributedDeployment,
+    MeasuredWorker,
+    now_ms,
+)
 
 NUMBER, TIME = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z"
 PROBES_PER_S, SLICE_S, LOST_S = 10.0, 0.02, 30.0
