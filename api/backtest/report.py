@@ -134,7 +134,7 @@ def _integer_text(value: int) -> str:
 def _number_text(value: float | None) -> str:
     """A figure in a table.
 
-    >>> _figure(0.12345), _figure(None), _figure(12), _figure(1234.5)
+    >>> _number_text(0.12345), _number_text(None), _number_text(12), _number_text(1234.5)
     ('0.123', '–', '12', '1,234')
     """
     if value is None:

@@ -46,7 +46,7 @@ FeedbackArgument = Annotated[str, typer.Argument(help="id of the feedback")]
 def parse_duration(text: str) -> int:
     """Seconds of a time such as `14d`, `12h`, `30m`, `90s`. Raises BadParameter.
 
-    >>> seconds_of("1.5h")
+    >>> parse_duration("1.5h")
     5400
     """
     found = _DURATION.fullmatch(text)

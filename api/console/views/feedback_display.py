@@ -55,7 +55,7 @@ def named_resources(rise: Sequence[Decision]) -> list[str]:
 def describe_feature(name: str) -> str:
     """A feature as people call it.
 
-    >>> feature_words("target_surprise"), feature_words("pace_4h")
+    >>> describe_feature("target_surprise"), describe_feature("pace_4h")
     ('target', 'pace, 4 h')
     """
     return _LABELS.get(name, name)
