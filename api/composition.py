@@ -14,6 +14,7 @@ from ..ingest.errors import ConfigError
 from ..ingest.kafka.settings import KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
+from ..ingest.settings import Secret
 from ..models.model_registry import ModelRegistry
 from ..models.trained_model import TrainedModel
 from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
@@ -29,7 +30,6 @@ from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, Poli
 from ..scoring.records.agents import RiskLevel
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
-from .settings.declaration import Secret
 from .settings.kafka_settings import KafkaSecuritySettings
 from .settings.risk_settings import LevelPolicies, LevelPolicy
 from .settings.root import ANY_TENANT, Settings

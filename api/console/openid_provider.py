@@ -19,12 +19,12 @@ import httpx
 import msgspec
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.settings import check_url
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import assertion_signer
 from ..http.auth.token_verification import InvalidToken, UnknownKey, verify_id_token
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.console_settings import ConsoleOidcSettings
-from ..settings.declaration import check_url
 from .console_sessions import PendingSignIn
 
 METADATA_VALID_S = 3600.0

@@ -10,7 +10,7 @@ import msgspec
 from ...ingest.errors import ConfigError
 from ...ingest.formats.format_registry import create_parser
 from ...ingest.formats.raw_records import FormatParser
-from .declaration import Name, SettingsPart, SilenceSeconds, check_url, setting
+from ...ingest.settings import Name, SettingsPart, SilenceSeconds, check_url, setting
 from .kafka_settings import MappingSettings
 
 SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]

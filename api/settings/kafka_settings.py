@@ -12,7 +12,7 @@ from ...ingest.errors import ConfigError
 from ...ingest.formats.format_registry import create_parser
 from ...ingest.formats.raw_records import FormatParser
 from ...ingest.formats.record_mapping import AnonymousPolicy, MappingSpec, TimeFormat
-from .declaration import Name, Secret, SettingsPart, SilenceSeconds, check_url, setting
+from ...ingest.settings import Name, Secret, SettingsPart, SilenceSeconds, check_url, setting
 
 MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .declaration import SettingsPart, setting
+from ...ingest.settings import SettingsPart, setting
 
 
 class FeedbackSettings(SettingsPart, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ...ingest.errors import ConfigError
-from .declaration import Secret
+from ...ingest.settings import Secret
 from .root import Settings
 from .settings_table import error_hint
 

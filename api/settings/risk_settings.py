@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ...ingest.settings import Name, SettingsPart, setting
 from ...scoring.engine.hard_signals import hard_signal_codes
-from .declaration import Name, SettingsPart, setting
 
 PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
+from ...ingest.settings import Name, SettingsPart, is_loopback, setting
 from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuator_settings import ActuatorSettings
 from .console_settings import ConsoleSettings
-from .declaration import Name, SettingsPart, is_loopback, setting
 from .enforcement_settings import GatewaySettings, HookSettings
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .declaration import LevelName, Name, PolicyModeName, Secret, SettingsPart, check_url, setting
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...scoring.policy.book import EnforcementMode
+from ...scoring.records.agents import LevelName
 
 AlertFormatName = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 
@@ -33,7 +35,7 @@ class TenantSettings(SettingsPart, frozen=True):
     """One tenant; the entry `*` stands for every tenant that has none of its own."""
 
     domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
-    mode: Annotated[PolicyModeName, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
+    mode: Annotated[EnforcementMode, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
 
 
 class WebhookSettings(SettingsPart, frozen=True):

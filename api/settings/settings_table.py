@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from .declaration import Secret
+from ...ingest.settings import Secret
 from .root import Settings
 
 _PATH_STEP = re.compile(r"\.(\w+)|(\[[^\]]*\])")

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import msgspec
 
 from ...ingest.errors import ConfigError
-from .declaration import LevelName, Name, PolicyModeName, SettingsPart, setting
+from ...ingest.settings import Name, SettingsPart, setting
+from ...scoring.policy.book import EnforcementMode
+from ...scoring.records.agents import LevelName
 from .loading import read_yaml
 from .risk_settings import LevelPolicies, LevelPolicy
 from .settings_table import error_hint
@@ -24,7 +26,7 @@ class PolicyRuleSettings(SettingsPart, frozen=True):
     tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = ("*",)
     agent_types: Annotated[tuple[str, ...], setting("glob patterns of agent types", min_length=1)] = ("*",)
     agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = ("*",)
-    mode: Annotated[PolicyModeName | None, setting("mode of these agents; null keeps that of their tenant")] = None
+    mode: Annotated[EnforcementMode | None, setting("mode of these agents; null keeps that of their tenant")] = None
     rollout_percent: Annotated[
         float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
     ] = 100.0
@@ -37,8 +39,8 @@ class PolicyFile(SettingsPart, frozen=True):
     """The whole file."""
 
     version: Annotated[Name, setting("`policy_version` of answers and decisions; raise it with every change")]
-    mode: Annotated[PolicyModeName, setting("mode of tenants that are not named")] = "shadow"
-    tenants: Annotated[Mapping[Name, PolicyModeName], setting("mode by tenant")] = {}
+    mode: Annotated[EnforcementMode, setting("mode of tenants that are not named")] = "shadow"
+    tenants: Annotated[Mapping[Name, EnforcementMode], setting("mode by tenant")] = {}
     descendants: Annotated[
         LevelName, setting("agents that a `critical` agent delegated to are treated as at least at this level")
     ] = "low"

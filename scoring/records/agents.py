@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-if TYPE_CHECKING:
-    pass
-
-from typing import NamedTuple
+LevelName = Literal["unknown", "low", "medium", "high", "critical"]
+"""`RiskLevel` in the words of settings and answers."""
 
 
 class RiskLevel(IntEnum):

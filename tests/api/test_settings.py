@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from trustwatch.api.composition import policy_table
 from trustwatch.api.settings.access_settings import IssuerSettings
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.policy.book import PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 

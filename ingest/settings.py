@@ -1,20 +1,20 @@
-"""What every part of the settings is made of: described members, and addresses that may be trusted."""
+"""Base of every part of the settings: described members, secrets, and addresses that may be trusted.
+
+Each subsystem declares its own part and takes it as its argument; `trustwatch.api.settings.root` nests them.
+"""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
 
-LevelName = Literal["unknown", "low", "medium", "high", "critical"]
-PolicyModeName = Literal["shadow", "enforce"]
-
 
 def setting(description: str, **limits: Any) -> msgspec.Meta:
-    """Meaning of one member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
+    """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
     return msgspec.Meta(description=description, **limits)
 
 
