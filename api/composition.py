@@ -11,7 +11,7 @@ import structlog
 
 from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError
-from ..ingest.kafka.settings import KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings
+from ..ingest.kafka.settings import KafkaClientSettings, SaslSettings, TlsSettings
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
 from ..ingest.settings import Secret
@@ -25,7 +25,6 @@ from ..scoring.engine.risk import AlertRateBudget, RiskParameters
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.processor import ProcessorContext
-from ..scoring.pipeline.topic_publisher import TopicNames
 from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
 from ..scoring.records.agents import RiskLevel
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
@@ -170,13 +169,7 @@ def kafka_settings(settings: Settings) -> KafkaClientSettings:
         bootstrap_servers=kafka.bootstrap_servers,
         client=kafka.client,
         group_id=kafka.group_id,
-        topics=KafkaTopics(
-            events=kafka.names.events,
-            dead_letters=kafka.names.dead_letters,
-            risk=kafka.names.risk,
-            decisions=kafka.names.decisions,
-            alerts=kafka.names.alerts,
-        ),
+        topics=kafka.names,
         security_protocol=security.protocol,
         tls=TlsSettings(
             ca_file=str(security.ca_file or ""),
@@ -216,12 +209,6 @@ def load_active_model(settings: Settings, store: SqlStore) -> TrainedModel:
     models = ActiveModels(open_model_registry(settings), lambda: 0)
     chosen = models.choose(next(iter(store.model_switches(1)), None))
     return models.load(chosen.version, chosen.digest)
-
-
-def topic_names(settings: Settings) -> TopicNames:
-    """Where what leaves is sent."""
-    names = settings.kafka.names
-    return TopicNames(names.risk, names.decisions, names.alerts, names.dead_letters)
 
 
 def open_service_privacy_key(settings: Settings) -> PrivacyKey:

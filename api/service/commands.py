@@ -14,7 +14,7 @@ from ...ingest.kafka.settings import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
-from ..composition import kafka_settings, live_policy, open_service_store, service_url, topic_names
+from ..composition import kafka_settings, live_policy, open_service_store, service_url
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
@@ -214,7 +214,7 @@ def restored(
         risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
         writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
         publisher = TopicPublisher(
-            writer, store, topic_names(configured), live_policy(configured), service_url(configured)
+            writer, store, configured.kafka.names, live_policy(configured), service_url(configured)
         )
         done = restore_partitions(store, risk, next_offsets, publisher)
     if json:

@@ -39,7 +39,6 @@ from ..composition import (
     pipeline_settings,
     processor_context,
     service_url,
-    topic_names,
 )
 from ..settings.root import Settings
 from .partition_migration import check_partitions
@@ -77,7 +76,7 @@ class GroupPipelineWorker:
             check_partitions(self.store, self.partitions)
         self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
         policy = self._context.policy
-        self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
+        self.publisher = TopicPublisher(self.writer, self.store, settings.kafka.names, policy, service_url(settings))
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}

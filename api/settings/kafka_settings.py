@@ -12,6 +12,7 @@ from ...ingest.errors import ConfigError
 from ...ingest.formats.format_registry import create_parser
 from ...ingest.formats.raw_records import FormatParser
 from ...ingest.formats.record_mapping import AnonymousPolicy, MappingSpec, TimeFormat
+from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.settings import Name, Secret, SettingsPart, SilenceSeconds, check_url, setting
 
 MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -131,18 +132,6 @@ class KafkaSecuritySettings(SettingsPart, frozen=True):
             raise ValueError("`certificate_file` and `key_file` belong together")
 
 
-class KafkaTopicNames(SettingsPart, frozen=True):
-    """Names of our own topics."""
-
-    events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
-    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
-        "trustwatch.events.dlq"
-    )
-    risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"
-    decisions: Annotated[Name, setting("changes of level")] = "trustwatch.decisions"
-    alerts: Annotated[Name, setting("alerts, as they go to webhooks")] = "trustwatch.alerts"
-
-
 class KafkaSettings(SettingsPart, frozen=True):
     """The distributed form: events through Kafka instead of the log below `data_dir`."""
 
@@ -154,7 +143,7 @@ class KafkaSettings(SettingsPart, frozen=True):
     ] = "kafka-python"
     security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
-    names: Annotated[KafkaTopicNames, setting("names of our topics")] = KafkaTopicNames()
+    names: Annotated[KafkaTopics, setting("names of our topics")] = KafkaTopics()
     partitions: Annotated[int, setting("partitions of topics that `trustwatch topics create` makes", ge=1, le=1024)] = 8
     replication: Annotated[int, setting("copies of each of these partitions", ge=1, le=16)] = 3
     session_timeout_s: Annotated[

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+
+from ..settings import Name, SettingsPart, setting
 
 KafkaClientName = Literal["kafka-python", "confluent"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -23,14 +25,16 @@ class _SecretHidingStruct(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-class KafkaTopics(msgspec.Struct, frozen=True, kw_only=True):
-    """Names of our topics."""
+class KafkaTopics(SettingsPart, frozen=True):
+    """Names of our own topics."""
 
-    events: str = "trustwatch.events"
-    dead_letters: str = "trustwatch.events.dlq"
-    risk: str = "trustwatch.risk"
-    decisions: str = "trustwatch.decisions"
-    alerts: str = "trustwatch.alerts"
+    events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
+    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
+        "trustwatch.events.dlq"
+    )
+    risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"
+    decisions: Annotated[Name, setting("changes of level")] = "trustwatch.decisions"
+    alerts: Annotated[Name, setting("alerts, as they go to webhooks")] = "trustwatch.alerts"
 
 
 class TlsSettings(_SecretHidingStruct, frozen=True, kw_only=True):
@@ -105,7 +109,7 @@ _DAY_MS = 24 * _HOUR_MS
 
 
 class TopicDefinition(NamedTuple):
-    """One topic. `role` is the member of `Topics` that names it; `configs` are Kafka's own words."""
+    """One topic. `role` is the member of `KafkaTopics` that names it; `configs` are Kafka's own words."""
 
     role: str
     keyed_by: str
