@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,47 +10,12 @@ import msgspec
 from ...ingest.errors import ConfigError
 from ...ingest.formats.format_registry import create_parser
 from ...ingest.formats.raw_records import FormatParser
-from ...ingest.formats.record_mapping import AnonymousPolicy, MappingSpec, TimeFormat
+from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.settings import Name, Secret, SettingsPart, SilenceSeconds, check_url, setting
 
-MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
-
-class MappingSettings(SettingsPart, frozen=True):
-    """How a record becomes an audit event; what is given here wins over what the format says."""
-
-    members: Annotated[
-        Mapping[Name, MappingExpression],
-        setting("JMESPath by event member (`agent.id`, `attributes.NAME`); a constant is `'text'`, empty removes it"),
-    ] = {}
-    values: Annotated[
-        Mapping[Name, Mapping[str, str]],
-        setting("by member: what a value becomes; `4xx` is a class of HTTP status, `*` every other value"),
-    ] = {}
-    when: Annotated[MappingExpression, setting("JMESPath: records for which it gives nothing or false are skipped")] = (
-        ""
-    )
-    anonymous: Annotated[
-        AnonymousPolicy | None, setting("what becomes of a record that names no agent; null is refuse")
-    ] = None
-    time_format: Annotated[TimeFormat | None, setting("of `time`: text, or a number since 1970; null is rfc3339")] = (
-        None
-    )
-    logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
-
-    def spec(self) -> MappingSpec:
-        """The same for `trustwatch.ingest.formats`."""
-        return MappingSpec(
-            members=self.members,
-            values=self.values,
-            when=self.when,
-            anonymous=self.anonymous,
-            time_format=self.time_format,
-            encoding="logfmt" if self.logfmt else None,
-        )
 
 
 class ForeignTopicSettings(SettingsPart, frozen=True):
@@ -70,9 +34,7 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
     issuers: Annotated[
         tuple[Name, ...], setting("agent issuers it may name; the only one is the default", min_length=1)
     ]
-    mapping: Annotated[MappingSettings, setting("own mapping (`mapping`), or changes to that of a gateway")] = (
-        MappingSettings()
-    )
+    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway")] = MappingSpec()
     sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
     trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
     events_per_s: Annotated[
@@ -91,7 +53,7 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
 
     def parser(self) -> FormatParser:
         """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping.spec())
+        return create_parser(self.format, self.mapping)
 
 
 # Apache Kafka: where it is, how we authenticate, and what our topics are called.

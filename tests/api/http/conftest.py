@@ -28,9 +28,9 @@ from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.models.service import ControlRecordWriter, ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
-from trustwatch.api.settings.kafka_settings import MappingSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import PipelineSettings, TenantSettings
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
@@ -64,7 +64,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="keycloak",
-        mapping=MappingSettings(members={"attributes.server": "'kc-1'"}),
+        mapping=MappingSpec(members={"attributes.server": "'kc-1'"}),
     ),
     CallerSettings(
         name="otel",
@@ -72,7 +72,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="otlp",
-        mapping=MappingSettings(members={"agent.self_asserted": ""}),
+        mapping=MappingSpec(members={"agent.self_asserted": ""}),
     ),
 )
 
