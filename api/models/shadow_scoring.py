@@ -9,7 +9,7 @@ import structlog
 from ...ingest.source import RecordBatch
 from ...models.trained_model import TrainedModel
 from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
-from ...scoring.learning.drift import DriftThresholds, PeerGroupMonitor, drift_alert_row, with_drift_start
+from ...scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
 from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
@@ -117,10 +117,9 @@ class ShadowScorer:
         firsts = self._record_stream.rewind(self._since_ms)
         champion = self._models.load(chosen.version, chosen.digest)
         self._champion = self._make_runs(champion, len(firsts))
-        bounds = self._settings.lifecycle.drift
         self._watch = PeerGroupMonitor(
             champion,
-            DriftThresholds(bounds.features, bounds.scores, bounds.min_events, bounds.reference_days),
+            self._settings.lifecycle.drift,
             self._load_stored_days(chosen.version),
         )
         self._watch.complete_ms = 0 if self._record_stream.multi_partition else None
