@@ -21,7 +21,7 @@ from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
 from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
-from ..scoring.engine.risk import AlertRateBudget, RiskParameters
+from ..scoring.engine.risk import RiskParameters
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.processor import ProcessorContext
@@ -38,11 +38,11 @@ from .settings.token_policy_file import LEVEL_NAMES, PolicyFile, read_policy_fil
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
     """How the engine works under these settings."""
-    budget, rules = settings.risk.alert_budget, settings.risk
+    rules = settings.risk
     return EngineSettings(
         capacity=settings.pipeline.resident_agents if capacity is None else capacity,
         learn=learn,
-        budget=AlertRateBudget(budget.medium, budget.high, budget.critical),
+        budget=rules.alert_budget,
         risk=RiskParameters(
             half_life_ms=rules.half_life_s * 1000.0,
             hold_ms=rules.hold_s * 1000.0,

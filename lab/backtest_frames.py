@@ -17,12 +17,10 @@ from ..scoring.backtest.counts import BacktestCounts
 from ..scoring.backtest.plan import BUDGET_FACTORS, BacktestPlan, read_labels
 from ..scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ..scoring.backtest.runner import run_backtest
-from ..scoring.engine.risk import AlertRateBudget
 from ..scoring.policy.book import PolicyBook
 from .event_history import parse_time_ms
 from .frame_builder import build_frame
 
-_MAX_ALERT_BUDGET = 1000.0
 PolicyChoice = str | Path | Mapping[str, Any] | None
 """A policy file, or what one would hold; None = the policy of the settings."""
 
@@ -207,16 +205,11 @@ def _count_outcomes(plan: BacktestPlan) -> tuple[list[BacktestCounts], Sequence[
     return [counts[0] for counts, _ in told], told[0][1]
 
 
-def scale_budget(budget: AlertRateBudget, factor: float) -> AlertRateBudget:
-    """A budget times a factor, none above what can be set."""
-    return AlertRateBudget(*(min(alerts * factor, _MAX_ALERT_BUDGET) for alerts in budget))
-
-
 def budgets_frame(plan: BacktestPlan, factors: Sequence[float]) -> Any:
     """The frame `budgets`: the plan run in full at each multiple of its budget."""
     rows: list[tuple[Any, ...]] = []
     for factor in factors:
-        budget = scale_budget(plan.settings.budget, factor)
+        budget = plan.settings.budget.scaled(factor)
         side = run_plan(plan._replace(settings=plan.settings._replace(budget=budget), budgets=())).outcome.sides[0]
         found = [None] * len(side.alerts) if side.evaluation is None else side.evaluation.levels
         rows += [
@@ -238,7 +231,7 @@ def what_if_frames(plan: BacktestPlan, policies: Mapping[str, PolicyBook], facto
     rows: list[tuple[Any, ...]] = []
     revoked: list[Any] = []
     for factor in factors:
-        settings = plan.settings._replace(budget=scale_budget(plan.settings.budget, factor))
+        settings = plan.settings._replace(budget=plan.settings.budget.scaled(factor))
         tried = plan._replace(settings=settings, books=list(policies.values()), budgets=(), models=plan.models[:1])
         (counts,), problems = _count_outcomes(tried)
         for at, (name, book) in enumerate(policies.items()):

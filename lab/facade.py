@@ -562,7 +562,7 @@ class LabSession(EventQueries):
         with path.open("wb") as file:
             file.writelines(line.replace(b"\n", b" ") + b"\n" for line in lines)
         settings = self.engine_settings._replace(learn=learn)
-        settings = settings._replace(budget=backtest_frames.scale_budget(settings.budget, budget))
+        settings = settings._replace(budget=settings.budget.scaled(budget))
         return BacktestPlan(
             [path],
             [one.directory for one in chosen],

@@ -19,7 +19,7 @@ from ...models.model_persistence import load_trained_model
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
-from ...scoring.engine.risk import AlertRateBudget
+from ...scoring.engine.settings import AlertBudget
 from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from ...scoring.policy.book import PolicyBook
 from .. import clock
@@ -107,7 +107,7 @@ def backtest_command(
     _print_outcome(outcome, seconds, report, json)
 
 
-def _parse_budget(text: str, configured: Settings) -> AlertRateBudget:
+def _parse_budget(text: str, configured: Settings) -> AlertBudget:
     if not text:
         return engine_settings(configured).budget
     try:
@@ -119,7 +119,7 @@ def _parse_budget(text: str, configured: Settings) -> AlertRateBudget:
             "must fall from level to level, above 0 and up to 1000: 0 < critical <= high <= medium",
             param_hint="--budget",
         )
-    return AlertRateBudget(medium, high, critical)
+    return AlertBudget(medium, high, critical)
 
 
 def _policy_books(configured: Settings, policy: Path | None, second: Path | None) -> list[PolicyBook]:

@@ -114,7 +114,7 @@ async def get_alert_budget(
 ) -> BudgetPageOut:
     """Expected and observed alerts by day and peer group, with limits. Scope `trust.score:read`."""
     rows = await parts.call_store(model_service_of(parts).budget, days, level, visible_tenants(caller, tenant))
-    accepted = float(getattr(parts.runtime.settings.risk.alert_budget, level))
+    accepted = parts.runtime.settings.risk.alert_budget.by_level()[level]
     return BudgetPageOut(level=level, budget=accepted, items=[budget_day_out(row) for row in rows])
 
 

@@ -17,7 +17,7 @@ from ...ingest.source import Record, RecordKind
 from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES, AlertVerdictCounts, BudgetDay, budget_chart
+from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
 from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from ...scoring.records.feedback import Feedback
@@ -159,8 +159,7 @@ class ModelOrders:
         figures = comparison_from_dict(found.figures)
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
-        accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = self._settings.risk.alert_budget.by_level()
         return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
 
     async def promote(self, version: str, by: str, why: str, *, force: bool = False) -> None:
@@ -457,7 +456,7 @@ class ModelService(ModelOrders):
 
     def budget(self, days: int = 30, level: str = "medium", tenants: Tenants = None) -> list[BudgetDay]:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
-        today, accepted = self._today(), self._settings.risk.alert_budget
+        today = self._today()
         span = range(today - min(days, MAX_DAYS) + 1, today + 1)
         return budget_chart(
             span,
@@ -465,7 +464,7 @@ class ModelService(ModelOrders):
             self._store.model_days(span.start, tenants),
             self._store.known_agents(span.start, tenants),
             self._feedback_counts(span, tenants),
-            float(getattr(accepted, level)),
+            self._settings.risk.alert_budget.by_level()[level],
             level,
         )
 

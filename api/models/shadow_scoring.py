@@ -8,7 +8,6 @@ import structlog
 
 from ...ingest.source import RecordBatch
 from ...models.trained_model import TrainedModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
 from ...scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
 from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
@@ -195,8 +194,7 @@ class ShadowScorer:
             or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S
         ):
             return
-        accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = self._settings.risk.alert_budget.by_level()
         if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
             self._requested_at = clock.monotonic()
             self._request_promotion(version)

@@ -6,20 +6,7 @@ from typing import Annotated
 
 from ...ingest.settings import Name, SettingsPart, setting
 from ...scoring.engine.hard_signals import hard_signal_codes
-
-PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
-
-
-class AlertBudget(SettingsPart, frozen=True):
-    """The false alerts an operator accepts; thresholds are derived from it."""
-
-    medium: Annotated[float, setting(f"`medium`: {PER_AGENT_DAYS}", gt=0, le=1000)] = 20.0
-    high: Annotated[float, setting(f"`high`: {PER_AGENT_DAYS}", gt=0, le=1000)] = 5.0
-    critical: Annotated[float, setting(f"`critical`: {PER_AGENT_DAYS}", gt=0, le=1000)] = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.critical <= self.high <= self.medium:
-            raise ValueError("a higher level needs a budget that is no larger: critical <= high <= medium")
+from ...scoring.engine.settings import AlertBudget
 
 
 class ServiceRiskSettings(SettingsPart, frozen=True):

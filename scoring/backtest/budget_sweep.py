@@ -17,6 +17,7 @@ from ...ingest.features.feature_kernel import IGNORED_EVENT
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
+from ..engine.settings import AlertBudget
 from ..records.agents import RiskLevel
 
 ALERTING_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
@@ -43,9 +44,7 @@ class BudgetSweep:
         budgets: to try.
     """
 
-    def __init__(
-        self, model: TrainedModel, settings: risk.RiskParameters, budgets: Sequence[risk.AlertRateBudget]
-    ) -> None:
+    def __init__(self, model: TrainedModel, settings: risk.RiskParameters, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
         self._settings = settings
         self._thresholds = [

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook
 from ..records.agents import RiskLevel
 from .budget_sweep import ALERTING_LEVELS
@@ -218,10 +219,10 @@ def _build_side(
     )
 
 
-def _level_alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[LevelAlerts]:
+def _level_alerts(budget: AlertBudget, rises: Sequence[int], days: int) -> list[LevelAlerts]:
     return [
         LevelAlerts(level.label, allowed, number, number * 1000.0 / days)
-        for level, allowed, number in zip(ALERTING_LEVELS, budget, rises, strict=True)
+        for level, allowed, number in zip(ALERTING_LEVELS, budget.by_level().values(), rises, strict=True)
     ]
 
 

@@ -28,6 +28,7 @@ from . import evidence_dedup, risk
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
+from .settings import AlertBudget
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
@@ -41,7 +42,7 @@ class EngineSettings(NamedTuple):
 
     capacity: int = 200_000
     learn: bool = True
-    budget: risk.AlertRateBudget = risk.AlertRateBudget()
+    budget: AlertBudget = AlertBudget()
     risk: risk.RiskParameters = risk.RiskParameters()
     disabled_signals: tuple[str, ...] = ()
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ...ingest.compilation import compiled
 from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
 from ..records.agents import RiskLevel
+from .settings import AlertBudget
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
 
@@ -62,14 +63,6 @@ class RiskParameters(NamedTuple):
     peer_share: float = 0.6  # what a well-known peer group alone can give
 
 
-class AlertRateBudget(NamedTuple):
-    """False alerts per 1,000 agent-days that the operator accepts at each level."""
-
-    medium: float = 20.0
-    high: float = 5.0
-    critical: float = 1.0
-
-
 MAX_COUNTED_NAMES = 32
 """Names that are remembered as having counted; the one that counted first gives way."""
 
@@ -103,7 +96,7 @@ def allocate(slots: int) -> npt.NDArray[Any]:
 
 def thresholds(
     events_per_day: npt.NDArray[np.float64],
-    budget: AlertRateBudget,
+    budget: AlertBudget,
     exponent: float = 1.0,
     alarms: AlarmTail | None = None,
 ) -> npt.NDArray[np.float64]:
@@ -120,12 +113,7 @@ def thresholds(
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
         a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
         times that.
-
-    Raises:
-        ValueError: a budget that is not positive and finite: no threshold can promise it.
     """
-    if not all(0.0 < alerts < math.inf for alerts in budget):
-        raise ValueError(f"alert budgets must be positive and finite, are {tuple(budget)}")
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:

@@ -19,6 +19,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...models.trained_model import TrainedModel
 from ..engine import risk
+from ..engine.settings import AlertBudget
 from ..records.agents import RiskLevel
 
 MIN_EXPECTED_ALERTS = 3.0
@@ -74,7 +75,7 @@ def check_budget(
     model: TrainedModel,
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
-    budget: risk.AlertRateBudget,
+    budget: AlertBudget,
     settings: risk.RiskParameters,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
@@ -110,10 +111,8 @@ def check_budget(
     )
 
 
-def _check_level(
-    level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: risk.AlertRateBudget
-) -> LevelBudgetReport:
+def _check_level(level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: AlertBudget) -> LevelBudgetReport:
     alerts = int(((levels[:, 0] < level) & (levels[:, 1] >= level)).sum())
-    allowed = float(getattr(budget, level.label))
+    allowed = budget.by_level()[level.label]
     enough = allowed / 1000.0 * days >= MIN_EXPECTED_ALERTS
     return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

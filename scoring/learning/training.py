@@ -20,6 +20,7 @@ from ...models.model_persistence import save_trained_model
 from ...models.model_training import session_ids
 from ...models.trained_model import TrainedModel
 from ..engine import risk
+from ..engine.settings import AlertBudget
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision
 from .budget_check import check_budget
@@ -173,7 +174,7 @@ def train_version(
     salt: bytes,
     version: str,
     settings: DetectorSettings,
-    budget: risk.AlertRateBudget,
+    budget: AlertBudget,
     rules: risk.RiskParameters,
     now_ms: int,
     progress: Callable[[str, int, int], None],

@@ -82,7 +82,7 @@ async def _models_page(
         days=days,
         chart=model_display.budget_chart(days, level) if days else None,
         beyond=model_display.days_beyond_budget(budget)[:30],
-        accepted=float(getattr(parts.runtime.settings.risk.alert_budget, level)),
+        accepted=parts.runtime.settings.risk.alert_budget.by_level()[level],
         history=entries,
         drifted=model_display.largest_drifts(drift, lifecycle.drift.features, lifecycle.drift.scores),
         bounds=lifecycle.drift,

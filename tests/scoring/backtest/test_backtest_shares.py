@@ -14,12 +14,12 @@ from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
 from trustwatch.scoring.backtest.result import build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 
-BUDGET = AlertRateBudget(400.0, 300.0, 200.0)
+BUDGET = AlertBudget(400.0, 300.0, 200.0)
 """Generous, so that a small history has changes of every level."""
 
 

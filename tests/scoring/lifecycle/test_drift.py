@@ -18,6 +18,7 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.scoring.learning.drift import (
     EVIDENCE_BINS,
     DistributionSketch,
@@ -64,7 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         SALT,
         "week",
         DetectorSettings(trees=30, folds=3, seed=1),
-        risk.AlertRateBudget(),
+        AlertBudget(),
         risk.RiskParameters(),
         0,
         lambda *_: None,
