@@ -21,7 +21,6 @@ from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
 from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
-from ..scoring.engine.risk import RiskParameters
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.processor import ProcessorContext
@@ -37,19 +36,8 @@ from .settings.token_policy_file import LEVEL_NAMES, PolicyFile, read_policy_fil
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
-    """How the engine works under these settings."""
-    rules = settings.risk
-    return EngineSettings(
-        capacity=settings.pipeline.resident_agents if capacity is None else capacity,
-        learn=learn,
-        budget=rules.alert_budget,
-        risk=RiskParameters(
-            half_life_ms=rules.half_life_s * 1000.0,
-            hold_ms=rules.hold_s * 1000.0,
-            confidence_low=rules.confidence_minimum,
-        ),
-        disabled_signals=rules.disabled_signals,
-    )
+    """How the engine works under these settings; *capacity* agents in memory, None = those of the settings."""
+    return EngineSettings(settings.risk, settings.pipeline.resident_agents if capacity is None else capacity, learn)
 
 
 def policy_table(settings: Settings) -> PolicyTable:

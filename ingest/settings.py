@@ -12,10 +12,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+AFTER_KEY = "after"
+"""Key of `setting(after=…)` in the annotation."""
 
-def setting(description: str, **limits: Any) -> msgspec.Meta:
-    """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
-    return msgspec.Meta(description=description, **limits)
+
+def setting(description: str, *, after: str = "", **limits: Any) -> msgspec.Meta:
+    """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs.
+
+    Args:
+        after: an inherited member that this one stands behind in the docs; "" is the order of declaration.
+    """
+    return msgspec.Meta(description=description, extra={AFTER_KEY: after} if after else None, **limits)
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]

@@ -209,8 +209,8 @@ def budgets_frame(plan: BacktestPlan, factors: Sequence[float]) -> Any:
     """The frame `budgets`: the plan run in full at each multiple of its budget."""
     rows: list[tuple[Any, ...]] = []
     for factor in factors:
-        budget = plan.settings.budget.scaled(factor)
-        side = run_plan(plan._replace(settings=plan.settings._replace(budget=budget), budgets=())).outcome.sides[0]
+        budget = plan.settings.risk.alert_budget.scaled(factor)
+        side = run_plan(plan._replace(settings=plan.settings.with_budget(budget), budgets=())).outcome.sides[0]
         found = [None] * len(side.alerts) if side.evaluation is None else side.evaluation.levels
         rows += [
             (
@@ -231,7 +231,7 @@ def what_if_frames(plan: BacktestPlan, policies: Mapping[str, PolicyBook], facto
     rows: list[tuple[Any, ...]] = []
     revoked: list[Any] = []
     for factor in factors:
-        settings = plan.settings._replace(budget=plan.settings.budget.scaled(factor))
+        settings = plan.settings.with_budget(plan.settings.risk.alert_budget.scaled(factor))
         tried = plan._replace(settings=settings, books=list(policies.values()), budgets=(), models=plan.models[:1])
         (counts,), problems = _count_outcomes(tried)
         for at, (name, book) in enumerate(policies.items()):

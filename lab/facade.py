@@ -562,13 +562,13 @@ class LabSession(EventQueries):
         with path.open("wb") as file:
             file.writelines(line.replace(b"\n", b" ") + b"\n" for line in lines)
         settings = self.engine_settings._replace(learn=learn)
-        settings = settings._replace(budget=settings.budget.scaled(budget))
+        settings = settings.with_budget(settings.risk.alert_budget.scaled(budget))
         return BacktestPlan(
             [path],
             [one.directory for one in chosen],
             settings,
             [self._policy_book(one, f"policy {one}") for one in policies],
-            default_budgets(settings.budget),
+            default_budgets(settings.risk.alert_budget),
             self.settings.domains(),
             event_frames.datetime_of(since),
             event_frames.datetime_of(until),

@@ -93,7 +93,7 @@ class LabModel:
     def groups(self) -> Any:
         """Frame `groups`: peer groups, how busy they are, and the evidence at which levels begin in each."""
         model = self.trained
-        bounds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
+        bounds = risk.thresholds(model.group_rates, self.settings.risk.alert_budget, model.exponent, model.alarms)
         return build_frame(
             "groups",
             [
@@ -169,7 +169,7 @@ def train_lab_model(
         raise LabError("no events to learn from: widen since and until")
     columns = ColumnEncoder(salt, domains).encode(decoded)
     model, judged, p_values = train_walk_forward(columns, salt, version, detector)
-    promise = check_budget(model, judged, p_values, settings.budget, settings.risk)
+    promise = check_budget(model, judged, p_values, settings.risk)
     save_trained_model(directory, model, detector, len(np.unique(session_ids(columns))), now_ms)
     return LabModel(directory, model, settings, peer_group_names(salt, types), promise)
 

@@ -77,9 +77,7 @@ def backtest_command(
     """Run history through the live path and tell what would have been alerted, refused and revoked."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
-    engine = engine_settings(configured, learn=learn, capacity=agents)._replace(
-        budget=_parse_budget(budget, configured)
-    )
+    engine = engine_settings(configured, learn=learn, capacity=agents).with_budget(_parse_budget(budget, configured))
     window = time_window(as_utc(since), as_utc(before), warm_up)
     with history_files(events, configured, window) as paths:
         plan = BacktestPlan(
@@ -87,7 +85,7 @@ def backtest_command(
             [model or configured.model_dir, *([compare] if compare else [])],
             engine,
             _policy_books(configured, policy, compare_policy),
-            default_budgets(engine.budget),
+            default_budgets(engine.risk.alert_budget),
             configured.domains(),
             as_utc(since),
             as_utc(before),
@@ -109,7 +107,7 @@ def backtest_command(
 
 def _parse_budget(text: str, configured: Settings) -> AlertBudget:
     if not text:
-        return engine_settings(configured).budget
+        return configured.risk.alert_budget
     try:
         medium, high, critical = map(float, text.split(","))
     except ValueError:

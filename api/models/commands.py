@@ -41,7 +41,6 @@ from ..cli.terminal import (
     write_json,
     write_table,
 )
-from ..composition import engine_settings
 from ..settings.loading import load_process_settings
 
 models_app = typer.Typer(
@@ -274,8 +273,7 @@ def train_command(
     with stage_progress() as progress:
         trained, judged, p_values = train_walk_forward(columns, key, name, detector, progress)
     sessions = len(set(session_ids(columns).tolist()))
-    engine = engine_settings(configured)
-    promise = check_budget(trained, judged, p_values, engine.budget, engine.risk)
+    promise = check_budget(trained, judged, p_values, configured.risk)
     save_trained_model(model, trained, detector, sessions, clock.now_ms())
     rehearsed = walk_forward_events(trained)
     summary = {

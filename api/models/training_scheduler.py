@@ -33,7 +33,6 @@ from ...scoring.store.interface import MAX_PAGE
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..child_process import StopRequested
-from ..composition import engine_settings
 from ..settings.root import Settings
 from .service import (
     LAST_TRAINING_KEY,
@@ -163,15 +162,13 @@ class TrainingScheduler:
         windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
         columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
         assert isinstance(champion.detector, ForestDetector)
-        engine = engine_settings(self._settings)
         produced = train_version(
             self._registry.directory_of(work.version),
             columns,
             champion.salt,
             work.version,
             champion.detector.settings,
-            engine.budget,
-            engine.risk,
+            self._settings.risk,
             now_ms,
             lambda *_: self._check(),
         )

@@ -5,28 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from ...ingest.settings import Name, SettingsPart, setting
-from ...scoring.engine.hard_signals import hard_signal_codes
-from ...scoring.engine.settings import AlertBudget
+from ...scoring.engine.settings import RiskEvaluationSettings
 
 
-class ServiceRiskSettings(SettingsPart, frozen=True):
-    """From evidence to levels."""
+class ServiceRiskSettings(RiskEvaluationSettings, frozen=True):
+    """The engine's settings, and what the service does with its levels."""
 
-    alert_budget: Annotated[AlertBudget, setting("false alerts accepted per level")] = AlertBudget()
-    half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
-    hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
-    confidence_minimum: Annotated[float, setting("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3
     staleness_s: Annotated[
-        float, setting("answers say `stale` when the pipeline is dead or behind for longer, s", gt=0)
+        float,
+        setting(
+            "answers say `stale` when the pipeline is dead or behind for longer, s", after="confidence_minimum", gt=0
+        ),
     ] = 300.0
-    disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
     cool_down_s: Annotated[float, setting("same agent and reason alert again after, s; 0 is at once", ge=0)] = 900.0
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.disabled_signals if name not in hard_signal_codes()]
-        if unknown:
-            known = ", ".join(hard_signal_codes())
-            raise ValueError(f"`disabled_signals`: no such hard signal: {', '.join(unknown)}; there are {known}")
 
 
 class LevelPolicy(SettingsPart, frozen=True):

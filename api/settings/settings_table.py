@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec.structs import FieldInfo
 
-from ...ingest.settings import Secret
+from ...ingest.settings import AFTER_KEY, Secret
 from .root import Settings
 
 _PATH_STEP = re.compile(r"\.(\w+)|(\[[^\]]*\])")
@@ -32,7 +33,7 @@ def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tupl
     *given* is an instance whose values are the defaults of this place, where they differ from those of the class.
     """
     hints = get_type_hints(part, include_extras=True)
-    for field in msgspec.structs.fields(part):
+    for field in documented_fields(part, hints):
         inner, text = _without_annotation(hints[field.name])
         path = f"{prefix}{field.name}"
         value = getattr(given, field.name) if given is not None else _default_of(field)
@@ -43,12 +44,29 @@ def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tupl
             yield from table_rows(held, f"{path}{suffix}.", value if not suffix else None)
 
 
+def documented_fields(part: type, hints: Mapping[str, Any]) -> list[FieldInfo]:
+    """Members of *part* in the order in which people read them: as declared, but for those with `after`."""
+    ordered: list[FieldInfo] = []
+    for field in msgspec.structs.fields(part):
+        after = _predecessor(hints[field.name])
+        names = [earlier.name for earlier in ordered]
+        ordered.insert(names.index(after) + 1 if after else len(ordered), field)
+    return ordered
+
+
+def _predecessor(annotation: Any) -> str:
+    """The member that one with this annotation stands behind; "" where nothing is said."""
+    metas = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((meta.extra[AFTER_KEY] for meta in metas if getattr(meta, "extra", None)), "")
+
+
 def error_hint(root: type, message: str) -> str:
     """What the member that *message* complains of may be; empty where nothing is known of it."""
     at = _ERROR_PATH.search(message)
     part, text = _find_member(root, at.group(1) if at else "")
     if "unknown field" in message and _is_struct(part):
-        return "; may have " + ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(part))
+        hints = get_type_hints(part, include_extras=True)
+        return "; may have " + ", ".join(f"`{field.name}`" for field in documented_fields(part, hints))
     missing = _MISSING_FIELD.search(message)
     if missing and _is_struct(part):
         part, text = _find_member(part, f".{missing.group(1)}")

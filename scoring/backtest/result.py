@@ -211,7 +211,7 @@ def _build_side(
             LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _level_alerts(plan.settings.budget, counts.rises.tolist(), days),
+        _level_alerts(plan.settings.risk.alert_budget, counts.rises.tolist(), days),
         budgets,
         _time_bins(counts),
         _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,

@@ -19,7 +19,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..engine.settings import AlertBudget
+from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..records.agents import RiskLevel
 
 MIN_EXPECTED_ALERTS = 3.0
@@ -75,14 +75,14 @@ def check_budget(
     model: TrainedModel,
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
-    budget: AlertBudget,
-    settings: risk.RiskParameters,
+    settings: RiskEvaluationSettings,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
     Args:
         columns: the history, in order, with n events.
-        p_values: float64 (n,), held-out p-value of each, see `learning.train_with_held_out`.
+        p_values: float64 (n,), held-out p-value of each, see `train_with_held_out`.
+        settings: budget and risk that are asked about.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
@@ -96,18 +96,21 @@ def check_budget(
         np.zeros(n),
         model.coverage(groups),
         np.zeros(n),
-        risk.thresholds(model.group_rates, budget, model.exponent, model.alarms),
+        risk.thresholds(model.group_rates, settings.alert_budget, model.exponent, model.alarms),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
-        settings,
+        risk.kernel_parameters(settings),
         levels,
         outputs,
     )
     days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
     return BudgetReport(
-        days, tuple(_check_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own
+        days,
+        tuple(_check_level(level, levels, days, settings.alert_budget) for level in _LEVELS),
+        own,
+        len(model.groups) - 1 - own,
     )
 
 

@@ -19,8 +19,7 @@ from ...models.model_directory import ModelManifest, read_manifest
 from ...models.model_persistence import save_trained_model
 from ...models.model_training import session_ids
 from ...models.trained_model import TrainedModel
-from ..engine import risk
-from ..engine.settings import AlertBudget
+from ..engine.settings import RiskEvaluationSettings
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision
 from .budget_check import check_budget
@@ -174,8 +173,7 @@ def train_version(
     salt: bytes,
     version: str,
     settings: DetectorSettings,
-    budget: AlertBudget,
-    rules: risk.RiskParameters,
+    risk: RiskEvaluationSettings,
     now_ms: int,
     progress: Callable[[str, int, int], None],
 ) -> TrainedVersion:
@@ -190,7 +188,7 @@ def train_version(
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
     model, judged, p_values = train_walk_forward(columns, salt, version, settings, progress)
-    promise = check_budget(model, judged, p_values, budget, rules)
+    promise = check_budget(model, judged, p_values, risk)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(place, model, settings, sessions, now_ms)
     told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 from trustwatch.models.model_training import train_with_held_out
-from trustwatch.scoring.engine.risk import RiskParameters
-from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.learning.budget_check import check_budget
 
 BUDGET = AlertBudget()
@@ -16,7 +15,9 @@ BUDGET = AlertBudget()
 def promised(make: Any, kit: Any, p_values: Any, budget: AlertBudget = BUDGET) -> Any:
     """Promise of the kit's model over 400 events of twelve agents with the given p-values."""
     columns = kit.columns(make.stream(5, 400))
-    return check_budget(kit.model, columns, np.asarray(p_values(len(columns)), float), budget, RiskParameters())
+    return check_budget(
+        kit.model, columns, np.asarray(p_values(len(columns)), float), RiskEvaluationSettings(alert_budget=budget)
+    )
 
 
 def test_calm_history_keeps_every_budget(kit: Any, make: Any) -> None:
@@ -53,6 +54,6 @@ def test_held_out_scores_are_those_of_the_history(make: Any, kit: Any) -> None:
     columns = kit.columns(make.stream(9, 900))
     model, held_out = train_with_held_out(columns, make.SALT, "p", make.SETTINGS)
     assert held_out.p_value.shape == (900,)
-    promise = check_budget(model, columns, held_out.p_value, AlertBudget(), RiskParameters())
+    promise = check_budget(model, columns, held_out.p_value, RiskEvaluationSettings())
     assert promise.levels[0].alerts <= 1
     assert promise.groups_of_their_own + promise.groups_of_the_fleet == 2

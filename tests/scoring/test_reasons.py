@@ -238,7 +238,7 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
         scored.bound_of,
         scored.columns.codes[:, 7],
         np.zeros(1, np.bool_),
-        engine.settings.risk,
+        engine.risk_parameters,
         levels,
         out,
     )

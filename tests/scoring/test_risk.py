@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
 T0 = 1_764_000_000_000
 HOUR = 3_600_000
 BOUNDS = np.array([[4.0, 6.0, 8.0]])
-SETTINGS = risk.RiskParameters()
+SETTINGS = risk.kernel_parameters(RiskEvaluationSettings())
 
 
 class One:
@@ -206,13 +206,13 @@ def test_high_steps_down_one_level_at_a_time_and_dwells() -> None:
     agent = One()
     agent.event(T0, p=0.9, signal=7.0)
     assert agent["level"] == 3
-    assert agent["due_ms"] >= T0 + SETTINGS.dwell_ms
+    assert agent["due_ms"] >= T0 + risk.DWELL_MS
     due = agent["due_ms"]
     assert agent.tick(due - 1) == (3, 3)
     assert agent.tick(due) == (3, 2)
     assert agent["score"] <= risk.LEVEL_DOWN[3]
     again = agent["due_ms"]
-    assert again >= due + SETTINGS.dwell_ms
+    assert again >= due + risk.DWELL_MS
     assert agent.tick(again - 1) == (2, 2)
     assert agent.tick(again)[1] in (0, 1)
     assert agent["due_ms"] == 0
@@ -308,8 +308,8 @@ def test_confidence_decides_between_unknown_and_low() -> None:
     while lone["level"] == 0:
         lone.event(T0 + seen, coverage=0.0)
         seen += 1
-    assert lone["confidence"] >= SETTINGS.confidence_low
-    assert seen == math.ceil(0.3 * SETTINGS.own_events / 0.7)
+    assert lone["confidence"] >= SETTINGS.confidence_minimum
+    assert seen == math.ceil(0.3 * risk.OWN_EVENTS / 0.7)
 
 
 def test_recovery_is_bounded() -> None:

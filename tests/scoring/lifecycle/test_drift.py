@@ -16,9 +16,8 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.learning.drift import (
     EVIDENCE_BINS,
     DistributionSketch,
@@ -65,8 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         SALT,
         "week",
         DetectorSettings(trees=30, folds=3, seed=1),
-        AlertBudget(),
-        risk.RiskParameters(),
+        RiskEvaluationSettings(),
         0,
         lambda *_: None,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.learning.promotion import (
     AlertAgreement,
     LabelledAttackStats,
@@ -42,7 +42,10 @@ def duel(
 ) -> ChampionChallengerRun:
     """The same model twice; with *budget* the challenger has another one."""
     found = ChampionChallengerRun({0: start}, ("old", "new"))
-    champion, challenger = run(kit), run(kit) if budget is None else run(kit, budget=budget)
+    champion, challenger = (
+        run(kit),
+        run(kit) if budget is None else run(kit, risk=RiskEvaluationSettings(alert_budget=budget)),
+    )
     for batch in kit.batches(records, itertools.repeat(size)):
         found.compare_batch(list(champion.apply(batch)), challenger.apply(batch))
     return found
