@@ -22,7 +22,6 @@ from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
-from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.processor import ProcessorContext
 from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
 from ..scoring.records.agents import RiskLevel
@@ -99,17 +98,6 @@ def _token_policy(policy: LevelPolicy) -> LevelTokenPolicy:
 def processor_context(settings: Settings) -> ProcessorContext:
     """Names that decisions carry."""
     return ProcessorContext(live_policy(settings))
-
-
-def pipeline_settings(settings: Settings) -> PipelineParameters:
-    """How the pipeline works under these settings."""
-    pipeline = settings.pipeline
-    return PipelineParameters(
-        batch=pipeline.batch_size,
-        commit_interval_s=pipeline.commit_interval_s,
-        commit_share=pipeline.commit_share,
-        service=service_url(settings),
-    )
 
 
 def service_url(settings: Settings) -> str:

@@ -32,9 +32,9 @@ from ..models.model_training import session_ids
 from ..scoring.engine.agent_state_cache import AgentStateCache
 from ..scoring.engine.delegation import EdgeCollector
 from ..scoring.learning.walkforward import train_walk_forward
-from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
+from ..scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from ..simulator.event_stream import simulate
 from ..simulator.labelled_events import SimulatedEvent, encode_label
 from ..simulator.settings import Attack, SimulationSettings
@@ -207,10 +207,11 @@ def _process_day(settings: Settings, begin: int) -> None:
             processor,
             store,
             told.policy,
-            PipelineParameters(poll_s=0.0),
+            PipelineSettings(),
             clock.monotonic,
             clock.sleep,
             lambda _: None,
+            tuning=PipelineTuning(poll_s=0.0),
         )
         work.start()
         while work.step():

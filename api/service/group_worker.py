@@ -36,7 +36,6 @@ from ..composition import (
     open_model_registry,
     open_service_store,
     open_spool,
-    pipeline_settings,
     processor_context,
     service_url,
 )
@@ -84,12 +83,13 @@ class GroupPipelineWorker:
             self.source,
             self.store,
             policy,
-            pipeline_settings(settings),
+            settings.pipeline,
             clock.monotonic,
             sleep,
             self._after_commit,
             StageMetrics(clock.monotonic),
             self.publisher,
+            service_url(settings),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, around, self._make_processor)
 

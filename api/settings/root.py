@@ -14,7 +14,13 @@ from .enforcement_settings import GatewaySettings, HookSettings
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings
 from .risk_settings import LevelPolicy, ServiceRiskSettings, TokenPolicySettings
-from .service_settings import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
+from .service_settings import (
+    DeadLetterSettings,
+    ListenSettings,
+    ServicePipelineSettings,
+    TenantSettings,
+    WebhookSettings,
+)
 from .storage_settings import ArchiveSettings, PrivacySettings, RetentionSettings, StoreSettings
 
 ANY_TENANT = "*"
@@ -45,7 +51,7 @@ class Settings(SettingsPart, frozen=True):
     console: Annotated[ConsoleSettings, setting("pages for people, at `/console`")] = ConsoleSettings()
     lifecycle: Annotated[LifecycleSettings, setting("retraining, shadow, promotion, drift")] = LifecycleSettings()
     kafka: Annotated[KafkaSettings, setting("Apache Kafka, where one machine is not enough")] = KafkaSettings()
-    pipeline: Annotated[PipelineSettings, setting("from events to risk")] = PipelineSettings()
+    pipeline: Annotated[ServicePipelineSettings, setting("from events to risk")] = ServicePipelineSettings()
     dead_letters: Annotated[DeadLetterSettings, setting("refused records")] = DeadLetterSettings()
     risk: Annotated[ServiceRiskSettings, setting("from evidence to levels")] = ServiceRiskSettings()
     token_policy: Annotated[TokenPolicySettings, setting("what a level means for tokens")] = TokenPolicySettings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...scoring.pipeline.settings import PipelineSettings
 from ...scoring.policy.book import EnforcementMode
 from ...scoring.records.agents import LevelName
 
@@ -75,17 +76,9 @@ class WebhookSettings(SettingsPart, frozen=True):
             raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
 
 
-class PipelineSettings(SettingsPart, frozen=True):
-    """How events become risk."""
+class ServicePipelineSettings(PipelineSettings, frozen=True):
+    """The pipeline's settings, and how far it may lag behind senders."""
 
-    batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
-    commit_interval_s: Annotated[float, setting("longest time between two commits, s", gt=0, le=60)] = 1.0
-    commit_share: Annotated[
-        float,
-        setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
-    ] = 0.25
-    resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
-    tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
     max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
         256 * 1024 * 1024
     )
