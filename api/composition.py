@@ -11,10 +11,9 @@ import structlog
 
 from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError
-from ..ingest.kafka.settings import KafkaClientSettings, SaslSettings, TlsSettings
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
-from ..ingest.settings import Secret
+from ..ingest.settings import reveal
 from ..models.model_registry import ModelRegistry
 from ..models.trained_model import TrainedModel
 from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
@@ -27,7 +26,6 @@ from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, Poli
 from ..scoring.records.agents import RiskLevel
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
-from .settings.kafka_settings import KafkaSecuritySettings
 from .settings.risk_settings import LevelPolicies, LevelPolicy
 from .settings.root import ANY_TENANT, Settings
 from .settings.service_settings import WebhookSettings
@@ -113,7 +111,7 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
             webhook.url.reveal(),
             () if webhook.secret is None else (webhook.secret.reveal(),),
             format=webhook.format,
-            routing_key=_reveal(webhook.routing_key),
+            routing_key=reveal(webhook.routing_key),
             levels=_webhook_levels(webhook),
             timeout_s=webhook.timeout_s,
             allow_plain_loopback=webhook.allow_http,
@@ -136,43 +134,6 @@ def open_service_store(settings: Settings) -> SqlStore:
     url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else store.url
     password = None if store.password is None else store.password.reveal()
     return open_store(url, settings.dead_letters.max_rows, password=password)
-
-
-def kafka_settings(settings: Settings) -> KafkaClientSettings:
-    """What Kafka clients are told. Only where brokers are configured."""
-    kafka, security = settings.kafka, settings.kafka.security
-    return KafkaClientSettings(
-        bootstrap_servers=kafka.bootstrap_servers,
-        client=kafka.client,
-        group_id=kafka.group_id,
-        topics=kafka.names,
-        security_protocol=security.protocol,
-        tls=TlsSettings(
-            ca_file=str(security.ca_file or ""),
-            certificate_file=str(security.certificate_file or ""),
-            key_file=str(security.key_file or ""),
-        ),
-        sasl=_sasl_settings(security),
-        session_timeout_ms=int(kafka.session_timeout_s * 1000),
-    )
-
-
-def _sasl_settings(security: KafkaSecuritySettings) -> SaslSettings | None:
-    if security.mechanism is None:
-        return None
-    return SaslSettings(
-        mechanism=security.mechanism,
-        username=security.username or "",
-        password=_reveal(security.password),
-        token_endpoint=security.token_url or "",
-        client_id=security.client_id or "",
-        client_secret=_reveal(security.client_secret),
-        scope=security.scope or "",
-    )
-
-
-def _reveal(secret: Secret | None) -> str:
-    return "" if secret is None else secret.reveal()
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:

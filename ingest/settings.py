@@ -93,3 +93,8 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is never serialised")
+
+
+def reveal(secret: Secret | None) -> str:
+    """The secret itself; "" where there is none."""
+    return "" if secret is None else secret.reveal()

@@ -35,7 +35,7 @@ from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.feedback import FeedbackRule
 from ...scoring.store.interface import AgentQuery, Store
 from .. import clock
-from ..composition import engine_settings, kafka_settings, load_active_model, load_erased_filter, open_service_store
+from ..composition import engine_settings, load_active_model, load_erased_filter, open_service_store
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
@@ -136,8 +136,8 @@ def _archived_event(raw: bytes) -> Record | None:
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
-    kafka = kafka_settings(settings)
-    topic = kafka.topics.events
+    kafka = settings.kafka
+    topic = kafka.names.events
     unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()

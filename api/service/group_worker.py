@@ -31,7 +31,6 @@ from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
-    kafka_settings,
     load_forgotten_agents,
     open_model_registry,
     open_service_store,
@@ -58,8 +57,8 @@ class GroupPipelineWorker:
     def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings
         self._sleep = sleep
-        kafka = kafka_settings(settings)
-        self._events = kafka.topics.events
+        kafka = settings.kafka
+        self._events = kafka.names.events
         self.store = open_service_store(settings)
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
