@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel integration console-screenshots acceptance check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ console-screenshots: $(READY) ## every page of the console, two widths, light an
 
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
 	$(BIN)/python -m pytest -m acceptance $(ARGS)
+
+golden: $(READY) ## record the golden results anew (tests/golden, and of the traces where they are); ARGS=FILE…: only these
+	$(BIN)/python -m tests.golden.record $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m tests.acceptance.golden_traces)
 
 test-wheel: $(READY) ## build the wheel, install it elsewhere, show that it is complete and works there
 	scripts/test-wheel $(PYTHON) $(VENV)

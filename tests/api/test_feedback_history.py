@@ -155,7 +155,7 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
     assert [one.feedback_id for one in worker.confirmed_attacks(store, rule("peer_group"), keys, 50)] == ["F9"]
     assert worker.confirmed_attacks(store, rule("peer_group"), keys, 100) == []
     assert worker.agent_keys_of_rule(store, rule()) == {int(rule().key)}
-    monkeypatch.setattr(worker, "MOST_AGENTS", 600)
+    monkeypatch.setattr(worker, "MAX_PREVIEW_AGENTS", 600)
     with pytest.raises(worker.TooManyPreviewAgents, match="choose the scope `agent`"):
         worker.agent_keys_of_rule(store, rule("peer_group"))
     store.close()

@@ -109,7 +109,7 @@ def test_a_crash_before_any_file(archive: Path, monkeypatch: pytest.MonkeyPatch)
             raise OSError("disk full")
         real(path, content)
 
-    monkeypatch.setattr(archive_erasure, "replace", refusing)
+    monkeypatch.setattr(archive_erasure, "replace_file", refusing)
     with pytest.raises(OSError, match="disk full"):
         erase_files(archive, "events", CANARY, {0: 5})
     assert {row["agent_id"] for row in rows(archive)} == {"canary", "other", "third"}

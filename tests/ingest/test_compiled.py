@@ -38,7 +38,7 @@ def test_a_change_of_any_helper_or_constant_compiles_anew(tmp_path: Path, monkey
 
     assert not load(path).cache_hits, "the first compiles"
     assert load(path).cache_hits, "the second finds it"
-    monkeypatch.setattr(compilation, "sources", lambda package: "as if a helper had changed")
+    monkeypatch.setattr(compilation, "source_digest", lambda package: "as if a helper had changed")
     assert not load(path).cache_hits
 
 

@@ -54,7 +54,7 @@ def test_features_oracle_agrees_without_a_baseline(seed: int) -> None:
     builder = FeatureBuilder(empty_baseline(), 8)
 
     ours, found = builder.observe_and_learn(batch)
-    theirs, seen = plain_matrix(plain.PlainFeatures(), events)
+    theirs, seen = plain_matrix(plain.ReferenceFeatures(), events)
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
@@ -75,7 +75,7 @@ def test_features_oracle_agrees_over_a_baseline(seed: int, tenants: int) -> None
     builder = FeatureBuilder(baseline, 8)
 
     ours, _ = builder.observe_and_learn(batch)
-    theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past)), present)
+    theirs, _ = plain_matrix(plain.ReferenceFeatures(plain.fit(past)), present)
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
@@ -91,7 +91,7 @@ def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(
     builder.set_shared_counts(columns(past).names[:, AGENT])
 
     ours, _ = builder.observe_and_learn(columns(lived))
-    theirs, _ = plain_matrix(plain.PlainFeatures(plain.fit(past), plain.events_by_agent(past)), lived)
+    theirs, _ = plain_matrix(plain.ReferenceFeatures(plain.fit(past), plain.events_by_agent(past)), lived)
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
@@ -104,7 +104,7 @@ def test_features_oracle_agrees_over_a_long_life() -> None:
     builder = FeatureBuilder(empty_baseline(), 2)
 
     ours, _ = builder.observe_and_learn(columns(events))
-    theirs, _ = plain_matrix(plain.PlainFeatures(), events)
+    theirs, _ = plain_matrix(plain.ReferenceFeatures(), events)
 
     assert not overflows(builder)
     assert ours[:, FEATURE_NAMES.index("drift")].max() > 0.5

@@ -77,7 +77,7 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         slot = engine.builder.admit(columns.names[:, AGENT])[0]
         before = learned(engine, slot)
         scored = engine.score(columns)
-        gate = scored.risk[0, risk.STATISTIC] < SUSPICION_SHARE * engine.bounds[scored.bound_of[0], 0]
+        gate = scored.risk[0, risk.STATISTIC] < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows[0], 0]
         if not gate or scored.levels[0, 1] >= risk.MEDIUM:
             continue
         odd = scored.p_values[0] <= ODD_P_VALUE
@@ -206,14 +206,14 @@ def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> 
 def test_slots_are_clean_after_their_agent_left(kit: Any, make: Any) -> None:
     """Who moves into a slot inherits no name, type, risk, thresholds or reasons."""
     processor = kit.processor(capacity=1)
-    engine, residence = processor.engine, processor.residence
+    engine, residence = processor.engine, processor.agent_cache
     engine.score(kit.columns([make.event(1, 1, make.START_MS, type="token.revoke", agent_type="Payer")]))
-    residence.set_note(0, residence.note(0)._replace(decision_id="x"))
+    residence.set_explanation(0, residence.explanation(0)._replace(decision_id="x"))
     engine.score(kit.columns([make.event(2, "other", make.START_MS, agent_type="Nobody")]))
     assert engine.agents.names[0].agent_id == "other"
-    assert (engine.agents.types[0], engine.agents.bounds[0]) == ("Nobody", 0)
+    assert (engine.agents.types[0], engine.agents.threshold_rows[0]) == ("Nobody", 0)
     assert engine.risk[0]["events"] == 1
-    assert residence.note(0).decision_id == ""
+    assert residence.explanation(0).decision_id == ""
 
 
 @pytest.mark.parametrize("huge", [1e308, 1e30, 0.0])

@@ -34,7 +34,7 @@ def forget(subject: ErasureSubject, at_ms: int) -> Record:
 
 
 def rows_of(processor: Any) -> dict[str, AgentRow]:
-    return {row.name.agent_id: row for row in processor.residence.take_dirty()}
+    return {row.name.agent_id: row for row in processor.agent_cache.changed_rows()}
 
 
 def run(kit: Any, records: list[Record], capacity: int = 1000) -> Any:
@@ -63,7 +63,7 @@ def test_a_replay_of_the_rewritten_log_agrees(kit: Any, make: Any, capacity: int
     live = rows_of(run(kit, [*first, *behind], capacity))
     rewritten = [RecordEraser(GONE)(record) for record in first]
     again = kit.processor(capacity=capacity)
-    again.residence.forgotten.add(GONE.key)  # as a process does that starts behind the erasure
+    again.agent_cache.erased_agents.add(GONE.key)  # as a process does that starts behind the erasure
     for batch in kit.batches([*rewritten, *behind], itertools.repeat(41)):
         again.apply(batch)
 
@@ -101,21 +101,21 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     person = ErasureSubject("principal", "acme", "", "acct-ann", "erased~2")
     records = kit.records(make.stream(5, 300))
     processor = run(kit, records)
-    notes = processor.residence
+    notes = processor.agent_cache
     slot = int(processor.engine.builder.slots.find(np.array([GONE.key], np.uint64))[0])
-    told = notes.note(slot)._replace(
+    told = notes.explanation(slot)._replace(
         reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(), counterfactual="not acct-ann"
     )
-    notes.set_note(slot, told)
-    notes.settled()
-    processor.residence.forget(person)
+    notes.set_explanation(slot, told)
+    notes.mark_committed()
+    processor.agent_cache.erase(person)
 
-    assert b"erased~2" in notes.note(slot).reasons
-    assert notes.note(slot).counterfactual == "not erased~2"
+    assert b"erased~2" in notes.explanation(slot).reasons
+    assert notes.explanation(slot).counterfactual == "not erased~2"
     assert processor.engine.dirty[slot]
-    row = processor.residence.rows(np.array([slot], np.int32))[0]
+    row = processor.agent_cache.rows(np.array([slot], np.int32))[0]
     notes._restore(msgspec.structs.replace(row, reasons=told.reasons), slot)
-    assert b"acct-ann" not in notes.note(slot).reasons
+    assert b"acct-ann" not in notes.explanation(slot).reasons
 
 
 def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_what_is_no_order_is_a_dead_letter(kit: Any) -> None:
     """It forgets nobody and stops nothing."""
     batch = next(kit.batches([Record(RecordKind.FORGET, 0, 5, b"{}")], itertools.repeat(9)))
 
-    assert len(kit.processor().apply(batch).dead) == 1
+    assert len(kit.processor().apply(batch).dead_letters) == 1
 
 
 def test_the_key_is_made_once(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_poison_becomes_a_dead_letter(kit: Any, make: Any, kind: int, payload: b
     processor = kit.processor()
     good = kit.records([make.event(1, 1, make.START_MS)])[0]
     applied = processor.apply(RecordBatch(0, 7, [Record(kind, 5, 123, payload), good]))
-    (letter,) = applied.dead
+    (letter,) = applied.dead_letters
     assert (letter.partition, letter.offset, letter.raw, letter.received_ms) == (0, 7, payload, 123)
     assert letter.reason
     assert applied.events == 1
@@ -94,7 +94,7 @@ def test_refusals_of_the_edge_are_stored_as_they_came(kit: Any) -> None:
         "raw": base64.b64encode(b"\xff\xfe").decode(),
     }
     record = Record(RecordKind.DEAD, 0, 6, json.dumps(refused).encode())
-    (letter,) = kit.processor().apply(RecordBatch(0, 3, [record])).dead
+    (letter,) = kit.processor().apply(RecordBatch(0, 3, [record])).dead_letters
     assert (letter.letter_id, letter.source, letter.path, letter.raw, letter.offset) == (
         "L1",
         "urn:x",
@@ -170,4 +170,4 @@ def test_more_agents_than_memory_in_one_batch(kit: Any, make: Any) -> None:
         RecordBatch(0, 0, kit.records([make.event(n, f"n{n}", make.START_MS) for n in range(40)]))
     )
     assert applied.events == 40
-    assert len(processor.residence.gone) == 37
+    assert len(processor.agent_cache.evicted) == 37

@@ -58,7 +58,7 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     """An answer or request of another order of size than ever before is named with its bytes, action and the usual."""
     processor = kit.processor()
     usual = [later(make, n, "host-2-1", session=f"s-{n}", **{member: 900}) for n in range(30)]
-    processor.engine.builder.vectors(kit.columns(usual))  # learned, whatever they score
+    processor.engine.builder.observe_and_learn(kit.columns(usual))  # learned, whatever they score
     scored = processor.engine.score(kit.columns([later(make, 30, "host-2-1", session="s", **{member: 9e7})]))
     (reasons,) = processor.engine.explainer.reasons(scored, [0])
     (size,) = [reason for reason in reasons if reason.feature == feature]
@@ -66,7 +66,7 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     assert size.observed == observed
     told = FEATURES[FEATURE_INDEX[feature]].told
     assert isinstance(told, Item)
-    known = round(float(scored.memory[0, layout.N_DISTINCT + told.kind]))
+    known = round(float(scored.agent_numbers[0, layout.N_DISTINCT + told.kind]))
     assert size.usual == f"{known} known {noun.removesuffix('s') if known == 1 else noun} of this agent"
     assert observed in size.text
 
@@ -75,7 +75,7 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
     """Which of pace and volume has drifted furthest, how many there are now, and what the last weeks had."""
     processor = kit.processor()
     usual = [later(make, 3 * n, "host-2-1", session=f"s-{n}", bytes_in=100, bytes_out=900) for n in range(240)]
-    processor.engine.builder.vectors(kit.columns(usual))
+    processor.engine.builder.observe_and_learn(kit.columns(usual))
     busy = [dict(later(make, 1000, "host-2-1", session="s", bytes_in=100, bytes_out=900)) for _ in range(400)]
     scored = processor.engine.score(kit.columns([event | {"id": f"b-{n}"} for n, event in enumerate(busy)]))
     reason = next(one for one in processor.engine.explainer.reasons(scored, [399])[0] if one.feature == "drift")
@@ -111,7 +111,9 @@ def test_each_feature_has_words_of_its_own(
     vector, shares = np.zeros((2, len(FEATURE_INDEX)))
     vector[FEATURE_INDEX[feature]], shares[FEATURE_INDEX[feature]] = value, 1.0
     narrator = ReasonWriter(processor.engine.builder.baseline)
-    (reason,) = narrator.reasons(scored.columns, row, scored.memory[row], scored.found, vector, shares, ())
+    (reason,) = narrator.reasons(
+        scored.columns, row, scored.agent_numbers[row], scored.observations, vector, shares, ()
+    )
     assert text in reason.text
     assert usual in reason.usual
 
@@ -146,7 +148,9 @@ def test_every_feature_has_words(kit: Any, make: Any) -> None:
     for feature in FEATURES:
         vector, shares = np.zeros((2, len(FEATURE_INDEX)))
         vector[FEATURE_INDEX[feature.name]], shares[FEATURE_INDEX[feature.name]] = 1.0, 1.0
-        (reason,) = narrator.reasons(scored.columns, 0, scored.memory[0], scored.found, vector, shares, ())
+        (reason,) = narrator.reasons(
+            scored.columns, 0, scored.agent_numbers[0], scored.observations, vector, shares, ()
+        )
         assert reason.feature == feature.name and "{" not in reason.text
 
 
@@ -218,11 +222,11 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
 
     ((scored, _),) = applied.scored
     engine = processor.engine
-    judged = scored.judged_vectors([0])
+    judged = scored.effective_vectors([0])
     feature = FEATURE_NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
     vectors = np.concatenate([scored.vectors, judged])
     vectors[:, FEATURE_NAMES.index(feature)] = 0.0
-    found = engine.model.detector.score(vectors, scored.columns.names[[0, 0], 1], scored.familiar([0, 0]))
+    found = engine.model.detector.score(vectors, scored.columns.names[[0, 0], 1], scored.is_familiar([0, 0]))
     p_value = found.p_value.max(keepdims=True)
     levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
     risk.update(
@@ -234,8 +238,8 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
         scored.anomaly,
         engine.model.coverage(scored.columns.names[:, 1]),
         scored.signals,
-        engine.bounds,
-        scored.bound_of,
+        engine.thresholds,
+        scored.threshold_rows,
         scored.columns.codes[:, 7],
         np.zeros(1, np.bool_),
         engine.risk_parameters,

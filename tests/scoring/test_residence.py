@@ -33,15 +33,15 @@ def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
     processor.engine.score(
         kit.columns(make.stream(1, 300) + make.stream(3, 200, start_ms=make.START_MS + 10**9, odd=0.3))
     )
-    rows = processor.residence.take_dirty()
+    rows = processor.agent_cache.changed_rows()
     return Shelf({row.name.key: row for row in rows}), processor
 
 
 def test_features_measured_otherwise_are_neither_resumed_nor_scored(make: Any, monkeypatch: Any) -> None:
     """Where columns mean something else though their shape stays, stored state and models of before do not fit."""
     state, table = state_version(make.SALT), feature_table.feature_table_hash()
-    monkeypatch.setattr(layout, "GENERATION", layout.LAYOUT_GENERATION + 1)
-    monkeypatch.setattr(feature_table, "GENERATION", layout.LAYOUT_GENERATION)
+    monkeypatch.setattr(layout, "LAYOUT_GENERATION", layout.LAYOUT_GENERATION + 1)
+    monkeypatch.setattr(feature_table, "LAYOUT_GENERATION", layout.LAYOUT_GENERATION)
     assert state_version(make.SALT).split(":")[0] != state.split(":")[0]
     assert state_version(make.SALT).split(":")[1] == state.split(":")[1]  # risk goes on
     assert feature_table.feature_table_hash() != table
@@ -75,7 +75,7 @@ def test_another_risk_layout_frees_nobody(kit: Any, make: Any) -> None:
         shelf[key] = msgspec.structs.replace(row, risk=b"old", state_version=row.state_version.split(":")[0] + ":old")
     processor = kit.processor(shelf)
     slots = processor.engine.builder.admit(np.array(list(shelf), np.uint64))
-    again = {row.name.key: row for row in processor.residence.rows(slots)}
+    again = {row.name.key: row for row in processor.agent_cache.rows(slots)}
     for key, row in shelf.items():
         assert replace_state(again[key]) == replace_state(row)
 
@@ -100,14 +100,14 @@ def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
     processor = kit.processor(shelf, capacity=2)
     for number in range(6):
         processor.engine.score(kit.columns([make.event(number, f"n{number % 3}", make.START_MS + number)]))
-    first = processor.residence.take_dirty()
-    processor.residence.settled()
+    first = processor.agent_cache.changed_rows()
+    processor.agent_cache.mark_committed()
     assert sorted(row.name.agent_id for row in first) == ["n0", "n1", "n2"]
     assert [row.events for row in first] == [2, 2, 2]
-    assert processor.residence.take_dirty() == []
+    assert processor.agent_cache.changed_rows() == []
     shelf.update({row.name.key: row for row in first})
     processor.engine.score(kit.columns([make.event(9, "n0", make.START_MS + 99)]))
-    assert [row.events for row in processor.residence.take_dirty()] == [3]
+    assert [row.events for row in processor.agent_cache.changed_rows()] == [3]
 
 
 def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make: Any) -> None:
@@ -117,7 +117,7 @@ def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make
     key = one.columns.names[:, 0].copy()
     processor.engine.score(kit.columns([make.event(2, "b", make.START_MS)]))
     processor.engine.builder.admit(key)
-    assert sorted(row.name.agent_id for row in processor.residence.take_dirty()) == ["a", "b"]
+    assert sorted(row.name.agent_id for row in processor.agent_cache.changed_rows()) == ["a", "b"]
 
 
 def test_model_is_not_changed_by_scoring(kit: Any, make: Any) -> None:

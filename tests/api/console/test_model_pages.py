@@ -58,7 +58,7 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(
 ) -> None:
     """One tenant's analyst reads which versions there are, and why there is no more."""
     site, desk = new_site(), Versions()
-    monkeypatch.setattr(models_page, "desk_of", lambda _: desk)
+    monkeypatch.setattr(models_page, "model_service_of", lambda _: desk)
     site.sign_in(group)
     listed, one = (site.browser.get(path) for path in ("/console/models", "/console/models/m2"))
 
@@ -74,7 +74,7 @@ def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
 ) -> None:
     """Rehearsed, both curves are drawn by name; if not, the page warns that all are judged as newcomers."""
     site, desk = new_site(), Versions()
-    monkeypatch.setattr(models_page, "desk_of", lambda _: desk)
+    monkeypatch.setattr(models_page, "model_service_of", lambda _: desk)
     site.sign_in("trust-admins")
     without = site.browser.get("/console/models/m1").text
     desk.known = (FLEET._replace(events=1_234),)

@@ -378,7 +378,7 @@ def test_tokens_that_policy_revokes_burn_on_sight(
     for _ in range(3):
         getattr(desk, way)(mine)
         getattr(desk, way)(others)
-    desk.run(desk.app._gateway._needs.issuers.revoker.close())
+    desk.run(desk.app._gateway_server._dependencies.issuers.revoker.close())
 
     assert set(server.tokens) == {others}
     assert server.questions("/revoke") == 1
@@ -395,11 +395,11 @@ def test_nobody_waits_for_a_revocation(new_desk: Callable[..., Any], issuer: Any
     begun = time.monotonic()
     assert desk.envoy(issuer.token()).status_code == 403
     assert time.monotonic() - begun < 0.5
-    desk.run(desk.app._gateway._needs.issuers.revoker.close())
+    desk.run(desk.app._gateway_server._dependencies.issuers.revoker.close())
 
     server.asked.clear()
     shadow = new_desk(issuer.settings(**given), mode="shadow")
     shadow.agent("bot", RiskLevel.CRITICAL)
     assert shadow.envoy(issuer.token()).status_code == 200
-    shadow.run(shadow.app._gateway._needs.issuers.revoker.close())
+    shadow.run(shadow.app._gateway_server._dependencies.issuers.revoker.close())
     assert server.asked == []

@@ -262,7 +262,7 @@ def test_gzip_bombs_and_large_bodies_stop_at_the_bound(shared: Any) -> None:
     ]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(413, "body_too_large")] * 3
-    assert shared.app.app.state.parts.door.limits.held_bytes == 0
+    assert shared.app.app.state.parts.door.limits.reserved_bytes == 0
 
 
 def test_gzip_of_several_members_is_read_whole(site: Any, event: Any) -> None:

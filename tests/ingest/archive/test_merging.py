@@ -79,7 +79,7 @@ def test_large_files_are_left_and_memory_is_bounded_by_row_groups(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files grow to about the size wanted; those of half that size are no small ones."""
-    monkeypatch.setattr("trustwatch.ingest.archive.file_merging.GROUP_ROWS", 8)
+    monkeypatch.setattr("trustwatch.ingest.archive.file_merging.MERGED_GROUP_ROWS", 8)
     monkeypatch.setattr("trustwatch.ingest.archive.file_merging._BATCH_ROWS", 4)
     sizes = [file.path.stat().st_size for file in data_files(directory)]
     assert list(merge_small_files(directory, "events", TODAY, target_bytes=2 * min(sizes))) == []

@@ -145,7 +145,7 @@ def test_any_records(drawn: list[Item], base: int, codec: int, skip: int) -> Non
     data = batch(items, base, codec)
     raws = both(data, base + skip)
     found: list[Any] = batch_decoding.BatchPartitionRecords(base + skip, PLACE, MemoryRecords(data)).take()
-    runs = [run for columns in found for run in columns.runs(WHERE)]
+    runs = [run for columns in found for run in columns.record_runs(WHERE)]
     assert runs == record_codec.to_record_runs(raws, WHERE)
     hashes = np.zeros(50, np.uint64)
     for columns in found:
@@ -159,7 +159,7 @@ def test_records_of_ours_take_the_short_way() -> None:
     items = [tagged(i) for i in (0, 1, 4)]
     (columns,) = batch_decoding.BatchPartitionRecords(0, PLACE, MemoryRecords(batch(items))).take()
     records = [Record(0, i * 0x9E3779B97F4A7C15 % 2**64, 1_780_000_000_000 + i, b'{"id":"%d"}' % i) for i in (0, 1, 4)]
-    assert columns.runs(WHERE) == [RecordRun(0, records[:2]), RecordRun(4, records[2:])]
+    assert columns.record_runs(WHERE) == [RecordRun(0, records[:2]), RecordRun(4, records[2:])]
 
 
 def test_aborted_transactions_and_markers_are_left_out() -> None:
@@ -200,7 +200,7 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
     data[min(at, len(data) - 1)] = value
     try:
         part = batch_decoding.BatchPartitionRecords(0, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
-        ours = [raw for columns in part.take() for raw in columns.raws()]
+        ours = [raw for columns in part.take() for raw in columns.kafka_records()]
     except errors.CorruptRecordError:
         ours = None
     stock: list[Any] = []

@@ -302,7 +302,7 @@ def test_a_sieve_lets_through_what_concerns_its_agents(past: Past, kit: Any, mak
 
 def test_lists_are_bounded_and_the_rest_is_counted(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much a rule would remove."""
-    monkeypatch.setattr("trustwatch.scoring.learning.feedback_preview.MOST_TOLD", 1)
+    monkeypatch.setattr("trustwatch.scoring.learning.feedback_preview.MAX_LISTED", 1)
     found = past.run(past.job(rule()))
     assert len(found["alerts_removed"]) == 1
     assert found["alerts_removed_count"] > 1

@@ -279,7 +279,9 @@ def test_another_installed_model_comes_into_force_at_a_start(site: Site, world: 
 def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: Site) -> None:
     """A replay is given its model; it does not guess another one's whereabouts."""
     processor = kit.processor()
-    ((letter),) = [processor.apply(batch).dead for batch in kit.batches([site.wish("two")], itertools.repeat(10))]
+    ((letter),) = [
+        processor.apply(batch).dead_letters for batch in kit.batches([site.wish("two")], itertools.repeat(10))
+    ]
     assert "can not switch" in letter[0].reason
 
 
