@@ -22,14 +22,13 @@ from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.pipeline.processor import ProcessorContext
-from ..scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from ..scoring.policy.book import LevelPolicies, LivePolicy, PolicyBook, PolicyRule, PolicyTable
 from ..scoring.records.agents import RiskLevel
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
-from .settings.risk_settings import LevelPolicies, LevelPolicy
 from .settings.root import ANY_TENANT, Settings
 from .settings.service_settings import WebhookSettings
-from .settings.token_policy_file import LEVEL_NAMES, PolicyFile, read_policy_file
+from .settings.token_policy_file import PolicyFile, read_policy_file
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -39,8 +38,7 @@ def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | N
 
 def policy_table(settings: Settings) -> PolicyTable:
     """Token policy of every level."""
-    policies = {RiskLevel[name.upper()]: _token_policy(policy) for name, policy in settings.policies().items()}
-    return PolicyTable(policies, settings.token_policy.version)
+    return PolicyTable(settings.token_policy.by_level(), settings.token_policy.version)
 
 
 def policy_book(settings: Settings) -> PolicyBook:
@@ -63,7 +61,6 @@ def live_policy(settings: Settings) -> LivePolicy:
 
 def _policy_book_of_file(file: PolicyFile) -> PolicyBook:
     levels = file.levels or LevelPolicies()
-    policies = {RiskLevel[name.upper()]: _token_policy(getattr(levels, name)) for name in LEVEL_NAMES}
     rules = [
         PolicyRule(
             rule.name,
@@ -72,25 +69,12 @@ def _policy_book_of_file(file: PolicyFile) -> PolicyBook:
             rule.agents,
             rule.mode,
             rule.rollout_percent,
-            {RiskLevel[name.upper()]: _token_policy(policy) for name, policy in rule.levels.items()},
+            {RiskLevel[name.upper()]: policy.effective() for name, policy in rule.levels.items()},
         )
         for rule in file.rules
     ]
-    table = PolicyTable(policies, file.version)
+    table = PolicyTable(levels.by_level(), file.version)
     return PolicyBook(table, rules, file.tenants, file.mode, RiskLevel[file.descendants.upper()])
-
-
-def _token_policy(policy: LevelPolicy) -> LevelTokenPolicy:
-    scopes = ("*",) if policy.step_up else policy.step_up_scopes
-    return LevelTokenPolicy(
-        policy.allow,
-        policy.max_token_lifetime_s,
-        policy.allowed_scopes,
-        policy.refresh_allowed,
-        bool(scopes),
-        policy.revoke,
-        scopes,
-    )
 
 
 def processor_context(settings: Settings) -> ProcessorContext:

@@ -13,7 +13,7 @@ from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings
-from .risk_settings import LevelPolicy, ServiceRiskSettings, TokenPolicySettings
+from .risk_settings import ServiceRiskSettings, TokenPolicySettings
 from .service_settings import (
     DeadLetterSettings,
     ListenSettings,
@@ -98,10 +98,6 @@ class Settings(SettingsPart, frozen=True):
     def domains(self) -> dict[str, tuple[str, ...]]:
         """Domains by tenant, as `trustwatch.ingest.targets.TenantDomains` takes them."""
         return {name: tenant.domains for name, tenant in self.tenants.items() if tenant.domains}
-
-    def policies(self) -> dict[str, LevelPolicy]:
-        """Token policy by level, in the order of levels."""
-        return {level: getattr(self.token_policy, level) for level in ("unknown", "low", "medium", "high", "critical")}
 
 
 def _check_unique(part: str, member: str, names: Iterable[str]) -> None:

@@ -10,10 +10,9 @@ import msgspec
 
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Name, SettingsPart, setting
-from ...scoring.policy.book import EnforcementMode
+from ...scoring.policy.book import EnforcementMode, LevelPolicies, LevelTokenPolicy
 from ...scoring.records.agents import LevelName
 from .loading import read_yaml
-from .risk_settings import LevelPolicies, LevelPolicy
 from .settings_table import error_hint
 
 LEVEL_NAMES: tuple[LevelName, ...] = ("unknown", "low", "medium", "high", "critical")
@@ -31,7 +30,7 @@ class PolicyRuleSettings(SettingsPart, frozen=True):
         float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
     ] = 100.0
     levels: Annotated[
-        Mapping[LevelName, LevelPolicy], setting("policies by level; members not given are the file's")
+        Mapping[LevelName, LevelTokenPolicy], setting("policies by level; members not given are the file's")
     ] = {}
 
 
