@@ -22,13 +22,13 @@ from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.pipeline.processor import ProcessorContext
-from ..scoring.policy.book import LevelPolicies, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
+from ..scoring.policy.policy_file import read_policy_book
 from ..scoring.records.agents import RiskLevel
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
 from .settings.root import ANY_TENANT, Settings
 from .settings.service_settings import WebhookSettings
-from .settings.token_policy_file import PolicyFile, read_policy_file
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -49,32 +49,9 @@ def policy_book(settings: Settings) -> PolicyBook:
     return PolicyBook(policy_table(settings), (), modes, settings.tenant(ANY_TENANT).mode)
 
 
-def read_policy_book(path: Path) -> PolicyBook:
-    """Token policies of a policy file. Raises ConfigError where it is wrong."""
-    return _policy_book_of_file(read_policy_file(path))
-
-
 def live_policy(settings: Settings) -> LivePolicy:
     """The policy book in force, and how it is read anew. Raises ConfigError."""
     return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
-
-
-def _policy_book_of_file(file: PolicyFile) -> PolicyBook:
-    levels = file.levels or LevelPolicies()
-    rules = [
-        PolicyRule(
-            rule.name,
-            rule.tenants,
-            rule.agent_types,
-            rule.agents,
-            rule.mode,
-            rule.rollout_percent,
-            {RiskLevel[name.upper()]: policy.effective() for name, policy in rule.levels.items()},
-        )
-        for rule in file.rules
-    ]
-    table = PolicyTable(levels.by_level(), file.version)
-    return PolicyBook(table, rules, file.tenants, file.mode, RiskLevel[file.descendants.upper()])
 
 
 def processor_context(settings: Settings) -> ProcessorContext:

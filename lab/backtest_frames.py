@@ -12,12 +12,12 @@ import pandas as pd
 
 from ..api import clock
 from ..api.backtest.report import render_report
-from ..api.composition import read_policy_book
 from ..scoring.backtest.counts import BacktestCounts
 from ..scoring.backtest.plan import BUDGET_FACTORS, BacktestPlan, read_labels
 from ..scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ..scoring.backtest.runner import run_backtest
 from ..scoring.policy.book import PolicyBook
+from ..scoring.policy.policy_file import read_policy_book
 from .event_history import parse_time_ms
 from .frame_builder import build_frame
 

@@ -22,6 +22,7 @@ from ...scoring.backtest.runner import run_backtest, total_bytes
 from ...scoring.engine.settings import AlertBudget
 from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from ...scoring.policy.book import PolicyBook
+from ...scoring.policy.policy_file import read_policy_book
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,
@@ -36,7 +37,7 @@ from ..cli.history_input import (
     time_window,
 )
 from ..cli.terminal import JsonOption, SettingsFileOption, byte_progress, fail, print_message, print_summary, write_json
-from ..composition import engine_settings, policy_book, read_policy_book
+from ..composition import engine_settings, policy_book
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .report import render_report

@@ -13,7 +13,7 @@ import structlog
 
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Name, SettingsPart, setting
-from ..records.agents import RiskLevel
+from ..records.agents import LevelName, RiskLevel
 
 WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
 
@@ -99,24 +99,25 @@ MATCH_ALL = ("*",)
 _MAX_REMEMBERED = 100_000
 
 
-class PolicyRule(msgspec.Struct, frozen=True):
-    """Where a policy differs from the book's own.
+class PolicyRule(SettingsPart, frozen=True):
+    """What is different for some agents. Patterns are case-sensitive, and one of each kind must match."""
 
-    Attributes:
-        name: for answers and logs.
-        tenants, agent_types, agents: glob patterns, case-sensitive; one of each must match.
-        mode: None keeps the mode of the agent's tenant.
-        rollout_percent: share of the matching agents that `enforce` holds for; the others stay in shadow.
-        levels: policies that replace the book's, by level.
-    """
+    name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
+    tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = MATCH_ALL
+    agent_types: Annotated[tuple[str, ...], setting("glob patterns of agent types", min_length=1)] = MATCH_ALL
+    agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = MATCH_ALL
+    mode: Annotated[EnforcementMode | None, setting("mode of these agents; null keeps that of their tenant")] = None
+    rollout_percent: Annotated[
+        float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
+    ] = 100.0
+    levels: Annotated[
+        Mapping[LevelName, LevelTokenPolicy], setting("policies by level; members not given are the file's")
+    ] = {}
 
-    name: str
-    tenants: tuple[str, ...] = MATCH_ALL
-    agent_types: tuple[str, ...] = MATCH_ALL
-    agents: tuple[str, ...] = MATCH_ALL
-    mode: EnforcementMode | None = None
-    rollout_percent: float = 100.0
-    levels: Mapping[RiskLevel, LevelTokenPolicy] = {}
+    def table(self, base: PolicyTable) -> PolicyTable:
+        """*base* with the rule's own policies, under the same version."""
+        policies = {RiskLevel[name.upper()]: policy.effective() for name, policy in self.levels.items()}
+        return PolicyTable({**base.policies, **policies}, base.version)
 
     def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
         """Whether the rule is meant for this agent."""
@@ -165,7 +166,7 @@ class PolicyBook:
         self.default_mode = default_mode
         self.descendants = descendants
         self._modes = dict(modes or {})
-        self._rules = [(rule, PolicyTable({**base.policies, **rule.levels}, base.version)) for rule in rules]
+        self._rules = [(rule, rule.table(base)) for rule in rules]
         self._base = base
         self.version = base.version
         self._effective_policies: dict[tuple[str, str, str, str], EffectivePolicy] = {}
