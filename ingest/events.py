@@ -1,6 +1,6 @@
 """The native audit event and its typed decoder.
 
-`decode_event` is the only way in: it accepts one JSON object and either returns an `AuditEvent` or raises
+`decode_event` is the only way in: it accepts one JSON object and either returns a `NativeEvent` or raises
 `MalformedEvent` with the path of the wrong member. Members that are not in the schema are never an error; the pipeline
 does not read them, and the raw record keeps them.
 """
@@ -194,9 +194,20 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
     return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
 
 
+PUBLISHED_NAME = "AuditEvent"
+"""`NativeEvent` in published schemas."""
+
+
+def event_schema_components(prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """JSON Schema of the native event and of what it is made of, by published name; references begin with *prefix*."""
+    _, components = msgspec.json.schema_components([NativeEvent], ref_template=prefix + "{name}")
+    components = {PUBLISHED_NAME if name == NativeEvent.__name__ else name: part for name, part in components.items()}
+    return {"$ref": prefix + PUBLISHED_NAME}, components
+
+
 def event_json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the native event, as served by the API."""
-    (schema,), components = msgspec.json.schema_components([NativeEvent], ref_template="#/$defs/{name}")
+    schema, components = event_schema_components("#/$defs/")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "https://trustwatch.dev/schema/audit-event.v1.json",

@@ -51,36 +51,36 @@ pipeline: {{commit_interval_s: 0.2, tick_interval_s: 3600}}
 
 def command_tree() -> Any:
     """The command `trustwatch` as click has it, with all that stands below it."""
-    from trustwatch.api.cli.main import app
+    from trustwatch.api.cli.main import make_app
     from typer.main import get_command
 
-    return get_command(app)
+    return get_command(make_app())
 
 
 def settings_markdown() -> str:
     """The table of all settings as docs/settings.md has it."""
-    from trustwatch.api.settings import settings_table
+    from trustwatch.api.settings.settings_table import settings_table
 
     return settings_table()
 
 
 def settings_type() -> type:
     """The settings file as msgspec reads it."""
-    from trustwatch.api.settings import Settings
+    from trustwatch.api.settings.root import Settings
 
     return Settings
 
 
 def settings_variables() -> Mapping[str, tuple[str, ...]]:
     """Variables of the environment that win over the file, with the member that each is."""
-    from trustwatch.api.settings import OVERRIDES
+    from trustwatch.api.settings.loading import OVERRIDES
 
     return OVERRIDES
 
 
 def declared_metrics() -> list[Row]:
     """Every metric of the program: name, kind, unit, labels."""
-    from trustwatch.api.http import METRICS
+    from trustwatch.api.http.metric_table import METRICS
 
     return [
         {"name": one.name, "kind": one.kind.removeprefix("observed "), "unit": one.unit, "labels": list(one.labels)}
@@ -90,16 +90,18 @@ def declared_metrics() -> list[Row]:
 
 def score_vectors(model: Path, rows: Any, groups: Any, familiar: Any) -> dict[str, list[float]]:
     """Load a model; what it says of feature vectors (n, F) of peer groups (n,), well known to it or not (n,)."""
-    from trustwatch.models.persist import load
+    from trustwatch.models.model_persistence import load_trained_model
 
-    scores = load(model).detector.score(rows, groups, familiar)
-    return {name: column.tolist() for name, column in scores._asdict().items()}
+    scores = load_trained_model(model).detector.score(rows, groups, familiar)
+    columns = (scores.anomaly_score, scores.p_value, scores.feature_evidence)
+    return {name: column.tolist() for name, column in zip(("anomaly_score", "p_value", "u"), columns, strict=True)}
 
 
 def stored(database: Path) -> tuple[dict[str, tuple[str, str]], dict[tuple[str, str], tuple[str, int]]]:
     """Open a SQLite store, migrating it: decision -> agent and level; tenant and agent -> level and events."""
-    from trustwatch.scoring.records import RiskLevel
-    from trustwatch.scoring.store import AgentQuery, open_store, sqlite_url
+    from trustwatch.scoring.records.agents import RiskLevel
+    from trustwatch.scoring.store.interface import AgentQuery
+    from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
     with contextlib.closing(open_store(sqlite_url(database))) as store:
         decisions = store.list_decisions(limit=500).items
