@@ -204,7 +204,7 @@ class DistributedDeployment:
 
     def wait_stored(self, events: int, workers: Iterable[MeasuredWorker]) -> None:
         """Wait until the stored state is made of so many records of the events topic."""
-        while sum(position.offset for position in self.store.positions()) < events:
+        while sum(position.offset for position in self.store.partitions.list_positions()) < events:
             for worker in workers:
                 worker.check()
             time.sleep(0.05)

@@ -11,7 +11,7 @@ import structlog
 from ...ingest.errors import Unavailable
 from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
 from ...scoring.records.commits import OutboxRow
-from ...scoring.store.interface import OutboxStore
+from ...scoring.store.outbox_store import OutboxStore
 from ..settings.access_settings import CallerSettings
 from ..settings.kafka_settings import ForeignTopicSettings
 from ..settings.root import Settings
@@ -154,7 +154,7 @@ class SilenceAlerter:
         key = ".".join(name)
         noted_ms, note_at_ms = self._stored.get(name, (0, 0))
         if report.last_ms > noted_ms and self._now_ms() >= note_at_ms:
-            await asyncio.to_thread(self._store.note_heard, key, report.last_ms)
+            await asyncio.to_thread(self._store.record_last_heard, key, report.last_ms)
             self._stored[name] = report.last_ms, self._now_ms() + STORE_EVERY_MS
         if not report.silent:
             self._recheck_at.pop(name, None)
@@ -169,7 +169,7 @@ class SilenceAlerter:
             silence = SilentSource(name[1], source.kind, source.silence_s, source.tenants, heard_ms, now_ms)
             return build_silence_row(silence, self._service)
 
-        silent = await asyncio.to_thread(self._store.tell_silence, key, since_ms, row)
+        silent = await asyncio.to_thread(self._store.enqueue_silence, key, since_ms, row)
         self._recheck_at[name] = now_ms + (RECHECK_EVERY_MS if silent else STORE_EVERY_MS)
         if silent:
             self._on_enqueued()

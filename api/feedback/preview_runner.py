@@ -18,7 +18,7 @@ from ...ingest.record_keys import record_id
 from ...scoring.learning.feedback_preview import MarkedDecision, PreviewJob
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import FeedbackPreview, FeedbackRule
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from ..http.problems import ProblemDetails, ProblemError
 from ..settings.learning_settings import FeedbackSettings
 
@@ -111,7 +111,7 @@ class PreviewRunner:
     def __init__(
         self,
         settings: FeedbackSettings,
-        store: Store,
+        store: SqlStore,
         run: PreviewFunction,
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
@@ -173,7 +173,7 @@ class PreviewRunner:
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
-        row = await asyncio.to_thread(self._store.preview, preview_id, tenants)
+        row = await asyncio.to_thread(self._store.feedback.get_preview, preview_id, tenants)
         if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
             return row
         if self._now_ms() - row.updated_ms < LOST_AFTER_MS:
@@ -246,7 +246,7 @@ class PreviewRunner:
         return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
 
     async def _store_row(self, row: FeedbackPreview) -> None:
-        await asyncio.to_thread(self._store.put_preview, row)
+        await asyncio.to_thread(self._store.feedback.save_preview, row)
 
 
 class PreviewProcess:

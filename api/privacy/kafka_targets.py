@@ -252,7 +252,7 @@ class KafkaErasureTargets:
 
     async def _acknowledged_offsets(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
         """Offset of the order by partition, and the partitions whose worker has not come to it."""
-        places = await asyncio.to_thread(self.store.forgets_of, made.erasure_id)
+        places = await asyncio.to_thread(self.store.erasures.forget_positions, made.erasure_id)
         met = acknowledged_offsets(made, places)
         return met, [partition for partition in range(await self._ordered_partitions(made)) if partition not in met]
 
@@ -266,7 +266,7 @@ class KafkaErasureTargets:
         """See `Everywhere.erase`: the database, and what the risk topic says."""
         up_to = order_offsets(made)
         scope = erasure_scope(made, up_to)
-        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
         if ended := await self._correct_risk_topic(made, up_to):
             counts["topic.risk"] = ended
         return dict(counts)
@@ -284,7 +284,7 @@ class KafkaErasureTargets:
         """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
         up_to = order_offsets(made)
         scope = erasure_scope(made, up_to)
-        counts = prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True))
+        counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
         counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, made, up_to))
         counts |= await asyncio.to_thread(self._archives.remaining, made, up_to)
         return {place: count for place, count in counts.items() if count}
@@ -327,7 +327,9 @@ class KafkaErasureTargets:
         if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
         found = []
-        for made, places in await asyncio.to_thread(self.store.kept, self._since_ms, self._unfinished):
+        for made, places in await asyncio.to_thread(
+            self.store.erasures.list_with_positions, self._since_ms, self._unfinished
+        ):
             met, over = acknowledged_offsets(made, places), False
             try:
                 if made.at_ms and len(met) >= await self._ordered_partitions(made):
@@ -343,7 +345,7 @@ class KafkaErasureTargets:
         """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
-        for made, places in await asyncio.to_thread(self.store.kept):
+        for made, places in await asyncio.to_thread(self.store.erasures.list_with_positions):
             if made.status != "done":
                 continue
             try:
@@ -354,7 +356,9 @@ class KafkaErasureTargets:
                     over.append(made)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
-                await asyncio.to_thread(self.store.note_erasure, made, f"the identifier is still kept: {error}")
+                await asyncio.to_thread(
+                    self.store.erasures.record_error, made, f"the identifier is still kept: {error}"
+                )
         return over
 
     async def _try_release_name(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
@@ -367,9 +371,9 @@ class KafkaErasureTargets:
         if standing.awaited or standing.missing:
             return False
         nameless = msgspec.structs.replace(made, subject="", error="")
-        if not await asyncio.to_thread(self.store.change_erasure, made, nameless):
+        if not await asyncio.to_thread(self.store.erasures.update, made, nameless):
             return False
-        await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
+        await asyncio.to_thread(self.store.erasures.delete_positions, made.erasure_id)
         await asyncio.to_thread(self._archives.drop_acknowledgements, made)
         self._unfinished.discard(made.erasure_id)
         return True

@@ -144,14 +144,14 @@ class EmbeddedBackend(EventBackend):
 
     def load_view(self, view: RiskView) -> None:
         """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
-        applied, log = self.store.position(ONLY_PARTITION).offset, self._event_log
+        applied, log = self.store.partitions.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
                 f"{log.directory}: state was stored up to offset {applied}, but the event log ends at "
                 f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
                 "same back-up"
             )
-        view.apply(self.store.all_summaries())
+        view.apply(self.store.agents.iterate())
 
     def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
         """The pipeline."""
@@ -210,8 +210,8 @@ class KafkaBackend(EventBackend):
         """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
         if not self._roles.api:
             return
-        for position in self.store.positions():
-            for agent in self.store.unpublished_agents(position.partition, -1):
+        for position in self.store.partitions.list_positions():
+            for agent in self.store.agents.iterate_unpublished(position.partition, -1):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
     def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
@@ -291,7 +291,7 @@ async def open_backend(
     commit = GroupCommit(log)
     store = await asyncio.to_thread(open_service_store, settings)
     if roles.workers:
-        await asyncio.to_thread(store.upkeep, clock.now_ms())
+        await asyncio.to_thread(store.retention.prepare_weeks, clock.now_ms())
     try:
         if distributed:
             yield KafkaBackend(settings, settings_file, commit, store, roles)

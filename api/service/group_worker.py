@@ -66,7 +66,7 @@ class GroupPipelineWorker:
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
         self._models = ActiveModels(open_model_registry(settings), clock.now_ms)
-        chosen = self._models.choose(next(iter(self.store.model_switches(1)), None))
+        chosen = self._models.choose(next(iter(self.store.models.list_switches(1)), None))
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
         self._context = processor_context(settings)
@@ -97,7 +97,10 @@ class GroupPipelineWorker:
     def _make_processor(self, partition: int) -> Processor:
         settings = self._settings
         residence = AgentStateCache(
-            self._model, engine_settings(settings, capacity=self._resident_agents), self.store, partition=partition
+            self._model,
+            engine_settings(settings, capacity=self._resident_agents),
+            self.store.agents,
+            partition=partition,
         )
         self._load_erasures(residence)
         vectors = start_vector_collector(self._spool, self._vectors, partition)
@@ -118,7 +121,7 @@ class GroupPipelineWorker:
         while True:
             try:
                 residence.erased_agents = load_forgotten_agents(self._settings, self.store)
-                residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
+                residence.keep_out_erased(one.erasure_subject for one in self.store.erasures.list_open() if one.subject)
                 return
             except Unavailable:
                 self._sleep(self._settings.pipeline.commit_interval_s)

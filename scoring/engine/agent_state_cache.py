@@ -36,7 +36,7 @@ _ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated
 class AgentLoader(Protocol):
     """The part of a store that agents come back from."""
 
-    def agents(self, keys: Collection[int]) -> dict[int, AgentRow]:
+    def load(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those keys that exist."""
 
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
@@ -186,7 +186,7 @@ class AgentStateCache:
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
         keys = [key for key in keys if key not in self._removed_agents]
-        return {} if store is None or not keys else self._retry_until_available(lambda: store.agents(keys))
+        return {} if store is None or not keys else self._retry_until_available(lambda: store.load(keys))
 
     def _load_due(self, before_ms: int, limit: int, after: DueAgent | None) -> list[DueAgent]:
         store = self._store

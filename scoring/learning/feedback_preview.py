@@ -25,11 +25,13 @@ from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision
 from ..records.feedback import FeedbackRule, FeedbackVerdict
+from ..store.database import iterate_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..store.interface import FeedbackStore, Tenants
+    from ..store.database import Tenants
+    from ..store.feedback_store import FeedbackStore
 
 _LABEL_PAGE_SIZE = 500
 
@@ -50,22 +52,22 @@ class FeedbackLabel(msgspec.Struct, frozen=True):
     author: str
 
 
-def feedback_labels(store: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[FeedbackLabel]:
+def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: int = 0) -> Iterator[FeedbackLabel]:
     """Every label that was not revoked and whose window ends after *since_ms*, newest first. Raises Unavailable.
 
     A false positive goes on being a label after its rule has expired.
     """
-    cursor: str | None = None
-    while True:
-        page = store.list_feedback(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)
-        for one in page.items:
-            if one.status not in ("revoking", "revoked") and one.until_ms > since_ms:
-                yield FeedbackLabel(
-                    one.feedback_id, one.verdict, one.agent, one.event_id, one.from_ms, one.until_ms, one.author
-                )
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+    for label in iterate_pages(lambda cursor: feedback.page(tenants, limit=_LABEL_PAGE_SIZE, cursor=cursor)):
+        if label.status not in ("revoking", "revoked") and label.until_ms > since_ms:
+            yield FeedbackLabel(
+                label.feedback_id,
+                label.verdict,
+                label.agent,
+                label.event_id,
+                label.from_ms,
+                label.until_ms,
+                label.author,
+            )
 
 
 # A preview: the same history through the same processor twice, without a rule and with it, and what differs.

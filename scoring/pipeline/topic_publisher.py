@@ -23,7 +23,7 @@ from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
-from ..store.interface import Store
+from ..store.sql_store import SqlStore
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"
 DECISION_TYPE = "io.trustwatch.decision.v1"
@@ -105,7 +105,9 @@ class TopicPublisher:
         service: URI of this service, for alerts.
     """
 
-    def __init__(self, writer: TopicWriter, store: Store, names: TopicNames, policy: LivePolicy, service: str) -> None:
+    def __init__(
+        self, writer: TopicWriter, store: SqlStore, names: TopicNames, policy: LivePolicy, service: str
+    ) -> None:
         self._writer = writer
         self._store = store
         self._names = names
@@ -214,11 +216,11 @@ class TopicPublisher:
         self._last_sent.pop(position.partition, None)
         if published >= position.offset:
             return
-        for one in self._store.forgets(position.partition, published):
+        for one in self._store.erasures.erased_since(position.partition, published):
             self._send_erased(one.subject, position.partition, one.up_to[position.partition])
-        for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
+        for summary, epoch, offset in self._store.agents.iterate_unpublished(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
-        self._send_decisions(self._store.unpublished_decisions(position.partition, published))
+        self._send_decisions(self._store.decisions.iterate_unpublished(position.partition, published))
         self._flush()
 
     def publish_all_agents(self, position: Position) -> int:
@@ -228,7 +230,7 @@ class TopicPublisher:
         Unavailable.
         """
         count = 0
-        for summary, _, _ in self._store.unpublished_agents(position.partition, -1):
+        for summary, _, _ in self._store.agents.iterate_unpublished(position.partition, -1):
             self._send_risk(summary, position.partition, position.epoch, position.offset)
             count += 1
         self._flush()

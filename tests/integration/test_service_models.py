@@ -39,7 +39,7 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
     chosen = models.choose(None)
     model, told = models.load(chosen.version, chosen.digest), processor_context(settings)
     processor = Processor(
-        AgentStateCache(model, engine_settings(settings), store),
+        AgentStateCache(model, engine_settings(settings), store.agents),
         ColumnEncoder(model.salt, settings.domains()),
         DuplicateWindow(),
         told,
@@ -69,14 +69,14 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
 
 def state(store: Any) -> tuple[dict[str, Any], list[tuple[str, str, int]]]:
     """Agents with all their state; decisions with the version that made them."""
-    keys = [one.name.key for one in store.all_summaries()]
+    keys = [one.name.key for one in store.agents.iterate()]
     decisions, cursor = [], None
     while True:
-        page = store.list_decisions(limit=500, cursor=cursor)
+        page = store.decisions.page(limit=500, cursor=cursor)
         decisions += [(one.decision_id, one.model_version, one.level) for one in page.items]
         cursor = page.next_cursor
         if cursor is None:
-            return {row.name.agent_id: row for row in store.agents(keys).values()}, sorted(decisions)
+            return {row.name.agent_id: row for row in store.agents.load(keys).values()}, sorted(decisions)
 
 
 def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
@@ -129,7 +129,10 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
     settings = load_settings(service.settings, {})
     store = open_service_store(settings)
     agents, decisions = state(store)
-    offset, switches = store.position(0).offset, [(one.version, one.offset) for one in store.model_switches()]
+    offset, switches = (
+        store.partitions.position(0).offset,
+        [(one.version, one.offset) for one in store.models.list_switches()],
+    )
     store.close()
     with LogReader(settings.data_dir / "log") as reader:
         assert reader.end_offset(0) == offset == len(world.day) + 2

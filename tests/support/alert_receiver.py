@@ -22,7 +22,7 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.outbox_store import LeasedDelivery
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"

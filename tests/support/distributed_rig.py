@@ -274,11 +274,11 @@ class Rig:
 
     def offsets(self) -> dict[int, int]:
         """What the state of each partition is made of."""
-        return {position.partition: position.offset for position in self.store.positions()}
+        return {position.partition: position.offset for position in self.store.partitions.list_positions()}
 
     def epochs(self) -> dict[int, int]:
         """How often each partition was taken over."""
-        return {position.partition: position.epoch for position in self.store.positions()}
+        return {position.partition: position.epoch for position in self.store.partitions.list_positions()}
 
     def ends(self) -> dict[int, int]:
         """Records of events by partition."""
@@ -382,8 +382,8 @@ class Rig:
 
 def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
     """All of a database."""
-    keys = [summary.name.key for summary in store.all_summaries()]
-    decisions = [one for partition in range(8) for one in store.unpublished_decisions(partition, -1)]
+    keys = [summary.name.key for summary in store.agents.iterate()]
+    decisions = [one for partition in range(8) for one in store.decisions.iterate_unpublished(partition, -1)]
     rows = postgres.sql("select kind, key, encode(payload, 'hex') from outbox", database)
     leaving: dict[str, dict[str, str]] = {"alert": {}, ACTION_ROW_KIND: {}}
     for line in rows.splitlines():
@@ -391,13 +391,13 @@ def state_of(store: SqlStore, postgres: Postgres, database: str) -> State:
         leaving[kind][key] = bytes.fromhex(payload).decode()
     letters, cursor = [], None
     while True:
-        page = store.list_dead_letters(limit=500, cursor=cursor)
+        page = store.dead_letters.page(limit=500, cursor=cursor)
         letters += page.items
         cursor = page.next_cursor
         if cursor is None:
             break
     return State(
-        store.agents(keys),
+        store.agents.load(keys),
         {one.decision_id: one for one in decisions},
         leaving["alert"],
         leaving[ACTION_ROW_KIND],
@@ -663,7 +663,7 @@ def archive_reaches(folder: Path, ends: dict[int, int]) -> bool:
 
 def switches_to(rig: Any, version: str) -> list[Any]:
     """Where a version came into force."""
-    return [switch for switch in rig.store.model_switches() if switch.version == version]
+    return [switch for switch in rig.store.models.list_switches() if switch.version == version]
 
 
 def attacked_event(world: Any) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Person:
         site.preview = self.runs
         globex = AgentName(agent_key("globex", AS, "bot"), "globex", AS, "bot")
         told = [decision(1), decision(2, level=1, previous_level=3), decision(3, agent=globex, agent_type="")]
-        at = site.store.claim(0)
+        at = site.store.partitions.claim(0)
         site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
 
     def post(self, path: str, body: Any, client: str = "gateway", *scopes: str) -> Any:
@@ -141,5 +141,5 @@ class Person:
 
     def audited(self) -> list[dict[str, Any]]:
         """Audit events of feedback in the log."""
-        self.site.wait(self.site.guard.audit.flush(5.0))
+        self.site.wait(self.site.guard.audit_sink.flush(5.0))
         return [one for one in self.site.events() if one["action"].startswith("feedback.")]

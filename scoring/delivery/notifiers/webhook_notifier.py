@@ -17,7 +17,7 @@ import httpx
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ....ingest.errors import ConfigError
-from ...store.interface import LeasedDelivery
+from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult, DeliveryTarget
 from .alert_formats import ALERT_FORMATS, SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat, render_alert
 

@@ -50,7 +50,7 @@ def week_of(at_ms: int) -> DecisionWeek:
     """The week that *at_ms* falls into.
 
     >>> week_of(1_764_000_000_000)
-    Week(name='decisions_20251124', start_ms=1763942400000)
+    DecisionWeek(name='decisions_20251124', start_ms=1763942400000)
     """
     start_ms = (at_ms - _FIRST_MONDAY_MS) // WEEK_MS * WEEK_MS + _FIRST_MONDAY_MS
     return DecisionWeek(f"decisions_{datetime.fromtimestamp(start_ms / 1000, UTC):%Y%m%d}", start_ms)

@@ -13,7 +13,7 @@ from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, de
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
 NOW = 1_764_000_000_000
@@ -50,9 +50,9 @@ def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Ac
         "",
     )
     made = msgspec.structs.replace(made, **more)
-    site.store.want(made)
-    site.store.keep_original(target, who.key, made.original)
-    assert site.store.settle_actuation(made)
+    site.store.actuations.request(made)
+    site.store.actuations.keep_original(target, who.key, made.original)
+    assert site.store.actuations.settle(made)
     return made
 
 
@@ -124,7 +124,7 @@ def test_another_versions_wish_is_shown_as_unknown(lowering: Any) -> None:
 
 def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any) -> None:
     """It reaches the agents of the caller's tenants that are, or ought to be, lowered."""
-    at = lowering.store.claim(0)
+    at = lowering.store.partitions.claim(0)
     rows = [
         AgentRow(who, "Payer", 3, 0.9, 0.9, 0.9, 1, NOW, NOW, 0, 3, "D", b"[]", "", b"", b"", "v")
         for who in (name("high"), name("theirs", "globex"))
@@ -136,9 +136,9 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
     asked = lowering.client.post(path("hydra"), headers=lowering.auth())
 
     assert (asked.status_code, asked.json()) == (202, {"agents": 2})
-    while lowering.store.route([DeliveryRoute("hydra", "action", frozenset(range(5)), 0)], NOW):
+    while lowering.store.outbox.route([DeliveryRoute("hydra", "action", frozenset(range(5)), 0)], NOW):
         pass
-    waiting = lowering.store.lease("hydra", NOW, 100, 1_000)
+    waiting = lowering.store.outbox.lease("hydra", NOW, 100, 1_000)
     assert {decode_desired_state(row.row.payload).agent_id for row in waiting} == {"high", "was"}
     unknown = lowering.client.post(path("nobody"), headers=lowering.auth())
     assert unknown.status_code == 404
@@ -151,8 +151,8 @@ def test_a_look_is_asked_for_by_administrators_of_a_known_actuator(lowering: Any
 
 def test_metrics_tell_how_actuators_fare(lowering: Any) -> None:
     """Outcomes by target, and containment times with their sum."""
-    lowering.actuations.note("hydra", "confirmed", 0.4)
-    lowering.actuations.note("hydra", "retry")
+    lowering.actuations.record("hydra", "confirmed", 0.4)
+    lowering.actuations.record("hydra", "retry")
 
     text = lowering.client.get("/metrics").text
 

@@ -25,7 +25,7 @@ def waiting(site: Any, summary: Any) -> str:
     """An approval that waits for a person."""
     site.report([summary(level=HIGH)])
     decided = site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, "bot", ("pay:write",)), "test"))
-    site.wait(site.guard.approvals.close())
+    site.wait(site.guard.approval_workflow.close())
     return str(decided.approval_id)
 
 
@@ -69,7 +69,7 @@ def test_the_blast_radius_is_shown(site: Any, summary: Any) -> None:
     """As a table and as JSON."""
     site.report([summary(level=CRITICAL)])
     at_ms = int(site.clock.now * 1000)
-    place = site.store.claim(0)
+    place = site.store.partitions.claim(0)
     made = [
         AgentEdge("acme", AS, "delegated", "bot", "child", at_ms, at_ms),
         AgentEdge("acme", AS, "acts_for", "bot", "ann", 1, at_ms),

@@ -30,8 +30,8 @@ def settled(site: Any) -> None:
     """Wait until what was asked for in the background is written."""
 
     async def wait() -> None:
-        await site.guard.approvals.close()
-        assert await site.guard.audit.flush(5.0)
+        await site.guard.approval_workflow.close()
+        assert await site.guard.audit_sink.flush(5.0)
 
     site.wait(wait())
 
@@ -186,7 +186,7 @@ def test_a_scope_is_needed_to_decide(site: Any, summary: Any) -> None:
 def edges(site: Any, *found: tuple[str, str, str], age_s: float = 60.0, risk: float = 0.0) -> None:
     """Store edges as a commit does."""
     at_ms = int((site.clock.now - age_s) * 1000)
-    place = site.store.claim(0)
+    place = site.store.partitions.claim(0)
     made = [AgentEdge("acme", AS, kind, source, target, at_ms, at_ms, risk, at_ms) for kind, source, target in found]  # type: ignore[arg-type]
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [], [], [], [], edges=made))
 
@@ -200,7 +200,7 @@ def store_level(site: Any, agent_id: str, level: int) -> None:
     """Store an agent as a commit does."""
     name = AgentName(agent_key("acme", AS, agent_id), "acme", AS, agent_id)
     row = AgentRow(name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
-    place = site.store.claim(0)
+    place = site.store.partitions.claim(0)
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [row], [], [], []))
 
 
@@ -254,14 +254,16 @@ def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: An
     site.report([summary(level=CRITICAL), summary("child", level=LOW), summary("called", level=LOW)])
     edges(site, ("delegated", "bot", "child"), ("delegated", "child", "grandchild"), ("called", "bot", "called"))
     store_level(site, "bot", CRITICAL)
-    site.guard.verdicts.policy.book = PolicyBook(
+    site.guard.policy_evaluator.policy.book = PolicyBook(
         PolicyTable(version="4"), modes={"acme": "enforce"}, descendants=RiskLevel.CRITICAL
     )
     stop, told = asyncio.Event(), []
 
     async def one_round() -> None:
         task = asyncio.ensure_future(
-            track_descendants(site.guard, site.guard.verdicts.policy, site.store, told.extend, stop, now_ms(site))
+            track_descendants(
+                site.guard, site.guard.policy_evaluator.policy, site.store, told.extend, stop, now_ms(site)
+            )
         )
         await asyncio.sleep(0.3)
         stop.set()
@@ -283,11 +285,11 @@ def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any)
     question = AccessRequest("acme", AS, "child", ("x",), ancestors=("planner", "bot"))
 
     by_default = site.inside(lambda: site.guard.decide(question, "test")).verdict
-    site.guard.verdicts.policy.book = PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH)
+    site.guard.policy_evaluator.policy.book = PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH)
     minded = site.inside(lambda: site.guard.decide(question, "test"))
 
     assert by_default.allow
-    assert (minded.verdict.level, minded.known.ancestor, minded.verdict.allow) == (RiskLevel.HIGH, "bot", False)
+    assert (minded.verdict.level, minded.context.ancestor, minded.verdict.allow) == (RiskLevel.HIGH, "bot", False)
 
 
 def test_an_approval_at_medium_is_none_at_high(site: Any, summary: Any) -> None:
@@ -330,11 +332,11 @@ def test_what_another_replica_ended_is_ended_whatever_its_clock(site: Any, summa
     """Also where the one that made it is ahead."""
     site.report([summary(level=LOW)])
     post(site, "/v1/agents/bot/pin", level="critical", why="look at it")
-    (pin,) = site.store.open_interventions()
+    (pin,) = site.store.interventions.list_open()
     behind = msgspec.structs.replace(pin, status="ended", updated_ms=pin.updated_ms - 2_000)
-    site.store.change_intervention(behind, "active")
+    site.store.interventions.update(behind, "active")
 
-    site.wait(site.guard.approvals.follow())
+    site.wait(site.guard.approval_workflow.synchronise())
 
     assert ask(site, "x").verdict.allow
 
@@ -343,15 +345,15 @@ def test_two_pins_of_two_replicas_both_end(site: Any, summary: Any) -> None:
     """What hides below the last pin must not come back with its end."""
     site.report([summary(level=LOW)])
     post(site, "/v1/agents/bot/pin", level="low", why="fine")
-    (pin,) = site.store.open_interventions()
+    (pin,) = site.store.interventions.list_open()
     other = msgspec.structs.replace(pin, intervention_id="I-other", level=4, asked_ms=pin.asked_ms + 5)
-    site.store.add_intervention(other)
-    site.wait(site.guard.approvals.follow())
+    site.store.interventions.add(other)
+    site.wait(site.guard.approval_workflow.synchronise())
     assert not ask(site, "x").verdict.allow
 
     post(site, "/v1/agents/bot/unpin", why="over")
 
-    assert site.store.open_interventions() == []
+    assert site.store.interventions.list_open() == []
 
 
 def test_an_agent_decides_about_itself_by_no_client_of_its_own(new_site: Any, summary: Any) -> None:

@@ -63,7 +63,7 @@ def drain(site: Any) -> None:
             notifier = WebhookNotifier(client, lambda: int(site.clock.now * 1000))
             channels = [DeliveryChannel(ALERT_ROW_KIND, target, notifier) for target in webhook_targets(site.settings)]
             clock = lambda: int(site.clock.now * 1000)  # noqa: E731
-            await Dispatcher(site.store, channels, DispatchPolicy(), clock, random.Random(1)).drain()
+            await Dispatcher(site.store.outbox, channels, DispatchPolicy(), clock, random.Random(1)).drain()
 
     asyncio.run(work())
 
@@ -155,7 +155,7 @@ def test_without_targets_there_is_nothing_to_test(site: Any) -> None:
 def test_deliveries_by_agent_and_why_they_were_held_back(alerting: Any, receiver: Receiver) -> None:
     """Of one agent alone, with the reason of what was suppressed or refused."""
     receiver.answers = [(400, {}, b"invalid")] * 20
-    alerting.store.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3), agent_alert(3, "other", 3)])
+    alerting.store.outbox.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3), agent_alert(3, "other", 3)])
     drain(alerting)
 
     where = {"agent_id": "bot", "tenant": "acme", "issuer": AS, "target": "soc"}
@@ -201,7 +201,7 @@ def test_the_command_fails_where_an_alert_does_not_arrive(alerting: Any, receive
 
 def test_the_command_lists(alerting: Any) -> None:
     """As a table or as JSON, with the filters of the API."""
-    alerting.store.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3)])
+    alerting.store.outbox.enqueue([agent_alert(1, "bot", 3), agent_alert(2, "bot", 3)])
     drain(alerting)
 
     shown = command(alerting, "list", "--target", "soc", "--status", "suppressed")

@@ -150,7 +150,7 @@ def test_a_broken_record_refuses_only_itself(site: Any) -> None:
 
 def test_refused_records_are_tried_again_in_their_format(site: Any, event: Callable[..., Any]) -> None:
     """As the word of their sender, and as its settings say now, unless the request says otherwise."""
-    position = site.store.claim(0)
+    position = site.store.partitions.claim(0)
     kept = {
         "line": ("keycloak", LINE.encode()),
         "native": ("keycloak", json.dumps(event()).encode()),

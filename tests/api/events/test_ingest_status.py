@@ -77,7 +77,7 @@ def test_a_refused_record_of_a_topic_is_tried_again_as_its_mapping_says(new_site
     """With the tenant and issuer that the topic stands for, whoever asks; its form is the gateway's own."""
     topic = ForeignTopicSettings(topic="t", name="edge", format="envoy", tenants=("acme",), issuers=("https://as",))
     site = new_site(kafka=KafkaSettings(bootstrap_servers=("127.0.0.1:1",), topics=(topic,)))
-    position = site.store.claim(0)
+    position = site.store.partitions.claim(0)
     letters = [
         DeadLetter(name, 0, "edge", "wrong", "$", raw, 0, 0)
         for name, raw in (("good", json.dumps(LINE).encode()), ("bad", b"GET /"), ("broken", b"[{"))

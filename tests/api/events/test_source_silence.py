@@ -16,7 +16,7 @@ from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, KafkaSe
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, SILENCE_TYPE
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -39,15 +39,17 @@ class Site:
         self.store, self.now, self.woken = store, NOW, 0
 
     def process(self) -> SilenceAlerter:
-        return SilenceAlerter(self.store, silence_thresholds(SETTINGS), "https://tw", lambda: self.now, self._wake)
+        return SilenceAlerter(
+            self.store.outbox, silence_thresholds(SETTINGS), "https://tw", lambda: self.now, self._wake
+        )
 
     def _wake(self) -> None:
         self.woken += 1
 
     def alerts(self) -> list[tuple[str, dict[str, object]]]:
         """Key and content of what was enqueued since the last call."""
-        self.store.route([DeliveryRoute("t", ALERT_ROW_KIND, frozenset({3}), 900_000)], self.now)
-        leased = self.store.lease("t", self.now, 99, 10**9)
+        self.store.outbox.route([DeliveryRoute("t", ALERT_ROW_KIND, frozenset({3}), 900_000)], self.now)
+        leased = self.store.outbox.lease("t", self.now, 99, 10**9)
         return [(one.row.key, json.loads(one.row.payload)) for one in leased]
 
 
@@ -83,7 +85,7 @@ def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: Site
         "suppressed_before": 0,
     }
     assert site.woken
-    assert [(one.tenant, one.level) for one in site.store.list_deliveries().items] == [("", 3)]
+    assert [(one.tenant, one.level) for one in site.store.outbox.page().items] == [("", 3)]
 
     site.now += 5_000
     look(first, "topic", "edge", silent=False, last_ms=site.now)
@@ -107,7 +109,7 @@ def test_what_another_process_hears_is_not_silent(site: Site) -> None:
         look(deaf, "caller", "door", silent=True, last_ms=0)
     ((key, event),) = site.alerts()
     assert key == f"silence-caller-door-{last_ms}"
-    assert [one.tenant for one in site.store.list_deliveries().items] == ["acme"]
+    assert [one.tenant for one in site.store.outbox.page().items] == ["acme"]
     assert event["source"] == "https://tw"
 
 
@@ -130,16 +132,16 @@ def test_sources_without_a_bound_are_nobodys_concern(site: Site) -> None:
 
 def test_while_the_store_is_away_it_is_said_once_and_told_later(site: Site) -> None:
     """Nothing ends, and nothing is forgotten."""
-    process, real = site.process(), site.store.tell_silence
+    process, real = site.process(), site.store.outbox.enqueue_silence
 
     def away(*_: object) -> bool:
         raise Unavailable("away")
 
-    site.store.tell_silence = away  # type: ignore[method-assign]
+    site.store.outbox.enqueue_silence = away  # type: ignore[method-assign]
     with capture_logs() as logs:
         for _ in range(3):
             look(process, "topic", "edge", silent=True, last_ms=0)
     assert [one["event"] for one in logs] == ["silence of sources can not be told"]
-    site.store.tell_silence = real  # type: ignore[method-assign]
+    site.store.outbox.enqueue_silence = real  # type: ignore[method-assign]
     look(process, "topic", "edge", silent=True, last_ms=0)
     assert len(site.alerts()) == 1

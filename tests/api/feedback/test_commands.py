@@ -48,7 +48,7 @@ def run(person: Person, *arguments: str, **options: Any) -> Result:
 
 def write(person: Person, *told: Decision) -> None:
     """More decisions in the store."""
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], list(told), [], []))
 
 

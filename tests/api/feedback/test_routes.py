@@ -150,7 +150,7 @@ def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Pers
     path = "/v1/decisions/D0001/feedback"
     problem(person.post(path, person.draft(), "gateway", "trust.score:read"), 403)
     mine = AgentName(agent_key("acme", AS, "two"), "acme", AS, "two")
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     told = [decision(7, agent=mine)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
     problem(person.adopt(person.draft(verdict="true_positive"), "D0007", "two"), 403, "nobody decides about itself")
@@ -169,7 +169,7 @@ def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], cl
     tenant = {"two": "acme", "globex": "globex"}[client]
     theirs = AgentName(agent_key(tenant, AS, "other"), tenant, AS, "other")
     mine = AgentName(agent_key(tenant, "https://b.example", agent_id), tenant, "https://b.example", agent_id)
-    at = store.position(0)
+    at = store.partitions.position(0)
     told = [decision(8, agent=theirs), decision(9, agent=theirs, agent_type="Clerk")]
     row = AgentRow(mine, "PaymentProcessor", 1, 0.1, 0.9, 0.1, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
     store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [row], told, [], []))
@@ -192,7 +192,7 @@ def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
     hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), tenants=(tenant,), clients={"bot-7": "two"})
     person = Person(new_site(actuators=(hydra,)))
     theirs = AgentName(agent_key("acme", AS, "other"), "acme", AS, "other")
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     told = [decision(8, agent=theirs)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
 
@@ -208,7 +208,7 @@ def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
 def test_a_true_positive_is_a_label_and_changes_nothing(person: Person) -> None:
     """It needs no preview, reaches no engine, and speaks of everything up to when the agent was calm again."""
     calm = decision(4, level=1, previous_level=3, decided_ms=NOW_MS - 1_000, event_time_ms=NOW_MS - 2_000)
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [calm], [], []))
     body = {"verdict": "true_positive", "reason": "stolen key"}
 
@@ -278,8 +278,10 @@ def test_a_preview_ends_in_time(new_site: Callable[..., Any]) -> None:
 def test_a_preview_whose_process_is_gone_has_failed(person: Person) -> None:
     """After a restart nobody waits for it for ever."""
     body = person.previewed(person.draft())
-    row = person.site.store.preview(body["preview_id"])
-    person.site.store.put_preview(msgspec.structs.replace(row, status="running", result=b"", preview_id="P-old"))
+    row = person.site.store.feedback.get_preview(body["preview_id"])
+    person.site.store.feedback.save_preview(
+        msgspec.structs.replace(row, status="running", result=b"", preview_id="P-old")
+    )
     assert person.site.get("/v1/feedback/previews/P-old").json()["status"] == "running"
     person.site.clock.now += LOST_AFTER_MS / 1000
     found = person.site.get("/v1/feedback/previews/P-old").json()
@@ -299,36 +301,36 @@ def test_what_was_not_sent_is_sent_by_whoever_notices(person: Person, monkeypatc
     assert person.commands() == []
 
     monkeypatch.undo()
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
     assert person.commands() == []  # whoever wrote it may still be at it
     person.site.clock.now += 6
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
     assert len(person.commands()) == 1
     assert person.site.get(f"/v1/feedback/{told['feedback_id']}").json()["status"] == "active"
-    assert person.site.feedback.rules.count == {"agent": 1}
+    assert person.site.feedback.rule_publisher.active_counts == {"agent": 1}
 
 
 def test_the_end_of_a_rule_is_written_down(person: Person) -> None:
     """Whatever was said of it stays, and it is a label still."""
     told = person.adopt(person.previewed(person.draft())).json()
     person.site.clock.now += DAY_S + 1
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
 
     found = person.site.get(f"/v1/feedback/{told['feedback_id']}").json()
     assert (found["status"], found["steps"][-1]["action"]) == ("expired", "expired")
     assert [one["action"] for one in person.audited()] == ["feedback.adopted", "feedback.expired"]
-    assert person.site.feedback.rules.count == {}
+    assert person.site.feedback.rule_publisher.active_counts == {}
     assert json.loads(person.site.logged()[-1].payload)["attributes"]["feedback_id"] == told["feedback_id"]
 
 
 def test_a_rule_whose_feedback_was_erased_ends(person: Person) -> None:
     """It would hold unseen, and nobody could revoke it."""
     gone = FeedbackRule("F-gone", "peer_group", "7", "acme", "Payer", ("target_surprise",), None, NOW_MS * 2)
-    at = person.site.store.position(0)
+    at = person.site.store.partitions.position(0)
     held = PartitionRule(gone, 0, at.epoch, at.offset, -1, 0, 0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], feedback_rules=[held]))
-    person.site.wait(person.site.feedback.rules.follow())
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
 
     (command,) = person.commands()
     assert isinstance(command, RevokeFeedbackRule)

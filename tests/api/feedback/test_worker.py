@@ -117,7 +117,7 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
     """Those of the peer group, all pages of them, but not more than a preview can hold."""
     store = open_store(sqlite_url(tmp_path / "tw.db"))
     rows = [agent(f"bot-{n}") for n in range(620)] + [agent("reader", "Reader")]
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     store.commit(Commit(at, Position(0, at.epoch, 1), rows, [], [], []))
     name = rows[3].name
     label = Feedback(
@@ -148,7 +148,7 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
         5,
     )
     for one in (label, msgspec.structs.replace(label, feedback_id="F8", agent=rows[-1].name)):
-        store.add_feedback(one, FeedbackStep(one.feedback_id, "noted", 5, "ann", "stolen"))
+        store.feedback.add(one, FeedbackStep(one.feedback_id, "noted", 5, "ann", "stolen"))
 
     keys = worker.agent_keys_of_rule(store, rule("peer_group"))
     assert len(keys) == 620

@@ -20,7 +20,7 @@ from trustwatch.scoring.records.agents import AgentName, AgentRow, ReleaseAgent
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter, RefusedInput
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
@@ -68,9 +68,9 @@ def decided(agent_id: str, number: int, tenant: str = "acme") -> Decision:
 
 def store(site: Any, **parts: Any) -> None:
     """Commit what a pipeline would."""
-    position = site.store.position(0)
+    position = site.store.partitions.position(0)
     if position.epoch == 0:
-        position = site.store.claim(0)
+        position = site.store.partitions.claim(0)
     after = Position(0, position.epoch, position.offset + 1)
     empty: dict[str, list[Any]] = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
     site.store.commit(Commit(position, after, **{**empty, **parts}))
@@ -273,7 +273,7 @@ def test_deliveries_are_shown_to_the_admins_of_their_tenant(site: Any) -> None:
     """How each alert fares at each target."""
     outbox = [OutboxRow(f"k-{tenant}", "alert", "", b"{}", NOW_MS, 1, "r", 3, tenant) for tenant in ("acme", "globex")]
     store(site, outbox=outbox)
-    site.store.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
+    site.store.outbox.route([DeliveryRoute("ops", "alert", frozenset(range(5)), 0)], NOW_MS)
 
     (delivery,) = site.get("/v1/deliveries").json()["items"]
 
@@ -324,7 +324,7 @@ def test_streams_end_with_their_token(site: Any) -> None:
         site.report(changes=[changed(1)])
 
     assert following(site, "gateway", expire, 99) == []
-    assert site.status.watchers == set()
+    assert site.status.subscribers == set()
 
 
 def test_streams_end_when_the_service_does(site: Any) -> None:
@@ -332,20 +332,20 @@ def test_streams_end_when_the_service_does(site: Any) -> None:
     found = following(site, "gateway", lambda: site.inside(site.status.close), 99)
 
     assert found == []
-    assert site.status.watchers == set()
+    assert site.status.subscribers == set()
 
 
 def test_a_reader_that_does_not_keep_up_is_cut_off(site: Any) -> None:
     """It would fill the memory; the list has what it missed."""
 
     def overflow() -> int:
-        queue = site.status.watch()
+        queue = site.status.subscribe()
         for number in range(1001):
-            site.status._tell(changed(number))
+            site.status.publish_changes([changed(number)])
         return sum(1 for _ in iter(queue.get_nowait, None))
 
     assert site.inside(overflow) == 999
-    assert site.status.watchers == set()
+    assert site.status.subscribers == set()
 
 
 def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:

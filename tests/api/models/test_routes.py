@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.models.service import ControlRecordWriter
+from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
@@ -129,8 +129,8 @@ def test_promised_and_observed_are_told_beside_each_other(site: Any) -> None:
     """Shares add up over groups and days; a tenant's reader sees its own alone."""
     even = tuple(10 for _ in P_VALUE_EDGES)
     odd = (90, *(10 for _ in P_VALUE_EDGES[1:]))
-    site.store.note_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 4, (0, 0, 0), even)])
-    site.store.note_days([PeerGroupDay("m1", TODAY, "globex", "Payer", 220, 4, (0, 0, 0), odd)])
+    site.store.models.save_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 4, (0, 0, 0), even)])
+    site.store.models.save_days([PeerGroupDay("m1", TODAY, "globex", "Payer", 220, 4, (0, 0, 0), odd)])
 
     mine = site.get("/v1/models/m1", "gateway").json()["observed"]
     everybody = site.get("/v1/models/m1", "all").json()["observed"]
@@ -151,7 +151,7 @@ def test_drift_shows_what_was_measured(site: Any) -> None:
     said = {"judged": True, "scores": 0.4, "features": {"pace": 0.3}, "drifted": ["scores", "pace"]}
     day = PeerGroupDay("m1", TODAY - 1, "acme", "Payer", 900, 4, (0, 0, 0), (), said)
     others = [msgspec.structs.replace(day, version="m0"), msgspec.structs.replace(day, tenant="globex")]
-    site.store.note_days([day, *others, msgspec.structs.replace(day, day=TODAY, drift={})])
+    site.store.models.save_days([day, *others, msgspec.structs.replace(day, day=TODAY, drift={})])
 
     page = site.get("/v1/models/drift", "gateway").json()
     (row,) = page["items"]
@@ -162,7 +162,7 @@ def test_drift_shows_what_was_measured(site: Any) -> None:
 
 def test_the_budget_of_a_quiet_fleet_is_kept(site: Any) -> None:
     """Counted agent-days are told as such."""
-    site.store.note_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 50, (0, 0, 0), ())])
+    site.store.models.save_days([PeerGroupDay("m1", TODAY, "acme", "Payer", 140, 50, (0, 0, 0), ())])
     page = site.get("/v1/models/budget", "gateway", days=2, level="high").json()
     assert (page["level"], page["budget"]) == ("high", 5.0)
     assert [row["day"] for row in page["items"]] == ["2025-11-23", "2025-11-24"]
@@ -203,9 +203,9 @@ def order(site: Any, path: str, client: str = "all", **body: Any) -> Any:
 
 def switch(site: Any, version: str, number: int) -> None:
     """What the pipeline does with a command: it writes where the version came into force."""
-    at = site.store.position(0)
-    at = site.store.claim(0) if at.epoch == 0 else at
-    digest, installed = (read_manifest(site.desk._registry.find(name))[1] for name in (version, "m1"))
+    at = site.store.partitions.position(0)
+    at = site.store.partitions.claim(0) if at.epoch == 0 else at
+    digest, installed = (read_manifest(site.desk._registry.find_directory(name))[1] for name in (version, "m1"))
     row = ModelSwitch(0, at.epoch, number, version, digest, installed, NOW_MS + number)
     site.store.commit(Commit(at, Position(0, at.epoch, number), [], [], [], [], switches=[row]))
     site.clock.now += 1
@@ -267,7 +267,7 @@ def test_answers_name_what_is_in_force(site: Any, second: str) -> None:
 def test_figures_of_all_tenants_are_for_those_who_see_all(site: Any, second: str) -> None:
     """How many agents others have, what they were alerted of and who ordered what is no other tenant's business."""
     order(site, f"{second}/promote")
-    site.store.note_figures("m2", figures(), NOW_MS)
+    site.store.models.save_shadow_metrics("m2", figures(), NOW_MS)
     ours, mine = (site.get("/v1/models/m2", client).json() for client in ("all", "gateway"))
 
     assert all(ours[name] for name in ("trained", "figures", "judgement", "history"))
@@ -282,7 +282,7 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(site: Any, second: str
 def test_a_measured_gain_promotes(site: Any, second: str) -> None:
     """Fewer agent-days with an alert, by more than chance; no force is needed."""
     order(site, f"{second}/promote")  # it is known from now on
-    site.store.note_figures("m2", figures(), NOW_MS)
+    site.store.models.save_shadow_metrics("m2", figures(), NOW_MS)
     found = site.get("/v1/models/m2", "all").json()
     assert found["judgement"]["reasons"] == []
     assert "12 agent-days" in found["judgement"]["gains"][0]
@@ -302,7 +302,7 @@ def test_a_measured_gain_promotes(site: Any, second: str) -> None:
 def test_no_gain_is_no_promotion(site: Any, second: str, values: dict[str, Any], reason: str) -> None:
     """Too little was seen, chance explains it, or an attack is lost."""
     order(site, f"{second}/promote")
-    site.store.note_figures("m2", figures(**values), NOW_MS)
+    site.store.models.save_shadow_metrics("m2", figures(**values), NOW_MS)
     answer = order(site, f"{second}/promote", why="please")
     assert answer.status_code == 409
     assert any(reason in told for told in answer.json()["reasons"])
@@ -362,7 +362,7 @@ def test_the_chart_knows_what_people_said(site: Any) -> None:
         )
         for number in range(4)
     ]
-    at = site.store.claim(0)
+    at = site.store.partitions.claim(0)
     site.store.commit(Commit(at, Position(0, at.epoch, 9), [], rows, [], []))
     for number, verdict in ((1, "true_positive"), (2, "false_positive")):
         said = Feedback(
@@ -392,7 +392,7 @@ def test_the_chart_knows_what_people_said(site: Any) -> None:
             "",
             NOW_MS,
         )
-        site.store.add_feedback(said, FeedbackStep(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
+        site.store.feedback.add(said, FeedbackStep(f"F{number}", "noted", NOW_MS, "ann", "seen it"))
 
     (row,) = site.get("/v1/models/budget", days=1).json()["items"]
     assert (row["observed"], row["true_positive"], row["false_positive"], row["unmarked"]) == (4, 1, 1, 2)
@@ -406,7 +406,7 @@ def test_a_proved_challenger_is_promoted_by_the_keeper(site: Any, second: str) -
     site.wait(promote_ready_challenger(site.desk, second))
     assert commands(site) == []
 
-    site.store.note_figures("m2", figures(), NOW_MS)
+    site.store.models.save_shadow_metrics("m2", figures(), NOW_MS)
     site.wait(promote_ready_challenger(site.desk, second))
     (command,) = commands(site)
     assert (command.version, command.by) == ("m2", "keeper")

@@ -54,7 +54,7 @@ def test_a_service_on_a_file_has_the_list_there(tmp_path: Path) -> None:
     given = settings(tmp_path, read_unlisted=True)
     given.data_dir.mkdir()
     with closing(open_store(sqlite_url(given.data_dir / "trustwatch.db"))) as store:
-        at = store.claim(0)
+        at = store.partitions.claim(0)
         met = PartitionErasure("E1", ErasureSubject("agent", "acme", "https://as", "bot", "erased~1"), 5, 500, True)
         store.commit(Commit(at, Position(0, at.epoch, 6), [], [], [], [], erasures=[met]))
     unread = load_erased_filter(given, TOPIC)

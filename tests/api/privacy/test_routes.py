@@ -64,11 +64,11 @@ def decision(number: int, name: AgentName, told: str) -> Decision:
 
 def committed(site: Any, offset: int, forgotten: list[int] | None = None, **more: Any) -> None:
     """What the pipeline would commit, and report."""
-    at = site.store.position(0)
-    at = at if at.epoch else site.store.claim(0)
+    at = site.store.partitions.position(0)
+    at = at if at.epoch else site.store.partitions.claim(0)
     given = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []} | more
     site.store.commit(Commit(at, Position(0, at.epoch, offset), removed_agents=forgotten or [], **given))
-    site.report([summary for summary in site.store.summaries()], offset=offset)
+    site.report(list(site.store.agents.iterate()), offset=offset)
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def carried_out(site: Any, erasure_id: str) -> Any:
 
     async def keep() -> None:
         stop = asyncio.Event()
-        task = asyncio.create_task(site.erasures.keep(stop))
+        task = asyncio.create_task(site.erasures.run(stop))
         for _ in range(400):
             await asyncio.sleep(0.02)
-            made = await site.erasures.get(erasure_id, None)
-            if made.status == "waiting" and site.store.position(0).offset <= made.at_offset:
+            made = await asyncio.to_thread(site.store.erasures.get, erasure_id)
+            if made.status == "waiting" and site.store.partitions.position(0).offset <= made.at_offset:
                 order = msgspec.json.decode(site.logged(RecordKind.FORGET)[-1].payload, type=EraseCommand)
                 asyncio.get_running_loop().run_in_executor(
                     None, committed, site, site.event_log.next_offset, [order.subject.key]
@@ -164,20 +164,20 @@ def test_what_comes_back_is_found(known: Any) -> None:
 
 def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It never says done while anything is found."""
-    monkeypatch.setattr(known.store, "erase", lambda scope, *, dry=False: {"edges": 1} if dry else {})
+    monkeypatch.setattr(known.store.subjects, "erase", lambda scope, *, dry=False: {"edges": 1} if dry else {})
     told = carried_out(known, post(known, "/v1/privacy/erasures", WISH).json()["erasure_id"])
 
     assert told["status"] == "failed"
     assert told["detail"] == "still found: database.edges 1"
     assert told["proof"] is None
-    assert known.erasures.failed == 1
-    assert known.store.erasure(told["erasure_id"]).rounds == MAX_ROUNDS
+    assert known.erasures.failed_count == 1
+    assert known.store.erasures.get(told["erasure_id"]).rounds == MAX_ROUNDS
 
 
 def test_who_is_lowered_at_a_server_is_not_erased(known: Any) -> None:
     """What it had before is known here alone."""
-    known.store.want(Actuation("kc", BOT, 1, b"{}", b"", "confirmed", 1, 1, 1, 1, ""))
-    known.store.keep_original("kc", BOT.key, b"{}")
+    known.store.actuations.request(Actuation("kc", BOT, 1, b"{}", b"", "confirmed", 1, 1, 1, 1, ""))
+    known.store.actuations.keep_original("kc", BOT.key, b"{}")
     answer = post(known, "/v1/privacy/erasures", WISH)
 
     assert answer.status_code == 409

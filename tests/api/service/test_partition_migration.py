@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 def test_what_the_topic_holds_is_read_on(store: SqlStore, offsets: dict[int, int]) -> None:
     """Both ends included; a partition that was never worked on begins at 0."""
     for partition, offset in offsets.items():
-        store.set_position(partition, offset)
+        store.partitions.set_position(partition, offset)
     assert resume_offsets(store, TOPIC, anew=False, accept_loss=False) == {0: offsets[0], 1: offsets.get(1, 0)}
 
 
@@ -32,7 +32,7 @@ def test_what_the_topic_holds_is_read_on(store: SqlStore, offsets: dict[int, int
 def test_loss_is_accepted_by_name_alone(store: SqlStore, offsets: dict[int, int], accepted: dict[int, int]) -> None:
     """Else the message says what is lost and what to do; an empty database is behind a topic that removed records."""
     for partition, offset in offsets.items():
-        store.set_position(partition, offset)
+        store.partitions.set_position(partition, offset)
     with pytest.raises(ConfigError, match=r"0: \d+, holds 100 to 900.*--accept-loss.*--events-anew"):
         resume_offsets(store, TOPIC, anew=False, accept_loss=False)
     assert resume_offsets(store, TOPIC, anew=False, accept_loss=True) == accepted
@@ -40,12 +40,12 @@ def test_loss_is_accepted_by_name_alone(store: SqlStore, offsets: dict[int, int]
 
 def test_a_topic_that_was_made_again_is_read_from_its_beginning(store: SqlStore) -> None:
     """Also where the old offset lies in it."""
-    store.set_position(0, 500)
+    store.partitions.set_position(0, 500)
     assert resume_offsets(store, TOPIC, anew=True, accept_loss=False) == {0: 100, 1: 0}
 
 
 def test_state_of_another_number_of_partitions_is_refused(store: SqlStore) -> None:
     """What came since the topic grew lies where the agents were moved to, and these rows were not."""
-    store.set_meta(PARTITION_COUNT_KEY, "1")
+    store.metadata.put(PARTITION_COUNT_KEY, "1")
     with pytest.raises(ConfigError, match="has 2 partitions, this state was made for 1"):
         resume_offsets(store, TOPIC, anew=False, accept_loss=True)

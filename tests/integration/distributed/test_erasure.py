@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.record_keys import agent_partition_key
-from trustwatch.scoring.store.decision_chain import verify_chains
+from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
 from ...support.distributed_rig import (
@@ -42,10 +42,10 @@ def known_erasures(of: SqlStore) -> Any:
     """Gives another store the list of the erased, as a back-up that was put back has it."""
 
     def prepare(store: SqlStore) -> None:
-        for made, _ in of.kept():
-            store.add_erasure(made)
-        for key, value in of.meta_from("forget.").items():
-            store.set_meta(key, value)
+        for made, _ in of.erasures.list_with_positions():
+            store.erasures.add(made)
+        for key, value in of.metadata.find("forget.").items():
+            store.metadata.put(key, value)
 
     return prepare
 
@@ -96,7 +96,11 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     key, route = agent_key(tenant, issuer, name), agent_partition_key(tenant, issuer, name)
     friend = {**event, "agent": {**event["agent"], "id": "friend"}, "peer": name, "id": "friend-1"}
     write_events(rig, [friend | {"time": json.loads(victim._record(0).payload)["time"]}])
-    wait(lambda: rig.store.agents([key]).get(key) and rig.store.agents([key])[key].events == 1000, 60.0, "applied")
+    wait(
+        lambda: rig.store.agents.load([key]).get(key) and rig.store.agents.load([key])[key].events == 1000,
+        60.0,
+        "applied",
+    )
     wait(lambda: replica.risk(name, tenant)["decision_id"], 20.0)
     decisions = replica.get("/v1/decisions", agent_id=name, tenant=tenant).json()["items"]
     assert decisions
@@ -118,9 +122,9 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     assert name not in json.dumps(told)
     assert told["counts"]["database.decisions"] >= len(decisions)
     assert told["counts"]["archive.events"] > 0
-    assert rig.store.agents([key]) == {}
-    assert verify_chains(rig.store).intact
-    assert verify_chains(rig.store).erased == told["counts"]["database.decisions"]
+    assert rig.store.agents.load([key]) == {}
+    assert verify_chains(rig.store.decisions, rig.store.erasures).intact
+    assert verify_chains(rig.store.decisions, rig.store.erasures).erased == told["counts"]["database.decisions"]
     assert files_holding(rig.folder / "archive", name) == files_holding(rig.folder / "vectors", name) == []
     said = [raw.value for raw in rig.records("risk")["risk"] if raw.key == route]
     assert said[-1] is None and any(said)
@@ -139,7 +143,7 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     assert other["same_subject"] is False
 
     again = loads(rig, mine, 100, clones=1, most=5, name="again")
-    wait(lambda: (row := rig.store.agents([key]).get(key)) and row.events == 5, 60.0, "somebody new")
+    wait(lambda: (row := rig.store.agents.load([key]).get(key)) and row.events == 5, 60.0, "somebody new")
     again.end()
     sent = load.end()
     rig.settle()

@@ -92,7 +92,7 @@ def test_keepers_take_over_from_each_other(make_rig: Any, kafka: Any, serve: Any
     other.close()
     assert state.agents == theirs.agents and state.decisions == theirs.decisions  # alerts link to each one's port
     assert sum(row.events for row in state.agents.values()) == sum(sent.values())
-    assert {one.status for one in rig.store.models().items} == {"champion", "retired"}
+    assert {one.status for one in rig.store.models.page().items} == {"champion", "retired"}
     assert {decision.model_version for decision in state.decisions.values()} <= {"integration", version}
 
 

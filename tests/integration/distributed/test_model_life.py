@@ -99,7 +99,7 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
         version: "rejected",
     }
     rig.settle()
-    assert rig.store.list_dead_letters().items == []
+    assert rig.store.dead_letters.page().items == []
     assert keeping.stop() == 0 and archiver.stop() == 0
     first.stop()
     assert "Traceback" not in keeping.log() + archiver.log() + first.log()

@@ -53,7 +53,7 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
     state = rig.state()
     assert sum(row.events for row in state.agents.values()) == sum(sent.values())
     for partition in range(8):
-        for one in rig.store.unpublished_agents(partition, -1):
+        for one in rig.store.agents.iterate_unpublished(partition, -1):
             name = one.agent.name
             assert partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), 8) == partition
     rig.check_topics(state)

@@ -90,20 +90,20 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
 
     assert any(NAME.encode() in (raw.value or b"") for raw in rig.records("events")["events"])
     assert {one["agent"]["id"] for one in read(rig)} == {OTHER}
-    (kept,) = rig.store.bygone()
+    (kept,) = rig.store.erasures.erased_in_topic()
     assert kept.subject.name == NAME
 
     configure(rig, SOON)
     wait(lambda: not any(NAME.encode() in (raw.value or b"") for raw in rig.records("events")["events"]), 60.0)
     wait(lambda: past(rig, kept.up_to), 60.0, "the topic is past the order")
     configure(rig, {"retention.ms": str(7 * 86_400_000)})
-    assert rig.store.bygone() == [kept]  # looked at every hour, and by who takes over
+    assert rig.store.erasures.erased_in_topic() == [kept]  # looked at every hour, and by who takes over
     wait(second.is_ready, 90.0)
     assert first.stop() == 0
-    wait(lambda: rig.store.bygone() == [], 90.0, "the name is gone")
-    rows = rig.store.list_erasures().items
+    wait(lambda: rig.store.erasures.erased_in_topic() == [], 90.0, "the name is gone")
+    rows = rig.store.erasures.page().items
     assert [(one.status, one.subject, bool(one.proof)) for one in rows] == [("done", "", True)]
-    assert rig.store.meta_from("forget.") == {}
+    assert rig.store.metadata.find("forget.") == {}
     write_events(rig, [acts(NAME, 9)])
     rig.settle()
     assert NAME in {one["agent"]["id"] for one in read(rig)}  # somebody new: nobody is left out any more

@@ -26,8 +26,9 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifi
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, Delivery, OutboxRow, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
+from trustwatch.scoring.store.database import Database
 from trustwatch.scoring.store.dialects import sqlite
-from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.outbox_store import LeasedDelivery, OutboxStore
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ...support import alert_receiver
@@ -61,7 +62,7 @@ def other() -> Iterator[Receiver]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
     store = open_store(sqlite_url(tmp_path / "s.db"))
-    store.claim(0)
+    store.partitions.claim(0)
     yield store
     store.close()
 
@@ -105,16 +106,16 @@ def alert(number: int, clock: Clock, **values: Any) -> OutboxRow:
 
 
 def put(store: SqlStore, *rows: OutboxRow) -> None:
-    at = store.position(0)
+    at = store.partitions.position(0)
     store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], list(rows), []))
 
 
 def states(store: SqlStore) -> dict[tuple[str, str], Delivery]:
-    return {(one.key, one.target): one for one in store.list_deliveries().items}
+    return {(one.key, one.target): one for one in store.outbox.page().items}
 
 
 def dispatch(
-    store: SqlStore,
+    store: SqlStore | OutboxStore,
     clock: Clock,
     targets: Sequence[WebhookTarget],
     use: Callable[[Dispatcher], Awaitable[None]] = Dispatcher.drain,
@@ -127,7 +128,8 @@ def dispatch(
         async with make_webhook_client() as client:
             channels = [DeliveryChannel("alert", one, WebhookNotifier(client, clock)) for one in targets]
             chosen = policy or DispatchPolicy()
-            await use(Dispatcher(store, channels, chosen, clock, random.Random(3), lambda *what: seen.append(what)))
+            outbox = store if isinstance(store, OutboxStore) else store.outbox
+            await use(Dispatcher(outbox, channels, chosen, clock, random.Random(3), lambda *what: seen.append(what)))
 
     asyncio.run(go())
     return seen
@@ -240,19 +242,6 @@ def test_gone_stops_the_target(store: SqlStore, clock: Clock, receiver: Receiver
     assert {one.status for one in states(store).values()} == {"delivered"}
 
 
-def test_gone_target_is_resumed_by_hand(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
-    """An operator may lift the stop without changing the URL."""
-    receiver.answers = [(410, {}, b"")]
-    put(store, alert(1, clock))
-    dispatch(store, clock, [target(receiver)])
-    clock.now += 5_000
-
-    assert store.resume_target("soc")
-    dispatch(store, clock, [target(receiver)])
-
-    assert states(store)["alert-D1", "soc"].status == "delivered"
-
-
 def test_hanging_target_delays_no_other(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
     """A target that never answers uses up its own time budget; meanwhile another one gets all of its alerts."""
     receiver.go.clear()
@@ -274,7 +263,7 @@ def test_receiver_and_dispatcher_come_back(tmp_path: Path, clock: Clock) -> None
     gone.close()
     soc = WebhookTarget("soc", gone.url, (SECRET,), allow_plain_loopback=True)
     first = open_store(sqlite_url(tmp_path / "r.db"))
-    first.claim(0)
+    first.partitions.claim(0)
     put(first, alert(1, clock))
     dispatch(first, clock, [soc])
     state = states(first)["alert-D1", "soc"]
@@ -301,7 +290,7 @@ def test_dispatcher_that_died_in_an_attempt(store: SqlStore, clock: Clock, recei
         await dispatcher._route()
 
     dispatch(store, clock, [target(receiver)], route_only)
-    store.lease("soc", clock(), 1, 15_000)  # ... and its process is gone
+    store.outbox.lease("soc", clock(), 1, 15_000)  # ... and its process is gone
 
     dispatch(store, clock, [target(receiver)])
     assert receiver.got == []
@@ -477,7 +466,7 @@ def test_run_outlives_a_locked_store(
     """While the store is unavailable the dispatcher waits; afterwards it delivers."""
     monkeypatch.setattr(sqlite, "_PRAGMAS", ("busy_timeout=5", *sqlite._PRAGMAS[1:]))
     store = open_store(sqlite_url(tmp_path / "l.db"))
-    store.claim(0)
+    store.partitions.claim(0)
     put(store, alert(1, clock))
 
     async def use(dispatcher: Dispatcher) -> None:
@@ -498,8 +487,8 @@ def test_run_outlives_a_locked_store(
     store.close()
 
 
-class Watched(SqlStore):
-    """The real store, noting every transaction that ran in a thread with an event loop."""
+class WatchedDatabase(Database):
+    """The real database, noting every transaction that ran in a thread with an event loop."""
 
     blocked = 0
     calls = 0
@@ -527,9 +516,9 @@ def test_event_loop_never_waits_for_the_store(store: SqlStore, clock: Clock, rec
     """Every call of the store runs in another thread than the loop."""
     receiver.answers = [(500, {}, b""), (410, {}, b"")]
     put(store, alert(1, clock), alert(2, clock), alert(3, clock))
-    watched = Watched(store._engine)
+    watched = WatchedDatabase(store.database.engine)
 
-    dispatch(watched, clock, [target(receiver)], policy=DispatchPolicy(concurrency=1))
+    dispatch(OutboxStore(watched), clock, [target(receiver)], policy=DispatchPolicy(concurrency=1))
 
     assert watched.calls > 5
     assert watched.blocked == 0
@@ -560,7 +549,7 @@ def test_concurrency_is_bounded(store: SqlStore, clock: Clock) -> None:
     notifier = Counting()
     channel = DeliveryChannel("alert", DeliveryTarget("t"), notifier)
 
-    asyncio.run(Dispatcher(store, [channel], DispatchPolicy(concurrency=3), clock, random.Random(1)).drain())
+    asyncio.run(Dispatcher(store.outbox, [channel], DispatchPolicy(concurrency=3), clock, random.Random(1)).drain())
 
     assert (notifier.most, notifier.delivered) == (3, 250)
 
@@ -571,7 +560,7 @@ def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
     notifier = Counting(faults=1)
     channel = DeliveryChannel("alert", DeliveryTarget("t"), notifier)
 
-    asyncio.run(Dispatcher(store, [channel], DispatchPolicy(), clock, random.Random(1)).drain())
+    asyncio.run(Dispatcher(store.outbox, [channel], DispatchPolicy(), clock, random.Random(1)).drain())
 
     found = {one.status: one for one in states(store).values()}
     assert found.keys() == {"pending", "delivered"}
@@ -583,4 +572,4 @@ def test_names_are_unique(store: SqlStore, clock: Clock) -> None:
     channel = DeliveryChannel("alert", DeliveryTarget("t"), Counting())
 
     with pytest.raises(ConfigError, match="unique"):
-        Dispatcher(store, [channel, channel], DispatchPolicy(), clock, random.Random(1))
+        Dispatcher(store.outbox, [channel, channel], DispatchPolicy(), clock, random.Random(1))

@@ -25,7 +25,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, Ri
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -48,7 +48,7 @@ class Desk:
         self.verdicts = PolicyEvaluator(RiskView(), self.policy, self.pins, lambda _: False, lambda: NOW)
         self.ids = iter(range(10**6))
         self.wishes = DesiredStateResolver(store, self.verdicts, lambda: NOW, lambda: f"id-{next(self.ids)}")
-        self.at = store.claim(0)
+        self.at = store.partitions.claim(0)
 
     def commit(self, *agents: tuple[AgentName, RiskLevel], edges: tuple[AgentEdge, ...] = ()) -> None:
         rows = [
@@ -116,9 +116,9 @@ class Desk:
 
     def rows(self) -> dict[str, DesiredState]:
         """Rows for the actuator `as` that wait, by agent."""
-        while self.store.route([DeliveryRoute("as", "action", frozenset(range(5)), 0)], NOW):
+        while self.store.outbox.route([DeliveryRoute("as", "action", frozenset(range(5)), 0)], NOW):
             pass
-        rows = self.store.lease("as", NOW, 10_000, 1_000)
+        rows = self.store.outbox.lease("as", NOW, 10_000, 1_000)
         return {wish.agent_id: wish for wish in (decode_desired_state(row.row.payload) for row in rows)}
 
 
@@ -223,8 +223,8 @@ def test_everybody_is_looked_at_who_is_or_ought_to_be_lowered(store: SqlStore) -
         [("lowered", "confirmed", b"{}"), ("failed", "failed", b""), ("done", "restored", b"")]
     ):
         made = Actuation("as", name(who), number, b"{}", original, "wanted", 0, NOW, 0, NOW, "")
-        store.want(made)
-        store.settle_actuation(msgspec.structs.replace(made, status=status, original=original))
+        store.actuations.request(made)
+        store.actuations.settle(msgspec.structs.replace(made, status=status, original=original))
 
     assert asyncio.run(desk.wishes.enqueue_full_reconciliation()) == 6
 

@@ -128,7 +128,7 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
     settings = PipelineParameters(poll_s=0.0, commit_interval_s=0.0)
     pipeline = SinglePartitionPipeline(
         source,
-        kit.processor(store, 5),
+        kit.processor(store.agents, 5),
         store,
         LivePolicy(PolicyBook()),
         settings,
@@ -144,15 +144,15 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
         while pipeline.step():
             pass
         pipeline.finish()
-        row = store.agent("acme", "https://as.example", "agent-3")
+        row = store.agents.get("acme", "https://as.example", "agent-3")
         assert row is not None
         assert row.events == 1
         log.append([forget(GONE, make.START_MS + 10**9)])
         log.sync()
         pipeline.step()
         pipeline.finish()
-        assert store.agent("acme", "https://as.example", "agent-3") is None
-        assert store.agent("acme", "https://as.example", "agent-4") is not None
+        assert store.agents.get("acme", "https://as.example", "agent-3") is None
+        assert store.agents.get("acme", "https://as.example", "agent-4") is not None
     finally:
         source.close()
         store.close()

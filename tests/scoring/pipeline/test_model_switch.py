@@ -91,9 +91,9 @@ class Site:
     def pipeline(self, capacity: int = 1_000, batch: int = 200) -> SinglePartitionPipeline:
         """A worker as `serve` makes one."""
         models = ActiveModels(self.shelf, lambda: NOW)
-        chosen = models.choose(self.store.model_switch(0))
+        chosen = models.choose(self.store.models.current_switch(0))
         model = models.load(chosen.version, chosen.digest)
-        residence = AgentStateCache(model, EngineSettings(capacity=capacity), self.store)
+        residence = AgentStateCache(model, EngineSettings(capacity=capacity), self.store.agents)
         processor = Processor(
             residence,
             ColumnEncoder(model.salt),
@@ -112,10 +112,10 @@ class Site:
 
     def state(self) -> tuple[dict[str, Any], list[Any], list[Any]]:
         """Agents with all their state, decisions, and switches by offset."""
-        keys = [one.name.key for one in self.store.all_summaries()]
-        decisions = sorted(self.store.list_decisions(limit=500).items, key=lambda one: one.decision_id)
-        switches = sorted((one.offset, one.version) for one in self.store.model_switches())
-        return {row.name.agent_id: row for row in self.store.agents(keys).values()}, decisions, switches
+        keys = [one.name.key for one in self.store.agents.iterate()]
+        decisions = sorted(self.store.decisions.page(limit=500).items, key=lambda one: one.decision_id)
+        switches = sorted((one.offset, one.version) for one in self.store.models.list_switches())
+        return {row.name.agent_id: row for row in self.store.agents.load(keys).values()}, decisions, switches
 
     def close(self) -> None:
         for reader in self.readers:
@@ -205,7 +205,7 @@ def test_a_worker_that_dies_at_any_step_leaves_old_or_new(
     for _ in range(200):
         pipeline = site.pipeline(batch=37)
         done = [pipeline.step() for _ in range(steps)]
-        stored, found = site.store.position(0), site.store.model_switch(0)
+        stored, found = site.store.partitions.position(0), site.store.models.current_switch(0)
         if found is not None:
             expected = "two" if 501 <= stored.offset < 1_103 else "one"
             assert found.version == expected
@@ -225,7 +225,7 @@ def test_a_model_of_another_salt_ends_the_worker(site: Site, world: World, kit: 
     with pytest.raises(ModelError, match="another salt"):
         drain(pipeline)
 
-    assert site.store.position(0).offset <= 50
+    assert site.store.partitions.position(0).offset <= 50
 
 
 def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, kit: Any) -> None:
@@ -237,10 +237,10 @@ def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, k
     (site.folder / "away").rename(site.shelf.directory_of("two"))
     drain(site.pipeline())
 
-    switch = site.store.model_switch(0)
+    switch = site.store.models.current_switch(0)
     assert switch is not None
     assert (switch.version, switch.offset) == ("two", 51)
-    assert site.store.position(0).offset == 101
+    assert site.store.partitions.position(0).offset == 101
 
 
 def test_a_version_that_was_changed_is_refused(site: Site, world: World, kit: Any) -> None:
@@ -262,7 +262,7 @@ def test_another_installed_model_comes_into_force_at_a_start(site: Site, world: 
     drain(site.pipeline())
 
     assert [(one[0], one[1]) for one in site.state()[2]] == [(0, "one"), (51, "salted"), (51, "two")]
-    newest = site.store.model_switch(0)
+    newest = site.store.models.current_switch(0)
     assert newest is not None
     assert newest.version == "salted"
     assert {one.version for one in site.shelf.versions()} == {"one", "two", "salted"}
@@ -281,13 +281,13 @@ def test_a_new_partition_settles_its_model_as_it_is_taken_over(site: Site, world
     """Others may switch before it has committed anything; its first records are judged as they were to be."""
     site.write(kit.records(world.events[:400]))
     site.pipeline()  # taken over, and lost before it commits any record
-    assert site.store.model_switch(0).version == "one"  # type: ignore[union-attr]
+    assert site.store.models.current_switch(0).version == "one"  # type: ignore[union-attr]
     digest = read_manifest(site.shelf.find_directory("two"))[1]
-    other = site.store.claim(1)
+    other = site.store.partitions.claim(1)
     later = ModelSwitch(1, other.epoch, 40, "two", digest, read_manifest(world.installed)[1], NOW + 1)
     site.store.commit(Commit(other, other, [], [], [], [], switches=[later]))
 
     again = site.pipeline()
     drain(again)
-    assert {row.version for row in site.store.model_switches() if row.partition == 0} == {"one"}
+    assert {row.version for row in site.store.models.list_switches() if row.partition == 0} == {"one"}
     assert {one.model_version for one in site.state()[1]} == {"one"}

@@ -20,8 +20,7 @@ from trustwatch.scoring.pipeline.partition import (
 from trustwatch.scoring.pipeline.processor import StageMetrics
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.store.interface import CommitResult
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 HOUR = 3_600_000
 
@@ -81,7 +80,9 @@ class Site:
         )
 
     def start(self, *, store: Any = None, capacity: int = 4, partition: int = 0) -> PartitionPipeline:
-        work = PartitionPipeline(partition, self.kit.processor(store or self.store, capacity), self.around(store))
+        work = PartitionPipeline(
+            partition, self.kit.processor((store or self.store).agents, capacity), self.around(store)
+        )
         work.take_over()
         return work
 
@@ -95,8 +96,8 @@ class Site:
         return RecordBatch(0, work.next_offset, self.source.records[work.next_offset :][:size])
 
     def state(self) -> tuple[Any, ...]:
-        keys = [summary.name.key for summary in self.store.all_summaries()]
-        return self.store.agents(keys), {d.decision_id: d for d in self.store.unpublished_decisions(0, -1)}
+        keys = [summary.name.key for summary in self.store.agents.iterate()]
+        return self.store.agents.load(keys), {d.decision_id: d for d in self.store.decisions.iterate_unpublished(0, -1)}
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_a_commit_that_is_given_up_loses_nothing(site: Callable[..., Site], kit:
     for _ in range(5):
         undisturbed.apply(other.batch(undisturbed, 10))
     undisturbed.finish()
-    assert one.store.position(0) == Position(0, 1, 50)
+    assert one.store.partitions.position(0) == Position(0, 1, 50)
     assert one.state() == other.state()
     assert one.state()[0]
 
@@ -306,7 +307,7 @@ def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
     work.apply(one.batch(work, 10))
     store.fail = lost_answer
     work.commit()
-    assert work.position == one.store.position(0) == Position(0, 1, 10)
+    assert work.position == one.store.partitions.position(0) == Position(0, 1, 10)
 
     def stop(_seconds: float) -> None:
         raise Stopped
@@ -318,7 +319,7 @@ def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
     store.fail = lambda _commit: None
     with pytest.raises(Fenced):
         work.finish()
-    assert one.store.position(0) == Position(0, 1, 20)
+    assert one.store.partitions.position(0) == Position(0, 1, 20)
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -331,7 +332,7 @@ def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
     works = [one.start(store=store, partition=partition, capacity=100) for partition in range(3)]
     for work in works:
         work.apply(one.batch(work, 10 + work.partition))
-    other = one.store.claim(1)
+    other = one.store.partitions.claim(1)
     tries = []
 
     def lost_answer(commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
@@ -346,6 +347,6 @@ def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
     assert tries == ([[0, 1, 2]] if answered else [[0, 1, 2], [1]])
     assert list(refused) == [1]
     assert one.commits == [10, 12]
-    assert one.store.positions() == [Position(0, 1, 10), other, Position(2, 1, 12)]
+    assert one.store.partitions.list_positions() == [Position(0, 1, 10), other, Position(2, 1, 12)]
     assert [work.has_uncommitted for work in works] == [False, True, False]
     assert works[1].position == Position(1, 1, 0)

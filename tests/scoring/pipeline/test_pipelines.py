@@ -57,7 +57,7 @@ class Site:
         chosen = PipelineParameters(**{"poll_s": 0.0, "commit_interval_s": 0.0, "retry_s": 0.01, **settings})
         return SinglePartitionPipeline(
             source,
-            self.kit.processor(store, capacity),
+            self.kit.processor(store.agents, capacity),
             store,
             POLICY,
             chosen,
@@ -72,7 +72,7 @@ class Site:
         time.sleep(seconds)
 
     def rows(self) -> dict[str, Any]:
-        return {summary.name.agent_id: summary for summary in self.store.summaries()}
+        return {summary.name.agent_id: summary for summary in self.store.agents.iterate()}
 
     def close(self) -> None:
         for reader in self.readers:
@@ -111,13 +111,13 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
     assert site.committed == []
     drain(pipeline)
     (done,) = site.committed
-    assert done.position == site.store.position(0) == Position(0, 1, 4)
+    assert done.position == site.store.partitions.position(0) == Position(0, 1, 4)
     stored = site.rows()["agent-1"]
     assert stored.level == RiskLevel.CRITICAL
     assert agent_summaries(done.rows) == [stored]
-    assert {d.decision_id for d in site.store.list_decisions().items} == {d.decision_id for d in done.decisions}
+    assert {d.decision_id for d in site.store.decisions.page().items} == {d.decision_id for d in done.decisions}
     assert stored.decision_id in {d.decision_id for d in done.decisions}
-    assert site.store.letter_counts().stored == 1
+    assert site.store.dead_letters.count().stored == 1
     with sqlite3.connect(site.folder / "tw.db") as connection:
         levels = [level for (level,) in connection.execute("select level from outbox")]
     connection.close()
@@ -133,7 +133,7 @@ def test_a_flood_of_bad_records_is_committed_early(site: Site, kit: Any) -> None
     pipeline.step()
     assert site.committed == []
     pipeline.step()
-    assert site.store.letter_counts().stored == 20
+    assert site.store.dead_letters.count().stored == 20
 
 
 def test_restart_goes_on_where_it_stopped(site: Site, kit: Any, make: Any) -> None:
@@ -160,7 +160,7 @@ def test_another_worker_fences_this_one(site: Site, kit: Any, make: Any) -> None
     with pytest.raises(Fenced):
         drain(old)
     drain(new)
-    assert site.store.position(0) == Position(0, 2, 10)
+    assert site.store.partitions.position(0) == Position(0, 2, 10)
 
 
 def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> 
     source = LogReader(other / "log")
     wrong = SinglePartitionPipeline(
         source,
-        kit.processor(site.store),
+        kit.processor(site.store.agents),
         site.store,
         POLICY,
         PipelineParameters(),
@@ -196,8 +196,10 @@ def impatient(site: Site) -> SqlStore:
     from sqlalchemy import event
 
     store: SqlStore = open_store(sqlite_url(site.folder / "tw.db"))
-    event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=1").close())
-    store._engine.dispose()
+    event.listen(
+        store.database.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=1").close()
+    )
+    store.database.engine.dispose()
     return store
 
 
@@ -224,7 +226,7 @@ def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) 
     expected = {row.name.agent_id: row for row in undisturbed.agent_cache.changed_rows()}
     found = site.rows()
     assert found == {s.name.agent_id: s for s in agent_summaries(list(expected.values()))}
-    assert site.store.position(0).offset == 120
+    assert site.store.partitions.position(0).offset == 120
 
 
 def test_a_store_that_can_not_be_read_pauses_moves(site: Site, kit: Any, make: Any) -> None:
@@ -237,7 +239,7 @@ def test_a_store_that_can_not_be_read_pauses_moves(site: Site, kit: Any, make: A
     store = open_store(sqlite_url(database))
     pipeline = site.pipeline(store=store, capacity=2)
     pipeline.start()
-    store._engine.dispose()
+    store.database.engine.dispose()
     hidden = site.folder / "hidden"
     database.rename(hidden)
     database.mkdir()
@@ -248,7 +250,7 @@ def test_a_store_that_can_not_be_read_pauses_moves(site: Site, kit: Any, make: A
             hidden.rename(database)
 
     site.on_pause = show
-    site.store._engine.dispose()
+    site.store.database.engine.dispose()
     site.append(kit.records([make.event(n, f"n{n % 6}", make.START_MS + n) for n in range(30, 36)]))
     drain(pipeline)
     store.close()
@@ -272,7 +274,7 @@ def test_spilled_agents_step_down_at_ticks(site: Site, kit: Any, make: Any) -> N
     drain(fresh)
     levels = {name: row.level for name, row in site.rows().items() if name.startswith("agent-")}
     assert levels == {f"agent-{n}": 3 for n in range(9)}
-    ticked = [d for d in site.store.list_decisions(limit=500).items if d.cause == "tick"]
+    ticked = [d for d in site.store.decisions.page(limit=500).items if d.cause == "tick"]
     assert sorted(d.agent.agent_id for d in ticked) == [f"agent-{n}" for n in range(9)]
 
 

@@ -116,7 +116,7 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
     """Also where the next owner is the one before: in between somebody else may have told something else."""
-    first = commit(store, store.claim(2), 10, agent(1), agent(2))
+    first = commit(store, store.partitions.claim(2), 10, agent(1), agent(2))
     publisher.republish(first.expected, 0)
     publisher.publish_commit(first)
     assert topics.risk() == [("a1", "low", 1, 10), ("a2", "low", 1, 10)]
@@ -125,8 +125,8 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
     assert topics.risk() == [("a2", "high", 1, 20)]
     assert publisher.unchanged == 1
 
-    commit(store, store.claim(2), 30, agent(1, RiskLevel.HIGH))
-    mine = store.claim(2)
+    commit(store, store.partitions.claim(2), 30, agent(1, RiskLevel.HIGH))
+    mine = store.partitions.claim(2)
     publisher.republish(mine, published=30)
     assert topics.risk() == []
     publisher.publish_commit(commit(store, mine, 40, agent(1)))
@@ -135,13 +135,13 @@ def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
 
 def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
     """Who waits afterwards hears of a failure; then all that is not sure is sent again."""
-    first = commit(store, store.claim(0), 10, agent(1))
+    first = commit(store, store.partitions.claim(0), 10, agent(1))
     publisher.publish_commit(first)
     publisher.wait_acknowledged()
     assert topics.risk() == [("a1", "low", 1, 10)]
     second = commit(store, first.position, 20, agent(1, RiskLevel.HIGH), agent(2))
     publisher.publish_commit(second)
-    publisher.publish_commit(commit(store, store.claim(1), 5, agent(3)))
+    publisher.publish_commit(commit(store, store.partitions.claim(1), 5, agent(3)))
     told = topics.risk()
     assert len(told) == 3
 
@@ -165,7 +165,7 @@ def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
     """A producer that begins afresh forgets what it had."""
-    publisher.publish_commit(commit(store, store.claim(0), 10, agent(1)))
+    publisher.publish_commit(commit(store, store.partitions.claim(0), 10, agent(1)))
     told = topics.risk()
     topics.full = True
     with pytest.raises(Unavailable):
@@ -181,16 +181,16 @@ def test_what_a_crash_kept_back_is_told_at_the_take_over(
     store: SqlStore, topics: Topics, publisher: TopicPublisher
 ) -> None:
     """Everything above what was published, with the version of the commit that wrote it."""
-    first = commit(store, store.claim(0), 10, agent(1), agent(2))
+    first = commit(store, store.partitions.claim(0), 10, agent(1), agent(2))
     commit(store, first.position, 20, agent(2, RiskLevel.HIGH))
-    publisher.republish(store.claim(0), published=10)
+    publisher.republish(store.partitions.claim(0), published=10)
     assert topics.risk() == [("a2", "high", 1, 20)]
 
 
 def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
     """After a restore a follower that knows the lost future comes back to what is stored."""
-    lost = commit(store, store.claim(0), 10, agent(1), agent(2, RiskLevel.CRITICAL))
-    commit(store, store.claim(1), 5, agent(3))
+    lost = commit(store, store.partitions.claim(0), 10, agent(1), agent(2, RiskLevel.CRITICAL))
+    commit(store, store.partitions.claim(1), 5, agent(3))
     publisher.publish_commit(Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
     view, follower = RiskView(), RiskTopicReader(2)
 
@@ -205,7 +205,7 @@ def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publis
     assert follow() == {"a1": RiskLevel.HIGH}
     assert max(epoch_of_record(one.value) for one in topics.sent) == 7
     topics.sent = []
-    told = [publisher.publish_all_agents(store.set_position(partition, 4, above=7)) for partition in (0, 1)]
+    told = [publisher.publish_all_agents(store.partitions.set_position(partition, 4, above=7)) for partition in (0, 1)]
     assert told == [2, 1]
     assert follow() == {"a1": RiskLevel.LOW, "a2": RiskLevel.CRITICAL, "a3": RiskLevel.LOW}
     assert sorted(topics.risk()) == [("a1", "low", 8, 4), ("a2", "critical", 8, 4), ("a3", "low", 9, 4)]

@@ -75,7 +75,7 @@ def follow(view: RiskView, follower: RiskTopicReader, writer: Writer) -> None:
 def test_replicas_forget_and_know_somebody_new(store: SqlStore) -> None:
     """One commit forgets and has the new agent: its record comes behind the tombstone."""
     sender, writer = publisher(store)
-    first = commits(store, store.claim(PARTITION), 10, agents=[row(9)])
+    first = commits(store, store.partitions.claim(PARTITION), 10, agents=[row(9)])
     sender.publish_commit(first)
     met = PartitionErasure(ID, BOT, 12, 1000, True)
     second = commits(store, first.position, 20, agents=[row(1)], forgotten=[NAME.key], forgets=[met])
@@ -100,8 +100,8 @@ def test_replicas_forget_and_know_somebody_new(store: SqlStore) -> None:
 
 def test_a_crash_between_commit_and_topic(store: SqlStore) -> None:
     """Who takes over tells it; where the agent is another partition's, nobody does."""
-    at = store.claim(PARTITION)
-    store.add_erasure(Erasure(ID, "agent", "waiting", "acme", AS, "bot", "", "", "why", "who", 1))
+    at = store.partitions.claim(PARTITION)
+    store.erasures.add(Erasure(ID, "agent", "waiting", "acme", AS, "bot", "", "", "why", "who", 1))
     done = commits(store, at, 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
     sender, writer = publisher(store)
     sender.republish(done.position, 10)
@@ -110,20 +110,20 @@ def test_a_crash_between_commit_and_topic(store: SqlStore) -> None:
     sender, writer = publisher(store)
     sender.republish(done.position, 13)
     assert writer.sent == []
-    other = store.claim(1)
+    other = store.partitions.claim(1)
     store.commit(Commit(other, Position(1, 1, 5), [], [], [], [], erasures=[PartitionErasure(ID, BOT, 4, 1000, False)]))
     sender.republish(Position(1, 1, 5), 0)
     assert writer.sent == []
-    assert store.bygone() == [ErasedSubject(BOT, {1: 4, PARTITION: 12})]
-    assert {at: place.at_ms for at, place in store.forgets_of(ID).items()} == {1: 1000, PARTITION: 1000}
+    assert store.erasures.erased_in_topic() == [ErasedSubject(BOT, {1: 4, PARTITION: 12})]
+    assert {at: place.at_ms for at, place in store.erasures.forget_positions(ID).items()} == {1: 1000, PARTITION: 1000}
 
 
 def test_an_order_that_the_database_does_not_know_begins_again(store: SqlStore) -> None:
     """A back-up was put back, and the topic has the order still."""
-    commits(store, store.claim(PARTITION), 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
-    (found,) = store.open_erasures()
+    commits(store, store.partitions.claim(PARTITION), 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
+    (found,) = store.erasures.list_open()
 
     assert (found.erasure_id, found.status, found.subject, found.at_ms) == (ID, "waiting", "bot", 1000)
-    store.topic_made_again()
-    assert store.bygone() == []
-    assert [one.status for one in store.open_erasures()] == ["queued"]
+    store.erasures.reset_topic()
+    assert store.erasures.erased_in_topic() == []
+    assert [one.status for one in store.erasures.list_open()] == ["queued"]

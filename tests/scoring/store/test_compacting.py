@@ -54,9 +54,9 @@ def test_a_vacuum_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.
     """A failover or a locked table is Unavailable, which erasures wait out; a raw error would end the service."""
     session: Any = Session(sqlstate)
     with closing(open_store(sqlite_url(tmp_path / "s.db"))) as store:
-        monkeypatch.setattr(store._dialect, "compact", lambda engine: postgresql.compact(session))
+        monkeypatch.setattr(store.database.dialect, "compact", lambda engine: postgresql.compact(session))
         with pytest.raises(Unavailable, match=sqlstate):
-            store.compact()
+            store.database.compact()
 
     assert session.invalidated
 

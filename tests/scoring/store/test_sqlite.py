@@ -22,7 +22,7 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store import dialects, migrate
 from trustwatch.scoring.store.dialects import sqlite
-from trustwatch.scoring.store.interface import StoreTooNew
+from trustwatch.scoring.store.migrate import StoreTooNew
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
@@ -57,13 +57,13 @@ def test_a_flood_of_dead_letters_fits_any_sqlite(tmp_path: Path) -> None:
     letters = [DeadLetter(f"L{number:05}", 1, "gw", "bad", "$", b"x", 0, number) for number in range(2 * most)]
     with closing(open_store(sqlite_url(tmp_path / "s.db"))) as store:
         limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
-        event.listen(store._engine, "checkout", lambda raw, *_: raw.setlimit(limit, most))
-        position = store.claim(0)
+        event.listen(store.database.engine, "checkout", lambda raw, *_: raw.setlimit(limit, most))
+        position = store.partitions.claim(0)
 
         result = store.commit(Commit(position, Position(0, 1, 2 * most), [], [], [], letters))
 
         assert result.dropped_dead_letters == 0
-        assert store.letter_counts().stored == 2 * most
+        assert store.dead_letters.count().stored == 2 * most
 
 
 def test_migrations_from_nothing(tmp_path: Path) -> None:
@@ -110,18 +110,18 @@ def test_a_database_of_one_partition_is_migrated(tmp_path: Path) -> None:
         raw.executemany(f"INSERT INTO agents ({columns}) VALUES (?, {values})", [(1, "a", 7), (-1, "b", 0)])
 
     with closing(open_store(sqlite_url(path))) as store:
-        kept = store.agents([1, 2**64 - 1])
+        kept = store.agents.load([1, 2**64 - 1])
         assert [(row.name.agent_id, row.features, row.events) for _, row in sorted(kept.items())] == [
             ("a", b"\x00\xff", 9),
             ("b", b"\x00\xff", 9),
         ]
-        assert store.due(9, 9) == [(7, 1)]
-        assert store.published(0) == 0
-        assert list(store.unpublished_agents(0, 0)) == []
-        at = store.position(0)
+        assert store.agents.due(9, 9) == [(7, 1)]
+        assert store.partitions.published_offset(0) == 0
+        assert list(store.agents.iterate_unpublished(0, 0)) == []
+        at = store.partitions.position(0)
         assert at == Position(0, 4, 1000)
         store.commit(Commit(at, Position(0, 4, 1001), [agent(10)], [], [], []))
-        assert [(one.epoch, one.offset) for one in store.unpublished_agents(0, 1000)] == [(4, 1001)]
+        assert [(one.epoch, one.offset) for one in store.agents.iterate_unpublished(0, 1000)] == [(4, 1001)]
 
 
 def test_newer_database_is_refused(tmp_path: Path) -> None:
@@ -152,13 +152,16 @@ def test_failed_migration_leaves_nothing(tmp_path: Path) -> None:
 
 def test_processes_migrate_side_by_side(tmp_path: Path) -> None:
     """Several processes that start on the same empty file all end up with a working store."""
-    code = "import sys; from trustwatch.scoring.store import open_store as o; s = o(sys.argv[1]); s.claim(0); s.close()"
+    code = (
+        "import sys; from trustwatch.scoring.store.sql_store import open_store as o; "
+        "s = o(sys.argv[1]); s.partitions.claim(0); s.close()"
+    )
     url = sqlite_url(tmp_path / "s.db")
     running = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, url]) for _ in range(3)]
 
     assert [process.wait(60) for process in running] == [0, 0, 0]
     store = open_store(url)
-    assert store.position(0) == Position(0, 3, 0)
+    assert store.partitions.position(0) == Position(0, 3, 0)
     store.close()
 
 
@@ -183,38 +186,38 @@ def test_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.Monk
     pragmas = ("busy_timeout=20", *sqlite._PRAGMAS[1:])
     monkeypatch.setattr(sqlite, "_PRAGMAS", pragmas)
     store = open_store(sqlite_url(path))
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     commit = Commit(at, Position(0, 1, 1), [agent(1)], [], [], [])
 
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="locked"):
             store.commit(commit)
-        assert store.position(0) == at
+        assert store.partitions.position(0) == at
 
     store.commit(commit)
-    assert store.agents([1])[1].events == 1
+    assert store.agents.load([1])[1].events == 1
     store.close()
 
 
 def test_full_disk_is_unavailable(tmp_path: Path) -> None:
     """When there is no space the commit is Unavailable, nothing of it is there, and with space it succeeds."""
     store = open_store(sqlite_url(tmp_path / "s.db"))
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     big = Commit(at, Position(0, 1, 1), [_big(agent(1))], [], [], [])
-    with store.write() as connection:
+    with store.database.write() as connection:
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
         connection.execute(text(f"PRAGMA max_page_count = {pages}"))
 
     with pytest.raises(Unavailable, match="full"):
         store.commit(big)
 
-    assert store.position(0) == at
-    assert store.agents([1]) == {}
-    with store.read() as connection:
+    assert store.partitions.position(0) == at
+    assert store.agents.load([1]) == {}
+    with store.database.read() as connection:
         connection.execute(text("PRAGMA max_page_count = 1000000"))
     store.commit(big)
-    assert len(store.agents([1])[1].features) == 1 << 20
+    assert len(store.agents.load([1])[1].features) == 1 << 20
     store.close()
 
 
@@ -236,8 +239,8 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     for _ in range(10):
         reported = _run_and_kill(path, moments.randint(1, 25))
         store = open_store(sqlite_url(path))
-        offset = store.position(0).offset
-        agents = store.agents(range(1, 51))
+        offset = store.partitions.position(0).offset
+        agents = store.agents.load(range(1, 51))
         store.close()
 
         assert {row.events for row in agents.values()} == {offset}

@@ -125,7 +125,7 @@ def run(folder: Path, data: Path, batch: int) -> None:
     model = load_trained_model(folder / "model")
     store = open_store(sqlite_url(data / "trustwatch.db"))
     log, source = EventLog(data / "log"), LogReader(data / "log")
-    residence = AgentStateCache(model, EngineSettings(capacity=12), store)
+    residence = AgentStateCache(model, EngineSettings(capacity=12), store.agents)
     processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), ProcessorContext(POLICY))
     pipeline = SinglePartitionPipeline(
         source,

@@ -17,7 +17,7 @@ def agent(key: int, offset: int) -> AgentRow:
 
 def main() -> None:
     store = open_store(sys.argv[1])
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     while True:
         new = Position(0, at.epoch, at.offset + 1)
         store.commit(Commit(at, new, [agent(key, new.offset) for key in range(1, 51)], [], [], []))

@@ -321,11 +321,11 @@ def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest
     def away(*_: Any) -> bool:
         raise Unavailable("the database is away")
 
-    monkeypatch.setattr(desk.store, "add_intervention", away)
+    monkeypatch.setattr(desk.store.interventions, "add", away)
     request = body("hydra_token")
     assert desk.ask("hydra", request).status_code == 200
     request["request"]["granted_scopes"] = ["notes:write"]
 
     assert desk.ask("hydra", request).json()["reason"] == "step_up_required"
-    desk.runner.run(desk.guard.approvals.close())
+    desk.runner.run(desk.guard.approval_workflow.close())
     assert desk.metric("trustwatch_approvals_unasked_total") == 1

@@ -14,7 +14,7 @@ from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.store.interface import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 
 AS = "https://as.example"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -50,7 +50,7 @@ def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: A
 def waits(site: Any, *made: Intervention) -> None:
     """Written by another process; this one has not noticed yet."""
     for one in made:
-        assert site.store.add_intervention(one)
+        assert site.store.interventions.add(one)
 
 
 def refused(site: Any, *letters: DeadLetter) -> None:
@@ -67,11 +67,11 @@ def letter(number: int, source: str = "gateway", raw: bytes = b"{", reason: str 
 def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
     """An alert about a decision, routed to the targets."""
     payload = build_alert_payload(decision, {"allow": True}, "https://trust.example")
-    site.store.enqueue(
+    site.store.outbox.enqueue(
         [OutboxRow(f"alert-{decision.decision_id}", "alert", "", payload, NOW_MS, row.name.key, "r", row.level, "acme")]
     )
     routes = [DeliveryRoute(target, "alert", frozenset(range(5)), 0) for target in targets]
-    site.store.route(routes, NOW_MS)
+    site.store.outbox.route(routes, NOW_MS)
 
 
 def test_hostile_names_and_reasons_are_text_everywhere(site: Any, make_row: Any, make_decision: Any) -> None:
@@ -153,8 +153,8 @@ def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make
     site.know(row, decisions=(decision,))
     told(site, row, decision, "chat", "pager")
     for target, status, error in (("chat", "delivered", ""), ("pager", "failed", "HTTP 410: gone")):
-        for out in site.store.lease(target, NOW_MS + 1, 10, 1_000):
-            site.store.settle([DeliverySettlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
+        for out in site.store.outbox.lease(target, NOW_MS + 1, 10, 1_000):
+            site.store.outbox.settle([DeliverySettlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
     site.sign_in("trust-admins")
 
     for path in ("/console/alerts?key=alert-d-730", "/console/decisions/d-730"):
@@ -181,7 +181,7 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
     done = site.post("/console/approvals/i-740", action="approve", why="CHG-1", valid_s="900")
 
     assert done.status_code == 303
-    made = site.store.intervention("i-740")
+    made = site.store.interventions.get("i-740")
     assert (made.status, made.why, made.decided_by) == ("approved", "CHG-1", "console:u-1")
     assert made.expires_ms == NOW_MS + 900_000
     assert "is approved: payments:write" in site.browser.get(done.headers["location"]).text
@@ -201,14 +201,14 @@ def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
 )
 def test_a_form_that_says_nothing_does_nothing(site: Any, form: dict[str, str], status: int, words: str) -> None:
     """The page says what is wrong, and the approval still waits."""
-    if site.store.intervention("i-741") is None:
+    if site.store.interventions.get("i-741") is None:
         waits(site, asked(741, "still-waiting"))
     site.sign_in("soc")
     answer = site.post("/console/approvals/i-741", **form)
 
     assert answer.status_code == status
     assert words in answer.text
-    assert site.store.intervention("i-741").status == "pending"
+    assert site.store.interventions.get("i-741").status == "pending"
 
 
 def test_an_approval_of_another_tenant_can_not_be_decided(site: Any) -> None:
@@ -218,7 +218,7 @@ def test_an_approval_of_another_tenant_can_not_be_decided(site: Any) -> None:
 
     assert "not-yours" not in site.browser.get("/console/approvals").text
     assert site.post("/console/approvals/i-742", action="approve", why="x").status_code == 404
-    assert site.store.intervention("i-742").status == "pending"
+    assert site.store.interventions.get("i-742").status == "pending"
 
 
 def test_who_only_looks_gets_no_buttons(site: Any) -> None:
@@ -250,7 +250,7 @@ def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
 async def _pin(site: Any, agent_id: str) -> None:
     from trustwatch.api.http.separation_of_duties import Attribution
 
-    await site.guard.approvals.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
+    await site.guard.approval_workflow.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
 
 
 def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
@@ -286,10 +286,10 @@ def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: 
     sent, wrong = (site.post(f"/console/dead-letters/l-{number}/replay") for number in (753, 755))
 
     assert "1 accepted" in sent.text
-    assert site.store.dead_letter("l-753").replayed_ms == NOW_MS
+    assert site.store.dead_letters.get("l-753").replayed_ms == NOW_MS
     assert wrong.status_code == 400
     assert "Refused again" in wrong.text
-    assert site.store.dead_letter("l-755").replayed_ms == 0
+    assert site.store.dead_letters.get("l-755").replayed_ms == 0
 
 
 def test_letters_are_of_those_who_see_all(site: Any) -> None:

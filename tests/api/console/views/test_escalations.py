@@ -10,7 +10,7 @@ import pytest
 from trustwatch.api.console.views.escalations import MAX_STEP_INTERVAL_MS, LevelStep, group_escalations
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.commits import OutboxRow
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 
 NOW_MS = 1_764_000_000_000
 LEVELS = ("unknown", "low", "medium", "high", "critical")
@@ -86,8 +86,8 @@ def rise(site: Any, make_row: Any, make_decision: Any, agent: str, first: int) -
         )
         for one in made
     ]
-    site.store.enqueue(rows)
-    site.store.route([DeliveryRoute("soc", "alert", frozenset(range(5)), 0)], NOW_MS)
+    site.store.outbox.enqueue(rows)
+    site.store.outbox.route([DeliveryRoute("soc", "alert", frozenset(range(5)), 0)], NOW_MS)
     return made
 
 

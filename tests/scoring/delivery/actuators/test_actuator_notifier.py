@@ -22,7 +22,7 @@ from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, bu
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Actuation
-from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryState, MemoryWorld, now_ms, wish
@@ -44,7 +44,9 @@ class Desk:
         self.target = ActuatorTarget("as", **target)
         self.seen: list[tuple[str, str, float | None]] = []
         self.holds: DesiredState | None = None
-        self.notifier = ActuatorNotifier(actuator, store, self._now, now_ms, lambda *seen: self.seen.append(seen))
+        self.notifier = ActuatorNotifier(
+            actuator, store.actuations, self._now, now_ms, lambda *seen: self.seen.append(seen)
+        )
 
     async def _now(self, asked: DesiredState) -> DesiredState:
         return self.holds or asked
@@ -57,7 +59,7 @@ class Desk:
         return asyncio.run(self.deliver(seq, asked))
 
     def row(self) -> Actuation:
-        return self.store.list_actuations().items[0]
+        return self.store.actuations.page().items[0]
 
     @property
     def outcomes(self) -> list[str]:
@@ -74,7 +76,7 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
         assert desk.send(1, other).outcome == "skipped"
 
     assert world.writes == 0
-    assert store.list_actuations().items == []
+    assert store.actuations.page().items == []
     assert desk.send(2, wish(bot, "critical")).outcome == "delivered"
     assert world.issue(bot) is None
 
@@ -102,7 +104,7 @@ def test_what_never_was_lowered_is_not_touched(store: SqlStore) -> None:
     assert desk.send(1, wish(bot, "low")).outcome == "delivered"
 
     assert desk.outcomes == ["unchanged"]
-    assert store.list_actuations().items == []
+    assert store.actuations.page().items == []
 
 
 def test_what_holds_now_is_done_not_what_the_row_says(store: SqlStore) -> None:
@@ -126,7 +128,7 @@ def test_credentials_that_are_refused_are_seen_and_tried_again(store: SqlStore) 
     refused = Desk(store, MemoryActuator(world, False)).send(1, wish(bot, "high"))
 
     assert refused.outcome == "retry"
-    row = store.list_actuations().items[0]
+    row = store.actuations.page().items[0]
     assert (row.status, row.error, row.original) == ("wanted", "not you", b"")
     assert Desk(store, MemoryActuator(world, True)).send(1, wish(bot, "high")).outcome == "delivered"
 
@@ -269,7 +271,7 @@ def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> 
         stalled = asyncio.create_task(Desk(store, slow).deliver(1, wish(bot, "high")))
         await slow.reached.wait()
         quick = await Desk(store, MemoryActuator(world, True)).deliver(2, wish(bot, "low"))
-        assert store.list_actuations().items[0].original == b""
+        assert store.actuations.page().items[0].original == b""
         slow.go.set()
         return [quick, await stalled]
 
@@ -277,7 +279,7 @@ def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> 
 
     assert [result.outcome for result in results] == ["delivered", "delivered"]
     assert world.clients[bot] == MemoryState(True, True, None)
-    row = store.list_actuations().items[0]
+    row = store.actuations.page().items[0]
     assert (row.version, row.status, row.original) == (2, "restored", b"")
 
 
@@ -293,7 +295,7 @@ def test_rows_of_one_agent_wait_for_each_other_others_do_not(store: SqlStore) ->
         await slow.reached.wait()
         second = asyncio.create_task(desk.deliver(2, wish(one, "medium")))
         await asyncio.sleep(0.05)
-        assert store.list_actuations().items[0].version == 1
+        assert store.actuations.page().items[0].version == 1
         slow.go.set()
         await desk.deliver(3, wish(other, "high"))
         await asyncio.gather(first, second)

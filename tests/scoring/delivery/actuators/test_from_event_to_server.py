@@ -45,7 +45,7 @@ class Site:
         policy = LivePolicy(book)
         self.pipeline = SinglePartitionPipeline(
             self.reader,
-            kit.processor(self.store),
+            kit.processor(self.store.agents),
             self.store,
             policy,
             PipelineParameters(poll_s=0.0, commit_interval_s=0.0),
@@ -60,7 +60,11 @@ class Site:
         verdicts = PolicyEvaluator(RiskView(), policy, ActiveInterventions(), lambda _: False, lambda: self.now)
         wishes = DesiredStateResolver(self.store, verdicts, lambda: self.now, lambda: "id")
         self.notifier = ActuatorNotifier(
-            MemoryActuator(self.server, True), self.store, wishes.resolve, lambda: self.now, self.figures.record
+            MemoryActuator(self.server, True),
+            self.store.actuations,
+            wishes.resolve,
+            lambda: self.now,
+            self.figures.record,
         )
 
     def happen(self, records: list[Record]) -> None:
@@ -78,7 +82,7 @@ class Site:
         async def drain() -> None:
             channel = DeliveryChannel(ACTION_ROW_KIND, ActuatorTarget("as"), self.notifier, ACTION_POLICY)
             slow = DispatchPolicy(backoff_base_s=300.0)
-            await Dispatcher(self.store, [channel], slow, lambda: self.now, random.Random(7)).drain()
+            await Dispatcher(self.store.outbox, [channel], slow, lambda: self.now, random.Random(7)).drain()
 
         asyncio.run(drain())
 
@@ -126,7 +130,7 @@ def test_an_attack_contains_and_time_alone_restores(site: Site, kit: Any, make: 
     assert (True, None) in seen
     assert site.server.shown(NAME) == before
     assert site.server.issued(NAME).lifetime_s == DEFAULT_S
-    last = site.store.list_actuations().items[0]
+    last = site.store.actuations.page().items[0]
     assert (last.status, last.original) == ("restored", b"")
 
 
@@ -137,8 +141,8 @@ def test_in_shadow_the_server_hears_nothing(tmp_path: Path, kit: Any, make: Any)
         site.happen(attack(make, kit))
         site.deliver()
         assert site.server.issue(NAME) is not None
-        assert site.store.list_actuations().items == []
-        assert site.store.list_decisions().items
+        assert site.store.actuations.page().items == []
+        assert site.store.decisions.page().items
     finally:
         site.close()
 
