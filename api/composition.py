@@ -214,7 +214,7 @@ def open_model_registry(settings: Settings) -> ModelRegistry:
 def load_active_model(settings: Settings, store: SqlStore) -> TrainedModel:
     """The model that events are judged by now. Raises ModelError, OSError, Unavailable."""
     models = ActiveModels(open_model_registry(settings), lambda: 0)
-    chosen = models.choose(next(iter(store.model_switches(1)), None))
+    chosen = models.choose(next(iter(store.models.list_switches(1)), None))
     return models.load(chosen.version, chosen.digest)
 
 
@@ -259,7 +259,7 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
         return ErasedFilter()
     password = None if settings.store.password is None else settings.store.password.reveal()
     with closing(open_reading_store(url, password=password)) as store:
-        return ErasedFilter(store.bygone())
+        return ErasedFilter(store.erasures.erased_in_topic())
 
 
 def _erased_list_url(settings: Settings, topic: str) -> str | None:
@@ -284,7 +284,7 @@ def new_id() -> str:
 
 def load_forgotten_agents(settings: Settings, store: SqlStore) -> ErasedAgents:
     """Agents that must not go on from a model's history. Raises ConfigError, Unavailable."""
-    marks = store.forgotten_marks()
+    marks = store.erasures.list_marks()
     return ErasedAgents(open_service_privacy_key(settings), marks) if marks else ErasedAgents()
 
 

@@ -25,7 +25,9 @@ from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
-from benchmarks.cluster import AllPartitionsOwner, ServiceUnavailable, start_broker
+from scripts.service_stack import ServiceUnavailable
+
+from .distributed_services import AllPartitionsOwner, start_broker
 
 PARTITIONS = 4
 NOW_MS = 1_780_000_000_000

@@ -22,15 +22,15 @@ from trustwatch.scoring.engine import risk
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store import codec
+from trustwatch.scoring.store.codec import AGENT_NAME_COLUMNS
 from trustwatch.scoring.store.dialects import postgresql, postgresql_copy
-from trustwatch.scoring.store.dialects.statements import AGENT_NAME_COLUMNS, UPSERT_AGENT
+from trustwatch.scoring.store.dialects.statements import UPSERT_AGENT
 from trustwatch.scoring.store.sql_schema import AGENTS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from benchmarks.harness import arguments, finish, machine, table
+from scripts.service_stack import Postgres, ServiceUnavailable
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from service_stack import Postgres, ServiceUnavailable
+from .harness import arguments, finish, machine, table
 
 WriteMethod = Callable[[Any, Sequence[AgentRow], Position], None]
 VALUES_ROWS = 500
@@ -110,7 +110,7 @@ def alternatives(folder: Path) -> Iterator[list[StoreAlternative]]:
             return stack.enter_context(contextlib.closing(open_store(url)))
 
         lite = opened(sqlite_url(folder / "store.db"))
-        found = [StoreAlternative("SQLite", lite, lite._dialect.write_agents, 1_000_000)]
+        found = [StoreAlternative("SQLite", lite, lite.database.dialect.write_agents, 1_000_000)]
         try:
             server = Postgres(folder / "postgres", bound=True)
             server.start()
@@ -154,7 +154,7 @@ def measure(found: list[StoreAlternative], known: int, sizes: Sequence[int], rou
 
 def insert_all_agents(one: StoreAlternative, known: int) -> None:
     """Put all agents in by whole commits."""
-    at = one.store.claim(0)
+    at = one.store.partitions.claim(0)
     for start in range(0, known, 10_000):
         new = Position(0, at.epoch, at.offset + 1)
         rows = [agent(number, 0) for number in range(start, min(known, start + 10_000))]
@@ -165,7 +165,7 @@ def insert_all_agents(one: StoreAlternative, known: int) -> None:
 def write(one: StoreAlternative, rows: Sequence[AgentRow]) -> tuple[float, float]:
     """Seconds of the clock and of this process's CPU."""
     start, busy = time.perf_counter(), time.process_time()
-    with one.store.write() as connection:
+    with one.store.database.write() as connection:
         one.write(connection, rows, AT)
     return time.perf_counter() - start, time.process_time() - busy
 
@@ -174,9 +174,9 @@ def reading(one: StoreAlternative, known: int) -> dict[str, float]:
     """Seconds in which a fresh worker has all agents back, and in which what is not published is found."""
     keys = [agent(number, 0).name.key for number in range(known)]
     random.Random(0).shuffle(keys)
-    figures = {"all agents with state": timed(lambda: len(one.store.agents(keys)))}
-    figures["all summaries"] = timed(lambda: sum(1 for _ in one.store.all_summaries()))
-    figures["nothing unpublished"] = timed(lambda: sum(1 for _ in one.store.unpublished_agents(0, 1 << 40)))
+    figures = {"all agents with state": timed(lambda: len(one.store.agents.load(keys)))}
+    figures["all summaries"] = timed(lambda: sum(1 for _ in one.store.agents.iterate()))
+    figures["nothing unpublished"] = timed(lambda: sum(1 for _ in one.store.agents.iterate_unpublished(0, 1 << 40)))
     return figures
 
 

@@ -33,8 +33,15 @@ from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import format_rfc3339
 
-from benchmarks.cluster import PARTITIONS, AllPartitionsOwner, DistributedDeployment, MeasuredWorker, now_ms
+from .distributed_services import (
+    PARTITIONS,
+    AllPartitionsOwner,
+    DistributedDeployment,
+    MeasuredWorker,
+    now_ms,
+)
 
 NUMBER, TIME = b"@@@@@@@@@@@@", b"@@@@-@@-@@T@@:@@:@@.@@@Z"
 PROBES_PER_S, SLICE_S, LOST_S = 10.0, 0.02, 30.0
@@ -207,7 +214,7 @@ def _probe(name: str) -> Record:
     at_ms = now_ms()
     event = {
         "id": name,
-        "time": _stamp(at_ms),
+        "time": format_rfc3339(at_ms),
         "tenant": "bench",
         "type": "tool.call",
         "action": "read",
@@ -219,10 +226,6 @@ def _probe(name: str) -> Record:
     return Record(RecordKind.EVENT, event_id_hash("bench", "", name, raw), at_ms, raw, key)
 
 
-def _stamp(at_ms: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03d}Z"
-
-
 def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) -> None:
     """The load: events at *rate*, in slices, as the door writes them."""
     waiting = msgspec.msgpack.decode(bodies.read_bytes(), type=list[EventTemplate])
@@ -232,7 +235,7 @@ def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) 
     while (passed := time.monotonic() - start) < seconds:
         due = min(int((passed + SLICE_S) * rate) - sent, 5_000)
         at_ms = now_ms()
-        stamp = _stamp(at_ms).encode()
+        stamp = format_rfc3339(at_ms).encode()
         records = []
         for number in range(sent, sent + due):
             one, name = waiting[number % len(waiting)], b"%012d" % ((first + number) % 10**12)

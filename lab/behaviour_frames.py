@@ -35,7 +35,7 @@ def profile(session: LabSession, agent: AgentReference, *, tenant: str | None = 
         LabError: no such agent; or its state was written under another layout or salt, and can not be read.
     """
     name = find_agent(session, agent, tenant).name
-    row = session.store.agent(name.tenant, name.issuer, name.agent_id)
+    row = session.store.agents.get(name.tenant, name.issuer, name.agent_id)
     assert row is not None
     model, event = None, None
     with suppress(LabError):  # without a model or events the peers are left out

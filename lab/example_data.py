@@ -25,6 +25,7 @@ from ..ingest.log.event_log import EventLog
 from ..ingest.log.log_reader import LogReader
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordKind
+from ..ingest.timestamps import HOUR_MS
 from ..models.detector import DetectorSettings
 from ..models.model_persistence import load_trained_model
 from ..scoring.engine.agent_state_cache import AgentStateCache
@@ -38,7 +39,6 @@ from ..simulator.labelled_events import SimulatedEvent, encode_label
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
 
 EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
-HOUR_MS = 3_600_000
 DEFAULT_SEED = 7
 MARKER_FILE = "example.json"
 EXAMPLE_FORMAT = 1
@@ -151,9 +151,9 @@ def _process_day(settings: Settings, begin: int) -> None:
     model, context = load_trained_model(settings.model_dir), processor_context(settings)
     encoder = ColumnEncoder(model.salt, settings.domains())
     with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
-        store.set_position(ONLY_PARTITION, begin)
+        store.partitions.set_position(ONLY_PARTITION, begin)
         processor = Processor(
-            AgentStateCache(model, engine_settings(settings, capacity=10_000), store),
+            AgentStateCache(model, engine_settings(settings, capacity=10_000), store.agents),
             encoder,
             DuplicateWindow(),
             context,

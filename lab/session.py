@@ -28,7 +28,8 @@ from ..models.trained_model import TrainedModel
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.learning.budget_check import BudgetReport
 from ..scoring.records.agents import AgentSummary
-from ..scoring.store.interface import MAX_PAGE, AgentQuery, Page
+from ..scoring.store.agent_store import AgentQuery
+from ..scoring.store.database import MAX_PAGE, Page
 from ..scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
@@ -159,7 +160,7 @@ class LabSession:
         """Agents by tenant and id."""
         store = self.store
         return iterate_pages(
-            lambda cursor: store.list_agents(
+            lambda cursor: store.agents.page(
                 AgentQuery(tenants=self.tenants, agent_type=agent_type, limit=MAX_PAGE, cursor=cursor)
             )
         )

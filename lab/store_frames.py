@@ -18,7 +18,7 @@ from ..scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from ..scoring.records.commits import Delivery
 from ..scoring.records.decisions import Decision, RiskReason
 from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
-from ..scoring.store.interface import MAX_PAGE
+from ..scoring.store.database import MAX_PAGE
 from .event_history import AgentReference, agent_identity, parse_time_ms
 from .frame_builder import build_frame
 from .session import DEFAULT_ROW_LIMIT, LabError, LabSession, iterate_pages, warn_incomplete
@@ -100,7 +100,7 @@ def edges(
 ) -> pd.DataFrame:
     """Delegations, calls and acting for principals, last seen first; of one agent, or of all."""
     sources = session.agent_summaries() if agent is None else (find_agent(session, agent, tenant),)
-    leaving = session.store.edges(
+    leaving = session.store.edges.find(
         [summary.name.key for summary in sources],
         outgoing=True,
         kinds=EDGE_KINDS,
@@ -125,11 +125,11 @@ def blast_radius(
     store = session.store
 
     def level_of(name: AgentName) -> RiskLevel | None:
-        row = store.agent(name.tenant, name.issuer, name.agent_id)
+        row = store.agents.get(name.tenant, name.issuer, name.agent_id)
         return None if row is None else RiskLevel(row.level)
 
     name = find_agent(session, agent, tenant).name
-    reached = find_blast_radius(store, name, level_of, since_ms=parse_time_ms(since) or 0).agents
+    reached = find_blast_radius(store.edges, name, level_of, since_ms=parse_time_ms(since) or 0).agents
     return build_frame(
         "blast_radius",
         [
@@ -182,7 +182,7 @@ def find_agent(session: LabSession, agent: AgentReference, tenant: str | None) -
     tenant, issuer, agent_id = agent_identity(agent, tenant)
     candidates = [
         summary
-        for summary in session.store.find_agents(agent_id, session.tenants)
+        for summary in session.store.agents.find(agent_id, session.tenants)
         if (tenant is None or summary.name.tenant == tenant) and (issuer is None or summary.name.issuer == issuer)
     ]
     if len(candidates) == 1:
@@ -204,7 +204,7 @@ def find_decision(session: LabSession, decision: str | pd.Series) -> Decision:
         raise LabError(
             "no decision: pass an id, or a row of `frames.decisions(session)` such as `frames.worst_decision` gives"
         )
-    stored = session.store.decision(decision_id, session.tenants)
+    stored = session.store.decisions.get(decision_id, session.tenants)
     if stored is None:
         raise LabError(f"no decision {decision_id!r} in the store; `frames.decisions(session)` lists them")
     return stored
@@ -218,7 +218,7 @@ def find_decisions(
     key = None if agent is None else find_agent(session, agent, tenant).name.key
     return (
         decision
-        for decision in iterate_pages(lambda cursor: store.list_decisions(session.tenants, key, MAX_PAGE, cursor))
+        for decision in iterate_pages(lambda cursor: store.decisions.page(session.tenants, key, MAX_PAGE, cursor))
         if (since_ms is None or decision.event_time_ms >= since_ms)
         and (until_ms is None or decision.event_time_ms < until_ms)
     )
@@ -289,7 +289,7 @@ def _decision_row(decision: Decision) -> tuple[Any, ...]:
 
 
 def _alert_rows(session: LabSession, decision: Decision) -> list[tuple[Any, ...]]:
-    sent = session.store.list_deliveries(key=f"alert-{decision.decision_id}", limit=MAX_PAGE).items
+    sent = session.store.outbox.page(key=f"alert-{decision.decision_id}", limit=MAX_PAGE).items
     deliveries: Sequence[Delivery | None] = sent or (None,)
     alert = (
         decision.event_time_ms,

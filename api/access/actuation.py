@@ -31,7 +31,7 @@ from ...scoring.delivery.notifiers.webhook_notifier import WebhookTarget, make_w
 from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.records.agents import AgentName
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import new_id
 from ..http.auth.signing import assertion_signer
@@ -71,7 +71,7 @@ class ActuationService:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, verdicts: PolicyEvaluator, changed: Callable[[], None]
+        self, settings: Settings, store: SqlStore, verdicts: PolicyEvaluator, changed: Callable[[], None]
     ) -> None:
         self.counts = ActuationMetrics()
         self.desired_state_resolver = DesiredStateResolver(store, verdicts, clock.now_ms, new_id)
@@ -91,7 +91,7 @@ class ActuationService:
         """The notifier of one actuator."""
         actuator = _make_actuator(one, self._http)
         return ActuatorNotifier(
-            actuator, self._store, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
+            actuator, self._store.actuations, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
         )
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
@@ -161,9 +161,10 @@ def _make_actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
         target = WebhookTarget(one.name, one.url, secrets, allow_plain_loopback=one.allow_http)
         return WebhookActuator(http, target, clock.now_ms, one.confirm_url or "")
     if one.kind == "keycloak":
-        api = AdminApi(http, f"{one.url.rstrip('/')}/admin/realms/{one.realm}", _make_authentication(one.auth, http))
+        realm_url = f"{one.url.rstrip('/')}/admin/realms/{one.realm}"
+        api = AdminApi(http, realm_url, _make_authentication(one.auth, http), clock.now_ms)
         return KeycloakActuator(api, clock.now_s, one.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
-    api = AdminApi(http, one.url, _make_authentication(one.auth, http))
+    api = AdminApi(http, one.url, _make_authentication(one.auth, http), clock.now_ms)
     return HydraActuator(api, one.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
 
 

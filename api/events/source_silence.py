@@ -9,9 +9,10 @@ from typing import NamedTuple
 import structlog
 
 from ...ingest.errors import Unavailable
+from ...ingest.timestamps import MINUTE_MS
 from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
 from ...scoring.records.commits import OutboxRow
-from ...scoring.store.interface import OutboxStore
+from ...scoring.store.outbox_store import OutboxStore
 from ..settings.access_settings import CallerSettings
 from ..settings.kafka_settings import ForeignTopicSettings
 from ..settings.root import Settings
@@ -82,7 +83,7 @@ class SilenceDetector:
 STORE_EVERY_MS = 4_000
 """What is heard is noted so often at most: well below the shortest silence that can be configured, 10 s."""
 
-RECHECK_EVERY_MS = 60_000
+RECHECK_EVERY_MS = MINUTE_MS
 """A silence that is told is looked at again after so long: another process may have heard the source, and ended."""
 
 
@@ -154,7 +155,7 @@ class SilenceAlerter:
         key = ".".join(name)
         noted_ms, note_at_ms = self._stored.get(name, (0, 0))
         if report.last_ms > noted_ms and self._now_ms() >= note_at_ms:
-            await asyncio.to_thread(self._store.note_heard, key, report.last_ms)
+            await asyncio.to_thread(self._store.record_last_heard, key, report.last_ms)
             self._stored[name] = report.last_ms, self._now_ms() + STORE_EVERY_MS
         if not report.silent:
             self._recheck_at.pop(name, None)
@@ -169,7 +170,7 @@ class SilenceAlerter:
             silence = SilentSource(name[1], source.kind, source.silence_s, source.tenants, heard_ms, now_ms)
             return build_silence_row(silence, self._service)
 
-        silent = await asyncio.to_thread(self._store.tell_silence, key, since_ms, row)
+        silent = await asyncio.to_thread(self._store.enqueue_silence, key, since_ms, row)
         self._recheck_at[name] = now_ms + (RECHECK_EVERY_MS if silent else STORE_EVERY_MS)
         if silent:
             self._on_enqueued()

@@ -15,10 +15,11 @@ import structlog
 
 from ...ingest.errors import Unavailable
 from ...ingest.record_keys import record_id
+from ...ingest.timestamps import DAY_MS, MINUTE_MS
 from ...scoring.learning.feedback_preview import MarkedDecision, PreviewJob
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import FeedbackPreview, FeedbackRule
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from ..http.problems import ProblemDetails, ProblemError
 from ..settings.learning_settings import FeedbackSettings
 
@@ -78,8 +79,8 @@ class FairQueue:
 # Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in every way.
 
 
-PREVIEW_VALID_MS = 86_400_000
-LOST_AFTER_MS = 60_000
+PREVIEW_VALID_MS = DAY_MS
+LOST_AFTER_MS = MINUTE_MS
 """A preview that gave no sign of life for so long is over: the process that ran it has ended."""
 RETRY_AFTER_S = 10
 _PROGRESS_INTERVAL_S = 1.0
@@ -111,7 +112,7 @@ class PreviewRunner:
     def __init__(
         self,
         settings: FeedbackSettings,
-        store: Store,
+        store: SqlStore,
         run: PreviewFunction,
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
@@ -151,7 +152,7 @@ class PreviewRunner:
         marked = MarkedDecision(
             decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
         )
-        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * 86_400_000), now_ms)
+        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * DAY_MS), now_ms)
         await self._store_row(row)
         task = asyncio.create_task(self._run_to_end(row, job))
         self._tasks[task] = row
@@ -173,7 +174,7 @@ class PreviewRunner:
 
     async def find(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview | None:
         """One preview; one whose process has gone has failed. Raises Unavailable."""
-        row = await asyncio.to_thread(self._store.preview, preview_id, tenants)
+        row = await asyncio.to_thread(self._store.feedback.get_preview, preview_id, tenants)
         if row is None or row.status in ("done", "failed") or self._runs_here(preview_id):
             return row
         if self._now_ms() - row.updated_ms < LOST_AFTER_MS:
@@ -246,7 +247,7 @@ class PreviewRunner:
         return msgspec.structs.replace(row, **changed, updated_ms=self._now_ms())
 
     async def _store_row(self, row: FeedbackPreview) -> None:
-        await asyncio.to_thread(self._store.put_preview, row)
+        await asyncio.to_thread(self._store.feedback.save_preview, row)
 
 
 class PreviewProcess:

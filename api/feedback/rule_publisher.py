@@ -16,9 +16,9 @@ from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import agent_partition_key, key_for_partition, partition_of
 from ...ingest.source import Record, RecordKind
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackState, FeedbackStep, RevokeFeedbackRule
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
 
 
@@ -94,7 +94,12 @@ class FeedbackRulePublisher:
     """
 
     def __init__(
-        self, store: Store, log: GroupCommit, audit: AuditSink, now_ms: Callable[[], int], partitions: Callable[[], int]
+        self,
+        store: SqlStore,
+        log: GroupCommit,
+        audit: AuditSink,
+        now_ms: Callable[[], int],
+        partitions: Callable[[], int],
     ) -> None:
         self.active_counts: Counter[str] = Counter()
         """Rules in force by kind of scope, as of the last look."""
@@ -115,7 +120,7 @@ class FeedbackRulePublisher:
         done: FeedbackState = "active" if made.status == "adopting" else "revoked"
         sent = msgspec.structs.replace(made, status=done, updated_ms=max(self._now_ms(), made.updated_ms + 1))
         with contextlib.suppress(Unavailable):
-            if await asyncio.to_thread(self._store.change_feedback, sent, made.status):
+            if await asyncio.to_thread(self._store.feedback.update, sent, made.status):
                 return sent
         return made
 
@@ -123,7 +128,7 @@ class FeedbackRulePublisher:
         """Send what was not sent, write down what has expired, count what is in force. Raises Unavailable."""
         now_ms = self._now_ms()
         count: Counter[str] = Counter()
-        for one in await asyncio.to_thread(self._store.open_feedback):
+        for one in await asyncio.to_thread(self._store.feedback.list_open):
             if one.status == "active" and one.expires_ms <= now_ms:
                 await self._expire(one, now_ms)
                 continue
@@ -138,7 +143,7 @@ class FeedbackRulePublisher:
         why = "its time is over"
         over = msgspec.structs.replace(one, status="expired", updated_ms=max(now_ms, one.updated_ms + 1))
         step = FeedbackStep(one.feedback_id, "expired", one.expires_ms, "trustwatch", why)
-        if await asyncio.to_thread(self._store.change_feedback, over, one.status, step):
+        if await asyncio.to_thread(self._store.feedback.update, over, one.status, step):
             self._audit_sink.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self._now_ms()))
 
     async def _revoke_orphans(self, now_ms: int) -> None:
@@ -146,7 +151,7 @@ class FeedbackRulePublisher:
         if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
             return
         self._orphans_checked_ms, count = now_ms, self._partitions()
-        held = await asyncio.to_thread(self._store.orphaned_holdings)
+        held = await asyncio.to_thread(self._store.feedback.orphaned_rules)
         if held:
             records = [
                 Record(

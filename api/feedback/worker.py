@@ -22,6 +22,7 @@ from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_keys import raw_id_hash
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import MINUTE_MS
 from ...scoring.learning.feedback_preview import (
     FeedbackLabel,
     PreviewContext,
@@ -33,7 +34,8 @@ from ...scoring.learning.feedback_preview import (
 )
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.feedback import FeedbackRule
-from ...scoring.store.interface import AgentQuery, Store
+from ...scoring.store.agent_store import AgentQuery
+from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import engine_settings, kafka_settings, load_active_model, load_erased_filter, open_service_store
 from ..settings.loading import load_process_settings
@@ -41,7 +43,7 @@ from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
 
 RECORDS_PER_PART = 2_000
-TICK_INTERVAL_MS = 60_000
+TICK_INTERVAL_MS = MINUTE_MS
 WARM_UP_DAYS = 7
 """Of an archive so much is read before the window: levels are then what they had become."""
 _POLL_S = 5.0
@@ -180,14 +182,14 @@ class TooManyPreviewAgents(TrustwatchError):
     code = "too_many_agents"
 
 
-def agent_keys_of_rule(store: Store, rule: FeedbackRule) -> set[int]:
+def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
     """Agents that a rule speaks of, as far as they are known now. Raises TooMany, Unavailable."""
     if rule.kind == "agent":
         return {int(rule.key)}
     keys: set[int] = set()
     query = AgentQuery(tenants=(rule.tenant,), agent_type=rule.agent_type, limit=500)
     while True:
-        page = store.list_agents(query)
+        page = store.agents.page(query)
         keys.update(one.name.key for one in page.items)
         if len(keys) > MAX_PREVIEW_AGENTS:
             raise TooManyPreviewAgents(
@@ -198,10 +200,10 @@ def agent_keys_of_rule(store: Store, rule: FeedbackRule) -> set[int]:
         query = msgspec.structs.replace(query, cursor=page.next_cursor)
 
 
-def confirmed_attacks(store: Store, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[FeedbackLabel]:
+def confirmed_attacks(store: SqlStore, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[FeedbackLabel]:
     """The newest confirmed attacks by these agents."""
     found = []
-    for label in feedback_labels(store, (rule.tenant,), since_ms):
+    for label in feedback_labels(store.feedback, (rule.tenant,), since_ms):
         if label.verdict == "true_positive" and label.agent.key in keys:
             found.append(label)
             if len(found) >= MAX_LABELS:

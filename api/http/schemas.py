@@ -1,26 +1,20 @@
-"""Times in answers."""
+"""Times, pages and the bodies that several resources share."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import msgspec
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import RiskLevel
-from ...scoring.store.interface import MAX_PAGE
+from ...scoring.store.database import MAX_PAGE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def format_rfc3339(at_ms: int) -> str:
-    """UTC milliseconds since 1970 as RFC 3339.
-
-    >>> iso_ms(1_764_023_054_130)
-    '2025-11-24T22:24:14.130Z'
-    """
-    return (_EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
 
 
 def format_rfc3339_or_none(at_ms: int) -> str | None:
@@ -63,6 +57,13 @@ class TokenPolicyOut(BaseModel):
     step_up_scopes: list[str] = Field(description="patterns of the scopes that a person must approve")
 
 
+class TokenPoliciesOut(BaseModel):
+    """The token policy of every level."""
+
+    version: str
+    levels: dict[str, TokenPolicyOut]
+
+
 class ProblemOut(BaseModel):
     """A problem document (RFC 9457)."""
 
@@ -79,6 +80,16 @@ def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str,
     """Answers that are problem documents, by status, as FastAPI takes them."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
     return {status: {"description": text, "content": content} for status, text in descriptions.items()}
+
+
+COMMON_PROBLEMS = problem_responses(
+    {
+        401: "no token, or one that is refused; `WWW-Authenticate` says why",
+        403: "the token lacks a scope, or its client is not bound to that tenant",
+        422: "a parameter or the body is not valid; `errors` says where",
+    }
+)
+"""Answers that every route which needs a token may give, whatever else it answers."""
 
 
 class LivenessOut(BaseModel):
@@ -104,6 +115,12 @@ class PageOut(BaseModel, Generic[T]):
 def level_word(level: int) -> Any:
     """The word of a level; Any because pydantic, not the type checker, knows the words."""
     return RiskLevel(level).label
+
+
+def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
+    """The token policy of every level as it is answered."""
+    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
+    return TokenPoliciesOut(version=book.version, levels=levels)
 
 
 AMBIGUOUS_AGENT_RESPONSES = problem_responses({409: "several agents have that id: name tenant or issuer"})

@@ -1,14 +1,15 @@
 """Bodies of answers and requests about models."""
 
-from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.timestamps import format_day, format_rfc3339
 from ...scoring.learning.budget_chart import BudgetDay
 from ...scoring.learning.calibration_curve import CalibrationCurve
 from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
-from ..http.schemas import TimeText, format_rfc3339, format_rfc3339_or_none
+from ..http.schemas import TimeText, format_rfc3339_or_none
+from .service import ModelVersionView
 
 ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
 DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
@@ -222,6 +223,21 @@ def model_switch_out(one: ModelSwitch) -> ModelSwitchOut:
     )
 
 
+def model_detail_out(view: ModelVersionView, in_force: str) -> ModelDetailOut:
+    """A version with all that is known of it, as it is answered; of a challenger, with its judgement."""
+    judgement = view.judgement if view.model.status == "challenger" else None
+    return ModelDetailOut(
+        **model_out(view.model, in_force).model_dump(),
+        on_disk=view.on_disk,
+        judgement=None if judgement is None else PromotionJudgementOut(**judgement._asdict()),
+        calibration=[calibration_curve_out(curve) for curve in view.curves],
+        calibration_known=[calibration_curve_out(curve) for curve in view.known_agent_curves],
+        observed=[ObservedShareOut(**share._asdict()) for share in view.observed],
+        history=[model_history_entry_out(entry) for entry in view.history],
+        switches=[model_switch_out(switch) for switch in view.switches],
+    )
+
+
 def drift_out(one: PeerGroupDay) -> DriftOut:
     """Drift of a group and day as it is answered."""
     said = one.drift
@@ -241,12 +257,3 @@ def drift_out(one: PeerGroupDay) -> DriftOut:
 def budget_day_out(row: BudgetDay) -> BudgetOut:
     """A row of the control chart as it is answered."""
     return BudgetOut(**row._asdict() | {"day": format_day(row.day)})
-
-
-def format_day(day: int) -> str:
-    """A day of UTC.
-
-    >>> day_out(20_000)
-    '2024-10-04'
-    """
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

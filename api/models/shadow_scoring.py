@@ -7,17 +7,18 @@ from collections.abc import Callable
 import structlog
 
 from ...ingest.source import RecordBatch
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
 from ...scoring.learning.drift import DriftThresholds, PeerGroupMonitor, drift_alert_row, with_drift_start
 from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
+from ...scoring.records.agents import ALERTING_LEVELS
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import DAY_MS, ModelSwitch, ModelVersion, PeerGroupDay
-from ...scoring.store.interface import MAX_PAGE
+from ...scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.store.database import MAX_PAGE
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import engine_settings, service_url
@@ -101,11 +102,11 @@ class ShadowScorer:
     def _newest_switch(self) -> ModelSwitch | None:
         """Of several partitions, where the newest one was: all meet the same commands in the same order."""
         if self._record_stream.multi_partition:
-            return next(iter(self._store.model_switches(1)), None)
-        return self._store.model_switch(ONLY_PARTITION)
+            return next(iter(self._store.models.list_switches(1)), None)
+        return self._store.models.current_switch(ONLY_PARTITION)
 
     def _newest_challenger(self, chosen: ModelChoice) -> ModelVersion | None:
-        for one in self._store.models("challenger").items:
+        for one in self._store.models.page("challenger").items:
             if one.version != chosen.version and one.counted_from:
                 return one
         return None
@@ -149,7 +150,7 @@ class ShadowScorer:
     def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
         """What is stored of days: one that is counted again from a shorter log must not be overwritten by less."""
         self._stored_events, self._judged_days = {}, {}
-        known = self._store.model_days(0, version=version)
+        known = self._store.models.list_days(0, version=version)
         for day in known:
             self._stored_events[day.day, day.tenant, day.agent_type] = day.events
             if day.drift.get("judged"):
@@ -183,11 +184,11 @@ class ShadowScorer:
             return
         version = self._challenger[0].version
         figures = self._duel.comparison(self._confirmed_attacks())
-        self._store.note_figures(version, comparison_to_dict(figures), clock.now_ms())
+        self._store.models.save_shadow_metrics(version, comparison_to_dict(figures), clock.now_ms())
         self._maybe_request_promotion(version, figures)
 
     def _confirmed_attacks(self) -> list[Feedback]:
-        page = self._store.list_feedback(verdict="true_positive", limit=MAX_PAGE)
+        page = self._store.feedback.page(verdict="true_positive", limit=MAX_PAGE)
         return [one for one in page.items if one.status not in ("revoking", "revoked")]
 
     def _maybe_request_promotion(self, version: str, figures: ShadowComparison) -> None:
@@ -197,7 +198,7 @@ class ShadowScorer:
         ):
             return
         accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = {level.label: float(getattr(accepted, level.label)) for level in ALERTING_LEVELS}
         if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
             self._requested_at = clock.monotonic()
             self._request_promotion(version)
@@ -220,4 +221,4 @@ class ShadowScorer:
                     again = self._settings.lifecycle.drift.again_days
                     told.append(drift_alert_row(day, again, clock.now_ms(), service_url(self._settings)))
         if days:
-            self._store.note_days(days, told)
+            self._store.models.save_days(days, told)

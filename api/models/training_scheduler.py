@@ -13,6 +13,7 @@ import structlog
 
 from ...ingest.columns import ColumnEncoder
 from ...ingest.errors import ConfigError, CorruptLog, Unavailable
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.detector import ForestDetector
 from ...models.input_checks import NotEnoughHistory
 from ...models.model_registry import ModelRegistry
@@ -29,13 +30,14 @@ from ...scoring.pipeline.model_switch import ModelChoice
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
-from ...scoring.store.interface import MAX_PAGE
+from ...scoring.store.database import MAX_PAGE
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..child_process import StopRequested
 from ..composition import engine_settings
 from ..settings.root import Settings
-from .service import (
+from .training_data import TrainingData
+from .training_state import (
     LAST_TRAINING_KEY,
     TRAINING_REQUEST_KEY,
     TRAINING_STATE_KEY,
@@ -43,9 +45,7 @@ from .service import (
     decode_training_state,
     encode_training_state,
 )
-from .training_data import TrainingData
 
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 CHALLENGER_GRACE_PERIODS = 4
 """A challenger that is short of agent-days is given so many periods before another one takes its place."""
 MAX_PAGES = 40
@@ -79,8 +79,8 @@ class TrainingScheduler:
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
         """What is to be trained now; *champion* is in force."""
         last, wish = (
-            decode_training_state(self._store.get_meta(TRAINING_STATE_KEY)),
-            self._store.get_meta(TRAINING_REQUEST_KEY) or "",
+            decode_training_state(self._store.metadata.get(TRAINING_STATE_KEY)),
+            self._store.metadata.get(TRAINING_REQUEST_KEY) or "",
         )
         if not last.ended:
             return last
@@ -96,19 +96,19 @@ class TrainingScheduler:
         every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)
         if not every_ms:
             return False
-        known = self._store.model(champion.version)
-        last = max(int(self._store.get_meta(LAST_TRAINING_KEY) or 0), 0 if known is None else known.created_ms)
+        known = self._store.models.get(champion.version)
+        last = max(int(self._store.metadata.get(LAST_TRAINING_KEY) or 0), 0 if known is None else known.created_ms)
         if known is None or now_ms < last + every_ms:
             return False
         return not any(
             one.figures.get("agent_days", 0) < self._settings.lifecycle.min_agent_days
             and now_ms < one.created_ms + CHALLENGER_GRACE_PERIODS * every_ms
-            for one in self._store.models("challenger").items
+            for one in self._store.models.page("challenger").items
         )
 
     def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
         """Train on what is kept now; a failure is a line of the history."""
-        if self._store.model(work.version) is not None:  # it was registered, and then the keeper died
+        if self._store.models.get(work.version) is not None:  # it was registered, and then the keeper died
             self._finish_training(work)
             return
         if work.tries >= MAX_ATTEMPTS:
@@ -119,8 +119,8 @@ class TrainingScheduler:
             )
             return
         begun = msgspec.structs.replace(work, tries=work.tries + 1)
-        self._store.set_meta(LAST_TRAINING_KEY, str(clock.now_ms()))
-        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(begun))
+        self._store.metadata.put(LAST_TRAINING_KEY, str(clock.now_ms()))
+        self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(begun))
         _log.info("training", version=work.version, by=work.by, again=work.tries > 0)
         try:
             made = self._train_version(champion, work)
@@ -128,7 +128,7 @@ class TrainingScheduler:
             self._fail_training(work, str(error))
         except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
-                self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(work))
+                self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
             raise  # whatever else ends it stays counted as a try, and the work of a keeper that lost its seat another's
         else:
             self._finish_training(work)
@@ -136,17 +136,17 @@ class TrainingScheduler:
 
     def _finish_training(self, work: TrainingState) -> None:
         """The version is registered: what follows from that may be done twice."""
-        made = self._store.model(work.version)
+        made = self._store.models.get(work.version)
         if made is not None and made.status == "challenger":
             self._reject_older_challengers(made)
         self._remove_old_versions()
-        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+        self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
     def _fail_training(self, work: TrainingState, why: str) -> None:
         _log.warning("nothing was trained", error=why)
         entry = ModelHistoryEntry(uuid.uuid4().hex, clock.now_ms(), work.version, "failed", work.by, why)
-        self._store.change_models([], [entry])
-        self._store.set_meta(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
+        self._store.models.update([], [entry])
+        self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
     def _train_version(self, champion: TrainedModel, work: TrainingState) -> ModelVersion:
         now_ms = clock.now_ms()
@@ -200,12 +200,12 @@ class TrainingScheduler:
         )
         detail = {"events": window.events, "left_out": trained["left_out"]}
         entry = ModelHistoryEntry(uuid.uuid4().hex, now_ms, version.version, "trained", trained["by"], why, detail)
-        self._store.add_model(version, entry)
+        self._store.models.add(version, entry)
         return version
 
     def _reject_older_challengers(self, made: ModelVersion) -> None:
         """One challenger at a time: the one before had its chance."""
-        old = [one for one in self._store.models("challenger").items if one.version != made.version]
+        old = [one for one in self._store.models.page("challenger").items if one.version != made.version]
         now_ms = clock.now_ms()
         changed = [msgspec.structs.replace(one, status="rejected", changed_ms=now_ms) for one in old]
         entries = [
@@ -214,20 +214,20 @@ class TrainingScheduler:
             )
             for one in old
         ]
-        self._store.change_models(changed, entries)
+        self._store.models.update(changed, entries)
 
     def _remove_old_versions(self) -> None:
         """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
-        needed = {self._registry.installed_model().version, *versions_in_use(self._store.model_switches())}
+        needed = {self._registry.installed_model().version, *versions_in_use(self._store.models.list_switches())}
         kept = self._settings.lifecycle.keep_versions
-        for number, one in enumerate(self._store.models(limit=MAX_PAGE).items):
+        for number, one in enumerate(self._store.models.page(limit=MAX_PAGE).items):
             if number >= kept and one.version not in needed and one.status not in ("champion", "challenger"):
                 self._registry.remove(one.version)
 
     def _recent_decisions(self, since_ms: int) -> Iterator[Decision]:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
-            page = self._store.list_decisions(limit=MAX_PAGE, cursor=cursor)
+            page = self._store.decisions.page(limit=MAX_PAGE, cursor=cursor)
             yield from page.items
             cursor = page.next_cursor
             if cursor is None or page.items[-1].event_time_ms < since_ms - DAY_MS:
@@ -236,7 +236,7 @@ class TrainingScheduler:
     def _active_feedback(self) -> Iterator[Feedback]:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
-            page = self._store.list_feedback(limit=MAX_PAGE, cursor=cursor)
+            page = self._store.feedback.page(limit=MAX_PAGE, cursor=cursor)
             yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
             cursor = page.next_cursor
             if cursor is None:

@@ -13,6 +13,7 @@ import os
 
 import structlog
 
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.store.database import LeaderLock
 from ...scoring.store.sql_store import SqlStore
@@ -29,7 +30,6 @@ CHECK_VERSIONS_EVERY_S = 1.0
 WRITE_FIGURES_EVERY_S = 5.0
 PURGE_EVERY_S = 3_600.0
 LOWEST_PRIORITY = 19
-DAY_MS = 86_400_000
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class ModelWorker:
             self._shadow_scorer.write_figures()
         if now - self._purged_at >= PURGE_EVERY_S:
             self._purged_at = now
-            self._store.purge_models((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
+            self._store.retention.purge_model_days((clock.now_ms() - self._settings.retention_days * DAY_MS) // DAY_MS)
         batch = self._record_stream.poll()
         if batch is not None:
             self._shadow_scorer.process(batch)
@@ -122,7 +122,7 @@ def run_model_worker(child: ChildRuntime) -> None:
 def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
     """Wait until nobody else keeps models. Raises Stopping, Unavailable."""
     told = False
-    while (seat := store.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
+    while (seat := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
         if not told:
             _log.info("another process keeps models; this one takes over when it ends")
         told = True

@@ -20,7 +20,7 @@ from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasureSubject, RecordEraser
 from ...ingest.source import Record, RecordKind
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import AgentRow
 from ...scoring.store.decision_chain import chain_heads_document
 from ...scoring.store.sql_store import SqlStore
@@ -61,7 +61,7 @@ def export_agent(
     told: dict[str, dict[str, Any]] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         yield from _write_entry(archive, sink, told, "agent.json", [_agent_document(sources, subject)])
-        rows = sources.store.rows_about(subject, dead_letters_of)
+        rows = sources.store.subjects.export(subject, dead_letters_of)
         for table, found in groupby(rows, lambda row: row[0]):
             yield from _write_entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
         yield from _write_entry(archive, sink, told, "events.jsonl", _agent_events(sources, subject))
@@ -73,7 +73,7 @@ def export_agent(
             "by": by,
             "software": version("trustwatch"),
             "files": told,
-            "chain": chain_heads_document(sources.store.chain_heads()),
+            "chain": chain_heads_document(sources.store.decisions.chain_heads()),
         }
         yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
     yield sink.take()
@@ -121,7 +121,7 @@ class _ZipBuffer:
 
 def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
     """What is known of its behaviour, in words; `agents.jsonl` has the row."""
-    row = sources.store.agent(subject.tenant, subject.issuer, subject.name)
+    row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
         "agent_id": subject.name,

@@ -16,7 +16,7 @@ from ...ingest.log.group_commit import GroupCommit
 from ...ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
 from ...ingest.record_erasure import RecordEraser
 from ...ingest.source import Record
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.sql_store import SqlStore
 from ...scoring.store.subject_store import ErasureScope
@@ -40,7 +40,7 @@ class ErasureSummary(NamedTuple):
 
 
 class ErasureTargets(Protocol):
-    """All places of a deployment, as the desk of erasures works with them."""
+    """All places of a deployment, as the erasure service works with them."""
 
     @property
     def store(self) -> SqlStore:
@@ -172,7 +172,7 @@ class EmbeddedErasureTargets:
 
     def committed_offset(self) -> int:
         """How far the pipeline has committed."""
-        return self.store.position(0).offset
+        return self.store.partitions.position(0).offset
 
     def spool_files(self) -> list[str]:
         """Numbers of the files that wait between the pipeline and the archive of vectors."""
@@ -183,7 +183,7 @@ class EmbeddedErasureTargets:
     async def erase(self, made: Erasure) -> dict[str, int]:
         """See `Everywhere.erase`."""
         scope = erasure_scope(made)
-        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
         counts.update(await self._erase_log(scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, False))
@@ -192,7 +192,9 @@ class EmbeddedErasureTargets:
     async def remaining(self, made: Erasure) -> dict[str, int]:
         """See `Everywhere.left`."""
         scope = erasure_scope(made)
-        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True)))
+        counts = Counter(
+            prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
+        )
         counts.update(await asyncio.to_thread(self._count_log, scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, True))

@@ -13,7 +13,7 @@ import msgspec
 from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.source import Record, RecordKind
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.erasures import EraseCommand, Erasure, subject_digest
 from ...scoring.store.decision_chain import ChainHead, chain_heads_document
 from .embedded_targets import ErasureSummary, ErasureTargets
@@ -185,7 +185,7 @@ class ErasureSteps:
         now = max(self._now_ms(), made.at_ms + 1)  # a round is known by its time, whatever the clock says
         order = EraseCommand(made.erasure_id, *subject)
         if "chain" not in made.counts:
-            heads = await asyncio.to_thread(places.store.chain_heads)
+            heads = await asyncio.to_thread(places.store.decisions.chain_heads)
             made = msgspec.structs.replace(made, counts={**made.counts, "chain": [head._asdict() for head in heads]})
         made = await places.write_order(made, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
         return msgspec.structs.replace(made, status="waiting", at_ms=now, rounds=made.rounds + 1, error="")
@@ -201,7 +201,9 @@ class ErasureSteps:
         """Keep an agent from going on from a model's history."""
         if made.kind == "agent":
             await asyncio.to_thread(
-                self._targets.store.forget_mark, self._key().erasure_mark(made.erasure_subject.key), self._now_ms()
+                self._targets.store.erasures.add_mark,
+                self._key().erasure_mark(made.erasure_subject.key),
+                self._now_ms(),
             )
 
     async def _waiting(self, made: Erasure) -> Erasure | None:
@@ -232,9 +234,9 @@ class ErasureSteps:
 
     async def _compacting(self, made: Erasure) -> Erasure | None:
         places = self._targets
-        if not await asyncio.to_thread(places.store.compact):
+        if not await asyncio.to_thread(places.store.database.compact):
             return self._compaction_blocked(made)
-        heads = await asyncio.to_thread(places.store.chain_heads)
+        heads = await asyncio.to_thread(places.store.decisions.chain_heads)
         now = self._now_ms()
         told = await places.summary(made, now)
         made = msgspec.structs.replace(made, counts={**made.counts, **told.counts})

@@ -19,7 +19,7 @@ from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.record_keys import key_for_partition
 from ...ingest.source import Record, TopicWriter
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
 from ...scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.erasure_store import ForgetRecordPosition
@@ -29,11 +29,10 @@ from .local_archives import ArchiveErasureProgress, LocalArchives
 
 POLL_S = 0.5
 FLUSH_TIMEOUT_S = 20.0
-BROKER_DELAY_MS = 15 * 60_000
+BROKER_DELAY_MS = 15 * MINUTE_MS
 """Brokers look for what is too old every few minutes, and remove its file a minute later."""
-FOREVER_MS = 10 * 366 * 86_400_000
+FOREVER_MS = 10 * 366 * DAY_MS
 """Kafka's own words for `never` are numbers in the thousands of years."""
-_WEEK_MS = 7 * 86_400_000
 _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 
@@ -83,10 +82,10 @@ def gone_by_ms(topic: TopicDescription, now_ms: int) -> int | None:
 
     A file of the log goes when its newest record is old enough, and takes new ones until it is `segment.ms` old.
     """
-    segment = _config_number(topic.configs, "segment.ms", _WEEK_MS)
+    segment = _config_number(topic.configs, "segment.ms", WEEK_MS)
     if "delete" in topic.configs.get("cleanup.policy", "delete"):
         ahead = _config_number(topic.configs, "message.timestamp.after.max.ms", 0)
-        kept = _config_number(topic.configs, "retention.ms", _WEEK_MS)
+        kept = _config_number(topic.configs, "retention.ms", WEEK_MS)
         parts = [segment, kept, 0 if ahead > FOREVER_MS else ahead]
         kept_for = -1 if kept < 0 else sum(parts)
     else:
@@ -172,7 +171,7 @@ _log = structlog.get_logger(__name__)
 TOPIC_MEMBER = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
 MAX_TRACKED_ERASURES = 200
-RECHECK_DONE_WITHIN_MS = 2 * 3_600_000
+RECHECK_DONE_WITHIN_MS = 2 * HOUR_MS
 """What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
 
 
@@ -252,7 +251,7 @@ class KafkaErasureTargets:
 
     async def _acknowledged_offsets(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
         """Offset of the order by partition, and the partitions whose worker has not come to it."""
-        places = await asyncio.to_thread(self.store.forgets_of, made.erasure_id)
+        places = await asyncio.to_thread(self.store.erasures.forget_positions, made.erasure_id)
         met = acknowledged_offsets(made, places)
         return met, [partition for partition in range(await self._ordered_partitions(made)) if partition not in met]
 
@@ -266,7 +265,7 @@ class KafkaErasureTargets:
         """See `Everywhere.erase`: the database, and what the risk topic says."""
         up_to = order_offsets(made)
         scope = erasure_scope(made, up_to)
-        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope)))
+        counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
         if ended := await self._correct_risk_topic(made, up_to):
             counts["topic.risk"] = ended
         return dict(counts)
@@ -284,7 +283,7 @@ class KafkaErasureTargets:
         """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
         up_to = order_offsets(made)
         scope = erasure_scope(made, up_to)
-        counts = prefixed_counts("database", await asyncio.to_thread(self.store.erase, scope, dry=True))
+        counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
         counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, made, up_to))
         counts |= await asyncio.to_thread(self._archives.remaining, made, up_to)
         return {place: count for place, count in counts.items() if count}
@@ -327,7 +326,9 @@ class KafkaErasureTargets:
         if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
         found = []
-        for made, places in await asyncio.to_thread(self.store.kept, self._since_ms, self._unfinished):
+        for made, places in await asyncio.to_thread(
+            self.store.erasures.list_with_positions, self._since_ms, self._unfinished
+        ):
             met, over = acknowledged_offsets(made, places), False
             try:
                 if made.at_ms and len(met) >= await self._ordered_partitions(made):
@@ -343,7 +344,7 @@ class KafkaErasureTargets:
         """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
-        for made, places in await asyncio.to_thread(self.store.kept):
+        for made, places in await asyncio.to_thread(self.store.erasures.list_with_positions):
             if made.status != "done":
                 continue
             try:
@@ -354,7 +355,9 @@ class KafkaErasureTargets:
                     over.append(made)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
                 _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
-                await asyncio.to_thread(self.store.note_erasure, made, f"the identifier is still kept: {error}")
+                await asyncio.to_thread(
+                    self.store.erasures.record_error, made, f"the identifier is still kept: {error}"
+                )
         return over
 
     async def _try_release_name(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
@@ -367,9 +370,9 @@ class KafkaErasureTargets:
         if standing.awaited or standing.missing:
             return False
         nameless = msgspec.structs.replace(made, subject="", error="")
-        if not await asyncio.to_thread(self.store.change_erasure, made, nameless):
+        if not await asyncio.to_thread(self.store.erasures.update, made, nameless):
             return False
-        await asyncio.to_thread(self.store.drop_forgets, made.erasure_id)
+        await asyncio.to_thread(self.store.erasures.delete_positions, made.erasure_id)
         await asyncio.to_thread(self._archives.drop_acknowledgements, made)
         self._unfinished.discard(made.erasure_id)
         return True

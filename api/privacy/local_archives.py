@@ -8,7 +8,6 @@ there; the others are named in its proof, and erased when they come back.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,15 +17,17 @@ import msgspec
 import structlog
 
 from ...ingest.archive.archive_files import ArchiveFileKind, read_positions
+from ...ingest.durable_files import create_file_once
 from ...ingest.errors import ConfigError, CorruptLog
+from ...ingest.timestamps import HOUR_MS, MINUTE_MS
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 
 ID_FILE = "_archive-id"
 ARCHIVE_KEY_PREFIX, ACKNOWLEDGEMENT_KEY_PREFIX = "archive.", "erased."
-REGISTER_EVERY_MS = 60_000
-REGISTERED_WITHIN_MS = 3_600_000
+REGISTER_EVERY_MS = MINUTE_MS
+REGISTERED_WITHIN_MS = HOUR_MS
 """An archive whose process was not seen for so long does not hold an erasure up."""
 RETRY_S = 30.0
 """Until an archive that could not be erased is tried again."""
@@ -114,7 +115,7 @@ class LocalArchives:
             if kind not in self._ids:
                 self._ids[kind] = self._archive_id(kind, folder)
             told = msgspec.json.encode(ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)).decode()
-            self._store.set_meta(ARCHIVE_KEY_PREFIX + self._ids[kind], told)
+            self._store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], told)
         self._registered_ms = now_ms
 
     def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
@@ -122,17 +123,19 @@ class LocalArchives:
         place = _read_archive_id(folder)
         if kind != "vectors":
             return place
-        self._store.drop_meta_from(ARCHIVE_KEY_PREFIX + place)  # as it was called when one answered for all spools
+        self._store.metadata.delete_prefix(
+            ARCHIVE_KEY_PREFIX + place
+        )  # as it was called when one answered for all spools
         return f"{_read_archive_id(self._spool)}-{place}"
 
     def erasure_progress(self, made: Erasure, now_ms: int) -> ArchiveErasureProgress:
         """How far all archives of the deployment are with an erasure; blocks."""
         acks = {
             key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
-            for key, text in self._store.meta_from(_acknowledgement_prefix(made)).items()
+            for key, text in self._store.metadata.find(_acknowledgement_prefix(made)).items()
         }
         standing = ArchiveErasureProgress({}, {}, {}, {})
-        for key, text in self._store.meta_from(ARCHIVE_KEY_PREFIX).items():
+        for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items():
             place, known = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
             ack = acks.get(place)
             if ack is not None and ack.at_ms == made.at_ms:
@@ -158,7 +161,7 @@ class LocalArchives:
         key = _acknowledgement_prefix(made) + place
         if self._acknowledged_ms.get(key) == made.at_ms:
             return True
-        told = await asyncio.to_thread(self._store.get_meta, key)
+        told = await asyncio.to_thread(self._store.metadata.get, key)
         done = known = ArchiveAcknowledgement(0) if told is None else _acknowledgement_decoder.decode(told)
         if known.at_ms != made.at_ms:
             if clock.monotonic() < self._retry_at.get(key, 0.0):
@@ -167,7 +170,7 @@ class LocalArchives:
                 return False
             done = await asyncio.to_thread(self._try_erase, kind, made, up_to)
             if done != known:
-                await asyncio.to_thread(self._store.set_meta, key, msgspec.json.encode(done).decode())
+                await asyncio.to_thread(self._store.metadata.put, key, msgspec.json.encode(done).decode())
         if done.error:
             self._retry_at[key] = clock.monotonic() + RETRY_S
             return False
@@ -194,7 +197,7 @@ class LocalArchives:
         ours = {_folder_id(place) for place in self._ids.values()}
         places = {
             key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)
-            for key, text in self._store.meta_from(ARCHIVE_KEY_PREFIX).items()
+            for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items()
         }
         return [
             known
@@ -204,7 +207,7 @@ class LocalArchives:
 
     def drop_acknowledgements(self, made: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""
-        self._store.drop_meta_from(_acknowledgement_prefix(made))
+        self._store.metadata.delete_prefix(_acknowledgement_prefix(made))
         for place in self._ids.values():
             self._acknowledged_ms.pop(_acknowledgement_prefix(made) + place, None)
 
@@ -278,14 +281,6 @@ def _folder_id(place: str) -> str:
 
 def _read_archive_id(folder: Path) -> str:
     """The id of an archive, made on first use."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, scratch = folder / ID_FILE, folder / f"{ID_FILE}.{secrets.token_hex(8)}"
-    if not path.exists():
-        scratch.write_text(secrets.token_hex(8))
-        try:
-            os.link(scratch, path)  # whole or not at all; of two processes the first one wins
-        except FileExistsError:
-            pass
-        finally:
-            scratch.unlink()
+    path = folder / ID_FILE
+    create_file_once(path, secrets.token_hex(8).encode())
     return path.read_text()

@@ -18,6 +18,7 @@ from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.event_log import EventLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
@@ -85,8 +86,6 @@ class ModelWorkerProcess(SupervisedProcess):
 
 _log = structlog.get_logger(__name__)
 
-DAY_MS = 86_400_000
-
 
 class BackendObservers(NamedTuple):
     """What answers are made from, and what is told when it changes."""
@@ -144,14 +143,14 @@ class EmbeddedBackend(EventBackend):
 
     def load_view(self, view: RiskView) -> None:
         """Raises CorruptLog where the state is ahead of the log: new events would get offsets that count as applied."""
-        applied, log = self.store.position(ONLY_PARTITION).offset, self._event_log
+        applied, log = self.store.partitions.position(ONLY_PARTITION).offset, self._event_log
         if applied > log.next_offset:
             raise CorruptLog(
                 f"{log.directory}: state was stored up to offset {applied}, but the event log ends at "
                 f"{log.next_offset}: it has lost records or belongs to another data directory; restore both from the "
                 "same back-up"
             )
-        view.apply(self.store.all_summaries())
+        view.apply(self.store.agents.iterate())
 
     def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
         """The pipeline."""
@@ -210,8 +209,8 @@ class KafkaBackend(EventBackend):
         """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
         if not self._roles.api:
             return
-        for position in self.store.positions():
-            for agent in self.store.unpublished_agents(position.partition, -1):
+        for position in self.store.partitions.list_positions():
+            for agent in self.store.agents.iterate_unpublished(position.partition, -1):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
     def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
@@ -291,7 +290,7 @@ async def open_backend(
     commit = GroupCommit(log)
     store = await asyncio.to_thread(open_service_store, settings)
     if roles.workers:
-        await asyncio.to_thread(store.upkeep, clock.now_ms())
+        await asyncio.to_thread(store.retention.prepare_weeks, clock.now_ms())
     try:
         if distributed:
             yield KafkaBackend(settings, settings_file, commit, store, roles)

@@ -151,7 +151,7 @@ def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
     store = open_service_store(settings)
     reader = open_reader(kafka, (kafka.topics.events,))
     try:
-        applied = {position.partition: position.offset for position in store.positions()}
+        applied = {position.partition: position.offset for position in store.partitions.list_positions()}
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
     finally:
         reader.close()
@@ -210,7 +210,7 @@ def restored(
         with contextlib.closing(open_reader(kafka, (kafka.topics.events,))) as events:
             next_offsets = resume_offsets(store, partition_offsets(events), anew=events_anew, accept_loss=accept_loss)
         if events_anew:
-            store.topic_made_again()
+            store.erasures.reset_topic()
         risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
         writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
         publisher = TopicPublisher(

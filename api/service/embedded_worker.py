@@ -51,14 +51,14 @@ class EmbeddedPipelineWorker:
         self.store = open_service_store(settings)
         self.source = LogReader(settings.data_dir / "log")
         models = ActiveModels(open_model_registry(settings), clock.now_ms)
-        chosen = models.choose(self.store.model_switch(ONLY_PARTITION))
+        chosen = models.choose(self.store.models.current_switch(ONLY_PARTITION))
         model = models.load(chosen.version, chosen.digest)
         encoder, told = ColumnEncoder(model.salt, settings.domains()), processor_context(settings)
         self._policy = told.policy
         warm_up(model, encoder, told)
-        residence = AgentStateCache(model, engine_settings(settings), self.store)
+        residence = AgentStateCache(model, engine_settings(settings), self.store.agents)
         residence.erased_agents = load_forgotten_agents(settings, self.store)
-        residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
+        residence.keep_out_erased(one.erasure_subject for one in self.store.erasures.list_open() if one.subject)
         processor = Processor(
             residence,
             encoder,

@@ -18,6 +18,7 @@ from ...ingest.errors import Unavailable
 from ...ingest.kafka import open_group_source, open_writer
 from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.record_codec import headers_for
+from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
 from ...scoring.engine.agent_state_cache import AgentStateCache
 from ...scoring.engine.delegation import EdgeCollector
@@ -66,7 +67,7 @@ class GroupPipelineWorker:
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
         self._models = ActiveModels(open_model_registry(settings), clock.now_ms)
-        chosen = self._models.choose(next(iter(self.store.model_switches(1)), None))
+        chosen = self._models.choose(next(iter(self.store.models.list_switches(1)), None))
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
         self._context = processor_context(settings)
@@ -97,7 +98,10 @@ class GroupPipelineWorker:
     def _make_processor(self, partition: int) -> Processor:
         settings = self._settings
         residence = AgentStateCache(
-            self._model, engine_settings(settings, capacity=self._resident_agents), self.store, partition=partition
+            self._model,
+            engine_settings(settings, capacity=self._resident_agents),
+            self.store.agents,
+            partition=partition,
         )
         self._load_erasures(residence)
         vectors = start_vector_collector(self._spool, self._vectors, partition)
@@ -115,13 +119,13 @@ class GroupPipelineWorker:
 
     def _load_erasures(self, residence: AgentStateCache) -> None:
         """Nobody who was erased comes back, from the model's history or with what is loaded."""
-        while True:
-            try:
-                residence.erased_agents = load_forgotten_agents(self._settings, self.store)
-                residence.keep_out_erased(one.erasure_subject for one in self.store.open_erasures() if one.subject)
-                return
-            except Unavailable:
-                self._sleep(self._settings.pipeline.commit_interval_s)
+
+        def load() -> None:
+            residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+            open_erasures = self.store.erasures.list_open()
+            residence.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+
+        retry_until_available(load, lambda _: self._sleep(self._settings.pipeline.commit_interval_s))
 
     def write_ticks(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""

@@ -17,18 +17,18 @@ from ...scoring.pipeline.risk_topic_reader import epoch_of_record
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from ...scoring.records.agents import AgentName
 from ...scoring.records.commits import Position
-from ...scoring.store.interface import Store
+from ...scoring.store.sql_store import SqlStore
 
 PARTITION_COUNT_KEY = "events.partitions"
 GROWTH_TARGET_KEY = "events.growing_to"
 
 
-def check_partitions(store: Store, count: int) -> None:
+def check_partitions(store: SqlStore, count: int) -> None:
     """Raise ConfigError where the state was made for another number of partitions, or a move was not finished."""
-    growing = store.get_meta(GROWTH_TARGET_KEY)
+    growing = store.metadata.get(GROWTH_TARGET_KEY)
     if growing:
         raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
-    known = store.default_meta(PARTITION_COUNT_KEY, str(count))
+    known = store.metadata.put_default(PARTITION_COUNT_KEY, str(count))
     if count < int(known):
         raise ConfigError(
             f"the events topic has {count} partitions, the state was made for {known}: it is another topic, or a "
@@ -62,7 +62,7 @@ class PartitionGrowth:
 
     def __init__(
         self,
-        store: Store,
+        store: SqlStore,
         admin: KafkaAdmin,
         reader: TopicReader,
         topics: KafkaTopics,
@@ -86,33 +86,33 @@ class PartitionGrowth:
         found = self._admin.describe(self._topics.events)
         if found is None:
             raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
-        before = int(self._store.default_meta(PARTITION_COUNT_KEY, str(found.partitions)))
+        before = int(self._store.metadata.put_default(PARTITION_COUNT_KEY, str(found.partitions)))
         if wanted < max(before, found.partitions):
             raise ConfigError(
                 f"{self._topics.events} has {max(before, found.partitions)} partitions: Kafka removes none"
             )
-        if not self._store.get_meta(GROWTH_TARGET_KEY):
+        if not self._store.metadata.get(GROWTH_TARGET_KEY):
             self._report_progress("applying what waits")
             self._drain()
         self._check_drained()
-        self._store.set_meta(GROWTH_TARGET_KEY, str(wanted))
-        for position in self._store.positions():  # a worker that still runs is fenced from here on
-            self._store.set_position(position.partition, position.offset)
+        self._store.metadata.put(GROWTH_TARGET_KEY, str(wanted))
+        for position in self._store.partitions.list_positions():  # a worker that still runs is fenced from here on
+            self._store.partitions.set_position(position.partition, position.offset)
         for topic in (self._topics.events, self._topics.risk):
             self._report_progress(f"{topic}: {wanted} partitions")
             self._admin.grow_partitions(topic, wanted)
         ends = self._end_offsets()
         for partition in range(wanted):
-            self._store.set_position(partition, ends.get(partition, 0))
+            self._store.partitions.set_position(partition, ends.get(partition, 0))
         self._report_progress("moving agents")
-        moved = self._store.repartition(lambda name: _partition_of_agent(name, wanted))
-        self._store.set_meta(PARTITION_COUNT_KEY, str(wanted))
-        self._store.set_meta(GROWTH_TARGET_KEY, "")
+        moved = self._store.partitions.repartition(lambda name: _partition_of_agent(name, wanted))
+        self._store.metadata.put(PARTITION_COUNT_KEY, str(wanted))
+        self._store.metadata.put(GROWTH_TARGET_KEY, "")
         return GrowthResult(before, wanted, moved)
 
     def _check_drained(self) -> None:
         """Records that wait lie where their agents were: after the move they would be applied beside newer ones."""
-        applied = {position.partition: position.offset for position in self._store.positions()}
+        applied = {position.partition: position.offset for position in self._store.partitions.list_positions()}
         waiting = {at: end - applied.get(at, 0) for at, end in self._end_offsets().items() if end > applied.get(at, 0)}
         if waiting:
             told = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
@@ -170,7 +170,7 @@ def highest_epoch(reader: TopicReader) -> int:
 
 
 def resume_offsets(
-    store: Store, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
+    store: SqlStore, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
     """Where each partition is to be read on.
 
@@ -183,7 +183,7 @@ def resume_offsets(
     Raises:
         ConfigError: the state is of another number of partitions; or records are lost, and nobody has accepted that.
     """
-    made_for = store.get_meta(PARTITION_COUNT_KEY)
+    made_for = store.metadata.get(PARTITION_COUNT_KEY)
     if made_for is not None and int(made_for) != len(topic):
         raise ConfigError(
             f"the events topic has {len(topic)} partitions, this state was made for {made_for}: what was sent since "
@@ -191,7 +191,7 @@ def resume_offsets(
         )
     if anew:
         return {partition: one.first for partition, one in topic.items()}
-    known = {position.partition: position.offset for position in store.positions()}
+    known = {position.partition: position.offset for position in store.partitions.list_positions()}
     wanted = {partition: known.get(partition, 0) for partition in topic}
     lost = {at: next_ for at, next_ in wanted.items() if not topic[at].first <= next_ <= topic[at].end}
     if lost and not accept_loss:
@@ -204,14 +204,16 @@ def resume_offsets(
 
 
 def restore_partitions(
-    store: Store, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
+    store: SqlStore, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
 ) -> RestoreResult:
     """Let every partition go on at its offset in an epoch above all that were told, and tell all risk again.
 
     May be run again after any failure. Raises Unavailable.
     """
     above, told = highest_epoch(risk), 0
-    positions: list[Position] = [store.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())]
+    positions: list[Position] = [
+        store.partitions.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())
+    ]
     for position in positions:
         told += publisher.publish_all_agents(position)
     return RestoreResult(above, len(positions), told)

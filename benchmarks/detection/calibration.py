@@ -13,10 +13,10 @@ from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.engine.risk import AlertRateBudget
 
-from benchmarks.attacks.world import AttackedEnterprise, replay_scores
-from benchmarks.detection import traces
-from benchmarks.detection.lab import FittedTrace
-from benchmarks.detection.report import FigureTable
+from ..attacks.attacked_enterprise import AttackedEnterprise, replay_scores
+from . import traces
+from .fitted_trace import FittedTrace
+from .report import FigureTable
 
 PROMISED = (0.05, 0.01, 0.001)
 BUDGETS = (5.0, 20.0, 100.0, 500.0)

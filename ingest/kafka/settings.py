@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ..timestamps import DAY_MS, HOUR_MS, MINUTE_MS
+
 KafkaClientName = Literal["kafka-python", "confluent"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -99,11 +101,6 @@ class KafkaClientSettings(_SecretHidingStruct, frozen=True, kw_only=True):
 # Our topics and their settings, in one table: `docs/operations.md` shows it, and the admin client creates them so.
 
 
-_MINUTE_MS = 60_000
-_HOUR_MS = 60 * _MINUTE_MS
-_DAY_MS = 24 * _HOUR_MS
-
-
 class TopicDefinition(NamedTuple):
     """One topic. `role` is the member of `Topics` that names it; `configs` are Kafka's own words."""
 
@@ -122,7 +119,7 @@ _COMMON_CONFIGS = {"unclean.leader.election.enable": "false", "message.timestamp
 
 
 def _retention_configs(days: int) -> dict[str, str]:
-    return {**_COMMON_CONFIGS, "cleanup.policy": "delete", "retention.ms": str(days * _DAY_MS)}
+    return {**_COMMON_CONFIGS, "cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
 
 
 TOPIC_DEFINITIONS = (
@@ -131,7 +128,7 @@ TOPIC_DEFINITIONS = (
         "agent",
         "every event, tick, command and refused input: what state is made of",
         # A time of arrival in the future would make its agent's later events late: the broker refuses it.
-        {**_retention_configs(7), "message.timestamp.after.max.ms": str(_HOUR_MS)},
+        {**_retention_configs(7), "message.timestamp.after.max.ms": str(HOUR_MS)},
     ),
     TopicDefinition(
         "dead_letters", "letter", "what was refused, with reason, source offset and raw bytes", _retention_configs(30)
@@ -144,11 +141,11 @@ TOPIC_DEFINITIONS = (
             **_COMMON_CONFIGS,
             "cleanup.policy": "compact",
             "min.cleanable.dirty.ratio": "0.1",
-            "min.compaction.lag.ms": str(_MINUTE_MS),
-            "max.compaction.lag.ms": str(_HOUR_MS),
-            "delete.retention.ms": str(_DAY_MS),
+            "min.compaction.lag.ms": str(MINUTE_MS),
+            "max.compaction.lag.ms": str(HOUR_MS),
+            "delete.retention.ms": str(DAY_MS),
             "segment.bytes": str(64 * 1024 * 1024),
-            "segment.ms": str(_HOUR_MS),
+            "segment.ms": str(HOUR_MS),
         },
     ),
     TopicDefinition("decisions", "agent", "every change of level, with its reasons", _retention_configs(30)),

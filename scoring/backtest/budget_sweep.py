@@ -7,7 +7,6 @@ found it suspicious, it did not learn for the others either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +16,7 @@ from ...ingest.features.feature_kernel import IGNORED_EVENT
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
-from ..records.agents import RiskLevel
-
-ALERTING_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
-"""Levels that an alert is raised at."""
-
-
-def count_rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> Any:
-    """How often an event brought its agent from below each alerting level to it or above, int64 (3,).
-
-    Args:
-        levels: int8 (n, 2), after the event in column 1.
-        out: float64 (n, risk.OUTPUTS).
-        counted: bool (n,), rows that count.
-    """
-    before, after = out[counted, risk.LEVEL_BEFORE], levels[counted, 1]
-    return np.array([int(((before < level) & (after >= level)).sum()) for level in ALERTING_LEVELS])
+from ..records.agents import ALERTING_LEVELS
 
 
 class BudgetSweep:
@@ -82,7 +66,7 @@ class BudgetSweep:
                 levels,
                 out,
             )
-            self.rises[at] += count_rises(levels, out, counted)
+            self.rises[at] += risk.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 
     def advance_time(self, now_ms: int) -> None:
         """Time passes, as in the run, behind the batch that was seen last."""

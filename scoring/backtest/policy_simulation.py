@@ -21,7 +21,7 @@ from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
 from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook, PolicyTable
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision
 
 ISSUANCE_TYPES = ("token.request", "token.exchange", "token.refresh")
@@ -72,7 +72,7 @@ class PolicySimulationResult(msgspec.Struct):
 
     counts: Counter[tuple[str, int, str]]
     enforced: int
-    agents: dict[tuple[str, str, str], Counter[str]]
+    agents: dict[AgentIdentity, Counter[str]]
     revoked: list[SimulatedRevocation]
 
 
@@ -183,11 +183,10 @@ class PolicySimulation:
         self.result.counts[kind, level, outcome] += 1
         if outcome != GRANTED:
             self.result.enforced += standing.enforced
-            who = (name.tenant, name.issuer, name.agent_id)
-            self.result.agents.setdefault(who, Counter())[outcome] += 1
+            self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
 
     def _effective_policy(self, name: AgentName, agent_type: str) -> EffectivePolicy:
-        return self._book.effective_policy(name.tenant, name.issuer, name.agent_id, agent_type)
+        return self._book.effective_policy(*name.identity, agent_type)
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:

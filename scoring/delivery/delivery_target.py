@@ -8,7 +8,7 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from ...ingest.errors import ConfigError
 from ..records.agents import RiskLevel
-from ..store.interface import LeasedDelivery
+from ..store.outbox_store import LeasedDelivery
 
 
 @dataclass(frozen=True)

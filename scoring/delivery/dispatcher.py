@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
-from ..store.interface import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
+from ..store.outbox_store import DeliveryRoute, DeliverySettlement, LeasedDelivery, OutboxStore
 from .delivery_target import DeliveryChannel, DeliveryResult, DispatchPolicy, retry_delay_s
 
 LEASE_MARGIN_S = 10.0
@@ -37,7 +37,7 @@ class Dispatcher:
     """Runs in one event loop; the store is called in threads.
 
     Args:
-        store: where the outbox is.
+        outbox: what has to leave, and its deliveries.
         channels: targets with their notifiers; names are unique.
         policy: backoff, ages, cool-down and concurrency.
         clock: UTC milliseconds.
@@ -50,7 +50,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        store: OutboxStore,
+        outbox: OutboxStore,
         channels: Sequence[DeliveryChannel[Any]],
         policy: DispatchPolicy,
         clock: Callable[[], int],
@@ -60,13 +60,13 @@ class Dispatcher:
         names = [channel.target.name for channel in channels]
         if len(set(names)) < len(names):
             raise ConfigError(f"target names must be unique: {sorted(names)}")
-        self._store = store
+        self._outbox = outbox
         self._policy = policy
         self._clock = clock
         self._observe = observe
         self._routes = [_make_route(channel, policy) for channel in channels]
         self._target_workers = [
-            _TargetWorker(store, channel, policy, clock, random_source, observe) for channel in channels
+            _TargetWorker(outbox, channel, policy, clock, random_source, observe) for channel in channels
         ]
         self._wake = asyncio.Event()
 
@@ -99,9 +99,9 @@ class Dispatcher:
     async def _route(self) -> int:
         """Expire the old, route the new; returns the number of rows routed."""
         now = self._clock()
-        await asyncio.to_thread(self._store.expire, now - int(self._policy.max_age_s * 1000), now)
+        await asyncio.to_thread(self._outbox.expire, now - int(self._policy.max_age_s * 1000), now)
         total = 0
-        while routed := await asyncio.to_thread(self._store.route, self._routes, now, ROUTE_BATCH):
+        while routed := await asyncio.to_thread(self._outbox.route, self._routes, now, ROUTE_BATCH):
             total += routed
         return total
 
@@ -111,7 +111,7 @@ class _TargetWorker:
 
     def __init__(
         self,
-        store: OutboxStore,
+        outbox: OutboxStore,
         channel: DeliveryChannel[Any],
         policy: DispatchPolicy,
         clock: Callable[[], int],
@@ -119,7 +119,7 @@ class _TargetWorker:
         observe: Callable[[str, str], None],
     ) -> None:
         self.wake = asyncio.Event()
-        self._store = store
+        self._outbox = outbox
         self._target = channel.target
         self._notifier = channel.notifier
         self._policy = channel.policy or policy
@@ -148,10 +148,10 @@ class _TargetWorker:
             return 0
         turns = self._policy.concurrency if self._target.ordered else 1  # all of them may be about one agent
         lease_ms = int((self._target.timeout_s * turns + LEASE_MARGIN_S) * 1000)
-        rows = await asyncio.to_thread(self._store.lease, name, now, self._policy.concurrency, lease_ms)
+        rows = await asyncio.to_thread(self._outbox.lease, name, now, self._policy.concurrency, lease_ms)
         results = await self._attempt_all(rows)
         ended = [self._make_settlement(row, result) for row, result in zip(rows, results, strict=True)]
-        await asyncio.to_thread(self._store.settle, ended)
+        await asyncio.to_thread(self._outbox.settle, ended)
         gone = next((result for result in results if result.outcome == "gone"), None)
         if gone is not None:
             await self._stop_target(gone.error)
@@ -161,7 +161,7 @@ class _TargetWorker:
         """What came of each row: all at once, or those about one agent one after the other where order matters."""
         if not (rows and self._target.ordered):
             return await asyncio.gather(*(self._attempt(row) for row in rows))
-        superseded = await asyncio.to_thread(self._store.superseded, self._target.name, [row.seq for row in rows])
+        superseded = await asyncio.to_thread(self._outbox.superseded, self._target.name, [row.seq for row in rows])
         results = {seq: SUPERSEDED for seq in superseded}
         by_agent: dict[int, list[LeasedDelivery]] = {}
         for row in sorted(rows, key=lambda row: row.seq):
@@ -211,12 +211,12 @@ class _TargetWorker:
         return DeliverySettlement(row.seq, row.target, row.attempt, status, again_ms, result.error, now)
 
     async def _is_stopped(self) -> bool:
-        stopped = await asyncio.to_thread(self._store.stopped_targets)
+        stopped = await asyncio.to_thread(self._outbox.stopped_targets)
         return bool(stopped.get(self._target.name) == self._target.fingerprint)
 
     async def _stop_target(self, reason: str) -> None:
         _log.error("target_stopped", target=self._target.name, reason=reason)
-        stop = self._store.stop_target
+        stop = self._outbox.stop_target
         await asyncio.to_thread(stop, self._target.name, self._target.fingerprint, self._clock(), reason)
 
 

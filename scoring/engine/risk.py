@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.compilation import compiled
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
 
@@ -54,9 +55,9 @@ _MIN_LEVEL_DISTANCE = 1.0
 class RiskParameters(NamedTuple):
     """How evidence becomes levels. Times in milliseconds."""
 
-    half_life_ms: float = 3_600_000.0
+    half_life_ms: float = float(HOUR_MS)
     dwell_ms: float = 600_000.0  # a level lasts at least this long before the next step down
-    hold_ms: float = 86_400_000.0  # critical ends by release or after this
+    hold_ms: float = float(DAY_MS)  # critical ends by release or after this
     confidence_low: float = 0.3  # below it, and without evidence, the level is unknown
     own_events: float = 20.0  # events at which an agent's own history is half of what can be known
     peer_share: float = 0.6  # what a well-known peer group alone can give
@@ -387,3 +388,12 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
         row.level = level
         row.since_ms = row.at_ms
     row.due_ms = _due_ms(row, settings)
+
+
+def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How often an agent came from below each alerting level to it or above, int64 (3,).
+
+    Args:
+        before, after: levels (n,) of each event.
+    """
+    return np.array([np.count_nonzero((before < level) & (after >= level)) for level in ALERTING_LEVELS], np.int64)

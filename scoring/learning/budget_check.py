@@ -17,15 +17,13 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 
 MIN_EXPECTED_ALERTS = 3.0
 """Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
-
-_DAY_MS = 86_400_000
-_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 
 
 class LevelBudgetReport(NamedTuple):
@@ -107,17 +105,16 @@ def check_budget(
         levels,
         outputs,
     )
-    days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
+    days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
-    return BudgetReport(
-        days, tuple(_check_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own
-    )
+    rises = risk.count_rises(levels[:, 0], levels[:, 1])
+    reports = [
+        _check_level(level, int(alerts), days, budget) for level, alerts in zip(ALERTING_LEVELS, rises, strict=True)
+    ]
+    return BudgetReport(days, tuple(reports), own, len(model.groups) - 1 - own)
 
 
-def _check_level(
-    level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: risk.AlertRateBudget
-) -> LevelBudgetReport:
-    alerts = int(((levels[:, 0] < level) & (levels[:, 1] >= level)).sum())
+def _check_level(level: RiskLevel, alerts: int, days: int, budget: risk.AlertRateBudget) -> LevelBudgetReport:
     allowed = float(getattr(budget, level.label))
     enough = allowed / 1000.0 * days >= MIN_EXPECTED_ALERTS
     return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

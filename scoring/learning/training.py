@@ -14,6 +14,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent, decode_event
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.detector import DetectorSettings
 from ...models.model_directory import ModelManifest, read_manifest
 from ...models.model_persistence import save_trained_model
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 ENCODE_CHUNK = 5_000
 """Events that are decoded before their columns are made."""
-LEAD_UP_MS = 3_600_000
+LEAD_UP_MS = HOUR_MS
 """Time before a decision that is left out with it: evidence gathers over minutes, a decision names the last event."""
-MAX_SUSPICION_MS = 86_400_000
+MAX_SUSPICION_MS = DAY_MS
 """An agent that nothing brought down again is left out for so long."""
 
 AgentWindows = Mapping[int, Sequence[tuple[int, int]]]

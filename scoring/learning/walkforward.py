@@ -20,6 +20,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
+from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
 from ...models.calibration import Calibration
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
@@ -36,13 +37,11 @@ MIN_VALIDATION_EVENTS = 200
 CALIBRATION_RUNS = 2
 """The first tells which events are odd by the calibration of strangers, the second by that of the first."""
 
-WEEK_MS = 7 * 86_400_000
 _BATCH = 4096
 _PLACEHOLDER_EVENT = decode_event(
     b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
     b'"agent":{"id":"-","issuer":"-","type":"-"}}'
 )
-_DAY_MS = 86_400_000
 
 
 class WalkForwardResult(NamedTuple):
@@ -160,7 +159,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
 
 def _daily_maxima(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:
     """Highest statistic of each agent on each day, at least 0."""
-    days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // _DAY_MS).astype(np.uint64)])
+    days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // DAY_MS).astype(np.uint64)])
     _, day = np.unique(days, axis=1, return_inverse=True)
     highest = np.zeros(int(day.max(initial=-1)) + 1)
     np.maximum.at(highest, day.ravel(), statistic)

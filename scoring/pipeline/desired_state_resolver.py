@@ -7,19 +7,23 @@ delivery asks here, and never applies what has been overtaken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import chain
 
+import msgspec
+
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentRow, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.containment import Actuation
-from ..store.dialects.statements import chunked
-from ..store.interface import MAX_PAGE, AgentQuery, Page, Store, Tenants
+from ..store.agent_store import AgentQuery
+from ..store.database import MAX_PAGE, Tenants, iterate_pages
+from ..store.sql_store import SqlStore
 
-PRINCIPAL_WINDOW_MS = 30 * 86_400_000
+PRINCIPAL_WINDOW_MS = 30 * DAY_MS
 """Consents of principals that the agent acted for within this time die with its tokens."""
 
 MAX_PRINCIPALS = 200
@@ -40,7 +44,7 @@ class DesiredStateResolver:
     """
 
     def __init__(
-        self, store: Store, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self, store: SqlStore, verdicts: PolicyEvaluator, now_ms: Callable[[], int], new_id: Callable[[], str]
     ) -> None:
         self._store = store
         self._verdicts = verdicts
@@ -50,7 +54,7 @@ class DesiredStateResolver:
     async def resolve(self, asked: DesiredState) -> DesiredState:
         """What holds for the agent that *asked* is about. Raises Unavailable."""
         name = asked.name
-        row = await asyncio.to_thread(self._store.agent, name.tenant, name.issuer, name.agent_id)
+        row = await asyncio.to_thread(self._store.agents.get, *name.identity)
         wish = self._desired_state_of(name, row, asked)
         if not wish.revoke:
             return wish
@@ -67,7 +71,7 @@ class DesiredStateResolver:
 
     def _desired_state_of(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> DesiredState:
         agent_type = asked.agent_type if row is None else row.agent_type
-        pin = self._verdicts.interventions.active_pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
+        pin = self._verdicts.interventions.active_pin(name.identity, self._now_ms())
         decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
         return derive_desired_state(
             name,
@@ -84,7 +88,7 @@ class DesiredStateResolver:
 
     def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
         since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
-        edges = self._store.edges(
+        edges = self._store.edges.find(
             [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
         )
         return tuple(sorted({edge.target for edge in edges}))
@@ -92,8 +96,8 @@ class DesiredStateResolver:
     async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
         """Enqueue a look at those agents; how many there are. Raises Unavailable."""
         rows = [self._reconciliation_row(name, target) for name in names]
-        for part in chunked(rows, ENQUEUE_BATCH):
-            await asyncio.to_thread(self._store.enqueue, part)
+        for start in range(0, len(rows), ENQUEUE_BATCH):
+            await asyncio.to_thread(self._store.outbox.enqueue, rows[start : start + ENQUEUE_BATCH])
         return len(rows)
 
     async def enqueue_full_reconciliation(self, target: str = "", tenants: Tenants = None) -> int:
@@ -110,19 +114,17 @@ class DesiredStateResolver:
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
-        def elevated(cursor: str | None) -> Page[AgentName]:
-            page = self._store.list_agents(AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE, cursor=cursor))
-            return Page([agent.name for agent in page.items], page.next_cursor)
-
-        def lowered(cursor: str | None) -> Page[AgentName]:
-            page = self._store.list_actuations(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
-            return Page([one.agent for one in page.items if _is_lowered_or_pending(one)], page.next_cursor)
-
-        return [*_iterate_pages(elevated), *_iterate_pages(lowered)]
+        elevated = AgentQuery(tenants, _ELEVATED, limit=MAX_PAGE)
+        agents = iterate_pages(lambda cursor: self._store.agents.page(msgspec.structs.replace(elevated, cursor=cursor)))
+        actuations = iterate_pages(
+            lambda cursor: self._store.actuations.page(tenants, target=target or None, limit=MAX_PAGE, cursor=cursor)
+        )
+        lowered = (actuation.agent for actuation in actuations if _is_lowered_or_pending(actuation))
+        return [*(agent.name for agent in agents), *lowered]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """A row that says what is known here; what is done is decided when it is delivered."""
-        full = (name.tenant, name.issuer, name.agent_id)
+        full = name.identity
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         agent_type = "" if entry is None else entry.summary.agent_type
@@ -132,15 +134,5 @@ class DesiredStateResolver:
         return build_action_row(f"action-{self._new_id()}", wish, target)
 
 
-def _is_lowered_or_pending(one: Actuation) -> bool:
-    return bool(one.original) or one.status in ("wanted", "applied", "failed")
-
-
-def _iterate_pages(page_of: Callable[[str | None], Page[AgentName]]) -> Iterator[AgentName]:
-    cursor: str | None = None
-    while True:
-        page = page_of(cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+def _is_lowered_or_pending(actuation: Actuation) -> bool:
+    return bool(actuation.original) or actuation.status in ("wanted", "applied", "failed")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from ...ingest.errors import CorruptLog, Fenced, Unavailable
 from ...ingest.record_erasure import ErasedFilter
+from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import DurableSource, RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row
@@ -27,7 +28,7 @@ from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
 from ..records.models import ModelSwitch
-from ..store.interface import CommitResult, Store
+from ..store.sql_store import CommitResult, SqlStore
 from .processor import Processor, StageMetrics
 
 _log = structlog.get_logger(__name__)
@@ -80,7 +81,7 @@ class PipelineContext(NamedTuple):
     """What every partition of a worker shares."""
 
     source: DurableSource
-    store: Store
+    store: SqlStore
     policy: LivePolicy
     settings: PipelineParameters
     monotonic: Callable[[], float]  # seconds on a clock that never goes back
@@ -133,13 +134,13 @@ class PartitionPipeline:
             CorruptLog: the stored position lies behind the end of the log: the log has lost acknowledged records.
         """
         partition = self.partition
-        self.position = self.retry_until_available(lambda: self._context.store.claim(partition))
+        self.position = self.retry_until_available(lambda: self._context.store.partitions.claim(partition))
         self._next = self.position.offset
         self._end = self.retry_until_available(lambda: self._context.source.end_offset(partition))
         self._check_end(self._end)
         self._republish()
-        self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.bygone))
-        held = self.retry_until_available(lambda: self._context.store.holdings(partition))
+        self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
+        held = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
         self._processor.engine.feedback_rules.restore(held)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
         window = self._processor.duplicate_window
@@ -155,7 +156,7 @@ class PartitionPipeline:
     def _newest_switch(self) -> ModelSwitch | None:
         """What says which model is in force here; a partition that is new goes by the others."""
         store = self._context.store
-        return store.model_switch(self.partition) or next(iter(store.model_switches(1)), None)
+        return store.models.current_switch(self.partition) or next(iter(store.models.list_switches(1)), None)
 
     def _check_end(self, end: int) -> None:
         if self._next > end:
@@ -168,7 +169,7 @@ class PartitionPipeline:
         publisher = self._context.publisher
         if publisher is None:
             return
-        known = self.retry_until_available(lambda: self._context.store.published(self.partition))
+        known = self.retry_until_available(lambda: self._context.store.partitions.published_offset(self.partition))
         self.retry_until_available(lambda: publisher.republish(self.position, known))
         self._published = self.position.offset
 
@@ -293,13 +294,9 @@ class PartitionPipeline:
             self.idle = False
         return max(0, self._end - self.position.offset)
 
-    def retry_until_available(self, call: Callable[[], Any]) -> Any:
-        """The answer of *call*, again and again while a service does not answer."""
-        while True:
-            try:
-                return call()
-            except Unavailable as error:
-                self.wait_before_retry(error)
+    def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
+        """The answer of *call*; while a service does not answer, the partition waits."""
+        return retry_until_available(call, self.wait_before_retry)
 
     def wait_before_retry(self, error: Unavailable) -> None:
         """Wait before another try, and complain now and then."""
@@ -404,7 +401,7 @@ def write_commits(
             place = commit.position
             if place == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
-            if speaker.retry_until_available(partial(around.store.position, place.partition)) == place:
+            if speaker.retry_until_available(partial(around.store.partitions.position, place.partition)) == place:
                 found[place.partition] = CommitResult(0)
                 left.remove(commit)
     return [found[commit.position.partition] for commit in commits]

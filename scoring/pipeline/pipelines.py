@@ -12,7 +12,7 @@ from ...ingest.source import DurableSource, GroupSource
 from ..policy.book import LivePolicy
 from ..policy.policy_book import policy_members
 from ..records.commits import Position
-from ..store.interface import Store
+from ..store.sql_store import SqlStore
 from .partition import CommittedChanges, PartitionPipeline, PipelineContext, PipelineParameters, commit_partitions
 from .processor import AppliedBatch, Processor, StageMetrics
 
@@ -37,7 +37,7 @@ class SinglePartitionPipeline:
         self,
         source: DurableSource,
         processor: Processor,
-        store: Store,
+        store: SqlStore,
         policy: LivePolicy,
         settings: PipelineParameters,
         monotonic: Callable[[], float],

@@ -16,14 +16,15 @@ from ...ingest.errors import Unavailable
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
-from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload, format_rfc3339
+from ...ingest.timestamps import format_rfc3339
+from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
 from ..policy.policy_book import policy_members
 from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
-from ..store.interface import Store
+from ..store.sql_store import SqlStore
 
 ERASED_UP_TO_HEADER = "forgotten_up_to"
 DECISION_TYPE = "io.trustwatch.decision.v1"
@@ -105,7 +106,9 @@ class TopicPublisher:
         service: URI of this service, for alerts.
     """
 
-    def __init__(self, writer: TopicWriter, store: Store, names: TopicNames, policy: LivePolicy, service: str) -> None:
+    def __init__(
+        self, writer: TopicWriter, store: SqlStore, names: TopicNames, policy: LivePolicy, service: str
+    ) -> None:
         self._writer = writer
         self._store = store
         self._names = names
@@ -214,11 +217,11 @@ class TopicPublisher:
         self._last_sent.pop(position.partition, None)
         if published >= position.offset:
             return
-        for one in self._store.forgets(position.partition, published):
+        for one in self._store.erasures.erased_since(position.partition, published):
             self._send_erased(one.subject, position.partition, one.up_to[position.partition])
-        for summary, epoch, offset in self._store.unpublished_agents(position.partition, published):
+        for summary, epoch, offset in self._store.agents.iterate_unpublished(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
-        self._send_decisions(self._store.unpublished_decisions(position.partition, published))
+        self._send_decisions(self._store.decisions.iterate_unpublished(position.partition, published))
         self._flush()
 
     def publish_all_agents(self, position: Position) -> int:
@@ -228,7 +231,7 @@ class TopicPublisher:
         Unavailable.
         """
         count = 0
-        for summary, _, _ in self._store.unpublished_agents(position.partition, -1):
+        for summary, _, _ in self._store.agents.iterate_unpublished(position.partition, -1):
             self._send_risk(summary, position.partition, position.epoch, position.offset)
             count += 1
         self._flush()
@@ -243,7 +246,7 @@ class TopicPublisher:
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
         name = row.name
-        key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+        key = agent_partition_key(*name.identity)
         value = _encode(risk_record(row, partition, epoch, offset))
         self._send(self._names.risk, key, value, partition=partition)
         self.sent += 1
@@ -255,7 +258,7 @@ class TopicPublisher:
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             name = decision.agent
-            key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+            key = agent_partition_key(*name.identity)
             headers = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
             value = decision_event(decision, self._service)
             self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)

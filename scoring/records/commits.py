@@ -13,6 +13,9 @@ from .erasures import PartitionErasure
 from .feedback import PartitionRule
 from .models import ModelSwitch
 
+ALERT_KEY_PREFIX = "alert-"
+"""Before the id of a decision: key of the outbox row that announces it."""
+
 
 class OutboxRow(msgspec.Struct, frozen=True):
     """Something that must leave at least once. `key` makes a repeated delivery recognisable."""

@@ -1,52 +1,74 @@
-"""The edge's side: lists and look-ups. What the caller may see is part of every statement."""
+"""Agents: the state that the pipeline resumes from, and the lists that people see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Collection, Iterator
 
-from sqlalchemy import func, or_, select, tuple_, update
+import msgspec
+from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
 
 from ...ingest.hashing import agent_key
-from ..records.agents import AgentRow, AgentSummary
-from ..records.commits import Delivery
-from ..records.dead_letters import StoredDeadLetter
-from ..records.decisions import Decision
+from ...ingest.timestamps import DAY_MS
+from ..records.agents import AgentRow, AgentSummary, DueAgent, VersionedAgent
+from ..records.models import AgentLifespans
 from . import codec
-from .commits import DROPPED_DEAD_LETTERS
-from .database import Paged, visible
-from .dialects.statements import MAX_IN_LIST, chunked, starts_with
-from .interface import AgentQuery, DeadLetterCounts, Page, Tenants
-from .sql_schema import AGENTS, COUNTERS, DEAD_LETTERS, DECISIONS, DELIVERIES, OUTBOX
+from .database import Database, Page, Tenants, from_cursor, visible
+from .dialects.statements import starts_with
+from .sql_schema import AGENTS
 
-T = TypeVar("T")
-_DELIVERY_COLUMNS = tuple(
-    (DELIVERIES if name in DELIVERIES.c else OUTBOX).c[name] for name in Delivery.__struct_fields__
-)
-
-_NO_TOMBSTONE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
-
-if TYPE_CHECKING:
-    from .database import AnyRow, AnySelect
+_IS_DUE = AGENTS.c.due_ms > literal_column("0")  # spelt as in the partial index, or a planner may not recognise it
 
 
-class AgentStore(Paged):
-    """Part of the store that the edge reads."""
+class AgentQuery(msgspec.Struct, frozen=True):
+    """Filters of a list of agents; the order is tenant, agent id, issuer."""
 
-    def summaries(self, after_key: int | None = None, limit: int = 10_000) -> list[AgentSummary]:
-        query = select(*codec.SUMMARY_COLUMNS).order_by(AGENTS.c.key).limit(limit)
-        if after_key is not None:
-            query = query.where(AGENTS.c.key > codec.to_signed(after_key))
-        with self.read() as connection:
+    tenants: Tenants = None
+    levels: Collection[int] | None = None
+    agent_type: str | None = None
+    prefix: str = ""  # of the agent id
+    limit: int = 50
+    cursor: str | None = None
+
+
+class AgentStore:
+    """Agents as commits wrote them. The methods with *tenants* show a caller no other tenant's."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self, keys: Collection[int]) -> dict[int, AgentRow]:
+        """Rows of those *keys* (unsigned) that exist."""
+        with self._database.read() as connection:
+            return {agent.name.key: agent for agent in self._database.dialect.read_agents(connection, keys)}
+
+    def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
+        """Agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.
+
+        The pipeline skips those it holds in memory and loads the rest with `load`.
+        """
+        query = select(AGENTS.c.due_ms, AGENTS.c.key)
+        query = query.where(AGENTS.c.partition == partition, _IS_DUE, AGENTS.c.due_ms <= before_ms)
+        if after is not None:
+            query = query.where(tuple_(AGENTS.c.due_ms, AGENTS.c.key) > (after.due_ms, codec.to_signed(after.key)))
+        query = query.order_by(AGENTS.c.due_ms, AGENTS.c.key).limit(limit)
+        with self._database.read() as connection:
+            return [DueAgent(due_ms, codec.to_unsigned(key)) for due_ms, key in connection.execute(query)]
+
+    def get(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
+        """One agent by its full name."""
+        key = codec.to_signed(agent_key(tenant, issuer, agent_id))
+        query = visible(select(*codec.AGENT_COLUMNS).where(AGENTS.c.key == key), AGENTS.c.tenant, tenants)
+        return self._database.fetch_one(query, codec.to_agent)
+
+    def find(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
+        """Agents of that id at any issuer of the tenants."""
+        query = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
+        query = query.where(AGENTS.c.agent_id == agent_id).order_by(AGENTS.c.tenant, AGENTS.c.issuer).limit(limit)
+        with self._database.read() as connection:
             return [codec.to_summary(row) for row in connection.execute(query)]
 
-    def all_summaries(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
-        after: int | None = None
-        while found := self.summaries(after, chunk):
-            yield from found
-            after = found[-1].name.key
-
-    def list_agents(self, query: AgentQuery) -> Page[AgentSummary]:
+    def page(self, query: AgentQuery) -> Page[AgentSummary]:
+        """One page of agents. Raises BadCursor."""
         statement = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, query.tenants)
         if query.levels is not None:
             statement = statement.where(AGENTS.c.level.in_(sorted(query.levels)))
@@ -56,94 +78,31 @@ class AgentStore(Paged):
             statement = statement.where(starts_with(AGENTS.c.agent_id, query.prefix))
         order = (AGENTS.c.tenant, AGENTS.c.agent_id, AGENTS.c.issuer)
         if query.cursor is not None:
-            statement = statement.where(tuple_(*order) > codec.from_cursor(query.cursor, tuple[str, str, str]))
-        return self.page(statement.order_by(*order), order, query.limit, codec.to_summary)
+            statement = statement.where(tuple_(*order) > from_cursor(query.cursor, tuple[str, str, str]))
+        return self._database.page(statement.order_by(*order), order, query.limit, codec.to_summary)
 
-    def agent(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
-        key = codec.to_signed(agent_key(tenant, issuer, agent_id))
-        query = visible(select(*codec.AGENT_COLUMNS).where(AGENTS.c.key == key), AGENTS.c.tenant, tenants)
-        return self._fetch_one(query, codec.to_agent)
+    def iterate(self, chunk: int = 10_000) -> Iterator[AgentSummary]:
+        """Every agent without its state, read in chunks of their own transactions."""
+        rows = self._database.iterate(select(*codec.SUMMARY_COLUMNS), (AGENTS.c.key,), chunk)
+        return map(codec.to_summary, rows)
 
-    def find_agents(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:
-        query = visible(select(*codec.SUMMARY_COLUMNS), AGENTS.c.tenant, tenants)
-        query = query.where(AGENTS.c.agent_id == agent_id).order_by(AGENTS.c.tenant, AGENTS.c.issuer).limit(limit)
-        with self.read() as connection:
-            return [codec.to_summary(row) for row in connection.execute(query)]
+    def iterate_unpublished(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
+        """Agents of *partition* that commits with an offset above *after* wrote, read in chunks.
 
-    def list_decisions(
-        self, tenants: Tenants = None, agent_key: int | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Page[Decision]:
-        query = visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
-        if agent_key is not None:
-            query = query.where(DECISIONS.c.agent_key == codec.to_signed(agent_key))
-        order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
-        return self.newest(query, order, limit, cursor, codec.to_decision)
+        The whole table is looked through, since an index would have to be kept up by every commit. Nobody but the owner
+        of the partition writes such rows, so that chunks agree.
+        """
+        query = select(*codec.VERSION_COLUMNS, *codec.SUMMARY_COLUMNS)
+        query = query.where(AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
+        return map(codec.to_versioned, self._database.iterate(query, (AGENTS.c.key,), chunk))
 
-    def decision(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
-        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, _NO_TOMBSTONE)
-        return self._fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
-
-    def list_dead_letters(
-        self,
-        sources: Collection[str] | None = None,
-        replayed: bool | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page[StoredDeadLetter]:
-        query = visible(select(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
-        if replayed is not None:
-            query = query.where(DEAD_LETTERS.c.replayed_ms > 0 if replayed else DEAD_LETTERS.c.replayed_ms == 0)
-        order = (DEAD_LETTERS.c.received_ms, DEAD_LETTERS.c.letter_id)
-        return self.newest(query, order, limit, cursor, codec.to_dead_letter)
-
-    def dead_letter(self, letter_id: str, sources: Collection[str] | None = None) -> StoredDeadLetter | None:
-        query = select(DEAD_LETTERS).where(DEAD_LETTERS.c.letter_id == letter_id)
-        return self._fetch_one(visible(query, DEAD_LETTERS.c.source, sources), codec.to_dead_letter)
-
-    def mark_replayed(self, letter_ids: Collection[str], at_ms: int) -> int:
-        marked = 0
-        with self.write() as connection:
-            for ids in chunked(letter_ids, MAX_IN_LIST):
-                waiting = (DEAD_LETTERS.c.letter_id.in_(ids), DEAD_LETTERS.c.replayed_ms == 0)
-                marked += connection.execute(update(DEAD_LETTERS).where(*waiting).values(replayed_ms=at_ms)).rowcount
-        return marked
-
-    def letter_counts(self) -> DeadLetterCounts:
-        dropped = select(COUNTERS.c.value).where(COUNTERS.c.name == DROPPED_DEAD_LETTERS)
-        with self.read() as connection:
-            stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
-            return DeadLetterCounts(stored, connection.execute(dropped).scalar_one_or_none() or 0)
-
-    def list_deliveries(
-        self,
-        tenants: Tenants = None,
-        status: str | None = None,
-        target: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-        *,
-        agent_key: int | None = None,
-        key: str | None = None,
-    ) -> Page[Delivery]:
-        query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).join_from(DELIVERIES, OUTBOX)
-        query = visible(query, OUTBOX.c.tenant, tenants)
-        if status is not None:
-            query = query.where(DELIVERIES.c.status == status)
-        if target is not None:
-            query = query.where(DELIVERIES.c.target == target)
-        if agent_key is not None:
-            query = query.where(DELIVERIES.c.agent_key == codec.to_signed(agent_key))
-        if key is not None:
-            query = query.where(OUTBOX.c.key == key)
-        return self.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
-
-    def _fetch_one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
-        with self.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else make(row)
-
-
-def _to_delivery(row: AnyRow) -> Delivery:
-    values = row._mapping
-    fields = {name: values[name] for name in Delivery.__struct_fields__}
-    return Delivery(**fields | {"agent_key": codec.to_unsigned(values["agent_key"])})
+    def count_by_group(self, from_day: int, tenants: Tenants = None) -> list[AgentLifespans]:
+        """Agents that were seen since *from_day*, by group, first and last day."""
+        first, last = (
+            cast(column.op("/")(DAY_MS), Integer) for column in (AGENTS.c.first_seen_ms, AGENTS.c.last_seen_ms)
+        )
+        group = (AGENTS.c.tenant, AGENTS.c.agent_type, first, last)
+        query = select(*group, func.count()).where(AGENTS.c.last_seen_ms >= from_day * DAY_MS).group_by(*group)
+        with self._database.read() as connection:
+            rows = connection.execute(visible(query, AGENTS.c.tenant, tenants)).all()
+        return [AgentLifespans(*row) for row in rows]

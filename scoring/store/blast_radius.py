@@ -1,4 +1,4 @@
-"""Blast radius: whom an agent reached, by delegation and by calls, and what is known of their risk.
+"""Blast radius: agents that an agent reached, by delegation and by calls, and their risk.
 
 Walks the stored edges breadth first, a level at a time. What is not reached any more drops out by the age of edges.
 """
@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from ...ingest.hashing import agent_key
-from ..records.agents import AgentEdge, AgentName, RiskLevel
-from .interface import MAX_PAGE, AgentQuery, ContainmentStore, Store
+from ...ingest.timestamps import WEEK_MS
+from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
+from .agent_store import AgentQuery
+from .containment_store import EdgeStore
+from .database import MAX_PAGE, iterate_pages
+from .sql_store import SqlStore
 
 DELEGATED, CALLED, ACTS_FOR = "delegated", "called", "acts_for"
 MAX_DEPTH = 16
@@ -40,7 +46,7 @@ class ReachedAgent(NamedTuple):
 
 
 class BlastRadius(NamedTuple):
-    """Whom an agent reached. `complete` is false where more were found than are told."""
+    """Agents that an agent reached. `complete` is false where there are more than these."""
 
     agents: list[ReachedAgent]
     principals: list[AgentEdge]  # on whose behalf the agent acted
@@ -48,7 +54,7 @@ class BlastRadius(NamedTuple):
 
 
 def find_blast_radius(
-    store: ContainmentStore,
+    edge_store: EdgeStore,
     start: AgentName,
     level_of: Callable[[AgentName], RiskLevel | None],
     *,
@@ -58,17 +64,17 @@ def find_blast_radius(
     people: bool = True,
 ) -> BlastRadius:
     """Agents reached from *start* by edges seen since *since_ms*, and principals if *people*. Raises Unavailable."""
-    found: dict[str, ReachedAgent] = {}
+    by_agent: dict[str, ReachedAgent] = {}
     frontier, complete = {start.agent_id: DELEGATED}, True
     for step in range(1, min(depth, MAX_DEPTH) + 1):
         keys = [agent_key(start.tenant, start.issuer, agent_id) for agent_id in frontier]
-        room = MAX_NODES - len(found)
-        edges = store.edges(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=room + 1)
-        complete = complete and len(edges) <= room
-        reached = _newly_reached(edges[:room], frontier, found, start.agent_id)
+        capacity = MAX_NODES - len(by_agent)
+        edges = edge_store.find(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=capacity + 1)
+        complete = complete and len(edges) <= capacity
+        reached = _newly_reached(edges[:capacity], frontier, by_agent, start.agent_id)
         for edge, kind in reached.values():
             name = AgentName(agent_key(edge.tenant, edge.issuer, edge.target), edge.tenant, edge.issuer, edge.target)
-            found[edge.target] = ReachedAgent(
+            by_agent[edge.target] = ReachedAgent(
                 name,
                 step,
                 kind,
@@ -82,18 +88,18 @@ def find_blast_radius(
         frontier = {target: kind for target, (_, kind) in reached.items()}
         if not frontier or not complete:
             break
-    principals = store.edges([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms) if people else []
-    agents = sorted(found.values(), key=lambda one: (one.depth, -(one.level or 0), one.name.agent_id))
+    principals = edge_store.find([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms) if people else []
+    agents = sorted(by_agent.values(), key=lambda agent: (agent.depth, -(agent.level or 0), agent.name.agent_id))
     return BlastRadius(agents, principals, complete)
 
 
 def _newly_reached(
-    edges: list[AgentEdge], frontier: dict[str, str], found: dict[str, ReachedAgent], start: str
+    edges: list[AgentEdge], frontier: dict[str, str], by_agent: dict[str, ReachedAgent], start: str
 ) -> dict[str, tuple[AgentEdge, str]]:
     """Agents that are new at this step; a way by delegation alone is told before one with a call in it."""
     reached: dict[str, tuple[AgentEdge, str]] = {}
     for edge in edges:
-        if edge.target in found or edge.target == start or edge.source not in frontier:  # keys are hashes
+        if edge.target in by_agent or edge.target == start or edge.source not in frontier:  # keys are hashes
             continue
         kind = DELEGATED if edge.kind == DELEGATED and frontier[edge.source] == DELEGATED else CALLED
         if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):
@@ -106,20 +112,21 @@ def _newly_reached(
 # Calls do not count here: whoever is called by a hijacked agent is a victim, not its accomplice.
 
 
-AgentIdentity = tuple[str, str, str]
-DELEGATION_WINDOW_MS = 7 * 86_400_000
+DELEGATION_WINDOW_MS = WEEK_MS
 """A delegation that was not seen for so long makes nobody a descendant."""
 
 
 class CriticalDescendants:
-    """Finds them, and says what changed. For one thread at a time; blocks on the store.
+    """Descendants of critical agents, and what changed since they were looked for last.
+
+    For one thread at a time; blocks on the store.
 
     Args:
-        store: of agents and edges.
+        store: agents and edges are read.
         now_ms: UTC milliseconds.
     """
 
-    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: SqlStore, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
         self.critical_ancestors: dict[AgentIdentity, str] = {}
@@ -131,32 +138,29 @@ class CriticalDescendants:
         Args:
             pinned: agents that are pinned, with the level that is acted on.
         """
-        found: dict[AgentIdentity, str] = {}
+        descendants: dict[AgentIdentity, str] = {}
         since_ms = self._now_ms() - DELEGATION_WINDOW_MS
         for name in self._critical_agents(pinned):
             radius = find_blast_radius(
-                self._store, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
+                self._store.edges, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
             )
-            for one in radius.agents:
-                found.setdefault((one.name.tenant, one.name.issuer, one.name.agent_id), name.agent_id)
+            for agent in radius.agents:
+                descendants.setdefault(agent.name.identity, name.agent_id)
         changed = {
             full
-            for full in found.keys() | self.critical_ancestors.keys()
-            if (full in found) != (full in self.critical_ancestors)
+            for full in descendants.keys() | self.critical_ancestors.keys()
+            if (full in descendants) != (full in self.critical_ancestors)
         }
-        return found, changed
+        return descendants, changed
 
     def _critical_agents(self, pinned: Mapping[AgentIdentity, RiskLevel]) -> Iterable[AgentName]:
         """Agents that are acted on as critical."""
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:
                 yield AgentName(agent_key(*full), *full)
-        cursor = None
-        while True:
-            page = self._store.list_agents(AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE, cursor=cursor))
-            for agent in page.items:
-                if (agent.name.tenant, agent.name.issuer, agent.name.agent_id) not in pinned:
-                    yield agent.name
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        critical = AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE)
+        for agent in iterate_pages(
+            lambda cursor: self._store.agents.page(msgspec.structs.replace(critical, cursor=cursor))
+        ):
+            if agent.name.identity not in pinned:
+                yield agent.name

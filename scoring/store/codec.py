@@ -1,12 +1,10 @@
-"""Between rows of the tables and values of `scoring/records/agents.py`."""
+"""Conversion between rows of the tables and the values of `scoring/records`."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,27 +13,30 @@ from ..records.commits import OutboxRow, Position
 from ..records.dead_letters import DeadLetter, StoredDeadLetter
 from ..records.decisions import Decision, RiskReason
 from . import sql_schema
-from .interface import BadCursor
 
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    # SQLAlchemy 2.1 types a row by all of its columns; ours are looked at by name.
+    AnyRow = Row[*tuple[Any, ...]]
+
+AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
+"""An agent's name never changes (its key is a hash of it)."""
 _HALF = 1 << 63
 _FULL = 1 << 64
 _encode = msgspec.json.Encoder().encode
 _reasons_decoder = msgspec.json.Decoder(tuple[RiskReason, ...])
 _floats_decoder = msgspec.json.Decoder(dict[str, float])
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
-_NAME = ("tenant", "issuer", "agent_id")
 _SUMMARY_FIELDS = tuple(f for f in AgentSummary.__struct_fields__ if f != "name")
 _STATE_FIELDS = ("features", "risk", "state_version")
 _DECISION_PLAIN = tuple(
     f for f in Decision.__struct_fields__ if f not in ("agent", "reasons", "feature_vector", "evidence")
 )
-
-if TYPE_CHECKING:
-    from .database import AnyRow
-_AGENT_NAMES = tuple(column.name for column in sql_schema.AGENTS.columns)
+_AGENT_COLUMN_NAMES = tuple(column.name for column in sql_schema.AGENTS.columns)
 DEAD_LETTER_FIELDS = DeadLetter.__struct_fields__
 
-SUMMARY_COLUMNS = tuple(sql_schema.AGENTS.c[name] for name in ("key", *_NAME, *_SUMMARY_FIELDS))
+SUMMARY_COLUMNS = tuple(sql_schema.AGENTS.c[name] for name in ("key", *AGENT_NAME_COLUMNS, *_SUMMARY_FIELDS))
 VERSION_COLUMNS = (sql_schema.AGENTS.c.version_epoch, sql_schema.AGENTS.c.version_offset)
 AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(sql_schema.AGENTS.c[name] for name in _STATE_FIELDS))
 
@@ -43,19 +44,24 @@ AGENT_COLUMNS = (*SUMMARY_COLUMNS, *(sql_schema.AGENTS.c[name] for name in _STAT
 def to_signed(key: int) -> int:
     """The signed 64-bit number with the bits of the unsigned *key*.
 
-    >>> signed(2**64 - 1), signed(7)
+    >>> to_signed(2**64 - 1), to_signed(7)
     (-1, 7)
     """
     return key - _FULL if key >= _HALF else key
 
 
 def to_unsigned(number: int) -> int:
-    """Inverse of `signed`.
+    """Inverse of `to_signed`.
 
-    >>> unsigned(-1)
+    >>> to_unsigned(-1)
     18446744073709551615
     """
     return number + _FULL if number < 0 else number
+
+
+def to_agent_name(values: Mapping[Any, Any]) -> AgentName:
+    """Name of the agent that a row with `agent_key` is about."""
+    return AgentName(to_unsigned(values["agent_key"]), *(values[name] for name in AGENT_NAME_COLUMNS))
 
 
 def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
@@ -90,7 +96,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
 
 def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
     """The same by name: parameters of an upsert into `agents`."""
-    return dict(zip(_AGENT_NAMES, agent_values(row, version), strict=True))
+    return dict(zip(_AGENT_COLUMN_NAMES, agent_values(row, version), strict=True))
 
 
 def to_summary(row: Sequence[Any]) -> AgentSummary:
@@ -118,7 +124,9 @@ def decision_params(decision: Decision) -> dict[str, Any]:
         if not math.isfinite(value):
             raise ValueError(f"decision {decision.decision_id}: feature {name!r} is {value}")
     params = {name: getattr(decision, name) for name in _DECISION_PLAIN}
-    params.update({name: getattr(decision.agent, name) for name in _NAME}, agent_key=to_signed(decision.agent.key))
+    params.update(
+        {name: getattr(decision.agent, name) for name in AGENT_NAME_COLUMNS}, agent_key=to_signed(decision.agent.key)
+    )
     for name in ("reasons", "feature_vector", "evidence"):
         params[name] = _encode(getattr(decision, name))
     return params
@@ -128,7 +136,7 @@ def to_decision(row: AnyRow) -> Decision:
     """Decision from a full row of `decisions`."""
     values = row._mapping
     return Decision(
-        agent=AgentName(to_unsigned(values["agent_key"]), *(values[name] for name in _NAME)),
+        agent=to_agent_name(values),
         reasons=_reasons_decoder.decode(values["reasons"]),
         feature_vector=_floats_decoder.decode(values["feature_vector"]),
         evidence=_object_decoder.decode(values["evidence"]),
@@ -163,21 +171,3 @@ def to_outbox(row: AnyRow) -> OutboxRow:
 def to_edge(row: AnyRow, **changed: Any) -> AgentEdge:
     """Edge from a full row of `edges`."""
     return AgentEdge(**{name: row._mapping[name] for name in AgentEdge.__struct_fields__} | changed)
-
-
-_Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])
-
-
-def to_cursor(values: Sequence[Any]) -> str:
-    """Opaque text of the place behind a row with these *values* in the order of the list."""
-    return base64.urlsafe_b64encode(_encode(list(values))).rstrip(b"=").decode()
-
-
-def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
-    """Inverse of `to_cursor`; *shape* says which values are expected. Raises BadCursor."""
-    try:
-        raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        place: _Cursor = msgspec.json.decode(raw, type=shape)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise BadCursor("the cursor is not one of ours; start again without it") from None
-    return place

@@ -1,4 +1,4 @@
-"""Containment's side: interventions, actuations and edges."""
+"""Containment: interventions of people, actuations, and edges between agents."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, Float, bindparam, case, delete, or_, select, update
+from sqlalchemy import BigInteger, Connection, Float, bindparam, case, or_, select, update
 
 from ...ingest.hashing import agent_key
+from ...ingest.record_erasure import ErasureSubject
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentEdge, AgentName
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
 from . import codec
-from .database import Paged, visible
+from .codec import AGENT_NAME_COLUMNS
+from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip
-from .interface import Page, Tenants
-from .outbox_store import INSERT_OUTBOX
+from .outbox_store import insert_outbox_rows
 from .sql_schema import ACTUATIONS, EDGES, INTERVENTIONS
 
-DAY_MS = 86_400_000
-
-_ADD_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
-_ADD_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
-_ADD_EDGE = insert_or_skip(EDGES, "edge_id")
+_INSERT_INTERVENTION = insert_or_skip(INTERVENTIONS, "intervention_id")
+_INSERT_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
+INSERT_EDGE = insert_or_skip(EDGES, "edge_id")
 _EDGE_RISK = bindparam("risk_of", type_=Float(53))
 _RISK_APPLIES = or_(EDGES.c.risk <= _EDGE_RISK, EDGES.c.risk_ms < bindparam("risk_before", type_=BigInteger))
 """A new risk counts where it is no lower than what is known, or what is known is a day old."""
@@ -39,49 +39,55 @@ _UPDATE_EDGE = (
     )
 )
 _scopes_decoder = msgspec.json.Decoder(tuple[str, ...])
-_NAMES = ("tenant", "issuer", "agent_id")
 _INTERVENTION_PLAIN = tuple(name for name in Intervention.__struct_fields__ if name not in ("agent", "scopes"))
 _ACTUATION_PLAIN = tuple(name for name in Actuation.__struct_fields__ if name != "agent")
 
 
-class ContainmentStore(Paged):
-    """Part of the store that containment uses; `trustwatch.scoring.store.interface` says what each method promises."""
+class InterventionStore:
+    """Interventions: what people ordered, or were asked for."""
 
-    def add_intervention(self, made: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
-        with self.write() as connection:
-            add = _ADD_INTERVENTION.for_connection(connection).returning(INTERVENTIONS.c.intervention_id)
-            if connection.execute(add, _intervention_params(made)).first() is None:  # rowcount is not told everywhere
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, intervention: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
+        """Write a new intervention together with what has to leave; False = its id is known, and nothing is written."""
+        with self._database.write() as connection:
+            add = _INSERT_INTERVENTION.for_connection(connection).returning(INTERVENTIONS.c.intervention_id)
+            added = connection.execute(add, _intervention_params(intervention)).first()
+            if added is None:  # asked by RETURNING: not every driver has a row count of an insert
                 return False
-            _insert_outbox_rows(connection, outbox)
+            insert_outbox_rows(connection, outbox)
         return True
 
-    def change_intervention(self, made: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
-        mine = (INTERVENTIONS.c.intervention_id == made.intervention_id, INTERVENTIONS.c.status == was)
-        values = _intervention_params(made)
+    def update(self, intervention: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
+        """Overwrite an intervention whose status still is *was*, together with what has to leave; whether it was."""
+        mine = (INTERVENTIONS.c.intervention_id == intervention.intervention_id, INTERVENTIONS.c.status == was)
+        values = _intervention_params(intervention)
         del values["intervention_id"]
-        with self.write() as connection:
+        with self._database.write() as connection:
             if connection.execute(update(INTERVENTIONS).where(*mine).values(values)).rowcount == 0:
                 return False
-            _insert_outbox_rows(connection, outbox)
+            insert_outbox_rows(connection, outbox)
         return True
 
-    def intervention(self, intervention_id: str, tenants: Tenants = None) -> Intervention | None:
+    def get(self, intervention_id: str, tenants: Tenants = None) -> Intervention | None:
+        """One intervention."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.intervention_id == intervention_id)
-        with self.read() as connection:
-            row = connection.execute(visible(query, INTERVENTIONS.c.tenant, tenants)).one_or_none()
-        return None if row is None else _to_intervention(row)
+        return self._database.fetch_one(visible(query, INTERVENTIONS.c.tenant, tenants), _to_intervention)
 
-    def open_interventions(self) -> list[Intervention]:
+    def list_open(self) -> list[Intervention]:
+        """All that have an effect or wait for a person."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)))
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [_to_intervention(row) for row in connection.execute(query)]
 
-    def interventions_since(self, updated_ms: int) -> list[Intervention]:
+    def changed_since(self, updated_ms: int) -> list[Intervention]:
+        """Those changed at *updated_ms* or later, oldest change first."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.updated_ms >= updated_ms)
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [_to_intervention(row) for row in connection.execute(query.order_by(INTERVENTIONS.c.updated_ms))]
 
-    def list_interventions(
+    def page(
         self,
         tenants: Tenants = None,
         kind: str | None = None,
@@ -90,6 +96,7 @@ class ContainmentStore(Paged):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Intervention]:
+        """Interventions, newest first. Raises BadCursor."""
         query = visible(select(INTERVENTIONS), INTERVENTIONS.c.tenant, tenants)
         for column, value in ((INTERVENTIONS.c.kind, kind), (INTERVENTIONS.c.status, status)):
             if value is not None:
@@ -97,44 +104,55 @@ class ContainmentStore(Paged):
         if agent_key is not None:
             query = query.where(INTERVENTIONS.c.agent_key == codec.to_signed(agent_key))
         order = (INTERVENTIONS.c.asked_ms, INTERVENTIONS.c.intervention_id)
-        return self.newest(query, order, limit, cursor, _to_intervention)
+        return self._database.newest(query, order, limit, cursor, _to_intervention)
 
-    def enqueue(self, rows: Sequence[OutboxRow]) -> None:
-        with self.write() as connection:
-            _insert_outbox_rows(connection, rows)
 
-    def want(self, wanted: Actuation) -> Actuation | None:
-        values = _actuation_params(wanted)
-        mine = _actuation_key(wanted.target, wanted.agent.key)
-        with self.write() as connection:
-            connection.execute(_ADD_ACTUATION.for_connection(connection), values | {"version": -1})
-            kept = ("target", "agent_key", "original", "tenant", "issuer", "agent_id")
-            changed = {name: value for name, value in values.items() if name not in kept}
-            older = (*mine, ACTUATIONS.c.version <= wanted.version)
+class ActuationStore:
+    """Actuations: what actuators are to bring about at their servers, and have brought about."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def request(self, actuation: Actuation) -> Actuation | None:
+        """Note what an actuator is to bring about, unless something newer is wanted already (then None).
+
+        What was there before anything was lowered (`original`) stays; returns the row as it is then.
+        """
+        values = _actuation_params(actuation)
+        mine = _actuation_key(actuation.target, actuation.agent.key)
+        with self._database.write() as connection:
+            connection.execute(_INSERT_ACTUATION.for_connection(connection), values | {"version": -1})
+            fixed = ("target", "agent_key", "original", "tenant", "issuer", "agent_id")
+            changed = {name: value for name, value in values.items() if name not in fixed}
+            older = (*mine, ACTUATIONS.c.version <= actuation.version)
             if connection.execute(update(ACTUATIONS).where(*older).values(changed)).rowcount == 0:
                 return None
             return _to_actuation(connection.execute(select(ACTUATIONS).where(*mine)).one())
 
-    def actuation(self, target: str, agent_key: int) -> Actuation | None:
-        with self.read() as connection:
-            row = connection.execute(select(ACTUATIONS).where(*_actuation_key(target, agent_key))).one_or_none()
-        return None if row is None else _to_actuation(row)
+    def get(self, target: str, agent_key: int) -> Actuation | None:
+        """Actuation of one agent at one target."""
+        query = select(ACTUATIONS).where(*_actuation_key(target, agent_key))
+        return self._database.fetch_one(query, _to_actuation)
 
     def keep_original(self, target: str, agent_key: int, original: bytes) -> bytes:
+        """Keep what the server had, unless something is kept already; returns what is kept."""
         mine = _actuation_key(target, agent_key)
-        with self.write() as connection:
+        with self._database.write() as connection:
             unset = (*mine, ACTUATIONS.c.original == b"")
             connection.execute(update(ACTUATIONS).where(*unset).values(original=original))
             kept: bytes = connection.execute(select(ACTUATIONS.c.original).where(*mine)).scalar_one()
         return kept
 
-    def settle_actuation(self, done: Actuation) -> bool:
-        mine = (*_actuation_key(done.target, done.agent.key), ACTUATIONS.c.version == done.version)
-        values = {name: getattr(done, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")}
-        with self.write() as connection:
+    def settle(self, actuation: Actuation) -> bool:
+        """Write how it ended; False = something newer is wanted meanwhile, and nothing was written."""
+        mine = (*_actuation_key(actuation.target, actuation.agent.key), ACTUATIONS.c.version == actuation.version)
+        values = {
+            name: getattr(actuation, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")
+        }
+        with self._database.write() as connection:
             return connection.execute(update(ACTUATIONS).where(*mine).values(values)).rowcount > 0
 
-    def list_actuations(
+    def page(
         self,
         tenants: Tenants = None,
         agent_key: int | None = None,
@@ -142,44 +160,43 @@ class ContainmentStore(Paged):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:
+        """Actuations, last changed first. Raises BadCursor."""
         query = visible(select(ACTUATIONS), ACTUATIONS.c.tenant, tenants)
         if agent_key is not None:
             query = query.where(ACTUATIONS.c.agent_key == codec.to_signed(agent_key))
         if target is not None:
             query = query.where(ACTUATIONS.c.target == target)
         order = (ACTUATIONS.c.updated_ms, ACTUATIONS.c.target, ACTUATIONS.c.agent_key)
-        return self.newest(query, order, limit, cursor, _to_actuation, tuple[int, str, int])
+        return self._database.newest(query, order, limit, cursor, _to_actuation, tuple[int, str, int])
 
-    def edges(
+    def targets_with_original(self, subject: ErasureSubject) -> list[str]:
+        """Actuators at whose server an agent is lowered: what it had before is known here alone."""
+        mine = (ACTUATIONS.c.agent_key == codec.to_signed(subject.key), ACTUATIONS.c.original != b"")
+        with self._database.read() as connection:
+            return sorted(connection.scalars(select(ACTUATIONS.c.target).where(*mine)))
+
+
+class EdgeStore:
+    """Pairs of agents, or of an agent and a principal, that had to do with each other."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(
         self, keys: Collection[int], *, outgoing: bool, kinds: Collection[str], since_ms: int = 0, limit: int = 1_000
     ) -> list[AgentEdge]:
+        """Edges that leave (or reach) the nodes of those keys, last seen first within a chunk of keys."""
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
-        found: list[AgentEdge] = []
-        with self.read() as connection:
+        edges: list[AgentEdge] = []
+        with self._database.read() as connection:
             for part in chunked(keys, MAX_IN_LIST):
                 query = select(EDGES).where(column.in_([codec.to_signed(key) for key in part]))
                 query = query.where(EDGES.c.kind.in_(sorted(kinds)), EDGES.c.last_ms >= since_ms)
-                rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(found)))
-                found += map(codec.to_edge, rows)
-                if len(found) >= limit:
+                rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(edges)))
+                edges += map(codec.to_edge, rows)
+                if len(edges) >= limit:
                     break
-        return found
-
-    def purge_containment(
-        self, before_ms: int, *, actuations_before_ms: int | None = None, edges_before_ms: int | None = None
-    ) -> int:
-        finished = (
-            ~INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)),
-            INTERVENTIONS.c.updated_ms < before_ms,
-        )
-        undone_ms = before_ms if actuations_before_ms is None else actuations_before_ms
-        seen_ms = before_ms if edges_before_ms is None else edges_before_ms
-        done = (ACTUATIONS.c.updated_ms < undone_ms, ACTUATIONS.c.original == b"")
-        with self.write() as connection:
-            return sum(
-                connection.execute(delete(table).where(*old)).rowcount
-                for table, old in ((INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < seen_ms,)))
-            )
+        return edges
 
 
 def node_key(edge: AgentEdge, *, source: bool) -> int:
@@ -191,7 +208,7 @@ def node_key(edge: AgentEdge, *, source: bool) -> int:
 def write_edges(connection: Connection, edges: Sequence[AgentEdge]) -> None:
     """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
     rows = sorted((edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
-    connection.execute(_ADD_EDGE.for_connection(connection), rows)
+    connection.execute(INSERT_EDGE.for_connection(connection), rows)
     connection.execute(
         _UPDATE_EDGE,
         [
@@ -215,17 +232,12 @@ def _is_principal(edge: AgentEdge, source: bool) -> bool:
 def edge_params(edge: AgentEdge) -> dict[str, Any]:
     """Parameters of an insert into `edges`."""
     values = msgspec.structs.asdict(edge)
-    named = "\x1f".join((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target)).encode()
+    full_name = "\x1f".join((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target)).encode()
     return values | {
-        "edge_id": hashlib.sha256(named).hexdigest()[:40],
+        "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
         "source_key": codec.to_signed(node_key(edge, source=True)),
         "target_key": codec.to_signed(node_key(edge, source=False)),
     }
-
-
-def _insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    if rows:
-        connection.execute(INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
 
 
 def _actuation_key(target: str, agent_key: int) -> tuple[Any, Any]:
@@ -233,31 +245,27 @@ def _actuation_key(target: str, agent_key: int) -> tuple[Any, Any]:
 
 
 def _agent_columns(agent: AgentName) -> dict[str, Any]:
-    return {"agent_key": codec.to_signed(agent.key), **{name: getattr(agent, name) for name in _NAMES}}
+    return {"agent_key": codec.to_signed(agent.key), **{name: getattr(agent, name) for name in AGENT_NAME_COLUMNS}}
 
 
-def _intervention_params(made: Intervention) -> dict[str, Any]:
-    values = {name: getattr(made, name) for name in _INTERVENTION_PLAIN}
-    return values | _agent_columns(made.agent) | {"scopes": msgspec.json.encode(made.scopes)}
+def _intervention_params(intervention: Intervention) -> dict[str, Any]:
+    values = {name: getattr(intervention, name) for name in _INTERVENTION_PLAIN}
+    return values | _agent_columns(intervention.agent) | {"scopes": msgspec.json.encode(intervention.scopes)}
 
 
 def _to_intervention(row: Any) -> Intervention:
     values = row._mapping
     return Intervention(
-        agent=_to_agent_name(values),
+        agent=codec.to_agent_name(values),
         scopes=_scopes_decoder.decode(values["scopes"]),
         **{name: values[name] for name in _INTERVENTION_PLAIN},
     )
 
 
-def _actuation_params(made: Actuation) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in _ACTUATION_PLAIN} | _agent_columns(made.agent)
+def _actuation_params(actuation: Actuation) -> dict[str, Any]:
+    return {name: getattr(actuation, name) for name in _ACTUATION_PLAIN} | _agent_columns(actuation.agent)
 
 
 def _to_actuation(row: Any) -> Actuation:
     values = row._mapping
-    return Actuation(agent=_to_agent_name(values), **{name: values[name] for name in _ACTUATION_PLAIN})
-
-
-def _to_agent_name(values: Any) -> AgentName:
-    return AgentName(codec.to_unsigned(values["agent_key"]), *(values[name] for name in _NAMES))
+    return Actuation(agent=codec.to_agent_name(values), **{name: values[name] for name in _ACTUATION_PLAIN})

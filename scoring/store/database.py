@@ -1,78 +1,80 @@
-"""Transactions: one way to read, one way to write, and the one place where errors of the driver get their meaning."""
+"""Transactions and pages: how every part of the store reads and writes, and what errors of the driver mean."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
 from sqlalchemy import Connection, Engine, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ...ingest.errors import Fenced, Unavailable
-from . import codec
+from ...ingest.errors import Fenced, TrustwatchError, Unavailable
 from .dialects import dialect_of, is_transient
 from .dialects.job_locks import JobLock
-from .interface import MAX_PAGE, Page
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row, Select
+    from sqlalchemy import ColumnElement, Select
 
-    # SQLAlchemy 2.1 types a row by all of its columns; ours are looked at by name.
-    AnyRow = Row[*tuple[Any, ...]]
+    from .codec import AnyRow
+
+    # SQLAlchemy 2.1 types a query by all of its columns; ours are looked at by name.
     AnySelect = Select[*tuple[Any, ...]]
+
+T = TypeVar("T")
+Tenants = Collection[str] | None
+"""Tenants whose rows a caller may see; None = all."""
+
+MAX_PAGE = 500
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some items, and where the next ones are."""
+
+    items: list[T]
+    next_cursor: str | None  # None = these were the last ones
+
+
+class BadCursor(TrustwatchError):
+    """A page cursor is not one that this store gave out; start again without one."""
+
+    code = "invalid_cursor"
 
 
 class Database:
-    """An engine with its two kinds of transaction; base of the parts of the store."""
+    """An engine with its two kinds of transaction, and the pages that are read with them.
+
+    Args:
+        engine: made by `open_engine`, with its tables migrated.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._dialect = dialect_of(engine)
-        self._reader = self._dialect.reader(engine)
-        self._writer = self._dialect.writer(engine)
+        self.engine = engine
+        self.dialect = dialect_of(engine)
+        self.writing_engine = self.dialect.writer(engine)
+        self._reading_engine = self.dialect.reader(engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one moment. Raises Unavailable."""
-        with translate_errors(), self._reader.begin() as connection:
+        with translate_errors(), self._reading_engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes, committed at the end or rolled back on an error. Raises Unavailable."""
-        with translate_errors(), self._writer.begin() as connection:
+        with translate_errors(), self.writing_engine.begin() as connection:
             yield connection
 
-    def close(self) -> None:
-        """Close every connection."""
-        self._engine.dispose()
-
-
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        if not is_transient(error):
-            raise
-        raise Unavailable(f"the database does not answer: {str(error.orig).strip()}") from error
-    except PoolTimeout as error:
-        raise Unavailable("the database does not answer: every connection is in use") from error
-
-
-# Lists in pages, and whose rows a caller may see: alike in every part of the store.
-
-
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
-
-
-class Paged(Database):
-    """Base of the parts of the store that hand out lists."""
+    def fetch_one(self, query: AnySelect, make: Callable[[AnyRow], T]) -> T | None:
+        """The item in the one row of a query; None = there is no row."""
+        with self.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else make(row)
 
     def newest(
         self,
@@ -81,7 +83,7 @@ class Paged(Database):
         limit: int,
         cursor: str | None,
         make: Callable[[AnyRow], T],
-        place: Any = tuple[int, str],
+        cursor_type: Any = tuple[int, str],
     ) -> Page[T]:
         """One page, from the end of *order* on.
 
@@ -91,13 +93,13 @@ class Paged(Database):
             limit: items, made to be in 1 … MAX_PAGE.
             cursor: where the page before ended; None = this is the first.
             make: the item in a row.
-            place: type of the values of *order*.
+            cursor_type: type of the values of *order*.
 
         Raises:
             BadCursor: not one of this list.
         """
         if cursor is not None:
-            query = query.where(tuple_(*order) < codec.from_cursor(cursor, place))
+            query = query.where(tuple_(*order) < from_cursor(cursor, cursor_type))
         return self.page(query.order_by(*(column.desc() for column in order)), order, limit, make)
 
     def page(self, query: AnySelect, order: Sequence[Any], limit: int, make: Callable[[AnyRow], T]) -> Page[T]:
@@ -107,16 +109,51 @@ class Paged(Database):
             rows = connection.execute(query.limit(limit + 1)).all()  # one more says whether there are more
         cursor = None
         if len(rows) > limit:
-            cursor = codec.to_cursor([rows[limit - 1]._mapping[column.name] for column in order])
+            cursor = to_cursor([rows[limit - 1]._mapping[column.name] for column in order])
         return Page([make(row) for row in rows[:limit]], cursor)
 
+    def iterate(
+        self, query: AnySelect, order: Sequence[Any], chunk: int, *, start: ColumnElement[bool] | None = None
+    ) -> Iterator[AnyRow]:
+        """Every row of a query in *order*, read in chunks of their own transactions.
 
-def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> AnySelect:
-    """Of *query* the rows whose *column* is allowed; None = all are."""
-    return query if allowed is None else query.where(column.in_(sorted(allowed)))
+        Args:
+            query: what is read; without an order of its own.
+            order: columns of it that together differ in every row.
+            chunk: rows a transaction.
+            start: condition of the first chunk; the others begin behind the one before.
+        """
+        ordered = query.order_by(*order).limit(chunk)
+        page = ordered if start is None else ordered.where(start)
+        while True:
+            with self.read() as connection:
+                rows = connection.execute(page).all()
+            yield from rows
+            if len(rows) < chunk:
+                return
+            page = ordered.where(tuple_(*order) > tuple(rows[-1]._mapping[column.name] for column in order))
 
+    def acquire_leader_lock(self, job: str) -> LeaderLock | None:
+        """Take a job that one process does at a time; None = another one has it. Raises Unavailable."""
+        with translate_errors():
+            lock = self.dialect.acquire_job_lock(self.engine, job)
+        return None if lock is None else LeaderLock(job, lock)
 
-# Jobs of which a deployment has one: who does them now.
+    def compact(self) -> bool:
+        """Leave nothing of removed rows in the database's own files, as far as the database can.
+
+        Returns:
+            False where a reader kept the database from finishing; call it again.
+
+        Raises:
+            Unavailable: the database does not answer, or somebody has a table locked; call it again.
+        """
+        with translate_errors():
+            return self.dialect.compact(self.engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
 
 
 class LeaderLock:
@@ -124,12 +161,12 @@ class LeaderLock:
 
     Args:
         job: its name.
-        chair: what the database gave.
+        lock: what the database gave.
     """
 
-    def __init__(self, job: str, chair: JobLock) -> None:
+    def __init__(self, job: str, lock: JobLock) -> None:
         self._job = job
-        self._lock = chair
+        self._lock = lock
 
     def ensure_held(self) -> None:
         """Go on only while it is still ours.
@@ -148,11 +185,52 @@ class LeaderLock:
         self._lock.release()
 
 
-class Seats(Database):
-    """Part of the store."""
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Errors of the driver after which the same call may succeed, as Unavailable; others pass."""
+    try:
+        yield
+    except DBAPIError as error:
+        if not is_transient(error):
+            raise
+        raise Unavailable(f"the database does not answer: {str(error.orig).strip()}") from error
+    except PoolTimeout as error:
+        raise Unavailable("the database does not answer: every connection is in use") from error
 
-    def acquire_leader_lock(self, job: str) -> LeaderLock | None:
-        """Take a job that one process does at a time; None = another one has it. Raises Unavailable."""
-        with translate_errors():
-            chair = self._dialect.acquire_job_lock(self._engine, job)
-        return None if chair is None else LeaderLock(job, chair)
+
+def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> AnySelect:
+    """Of *query* the rows whose *column* is allowed; None = all are."""
+    return query if allowed is None else query.where(column.in_(sorted(allowed)))
+
+
+def iterate_pages(read_page: Callable[[str | None], Page[T]]) -> Iterator[T]:
+    """Every item of a list that is read page by page.
+
+    Args:
+        read_page: reads the page at a cursor; None = the first.
+    """
+    cursor = None
+    while True:
+        page = read_page(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+_Cursor = TypeVar("_Cursor", bound=tuple[Any, ...])
+
+
+def to_cursor(values: Sequence[Any]) -> str:
+    """Opaque text of the place behind a row with these *values* in the order of the list."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(list(values))).rstrip(b"=").decode()
+
+
+def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
+    """Inverse of `to_cursor`; *shape* says which values are expected. Raises BadCursor."""
+    try:
+        raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        values: _Cursor = msgspec.json.decode(raw, type=shape)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise BadCursor("the cursor is not one of ours; start again without it") from None
+    return values

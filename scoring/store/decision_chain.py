@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select, update
+
+from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
+from .sql_schema import CHAINS, DECISIONS
 
 GENESIS_DIGEST = ""
-"""What stands before the first decision of a chain."""
+"""Digest that stands before the first decision of a chain."""
 
 SALT_BYTES = 16
-MAX_BREAKS = 20
-"""Breaks that a report names; more are counted."""
 
 DIGESTED_COLUMNS = (
     "decision_id",
@@ -54,9 +58,12 @@ DIGESTED_COLUMNS = (
 )
 """Columns of a decision that its digest covers. Not `offset`: it is set to -1 where a partition gets another topic."""
 
+_INSERT_CHAIN = insert_or_skip(CHAINS, "partition")
+_UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "anchor_digest"))
+
 
 class ChainHead(NamedTuple):
-    """Where a chain ends, and from where on all of it must be there.
+    """End of a chain, and the sequence number from which on all of it must be there.
 
     Decisions up to `anchor_sequence` may have been removed by retention; those that are kept are checked by
     themselves.
@@ -90,57 +97,6 @@ class ChainLink(NamedTuple):
     values: Mapping[str, Any]
 
 
-class ChainBreak(NamedTuple):
-    """A place where the chain does not hold."""
-
-    partition: int
-    sequence: int
-    problem: str
-
-
-class ChainVerification(NamedTuple):
-    """What a verification found.
-
-    Attributes:
-        heads: ends of the chains when it began.
-        checked: decisions whose content fits their digest.
-        erased: tombstones of decisions.
-        redacted: decisions that an erasure changed, and that are as it left them.
-        before: decisions from before there was a chain; nothing is known of them.
-        breaks: where it does not hold, at most `MAX_BREAKS`.
-        broken: number of breaks.
-    """
-
-    heads: tuple[ChainHead, ...]
-    checked: int
-    erased: int
-    redacted: int
-    before: int
-    breaks: tuple[ChainBreak, ...]
-    broken: int
-
-    @property
-    def intact(self) -> bool:
-        """Whether every chain holds."""
-        return self.broken == 0
-
-
-class ChainStore(Protocol):
-    """The part of a store that a verification reads."""
-
-    def chain_heads(self) -> list[ChainHead]:
-        """Of every partition that has a chain, by number."""
-
-    def chain_links(self, partition: int, after: int, limit: int = 500) -> list[ChainLink]:
-        """Decisions of a chain behind a sequence number, in order."""
-
-    def unchained_decisions(self) -> int:
-        """Decisions that were written before there was a chain."""
-
-    def erasure_ids(self) -> set[str]:
-        """Every erasure that the store knows."""
-
-
 def content_digest(salt: str, values: Mapping[str, Any]) -> str:
     """Salted digest of a decision's content, hexadecimal.
 
@@ -166,98 +122,74 @@ def link_digest(partition: int, sequence: int, previous: str, content: str) -> s
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def verify_chains(store: ChainStore) -> ChainVerification:
-    """Walk over every chain up to where it ended when the walk began; memory is bounded by a page.
+def link_decisions(
+    connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Callable[[], bytes]
+) -> list[dict[str, Any]]:
+    """Parameters of decisions with their links; those that are stored already are left out, as they are linked.
 
-    Takes some 30 µs a decision and the reading of it. Raises Unavailable.
+    The heads move with them, in this transaction. Whoever else appends to the same chains waits for it.
     """
-    heads, known = store.chain_heads(), store.erasure_ids()
-    walk = _ChainVerifier(store, known)
-    for head in heads:
-        walk.verify_chain(head)
-    return ChainVerification(
-        tuple(heads),
-        walk.checked,
-        walk.erased,
-        walk.redacted,
-        store.unchained_decisions(),
-        tuple(walk.breaks),
-        walk.broken,
-    )
+    stored: set[str] = set()
+    for part in chunked(rows, MAX_IN_LIST):
+        ids = [row["decision_id"] for row in part]
+        stored.update(connection.scalars(select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(ids))))
+    fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())
+    by_partition: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in fresh:
+        by_partition[row["partition"]].append(row)
+    for partition in sorted(by_partition):
+        _append_to_chain(connection, partition, by_partition[partition], new_salt)
+    return fresh
 
 
-class _ChainVerifier:
-    """Counts of one verification."""
+def _append_to_chain(
+    connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Callable[[], bytes]
+) -> None:
+    head = _lock_chain_head(connection, partition)
+    sequence, digest = head.sequence, head.digest
+    for row in rows:
+        sequence += 1
+        salt = new_salt().hex()
+        content = content_digest(salt, row)
+        previous, digest = digest, link_digest(partition, sequence, digest, content)
+        row.update(
+            chain_sequence=sequence,
+            chain_salt=salt,
+            chain_content=content,
+            chain_previous=previous,
+            chain_digest=digest,
+            erasure_id="",
+            redacted="",
+        )
+    new_head = ChainHead(partition, sequence, digest)  # the statement leaves the anchor as it is
+    connection.execute(_UPSERT_CHAIN_HEAD.for_connection(connection), new_head._asdict())
 
-    def __init__(self, store: ChainStore, known: set[str]) -> None:
-        self._store = store
-        self._erasure_ids = known
-        self.checked = self.erased = self.redacted = self.broken = 0
-        self.breaks: list[ChainBreak] = []
 
-    def verify_chain(self, head: ChainHead) -> None:
-        """One chain: what retention may have left by themselves first, then every link."""
-        expected, previous = head.anchor_sequence + 1, head.anchor_digest
-        for link in self._links(head):
-            self._verify_link(link)
-            if link.sequence < expected:  # at or before the anchor
-                continue
-            if link.sequence > expected:
-                self._report_missing(head, expected, link.sequence)
-            elif link.previous != previous:
-                self._report_break(link.partition, link.sequence, "does not continue the decision before it")
-            expected, previous = link.sequence + 1, link.digest
-        if expected <= head.sequence:
-            self._report_missing(head, expected, head.sequence + 1)
-        elif expected == head.sequence + 1 and previous != head.digest:
-            self._report_break(head.partition, head.sequence, "is not the one that the chain ended with")
+def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
+    """End of the chain of *partition*, which begins here if there is none; locked until the transaction ends."""
+    query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        connection.execute(_INSERT_CHAIN.for_connection(connection), ChainHead(partition)._asdict())
+        row = connection.execute(query).one()
+    return ChainHead(**row._mapping)
 
-    def _links(self, head: ChainHead) -> Iterator[ChainLink]:
-        after = 0
-        while after < head.sequence:
-            page = self._store.chain_links(head.partition, after)
-            for link in page:
-                if link.sequence > head.sequence:
-                    return
-                yield link
-                after = link.sequence
-            if not page:
-                return
 
-    def _report_missing(self, head: ChainHead, first: int, end: int) -> None:
-        """Unless retention has removed them since the walk began."""
-        now = next((one for one in self._store.chain_heads() if one.partition == head.partition), head)
-        if end - 1 > now.anchor_sequence:
-            gone = max(first, now.anchor_sequence + 1)
-            self._report_break(head.partition, gone, f"{end - gone} decisions are missing from here on")
+def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
+    """Decisions are removed by retention: the chains begin behind the last of them from now on.
 
-    def _verify_link(self, link: ChainLink) -> None:
-        """A link by itself."""
-        if link_digest(link.partition, link.sequence, link.previous, link.content) != link.digest:
-            self._report_break(link.partition, link.sequence, "its digests do not fit each other")
-        elif link.erasure_id:
-            self._verify_erased_link(link)
-        elif content_digest(link.salt, link.values) != link.content:
-            self._report_break(link.partition, link.sequence, "its content was changed")
-        else:
-            self.checked += 1
-
-    def _verify_erased_link(self, link: ChainLink) -> None:
-        if link.erasure_id not in self._erasure_ids:
-            self._report_break(link.partition, link.sequence, "is a tombstone of an erasure that never was")
-        elif not link.redacted:
-            self.erased += 1
-        elif content_digest(link.salt, link.values) != link.redacted:
-            self._report_break(link.partition, link.sequence, "its content was changed after an erasure")
-        else:
-            self.redacted += 1
-
-    def _report_break(self, partition: int, sequence: int, what: str) -> None:
-        self.broken += 1
-        if len(self.breaks) < MAX_BREAKS:
-            self.breaks.append(ChainBreak(partition, sequence, what))
+    Args:
+        removed: partition, sequence and digest of each.
+    """
+    last: dict[int, tuple[int, str]] = {}
+    for partition, sequence, digest in removed:
+        if sequence > last.get(partition, (0, ""))[0]:
+            last[partition] = sequence, digest
+    for partition, (sequence, digest) in sorted(last.items()):
+        older = (CHAINS.c.partition == partition, CHAINS.c.anchor_sequence < sequence)
+        connection.execute(update(CHAINS).where(*older).values(anchor_sequence=sequence, anchor_digest=digest))
 
 
 def chain_heads_document(heads: Sequence[ChainHead]) -> list[dict[str, Any]]:
     """Heads as plain data, for proofs and answers."""
-    return [{"partition": one.partition, "sequence": one.sequence, "digest": one.digest} for one in heads]
+    return [{"partition": head.partition, "sequence": head.sequence, "digest": head.digest} for head in heads]

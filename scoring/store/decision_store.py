@@ -1,23 +1,27 @@
-"""The chain of decisions (`trustwatch.scoring.store.decision_chain`) in the store.
-
-Written with them, read to verify it.
-"""
+"""Decisions: lists, counts, what topics have not got yet, and the chain that a verification reads."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Integer, cast, func, or_, select
 
-from .database import Database
-from .decision_chain import DIGESTED_COLUMNS, GENESIS_DIGEST, ChainHead, ChainLink, content_digest, link_digest
-from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
-from .sql_schema import CHAINS, DECISIONS, ERASURES
+from ...ingest.timestamps import DAY_MS
+from ..records.agents import RiskLevel
+from ..records.decisions import Decision
+from ..records.models import DailyAlertCount
+from . import codec
+from .database import Database, Page, Tenants, visible
+from .decision_chain import DIGESTED_COLUMNS, ChainHead, ChainLink
+from .sql_schema import CHAINS, DECISIONS
 
-_INSERT_CHAIN = insert_or_skip(CHAINS, "partition")
-_UPSERT_CHAIN_HEAD = upsert(CHAINS, ("partition",), keep=("anchor_sequence", "anchor_digest"))
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
+MAX_CLOCK_SKEW_MS = 600_000
+"""A decision is made when its event arrives, at most some minutes before a clock that is ahead says that it happens."""
+_NO_TOMBSTONE = or_(DECISIONS.c.erasure_id == "", DECISIONS.c.redacted != "")
 _LINK_COLUMNS = tuple(
     DECISIONS.c[name]
     for name in (
@@ -32,94 +36,74 @@ _LINK_COLUMNS = tuple(
 )
 
 
-def link_decisions(connection: Connection, rows: Sequence[dict[str, Any]], new_salt: Any) -> list[dict[str, Any]]:
-    """Parameters of decisions with their links; those that are stored already are left out, as they are linked.
+class DecisionStore:
+    """Decisions as commits wrote them. Lists and look-ups leave out what an erasure has left nothing of."""
 
-    The heads move with them, in this transaction. Whoever else appends to the same chains waits for it.
-    """
-    stored: set[str] = set()
-    for part in chunked(rows, MAX_IN_LIST):
-        ids = [row["decision_id"] for row in part]
-        stored.update(connection.scalars(select(DECISIONS.c.decision_id).where(DECISIONS.c.decision_id.in_(ids))))
-    fresh = list({row["decision_id"]: row for row in rows if row["decision_id"] not in stored}.values())
-    by_partition: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in fresh:
-        by_partition[row["partition"]].append(row)
-    for partition in sorted(by_partition):
-        _append_to_chain(connection, partition, by_partition[partition], new_salt)
-    return fresh
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
+    def get(self, decision_id: str, tenants: Tenants = None) -> Decision | None:
+        """One decision."""
+        query = select(DECISIONS).where(DECISIONS.c.decision_id == decision_id, _NO_TOMBSTONE)
+        return self._database.fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
-def _append_to_chain(connection: Connection, partition: int, rows: list[dict[str, Any]], new_salt: Any) -> None:
-    start = {
-        "partition": partition,
-        "sequence": 0,
-        "digest": GENESIS_DIGEST,
-        "anchor_sequence": 0,
-        "anchor_digest": GENESIS_DIGEST,
-    }
-    query = select(CHAINS).where(CHAINS.c.partition == partition).with_for_update()
-    found = connection.execute(query).one_or_none()
-    if found is None:
-        connection.execute(_INSERT_CHAIN.for_connection(connection), start)
-        found = connection.execute(query).one()
-    head = ChainHead(**found._mapping)
-    sequence, digest = head.sequence, head.digest
-    for row in rows:
-        sequence += 1
-        salt = new_salt().hex()
-        content = content_digest(salt, row)
-        previous, digest = digest, link_digest(partition, sequence, digest, content)
-        row.update(
-            chain_sequence=sequence,
-            chain_salt=salt,
-            chain_content=content,
-            chain_previous=previous,
-            chain_digest=digest,
-            erasure_id="",
-            redacted="",
+    def page(
+        self, tenants: Tenants = None, agent_key: int | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[Decision]:
+        """Decisions, newest first. Raises BadCursor."""
+        query = visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
+        if agent_key is not None:
+            query = query.where(DECISIONS.c.agent_key == codec.to_signed(agent_key))
+        order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
+        return self._database.newest(query, order, limit, cursor, codec.to_decision)
+
+    def iterate_unpublished(self, partition: int, after: int, chunk: int = 1_000) -> Iterator[Decision]:
+        """Decisions of *partition* that commits with an offset above *after* wrote, in the order of their records."""
+        # A commit's offset is the one after its last record: what it decided has a record's offset, which is below.
+        order = (DECISIONS.c.offset, DECISIONS.c.decision_id)
+        query = select(DECISIONS).where(DECISIONS.c.partition == partition)
+        rows = self._database.iterate(query, order, chunk, start=DECISIONS.c.offset >= after)
+        return map(codec.to_decision, rows)
+
+    def count_alerts(self, from_day: int, tenants: Tenants = None) -> list[DailyAlertCount]:
+        """Decisions that raised an agent to medium or above, by day of their event since *from_day*, tenant, type."""
+        day = cast(DECISIONS.c.event_time_ms.op("/")(DAY_MS), Integer)  # of whole numbers: it rounds down
+        group = (day, DECISIONS.c.tenant, DECISIONS.c.agent_type)
+        counts = [_count_escalations(level) for level in (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)]
+        first = from_day * DAY_MS
+        since = (
+            DECISIONS.c.decided_ms >= first - MAX_CLOCK_SKEW_MS,  # which the index knows
+            DECISIONS.c.event_time_ms >= first,
+            DECISIONS.c.level > DECISIONS.c.previous_level,
         )
-    connection.execute(_UPSERT_CHAIN_HEAD.for_connection(connection), start | {"sequence": sequence, "digest": digest})
-
-
-def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
-    """Decisions are removed by retention: the chains begin behind the last of them from now on.
-
-    Args:
-        removed: partition, sequence and digest of each.
-    """
-    last: dict[int, tuple[int, str]] = {}
-    for partition, sequence, digest in removed:
-        if sequence > last.get(partition, (0, ""))[0]:
-            last[partition] = sequence, digest
-    for partition, (sequence, digest) in sorted(last.items()):
-        older = (CHAINS.c.partition == partition, CHAINS.c.anchor_sequence < sequence)
-        connection.execute(update(CHAINS).where(*older).values(anchor_sequence=sequence, anchor_digest=digest))
-
-
-class DecisionStore(Database):
-    """Part of the store that a verification reads."""
+        query = select(*group, *counts).where(*since, DECISIONS.c.level >= RiskLevel.MEDIUM).group_by(*group)
+        with self._database.read() as connection:
+            rows = connection.execute(visible(query, DECISIONS.c.tenant, tenants)).all()
+        counted = (DailyAlertCount(*row) for row in rows)
+        return sorted(counted, key=lambda count: (count.day, count.tenant, count.agent_type))
 
     def chain_heads(self) -> list[ChainHead]:
-        with self.read() as connection:
-            return [
-                ChainHead(**row._mapping) for row in connection.execute(select(CHAINS).order_by(CHAINS.c.partition))
-            ]
+        """Ends of the chains, by partition."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(CHAINS).order_by(CHAINS.c.partition))
+            return [ChainHead(**row._mapping) for row in rows]
 
     def chain_links(self, partition: int, after: int, limit: int = 500) -> list[ChainLink]:
+        """Decisions of a chain behind a sequence number, in order; what an erasure left of them included."""
         query = select(DECISIONS).where(DECISIONS.c.partition == partition, DECISIONS.c.chain_sequence > after)
-        with self.read() as connection:
+        with self._database.read() as connection:
             rows = connection.execute(query.order_by(DECISIONS.c.chain_sequence).limit(limit)).all()
         return [_to_link(row._mapping) for row in rows]
 
-    def unchained_decisions(self) -> int:
-        with self.read() as connection:
+    def count_unchained(self) -> int:
+        """Number of decisions that were written before there was a chain."""
+        with self._database.read() as connection:
             query = select(func.count()).select_from(DECISIONS).where(DECISIONS.c.chain_sequence == 0)
             return int(connection.execute(query).scalar_one())
 
-    def erasure_ids(self) -> set[str]:
-        with self.read() as connection:
-            return set(connection.scalars(select(ERASURES.c.erasure_id)))
+
+def _count_escalations(level: RiskLevel) -> ColumnElement[int]:
+    return func.count().filter(DECISIONS.c.level >= level, DECISIONS.c.previous_level < level)
 
 
 def _to_link(row: Mapping[Any, Any]) -> ChainLink:

@@ -1,4 +1,8 @@
-"""Wishes to erase, how far each of them is, and the marks of agents that must not come back from a model's history."""
+"""Wishes to erase, how far each of them is, and the marks of agents that must not come back from a model's history.
+
+An order to erase is met at an offset of its own in each partition of a topic, in the transaction of that position. The
+row of the erasure keeps the identifier until the topic has none of its records; then both are removed.
+"""
 
 from __future__ import annotations
 
@@ -11,102 +15,22 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, upd
 from ...ingest.record_erasure import ErasedSubject
 from ..records.commits import Commit
 from ..records.erasures import OPEN_ERASURE_STATUSES, Erasure, PartitionErasure
-from .database import Database, Paged, visible
-from .dialects.statements import insert_or_skip, starts_with, upsert
-from .interface import Page, Tenants
+from .database import Database, Page, Tenants, visible
+from .dialects.statements import insert_or_skip, starts_with
+from .metadata_store import UPSERT_META
 from .sql_schema import ERASURES, FORGOTTEN, META
 
+FORGET_POSITION_PREFIX = "forget."
+FEW_ERASURES = 20
+"""Erasures whose positions are looked up one by one; those of more are read all at once."""
 _INSERT_ERASURE = insert_or_skip(ERASURES, "erasure_id")
 _INSERT_MARK = insert_or_skip(FORGOTTEN, "mark")
 _ERASURE_FIELDS = tuple(name for name in Erasure.__struct_fields__ if name not in ("counts",))
 _counts_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-class ErasureStore(Paged):
-    """Part of the store that keeps erasures; `erasing.py` carries them out."""
-
-    def add_erasure(self, made: Erasure) -> bool:
-        """Write a new wish; False = its id is known, and nothing is written."""
-        with self.write() as connection:
-            add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
-            return connection.execute(add, erasure_params(made)).first() is not None
-
-    def change_erasure(self, was: Erasure, made: Erasure) -> bool:
-        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
-        values = erasure_params(made) | {"updated_ms": max(made.updated_ms, was.updated_ms + 1)}
-        with self.write() as connection:
-            return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
-
-    def note_erasure(self, was: Erasure, told: str) -> None:
-        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
-        if was.error == told:
-            return
-        values = {"error": told, "updated_ms": was.updated_ms + 1}
-        with self.write() as connection:
-            connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values))
-
-    def erasure(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
-        """One erasure."""
-        query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
-        with self.read() as connection:
-            row = connection.execute(visible(query, ERASURES.c.tenant, tenants)).one_or_none()
-        return None if row is None else to_erasure(row)
-
-    def open_erasures(self) -> list[Erasure]:
-        """All that are not done, oldest first."""
-        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
-        with self.read() as connection:
-            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            return [to_erasure(row) for row in rows]
-
-    def list_erasures(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
-        """Erasures, newest first. Raises BadCursor."""
-        query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
-        return self.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, to_erasure)
-
-    def forget_mark(self, mark: str, at_ms: int) -> None:
-        """Remember the keyed mark of an agent that must not come back from a model's history."""
-        with self.write() as connection:
-            connection.execute(_INSERT_MARK.for_connection(connection), {"mark": mark, "at_ms": at_ms})
-
-    def forgotten_marks(self) -> list[str]:
-        """All of them."""
-        with self.read() as connection:
-            return list(connection.scalars(select(FORGOTTEN.c.mark)))
-
-
-def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
-    """Each change moves `updated_ms` on, by the clock or by one."""
-    mine = ERASURES.c.erasure_id == was.erasure_id
-    return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
-
-
-def erasure_params(made: Erasure) -> dict[str, Any]:
-    """Columns of an erasure."""
-    return {name: getattr(made, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(made.counts)}
-
-
-def to_erasure(row: Any) -> Erasure:
-    """The erasure in a row."""
-    values = row._mapping
-    return Erasure(counts=_counts_decoder.decode(values["counts"]), **{name: values[name] for name in _ERASURE_FIELDS})
-
-
-# Where each partition of a topic met an order to forget, and who was erased while the topic still has their records.
-#
-# An order is met at an offset of its own in each partition, in the transaction of that position. The row of the erasure
-# keeps the identifier until the topic has none of its records; then both are removed.
-
-
-FORGET_POSITION_PREFIX = "forget."
-FEW_ERASURES = 20
-"""Erasures whose places are looked up one by one; those of more are read all at once."""
-_UPSERT_FORGET_POSITION = upsert(META, ("key",))
-_INSERT_FOUND_ERASURE = insert_or_skip(ERASURES, "erasure_id")
-
-
 class ForgetRecordPosition(msgspec.Struct, frozen=True):
-    """Where a partition met an order, when that was given, and whether the agent's state is kept there."""
+    """Position at which a partition met an order, when that was given, and whether the agent's state is kept there."""
 
     offset: int
     at_ms: int
@@ -116,19 +40,160 @@ class ForgetRecordPosition(msgspec.Struct, frozen=True):
 _position_decoder = msgspec.json.Decoder(ForgetRecordPosition)
 
 
+class ErasureStore:
+    """Erasures, and where each partition met their orders; `subject_store.py` carries them out in the tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, erasure: Erasure) -> bool:
+        """Write a new wish; False = its id is known, and nothing is written."""
+        with self._database.write() as connection:
+            add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
+            return connection.execute(add, _erasure_params(erasure)).first() is not None
+
+    def update(self, was: Erasure, erasure: Erasure) -> bool:
+        """Overwrite an erasure as it was read; False = somebody else has changed it since, and nothing is written."""
+        values = _erasure_params(erasure) | {"updated_ms": max(erasure.updated_ms, was.updated_ms + 1)}
+        with self._database.write() as connection:
+            return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
+
+    def record_error(self, was: Erasure, error: str) -> None:
+        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
+        if was.error == error:
+            return
+        values = {"error": error, "updated_ms": was.updated_ms + 1}
+        with self._database.write() as connection:
+            connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values))
+
+    def get(self, erasure_id: str, tenants: Tenants = None) -> Erasure | None:
+        """One erasure."""
+        query = select(ERASURES).where(ERASURES.c.erasure_id == erasure_id)
+        return self._database.fetch_one(visible(query, ERASURES.c.tenant, tenants), _to_erasure)
+
+    def list_open(self) -> list[Erasure]:
+        """All that are not done, oldest first."""
+        query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            return [_to_erasure(row) for row in rows]
+
+    def page(self, tenants: Tenants = None, limit: int = 50, cursor: str | None = None) -> Page[Erasure]:
+        """Erasures, newest first. Raises BadCursor."""
+        query = visible(select(ERASURES), ERASURES.c.tenant, tenants)
+        return self._database.newest(query, (ERASURES.c.asked_ms, ERASURES.c.erasure_id), limit, cursor, _to_erasure)
+
+    def add_mark(self, mark: str, at_ms: int) -> None:
+        """Remember the keyed mark of an agent that must not come back from a model's history."""
+        with self._database.write() as connection:
+            connection.execute(_INSERT_MARK.for_connection(connection), {"mark": mark, "at_ms": at_ms})
+
+    def list_marks(self) -> list[str]:
+        """Marks of all agents that must not come back."""
+        with self._database.read() as connection:
+            return list(connection.scalars(select(FORGOTTEN.c.mark)))
+
+    def list_ids(self) -> set[str]:
+        """Ids of all erasures that the store knows."""
+        with self._database.read() as connection:
+            return set(connection.scalars(select(ERASURES.c.erasure_id)))
+
+    def forget_positions(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
+        """Positions where the order of an erasure was met last, by partition."""
+        with self._database.read() as connection:
+            rows = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
+        return {partition: position for _, partition, position in rows}
+
+    def erased_since(self, partition: int, after: int) -> list[ErasedSubject]:
+        """Agents of *partition* whose order to forget was met in it at the offset *after* or later."""
+        with self._database.read() as connection:
+            offsets = {
+                erasure_id: position.offset
+                for erasure_id, met_in, position in _position_rows(connection, FORGET_POSITION_PREFIX)
+                if met_in == partition and position.ours and position.offset >= after
+            }
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(offsets)))).all()
+        return [
+            ErasedSubject(erasure.erasure_subject, {partition: offsets[erasure.erasure_id]})
+            for erasure in map(_to_erasure, rows)
+            if erasure.subject
+        ]
+
+    def erased_in_topic(self) -> list[ErasedSubject]:
+        """Everybody who was erased while a topic still has their records; nobody where there is no topic."""
+        return [
+            ErasedSubject(erasure.erasure_subject, {at: position.offset for at, position in positions.items()})
+            for erasure, positions in self.list_with_positions()
+        ]
+
+    def list_with_positions(
+        self, since_ms: int = 0, also: Collection[str] = ()
+    ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
+        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
+
+        Args:
+            since_ms: of those that are done, the ones that changed since then, UTC milliseconds.
+            also: ids of others that are done, a few hundred at most.
+        """
+        recent = or_(
+            ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
+        )
+        query = select(ERASURES).where(ERASURES.c.subject != "", recent)
+        with self._database.read() as connection:
+            ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
+            erasures = [_to_erasure(row) for row in ordered]
+            positions = _positions_by_erasure(connection, [erasure.erasure_id for erasure in erasures])
+        return [(erasure, positions[erasure.erasure_id]) for erasure in erasures if erasure.erasure_id in positions]
+
+    def delete_positions(self, erasure_id: str) -> None:
+        """Remove the positions where the order of an erasure was met."""
+        key = META.c.key
+        with self._database.write() as connection:
+            connection.execute(delete(META).where(starts_with(key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
+
+    def reset_topic(self) -> None:
+        """Begin anew with a topic that was made again: its records are gone, its offsets begin at 0.
+
+        No identifier is kept, and what was ordered is ordered again.
+        """
+        with self._database.write() as connection:
+            connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
+            connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
+            connection.execute(
+                update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))).values(status="queued")
+            )
+
+
+def _is_unchanged(was: Erasure) -> ColumnElement[bool]:
+    """Condition that nobody changed an erasure since: each change moves `updated_ms` on, by the clock or by one."""
+    mine = ERASURES.c.erasure_id == was.erasure_id
+    return and_(mine, ERASURES.c.status == was.status, ERASURES.c.updated_ms == was.updated_ms)
+
+
+def _erasure_params(erasure: Erasure) -> dict[str, Any]:
+    """Columns of an erasure."""
+    return {name: getattr(erasure, name) for name in _ERASURE_FIELDS} | {"counts": msgspec.json.encode(erasure.counts)}
+
+
+def _to_erasure(row: Any) -> Erasure:
+    """The erasure in a row."""
+    values = row._mapping
+    return Erasure(counts=_counts_decoder.decode(values["counts"]), **{name: values[name] for name in _ERASURE_FIELDS})
+
+
 def write_forget_positions(connection: Connection, commits: Sequence[Commit]) -> None:
     """Keep where orders were met. One that the database knows nothing of (it was put back) begins again.
 
     An order may be in a partition twice: a leader died before it noted that it had given it, or lost its place. The
     later place counts, under the later of both times: it is the same order, whichever of them is noted.
     """
-    for partition, met in ((one.position.partition, met) for one in commits for met in one.erasures):
+    for partition, met in ((commit.position.partition, met) for commit in commits for met in commit.erasures):
         key = f"{FORGET_POSITION_PREFIX}{met.erasure_id}.{partition}"
-        known = connection.scalar(select(META.c.value).where(META.c.key == key))
-        at_ms = met.at_ms if known is None else max(met.at_ms, _position_decoder.decode(known).at_ms)
+        earlier = connection.scalar(select(META.c.value).where(META.c.key == key))
+        at_ms = met.at_ms if earlier is None else max(met.at_ms, _position_decoder.decode(earlier).at_ms)
         value = msgspec.json.encode(ForgetRecordPosition(met.offset, at_ms, met.owns_agent)).decode()
-        connection.execute(_UPSERT_FORGET_POSITION.for_connection(connection), {"key": key, "value": value})
-        connection.execute(_INSERT_FOUND_ERASURE.for_connection(connection), erasure_params(_rediscovered_erasure(met)))
+        connection.execute(UPSERT_META.for_connection(connection), {"key": key, "value": value})
+        connection.execute(_INSERT_ERASURE.for_connection(connection), _erasure_params(_rediscovered_erasure(met)))
 
 
 def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
@@ -151,92 +216,24 @@ def _rediscovered_erasure(met: PartitionErasure) -> Erasure:
     )
 
 
-class ForgetPositions(Database):
-    """Part of the store."""
-
-    def forgets_of(self, erasure_id: str) -> dict[int, ForgetRecordPosition]:
-        """By partition, where the order of an erasure was met last."""
-        with self.read() as connection:
-            found = _position_rows(connection, f"{FORGET_POSITION_PREFIX}{erasure_id}.")
-        return {partition: place for _, partition, place in found}
-
-    def forgets(self, partition: int, after: int) -> list[ErasedSubject]:
-        with self.read() as connection:
-            found = {
-                erasure: place.offset
-                for erasure, at, place in _position_rows(connection, FORGET_POSITION_PREFIX)
-                if at == partition and place.ours and place.offset >= after
-            }
-            rows = connection.execute(select(ERASURES).where(ERASURES.c.erasure_id.in_(sorted(found)))).all()
-        made = [to_erasure(row) for row in rows]
-        return [ErasedSubject(one.erasure_subject, {partition: found[one.erasure_id]}) for one in made if one.subject]
-
-    def bygone(self) -> list[ErasedSubject]:
-        return [
-            ErasedSubject(made.erasure_subject, {at: place.offset for at, place in places.items()})
-            for made, places in self.kept()
-        ]
-
-    def kept(
-        self, since_ms: int = 0, also: Collection[str] = ()
-    ) -> list[tuple[Erasure, dict[int, ForgetRecordPosition]]]:
-        """Erasures whose identifier is kept since the topic has records of it, oldest first, with where it was met.
-
-        Args:
-            since_ms: of those that are done, the ones that changed since then, UTC milliseconds.
-            also: ids of others that are done, a few hundred at most.
-        """
-        recent = or_(
-            ERASURES.c.status != "done", ERASURES.c.updated_ms >= since_ms, ERASURES.c.erasure_id.in_(sorted(also))
-        )
-        query = select(ERASURES).where(ERASURES.c.subject != "", recent)
-        with self.read() as connection:
-            ordered = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
-            made = [to_erasure(row) for row in ordered]
-            places = _positions_by_erasure(connection, [one.erasure_id for one in made])
-        return [(one, places[one.erasure_id]) for one in made if one.erasure_id in places]
-
-    def drop_forgets(self, erasure_id: str) -> None:
-        """Remove where the order of an erasure was met."""
-        self.drop_meta_from(f"{FORGET_POSITION_PREFIX}{erasure_id}.")
-
-    def topic_made_again(self) -> None:
-        """Its records are gone, offsets begin anew: no identifier is kept, and what was ordered is ordered again."""
-        with self.write() as connection:
-            connection.execute(delete(META).where(starts_with(META.c.key, FORGET_POSITION_PREFIX)))
-            connection.execute(update(ERASURES).where(ERASURES.c.status == "done").values(subject=""))
-            connection.execute(
-                update(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES))).values(status="queued")
-            )
-
-    def meta_from(self, begin: str) -> dict[str, str]:
-        """All of `meta` whose key begins so."""
-        with self.read() as connection:
-            rows = connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin)))
-            return {key: value for key, value in rows}
-
-    def drop_meta_from(self, begin: str) -> None:
-        """Remove all of `meta` whose key begins so."""
-        with self.write() as connection:
-            connection.execute(delete(META).where(starts_with(META.c.key, begin)))
-
-
 def _positions_by_erasure(connection: Connection, ids: Sequence[str]) -> dict[str, dict[int, ForgetRecordPosition]]:
-    """Places by erasure; a few are looked up one by one."""
-    begins = (
-        [f"{FORGET_POSITION_PREFIX}{one}." for one in ids] if len(ids) <= FEW_ERASURES else [FORGET_POSITION_PREFIX]
+    """Positions by erasure; a few are looked up one by one."""
+    prefixes = (
+        [f"{FORGET_POSITION_PREFIX}{erasure_id}." for erasure_id in ids]
+        if len(ids) <= FEW_ERASURES
+        else [FORGET_POSITION_PREFIX]
     )
-    found: dict[str, dict[int, ForgetRecordPosition]] = {}
-    for begin in begins:
-        for erasure, partition, place in _position_rows(connection, begin):
-            found.setdefault(erasure, {})[partition] = place
-    return found
+    positions: dict[str, dict[int, ForgetRecordPosition]] = {}
+    for prefix in prefixes:
+        for erasure_id, partition, position in _position_rows(connection, prefix):
+            positions.setdefault(erasure_id, {})[partition] = position
+    return positions
 
 
-def _position_rows(connection: Connection, begin: str) -> list[tuple[str, int, ForgetRecordPosition]]:
-    """Erasure, partition and place of every row."""
-    found = []
-    for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, begin))):
-        erasure, _, partition = key.removeprefix(FORGET_POSITION_PREFIX).rpartition(".")
-        found.append((erasure, int(partition), _position_decoder.decode(value)))
-    return found
+def _position_rows(connection: Connection, prefix: str) -> list[tuple[str, int, ForgetRecordPosition]]:
+    """Erasure id, partition and position of every row whose key begins with *prefix*."""
+    rows = []
+    for key, value in connection.execute(select(META.c.key, META.c.value).where(starts_with(META.c.key, prefix))):
+        erasure_id, _, partition = key.removeprefix(FORGET_POSITION_PREFIX).rpartition(".")
+        rows.append((erasure_id, int(partition), _position_decoder.decode(value)))
+    return rows

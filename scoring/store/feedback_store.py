@@ -1,4 +1,4 @@
-"""Feedback's side: what people said, the steps of it, the rules in each partition, previews."""
+"""Feedback: what people said, the steps of it, the rules in each partition, previews."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, select, update
 
-from ..records.agents import AgentName
 from ..records.feedback import (
     OPEN_FEEDBACK_STATES,
     Feedback,
@@ -18,55 +17,63 @@ from ..records.feedback import (
     PartitionRule,
 )
 from . import codec
-from .database import Paged, visible
+from .codec import AGENT_NAME_COLUMNS
+from .database import Database, Page, Tenants, visible
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
-from .interface import Page, Tenants
 from .sql_schema import FEEDBACK, FEEDBACK_HOLDINGS, FEEDBACK_PREVIEWS, FEEDBACK_STEPS
 
 if TYPE_CHECKING:
-    from .database import AnyRow
+    from .codec import AnyRow
 
-_ADD_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
-_ADD_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
+_INSERT_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
+_INSERT_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
 _UPSERT_PARTITION_RULE = upsert(FEEDBACK_HOLDINGS, ("rule_id", "partition"))
 _UPSERT_PREVIEW = upsert(FEEDBACK_PREVIEWS, ("preview_id",), keep=("created_ms",))
 _PLAIN_COLUMNS = tuple(
     name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
 )
-_NAMES = ("tenant", "issuer", "agent_id")
+_MUTABLE_COLUMNS = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
+"""Columns of feedback that change in its life; the others are what was said, and stay."""
 _encode = msgspec.json.Encoder().encode
 _scope_decoder = msgspec.json.Decoder(dict[str, Any])
 _rule_decoder = msgspec.json.Decoder(FeedbackRule)
 
 
-class FeedbackStore(Paged):
-    """Part of the store that feedback uses; `trustwatch.scoring.store.interface` says what each method promises."""
+class FeedbackStore:
+    """Feedback of people on decisions, the rules that follow from it in each partition, and previews."""
 
-    def add_feedback(self, made: Feedback, step: FeedbackStep) -> bool:
-        with self.write() as connection:
-            add = _ADD_FEEDBACK.for_connection(connection).returning(FEEDBACK.c.feedback_id)
-            if connection.execute(add, _feedback_params(made)).first() is None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, feedback: Feedback, step: FeedbackStep) -> bool:
+        """Write new feedback with its first step; False = its id is known, and nothing is written."""
+        with self._database.write() as connection:
+            add = _INSERT_FEEDBACK.for_connection(connection).returning(FEEDBACK.c.feedback_id)
+            if connection.execute(add, _feedback_params(feedback)).first() is None:
                 return False
-            connection.execute(_ADD_STEP.for_connection(connection), msgspec.structs.asdict(step))
+            connection.execute(_INSERT_STEP.for_connection(connection), msgspec.structs.asdict(step))
         return True
 
-    def change_feedback(self, made: Feedback, was: str, step: FeedbackStep | None = None) -> bool:
-        mine = (FEEDBACK.c.feedback_id == made.feedback_id, FEEDBACK.c.status == was)
-        values = {name: getattr(made, name) for name in _MUTABLE_COLUMNS}
-        with self.write() as connection:
+    def update(self, feedback: Feedback, was: str, step: FeedbackStep | None = None) -> bool:
+        """Write status and revocation of feedback whose status still is *was*, with a step; whether it was.
+
+        What was said is never overwritten; a step that is written stays as it is.
+        """
+        mine = (FEEDBACK.c.feedback_id == feedback.feedback_id, FEEDBACK.c.status == was)
+        values = {name: getattr(feedback, name) for name in _MUTABLE_COLUMNS}
+        with self._database.write() as connection:
             if connection.execute(update(FEEDBACK).where(*mine).values(values)).rowcount == 0:
                 return False
             if step is not None:
-                connection.execute(_ADD_STEP.for_connection(connection), msgspec.structs.asdict(step))
+                connection.execute(_INSERT_STEP.for_connection(connection), msgspec.structs.asdict(step))
         return True
 
-    def feedback(self, feedback_id: str, tenants: Tenants = None) -> Feedback | None:
+    def get(self, feedback_id: str, tenants: Tenants = None) -> Feedback | None:
+        """One feedback."""
         query = visible(select(FEEDBACK).where(FEEDBACK.c.feedback_id == feedback_id), FEEDBACK.c.tenant, tenants)
-        with self.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else _to_feedback(row)
+        return self._database.fetch_one(query, _to_feedback)
 
-    def list_feedback(
+    def page(
         self,
         tenants: Tenants = None,
         status: str | None = None,
@@ -76,106 +83,86 @@ class FeedbackStore(Paged):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Feedback]:
+        """Feedback, newest first. Raises BadCursor."""
         query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
-        wanted = ((FEEDBACK.c.status, status), (FEEDBACK.c.verdict, verdict), (FEEDBACK.c.decision_id, decision_id))
-        for column, value in wanted:
+        filters = ((FEEDBACK.c.status, status), (FEEDBACK.c.verdict, verdict), (FEEDBACK.c.decision_id, decision_id))
+        for column, value in filters:
             if value is not None:
                 query = query.where(column == value)
         if agent_key is not None:
             query = query.where(FEEDBACK.c.agent_key == codec.to_signed(agent_key))
         order = (FEEDBACK.c.created_ms, FEEDBACK.c.feedback_id)
-        return self.newest(query, order, limit, cursor, _to_feedback)
+        return self._database.newest(query, order, limit, cursor, _to_feedback)
 
-    def open_feedback(self) -> list[Feedback]:
+    def list_open(self) -> list[Feedback]:
+        """All whose rule is in force, or is on its way in or out; oldest first."""
         query = (
             select(FEEDBACK).where(FEEDBACK.c.status.in_(sorted(OPEN_FEEDBACK_STATES))).order_by(FEEDBACK.c.created_ms)
         )
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [_to_feedback(row) for row in connection.execute(query)]
 
-    def feedback_steps(self, feedback_id: str) -> list[FeedbackStep]:
+    def list_steps(self, feedback_id: str) -> list[FeedbackStep]:
+        """Its steps, oldest first."""
         query = select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id == feedback_id)
-        with self.read() as connection:
+        with self._database.read() as connection:
             rows = connection.execute(query.order_by(FEEDBACK_STEPS.c.at_ms, FEEDBACK_STEPS.c.action)).all()
         return [FeedbackStep(**{name: row._mapping[name] for name in FeedbackStep.__struct_fields__}) for row in rows]
 
-    def holdings(self, partition: int) -> list[PartitionRule]:
+    def rules_of_partition(self, partition: int) -> list[PartitionRule]:
+        """Rules of one partition as of its stored position, those that ended included."""
         table = FEEDBACK_HOLDINGS
         query = select(table).where(table.c.partition == partition).order_by(table.c.from_offset, table.c.rule_id)
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [_to_partition_rule(row) for row in connection.execute(query)]
 
-    def holdings_of(self, feedback_ids: Collection[str]) -> list[PartitionRule]:
+    def rules_of_feedback(self, feedback_ids: Collection[str]) -> list[PartitionRule]:
+        """Those rules in every partition that took them over."""
         table = FEEDBACK_HOLDINGS
-        found: list[PartitionRule] = []
-        with self.read() as connection:
+        rules: list[PartitionRule] = []
+        with self._database.read() as connection:
             for part in chunked(sorted(feedback_ids), MAX_IN_LIST):
                 query = select(table).where(table.c.rule_id.in_(part)).order_by(table.c.rule_id, table.c.partition)
-                found += [_to_partition_rule(row) for row in connection.execute(query)]
-        return found
+                rules += [_to_partition_rule(row) for row in connection.execute(query)]
+        return rules
 
-    def orphaned_holdings(self) -> list[PartitionRule]:
+    def orphaned_rules(self) -> list[PartitionRule]:
+        """Rules that hold in a partition although what was said is gone (an erasure removes it)."""
         table = FEEDBACK_HOLDINGS
         query = select(table).where(table.c.until_offset < 0, table.c.rule_id.not_in(select(FEEDBACK.c.feedback_id)))
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [
                 _to_partition_rule(row)
                 for row in connection.execute(query.order_by(table.c.rule_id, table.c.partition))
             ]
 
-    def put_preview(self, row: FeedbackPreview) -> None:
-        with self.write() as connection:
+    def save_preview(self, row: FeedbackPreview) -> None:
+        """Write a preview, over an earlier one of the same id."""
+        with self._database.write() as connection:
             connection.execute(_UPSERT_PREVIEW.for_connection(connection), msgspec.structs.asdict(row))
 
-    def preview(self, preview_id: str, tenants: Tenants = None) -> FeedbackPreview | None:
+    def get_preview(self, preview_id: str, tenants: Tenants = None) -> FeedbackPreview | None:
+        """One preview."""
         table = FEEDBACK_PREVIEWS
         query = select(table).where(table.c.preview_id == preview_id)
-        with self.read() as connection:
-            row = connection.execute(visible(query, table.c.tenant, tenants)).one_or_none()
-        if row is None:
-            return None
-        return FeedbackPreview(**{name: row._mapping[name] for name in FeedbackPreview.__struct_fields__})
-
-    def purge_feedback(self, before_ms: int) -> int:
-        """Previews that old, and what each partition held of rules that ended that long ago."""
-        held = FEEDBACK_HOLDINGS.c
-        over = (held.until_offset >= 0, held.expires_ms < before_ms)
-        with self.write() as connection:
-            ended = connection.execute(delete(FEEDBACK_HOLDINGS).where(*over)).rowcount
-            old = FEEDBACK_PREVIEWS.c.created_ms < before_ms
-            return ended + connection.execute(delete(FEEDBACK_PREVIEWS).where(old)).rowcount
-
-    def purge_labels(self, before_ms: int) -> int:
-        """Feedback that is over, with its steps; not while a partition still holds to its rule."""
-        made, held = FEEDBACK.c, FEEDBACK_HOLDINGS.c
-        old = (made.until_ms < before_ms, made.updated_ms < before_ms, made.expires_ms < before_ms)
-        in_force = select(held.rule_id).where(held.until_offset < 0)
-        over = (made.status.not_in(sorted(OPEN_FEEDBACK_STATES)), made.feedback_id.not_in(in_force), *old)
-        with self.write() as connection:
-            steps = FEEDBACK_STEPS.c.feedback_id.in_(select(made.feedback_id).where(*over))
-            connection.execute(delete(FEEDBACK_STEPS).where(steps))
-            return connection.execute(delete(FEEDBACK).where(*over)).rowcount
+        return self._database.fetch_one(visible(query, table.c.tenant, tenants), _to_preview)
 
 
-_MUTABLE_COLUMNS = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
-"""What of feedback changes in its life; the rest is what was said, and stays."""
-
-
-def write_partition_rules(connection: Connection, holdings: Sequence[PartitionRule]) -> None:
+def write_partition_rules(connection: Connection, rules: Sequence[PartitionRule]) -> None:
     """Write rules of partitions as they are now."""
     rows = [
         {
-            "rule_id": one.rule.rule_id,
-            "partition": one.partition,
-            "epoch": one.epoch,
-            "from_offset": one.from_offset,
-            "until_offset": one.until_offset,
-            "matched": one.matched,
-            "last_ms": one.last_ms,
-            "expires_ms": one.rule.expires_ms,
-            "rule": _encode(one.rule),
+            "rule_id": partition_rule.rule.rule_id,
+            "partition": partition_rule.partition,
+            "epoch": partition_rule.epoch,
+            "from_offset": partition_rule.from_offset,
+            "until_offset": partition_rule.until_offset,
+            "matched": partition_rule.matched,
+            "last_ms": partition_rule.last_ms,
+            "expires_ms": partition_rule.rule.expires_ms,
+            "rule": _encode(partition_rule.rule),
         }
-        for one in holdings
+        for partition_rule in rules
     ]
     connection.execute(_UPSERT_PARTITION_RULE.for_connection(connection), rows)
 
@@ -183,42 +170,50 @@ def write_partition_rules(connection: Connection, holdings: Sequence[PartitionRu
 def copy_rules_to_partitions(connection: Connection, partitions: Sequence[int]) -> None:
     """Every rule that holds somewhere holds in all *partitions*, from their stored positions on: agents have moved."""
     table = FEEDBACK_HOLDINGS
-    held = [_to_partition_rule(row) for row in connection.execute(select(table).where(table.c.until_offset < 0))]
-    known = {(one.rule.rule_id, one.partition) for one in held}
-    rules = {one.rule.rule_id: one for one in held}
+    query = select(table).where(table.c.until_offset < 0)
+    in_force = [_to_partition_rule(row) for row in connection.execute(query)]
+    taken_over = {(partition_rule.rule.rule_id, partition_rule.partition) for partition_rule in in_force}
+    rules = {partition_rule.rule.rule_id: partition_rule.rule for partition_rule in in_force}
     new = [
-        PartitionRule(one.rule, partition, 0, 0, -1, 0, 0)
-        for one in rules.values()
+        PartitionRule(rule, partition, 0, 0, -1, 0, 0)
+        for rule in rules.values()
         for partition in partitions
-        if (one.rule.rule_id, partition) not in known
+        if (rule.rule_id, partition) not in taken_over
     ]
     if new:
         write_partition_rules(connection, new)
 
 
-def _feedback_params(made: Feedback) -> dict[str, Any]:
-    plain = {name: getattr(made, name) for name in _PLAIN_COLUMNS}
-    names = {name: getattr(made.agent, name) for name in _NAMES}
-    scope = _encode({"features": made.features, "resource": made.resource})  # null and "" are different things
-    more = {"agent_key": codec.to_signed(made.agent.key), "resource": made.resource or "", "unseen": int(made.unseen)}
+def _feedback_params(feedback: Feedback) -> dict[str, Any]:
+    plain = {name: getattr(feedback, name) for name in _PLAIN_COLUMNS}
+    names = {name: getattr(feedback.agent, name) for name in AGENT_NAME_COLUMNS}
+    scope = _encode({"features": feedback.features, "resource": feedback.resource})  # null and "" are different things
+    more = {
+        "agent_key": codec.to_signed(feedback.agent.key),
+        "resource": feedback.resource or "",
+        "unseen": int(feedback.unseen),
+    }
     return {**plain, **names, **more, "scope": scope}
 
 
 def _to_feedback(row: AnyRow) -> Feedback:
-    found = row._mapping
-    agent = AgentName(codec.to_unsigned(found["agent_key"]), *(found[name] for name in _NAMES))
-    scope = _scope_decoder.decode(found["scope"])
+    values = row._mapping
+    scope = _scope_decoder.decode(values["scope"])
     features = scope["features"]
     return Feedback(
-        **{name: found[name] for name in _PLAIN_COLUMNS},
-        agent=agent,
-        unseen=bool(found["unseen"]),
+        **{name: values[name] for name in _PLAIN_COLUMNS},
+        agent=codec.to_agent_name(values),
+        unseen=bool(values["unseen"]),
         features=None if features is None else tuple(features),
         resource=scope["resource"],
     )
 
 
 def _to_partition_rule(row: AnyRow) -> PartitionRule:
-    found = row._mapping
+    values = row._mapping
     plain = ("partition", "epoch", "from_offset", "until_offset", "matched", "last_ms")
-    return PartitionRule(_rule_decoder.decode(found["rule"]), *(found[name] for name in plain))
+    return PartitionRule(_rule_decoder.decode(values["rule"]), *(values[name] for name in plain))
+
+
+def _to_preview(row: AnyRow) -> FeedbackPreview:
+    return FeedbackPreview(**{name: row._mapping[name] for name in FeedbackPreview.__struct_fields__})

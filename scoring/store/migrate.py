@@ -11,12 +11,18 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
+from ...ingest.errors import ConfigError
 from .dialects import dialect_of
-from .interface import StoreTooNew
 from .sql_schema import METADATA
 
 # Alembic keeps its context in module globals, so one thread of a process may migrate at a time.
 _MIGRATION_MUTEX = threading.Lock()
+
+
+class StoreTooNew(ConfigError):
+    """The database was written by a newer Trustwatch; nothing was touched."""
+
+    code = "store_too_new"
 
 
 def alembic_config() -> Config:
@@ -48,9 +54,9 @@ def read_revision(connection: Connection) -> str | None:
 
 
 def refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:
-    """Raises StoreTooNew for a revision that this program does not know."""
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
+    """Raise StoreTooNew for a revision that this program does not know."""
+    revisions = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in revisions:
         raise StoreTooNew(
             f"the database is at revision {current!r}, this program knows up to {scripts.get_current_head()!r}: "
             "it was written by a newer Trustwatch; start that version, or restore a backup"

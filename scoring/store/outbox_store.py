@@ -1,4 +1,4 @@
-"""The dispatcher's side: outbox rows become deliveries, deliveries are leased, and how they end is written down.
+"""The outbox: rows become deliveries, deliveries are leased, and how they end is written down.
 
 States: pending -> delivered | failed (the target refused for good) | dead (given up by age) | suppressed
 (by the cool-down from the start, or because the target has nothing to do with it).
@@ -7,16 +7,19 @@ States: pending -> delivered | failed (the target refused for good) | dead (give
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
+import msgspec
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 
-from ..records.commits import OutboxRow
+from ..records.commits import Delivery, OutboxRow
 from . import codec
-from .database import Database
-from .dialects.statements import insert_or_skip, upsert
-from .interface import DeliveryRoute, DeliverySettlement, LeasedDelivery
+from .database import Database, Page, Tenants, visible
+from .dialects.statements import INSERT_COUNTER, insert_or_skip, upsert
 from .sql_schema import COUNTERS, DELIVERIES, OUTBOX, TARGET_STOPS
+
+if TYPE_CHECKING:
+    from .codec import AnyRow
 
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
@@ -26,8 +29,10 @@ COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of th
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Before the name of a source in `counters`."""
 
-INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
-INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
+_INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
+_DELIVERY_COLUMNS = tuple(
+    (DELIVERIES if name in DELIVERIES.c else OUTBOX).c[name] for name in Delivery.__struct_fields__
+)
 _UPSERT_STOP = upsert(TARGET_STOPS, ("name",))
 _UNROUTED = select(OUTBOX).where(OUTBOX.c.routed_ms == 0).order_by(OUTBOX.c.seq).limit(bindparam("most"))
 _SAME_COOLDOWN_GROUP = (
@@ -42,9 +47,6 @@ _LAST_SENT = (
     .order_by(DELIVERIES.c.seq.desc())
     .limit(1)
 )
-
-if TYPE_CHECKING:
-    from .database import AnyRow
 _SUPPRESSED_SINCE = (
     select(func.count())
     .select_from(DELIVERIES)
@@ -96,15 +98,55 @@ _SETTLE = (
 )
 
 
-class OutboxStore(Database):
-    """Part of the store that the dispatcher drives."""
+class DeliveryRoute(msgspec.Struct, frozen=True):
+    """Choice of outbox rows that a configured target takes."""
+
+    target: str
+    kind: str
+    levels: frozenset[int]
+    cooldown_ms: int
+
+
+class LeasedDelivery(NamedTuple):
+    """One delivery that is about to be tried; *attempt* counts from 1 and identifies the lease."""
+
+    seq: int
+    row: OutboxRow
+    target: str
+    attempt: int
+    queued_ms: int
+    suppressed_before: int
+
+
+class DeliverySettlement(NamedTuple):
+    """Outcome of a leased delivery. It has no effect if the lease was lost meanwhile."""
+
+    seq: int
+    target: str
+    attempt: int
+    status: str  # pending (again at next_attempt_ms) | delivered | failed | suppressed
+    next_attempt_ms: int
+    error: str
+    at_ms: int
+
+
+class OutboxStore:
+    """Rows that have to leave, and their deliveries: all state of a dispatcher, which may stop at any moment."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def route(self, routes: Sequence[DeliveryRoute], now_ms: int, limit: int = 200) -> int:
+        """Turn outbox rows into deliveries, in order; returns how many rows were routed.
+
+        A row within the cool-down of (target, agent, group) becomes `suppressed`, unless its level is higher than that
+        of the alert before it or that alert did not arrive. A row for a target that is not configured becomes `dead`.
+        """
         if not self._any_unrouted():  # an idle dispatcher never takes the write lock
             return 0
-        with self.write() as connection:
+        with self._database.write() as connection:
             # Cool-down looks at the alerts before: two that route at a time would both send the first of an agent.
-            if not self._dialect.try_transaction_lock(connection, "route"):
+            if not self._database.dialect.try_transaction_lock(connection, "route"):
                 return 0
             rows = connection.execute(_UNROUTED, {"most": limit}).all()
             for row in rows:
@@ -114,15 +156,16 @@ class OutboxStore(Database):
         return len(rows)
 
     def _any_unrouted(self) -> bool:
-        with self.read() as connection:
+        with self._database.read() as connection:
             query = select(OUTBOX.c.seq).where(OUTBOX.c.routed_ms == 0).limit(1)
             return connection.execute(query).first() is not None
 
     def lease(self, target: str, now_ms: int, limit: int, lease_ms: int) -> list[LeasedDelivery]:
+        """Deliveries of *target* that are due; nobody else gets them for *lease_ms*. Counts the attempt."""
         due = self.next_due_ms(target)
         if due is None or due > now_ms:
             return []
-        with self.write() as connection:
+        with self._database.write() as connection:
             rows = connection.execute(_SELECT_DUE, {"t": target, "now": now_ms, "most": limit}).all()
             leases = [
                 {"s": row.seq, "t": target, "a": row.attempts, "attempt": row.attempts + 1, "until": now_ms + lease_ms}
@@ -133,73 +176,105 @@ class OutboxStore(Database):
         return [_to_leased_delivery(row, target) for row in rows]
 
     def settle(self, settlements: Sequence[DeliverySettlement]) -> None:
+        """Write how leased deliveries ended."""
         if not settlements:
             return
-        with self.write() as connection:
+        with self._database.write() as connection:
             connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
-        with self.read() as connection:
+        """Those of *seqs* that a delivered one about the same agent's level has overtaken at *target*.
+
+        What has no cool-down group tells of no level: it neither overtakes nor is overtaken.
+        """
+        with self._database.read() as connection:
             return set(connection.execute(_SELECT_SUPERSEDED, {"t": target, "seqs": list(seqs)}).scalars())
 
     def next_due_ms(self, target: str) -> int | None:
+        """Time at which the next pending delivery of *target* is due; None = there is none."""
         query = select(func.min(DELIVERIES.c.next_attempt_ms)).where(
             DELIVERIES.c.target == target, DELIVERIES.c.status == PENDING
         )
-        with self.read() as connection:
+        with self._database.read() as connection:
             return connection.execute(query).scalar_one_or_none()
 
     def expire(self, queued_before_ms: int, now_ms: int) -> int:
+        """Give up (`dead`) pending deliveries that wait since before *queued_before_ms*; returns how many."""
         # A leased delivery (its next attempt lies ahead) is left to end by itself: it may just be arriving.
         old = (
             DELIVERIES.c.status == PENDING,
             DELIVERIES.c.queued_ms < queued_before_ms,
             DELIVERIES.c.next_attempt_ms <= now_ms,
         )
-        with self.read() as connection:
+        with self._database.read() as connection:
             if connection.execute(select(DELIVERIES.c.seq).where(*old).limit(1)).first() is None:
                 return 0
         error = literal("given up: too old; last error: ") + DELIVERIES.c.last_error
-        with self.write() as connection:
+        with self._database.write() as connection:
             return connection.execute(update(DELIVERIES).where(*old).values(status=DEAD, last_error=error)).rowcount
 
-    def delivery_counts(self) -> dict[tuple[str, str], int]:
-        columns = (DELIVERIES.c.target, DELIVERIES.c.status)
-        with self.read() as connection:
-            rows = connection.execute(select(*columns, func.count()).group_by(*columns))
-            return {(target, status): count for target, status, count in rows}
+    def page(
+        self,
+        tenants: Tenants = None,
+        status: str | None = None,
+        target: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        agent_key: int | None = None,
+        key: str | None = None,
+    ) -> Page[Delivery]:
+        """State of what leaves, newest first; rows that no target took are not among them. Raises BadCursor.
+
+        *agent_key*: about that agent alone; *key*: of that outbox row alone.
+        """
+        query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).join_from(DELIVERIES, OUTBOX)
+        query = visible(query, OUTBOX.c.tenant, tenants)
+        if status is not None:
+            query = query.where(DELIVERIES.c.status == status)
+        if target is not None:
+            query = query.where(DELIVERIES.c.target == target)
+        if agent_key is not None:
+            query = query.where(DELIVERIES.c.agent_key == codec.to_signed(agent_key))
+        if key is not None:
+            query = query.where(OUTBOX.c.key == key)
+        return self._database.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)
 
     def stop_target(self, name: str, fingerprint: str, at_ms: int, reason: str) -> None:
+        """Send nothing more to the target as long as its configuration has this *fingerprint*."""
         row = {"name": name, "fingerprint": fingerprint, "stopped_ms": at_ms, "reason": reason}
-        with self.write() as connection:
+        with self._database.write() as connection:
             connection.execute(_UPSERT_STOP.for_connection(connection), row)
 
     def stopped_targets(self) -> dict[str, str]:
-        with self.read() as connection:
+        """Fingerprint that each stopped target had."""
+        with self._database.read() as connection:
             rows = connection.execute(select(TARGET_STOPS.c.name, TARGET_STOPS.c.fingerprint))
             return {name: fingerprint for name, fingerprint in rows}
 
-    def resume_target(self, name: str) -> bool:
-        with self.write() as connection:
-            return connection.execute(delete(TARGET_STOPS).where(TARGET_STOPS.c.name == name)).rowcount > 0
-
-    def note_heard(self, source: str, at_ms: int) -> None:
+    def record_last_heard(self, source: str, at_ms: int) -> None:
+        """Note that something came from *source*; of what several processes note, the latest time counts."""
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
-        with self.write() as connection:
+        with self._database.write() as connection:
             connection.execute(
                 INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": at_ms}
             )
             connection.execute(update(COUNTERS).where(mine, COUNTERS.c.value < at_ms).values(value=at_ms))
 
     def enqueue(self, rows: Sequence[OutboxRow]) -> None:
-        if not rows:
-            return
-        with self.write() as connection:
-            connection.execute(INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
+        """Add rows that no commit brings; one whose key is there already is left out."""
+        if rows:
+            with self._database.write() as connection:
+                insert_outbox_rows(connection, rows)
 
-    def tell_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
+    def enqueue_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
+        """Enqueue that *source* is silent, unless something came from it after *since_ms*; whether it is silent.
+
+        *row* is given the time when it was heard last (0 = never) and makes a key of that: so each silence is told
+        once, however many processes notice it and however often they are restarted.
+        """
         mine = COUNTERS.c.name == LAST_HEARD_PREFIX + source
-        with self.write() as connection:
+        with self._database.write() as connection:
             connection.execute(
                 INSERT_COUNTER.for_connection(connection), {"name": LAST_HEARD_PREFIX + source, "value": 0}
             )
@@ -207,8 +282,14 @@ class OutboxStore(Database):
             heard_ms = connection.execute(select(COUNTERS.c.value).where(mine).with_for_update()).scalar_one()
             if heard_ms > since_ms:
                 return False
-            connection.execute(INSERT_OUTBOX.for_connection(connection), codec.outbox_params(row(heard_ms)))
+            insert_outbox_rows(connection, [row(heard_ms)])
             return True
+
+
+def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
+    """Add what has to leave, in a transaction of somebody else; rows whose key is there already change nothing."""
+    if rows:
+        connection.execute(_INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
 
 
 def _route_row(connection: Connection, row: AnyRow, routes: Sequence[DeliveryRoute], now_ms: int) -> None:
@@ -229,7 +310,7 @@ def _route_matches(route: DeliveryRoute, row: AnyRow) -> bool:
 
 
 def _cooldown_status(connection: Connection, row: AnyRow, route: DeliveryRoute) -> tuple[str, int]:
-    """Whether *row* must wait for the target's cool-down, and how many before it did."""
+    """Status of a new delivery of *row* under the target's cool-down, and how many before it were suppressed."""
     if not row.group:
         return PENDING, 0
     same = {"t": route.target, "a": row.agent_key, "g": row.group}
@@ -262,3 +343,9 @@ def _settlement_params(item: DeliverySettlement) -> dict[str, Any]:
         "error": item.error,
         "delivered": item.at_ms if item.status == DELIVERED else 0,
     }
+
+
+def _to_delivery(row: AnyRow) -> Delivery:
+    values = row._mapping
+    fields = {name: values[name] for name in Delivery.__struct_fields__}
+    return Delivery(**fields | {"agent_key": codec.to_unsigned(values["agent_key"])})

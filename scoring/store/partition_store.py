@@ -1,14 +1,14 @@
-"""What several partitions need: what has not left by topics yet, and moving agents when their number changes."""
+"""Partitions: how far each has been applied, who owns it, and moving agents when their number changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, select, tuple_, update
+from sqlalchemy import Connection, bindparam, case, select, update
 
-from ..records.agents import AgentName, VersionedAgent
+from ..records.agents import AgentName
 from ..records.commits import Position
-from ..records.decisions import Decision
 from . import codec
 from .database import Database
 from .dialects.statements import insert_or_skip
@@ -27,86 +27,108 @@ _MOVE_AGENT = (
 )
 
 
-class PartitionStore(Database):
-    """Part of the store that knows which partition an agent belongs to, and what of it was published."""
+class PartitionStore:
+    """Positions of partitions, which the pipeline claims and an administrator moves."""
 
-    def published(self, partition: int) -> int:
-        with self.read() as connection:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def position(self, partition: int) -> Position:
+        """Stored position; epoch 0, offset 0 for a partition that was never claimed."""
+        with self._database.read() as connection:
+            return read_position(connection, partition)
+
+    def list_positions(self) -> list[Position]:
+        """Every partition that was ever claimed, by number."""
+        query = select(POSITIONS.c.partition, POSITIONS.c.epoch, POSITIONS.c.offset).order_by(POSITIONS.c.partition)
+        with self._database.read() as connection:
+            return [Position(*row) for row in connection.execute(query)]
+
+    def published_offset(self, partition: int) -> int:
+        """Highest `Commit.published` of *partition*; 0 = nothing yet."""
+        with self._database.read() as connection:
             query = select(POSITIONS.c.published).where(POSITIONS.c.partition == partition)
             return connection.execute(query).scalar_one_or_none() or 0
 
-    def unpublished_agents(self, partition: int, after: int, chunk: int = 10_000) -> Iterator[VersionedAgent]:
-        query = select(*codec.VERSION_COLUMNS, *codec.SUMMARY_COLUMNS).order_by(AGENTS.c.key).limit(chunk)
-        query = query.where(AGENTS.c.partition == partition, AGENTS.c.version_offset > after)
-        page = query
-        while True:
-            with self.read() as connection:
-                found = [codec.to_versioned(row) for row in connection.execute(page)]
-            yield from found
-            if len(found) < chunk:
-                return
-            page = query.where(AGENTS.c.key > codec.to_signed(found[-1].agent.name.key))
-
-    def unpublished_decisions(self, partition: int, after: int, chunk: int = 1_000) -> Iterator[Decision]:
-        # A commit's offset is the one after its last record: what it decided has a record's offset, which is below.
-        order = (DECISIONS.c.offset, DECISIONS.c.decision_id)
-        query = select(DECISIONS).where(DECISIONS.c.partition == partition).order_by(*order).limit(chunk)
-        page = query.where(DECISIONS.c.offset >= after)
-        while True:
-            with self.read() as connection:
-                found = [codec.to_decision(row) for row in connection.execute(page)]
-            yield from found
-            if len(found) < chunk:
-                return
-            page = query.where(tuple_(*order) > (found[-1].offset, found[-1].decision_id))
-
-    def positions(self) -> list[Position]:
-        query = select(POSITIONS.c.partition, POSITIONS.c.epoch, POSITIONS.c.offset).order_by(POSITIONS.c.partition)
-        with self.read() as connection:
-            return [Position(*row) for row in connection.execute(query)]
+    def claim(self, partition: int) -> Position:
+        """Take the partition over: the epoch goes up by one, so that the previous owner is fenced."""
+        with self._database.write() as connection:
+            _insert_partition(connection, partition)
+            mine = POSITIONS.c.partition == partition
+            connection.execute(update(POSITIONS).where(mine).values(epoch=POSITIONS.c.epoch + 1))
+            return read_position(connection, partition)
 
     def set_position(self, partition: int, offset: int, above: int = 0) -> Position:
-        mine = POSITIONS.c.partition == partition
-        with self.write() as connection:
+        """Read *partition* on from *offset*; for an administrator.
+
+        Its owner is fenced. The new epoch is above that of every partition, so that agents which move here get versions
+        above those they had, and above *above*. What is not published yet stays so.
+        """
+        with self._database.write() as connection:
             # Rows are locked in the order of their numbers, for two that do this at a time.
             epochs = connection.execute(select(POSITIONS.c.epoch).order_by(POSITIONS.c.partition).with_for_update())
             epoch = max([above, *epochs.scalars()]) + 1
-            connection.execute(
-                _INSERT_PARTITION.for_connection(connection), {"partition": partition, "epoch": 0, "offset": 0}
-            )
+            _insert_partition(connection, partition)
             published = case((POSITIONS.c.published > offset, offset), else_=POSITIONS.c.published)
             values = {"epoch": epoch, "offset": offset, "published": published}
-            connection.execute(update(POSITIONS).where(mine).values(values))
-            # Going back means another topic: what was decided at offsets of the old one has been told.
-            old = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
-            connection.execute(update(DECISIONS).where(old).values(offset=-1))
-            old = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)
-            connection.execute(update(AGENTS).where(old).values(version_offset=0))
+            connection.execute(update(POSITIONS).where(POSITIONS.c.partition == partition).values(values))
+            _forget_later_offsets(connection, partition, offset)
         return Position(partition, epoch, offset)
 
     def repartition(self, assign: Callable[[AgentName], int], chunk: int = 10_000) -> int:
+        """Give every agent to the partition *assign* says; returns how many moved. For an administrator.
+
+        Nobody may work on the partitions meanwhile (`set_position` fences them). Calling it again goes on where it
+        stopped. What was published stays so at the new place; the rest is published there.
+        """
         columns = (AGENTS.c.key, AGENTS.c.tenant, AGENTS.c.issuer, AGENTS.c.agent_id, AGENTS.c.partition)
         query = select(*columns).order_by(AGENTS.c.key).limit(chunk)
         page, moved = query, 0
         while True:
-            with self.write() as connection:
+            with self._database.write() as connection:
                 rows = connection.execute(page).all()
-                moves = []
-                done = _published_offsets(connection)
-                for key, *words, old in rows:
-                    new = assign(AgentName(codec.to_unsigned(key), *words))
-                    if new != old:
-                        moves.append({"k": key, "to": new, "done": done.get(old, 0)})
+                moves = _moves(rows, assign, _published_offsets(connection))
                 if moves:
                     connection.execute(_MOVE_AGENT, moves)
             moved += len(moves)
             if len(rows) < chunk:
                 break
             page = query.where(AGENTS.c.key > rows[-1].key)
-        with self.write() as connection:
+        with self._database.write() as connection:
             copy_rules_to_partitions(connection, connection.scalars(select(POSITIONS.c.partition)).all())
         return moved
 
 
+def read_position(connection: Connection, partition: int) -> Position:
+    """Stored position; epoch 0, offset 0 for a partition that was never claimed."""
+    query = select(POSITIONS.c.epoch, POSITIONS.c.offset).where(POSITIONS.c.partition == partition)
+    row = connection.execute(query).one_or_none()
+    return Position(partition, 0, 0) if row is None else Position(partition, row[0], row[1])
+
+
+def _insert_partition(connection: Connection, partition: int) -> None:
+    row = {"partition": partition, "epoch": 0, "offset": 0}
+    connection.execute(_INSERT_PARTITION.for_connection(connection), row)
+
+
+def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:
+    """Going back means another topic: what was decided at offsets of the old one has been told."""
+    decided = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
+    connection.execute(update(DECISIONS).where(decided).values(offset=-1))
+    written = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)
+    connection.execute(update(AGENTS).where(written).values(version_offset=0))
+
+
+def _moves(rows: Any, assign: Callable[[AgentName], int], published: dict[int, int]) -> list[dict[str, int]]:
+    """Parameters of `_MOVE_AGENT` for agents that are at another partition than they should be."""
+    moves = []
+    for key, *names, old in rows:
+        new = assign(AgentName(codec.to_unsigned(key), *names))
+        if new != old:
+            moves.append({"k": key, "to": new, "done": published.get(old, 0)})
+    return moves
+
+
 def _published_offsets(connection: Connection) -> dict[int, int]:
-    return {partition: at for partition, at in connection.execute(select(POSITIONS.c.partition, POSITIONS.c.published))}
+    query = select(POSITIONS.c.partition, POSITIONS.c.published)
+    return {partition: offset for partition, offset in connection.execute(query)}

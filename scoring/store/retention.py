@@ -1,21 +1,47 @@
-"""Retention: remove what is old and finished, a little at a time."""
+"""Retention: remove what is old and finished. Nothing else of the store removes rows by their age."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, delete, exists, select, tuple_
 
 from ..records.agents import RiskLevel
+from ..records.containment import OPEN_INTERVENTION_STATUSES
+from ..records.feedback import OPEN_FEEDBACK_STATES
 from .database import Database, translate_errors
-from .decision_store import advance_anchors
-from .interface import PurgeCounts
+from .decision_chain import advance_anchors
 from .outbox_store import PENDING
-from .sql_schema import AGENTS, DEAD_LETTERS, DELIVERIES, OUTBOX
+from .sql_schema import (
+    ACTUATIONS,
+    AGENTS,
+    DEAD_LETTERS,
+    DELIVERIES,
+    EDGES,
+    FEEDBACK,
+    FEEDBACK_HOLDINGS,
+    FEEDBACK_PREVIEWS,
+    FEEDBACK_STEPS,
+    INTERVENTIONS,
+    MODEL_DAYS,
+    OUTBOX,
+)
 
 
-class Retention(Database):
-    """Part of the store that keeps it small."""
+class PurgeCounts(NamedTuple):
+    """Rows removed by `purge`."""
+
+    decisions: int
+    outbox: int
+    dead_letters: int
+    agents: int
+
+
+class Retention:
+    """Removal of what is old, a little at a time, and tables for the weeks to come."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def purge(
         self,
@@ -27,9 +53,19 @@ class Retention(Database):
         letters_before_ms: int | None = None,
         waiting_letters_before_ms: int = 0,
     ) -> PurgeCounts:
+        """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
+
+        Decisions go unless one is an agent's current one, on PostgreSQL by whole weeks, so up to one week later; outbox
+        rows unless a delivery is pending; dead letters only once replayed; agents only if they are calm (low or
+        unknown, nothing due) and were neither seen nor evaluated since *agents_before_ms* (0 = none goes). An agent
+        that comes back later begins anew.
+
+        Outbox rows and replayed dead letters may have a time of their own; None is *before_ms*. Dead letters that
+        nobody replayed go only where *waiting_letters_before_ms* is not 0.
+        """
         agents = self._purge_agents(agents_before_ms, chunk)  # first: their current decisions are current no more
         with translate_errors():
-            weeks = self._dialect.purge_weeks(self._writer, before_ms)
+            weeks = self._database.dialect.purge_weeks(self._database.writing_engine, before_ms)
         return PurgeCounts(
             weeks + self._purge_decisions(before_ms, chunk),
             self._purge_outbox(before_ms if outbox_before_ms is None else outbox_before_ms, chunk),
@@ -38,12 +74,65 @@ class Retention(Database):
             agents,
         )
 
-    def upkeep(self, now_ms: int) -> None:
+    def purge_containment(
+        self, before_ms: int, *, actuations_before_ms: int | None = None, edges_before_ms: int | None = None
+    ) -> int:
+        """Remove what is finished and older; what is lowered at a server stays. Returns the number of rows.
+
+        Actuations and edges may have a time of their own; None is *before_ms*.
+        """
+        finished = (
+            ~INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)),
+            INTERVENTIONS.c.updated_ms < before_ms,
+        )
+        undone_ms = before_ms if actuations_before_ms is None else actuations_before_ms
+        seen_ms = before_ms if edges_before_ms is None else edges_before_ms
+        done = (ACTUATIONS.c.updated_ms < undone_ms, ACTUATIONS.c.original == b"")
+        with self._database.write() as connection:
+            return sum(
+                connection.execute(delete(table).where(*old)).rowcount
+                for table, old in ((INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < seen_ms,)))
+            )
+
+    def purge_feedback(self, before_ms: int) -> int:
+        """Remove previews made before, and rules of partitions that ended before; feedback itself stays.
+
+        Returns the number of rows.
+        """
+        rules = FEEDBACK_HOLDINGS.c
+        over = (rules.until_offset >= 0, rules.expires_ms < before_ms)
+        with self._database.write() as connection:
+            ended = connection.execute(delete(FEEDBACK_HOLDINGS).where(*over)).rowcount
+            old = FEEDBACK_PREVIEWS.c.created_ms < before_ms
+            return ended + connection.execute(delete(FEEDBACK_PREVIEWS).where(old)).rowcount
+
+    def purge_labels(self, before_ms: int) -> int:
+        """Remove feedback that is over (noted, revoked, expired) and whose window, end and last change lie before.
+
+        With its steps, and not while a partition holds to its rule: whose feedback is gone could not be revoked.
+        Returns the number of labels.
+        """
+        label, rules = FEEDBACK.c, FEEDBACK_HOLDINGS.c
+        old = (label.until_ms < before_ms, label.updated_ms < before_ms, label.expires_ms < before_ms)
+        in_force = select(rules.rule_id).where(rules.until_offset < 0)
+        over = (label.status.not_in(sorted(OPEN_FEEDBACK_STATES)), label.feedback_id.not_in(in_force), *old)
+        with self._database.write() as connection:
+            steps = FEEDBACK_STEPS.c.feedback_id.in_(select(label.feedback_id).where(*over))
+            connection.execute(delete(FEEDBACK_STEPS).where(steps))
+            return connection.execute(delete(FEEDBACK).where(*over)).rowcount
+
+    def purge_model_days(self, before_day: int) -> int:
+        """Remove days before *before_day*; versions, history and switches stay. Returns the number of rows."""
+        with self._database.write() as connection:
+            return connection.execute(delete(MODEL_DAYS).where(MODEL_DAYS.c.day < before_day)).rowcount
+
+    def prepare_weeks(self, now_ms: int) -> None:
+        """Make room for the weeks to come; to be called at start and once a day. Nothing fails where it was not."""
         with translate_errors():
-            self._dialect.prepare_weeks(self._writer, now_ms)
+            self._database.dialect.prepare_weeks(self._database.writing_engine, now_ms)
 
     def _purge_agents(self, before_ms: int, chunk: int) -> int:
-        """Looks for them without a lock, and once more at each when it goes: it may just have come back."""
+        """Look for them without a lock, and once more at each when it goes: it may just have come back."""
         key = AGENTS.c.key
         calm = (
             AGENTS.c.level <= RiskLevel.LOW,
@@ -54,9 +143,9 @@ class Retention(Database):
         query = select(key).where(*calm).order_by(key).limit(chunk)
         page, removed = query, 0
         while before_ms > 0:
-            with self.read() as connection:
+            with self._database.read() as connection:
                 keys = connection.scalars(page).all()
-            with self.write() as connection:
+            with self._database.write() as connection:
                 removed += connection.execute(delete(AGENTS).where(key.in_(keys), *calm)).rowcount
             if len(keys) < chunk:
                 break
@@ -64,15 +153,15 @@ class Retention(Database):
         return removed
 
     def _purge_decisions(self, before_ms: int, chunk: int) -> int:
-        """Walks once over the old ones: those that stay (an agent's current one) must not be met again."""
-        table = self._dialect.ROW_PURGED_DECISIONS
+        """Walk once over the old ones: those that stay (an agent's current one) must not be met again."""
+        table = self._database.dialect.ROW_PURGED_DECISIONS
         order = (table.c.decided_ms, table.c.decision_id)
         link = (table.c.partition, table.c.chain_sequence, table.c.chain_digest)
         current = exists().where(AGENTS.c.key == table.c.agent_key, AGENTS.c.decision_id == table.c.decision_id)
         removed, after = 0, (-1, "")
         while True:
             page = select(*order, *link, current.label("current")).where(order[0] < before_ms, tuple_(*order) > after)
-            with self.write() as connection:
+            with self._database.write() as connection:
                 rows = connection.execute(page.order_by(*order).limit(chunk)).all()
                 gone = [row for row in rows if not row.current]  # an old decision never becomes current again
                 ids = [row.decision_id for row in gone]
@@ -98,7 +187,7 @@ class Retention(Database):
     def _purge_by_id(self, column: Any, old: tuple[ColumnElement[bool], ...], chunk: int) -> int:
         removed = 0
         while True:
-            with self.write() as connection:
+            with self._database.write() as connection:
                 ids = select(column).where(*old).limit(chunk)
                 count = connection.execute(delete(column.table).where(column.in_(ids))).rowcount
             removed += count

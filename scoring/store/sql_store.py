@@ -1,48 +1,68 @@
-"""The store on an SQL database, put together from its parts."""
+"""The store on an SQL database: aggregates over one database, and the commits of the pipeline, which span them."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from ...ingest.errors import ConfigError
+from ...ingest.errors import ConfigError, Fenced
+from ..records.commits import Commit
+from . import codec
 from .agent_store import AgentStore
-from .commits import DEFAULT_MAX_DEAD_LETTERS, State
-from .containment_store import ContainmentStore
-from .database import Database, Seats, translate_errors
+from .containment_store import ActuationStore, EdgeStore, InterventionStore, write_edges
+from .database import Database, translate_errors
+from .dead_letter_store import DeadLetterStore, write_dead_letters
+from .decision_chain import SALT_BYTES, link_decisions
 from .decision_store import DecisionStore
 from .dialects import open_engine, open_reading_engine
-from .erasure_store import ErasureStore, ForgetPositions
-from .feedback_store import FeedbackStore
+from .dialects.statements import insert_or_skip
+from .erasure_store import ErasureStore, write_forget_positions
+from .feedback_store import FeedbackStore, write_partition_rules
+from .metadata_store import MetadataStore
 from .migrate import alembic_config, migrate, read_revision, refuse_newer
-from .model_store import ModelStore
-from .outbox_store import OutboxStore
-from .partition_store import PartitionStore
+from .model_store import ModelStore, write_switches
+from .outbox_store import OutboxStore, insert_outbox_rows
+from .partition_store import PartitionStore, read_position
 from .retention import Retention
-from .subject_store import SubjectExport, SubjectStore
+from .sql_schema import AGENTS, DECISIONS, POSITIONS
+from .subject_store import SubjectStore
+
+DEFAULT_MAX_DEAD_LETTERS = 100_000
+_INSERT_DECISION = insert_or_skip(DECISIONS)
+_PUBLISHED = bindparam("new_published", type_=BigInteger)
+_ADVANCE = (
+    update(POSITIONS)
+    .where(
+        POSITIONS.c.partition == bindparam("p"),
+        POSITIONS.c.epoch == bindparam("expected_epoch"),
+        POSITIONS.c.offset == bindparam("expected_offset"),
+    )
+    .values(
+        offset=bindparam("new_offset"),
+        published=case((POSITIONS.c.published < _PUBLISHED, _PUBLISHED), else_=POSITIONS.c.published),
+    )
+)
 
 
-class SqlStore(
-    State,
-    PartitionStore,
-    AgentStore,
-    OutboxStore,
-    ContainmentStore,
-    ModelStore,
-    FeedbackStore,
-    Retention,
-    DecisionStore,
-    ErasureStore,
-    SubjectStore,
-    ForgetPositions,
-    SubjectExport,
-    Seats,
-    Database,
-):
-    """`Store` on SQLite or PostgreSQL; see `trustwatch.scoring.store.interface` for what each method promises.
+class CommitResult(NamedTuple):
+    """Number of dead letters that a commit could not keep: beyond `max_dead_letters` they are only counted."""
+
+    dropped_dead_letters: int
+
+
+class SqlStore:
+    """All that is stored, on SQLite or PostgreSQL: one attribute for each aggregate.
+
+    Every method of them may raise Unavailable (nothing was written, the same call may succeed later). Every method
+    blocks: an event loop calls it in a thread. One store may be used from several threads at once. *tenants* is what
+    the caller may see; None = all. Floats must be finite. Pages hold at most `MAX_PAGE` items.
 
     Args:
         engine: made by `open_engine`, with its tables migrated; the store closes it.
@@ -50,8 +70,115 @@ class SqlStore(
     """
 
     def __init__(self, engine: Engine, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS) -> None:
-        super().__init__(engine)
+        self.database = Database(engine)
         self.max_dead_letters = max_dead_letters
+        self._new_salt: Callable[[], bytes] = partial(secrets.token_bytes, SALT_BYTES)
+        self.agents = AgentStore(self.database)
+        self.decisions = DecisionStore(self.database)
+        self.dead_letters = DeadLetterStore(self.database)
+        self.partitions = PartitionStore(self.database)
+        self.outbox = OutboxStore(self.database)
+        self.interventions = InterventionStore(self.database)
+        self.actuations = ActuationStore(self.database)
+        self.edges = EdgeStore(self.database)
+        self.feedback = FeedbackStore(self.database)
+        self.models = ModelStore(self.database)
+        self.erasures = ErasureStore(self.database)
+        self.subjects = SubjectStore(self.database, self._new_salt)
+        self.metadata = MetadataStore(self.database)
+        self.retention = Retention(self.database)
+
+    def commit(self, commit: Commit) -> CommitResult:
+        """Write all of *commit* in one transaction, or nothing.
+
+        Raises Fenced unless the stored position equals `commit.expected`. After Unavailable the outcome is unknown:
+        read `partitions.position` and go on from there.
+        """
+        (result,) = self.commit_all([commit])
+        if isinstance(result, Fenced):
+            raise result
+        return result
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
+        """Write *commits*, each of another partition, in one transaction; a result for each, in their order.
+
+        Those whose position is not the expected one are left out, and get `Fenced` (not raised); all others are written
+        together, or nothing. After Unavailable as `commit`.
+        """
+        for commit in commits:
+            _validate_commit(commit)
+        # Decisions are encoded before the transaction starts: the locks are held for the writing alone.
+        decision_rows = [[codec.decision_params(decision) for decision in commit.decisions] for commit in commits]
+        with self.database.write() as connection:
+            refusals = _advance_positions(connection, commits)
+            accepted = [number for number, refusal in enumerate(refusals) if refusal is None]
+            self._write_agents(connection, [commits[number] for number in accepted])
+            self._write_decisions(connection, [row for number in accepted for row in decision_rows[number]])
+            _write_records(connection, [commits[number] for number in accepted])
+            return [
+                CommitResult(write_dead_letters(connection, commit.dead_letters, self.max_dead_letters))
+                if refusal is None
+                else refusal
+                for commit, refusal in zip(commits, refusals, strict=True)
+            ]
+
+    def _write_agents(self, connection: Connection, commits: Sequence[Commit]) -> None:
+        if removed := [codec.to_signed(key) for commit in commits for key in commit.removed_agents]:
+            connection.execute(delete(AGENTS).where(AGENTS.c.key.in_(removed)))
+        for commit in commits:
+            if commit.agents:
+                self.database.dialect.write_agents(connection, commit.agents, commit.position)
+
+    def _write_decisions(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        if rows and (linked := link_decisions(connection, rows, self._new_salt)):
+            connection.execute(_INSERT_DECISION.for_connection(connection), linked)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+
+
+def _write_records(connection: Connection, commits: Sequence[Commit]) -> None:
+    """All of *commits* that is neither agents nor decisions; the order of the tables is that of their locks."""
+    insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
+    if edges := [edge for commit in commits for edge in commit.edges]:
+        write_edges(connection, edges)
+    if rules := [rule for commit in commits for rule in commit.feedback_rules]:
+        write_partition_rules(connection, rules)
+    write_forget_positions(connection, commits)
+    if switches := [switch for commit in commits for switch in commit.switches]:
+        write_switches(connection, switches)
+
+
+def _validate_commit(commit: Commit) -> None:
+    old, new = commit.expected, commit.position
+    if (new.partition, new.epoch) != (old.partition, old.epoch) or new.offset < old.offset:
+        raise ValueError(f"a commit moves the offset of its own partition and epoch forward, not {old} to {new}")
+    if commit.published > old.offset:
+        raise ValueError(f"offset {commit.published} cannot be published before it is committed, after {old}")
+
+
+def _advance_positions(connection: Connection, commits: Sequence[Commit]) -> list[Fenced | None]:
+    """Move the positions, those of lower partitions first, so that two who do it never wait in a circle."""
+    refusals: list[Fenced | None] = [None] * len(commits)
+    for number in sorted(range(len(commits)), key=lambda number: commits[number].position.partition):
+        refusals[number] = _advance_position(connection, commits[number])
+    return refusals
+
+
+def _advance_position(connection: Connection, commit: Commit) -> Fenced | None:
+    expected = commit.expected
+    params: dict[str, Any] = {
+        "p": expected.partition,
+        "expected_epoch": expected.epoch,
+        "expected_offset": expected.offset,
+        "new_offset": commit.position.offset,
+        "new_published": commit.published,
+    }
+    if connection.execute(_ADVANCE, params).rowcount == 1:
+        return None
+    stored = read_position(connection, expected.partition)
+    return Fenced(f"the position of partition {expected.partition} is {stored}, not {expected}")
 
 
 def open_store(url: str, max_dead_letters: int = DEFAULT_MAX_DEAD_LETTERS, *, password: str | None = None) -> SqlStore:
@@ -90,11 +217,10 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.absolute()}"
 
 
-# The store for who only looks: nothing is migrated, no statement writes, a running service notices nothing.
-
-
 def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
-    """Open the database at *url* to read it. Methods that write fail.
+    """Open the database at *url* to read it: nothing is migrated, a running service notices nothing.
+
+    Methods that write fail.
 
     Args:
         url: as for `open_store`; the database must be there, with the tables of this program.
@@ -108,7 +234,7 @@ def open_reading_store(url: str, *, password: str | None = None) -> SqlStore:
     engine = open_reading_engine(url, password)
     store = SqlStore(engine)
     try:
-        with translate_errors(), store.read() as connection:
+        with translate_errors(), store.database.read() as connection:
             current = read_revision(connection)
     except DBAPIError as error:
         store.close()

@@ -33,11 +33,13 @@ from sqlalchemy import (
 )
 
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.timestamps import DAY_MS
+from ..records.commits import ALERT_KEY_PREFIX
 from . import codec
-from .containment_store import edge_params
-from .database import Database, translate_errors
+from .containment_store import INSERT_EDGE, edge_params
+from .database import Database
 from .decision_chain import content_digest
-from .dialects.statements import chunked, contains, insert_or_skip
+from .dialects.statements import chunked, contains
 from .sql_schema import (
     AGENTS,
     CHAINS,
@@ -55,11 +57,11 @@ from .sql_schema import (
 )
 
 MAX_EVENT_AHEAD_MS = 300_000
-"""How far ahead of its arrival an event's time may be."""
-DAY_MS = 86_400_000
-DECISION_ALERT_PREFIX = "alert-"
-"""Before the id of a decision: the key of what announces it (`scoring/delivery/notifiers/alert_events.py`)."""
+"""Time by which an event may be ahead of its arrival."""
 _ERASURE_PAGE = 200
+_EXPORT_PAGE = 200
+_SKIPPED_COLUMNS = frozenset({"features", "risk"})
+"""Arrays of kernels; what they say is told in words by who exports."""
 _SEPARATE_TABLES = {
     table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)
 }
@@ -95,7 +97,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
 
 
 class ErasureScope(NamedTuple):
-    """What one erasure covers in the store: what was known when the FORGET record (offset, arrival) was logged.
+    """Extent of one erasure in the store: what was known when the FORGET record (offset, arrival) was logged.
 
     `offsets` is by partition of a topic; None = there is one log, and `at_offset` counts.
     """
@@ -112,10 +114,17 @@ class ErasureScope(NamedTuple):
         return {0: self.at_offset} if self.offsets is None else self.offsets
 
 
-class SubjectStore(Database):
-    """Part of the store that carries erasures out."""
+class SubjectStore:
+    """All that every table says about one agent or principal: handed out, or erased.
 
-    new_salt: Callable[[], bytes]
+    Args:
+        database: where the tables are.
+        new_salt: makes the salt of a decision's digest.
+    """
+
+    def __init__(self, database: Database, new_salt: Callable[[], bytes]) -> None:
+        self._database = database
+        self._new_salt = new_salt
 
     def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
         """Take somebody out of every table, a few rows a transaction; *dry* only counts what is left to do.
@@ -124,54 +133,66 @@ class SubjectStore(Database):
             Rows by `table` (removed) and `table.changed`; empty where nothing was found.
         """
         counts: dict[str, int] = {}
-        for place, count in self._steps(scope, dry):
+        for name, count in self._steps(scope, dry):
             if count:
-                counts[place] = counts.get(place, 0) + count
+                counts[name] = counts.get(name, 0) + count
         return counts
 
     def _steps(self, scope: ErasureScope, dry: bool) -> list[tuple[str, int]]:
-        work = _SubjectErasure(self, scope, dry)
-        found = [
+        work = _SubjectErasure(self._database, self._new_salt, scope, dry)
+        steps = [
             ("dead_letters", work.remove_dead_letters()),
             ("edges", work.remove_edges()),
             ("decisions", work.write_tombstones()),
         ]
-        found.append(("outbox", work.removed_alerts))
+        steps.append(("outbox", work.removed_alerts))
         for table in METADATA.sorted_tables[::-1]:  # those that refer to others first
             if table.name not in _SEPARATE_TABLES:
                 if table is not DECISIONS and "agent_key" in table.c:
-                    found.append((table.name, work.remove_own_rows(table)))
-                found.append((f"{table.name}.changed", work.pseudonymise_table(table)))
-        found.append(("agents.changed", work.pseudonymise_table(AGENTS)))
+                    steps.append((table.name, work.remove_own_rows(table)))
+                steps.append((f"{table.name}.changed", work.pseudonymise_table(table)))
+        steps.append(("agents.changed", work.pseudonymise_table(AGENTS)))
         if scope.subject.kind == "agent":
-            found.append(("agents", work.count_stale_agents()))
-        return found
+            steps.append(("agents", work.count_stale_agents()))
+        return steps
 
-    def held_at_servers(self, subject: ErasureSubject) -> list[str]:
-        """Actuators at whose server an agent is lowered: what it had before is known here alone."""
-        table = METADATA.tables["actuations"]
-        mine = (table.c.agent_key == codec.to_signed(subject.key), table.c.original != b"")
-        with self.read() as connection:
-            return sorted(connection.scalars(select(table.c.target).where(*mine)))
+    def export(
+        self, subject: ErasureSubject, sources: Collection[str] | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Rows of every table that is about agents, with the table's name; in pages of their own transactions.
 
-    def compact(self) -> bool:
-        """Leave nothing of removed rows in the database's own files, as far as the database can.
-
-        Returns:
-            False where a reader kept the database from finishing; call it again.
-
-        Raises:
-            Unavailable: the database does not answer, or somebody has a table locked; call it again.
+        Args:
+            subject: an agent.
+            sources: whose dead letters may be seen; None = all. Those that name the agent are about it.
         """
-        with translate_errors():
-            return self._dialect.compact(self._engine)
+        key = codec.to_signed(subject.key)
+        for table in METADATA.sorted_tables:
+            if "agent_key" in table.c:
+                yield from self._iterate_rows(table, table.c.agent_key == key)
+        yield from self._iterate_rows(AGENTS, AGENTS.c.key == key)
+        yield from self._iterate_rows(EDGES, or_(EDGES.c.source_key == key, EDGES.c.target_key == key))
+        names = NameEraser(subject.name, "")
+        filters = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
+        where = or_(*filters) if sources is None else and_(or_(*filters), DEAD_LETTERS.c.source.in_(sorted(sources)))
+        for name, row in self._iterate_rows(DEAD_LETTERS, where, raw=True):
+            if names.is_in_bytes(row["raw"]):
+                yield name, row | {"raw": _export_value(row["raw"])}
+
+    def _iterate_rows(
+        self, table: Table, where: ColumnElement[bool], *, raw: bool = False
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        keys = tuple(table.primary_key.columns)
+        for row in self._database.iterate(select(table).where(where), keys, _EXPORT_PAGE):
+            values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
+            yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
 
 
 class _SubjectErasure:
     """One walk over the tables."""
 
-    def __init__(self, database: SubjectStore, scope: ErasureScope, dry: bool) -> None:
+    def __init__(self, database: Database, new_salt: Callable[[], bytes], scope: ErasureScope, dry: bool) -> None:
         self._database = database
+        self._new_salt = new_salt
         self._scope = scope
         self._subject = scope.subject
         self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
@@ -232,7 +253,7 @@ class _SubjectErasure:
     def _remove_edge(self, connection: Connection, row: Any) -> bool:
         if self._subject.kind == "principal":
             renamed = codec.to_edge(row, target=self._subject.pseudonym)
-            connection.execute(insert_or_skip(EDGES, "edge_id").for_connection(connection), edge_params(renamed))
+            connection.execute(INSERT_EDGE.for_connection(connection), edge_params(renamed))
         return self._remove(connection, EDGES, row)
 
     def pseudonymise_table(self, table: Table) -> int:
@@ -251,13 +272,13 @@ class _SubjectErasure:
 
     def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
         """A first look in the database; escapes of JSON are looked at one by one."""
-        found: list[ColumnElement[bool]] = []
+        filters: list[ColumnElement[bool]] = []
         for column in columns:
             if isinstance(column.type, LargeBinary):
-                found += [contains(column, needle) for needle in (*self._names.needles, b"\\u")]
+                filters += [contains(column, needle) for needle in (*self._names.needles, b"\\u")]
             else:
-                found.append(contains(column, self._names.name))
-        return or_(*found)
+                filters.append(contains(column, self._names.name))
+        return or_(*filters)
 
     def _names_subject(self, row: Any, columns: Sequence[Any]) -> bool:
         return any(
@@ -284,7 +305,7 @@ class _SubjectErasure:
         """A decision that is changed says so, and its new content has a digest; the chain keeps the old one."""
         if not row.chain_sequence:
             return {}
-        salt = self._database.new_salt().hex()
+        salt = self._new_salt().hex()
         return {
             "erasure_id": self._scope.erasure_id,
             "chain_salt": salt,
@@ -308,7 +329,7 @@ class _SubjectErasure:
         if (
             not self._dry
         ):  # by its decision: an alert has no offset, and the time of its event may be ahead of the order's
-            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{DECISION_ALERT_PREFIX}{row.decision_id}")
+            gone = delete(OUTBOX).where(OUTBOX.c.key == f"{ALERT_KEY_PREFIX}{row.decision_id}")
             self.removed_alerts += connection.execute(gone).rowcount
         if not row.chain_sequence:  # from before there was a chain: nothing holds it
             return self._remove(connection, DECISIONS, row)
@@ -328,16 +349,16 @@ class _SubjectErasure:
         while True:
             page = query if after is None else query.where(tuple_(*keys) > tuple(after))
             with self._database.read() as connection:  # the long look takes no lock
-                found = connection.execute(page).all()
-            for part in chunked(found, _ERASURE_PAGE):
+                rows = connection.execute(page).all()
+            for part in chunked(rows, _ERASURE_PAGE):
                 with self._database.read() if self._dry else self._database.write() as connection:
                     for key in part:
                         mine = and_(where, *(column == value for column, value in zip(keys, key, strict=True)))
                         row = connection.execute(select(table).where(mine)).one_or_none()
                         done += row is not None and act(connection, row)
-            if len(found) < _ERASURE_PAGE:
+            if len(rows) < _ERASURE_PAGE:
                 return done
-            after = found[-1]
+            after = rows[-1]
 
 
 _ENDS = ("source", "target")
@@ -349,7 +370,7 @@ def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
 
 
 def may_contain_names(column: Any) -> bool:
-    """Whether a column may hold words that somebody chose: no key, and not the arrays of kernels."""
+    """True for a column that may hold words which somebody chose: no key, and not the arrays of kernels."""
     if (
         column.primary_key
         or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES
@@ -364,56 +385,6 @@ def _empty_value(column: Any) -> Any:
     if isinstance(column.type, LargeBinary):
         return b""
     return "" if isinstance(column.type, Text) or column.type is TEXT else 0
-
-
-# Everything that the store knows about one agent, row by row.
-
-
-_EXPORT_PAGE = 200
-_SKIPPED_COLUMNS = frozenset({"features", "risk"})
-"""Arrays of kernels; what they say is told in words by who exports."""
-
-
-class SubjectExport(Database):
-    """Part of the store that hands out all that is about one agent."""
-
-    def rows_about(
-        self, subject: ErasureSubject, sources: Collection[str] | None = None
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Rows of every table that is about agents, with the table's name; in pages of their own transactions.
-
-        Args:
-            subject: an agent.
-            sources: whose dead letters may be seen; None = all. Those that name the agent are about it.
-        """
-        key = codec.to_signed(subject.key)
-        for table in METADATA.sorted_tables:
-            if "agent_key" in table.c:
-                yield from self._iterate_rows(table, table.c.agent_key == key)
-        yield from self._iterate_rows(AGENTS, AGENTS.c.key == key)
-        yield from self._iterate_rows(EDGES, or_(EDGES.c.source_key == key, EDGES.c.target_key == key))
-        names = NameEraser(subject.name, "")
-        found = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
-        where = or_(*found) if sources is None else and_(or_(*found), DEAD_LETTERS.c.source.in_(sorted(sources)))
-        for name, row in self._iterate_rows(DEAD_LETTERS, where, raw=True):
-            if names.is_in_bytes(row["raw"]):
-                yield name, row | {"raw": _export_value(row["raw"])}
-
-    def _iterate_rows(
-        self, table: Table, where: ColumnElement[bool], *, raw: bool = False
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        keys = tuple(table.primary_key.columns)
-        query = select(table).where(where).order_by(*keys).limit(_EXPORT_PAGE)
-        page = query
-        while True:
-            with self.read() as connection:
-                rows = connection.execute(page).all()
-            for row in rows:
-                values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
-                yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
-            if len(rows) < _EXPORT_PAGE:
-                return
-            page = query.where(tuple_(*keys) > tuple(rows[-1]._mapping[column.name] for column in keys))
 
 
 def _export_value(value: Any) -> Any:

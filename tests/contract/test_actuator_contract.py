@@ -23,11 +23,11 @@ from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, bu
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 from trustwatch.scoring.records.containment import Actuation
-from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.containment_store import ActuationStore
+from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from ..integration.peers_fixtures import _hydra, _keycloak, hydra, keycloak  # noqa: F401 # fixtures
-from .actuator_support import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
+from ..support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
 
 T = TypeVar("T")
 SERVERS = ["memory", *(pytest.param(name, marks=pytest.mark.integration) for name in ("hydra", "keycloak"))]
@@ -246,11 +246,13 @@ class Bench:
 
     TARGET = ActuatorTarget("as", timeout_s=20.0)
 
-    def __init__(self, store: SqlStore, actuator: Actuator) -> None:
+    def __init__(self, store: SqlStore, actuator: Actuator, actuations: ActuationStore | None = None) -> None:
         self.store = store
         self.seen: list[tuple[str, str, float | None]] = []
         self.holds: DesiredState | None = None
-        self.notifier = ActuatorNotifier(actuator, store, self._now, now_ms, lambda *seen: self.seen.append(seen))
+        self.notifier = ActuatorNotifier(
+            actuator, actuations or store.actuations, self._now, now_ms, lambda *seen: self.seen.append(seen)
+        )
 
     async def _now(self, asked: DesiredState) -> DesiredState:
         return self.holds or asked
@@ -260,7 +262,7 @@ class Bench:
         return await self.notifier.deliver(LeasedDelivery(seq, row, "as", 1, 0, 0), self.TARGET)
 
     def actuation(self, asked: DesiredState) -> Actuation:
-        found = self.store.actuation("as", asked.agent_key)
+        found = self.store.actuations.get("as", asked.agent_key)
         assert found is not None
         return found
 
@@ -295,7 +297,7 @@ def test_rows_come_repeated_and_out_of_order(world: World, store: SqlStore) -> N
     on_bench(world, store, work)
 
     assert world.shown(bot) == before
-    done = store.list_actuations().items[0]
+    done = store.actuations.page().items[0]
     assert (done.status, done.original, done.error) == ("restored", b"", "")
 
 
@@ -317,21 +319,21 @@ def test_wishes_that_race_leave_the_newest(world: World, store: SqlStore) -> Non
     asyncio.run(race())
 
     assert 298 <= world.issued(bot).lifetime_s <= 300
-    assert store.list_actuations().items[0].version == 11
+    assert store.actuations.page().items[0].version == 11
     on_bench(world, store, lambda bench: bench.deliver(12, wish(bot, "low")))
     assert world.shown(bot) == before
 
 
 class Crashing:
-    """A store whose process dies when it is to write down how it ended."""
+    """Actuations of a process that dies when it is to write down how one ended."""
 
-    def __init__(self, store: SqlStore) -> None:
-        self._store = store
+    def __init__(self, actuations: ActuationStore) -> None:
+        self._actuations = actuations
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._actuations, name)
 
-    def settle_actuation(self, done: Actuation) -> bool:
+    def settle(self, actuation: Actuation) -> bool:
         raise Unavailable("crashed")
 
 
@@ -340,17 +342,17 @@ def test_a_crash_before_it_is_written_down_loses_no_original(world: World, store
     """The next attempt finds the client lowered, and still knows how it was."""
     bot = world.client()
     before, asked = world.shown(bot), wish(bot, level)
-    crashing: Any = Crashing(store)
+    crashing: Any = Crashing(store.actuations)
 
     async def crash(actuator: Actuator) -> None:
         with pytest.raises(Unavailable):
-            await Bench(crashing, actuator).deliver(1, asked)
+            await Bench(store, actuator, crashing).deliver(1, asked)
 
     with_actuator(world, crash)
     assert world.shown(bot) != before
 
     on_bench(world, store, lambda bench: bench.deliver(1, asked))
-    assert store.list_actuations().items[0].status == "confirmed"
+    assert store.actuations.page().items[0].status == "confirmed"
     on_bench(world, store, lambda bench: bench.deliver(2, wish(bot, "low")))
     after = world.shown(bot)
     assert after == before | {name: after[name] for name in STORED if name in after and level == "critical"}
@@ -366,14 +368,14 @@ def test_a_server_that_is_down_is_tried_again(world: World, store: SqlStore) -> 
     finally:
         world.start()
     assert result.outcome == "retry"
-    waiting = store.list_actuations().items[0]
+    waiting = store.actuations.page().items[0]
     assert (waiting.status, waiting.error) == ("wanted", result.error)
     assert waiting.error
 
     assert on_bench(world, store, lambda bench: bench.deliver(1, asked)).outcome == "delivered"
 
     assert 58 <= world.issued(bot).lifetime_s <= 60
-    assert store.list_actuations().items[0].error == ""
+    assert store.actuations.page().items[0].error == ""
     unknown = on_bench(world, store, lambda bench: bench.deliver(2, wish("nobody", "high")))
     assert unknown.outcome == "failed"
     assert "nobody" in unknown.error

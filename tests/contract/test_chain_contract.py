@@ -14,7 +14,7 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
-from trustwatch.scoring.store.decision_chain import ChainVerification, verify_chains
+from trustwatch.scoring.store.chain_verification import ChainVerification, verify_chains
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -61,13 +61,13 @@ def decision(number: int, **values: object) -> Decision:
 
 
 def commit(store: SqlStore, decisions: list[Decision], partition: int = 0) -> None:
-    at = store.position(partition)
-    at = at if at.epoch else store.claim(partition)
+    at = store.partitions.position(partition)
+    at = at if at.epoch else store.partitions.claim(partition)
     store.commit(Commit(at, Position(partition, at.epoch, at.offset + 1), [], decisions, [], []))
 
 
 def run(store: SqlStore, statement: Any) -> None:
-    with store.write() as connection:
+    with store.database.write() as connection:
         connection.execute(statement)
 
 
@@ -77,7 +77,7 @@ def test_every_decision_is_linked(store: SqlStore) -> None:
     commit(store, [decision(2), decision(3)])
     commit(store, [decision(4, partition=7)], 7)
 
-    report = verify_chains(store)
+    report = verify_chains(store.decisions, store.erasures)
 
     assert report.intact
     assert (report.checked, report.before, report.erased) == (4, 0, 0)
@@ -88,9 +88,9 @@ def test_every_decision_is_linked(store: SqlStore) -> None:
 def test_the_chain_goes_on_behind_a_restart(store: SqlStore) -> None:
     """The head is stored: another process continues where the last one stopped."""
     commit(store, [decision(1)])
-    first = verify_chains(store).heads[0]
+    first = verify_chains(store.decisions, store.erasures).heads[0]
     commit(store, [decision(2)])
-    links = store.chain_links(0, 0)
+    links = store.decisions.chain_links(0, 0)
 
     assert links[1].previous == first.digest == links[0].digest
     assert links[0].salt != links[1].salt
@@ -121,7 +121,7 @@ def test_what_was_tampered_with_is_named(store: SqlStore, statement: Any, sequen
     commit(store, [decision(number) for number in range(1, 5)])
     run(store, statement)
 
-    report = verify_chains(store)
+    report = verify_chains(store.decisions, store.erasures)
 
     assert not report.intact
     assert report.breaks[0].sequence == sequence
@@ -130,13 +130,13 @@ def test_what_was_tampered_with_is_named(store: SqlStore, statement: Any, sequen
 
 def test_retention_leaves_an_anchor(store: SqlStore) -> None:
     """What is left verifies; a decision that goes missing behind the anchor still shows."""
-    store.upkeep(NOW)
+    store.retention.prepare_weeks(NOW)
     weeks = [decision(number, decided_ms=NOW + number * 8 * DAY_MS) for number in range(1, 5)]
     for week in range(1, 5):
-        store.upkeep(NOW + week * 8 * DAY_MS)
+        store.retention.prepare_weeks(NOW + week * 8 * DAY_MS)
     commit(store, weeks)
-    removed = store.purge(NOW + 25 * DAY_MS).decisions
-    report = verify_chains(store)
+    removed = store.retention.purge(NOW + 25 * DAY_MS).decisions
+    report = verify_chains(store.decisions, store.erasures)
 
     assert removed in (2, 3)  # PostgreSQL keeps a week until all of it is over
     assert report.intact
@@ -144,9 +144,9 @@ def test_retention_leaves_an_anchor(store: SqlStore) -> None:
     assert report.heads[0].anchor_sequence == removed
 
     commit(store, [decision(5, decided_ms=NOW + 33 * DAY_MS)])
-    assert verify_chains(store).intact
+    assert verify_chains(store.decisions, store.erasures).intact
     run(store, delete(DECISIONS).where(DECISIONS.c.decision_id == "D0004"))
-    assert "missing" in verify_chains(store).breaks[0].problem
+    assert "missing" in verify_chains(store.decisions, store.erasures).breaks[0].problem
 
 
 def test_decisions_from_before_are_counted(store: SqlStore) -> None:
@@ -157,7 +157,7 @@ def test_decisions_from_before_are_counted(store: SqlStore) -> None:
     run(store, text("DELETE FROM decision_chains"))
     commit(store, [decision(3)])
 
-    report: ChainVerification = verify_chains(store)
+    report: ChainVerification = verify_chains(store.decisions, store.erasures)
 
     assert report.intact
     assert (report.before, report.checked) == (2, 1)
@@ -166,7 +166,7 @@ def test_decisions_from_before_are_counted(store: SqlStore) -> None:
 def test_long_chains_are_read_in_pages(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that ends within the chain does not end the walk."""
     commit(store, [decision(number) for number in range(1, 24)])
-    whole: Callable[..., Any] = store.chain_links
-    monkeypatch.setattr(store, "chain_links", lambda partition, after: whole(partition, after, 5))
+    whole: Callable[..., Any] = store.decisions.chain_links
+    monkeypatch.setattr(store.decisions, "chain_links", lambda partition, after: whole(partition, after, 5))
 
-    assert verify_chains(store).checked == 23
+    assert verify_chains(store.decisions, store.erasures).checked == 23

@@ -12,7 +12,7 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -63,28 +63,28 @@ def alert(key: str) -> OutboxRow:
 
 def waiting(store: SqlStore) -> int:
     """Outbox rows that nobody routed yet."""
-    return store.route([DeliveryRoute("t", "alert", frozenset(range(5)), 0)], NOW)
+    return store.outbox.route([DeliveryRoute("t", "alert", frozenset(range(5)), 0)], NOW)
 
 
 def test_an_intervention_is_written_once_with_what_leaves(store: SqlStore) -> None:
     """The same id changes nothing, and sends nothing."""
-    assert store.add_intervention(approval(1), [alert("a")])
-    assert not store.add_intervention(approval(1, asked_why="other"), [alert("b")])
+    assert store.interventions.add(approval(1), [alert("a")])
+    assert not store.interventions.add(approval(1, asked_why="other"), [alert("b")])
 
-    assert store.intervention("I0001") == approval(1)
+    assert store.interventions.get("I0001") == approval(1)
     assert waiting(store) == 1
 
 
 def test_of_two_that_decide_one_wins(store: SqlStore) -> None:
     """The second finds another status, and nothing of it is written."""
-    store.add_intervention(approval(1))
+    store.interventions.add(approval(1))
     yes = approval(1, status="approved", decided_by="ann", decided_ms=NOW + 9, why="known job", updated_ms=NOW + 9)
     no = approval(1, status="rejected", decided_by="bob", decided_ms=NOW + 10, updated_ms=NOW + 10)
 
-    assert store.change_intervention(yes, "pending", [alert("yes")])
-    assert not store.change_intervention(no, "pending", [alert("no")])
+    assert store.interventions.update(yes, "pending", [alert("yes")])
+    assert not store.interventions.update(no, "pending", [alert("no")])
 
-    assert store.intervention("I0001") == yes
+    assert store.interventions.get("I0001") == yes
     assert waiting(store) == 1
 
 
@@ -93,27 +93,27 @@ def test_interventions_are_listed_newest_first_and_by_what_is_asked(store: SqlSt
     made = [approval(number) for number in range(5)]
     made.append(approval(9, agent=name("other", "corp"), kind="pin", status="active"))
     for one in made:
-        store.add_intervention(one)
+        store.interventions.add(one)
 
-    first = store.list_interventions(tenants={"acme"}, limit=3)
-    rest = store.list_interventions(tenants={"acme"}, limit=3, cursor=first.next_cursor)
+    first = store.interventions.page(tenants={"acme"}, limit=3)
+    rest = store.interventions.page(tenants={"acme"}, limit=3, cursor=first.next_cursor)
 
     assert [one.intervention_id for one in first.items + rest.items] == ["I0004", "I0003", "I0002", "I0001", "I0000"]
     assert rest.next_cursor is None
-    assert store.list_interventions(kind="pin").items == [made[-1]]
-    assert store.list_interventions(status="approved").items == []
-    assert store.list_interventions(agent_key=name("other", "corp").key).items == [made[-1]]
-    assert store.intervention("I0009", {"acme"}) is None
+    assert store.interventions.page(kind="pin").items == [made[-1]]
+    assert store.interventions.page(status="approved").items == []
+    assert store.interventions.page(agent_key=name("other", "corp").key).items == [made[-1]]
+    assert store.interventions.get("I0009", {"acme"}) is None
 
 
 def test_open_and_changed_interventions_are_found(store: SqlStore) -> None:
     """What has no effect any more is not open; a follower sees every change."""
     for number, status in enumerate(("pending", "approved", "rejected", "expired")):
-        store.add_intervention(approval(number, status=status))
-    store.add_intervention(approval(7, kind="pin", status="active"))
+        store.interventions.add(approval(number, status=status))
+    store.interventions.add(approval(7, kind="pin", status="active"))
 
-    assert {one.intervention_id for one in store.open_interventions()} == {"I0000", "I0001", "I0007"}
-    assert [one.intervention_id for one in store.interventions_since(NOW + 3)] == ["I0003", "I0007"]
+    assert {one.intervention_id for one in store.interventions.list_open()} == {"I0000", "I0001", "I0007"}
+    assert [one.intervention_id for one in store.interventions.changed_since(NOW + 3)] == ["I0003", "I0007"]
 
 
 def actuation(version: int, **values: Any) -> Actuation:
@@ -124,39 +124,41 @@ def actuation(version: int, **values: Any) -> Actuation:
 
 def test_the_newest_wish_counts(store: SqlStore) -> None:
     """An older one is refused; the same one may come again."""
-    assert store.want(actuation(5)) == actuation(5)
-    assert store.want(actuation(4)) is None
-    assert store.want(actuation(5)) is not None
-    assert store.want(actuation(6, desired=b"{}")) == actuation(6, desired=b"{}")
-    assert store.actuation("hydra", name(LONG).key) == actuation(6, desired=b"{}")
-    assert store.actuation("other", name(LONG).key) is None
+    assert store.actuations.request(actuation(5)) == actuation(5)
+    assert store.actuations.request(actuation(4)) is None
+    assert store.actuations.request(actuation(5)) is not None
+    assert store.actuations.request(actuation(6, desired=b"{}")) == actuation(6, desired=b"{}")
+    assert store.actuations.get("hydra", name(LONG).key) == actuation(6, desired=b"{}")
+    assert store.actuations.get("other", name(LONG).key) is None
 
 
 def test_what_was_there_first_is_kept_until_it_is_restored(store: SqlStore) -> None:
     """Neither a second reading nor a newer wish replaces it."""
-    store.want(actuation(1))
-    assert store.keep_original("hydra", name(LONG).key, b"first") == b"first"
-    assert store.keep_original("hydra", name(LONG).key, b"second") == b"first"
+    store.actuations.request(actuation(1))
+    assert store.actuations.keep_original("hydra", name(LONG).key, b"first") == b"first"
+    assert store.actuations.keep_original("hydra", name(LONG).key, b"second") == b"first"
 
-    again = store.want(actuation(2, original=b"third"))
+    again = store.actuations.request(actuation(2, original=b"third"))
     assert again is not None
     assert again.original == b"first"
 
-    assert store.settle_actuation(msgspec.structs.replace(again, status="restored", original=b"", confirmed_ms=NOW + 1))
-    done = store.actuation("hydra", name(LONG).key)
+    assert store.actuations.settle(
+        msgspec.structs.replace(again, status="restored", original=b"", confirmed_ms=NOW + 1)
+    )
+    done = store.actuations.get("hydra", name(LONG).key)
     assert done is not None
     assert (done.original, done.status, done.confirmed_ms) == (b"", "restored", NOW + 1)
 
 
 def test_who_is_overtaken_settles_nothing(store: SqlStore) -> None:
     """It has to look again at what is wanted."""
-    old = store.want(actuation(1))
-    store.want(actuation(2))
+    old = store.actuations.request(actuation(1))
+    store.actuations.request(actuation(2))
 
     assert old is not None
-    assert not store.settle_actuation(msgspec.structs.replace(old, status="confirmed"))
-    assert [one.status for one in store.list_actuations(tenants={"acme"}).items] == ["wanted"]
-    assert store.list_actuations(tenants={"corp"}).items == []
+    assert not store.actuations.settle(msgspec.structs.replace(old, status="confirmed"))
+    assert [one.status for one in store.actuations.page(tenants={"acme"}).items] == ["wanted"]
+    assert store.actuations.page(tenants={"corp"}).items == []
 
 
 def edge(kind: str, source: str, target: str, last_ms: int = NOW) -> AgentEdge:
@@ -166,31 +168,31 @@ def edge(kind: str, source: str, target: str, last_ms: int = NOW) -> AgentEdge:
 
 def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
     """In the transaction of the state; found from both ends, at any length of names."""
-    place = store.claim(0)
+    place = store.partitions.claim(0)
     first = [edge("delegated", "boss", LONG), edge("called", "boss", "ledger"), edge("acts_for", "boss", "ledger")]
     second = [edge("delegated", "boss", LONG, NOW + 50)]
     for offset, edges in ((1, first), (2, second)):
         store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=edges))
         place = next_place
 
-    (delegated,) = store.edges([name("boss").key], outgoing=True, kinds={"delegated"})
-    (back,) = store.edges([name(LONG).key], outgoing=False, kinds={"delegated", "called"})
-    called = store.edges([name("ledger").key], outgoing=False, kinds={"called", "acts_for"})
+    (delegated,) = store.edges.find([name("boss").key], outgoing=True, kinds={"delegated"})
+    (back,) = store.edges.find([name(LONG).key], outgoing=False, kinds={"delegated", "called"})
+    called = store.edges.find([name("ledger").key], outgoing=False, kinds={"called", "acts_for"})
 
     assert delegated == back == AgentEdge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50)
     assert [one.kind for one in called] == ["called"], "a principal is not the agent of the same name"
-    assert store.edges([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
+    assert store.edges.find([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
 
 
 def test_the_risk_of_an_edge_is_the_highest_of_a_day(store: SqlStore) -> None:
     """A lower one counts once the higher is a day old."""
-    place, day = store.claim(0), 86_400_000
+    place, day = store.partitions.claim(0), 86_400_000
     seen = []
     for offset, (risk, at_ms) in enumerate(((0.2, NOW), (0.8, NOW + 1), (0.5, NOW + 2), (0.3, NOW + 2 * day)), 1):
         made = msgspec.structs.replace(edge("called", "boss", "ledger", at_ms), risk=risk, risk_ms=at_ms)
         store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=[made]))
         place = next_place
-        (found,) = store.edges([name("boss").key], outgoing=True, kinds={"called"})
+        (found,) = store.edges.find([name("boss").key], outgoing=True, kinds={"called"})
         seen.append((found.risk, found.risk_ms - NOW))
 
     assert seen == [(0.2, 0), (0.8, 1), (0.8, 1), (0.3, 2 * day)]
@@ -198,13 +200,13 @@ def test_the_risk_of_an_edge_is_the_highest_of_a_day(store: SqlStore) -> None:
 
 def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> None:
     """Otherwise nobody could restore it."""
-    store.add_intervention(approval(1, status="rejected"))
-    store.add_intervention(approval(2))
-    store.want(actuation(1))
-    store.want(actuation(1, agent=name("lowered")))
-    store.keep_original("hydra", name("lowered").key, b"x")
+    store.interventions.add(approval(1, status="rejected"))
+    store.interventions.add(approval(2))
+    store.actuations.request(actuation(1))
+    store.actuations.request(actuation(1, agent=name("lowered")))
+    store.actuations.keep_original("hydra", name("lowered").key, b"x")
 
-    assert store.purge_containment(NOW + 1_000) == 2
+    assert store.retention.purge_containment(NOW + 1_000) == 2
 
-    assert store.intervention("I0002") is not None
-    assert [one.agent.agent_id for one in store.list_actuations().items] == ["lowered"]
+    assert store.interventions.get("I0002") is not None
+    assert [one.agent.agent_id for one in store.actuations.page().items] == ["lowered"]

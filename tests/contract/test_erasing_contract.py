@@ -20,8 +20,8 @@ from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
-from trustwatch.scoring.store.decision_chain import verify_chains
-from trustwatch.scoring.store.interface import DeliveryRoute
+from trustwatch.scoring.store.chain_verification import verify_chains
+from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_schema import DECISIONS, METADATA, TEXT
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 from trustwatch.scoring.store.subject_store import ErasureScope, may_contain_names
@@ -115,18 +115,20 @@ def fill(store: SqlStore) -> None:
         AgentEdge("acme", "https://as", "acts_for", "other", PERSON, NOW, NOW, 0.5, NOW),
         AgentEdge("globex", "https://as", "called", "x", CANARY, NOW, NOW),
     ]
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     store.commit(Commit(at, Position(0, at.epoch, AT), agents, decisions, outbox, letters, edges=edges))
-    store.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
-    store.add_intervention(intervention("I1", mine, "audit"))
-    store.add_intervention(intervention("I2", other, PERSON))
-    store.want(Actuation("kc", mine, 1, b"{}", b"", "confirmed", NOW, NOW, NOW, NOW, ""))
-    store.want(Actuation("kc", other, 1, msgspec.json.encode({"why": CANARY}), b"", "failed", NOW, NOW, 0, NOW, CANARY))
+    store.outbox.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
+    store.interventions.add(intervention("I1", mine, "audit"))
+    store.interventions.add(intervention("I2", other, PERSON))
+    store.actuations.request(Actuation("kc", mine, 1, b"{}", b"", "confirmed", NOW, NOW, NOW, NOW, ""))
+    store.actuations.request(
+        Actuation("kc", other, 1, msgspec.json.encode({"why": CANARY}), b"", "failed", NOW, NOW, 0, NOW, CANARY)
+    )
     salt = "00" * 16
     digest = subject_digest(salt, "agent", "acme", "https://as", CANARY)
     made = Erasure(ERASURE, "agent", "erasing", "acme", "https://as", "", salt, digest, "asked", "bob", NOW)
-    assert store.add_erasure(made)
-    assert not store.add_erasure(made)
+    assert store.erasures.add(made)
+    assert not store.erasures.add(made)
 
 
 def scope(kind: str) -> ErasureScope:
@@ -138,7 +140,7 @@ def scope(kind: str) -> ErasureScope:
 def found(store: SqlStore, what: str, tenants: tuple[str, ...] = ("acme",)) -> set[str]:
     """Where it stands: table.column of rows of those tenants, or of tables without any."""
     places = set()
-    with store.read() as connection:
+    with store.database.read() as connection:
         for table in METADATA.sorted_tables:
             for row in connection.execute(select(table)):
                 if row._mapping.get("tenant", tenants[0]) not in tenants:
@@ -153,9 +155,9 @@ def found(store: SqlStore, what: str, tenants: tuple[str, ...] = ("acme",)) -> s
 
 def test_an_agent_is_gone(store: SqlStore) -> None:
     """From every table of its tenant; what is left is its row, which is the pipeline's, and twins at other issuers."""
-    counts = store.erase(scope("agent"))
+    counts = store.subjects.erase(scope("agent"))
     left = found(store, CANARY)
-    links = {link.sequence: link for link in store.chain_links(0, 0)}
+    links = {link.sequence: link for link in store.decisions.chain_links(0, 0)}
 
     assert left == {"agents.agent_id", "decisions.agent_id"}  # its row, the twin, and the decision after the erasure
     assert counts["decisions"] == 2
@@ -166,20 +168,20 @@ def test_an_agent_is_gone(store: SqlStore) -> None:
     assert (links[1].salt, links[1].erasure_id) == ("", ERASURE)
     assert links[7].erasure_id == ""
     assert found(store, str(links[2].values["agent_key"])) != set()
-    assert "globex" in str(store.edges([agent_key("globex", "https://as", "x")], outgoing=True, kinds=["called"]))
+    assert "globex" in str(store.edges.find([agent_key("globex", "https://as", "x")], outgoing=True, kinds=["called"]))
 
 
 def test_an_alert_goes_with_its_decision(store: SqlStore) -> None:
     """Though its time, that of the event, is ahead of the order's; the alert of a later decision stays."""
-    mine, at = name(CANARY), store.position(0)
+    mine, at = name(CANARY), store.partitions.position(0)
     decided = [msgspec.structs.replace(decision(number, mine), decided_ms=NOW + 299_000) for number in (1, 7)]
     alerts = [build_alert_row(one, {}, "urn:x") for one in decided]
     store.commit(Commit(at, Position(0, at.epoch, AT + 1), [], [], alerts, []))
-    store.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW + 60)
-    told = store.erase(scope("agent"))
-    again = store.erase(scope("agent"), dry=True)
+    store.outbox.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW + 60)
+    told = store.subjects.erase(scope("agent"))
+    again = store.subjects.erase(scope("agent"), dry=True)
 
-    listed = store.list_deliveries().items
+    listed = store.outbox.page().items
     assert [one.key for one in listed if one.key.startswith("alert-")] == ["alert-D0007"]
     assert told["outbox"] == 2  # the one of before, and this one
     assert "outbox" not in again
@@ -187,80 +189,80 @@ def test_an_alert_goes_with_its_decision(store: SqlStore) -> None:
 
 def test_the_chain_verifies_behind_an_erasure(store: SqlStore) -> None:
     """Tombstones and changed decisions count apart; a change to what an erasure left still shows."""
-    store.erase(scope("agent"))
-    report = verify_chains(store)
+    store.subjects.erase(scope("agent"))
+    report = verify_chains(store.decisions, store.erasures)
 
     assert report.intact
     assert (report.checked, report.erased, report.redacted) == (4, 2, 1)
-    with store.write() as connection:
+    with store.database.write() as connection:
         connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id == "D0003").values(level=1))
-    assert "after an erasure" in verify_chains(store).breaks[0].problem
+    assert "after an erasure" in verify_chains(store.decisions, store.erasures).breaks[0].problem
 
 
 def test_erasing_again_changes_nothing(store: SqlStore) -> None:
     """A dry walk counts what is left; the pipeline's commit removes the row."""
-    before = store.erase(scope("agent"), dry=True)
-    assert before.keys() == store.erase(scope("agent")).keys()
-    assert store.erase(scope("agent")) == {"agents": 1}
-    at = store.position(0)
+    before = store.subjects.erase(scope("agent"), dry=True)
+    assert before.keys() == store.subjects.erase(scope("agent")).keys()
+    assert store.subjects.erase(scope("agent")) == {"agents": 1}
+    at = store.partitions.position(0)
     again = agent(name(CANARY))
     store.commit(Commit(at, Position(0, at.epoch, AT + 9), [], [], [], [], removed_agents=[again.name.key]))
-    assert store.erase(scope("agent"), dry=True) == {}
-    at = store.position(0)
+    assert store.subjects.erase(scope("agent"), dry=True) == {}
+    at = store.partitions.position(0)
     store.commit(Commit(at, Position(0, at.epoch, AT + 10), [again], [], [], [], removed_agents=[again.name.key]))
-    assert store.erase(scope("agent"), dry=True) == {}  # who acts again is somebody new
-    assert store.agent("acme", "https://as", CANARY) == again
+    assert store.subjects.erase(scope("agent"), dry=True) == {}  # who acts again is somebody new
+    assert store.agents.get("acme", "https://as", CANARY) == again
 
 
 def test_others_are_as_they_were(store: SqlStore) -> None:
     """Rows that do not name the agent are equal, bit for bit."""
-    before = store.agents([name("third").key, name(CANARY, "globex").key])
-    kept = store.decision("D0002"), store.decision("D0005"), store.dead_letter("L3")
-    store.erase(scope("agent"))
+    before = store.agents.load([name("third").key, name(CANARY, "globex").key])
+    kept = store.decisions.get("D0002"), store.decisions.get("D0005"), store.dead_letters.get("L3")
+    store.subjects.erase(scope("agent"))
 
-    assert store.agents([name("third").key, name(CANARY, "globex").key]) == before
-    assert (store.decision("D0002"), store.decision("D0005"), store.dead_letter("L3")) == kept
+    assert store.agents.load([name("third").key, name(CANARY, "globex").key]) == before
+    assert (store.decisions.get("D0002"), store.decisions.get("D0005"), store.dead_letters.get("L3")) == kept
 
 
 def test_a_principal_is_replaced(store: SqlStore) -> None:
     """Decisions, approvals, edges and payloads stay, under a pseudonym; agents keep their state."""
-    states = {row.name.key: (row.features, row.risk) for row in store.agents([name("third").key]).values()}
-    counts = store.erase(scope("principal"))
-    told = store.decision("D0005")
-    kept = store.edges([agent_key("acme", "https://as", "other")], outgoing=True, kinds=["acts_for"])
+    states = {row.name.key: (row.features, row.risk) for row in store.agents.load([name("third").key]).values()}
+    counts = store.subjects.erase(scope("principal"))
+    told = store.decisions.get("D0005")
+    kept = store.edges.find([agent_key("acme", "https://as", "other")], outgoing=True, kinds=["acts_for"])
 
     assert found(store, PERSON) == set()
     assert counts["edges"] == 2
     assert told is not None
     assert told.reasons[0].observed == erasure_pseudonym(ERASURE)
     assert [(edge.target, edge.risk) for edge in kept] == [(erasure_pseudonym(ERASURE), 0.5)]
-    assert {row.name.key: (row.features, row.risk) for row in store.agents([name("third").key]).values()} == states
-    assert verify_chains(store).redacted == 2
-    assert store.erase(scope("principal"), dry=True) == {}
+    assert {row.name.key: (row.features, row.risk) for row in store.agents.load([name("third").key]).values()} == states
+    assert verify_chains(store.decisions, store.erasures).redacted == 2
+    assert store.subjects.erase(scope("principal"), dry=True) == {}
 
 
 def test_tombstones_are_not_listed(store: SqlStore) -> None:
     """Who reads decisions never meets one; changed ones stay readable."""
-    store.erase(scope("agent"))
-    listed = [one.decision_id for one in store.list_decisions().items]
+    store.subjects.erase(scope("agent"))
+    listed = [one.decision_id for one in store.decisions.page().items]
 
     assert sorted(listed) == ["D0002", "D0003", "D0005", "D0006", "D0007"]
-    assert store.decision("erased-0-1") is None
+    assert store.decisions.get("erased-0-1") is None
 
 
 def test_compacting(store: SqlStore, tmp_path: Path) -> None:
     """The file of SQLite and the log beside it hold nothing of what was removed."""
-    store.erase(scope("agent"))
-    with store.write() as connection:
+    store.subjects.erase(scope("agent"))
+    with store.database.write() as connection:
         for table in ("agents", "decisions"):
             mine = METADATA.tables[table]
             connection.execute(mine.delete().where(mine.c.agent_id == CANARY))
     edges = METADATA.tables["edges"]
-    with store.write() as connection:
+    with store.database.write() as connection:
         connection.execute(edges.delete())
         connection.execute(METADATA.tables["dead_letters"].delete())
 
-    assert store.compact()
+    assert store.database.compact()
     assert all(CANARY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
 
 
@@ -268,12 +270,12 @@ def test_compacting(store: SqlStore, tmp_path: Path) -> None:
 def test_compacting_waits_for_no_lock_for_ever(postgres_url: str) -> None:
     """A table that somebody has locked makes it Unavailable; and then no session is without its time limit."""
     with closing(open_store(postgres_url)) as store:
-        with store.write() as connection:
+        with store.database.write() as connection:
             connection.execute(text("LOCK TABLE agents IN ACCESS EXCLUSIVE MODE"))
             with pytest.raises(Unavailable, match="lock timeout"):
-                store.compact()
-        assert store.compact()
-        with store.read() as one, store.read() as other:
+                store.database.compact()
+        assert store.database.compact()
+        with store.database.read() as one, store.database.read() as other:
             limits = {each.execute(text("SHOW statement_timeout")).scalar_one() for each in (one, other)}
 
     assert limits == {"30s"}
@@ -281,31 +283,31 @@ def test_compacting_waits_for_no_lock_for_ever(postgres_url: str) -> None:
 
 def test_who_is_lowered_at_a_server(store: SqlStore) -> None:
     """What a client had before it was lowered is known here alone."""
-    assert store.held_at_servers(scope("agent").subject) == []
-    store.keep_original("kc", name(CANARY).key, b"{}")
-    assert store.held_at_servers(scope("agent").subject) == ["kc"]
+    assert store.actuations.targets_with_original(scope("agent").subject) == []
+    store.actuations.keep_original("kc", name(CANARY).key, b"{}")
+    assert store.actuations.targets_with_original(scope("agent").subject) == ["kc"]
 
 
 def test_erasures_are_kept(store: SqlStore) -> None:
     """They are listed by tenant, change, and end."""
-    made: Any = store.erasure(ERASURE)
+    made: Any = store.erasures.get(ERASURE)
     finished = msgspec.structs.replace(made, status="done", proof=b"jws", counts={"store": {"edges": 2}})
-    assert store.change_erasure(made, finished)
-    assert not store.change_erasure(made, msgspec.structs.replace(made, status="queued"))  # as it was read before that
-    store.note_erasure(made, "late")
-    done = store.erasure(ERASURE, ["acme"])
+    assert store.erasures.update(made, finished)
+    assert not store.erasures.update(made, msgspec.structs.replace(made, status="queued"))  # as it was read before that
+    store.erasures.record_error(made, "late")
+    done = store.erasures.get(ERASURE, ["acme"])
 
-    assert store.open_erasures() == []
+    assert store.erasures.list_open() == []
     assert done is not None
     assert (done.status, done.proof, done.counts) == ("done", b"jws", {"store": {"edges": 2}})
     assert (done.error, done.updated_ms) == ("", made.updated_ms + 1)
-    store.note_erasure(done, "the disk is full")
-    assert getattr(store.erasure(ERASURE), "error", None) == "the disk is full"
-    assert store.erasure(ERASURE, ["globex"]) is None
-    assert [one.erasure_id for one in store.list_erasures(["acme"]).items] == [ERASURE]
-    store.forget_mark("ab", 1)
-    store.forget_mark("ab", 2)
-    assert store.forgotten_marks() == ["ab"]
+    store.erasures.record_error(done, "the disk is full")
+    assert getattr(store.erasures.get(ERASURE), "error", None) == "the disk is full"
+    assert store.erasures.get(ERASURE, ["globex"]) is None
+    assert [one.erasure_id for one in store.erasures.page(["acme"]).items] == [ERASURE]
+    store.erasures.add_mark("ab", 1)
+    store.erasures.add_mark("ab", 2)
+    assert store.erasures.list_marks() == ["ab"]
 
 
 def test_every_text_of_every_table_is_thought_of() -> None:

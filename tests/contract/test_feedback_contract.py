@@ -14,7 +14,7 @@ from trustwatch.scoring.learning.feedback_preview import feedback_labels
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
-from trustwatch.scoring.store.interface import BadCursor
+from trustwatch.scoring.store.database import BadCursor
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -83,7 +83,7 @@ def holding(number: int, partition: int = 0, **values: Any) -> PartitionRule:
 
 def commit(store: SqlStore, holdings: list[PartitionRule], partition: int = 0, offset: int = 10) -> None:
     """Write rules with a partition's state."""
-    at = store.position(partition)
+    at = store.partitions.position(partition)
     to = Position(partition, at.epoch, at.offset + offset)
     store.commit(Commit(at, to, [], [], [], [], feedback_rules=holdings))
 
@@ -91,17 +91,17 @@ def commit(store: SqlStore, holdings: list[PartitionRule], partition: int = 0, o
 def test_feedback_is_written_once(store: SqlStore) -> None:
     """The same id changes nothing, and what was said comes back as it was."""
     one = said(1, features=None, resource="", agent=name(LONG), unseen=True)
-    assert store.add_feedback(one, step(one))
-    assert not store.add_feedback(said(1, reason="other"), step(one))
+    assert store.feedback.add(one, step(one))
+    assert not store.feedback.add(said(1, reason="other"), step(one))
 
-    assert store.feedback("F0001") == one
-    assert [made.by for made in store.feedback_steps("F0001")] == ["ann"]
+    assert store.feedback.get("F0001") == one
+    assert [made.by for made in store.feedback.list_steps("F0001")] == ["ann"]
 
 
 def test_only_status_and_revocation_ever_change(store: SqlStore) -> None:
     """Compare and set by status; words, scope and steps stay."""
     one = said(1)
-    store.add_feedback(one, step(one))
+    store.feedback.add(one, step(one))
     changed = msgspec.structs.replace(
         one,
         status="revoked",
@@ -114,15 +114,15 @@ def test_only_status_and_revocation_ever_change(store: SqlStore) -> None:
         author="mallory",
     )
 
-    assert not store.change_feedback(changed, "active")
-    assert store.change_feedback(changed, "adopting", step(one, "revoked"))
-    store.change_feedback(changed, "revoked", FeedbackStep("F0001", "revoked", NOW, "mallory", "rewritten"))
+    assert not store.feedback.update(changed, "active")
+    assert store.feedback.update(changed, "adopting", step(one, "revoked"))
+    store.feedback.update(changed, "revoked", FeedbackStep("F0001", "revoked", NOW, "mallory", "rewritten"))
 
-    found = store.feedback("F0001")
+    found = store.feedback.get("F0001")
     assert found is not None
     assert (found.status, found.revoked_by, found.revoked_why) == ("revoked", "bob", "wrong")
     assert (found.reason, found.features, found.author) == (one.reason, one.features, one.author)
-    assert [(made.action, made.by) for made in store.feedback_steps("F0001")] == [
+    assert [(made.action, made.by) for made in store.feedback.list_steps("F0001")] == [
         ("adopted", "ann"),
         ("revoked", "ann"),
     ]
@@ -132,27 +132,27 @@ def test_lists_filter_page_and_keep_tenants_apart(store: SqlStore) -> None:
     """Newest first; nobody sees another tenant's."""
     for number in range(5):
         one = said(number, status="active" if number % 2 else "noted", decision_id=f"D{number}")
-        store.add_feedback(one, step(one))
+        store.feedback.add(one, step(one))
     other = said(9, agent=name("bot", "globex"))
-    store.add_feedback(other, step(other))
+    store.feedback.add(other, step(other))
 
-    first = store.list_feedback(("acme",), limit=2)
-    rest = store.list_feedback(("acme",), limit=9, cursor=first.next_cursor)
+    first = store.feedback.page(("acme",), limit=2)
+    rest = store.feedback.page(("acme",), limit=9, cursor=first.next_cursor)
     assert [one.feedback_id for one in first.items + rest.items] == ["F0004", "F0003", "F0002", "F0001", "F0000"]
     assert rest.next_cursor is None
-    assert [one.feedback_id for one in store.list_feedback(status="active").items] == ["F0003", "F0001"]
-    assert [one.feedback_id for one in store.list_feedback(decision_id="D2").items] == ["F0002"]
-    assert [one.feedback_id for one in store.list_feedback(agent_key=other.agent.key).items] == ["F0009"]
-    assert store.feedback("F0009", ("acme",)) is None
-    assert [one.feedback_id for one in store.open_feedback()] == ["F0001", "F0003", "F0009"]
+    assert [one.feedback_id for one in store.feedback.page(status="active").items] == ["F0003", "F0001"]
+    assert [one.feedback_id for one in store.feedback.page(decision_id="D2").items] == ["F0002"]
+    assert [one.feedback_id for one in store.feedback.page(agent_key=other.agent.key).items] == ["F0009"]
+    assert store.feedback.get("F0009", ("acme",)) is None
+    assert [one.feedback_id for one in store.feedback.list_open()] == ["F0001", "F0003", "F0009"]
     with pytest.raises(BadCursor):
-        store.list_feedback(cursor="nonsense")
+        store.feedback.page(cursor="nonsense")
 
 
 def test_rules_are_written_with_their_partition_or_not_at_all(store: SqlStore) -> None:
     """A worker that lost its partition writes no rule; the newest word stands."""
-    store.claim(0)
-    store.claim(1)
+    store.partitions.claim(0)
+    store.partitions.claim(1)
     commit(store, [holding(1), holding(2)])
     commit(store, [holding(1, 1)], partition=1)
     commit(store, [holding(1, until_offset=15, matched=3, last_ms=NOW)])
@@ -160,62 +160,62 @@ def test_rules_are_written_with_their_partition_or_not_at_all(store: SqlStore) -
     with pytest.raises(Fenced):
         store.commit(Commit(stale, Position(0, 1, 6), [], [], [], [], feedback_rules=[holding(3)]))
 
-    assert store.holdings(0) == [holding(1, until_offset=15, matched=3, last_ms=NOW), holding(2)]
-    assert [one.partition for one in store.holdings_of(["F0001", "F0009"])] == [0, 1]
+    assert store.feedback.rules_of_partition(0) == [holding(1, until_offset=15, matched=3, last_ms=NOW), holding(2)]
+    assert [one.partition for one in store.feedback.rules_of_feedback(["F0001", "F0009"])] == [0, 1]
 
 
 def test_rules_follow_agents_that_move_to_other_partitions(store: SqlStore) -> None:
     """After a change of the number of partitions every rule holds wherever its agents may be."""
-    store.claim(0)
+    store.partitions.claim(0)
     commit(store, [holding(1, matched=2), holding(2, until_offset=8)])
-    store.claim(1)
-    store.claim(2)
-    store.repartition(lambda _: 1)
-    store.repartition(lambda _: 2)
+    store.partitions.claim(1)
+    store.partitions.claim(2)
+    store.partitions.repartition(lambda _: 1)
+    store.partitions.repartition(lambda _: 2)
 
-    assert [one.rule.rule_id for one in store.holdings(1)] == ["F0001"]
-    assert [(one.matched, one.until_offset) for one in store.holdings(2)] == [(0, -1)]
-    assert store.holdings(0)[0].matched == 2
+    assert [one.rule.rule_id for one in store.feedback.rules_of_partition(1)] == ["F0001"]
+    assert [(one.matched, one.until_offset) for one in store.feedback.rules_of_partition(2)] == [(0, -1)]
+    assert store.feedback.rules_of_partition(0)[0].matched == 2
 
 
 def test_rules_whose_feedback_is_gone_are_found(store: SqlStore) -> None:
     """Only those that hold still."""
-    store.claim(0)
+    store.partitions.claim(0)
     one = said(1)
-    store.add_feedback(one, step(one))
+    store.feedback.add(one, step(one))
     commit(store, [holding(1), holding(2), holding(3, until_offset=9)])
-    assert [held.rule.rule_id for held in store.orphaned_holdings()] == ["F0002"]
+    assert [held.rule.rule_id for held in store.feedback.orphaned_rules()] == ["F0002"]
 
 
 def test_previews_are_overwritten_and_end(store: SqlStore) -> None:
     """Whoever runs one writes how far it is."""
     row = FeedbackPreview("P1", "D1", "acme", "ann", "digest", "running", 0.25, NOW, NOW, "", b"")
-    store.put_preview(row)
+    store.feedback.save_preview(row)
     done = msgspec.structs.replace(row, status="done", progress=1.0, result=b"{}", updated_ms=NOW + 5)
-    store.put_preview(done)
+    store.feedback.save_preview(done)
 
-    assert store.preview("P1") == done
-    assert store.preview("P1", ("globex",)) is None
-    assert store.purge_feedback(NOW) == 0
-    assert store.purge_feedback(NOW + 1) == 1
-    assert store.preview("P1") is None
+    assert store.feedback.get_preview("P1") == done
+    assert store.feedback.get_preview("P1", ("globex",)) is None
+    assert store.retention.purge_feedback(NOW) == 0
+    assert store.retention.purge_feedback(NOW + 1) == 1
+    assert store.feedback.get_preview("P1") is None
 
 
 def test_what_ended_long_ago_goes_and_what_was_said_stays(store: SqlStore) -> None:
     """Rules of partitions are bounded; feedback is a record."""
-    store.claim(0)
+    store.partitions.claim(0)
     one = said(1)
-    store.add_feedback(one, step(one))
+    store.feedback.add(one, step(one))
     commit(store, [holding(1, until_offset=9), holding(2)])
 
-    assert store.purge_feedback(one.expires_ms + 1) == 1
-    assert [held.rule.rule_id for held in store.holdings(0)] == ["F0002"]
-    assert store.feedback("F0001") is not None
+    assert store.retention.purge_feedback(one.expires_ms + 1) == 1
+    assert [held.rule.rule_id for held in store.feedback.rules_of_partition(0)] == ["F0002"]
+    assert store.feedback.get("F0001") is not None
 
 
 def test_labels_end_once_they_are_over(store: SqlStore) -> None:
     """With their steps; not what holds, not what a partition still holds to, not what was said or changed since."""
-    store.claim(0)
+    store.partitions.claim(0)
     cases: list[dict[str, Any]] = [
         {"status": "noted", "expires_ms": 0},
         {"status": "expired"},
@@ -230,26 +230,26 @@ def test_labels_end_once_they_are_over(store: SqlStore) -> None:
     ]
     for number, more in enumerate(cases):
         one = said(number, **{"expires_ms": NOW, "until_ms": NOW, "updated_ms": NOW, **more})
-        store.add_feedback(one, step(one))
+        store.feedback.add(one, step(one))
     commit(store, [holding(1, until_offset=9), holding(6)])
 
-    assert store.purge_labels(NOW) == 0
-    assert store.purge_labels(NOW + 1) == 3
-    left = [one.feedback_id for one in store.list_feedback().items]
+    assert store.retention.purge_labels(NOW) == 0
+    assert store.retention.purge_labels(NOW + 1) == 3
+    left = [one.feedback_id for one in store.feedback.page().items]
     assert sorted(left) == [f"F{number:04}" for number in range(3, 10)]
-    assert [store.feedback_steps(f"F{number:04}") != [] for number in range(4)] == [False, False, False, True]
-    assert store.orphaned_holdings() == []
+    assert [store.feedback.list_steps(f"F{number:04}") != [] for number in range(4)] == [False, False, False, True]
+    assert store.feedback.orphaned_rules() == []
 
 
 def test_labels_are_what_was_said_and_not_taken_back(store: SqlStore) -> None:
     """A rule that expired is a label still."""
     for number, status in enumerate(("active", "expired", "revoked", "revoking", "noted")):
         one = said(number, status=status)
-        store.add_feedback(one, step(one))
+        store.feedback.add(one, step(one))
     late = said(8, status="noted", verdict="true_positive", until_ms=NOW + 500)
-    store.add_feedback(late, step(late))
+    store.feedback.add(late, step(late))
 
-    assert [one.feedback_id for one in feedback_labels(store)] == ["F0008", "F0004", "F0001", "F0000"]
-    (newest,) = feedback_labels(store, since_ms=NOW + 1)
+    assert [one.feedback_id for one in feedback_labels(store.feedback)] == ["F0008", "F0004", "F0001", "F0000"]
+    (newest,) = feedback_labels(store.feedback, since_ms=NOW + 1)
     assert (newest.verdict, newest.agent.agent_id, newest.until_ms) == ("true_positive", "bot", NOW + 500)
-    assert list(feedback_labels(store, ("globex",))) == []
+    assert list(feedback_labels(store.feedback, ("globex",))) == []

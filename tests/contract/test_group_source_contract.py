@@ -22,7 +22,8 @@ from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, pa
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
-from .kafka_support import (
+from ..support.checkout import ROOT
+from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
     Member,
@@ -36,8 +37,9 @@ from .kafka_support import (
 )
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
     from trustwatch.ingest.kafka.settings import KafkaClientSettings
+
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = pytest.mark.integration
 
@@ -146,9 +148,9 @@ def test_a_join_that_ends_between_two_polls_counts(kafka: KafkaCluster, client: 
 DOOMED = """
 import logging, sys, time, msgspec
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-from trustwatch.ingest.kafka import KafkaSettings
-from tests.contract.kafka_support import Member
-member = Member(msgspec.json.decode(sys.argv[1], type=KafkaSettings))
+from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from tests.support.kafka_topics import Member
+member = Member(msgspec.json.decode(sys.argv[1], type=KafkaClientSettings))
 told = None
 while True:
     member.step()
@@ -164,7 +166,7 @@ def member_process(made: KafkaClientSettings, log: Path) -> Iterator[subprocess.
     To a file and not a pipe: a member that waits for its reader polls no more, and the group goes on without it.
     """
     command = [sys.executable, "-c", DOOMED, msgspec.json.encode(made).decode()]
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
+    with log.open("wb") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT) as process:
         try:
             yield process
         finally:

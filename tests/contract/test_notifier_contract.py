@@ -15,9 +15,9 @@ from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, SIGNED_FORMATS, AlertFormat
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, WebhookTarget, make_webhook_client
 from trustwatch.scoring.records.agents import RiskLevel
-from trustwatch.scoring.store.interface import LeasedDelivery
+from trustwatch.scoring.store.outbox_store import LeasedDelivery
 
-from .alert_support import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
+from ..support.alert_receiver import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
 
 T = TypeVar("T")
 RISE = ALERTS["rise"]

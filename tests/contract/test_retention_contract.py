@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api.service.assembly import label_retention_days
-from trustwatch.api.service.serve import DAY_MS, retention_cutoff
+from trustwatch.api.service.serve import retention_cutoff
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings, RetentionSettings
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
-from trustwatch.scoring.store.interface import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -36,34 +37,34 @@ def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:
     """By default as decisions; letters that wait go only where that is asked for."""
     alert = OutboxRow("a1", "alert", "", b"{}", NOW, BOT.key, "x", 3, "acme")
     letters = [DeadLetter(f"L{number}", NOW, "gw", "bad", "$", b"x", 0, number) for number in range(2)]
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [alert], letters))
-    store.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
-    (out,) = store.lease("hook", NOW, 10, 1_000)
-    store.settle([DeliverySettlement(out.seq, "hook", out.attempt, "delivered", 0, "", NOW)])
-    store.mark_replayed(["L0"], NOW)
+    store.outbox.route([DeliveryRoute("hook", "alert", frozenset({3}), 0)], NOW)
+    (out,) = store.outbox.lease("hook", NOW, 10, 1_000)
+    store.outbox.settle([DeliverySettlement(out.seq, "hook", out.attempt, "delivered", 0, "", NOW)])
+    store.dead_letters.mark_replayed(["L0"], NOW)
 
-    kept = store.purge(LATE, outbox_before_ms=NOW, letters_before_ms=NOW)
+    kept = store.retention.purge(LATE, outbox_before_ms=NOW, letters_before_ms=NOW)
     assert (kept.outbox, kept.dead_letters) == (0, 0)
-    gone = store.purge(NOW, outbox_before_ms=LATE, letters_before_ms=LATE)
+    gone = store.retention.purge(NOW, outbox_before_ms=LATE, letters_before_ms=LATE)
     assert (gone.outbox, gone.dead_letters) == (1, 1)
-    assert store.purge(LATE).dead_letters == 0
-    assert store.purge(NOW, waiting_letters_before_ms=LATE).dead_letters == 1
+    assert store.retention.purge(LATE).dead_letters == 0
+    assert store.retention.purge(NOW, waiting_letters_before_ms=LATE).dead_letters == 1
 
 
 def test_containment_has_its_own_times(store: SqlStore) -> None:
     """Interventions, actuations and edges; what is lowered at a server stays."""
     ended = Intervention("I1", "pin", "ended", BOT, 1, (), "x", "y", NOW, "z", NOW, "w", NOW, NOW)
-    store.add_intervention(ended)
-    store.want(Actuation("kc", BOT, 1, b"{}", b"", "restored", NOW, NOW, NOW, NOW, ""))
-    at = store.claim(0)
+    store.interventions.add(ended)
+    store.actuations.request(Actuation("kc", BOT, 1, b"{}", b"", "restored", NOW, NOW, NOW, NOW, ""))
+    at = store.partitions.claim(0)
     edge = AgentEdge("acme", "https://as", "called", "bot", "other", NOW, NOW)
     store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], edges=[edge]))
 
-    assert store.purge_containment(NOW, actuations_before_ms=NOW, edges_before_ms=NOW) == 0
-    assert store.purge_containment(NOW, actuations_before_ms=LATE, edges_before_ms=NOW) == 1
-    assert store.purge_containment(NOW, edges_before_ms=LATE) == 1
-    assert store.purge_containment(LATE) == 1
+    assert store.retention.purge_containment(NOW, actuations_before_ms=NOW, edges_before_ms=NOW) == 0
+    assert store.retention.purge_containment(NOW, actuations_before_ms=LATE, edges_before_ms=NOW) == 1
+    assert store.retention.purge_containment(NOW, edges_before_ms=LATE) == 1
+    assert store.retention.purge_containment(LATE) == 1
 
 
 def test_what_is_not_said_is_retention_days() -> None:

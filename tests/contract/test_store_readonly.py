@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.records.commits import Position
-from trustwatch.scoring.store.interface import StoreTooNew
+from trustwatch.scoring.store.migrate import StoreTooNew
 from trustwatch.scoring.store.sql_store import open_reading_store, open_store, sqlite_url
 
 
@@ -26,25 +26,25 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_it_reads_what_a_writer_commits_meanwhile(url: str) -> None:
     """Both are open at once; the reader sees each commit."""
     writer, reader = open_store(url), open_reading_store(url)
-    writer.set_meta("seen", "1")
-    assert reader.get_meta("seen") == "1"
-    assert writer.claim(0) == Position(0, 1, 0)
-    assert reader.position(0) == Position(0, 1, 0)
+    writer.metadata.put("seen", "1")
+    assert reader.metadata.get("seen") == "1"
+    assert writer.partitions.claim(0) == Position(0, 1, 0)
+    assert reader.partitions.position(0) == Position(0, 1, 0)
     writer.close()
-    assert reader.get_meta("seen") == "1"
+    assert reader.metadata.get("seen") == "1"
     reader.close()
 
 
 def test_it_can_not_write(url: str) -> None:
     """No method does: the database refuses."""
     reader = open_reading_store(url)
-    for attempt in (lambda: reader.set_meta("a", "b"), lambda: reader.claim(0)):
+    for attempt in (lambda: reader.metadata.put("a", "b"), lambda: reader.partitions.claim(0)):
         with pytest.raises((Unavailable, DBAPIError)):
             attempt()
     reader.close()
     check = open_store(url)
-    assert check.get_meta("a") is None
-    assert check.position(0).epoch == 0
+    assert check.metadata.get("a") is None
+    assert check.partitions.position(0).epoch == 0
     check.close()
 
 
@@ -52,13 +52,13 @@ def test_a_reader_never_holds_a_writer_up(tmp_path: Path) -> None:
     """A reading transaction stays open while commits go on (WAL), and sees one moment."""
     url = sqlite_url(tmp_path / "store.db")
     writer = open_store(url)
-    writer.set_meta("at", "1")
+    writer.metadata.put("at", "1")
     reader = open_reading_store(url)
-    with reader.read() as connection:
+    with reader.database.read() as connection:
         before = connection.exec_driver_sql("select value from meta where key = 'at'").scalar_one()
-        writer.set_meta("at", "2")
+        writer.metadata.put("at", "2")
         again = connection.exec_driver_sql("select value from meta where key = 'at'").scalar_one()
-    assert (before, again, reader.get_meta("at")) == ("1", "1", "2")
+    assert (before, again, reader.metadata.get("at")) == ("1", "1", "2")
     reader.close()
     writer.close()
 
@@ -73,7 +73,7 @@ def test_the_file_is_left_as_it_was(tmp_path: Path) -> None:
     from sqlalchemy.engine import URL
 
     reader = open_reading_store(URL.create("sqlite", database=str(path)).render_as_string(hide_password=False))
-    assert reader.summaries() == []
+    assert list(reader.agents.iterate()) == []
     reader.close()
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 

@@ -25,10 +25,19 @@ from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.source import TopicWriter
 
-from .kafka_support import CLIENTS, NOW_MS, Member, foreign_producer, make_topic, poll_until, record, settings
+from ..support.kafka_topics import (
+    CLIENTS,
+    NOW_MS,
+    Member,
+    foreign_producer,
+    make_topic,
+    poll_until,
+    record,
+    settings,
+)
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = pytest.mark.integration
 

@@ -100,12 +100,12 @@ def score_vectors(model: Path, rows: Any, groups: Any, familiar: Any) -> dict[st
 def stored(database: Path) -> tuple[dict[str, tuple[str, str]], dict[tuple[str, str], tuple[str, int]]]:
     """Open a SQLite store, migrating it: decision -> agent and level; tenant and agent -> level and events."""
     from trustwatch.scoring.records.agents import RiskLevel
-    from trustwatch.scoring.store.interface import AgentQuery
+    from trustwatch.scoring.store.agent_store import AgentQuery
     from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
     with contextlib.closing(open_store(sqlite_url(database))) as store:
-        decisions = store.list_decisions(limit=500).items
-        agents = store.list_agents(AgentQuery(limit=500)).items
+        decisions = store.decisions.page(limit=500).items
+        agents = store.agents.page(AgentQuery(limit=500)).items
     return (
         {one.decision_id: (one.agent.agent_id, RiskLevel(one.level).label) for one in decisions},
         {(one.name.tenant, one.name.agent_id): (RiskLevel(one.level).label, one.events) for one in agents},

@@ -17,7 +17,7 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.lab import frames, open_session
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,16 +24,18 @@ from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store import migrate
+from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
 from trustwatch.scoring.store.dialects import postgresql, weekly_tables
-from trustwatch.scoring.store.interface import DeliveryRoute, LeasedDelivery
+from trustwatch.scoring.store.outbox_store import DeliveryRoute, LeasedDelivery
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
+from ..support.checkout import ROOT, process_command
+
 if TYPE_CHECKING:
-    from service_stack import Postgres
+    from scripts.service_stack import Postgres
 
 pytestmark = pytest.mark.integration
-COMMITTER = Path(__file__).parents[1] / "scoring" / "store_committer.py"
 NOW = 1_764_000_000_000
 ROUTES = [DeliveryRoute("t", "alert", frozenset(range(5)), 1_000_000)]
 
@@ -108,8 +110,8 @@ def decision(number: int, key: int, decided_ms: int) -> Decision:
 
 
 def commit(store: SqlStore, partition: int = 0, **parts: object) -> Position:
-    at = store.position(partition)
-    at = store.claim(partition) if at.epoch == 0 else at
+    at = store.partitions.position(partition)
+    at = store.partitions.claim(partition) if at.epoch == 0 else at
     new = Position(partition, at.epoch, at.offset + 1)
     empty: dict[str, object] = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
     store.commit(Commit(expected=at, position=new, **(empty | parts)))  # type: ignore[arg-type]
@@ -121,10 +123,10 @@ def commit(store: SqlStore, partition: int = 0, **parts: object) -> Position:
 
 def test_migrations_agree_with_the_tables(store: SqlStore) -> None:
     """What the migrations build is what the code declares, the tables of weeks aside; all text sorts byte by byte."""
-    store.upkeep(NOW)
+    store.retention.prepare_weeks(NOW)
     head = ScriptDirectory.from_config(migrate.alembic_config()).get_current_head()
     options = {"include_name": lambda name, kind, _: kind != "table" or not str(name).startswith("decisions_")}
-    with store.read() as connection:
+    with store.database.read() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, METADATA) == []
         assert context.get_current_revision() == head
@@ -137,12 +139,15 @@ def test_migrations_agree_with_the_tables(store: SqlStore) -> None:
 
 def test_processes_migrate_side_by_side(postgres_url: str) -> None:
     """Several processes that start on the same empty database all end up with a working store."""
-    code = "import sys; from trustwatch.scoring.store import open_store as o; s = o(sys.argv[1]); s.claim(0); s.close()"
+    code = (
+        "import sys; from trustwatch.scoring.store.sql_store import open_store as o; "
+        "s = o(sys.argv[1]); s.partitions.claim(0); s.close()"
+    )
     running = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, postgres_url]) for _ in range(3)]
 
     assert [process.wait(60) for process in running] == [0, 0, 0]
     with closing(open_store(postgres_url)) as store:
-        assert store.position(0) == Position(0, 3, 0)
+        assert store.partitions.position(0) == Position(0, 3, 0)
 
 
 def test_database_of_another_encoding_is_refused(postgres: Postgres, postgres_url: str) -> None:
@@ -172,13 +177,13 @@ def test_password_beside_the_url(postgres: Postgres, postgres_url: str) -> None:
     name, _, password = user.partition(":")
 
     with closing(open_store(f"{head}://{name}@{rest}", password=password)) as store:
-        assert store.claim(0) == Position(0, 1, 0)
+        assert store.partitions.claim(0) == Position(0, 1, 0)
 
 
 def test_options_of_the_url_are_kept(postgres_url: str) -> None:
     """What the URL says stands above our defaults, option by option."""
     url = f"{postgres_url}?application_name=mine&options=-c%20statement_timeout%3D1234"
-    with closing(open_store(url)) as store, store.read() as connection:
+    with closing(open_store(url)) as store, store.database.read() as connection:
         shown = {
             name: connection.execute(text(f"SHOW {name}")).scalar_one()
             for name in ("application_name", "statement_timeout", "lock_timeout", "transaction_isolation")
@@ -200,31 +205,31 @@ def test_weeks_of_decisions(store: SqlStore) -> None:
     week = weekly_tables.WEEK_MS
     made = [decision(number, number % 2, NOW + number * week) for number in range(5)]
     commit(store, decisions=made[:2])  # before there are weeks
-    store.upkeep(NOW)
+    store.retention.prepare_weeks(NOW)
     commit(store, decisions=made[2:], agents=[agent(0, decision_id="D0004"), agent(1, decision_id="D0001")])
 
     assert rows_of(store, "decisions_default") == 0
-    assert store.purge(NOW + 3 * week + 1).decisions == 2
-    left = [one.decision_id for one in store.list_decisions().items]
+    assert store.retention.purge(NOW + 3 * week + 1).decisions == 2
+    left = [one.decision_id for one in store.decisions.page().items]
     assert left == ["D0004", "D0003", "D0001"]
-    assert store.decision("D0001") == made[1]
+    assert store.decisions.get("D0001") == made[1]
     assert rows_of(store, "decisions_default") == 1
     commit(store, decisions=[made[1]])
-    assert [one.decision_id for one in store.list_decisions().items] == left
+    assert [one.decision_id for one in store.decisions.page().items] == left
 
     commit(store, agents=[agent(1, decision_id="D0003")])
-    assert store.purge(NOW + 3 * week + 1).decisions == 1
+    assert store.retention.purge(NOW + 3 * week + 1).decisions == 1
     assert rows_of(store, "decisions_default") == 0
-    assert store.purge(NOW + 3 * week + 1).decisions == 0
+    assert store.retention.purge(NOW + 3 * week + 1).decisions == 0
 
 
 def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:
     """Two replicas that prepare at a time make every week once; a week later one more is there."""
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda one: one.upkeep(NOW), [store, second]))
-    store.upkeep(NOW + weekly_tables.WEEK_MS)
+        list(pool.map(lambda replica: replica.retention.prepare_weeks(NOW), [store, second]))
+    store.retention.prepare_weeks(NOW + weekly_tables.WEEK_MS)
 
-    with store.read() as connection:
+    with store.database.read() as connection:
         found = weekly_tables.list_weeks(connection)
     assert [week.start_ms for week in found] == [
         weekly_tables.week_of(NOW).start_ms + number * weekly_tables.WEEK_MS
@@ -233,7 +238,7 @@ def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:
 
 
 def rows_of(store: SqlStore, table: str) -> int:
-    with store.read() as connection:
+    with store.database.read() as connection:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
@@ -242,18 +247,18 @@ def rows_of(store: SqlStore, table: str) -> int:
 
 def test_a_commit_that_waited_is_fenced(store: SqlStore, second: SqlStore) -> None:
     """Whoever waits for the row of a partition that was just moved looks at it again, and is refused."""
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     late = Commit(at, Position(0, 1, 9), [agent(1, 9)], [], [], [])
     with ThreadPoolExecutor(1) as pool:
-        with store.write() as connection:
+        with store.database.write() as connection:
             connection.execute(text("UPDATE positions SET epoch = epoch + 1 WHERE partition = 0"))
             waiting = pool.submit(second.commit, late)
             wait_for(store, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'", 1)
         with pytest.raises(Fenced):
             waiting.result(10)
 
-    assert store.position(0) == Position(0, 2, 0)
-    assert store.agents([1]) == {}
+    assert store.partitions.position(0) == Position(0, 2, 0)
+    assert store.agents.load([1]) == {}
 
 
 def test_racing_claims_and_commits(store: SqlStore, second: SqlStore) -> None:
@@ -262,10 +267,10 @@ def test_racing_claims_and_commits(store: SqlStore, second: SqlStore) -> None:
 
     def work(number: int) -> None:
         mine = (store, second)[number]
-        while (at := mine.claim(0)).offset < 60:
+        while (at := mine.partitions.claim(0)).offset < 60:
             with pytest.raises(Fenced):
                 for _ in range(20):
-                    row = mine.agents([1]).get(1)
+                    row = mine.agents.load([1]).get(1)
                     events = (row.events if row else 0) + 1
                     new = Position(0, at.epoch, at.offset + 1)
                     mine.commit(Commit(at, new, [agent(1, events)], [], [], []))
@@ -276,7 +281,7 @@ def test_racing_claims_and_commits(store: SqlStore, second: SqlStore) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
 
-    assert store.position(0).offset == store.agents([1])[1].events == sum(applied) >= 60
+    assert store.partitions.position(0).offset == store.agents.load([1])[1].events == sum(applied) >= 60
 
 
 @pytest.mark.parametrize("count", [20, 300])
@@ -293,12 +298,12 @@ def test_workers_write_the_same_agents(store: SqlStore, second: SqlStore, count:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, range(2)))
 
-    assert (store.position(0).offset, store.position(1).offset) == (30, 30)
+    assert (store.partitions.position(0).offset, store.partitions.position(1).offset) == (30, 30)
     assert deadlocks(store) == before
 
 
 def deadlocks(store: SqlStore) -> int:
-    with store.read() as connection:
+    with store.database.read() as connection:
         query = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
         return int(connection.execute(query).scalar_one())
 
@@ -313,8 +318,8 @@ def test_two_dispatchers_send_every_alert_once(store: SqlStore, second: SqlStore
         sent: list[LeasedDelivery] = []
         barrier.wait()
         while len(sent) < 5 * agents:
-            mine.route(ROUTES, NOW, 7)
-            leased = mine.lease("t", NOW, 3, 60_000)
+            mine.outbox.route(ROUTES, NOW, 7)
+            leased = mine.outbox.lease("t", NOW, 3, 60_000)
             if not leased and not unrouted(mine):
                 break
             sent += leased
@@ -326,11 +331,15 @@ def test_two_dispatchers_send_every_alert_once(store: SqlStore, second: SqlStore
     keys = [item.row.key for item in one + other]
     assert len(keys) == len(set(keys))
     assert {item.row.key for item in one + other} == {f"alert-{number}" for number in range(agents)}
-    assert store.delivery_counts() == {("t", "pending"): agents, ("t", "suppressed"): 4 * agents}
+    deliveries = iterate_pages(lambda cursor: store.outbox.page(limit=MAX_PAGE, cursor=cursor))
+    assert Counter((item.target, item.status) for item in deliveries) == {
+        ("t", "pending"): agents,
+        ("t", "suppressed"): 4 * agents,
+    }
 
 
 def unrouted(store: SqlStore) -> bool:
-    with store.read() as connection:
+    with store.database.read() as connection:
         query = text("SELECT count(*) FROM outbox WHERE routed_ms = 0")
         return bool(connection.execute(query).scalar_one())
 
@@ -338,18 +347,18 @@ def unrouted(store: SqlStore) -> bool:
 def test_only_one_routes(store: SqlStore, second: SqlStore) -> None:
     """While somebody routes, another dispatcher leaves it to them and does not wait."""
     commit(store, outbox=[alert(1)])
-    with store.write() as connection:
+    with store.database.write() as connection:
         assert postgresql.try_transaction_lock(connection, "route")
-        assert second.route(ROUTES, NOW) == 0
+        assert second.outbox.route(ROUTES, NOW) == 0
 
-    assert second.route(ROUTES, NOW) == 1
+    assert second.outbox.route(ROUTES, NOW) == 1
 
 
 def test_an_alert_that_is_committed_late_is_routed(store: SqlStore, second: SqlStore) -> None:
     """A transaction that took a lower number and commits after a higher one was routed is not passed over."""
     commit(store, outbox=[alert(1)])
-    store.claim(1)
-    with store.write() as slow:
+    store.partitions.claim(1)
+    with store.database.write() as slow:
         slow.execute(
             text(
                 'INSERT INTO outbox (key, kind, target, tenant, created_ms, agent_key, "group", level, payload) '
@@ -357,10 +366,10 @@ def test_an_alert_that_is_committed_late_is_routed(store: SqlStore, second: SqlS
             )
         )
         commit(second, outbox=[alert(2, 8)])
-        assert second.route(ROUTES, NOW) == 2
-    assert second.route(ROUTES, NOW) == 1
+        assert second.outbox.route(ROUTES, NOW) == 2
+    assert second.outbox.route(ROUTES, NOW) == 1
 
-    leased = second.lease("t", NOW, 9, 1_000)
+    leased = second.outbox.lease("t", NOW, 9, 1_000)
     assert sorted(item.row.key for item in leased) == ["alert-1", "alert-2", "late"]
     assert next(item.seq for item in leased if item.row.key == "late") < max(item.seq for item in leased)
 
@@ -370,11 +379,11 @@ def test_an_alert_that_is_committed_late_is_routed(store: SqlStore, second: SqlS
 
 def test_killed_sessions(store: SqlStore, postgres: Postgres) -> None:
     """A session that the server ends is Unavailable once at most; the next call has a new one."""
-    at = store.claim(0)
-    with store.write() as connection:
+    at = store.partitions.claim(0)
+    with store.database.write() as connection:
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         with pytest.raises(Unavailable):  # noqa: SIM117
-            with store.write() as other:
+            with store.database.write() as other:
                 mine = other.execute(text("SELECT pg_backend_pid()")).scalar_one()
                 postgres.sql(f"select pg_terminate_backend({mine})")
                 other.execute(text("SELECT 1"))
@@ -382,14 +391,14 @@ def test_killed_sessions(store: SqlStore, postgres: Postgres) -> None:
 
     postgres.sql(f"select pg_terminate_backend({pid})")  # while it lies in the pool
     store.commit(Commit(at, Position(0, 1, 1), [agent(1)], [], [], []))
-    assert store.position(0).offset == 1
+    assert store.partitions.position(0).offset == 1
 
 
 def test_session_killed_while_agents_are_copied(store: SqlStore, second: SqlStore, postgres: Postgres) -> None:
     """COPY, which SQLAlchemy does not know, means the same when its connection breaks: nothing is there."""
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     rows = [agent(key) for key in range(1, 200)]
-    with ThreadPoolExecutor(1) as pool, second.write() as blocker:
+    with ThreadPoolExecutor(1) as pool, second.database.write() as blocker:
         blocker.execute(text("LOCK TABLE agents IN EXCLUSIVE MODE"))
         waiting = pool.submit(store.commit, Commit(at, Position(0, 1, 1), rows, [], [], []))
         wait_for(second, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'", 1)
@@ -397,30 +406,30 @@ def test_session_killed_while_agents_are_copied(store: SqlStore, second: SqlStor
         with pytest.raises(Unavailable):
             waiting.result(10)
 
-    assert store.position(0) == at
-    assert store.agents(range(200)) == {}
+    assert store.partitions.position(0) == at
+    assert store.agents.load(range(200)) == {}
 
 
 def test_locked_and_slow_is_unavailable(postgres_url: str) -> None:
     """Waiting for a lock or for a statement ends, as Unavailable."""
     url = f"{postgres_url}?options=-c%20lock_timeout%3D50%20-c%20statement_timeout%3D200"
     with closing(open_store(url)) as store, closing(open_store(postgres_url)) as other:
-        at = store.claim(0)
-        with other.write() as connection:
+        at = store.partitions.claim(0)
+        with other.database.write() as connection:
             connection.execute(text("LOCK TABLE positions IN ACCESS EXCLUSIVE MODE"))
             with pytest.raises(Unavailable, match="lock timeout"):
                 store.commit(Commit(at, Position(0, 1, 1), [], [], [], []))
-        with pytest.raises(Unavailable, match="statement timeout"), store.read() as connection:
+        with pytest.raises(Unavailable, match="statement timeout"), store.database.read() as connection:
             connection.execute(text("SELECT pg_sleep(5)"))
-        assert store.position(0) == at
+        assert store.partitions.position(0) == at
 
 
 def test_read_only_server_is_unavailable(store: SqlStore, postgres: Postgres, postgres_url: str) -> None:
     """A server that became a stand-by is left: connections to it are not used again, and writing works afterwards."""
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     name = postgres_url.rpartition("/")[2]
     late = Commit(at, Position(0, 1, 1), [], [], [], [])
-    with store.write() as connection:
+    with store.database.write() as connection:
         connection.execute(text("SET default_transaction_read_only = on"))
     with pytest.raises(Unavailable, match="read-only"):
         store.commit(late)
@@ -431,13 +440,13 @@ def test_read_only_server_is_unavailable(store: SqlStore, postgres: Postgres, po
     postgres.sql(f"alter database {name} reset default_transaction_read_only")
 
     store.commit(late)
-    assert store.position(0).offset == 1
+    assert store.partitions.position(0).offset == 1
 
 
 @pytest.mark.parametrize("violent", [False, True])
 def test_server_restarts_under_a_worker(store: SqlStore, postgres: Postgres, violent: bool) -> None:
     """A worker that commits all the time sees Unavailable, reads its position and goes on: nothing lost or doubled."""
-    at = store.claim(0)
+    at = store.partitions.claim(0)
     failures = restarts = 0
     confirmed = 0
     threads: list[threading.Thread] = []
@@ -460,7 +469,7 @@ def test_server_restarts_under_a_worker(store: SqlStore, postgres: Postgres, vio
             at = _position_again(store, deadline)
             assert at.offset - confirmed in (0, 1)
 
-    found = store.agents(range(1, 101))
+    found = store.agents.load(range(1, 101))
     assert {(row.events, row.features) for row in found.values()} == {(at.offset, at.offset.to_bytes(8, "little"))}
     assert rows_of(store, "decisions") == rows_of(store, "outbox") == at.offset
     assert failures > 0
@@ -477,7 +486,7 @@ def _restart(postgres: Postgres, violent: bool) -> None:
 def _position_again(store: SqlStore, deadline: float) -> Position:
     while True:
         try:
-            return store.position(0)
+            return store.partitions.position(0)
         except Unavailable:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -490,8 +499,8 @@ def test_kill_at_any_moment(postgres_url: str) -> None:
     for _ in range(5):
         reported = _run_and_kill(postgres_url, moments.randint(1, 25))
         with closing(open_store(postgres_url)) as store:
-            offset = store.position(0).offset
-            agents = store.agents(range(1, 51))
+            offset = store.partitions.position(0).offset
+            agents = store.agents.load(range(1, 51))
 
         assert {row.events for row in agents.values()} == {offset}
         assert offset - reported in (0, 1)
@@ -500,8 +509,8 @@ def test_kill_at_any_moment(postgres_url: str) -> None:
 
 
 def _run_and_kill(url: str, after: int) -> int:
-    command = [sys.executable, str(COMMITTER), url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = process_command("store_committer", url)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(after)]
         process.send_signal(signal.SIGKILL)
@@ -513,7 +522,7 @@ def wait_for(store: SqlStore, query: str, wanted: int) -> None:
     """Until *query* counts *wanted*."""
     deadline = time.monotonic() + 90
     while True:
-        with store.read() as connection:
+        with store.database.read() as connection:
             if connection.execute(text(query)).scalar_one() == wanted:
                 return
         assert time.monotonic() < deadline

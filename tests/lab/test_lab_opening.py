@@ -145,9 +145,9 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
             assert len(frames.events(session, since=evening)) == before, "not durable yet"
             log.sync()
             assert len(frames.events(session, since=evening)) == before + 1
-            store.set_meta("written", "meanwhile")
+            store.metadata.put("written", "meanwhile")
             assert len(frames.agents(session)) == 40
-        store.set_meta("written", "after")
+        store.metadata.put("written", "after")
     touched = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
     with open_session(settings) as session:
         (

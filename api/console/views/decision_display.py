@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 from ....ingest.features.feature_declaration import BITS, FLAG, Feature, Z
 from ....ingest.features.feature_table import FEATURES
-from ....scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
 from ....scoring.policy.book import LevelTokenPolicy, PolicyBook
 from ....scoring.records.agents import RiskLevel
-from ....scoring.records.containment import Actuation
 from ....scoring.records.decisions import Decision, RiskReason
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
@@ -120,7 +118,7 @@ def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
 def describe_odds(p_value: float) -> str:
     """A p-value in words.
 
-    >>> odds(0.0001)
+    >>> describe_odds(0.0001)
     'about 1 in 10,000 normal events looks at least this odd'
     """
     if not 0.0 < p_value <= 1.0:
@@ -186,18 +184,6 @@ def _text_tuple(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
-def actuations_of_decision(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
-    """Those of *actuations* that are still there because of that decision; later ones have replaced others."""
-    return [one for one in actuations if _decision_of_actuation(one) == decision_id]
-
-
-def _decision_of_actuation(one: Actuation) -> str:
-    try:
-        return decode_desired_state(one.desired).decision_id
-    except UnreadableAction:
-        return ""
-
-
 def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
     agent = decision.agent
     standing = book.effective_policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
@@ -210,7 +196,7 @@ def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
 def describe_policy(policy: LevelTokenPolicy) -> list[str]:
     """What a token policy means, a line each; exactly what it holds, in words.
 
-    >>> policy_words(TokenPolicy(False, 0, (), False, False, True))
+    >>> describe_policy(LevelTokenPolicy(False, 0, (), False, False, True))
     ['no token is issued', 'tokens that are out are revoked']
     """
     if not policy.allow:

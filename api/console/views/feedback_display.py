@@ -1,4 +1,4 @@
-"""What a form says of a decision, and what a preview found, between the page and the feedback desk."""
+"""What a form says of a decision, and what a preview found, between the page and the feedback service."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import msgspec
 
 from ....ingest.features.feature_declaration import label_of
 from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from ....ingest.timestamps import DAY_S
 from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ....scoring.records.agents import RiskLevel
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback, FeedbackPreview
 from ...feedback.drafts import FeedbackDraft
 
-DAY_S = 86_400
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE_FIELD_PREFIX = "feature."
 """How a check box of a feature is called; its name follows."""
@@ -29,23 +28,6 @@ class FeatureChoice(NamedTuple):
     label: str
     meaning: str
     leading: bool
-
-
-def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-    """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
-
-    A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
-
-    Args:
-        decisions: of the agent, newest first.
-    """
-    rise = [marked]
-    at = next((at for at, one in enumerate(decisions) if one.decision_id == marked.decision_id), len(decisions))
-    for one in decisions[at + 1 :]:
-        if not (one.previous_level < one.level == rise[-1].previous_level and one.level >= RiskLevel.MEDIUM):
-            break
-        rise.append(one)
-    return tuple(rise)
 
 
 def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
@@ -73,7 +55,7 @@ def named_resources(rise: Sequence[Decision]) -> list[str]:
 def describe_feature(name: str) -> str:
     """A feature as people call it.
 
-    >>> feature_words("target_surprise"), feature_words("pace_4h")
+    >>> describe_feature("target_surprise"), describe_feature("pace_4h")
     ('target', 'pace, 4 h')
     """
     return _LABELS.get(name, name)
@@ -87,7 +69,7 @@ def describe_scope(made: Feedback) -> str:
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """What the form asks for, not checked yet: the desk says what is wrong with it."""
+    """What the form asks for, not checked yet: the service says what is wrong with it."""
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from ...records.containment import Actuation, ActuationStatus
-from ...store.interface import ContainmentStore, LeasedDelivery
+from ...store.containment_store import ActuationStore
+from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult
 from .actuator import ActuationResult, Actuator, ActuatorError, ActuatorTarget, UnknownClient
 from .desired_state import DesiredState, UnreadableAction, decode_desired_state, encode_desired_state
@@ -88,7 +89,7 @@ class ActuatorNotifier:
 
     Args:
         actuator: reaches the server.
-        store: keeps wishes and originals.
+        actuations: keeps wishes and originals.
         wish: what is to hold now for the agent of a row (`Wishes.now`).
         clock: UTC milliseconds.
         observe: told (target, outcome, containment time in s or None) of every attempt. Outcomes: confirmed, applied,
@@ -98,13 +99,13 @@ class ActuatorNotifier:
     def __init__(
         self,
         actuator: Actuator,
-        store: ContainmentStore,
+        actuations: ActuationStore,
         wish: DesiredStateLookup,
         clock: Callable[[], int],
         observe: ActuationObserver,
     ) -> None:
         self._actuator = actuator
-        self._store = store
+        self._actuations = actuations
         self._resolve_desired = wish
         self._clock = clock
         self._observe = observe
@@ -126,17 +127,17 @@ class ActuatorNotifier:
 
     async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorTarget) -> DeliveryResult:
         wish = await self._resolve_desired(asked)
-        before = await asyncio.to_thread(self._store.actuation, target.name, wish.agent_key)
+        before = await asyncio.to_thread(self._actuations.get, target.name, wish.agent_key)
         wish = _with_decision_times(wish, before)
         if before is None and wish.restores:
             return self._report(target, "unchanged", DeliveryResult("delivered"))
-        row = await asyncio.to_thread(self._store.want, self._new_actuation(version, wish, target))
+        row = await asyncio.to_thread(self._actuations.request, self._new_actuation(version, wish, target))
         if row is None:
             return self._report(target, "superseded", DeliveryResult("delivered"))
         done = _revoked_decision_id(before)
         for _ in range(MAX_ROUNDS):
             tried = _keep_confirmation_time(await self._attempt_actuation(row, wish, target, done), wish, before)
-            if await asyncio.to_thread(self._store.settle_actuation, tried.row):
+            if await asyncio.to_thread(self._actuations.settle, tried.row):
                 contained_s = self._containment_time_s(tried.row, wish, before)
                 return self._report(target, tried.outcome, tried.result, contained_s)
             newer = await self._newer_actuation(tried.row)
@@ -148,10 +149,10 @@ class ActuatorNotifier:
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
         """The newer wish. What was there before anything was lowered is not lost with it, whoever restored."""
-        newer = await asyncio.to_thread(self._store.actuation, mine.target, mine.agent.key)
+        newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent.key)
         if newer is None or newer.original or not mine.original:
             return newer
-        kept = await asyncio.to_thread(self._store.keep_original, mine.target, mine.agent.key, mine.original)
+        kept = await asyncio.to_thread(self._actuations.keep_original, mine.target, mine.agent.key, mine.original)
         return msgspec.structs.replace(newer, original=kept)
 
     async def _attempt_actuation(
@@ -163,7 +164,7 @@ class ActuatorNotifier:
                 client = target.client_of(wish.agent_id)
                 if not wish.restores and not row.original:
                     found = await self._actuator.capture(client)
-                    kept = await asyncio.to_thread(self._store.keep_original, target.name, wish.agent_key, found)
+                    kept = await asyncio.to_thread(self._actuations.keep_original, target.name, wish.agent_key, found)
                     held = msgspec.structs.replace(row, original=kept)
                 return await self._apply_at_server(client, held, wish, done)
         except UnknownClient as error:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from ....ingest.timestamps import format_rfc3339
 from ...records.agents import RiskLevel
 from ...records.commits import OutboxRow
 from ...records.containment import Intervention
 from ...records.decisions import Decision
 
 ALERT_ROW_KIND = "alert"
+ALERT_KEY_PREFIX = "alert-"
+"""Beginning of the key of an alert about a decision, whose id follows."""
+
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
@@ -35,7 +38,7 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
         source: URI of this service; links start with it.
     """
     return OutboxRow(
-        key=f"alert-{decision.decision_id}",
+        key=f"{ALERT_KEY_PREFIX}{decision.decision_id}",
         kind=ALERT_ROW_KIND,
         target="",
         payload=build_alert_payload(decision, policy, source),
@@ -157,15 +160,6 @@ def build_test_alert_row(
         level=level,
         tenant=tenant,
     )
-
-
-def format_rfc3339(at_ms: int) -> str:
-    """UTC time with milliseconds.
-
-    >>> rfc3339(1_764_000_000_123)
-    '2025-11-24T16:00:00.123Z'
-    """
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:

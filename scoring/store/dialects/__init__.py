@@ -37,7 +37,7 @@ EXPECTED_URL = "expected sqlite:////path/to/file.db or postgresql://user:passwor
 
 
 class Dialect(Protocol):
-    """What each database does in its own way."""
+    """Functions that each database has in its own module."""
 
     def make_engine(self, url: URL) -> Engine:
         """An engine whose every connection is set up."""
@@ -55,7 +55,7 @@ class Dialect(Protocol):
         """Keep every other migrating process out until the transaction ends."""
 
     def try_transaction_lock(self, connection: Connection, job: str) -> bool:
-        """Whether nobody else does *job* until this transaction ends; False = somebody does it now."""
+        """Keep *job* from everybody else until this transaction ends; False = somebody does it now."""
 
     def acquire_job_lock(self, engine: Engine, job: str) -> JobLock | None:
         """Take a job that one process of a deployment does at a time; None = another one has it."""
@@ -110,5 +110,5 @@ def _parse_url(url: str, password: str | None) -> tuple[Dialect, URL]:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Whether the same call may succeed later."""
+    """True if the same call may succeed later."""
     return sqlite.is_transient(error) or postgresql.is_transient(error)

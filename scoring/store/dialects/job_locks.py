@@ -20,7 +20,7 @@ class JobLock(Protocol):
     """A job that was taken."""
 
     def is_held(self) -> bool:
-        """Whether it is still ours; False once the connection broke, even where another one could be made."""
+        """True while it is ours; False once the connection broke, even where another one could be made."""
 
     def release(self) -> None:
         """Let another one have it."""
@@ -49,7 +49,7 @@ class SessionLock:
         self._pid = connection.execute(_BACKEND_PID).scalar_one()
 
     def is_held(self) -> bool:
-        """Asks the server; what the driver raises where it does not answer is the caller's to translate."""
+        """Ask the server; what the driver raises where it does not answer is the caller's to translate."""
         return not self._connection.closed and self._connection.execute(_BACKEND_PID).scalar_one() == self._pid
 
     def release(self) -> None:

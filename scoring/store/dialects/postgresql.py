@@ -143,7 +143,7 @@ def lock_for_migration(connection: Connection) -> None:
 
 
 def try_transaction_lock(connection: Connection, job: str) -> bool:
-    """Takes an advisory lock, or finds it taken."""
+    """Take an advisory lock; False = it is taken."""
     taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _TRANSACTION_LOCK_KEYS[job]})
     return bool(taken.scalar_one())
 
@@ -171,7 +171,7 @@ def compact(engine: Engine) -> bool:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Whether the same call may succeed later. Where the connection broke there is no code of the server."""
+    """True if the same call may succeed later. Where the connection broke there is no code of the server."""
     original: Any = error.orig
     if not hasattr(original, "sqlstate"):
         return False

@@ -18,8 +18,9 @@ from sqlalchemy.types import Float, Integer, LargeBinary, SmallInteger, Text
 from ...records.agents import AgentRow
 from ...records.commits import Position
 from .. import codec
+from ..codec import AGENT_NAME_COLUMNS
 from ..sql_schema import AGENTS, escape_nul, unescape_nul
-from .statements import AGENT_NAME_COLUMNS, chunked
+from .statements import chunked
 
 _COLUMNS = [column.name for column in AGENTS.columns]
 _TYPE_NAMES = ((SmallInteger, "int2"), (Integer, "int4"), (Float, "float8"), (LargeBinary, "bytea"), (Text, "text"))

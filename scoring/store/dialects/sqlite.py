@@ -33,7 +33,7 @@ _UPSERT_AGENT = str(UPSERT_AGENT.by_database["sqlite"].compile(dialect=Dialect(p
 _AGENTS_IN = select(*codec.AGENT_COLUMNS).where(AGENTS.c.key.in_(bindparam("keys", expanding=True)))
 
 BUSY_TIMEOUT_MS = 5_000
-"""How long a connection waits for another writer before it gives up as Unavailable."""
+"""Time that a connection waits for another writer before it gives up as Unavailable."""
 
 WRITE_OPTION = "trustwatch_write"
 """Execution option of engines whose transactions write."""
@@ -132,11 +132,11 @@ def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agent
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:
-    """The table is one."""
+    """Nothing to do: the table is one."""
 
 
 def purge_weeks(_engine: Engine, _before_ms: int) -> int:
-    """The table is one."""
+    """Nothing to do: the table is one."""
     return 0
 
 
@@ -160,6 +160,6 @@ def compact(engine: Engine) -> bool:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Whether the same call may succeed later."""
+    """True if the same call may succeed later."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and code & 0xFF in _TRANSIENT

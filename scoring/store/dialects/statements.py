@@ -12,7 +12,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.functions import FunctionElement
 
-from ..sql_schema import AGENTS
+from ..codec import AGENT_NAME_COLUMNS
+from ..sql_schema import AGENTS, COUNTERS
 
 
 class DialectInsert(NamedTuple):
@@ -58,7 +59,7 @@ def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
 
 
 def contains(column: ColumnElement[Any], needle: str | bytes) -> ColumnElement[bool]:
-    """Whether text or bytes stand in a column; no pattern means anything."""
+    """Condition that text or bytes stand in a column; nothing in *needle* is a pattern."""
     return _Contains(column, bindparam(None, needle, column.type, unique=True))
 
 
@@ -81,9 +82,9 @@ def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any
     return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
-AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
-"""An agent's name never changes (its key is a hash of it), so the indexes on the name are left alone."""
 UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS)
+"""The name never changes, so the indexes on it are left alone."""
+INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
 
 
 # Many values in several statements.

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, MetaData, text
 
+from ....ingest.timestamps import DAY_MS, WEEK_MS
 from ..sql_schema import DECISIONS
 
-WEEK_MS = 7 * 86_400_000
-_FIRST_MONDAY_MS = 4 * 86_400_000  # 1970-01-05
+_FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
 WEEKS_AHEAD = 4
 """Weeks that are prepared beyond the one of now: upkeep may fail to run for so long before rows take a detour."""
 
@@ -50,7 +50,7 @@ def week_of(at_ms: int) -> DecisionWeek:
     """The week that *at_ms* falls into.
 
     >>> week_of(1_764_000_000_000)
-    Week(name='decisions_20251124', start_ms=1763942400000)
+    DecisionWeek(name='decisions_20251124', start_ms=1763942400000)
     """
     start_ms = (at_ms - _FIRST_MONDAY_MS) // WEEK_MS * WEEK_MS + _FIRST_MONDAY_MS
     return DecisionWeek(f"decisions_{datetime.fromtimestamp(start_ms / 1000, UTC):%Y%m%d}", start_ms)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ..test_feedback import FEATURES, Agent, ended
-from .rig import PARTITIONS, wait
+from ...support.distributed_rig import PARTITIONS, wait
+from ...support.service_checks import FEATURES, Agent, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -56,7 +56,7 @@ def test_a_rule_for_a_peer_group_holds_in_every_partition(make_rig: Any, kafka: 
     rig.worker().working(PARTITIONS)
     assert agent.act("after-the-kill.example")["risk_level"] == "low"
     assert replica.get(where).json()["events_matched"] == 4
-    offsets = {held.from_offset for held in rig.store.holdings_of([made.json()["feedback_id"]])}
+    offsets = {held.from_offset for held in rig.store.feedback.rules_of_feedback([made.json()["feedback_id"]])}
     assert len(offsets) > 1  # each partition at one of its own
 
     gone = replica.client.delete(where, params={"reason": "no"}, headers=replica.auth())

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from trustwatch.api.models.service import ControlRecordWriter
+from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.kafka import open_writer
@@ -20,7 +20,7 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.records.models import SwitchModel, encode_model_switch
 
-from .rig import PARTITIONS
+from ...support.distributed_rig import PARTITIONS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -65,7 +65,7 @@ def test_workers_that_are_killed_agree_with_an_undisturbed_one(rig: Any, load: A
     rig.settle()
     state = rig.check_end(sent)
 
-    switches = sorted((one.partition, one.epoch, one.offset, one.version) for one in rig.store.model_switches())
+    switches = sorted((one.partition, one.epoch, one.offset, one.version) for one in rig.store.models.list_switches())
     for partition in range(PARTITIONS):
         mine = [version for number, *_, version in switches if number == partition]
         assert mine == ["integration", "two", "integration"]

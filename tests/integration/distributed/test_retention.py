@@ -15,11 +15,10 @@ from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
 from trustwatch.ingest.kafka.topic_history import topic_event_lines
 
-from .rig import wait
-from .test_erasure import ask, send, template
+from ...support.distributed_rig import attacked_event, post_json, wait, write_events
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -30,7 +29,7 @@ SOON = {"retention.ms": "3000", "segment.ms": "1000"}
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Iterator[KafkaCluster]:
     """A broker that looks for old records twice a second, in place of every five minutes."""
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
     made = KafkaCluster(tmp_path / "kafka", bound=True)
     try:
@@ -74,16 +73,16 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
     first = serve(rig, "")
     wait(first.is_ready, 90.0)
     second = serve(rig, "--workers-only")
-    event = template(world)
+    event = attacked_event(world)
 
     def acts(name: str, number: int) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat()
         return {**event, "agent": {**event["agent"], "id": name}, "id": f"{name}-{number}", "time": now}
 
-    send(rig, [acts(name, number) for name in (NAME, OTHER) for number in range(5)])
+    write_events(rig, [acts(name, number) for name in (NAME, OTHER) for number in range(5)])
     rig.settle()
     wish = {"agent": NAME, "tenant": event["tenant"], "issuer": event["agent"]["issuer"], "reason": "retired"}
-    made = ask(first, "/v1/privacy/erasures", wish)
+    made = post_json(first, "/v1/privacy/erasures", wish)
     assert made.status_code == 202, made.text
     where = f"/v1/privacy/erasures/{made.json()['erasure_id']}"
     told = wait(lambda: (found := first.get(where).json())["status"] in ("done", "failed") and found, 90.0)
@@ -91,21 +90,21 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
 
     assert any(NAME.encode() in (raw.value or b"") for raw in rig.records("events")["events"])
     assert {one["agent"]["id"] for one in read(rig)} == {OTHER}
-    (kept,) = rig.store.bygone()
+    (kept,) = rig.store.erasures.erased_in_topic()
     assert kept.subject.name == NAME
 
     configure(rig, SOON)
     wait(lambda: not any(NAME.encode() in (raw.value or b"") for raw in rig.records("events")["events"]), 60.0)
     wait(lambda: past(rig, kept.up_to), 60.0, "the topic is past the order")
     configure(rig, {"retention.ms": str(7 * 86_400_000)})
-    assert rig.store.bygone() == [kept]  # looked at every hour, and by who takes over
+    assert rig.store.erasures.erased_in_topic() == [kept]  # looked at every hour, and by who takes over
     wait(second.is_ready, 90.0)
     assert first.stop() == 0
-    wait(lambda: rig.store.bygone() == [], 90.0, "the name is gone")
-    rows = rig.store.list_erasures().items
+    wait(lambda: rig.store.erasures.erased_in_topic() == [], 90.0, "the name is gone")
+    rows = rig.store.erasures.page().items
     assert [(one.status, one.subject, bool(one.proof)) for one in rows] == [("done", "", True)]
-    assert rig.store.meta_from("forget.") == {}
-    send(rig, [acts(NAME, 9)])
+    assert rig.store.metadata.find("forget.") == {}
+    write_events(rig, [acts(NAME, 9)])
     rig.settle()
     assert NAME in {one["agent"]["id"] for one in read(rig)}  # somebody new: nobody is left out any more
     assert second.stop() == 0

@@ -1,0 +1,83 @@
+"""The commands that steer containment, against a real service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trustwatch.api.cli.main import make_app
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.records.agents import AgentEdge
+from trustwatch.scoring.records.commits import Commit, Position
+from typer.testing import CliRunner, Result
+
+AS = "https://as.example"
+HIGH, CRITICAL = 3, 4
+
+
+def run(site: Any, *arguments: str, client: str = "gateway") -> Result:
+    """One command."""
+    given = ["--url", site.url, "--token", site.token(client)]
+    return CliRunner().invoke(make_app(), [*arguments, *given])
+
+
+def waiting(site: Any, summary: Any) -> str:
+    """An approval that waits for a person."""
+    site.report([summary(level=HIGH)])
+    decided = site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, "bot", ("pay:write",)), "test"))
+    site.wait(site.guard.approval_workflow.close())
+    return str(decided.approval_id)
+
+
+def test_approvals_are_listed_and_approved(site: Any, summary: Any) -> None:
+    """Those that wait, in words and as JSON."""
+    asked = waiting(site, summary)
+
+    listed = json.loads(run(site, "approvals", "list", "--json").stdout)
+    done = run(site, "approvals", "approve", asked, "--why", "planned", "--hours", "0.5", "--json")
+    again = run(site, "approvals", "approve", asked, "--why", "planned")
+
+    assert (listed["intervention_id"], listed["status"]) == (asked, "pending")
+    assert json.loads(done.stdout)["status"] == "approved"
+    assert (again.exit_code, "409" in again.output) == (1, True)
+    assert "bot" in run(site, "approvals", "list", "--status", "approved").stdout
+
+
+def test_an_approval_is_rejected_or_withdrawn(site: Any, summary: Any) -> None:
+    """With who and why."""
+    asked = waiting(site, summary)
+
+    assert run(site, "approvals", "reject", asked, "--why", "no").exit_code == 0
+    assert run(site, "approvals", "withdraw", asked, "--why", "no").exit_code == 1
+    (kept,) = site.get("/v1/approvals").json()["items"]
+    assert (kept["status"], kept["decided_by"], kept["why"]) == ("rejected", "gateway", "no")
+
+
+def test_an_agent_is_pinned_and_unpinned(site: Any, summary: Any) -> None:
+    """For a while; a level that does not exist is told."""
+    site.report([summary(level=1)])
+
+    wrong = run(site, "pin", "bot", "terrible", "--why", "x")
+    assert (wrong.exit_code, "level" in wrong.output) == (1, True)
+    assert run(site, "pin", "bot", "critical", "--why", "key leaked").exit_code == 0
+    assert site.get("/v1/agents/bot/risk").json()["pin"]["level"] == "critical"
+    assert run(site, "unpin", "bot", "--why", "rotated").exit_code == 0
+    assert site.get("/v1/agents/bot/risk").json()["pin"] is None
+
+
+def test_the_blast_radius_is_shown(site: Any, summary: Any) -> None:
+    """As a table and as JSON."""
+    site.report([summary(level=CRITICAL)])
+    at_ms = int(site.clock.now * 1000)
+    place = site.store.partitions.claim(0)
+    made = [
+        AgentEdge("acme", AS, "delegated", "bot", "child", at_ms, at_ms),
+        AgentEdge("acme", AS, "acts_for", "bot", "ann", 1, at_ms),
+    ]
+    site.store.commit(Commit(place, Position(0, place.epoch, 1), [], [], [], [], edges=made))
+
+    shown = run(site, "blast-radius", "bot").stdout
+    found = json.loads(run(site, "blast-radius", "bot", "--json").stdout)
+
+    assert "child" in shown and "ann" in shown and "critical" in shown
+    assert [one["agent_id"] for one in found["agents"]] == ["child"]

@@ -1,0 +1,331 @@
+"""Decisions, alerts, approvals and dead letters: what they show to whom, and what their forms do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.containment import Intervention
+from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
+
+AS = "https://as.example"
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
+NOW_MS = 1_764_000_000_000
+DAY_MS = 86_400_000
+
+
+def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
+    return AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+
+
+def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: Any) -> Intervention:
+    """An approval that waits."""
+    made = Intervention(
+        f"i-{number}",
+        "approval",
+        "pending",
+        name_of(agent_id, tenant),
+        int(RiskLevel.HIGH),
+        ("payments:write",),
+        "step_up_required",
+        "authzen",
+        NOW_MS,
+        "",
+        0,
+        "",
+        NOW_MS + DAY_MS,
+        NOW_MS + number,
+    )
+    return msgspec.structs.replace(made, **changed)
+
+
+def waits(site: Any, *made: Intervention) -> None:
+    """Written by another process; this one has not noticed yet."""
+    for one in made:
+        assert site.store.interventions.add(one)
+
+
+def refused(site: Any, *letters: DeadLetter) -> None:
+    before = site.position
+    after = msgspec.structs.replace(before, offset=before.offset + 1)
+    site.store.commit(Commit(before, after, [], [], [], list(letters)))
+    site.position = Position(0, before.epoch, after.offset)
+
+
+def letter(number: int, source: str = "gateway", raw: bytes = b"{", reason: str = "not JSON") -> DeadLetter:
+    return DeadLetter(f"l-{number}", NOW_MS + number, source, reason, "$", raw, 0, number)
+
+
+def told(site: Any, row: Any, decision: Any, *targets: str) -> None:
+    """An alert about a decision, routed to the targets."""
+    payload = build_alert_payload(decision, {"allow": True}, "https://trust.example")
+    site.store.outbox.enqueue(
+        [OutboxRow(f"alert-{decision.decision_id}", "alert", "", payload, NOW_MS, row.name.key, "r", row.level, "acme")]
+    )
+    routes = [DeliveryRoute(target, "alert", frozenset(range(5)), 0) for target in targets]
+    site.store.outbox.route(routes, NOW_MS)
+
+
+def test_hostile_names_and_reasons_are_text_everywhere(site: Any, make_row: Any, make_decision: Any) -> None:
+    """In lists, titles, forms and the bytes of letters."""
+    row = make_row(HOSTILE, level=3, decision_id="d-700", agent_type=HOSTILE)
+    decision = make_decision(row, 700)
+    reason = msgspec.structs.replace(decision.reasons[0], text=HOSTILE, observed=HOSTILE, code=HOSTILE, feature=HOSTILE)
+    decision = msgspec.structs.replace(decision, reasons=(reason,), feature_vector={HOSTILE: 1.0}, event_id=HOSTILE)
+    site.know(row, decisions=(decision,))
+    told(site, row, decision, "soc")
+    waits(site, asked(700, HOSTILE, scopes=(HOSTILE,), asked_why=HOSTILE))
+    refused(site, letter(700, HOSTILE, HOSTILE.encode(), HOSTILE))
+    site.sign_in("trust-admins")
+    paths = (
+        "/console/decisions",
+        "/console/decisions/d-700",
+        "/console/alerts",
+        "/console/approvals",
+        "/console/dead-letters",
+        "/console/dead-letters/l-700",
+    )
+
+    for path in paths:
+        page = site.browser.get(path)
+        assert page.status_code == 200, page.text
+        assert "<script>alert" not in page.text and "<img" not in page.text, path
+        assert "&lt;script&gt;alert(1)" in page.text, path
+
+
+def test_a_decision_of_another_tenant_does_not_exist(site: Any, make_row: Any, make_decision: Any) -> None:
+    """Neither in the list nor by its id; a tenant that is named and not the person's own is refused in words."""
+    row = make_row("theirs", tenant="globex", level=3, decision_id="d-701")
+    site.know(row, decisions=(make_decision(row, 701),))
+    site.sign_in("soc")
+
+    assert site.browser.get("/console/decisions/d-701").status_code == 404
+    assert "theirs" not in site.browser.get("/console/decisions").text
+    named = site.browser.get("/console/decisions", params={"tenant": "globex"})
+    assert named.status_code == 400
+    assert "not bound to that tenant" in named.text
+
+
+def test_decisions_are_narrowed_by_level_direction_and_agent(site: Any, make_row: Any, make_decision: Any) -> None:
+    """An id that nobody has is said to fit nothing; filters stay in the form."""
+    up, down = make_row("mover", level=4), make_row("mover", level=1)
+    site.know(up, decisions=(make_decision(up, 710), make_decision(down, 711, before=4)))
+    site.sign_in("soc")
+
+    def shown(**wanted: str) -> set[str]:
+        text = site.browser.get("/console/decisions", params={"agent": "mover", **wanted}).text
+        return set(re.findall(r"/console/decisions/(d-71\d)", text))
+
+    assert shown() == {"d-710", "d-711"}
+    assert shown(change="up") == {"d-710"}
+    assert shown(change="down", level="critical") == {"d-711"}
+    none = site.browser.get("/console/decisions", params={"agent": "nobody", "level": "high"}).text
+    assert "No decision fits" in none
+    assert 'value="nobody"' in none
+
+
+def test_a_decision_says_what_came_before_and_after(site: Any, make_row: Any, make_decision: Any) -> None:
+    """Its neighbours, the people who had to do with it, and nothing of what happened later."""
+    row = make_row("chain", level=3)
+    rises = [make_decision(row, number, before=number - 719) for number in (720, 721, 722)]
+    site.know(row, decisions=tuple(rises))
+    waits(site, asked(720, "chain", asked_ms=NOW_MS + 721), asked(721, "chain", asked_ms=NOW_MS + 900))
+    site.sign_in("soc")
+    text = site.browser.get("/console/decisions/d-721").text
+
+    assert "/console/decisions/d-720" in text and "/console/decisions/d-722" in text
+    assert text.count("Approval: pending") == 1
+    assert "trust.admin" in text  # who may not see how alerts fare is told what it takes
+
+
+def test_an_alert_shows_its_state_at_every_target(site: Any, make_row: Any, make_decision: Any) -> None:
+    """What was refused says by whom and why, also on the page of the decision."""
+    row = make_row("loud", level=4, decision_id="d-730")
+    decision = make_decision(row, 730)
+    site.know(row, decisions=(decision,))
+    told(site, row, decision, "chat", "pager")
+    for target, status, error in (("chat", "delivered", ""), ("pager", "failed", "HTTP 410: gone")):
+        for out in site.store.outbox.lease(target, NOW_MS + 1, 10, 1_000):
+            site.store.outbox.settle([DeliverySettlement(out.seq, target, out.attempt, status, 0, error, NOW_MS + 2)])
+    site.sign_in("trust-admins")
+
+    for path in ("/console/alerts?key=alert-d-730", "/console/decisions/d-730"):
+        text = site.browser.get(path).text
+        assert "arrived" in text and "refused for good" in text and "HTTP 410: gone" in text, path
+    assert site.browser.get("/console/alerts", params={"status": "dead"}).text.count("alert-d-730") == 0
+
+
+@pytest.mark.parametrize("path", ["/console/alerts", "/console/dead-letters"])
+def test_pages_of_administrators_say_what_is_lacking(site: Any, path: str) -> None:
+    """The scope is named; the entry is not in the menu."""
+    site.sign_in("soc")
+    page = site.browser.get(path)
+
+    assert page.status_code == 403
+    assert "trust.admin" in page.text
+    assert f'href="{path}"' not in site.browser.get("/console/").text
+
+
+def test_an_approval_is_given_with_reason_and_end(site: Any) -> None:
+    """It holds for what was asked, and says who gave it; a second click finds it given."""
+    waits(site, asked(740, "approve-me"))
+    site.sign_in("soc", name="Ada")
+    done = site.post("/console/approvals/i-740", action="approve", why="CHG-1", valid_s="900")
+
+    assert done.status_code == 303
+    made = site.store.interventions.get("i-740")
+    assert (made.status, made.why, made.decided_by) == ("approved", "CHG-1", "console:u-1")
+    assert made.expires_ms == NOW_MS + 900_000
+    assert "is approved: payments:write" in site.browser.get(done.headers["location"]).text
+    again = site.post("/console/approvals/i-740", action="reject", why="no")
+    assert again.status_code == 409
+    assert "Nothing was done" in again.text
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "words"),
+    [
+        ({"action": "approve", "why": ""}, 422, "say why"),
+        ({"action": "approve", "why": "x", "valid_s": "5"}, 422, "valid_s"),
+        ({"action": "approve", "why": "x", "valid_s": "soon"}, 422, "valid_s"),
+        ({"action": "burn", "why": "x"}, 400, "choose to approve or to reject"),
+    ],
+)
+def test_a_form_that_says_nothing_does_nothing(site: Any, form: dict[str, str], status: int, words: str) -> None:
+    """The page says what is wrong, and the approval still waits."""
+    if site.store.interventions.get("i-741") is None:
+        waits(site, asked(741, "still-waiting"))
+    site.sign_in("soc")
+    answer = site.post("/console/approvals/i-741", **form)
+
+    assert answer.status_code == status
+    assert words in answer.text
+    assert site.store.interventions.get("i-741").status == "pending"
+
+
+def test_an_approval_of_another_tenant_can_not_be_decided(site: Any) -> None:
+    """It is not listed, and its id leads nowhere."""
+    waits(site, asked(742, "not-yours", "globex"))
+    site.sign_in("soc")
+
+    assert "not-yours" not in site.browser.get("/console/approvals").text
+    assert site.post("/console/approvals/i-742", action="approve", why="x").status_code == 404
+    assert site.store.interventions.get("i-742").status == "pending"
+
+
+def test_who_only_looks_gets_no_buttons(site: Any) -> None:
+    """And is refused when sending the form all the same."""
+    waits(site, asked(743, "look-only"))
+    site.sign_in("readers")
+    text = site.browser.get("/console/approvals").text
+
+    assert "look-only" in text
+    assert 'value="approve"' not in text
+    assert site.post("/console/approvals/i-743", action="approve", why="x").status_code == 403
+
+
+def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
+    """The measured level counts again; a pin that is gone is said to be gone."""
+    site.know(make_row("pinned-one", level=2))
+    site.sign_in("soc")
+    site.wait(_pin(site, "pinned-one"))
+    assert "is held at" in site.browser.get("/console/approvals").text
+    form = {"agent": "pinned-one", "tenant": "acme", "issuer": AS, "why": "mended"}
+
+    assert site.post("/console/unpin", **form).status_code == 303
+    assert "pinned-one" not in site.browser.get("/console/approvals").text
+    gone = site.post("/console/unpin", **form)
+    assert gone.status_code == 404
+    assert "there is no such pin" in gone.text
+
+
+async def _pin(site: Any, agent_id: str) -> None:
+    from trustwatch.api.http.separation_of_duties import Attribution
+
+    await site.guard.approval_workflow.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
+
+
+def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:
+    """By source and reason; one that is no text is a hex dump."""
+    refused(
+        site,
+        letter(750, "gw", reason="no agent"),
+        letter(751, "gw", reason="no agent"),
+        letter(752, "kc", b"\x00\xff", "not JSON"),
+    )
+    site.sign_in("trust-admins")
+    chosen = site.browser.get("/console/dead-letters", params={"source": "gw", "reason": "no agent"}).text
+
+    assert set(re.findall(r"/console/dead-letters/(l-75\d)", chosen)) == {"l-750", "l-751"}
+    assert "00000000  00 ff" in site.browser.get("/console/dead-letters/l-752").text
+
+
+def test_what_a_source_that_is_gone_sent_is_sent_again_as_the_persons_own(site: Any) -> None:
+    """Once the cause is mended it is an event; what is still wrong is refused again, and waits."""
+    event = {
+        "id": "e",
+        "time": "2025-11-24T16:00:00Z",
+        "type": "tool.call",
+        "tenant": "acme",
+        "action": "read",
+        "agent": {"id": "x", "issuer": AS},
+        "outcome": "success",
+    }
+    refused(site, letter(753, "long-gone", msgspec.json.encode(event)), letter(755, "long-gone", b"{"))
+    site.sign_in("trust-admins")
+    assert "is not in the settings any more" in site.browser.get("/console/dead-letters/l-753").text
+
+    sent, wrong = (site.post(f"/console/dead-letters/l-{number}/replay") for number in (753, 755))
+
+    assert "1 accepted" in sent.text
+    assert site.store.dead_letters.get("l-753").replayed_ms == NOW_MS
+    assert wrong.status_code == 400
+    assert "Refused again" in wrong.text
+    assert site.store.dead_letters.get("l-755").replayed_ms == 0
+
+
+def test_letters_are_of_those_who_see_all(site: Any) -> None:
+    """What could not be read has no tenant, so a person of one tenant sees none of them, and is told so."""
+    refused(site, letter(754))
+    site.sign_in("blind")
+    page = site.browser.get("/console/dead-letters")
+
+    assert page.status_code == 200
+    assert "None that you may see" in page.text
+    assert site.browser.get("/console/dead-letters/l-754").status_code == 404
+
+
+def test_empty_pages_say_what_will_be_there(new_site: Callable[..., Any]) -> None:
+    """And what to do where something is not configured."""
+    site = new_site()
+    site.sign_in("trust-admins")
+
+    for path, words in {
+        "/console/decisions": "No decision yet",
+        "/console/alerts": "No target is configured",
+        "/console/approvals": "Nobody waits",
+        "/console/dead-letters": "everything that came could be read",
+    }.items():
+        page = site.browser.get(path)
+        assert page.status_code == 200
+        assert words in page.text, path
+
+
+def test_without_a_desk_there_is_no_way_to_it(site: Any, make_row: Any, make_decision: Any) -> None:
+    """A process that takes no feedback shows no button for it, and says so where somebody comes all the same."""
+    row = make_row("no-desk", level=3, decision_id="d-760")
+    site.know(row, decisions=(make_decision(row, 760),))
+    site.sign_in("soc")
+
+    assert "It was a false positive" not in site.browser.get("/console/decisions/d-760").text
+    page = site.browser.get("/console/feedback")
+    assert page.status_code == 503
+    assert "takes no feedback" in page.text

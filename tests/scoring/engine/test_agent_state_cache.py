@@ -1,0 +1,127 @@
+"""Agents come and go without loss; state of another model is told apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.features import feature_table, layout
+from trustwatch.models.model_training import train_model
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.agent_state_cache import AgentStateCache, state_version
+from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.records.agents import AgentRow
+
+
+class Shelf(dict[int, AgentRow]):
+    """Rows by key."""
+
+    def load(self, keys: Any) -> dict[int, AgentRow]:
+        return {key: self[key] for key in keys if key in self}
+
+    def due(self, before_ms: int, limit: int, after: Any = None, partition: int = 0) -> list[Any]:
+        return []
+
+
+def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
+    processor = kit.processor()
+    processor.engine.score(
+        kit.columns(make.stream(1, 300) + make.stream(3, 200, start_ms=make.START_MS + 10**9, odd=0.3))
+    )
+    rows = processor.agent_cache.changed_rows()
+    return Shelf({row.name.key: row for row in rows}), processor
+
+
+def test_features_measured_otherwise_are_neither_resumed_nor_scored(make: Any, monkeypatch: Any) -> None:
+    """Where columns mean something else though their shape stays, stored state and models of before do not fit."""
+    state, table = state_version(make.SALT), feature_table.feature_table_hash()
+    monkeypatch.setattr(layout, "LAYOUT_GENERATION", layout.LAYOUT_GENERATION + 1)
+    monkeypatch.setattr(feature_table, "LAYOUT_GENERATION", layout.LAYOUT_GENERATION)
+    assert state_version(make.SALT).split(":")[0] != state.split(":")[0]
+    assert state_version(make.SALT).split(":")[1] == state.split(":")[1]  # risk goes on
+    assert feature_table.feature_table_hash() != table
+
+
+def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> None:
+    """Under a model with another salt, risk and count of events go on; features begin from that model's history."""
+    shelf, _ = shelf_of(kit, make)
+    salt = b"quite another salt"
+    past = ColumnEncoder(salt).encode([decode_event(json.dumps(e).encode()) for e in make.stream(1, 600)])
+    model = train_model(past, salt, "test-2", make.SETTINGS)
+    residence = AgentStateCache(model, EngineSettings(capacity=50), shelf)
+    assert state_version(salt) != state_version(make.SALT)
+    keys = np.array(list(shelf), np.uint64)
+    slots = residence.engine.builder.admit(keys)
+    for key, slot in zip(shelf, slots.tolist(), strict=True):
+        stored = np.frombuffer(shelf[key].risk, risk.ROW)[0]
+        assert residence.engine.risk[slot] == stored
+        assert residence.engine.agents.names[slot] == shelf[key].name
+    at = model.seeds.find(keys)
+    expected = np.where(at >= 0, model.seeds.rows["times"][at, layout.T_LAST], 0)
+    assert (residence.engine.builder.state.times[slots, layout.T_LAST] == expected).all()
+    assert (at >= 0).any()
+
+
+def test_another_risk_layout_frees_nobody(kit: Any, make: Any) -> None:
+    """After an upgrade that changes the risk state, level, score, clock and due time come from the plain columns."""
+    shelf, _ = shelf_of(kit, make)
+    assert any(row.level >= 2 for row in shelf.values())
+    for key, row in list(shelf.items()):
+        shelf[key] = msgspec.structs.replace(row, risk=b"old", state_version=row.state_version.split(":")[0] + ":old")
+    processor = kit.processor(shelf)
+    slots = processor.engine.builder.admit(np.array(list(shelf), np.uint64))
+    again = {row.name.key: row for row in processor.agent_cache.rows(slots)}
+    for key, row in shelf.items():
+        assert replace_state(again[key]) == replace_state(row)
+
+
+def replace_state(row: AgentRow) -> AgentRow:
+    return msgspec.structs.replace(row, risk=b"", state_version="")
+
+
+def test_seeds_give_known_agents_their_history(kit: Any, make: Any) -> None:
+    """An agent of the training history goes on where it ended; a stranger begins with nothing."""
+    processor = kit.processor()
+    scored = processor.engine.score(kit.columns([make.event(1, 2, make.START_MS), make.event(2, "new", make.START_MS)]))
+    known, stranger = scored.slots.tolist()
+    at = kit.model.seeds.find(processor.engine.builder.slots.keys[[known]])[0]
+    assert processor.engine.risk[known]["events"] == kit.model.seeds.events[at] + 1
+    assert processor.engine.risk[stranger]["events"] == 1
+
+
+def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
+    """Rows are handed out once until their agents act again, those that moved out and back included."""
+    shelf = Shelf()
+    processor = kit.processor(shelf, capacity=2)
+    for number in range(6):
+        processor.engine.score(kit.columns([make.event(number, f"n{number % 3}", make.START_MS + number)]))
+    first = processor.agent_cache.changed_rows()
+    processor.agent_cache.mark_committed()
+    assert sorted(row.name.agent_id for row in first) == ["n0", "n1", "n2"]
+    assert [row.events for row in first] == [2, 2, 2]
+    assert processor.agent_cache.changed_rows() == []
+    shelf.update({row.name.key: row for row in first})
+    processor.engine.score(kit.columns([make.event(9, "n0", make.START_MS + 99)]))
+    assert [row.events for row in processor.agent_cache.changed_rows()] == [3]
+
+
+def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make: Any) -> None:
+    """An agent that moved out unsaved and came back without acting is part of the next commit."""
+    processor = kit.processor(Shelf(), capacity=1)
+    one = processor.engine.score(kit.columns([make.event(1, "a", make.START_MS)]))
+    key = one.columns.names[:, 0].copy()
+    processor.engine.score(kit.columns([make.event(2, "b", make.START_MS)]))
+    processor.engine.builder.admit(key)
+    assert sorted(row.name.agent_id for row in processor.agent_cache.changed_rows()) == ["a", "b"]
+
+
+def test_model_is_not_changed_by_scoring(kit: Any, make: Any) -> None:
+    """Seeds and baseline are snapshots: scoring with them leaves them as they were."""
+    before = replace(kit.model).seeds.rows.tobytes(), kit.model.baseline.counts.tobytes()
+    kit.processor().engine.score(kit.columns(make.stream(5, 300, odd=0.2)))
+    assert (kit.model.seeds.rows.tobytes(), kit.model.baseline.counts.tobytes()) == before

@@ -1,0 +1,183 @@
+"""What tests of alerts share: a real receiver on loopback, one alert of each type, and a target of each format."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import msgspec
+from trustwatch.scoring.delivery.notifiers.alert_events import (
+    APPROVAL_TYPE,
+    SilentSource,
+    build_alert_payload,
+    build_silence_row,
+    build_test_alert_row,
+)
+from trustwatch.scoring.delivery.notifiers.alert_formats import SIGNED_FORMATS, AlertFormat
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
+from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.decisions import Decision, RiskReason
+from trustwatch.scoring.store.outbox_store import LeasedDelivery
+
+SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
+TOKEN = "T0KEN-of-the-path-of-a-chat"
+SOURCE = "https://trust.example/"
+AT_MS = 1_764_000_000_123
+POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Receiver:
+    """An HTTP server that answers as told (then 204) and keeps what it got. `go.clear()` holds every answer back."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.answers: list[Answer] = []
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+
+    def _handler(receiver) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                status, headers, text = receiver.answers.pop(0) if receiver.answers else (204, {}, b"")
+                receiver.go.wait(5)  # much longer than any time budget in these tests
+                with contextlib.suppress(ConnectionError):
+                    self.send_response(status)
+                    for name, value in headers.items():
+                        self.send_header(name, value)
+                    if status != 204:
+                        self.send_header("content-length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        return Handler
+
+    def close(self) -> None:
+        self.go.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def keys(self) -> list[str]:
+        return [headers["webhook-id"] for headers, _ in self.got]
+
+    @property
+    def bodies(self) -> list[Any]:
+        return [json.loads(body) for _, body in self.got]
+
+
+def target(url: str, wanted: AlertFormat, name: str = "soc", **values: Any) -> WebhookTarget:
+    """A target of that format with the secrets it needs; those of chats are in the path."""
+    secrets = (SECRET,) if wanted in SIGNED_FORMATS else ()
+    key = ROUTING_KEY if wanted == "pagerduty" else ""
+    if wanted == "slack":
+        url += "/services/" + TOKEN
+    return WebhookTarget(name, url, secrets, format=wanted, routing_key=key, allow_plain_loopback=True, **values)
+
+
+DECISION = Decision(
+    decision_id="01KAV9FT00",
+    agent=AgentName(2**64 - 5, "acme", "https://as.example", "https://agents.example/pay?v=2"),
+    agent_type="Payer",
+    decided_ms=AT_MS,
+    event_id="evt-1",
+    event_time_ms=1_764_000_000_000,
+    previous_level=2,
+    level=4,
+    risk_score=0.97,
+    confidence=0.9,
+    anomaly_score=0.8,
+    p_value=1e-6,
+    reasons=(RiskReason("burst", "pace", "90/min", "3/min", 0.5, "90 calls a minute; 3 are usual"),),
+    counterfactual="",
+    feature_vector={"pace": 30.0},
+    evidence={"statistic": 9.0},
+    model_version="m",
+    baseline_version="b",
+    policy_version="3",
+    mode="enforce",
+    cause="event",
+    partition=0,
+    offset=17,
+)
+
+
+def change(previous: RiskLevel, level: RiskLevel, **members: Any) -> bytes:
+    """The alert that the agent's level changed so."""
+    decision = msgspec.structs.replace(DECISION, previous_level=previous, level=level, **members)
+    return build_alert_payload(decision, POLICY, SOURCE)
+
+
+def approval(**data: Any) -> bytes:
+    """The alert that a person's approval is wanted."""
+    event = {
+        "specversion": "1.0",
+        "id": "approval-A1",
+        "type": APPROVAL_TYPE,
+        "source": SOURCE,
+        "subject": "payer",
+        "time": "2025-11-24T16:00:00.123Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "approval_id": "A1",
+            "tenant": "acme",
+            "issuer": "https://as.example",
+            "agent_id": "payer",
+            "scopes": ["payments:write", "ledger:admin"],
+            "reason": "these scopes need a person at risk medium",
+            "requested_at": "2025-11-24T16:00:00.123Z",
+            "expires_at": "2025-11-24T17:00:00.123Z",
+            "links": {"approval": "https://trust.example/v1/approvals/A1"},
+            "suppressed_before": 0,
+            **data,
+        },
+    }
+    return msgspec.json.encode(event)
+
+
+UNKNOWN = msgspec.json.encode(
+    {
+        "specversion": "1.0",
+        "id": "x-1",
+        "type": "io.example.new.v9",
+        "source": SOURCE,
+        "subject": "something",
+        "time": "2025-11-24T16:00:00.123Z",
+        "data": {"colour": "red", "depth": 3, "inner": {"a": [1]}, "links": {"more": "https://trust.example/x"}},
+    }
+)
+
+ALERTS: dict[str, bytes] = {
+    "rise": change(RiskLevel.MEDIUM, RiskLevel.CRITICAL),
+    "first": change(RiskLevel.UNKNOWN, RiskLevel.HIGH, mode="shadow"),
+    "fall": change(RiskLevel.HIGH, RiskLevel.LOW, cause="tick", event_id=""),
+    "silence": build_silence_row(SilentSource("edge", "topic", 60.0, ("acme",), AT_MS - 60_000, AT_MS), SOURCE).payload,
+    "approval": approval(),
+    "test": build_test_alert_row("T1", "soc", "ops", AT_MS, SOURCE, RiskLevel.HIGH, "").payload,
+    "unknown": UNKNOWN,
+}
+"""One alert of each type, by a name for it."""
+
+
+def outgoing(payload: bytes, key: str = "alert-1", attempt: int = 1, suppressed_before: int = 0) -> LeasedDelivery:
+    """*payload* as the dispatcher hands it to a notifier."""
+    row = OutboxRow(key, "alert", "", payload, AT_MS, 7, "burst", 3, "acme")
+    return LeasedDelivery(1, row, "soc", attempt, AT_MS, suppressed_before)
