@@ -24,6 +24,7 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.hashing import agent_key
@@ -91,15 +92,16 @@ def ours(folder: Path) -> Any:
         verifier,
         log,
         store,
-        guard,
+        guard.policy_evaluator,
         view,
         policy,
         "m",
         status,
+        services=(guard,),
         on_startup=(jwks.start,),
         on_shutdown=(jwks.close, log.close),
     )
-    return create_app(services)
+    return create_app(services, SLICES)
 
 
 def plain(folder: Path) -> FastAPI:

@@ -21,6 +21,7 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.hashing import agent_key
@@ -72,8 +73,20 @@ def ours(folder: Path) -> Any:
     verifier = TokenVerifier([], jwks, callers.resolve, settings.verification, time.time)
     policy = LivePolicy(PolicyBook(default_mode="enforce"))
     guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
-    services = Runtime(settings, verifier, log, store, guard, view, policy, "m", status, on_shutdown=(log.close,))
-    return create_app(services)
+    services = Runtime(
+        settings,
+        verifier,
+        log,
+        store,
+        guard.policy_evaluator,
+        view,
+        policy,
+        "m",
+        status,
+        services=(guard,),
+        on_shutdown=(log.close,),
+    )
+    return create_app(services, SLICES)
 
 
 def plain(folder: Path) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Pictures of agents: who they are, what moved their risk, what they do, whom they reach."""
+"""Charts of agents: their levels, what moved their risk, their habits and edges; and of events and their scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEVEL_THRESHOLDS = {level: LEVEL_UP[RiskLevel[level.upper()]] for level in ("me
 
 
 def levels(agents: Any, by: str = "agent_type") -> Chart:
-    """How many agents are at each level, in groups of *by* (a column: `agent_type` or `tenant`)."""
+    """Number of agents at each level, in groups of *by* (a column: `agent_type` or `tenant`)."""
     title = f"Agents by risk level and {by.replace('_', ' ')}"
     if not len(agents):
         return empty_chart(title, "no agents")
@@ -59,8 +59,8 @@ def levels(agents: Any, by: str = "agent_type") -> Chart:
     label_axes(axes, title, "agents", grid="x")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, loc="lower right")
-    told = ", ".join(f"{int((agents['level'] == level).sum())} {level}" for level in reversed(LEVEL_NAMES))
-    return Chart(figure, f"{title}: {told}")
+    counts = ", ".join(f"{int((agents['level'] == level).sum())} {level}" for level in reversed(LEVEL_NAMES))
+    return Chart(figure, f"{title}: {counts}")
 
 
 _LEVEL_OFFSETS = {"medium": -0.2, "high": 0.0, "critical": 0.2}
@@ -68,22 +68,22 @@ _LEVEL_OFFSETS = {"medium": -0.2, "high": 0.0, "critical": 0.2}
 
 
 def timeline(decisions: Any, most: int = 25) -> Chart:
-    """When agents' levels changed, an agent a line; of at most *most* agents, those that rose highest."""
+    """Changes of agents' levels over time, an agent a line; of at most *most* agents, those that rose highest."""
     title = "Changes of risk level"
     risen = decisions[decisions["level"] >= "medium"]
     if not len(risen):
         return empty_chart(title, "no agent rose to medium or above")
     worst = risen.groupby(["tenant", "agent_id"], observed=True)["risk_score"].max().sort_values()
     names = worst.index.tolist()[-most:]
-    place = {name: at for at, name in enumerate(names)}
-    found = decisions[[pair in place for pair in zip(decisions["tenant"], decisions["agent_id"], strict=True)]]
-    rows = np.array([place[pair] for pair in zip(found["tenant"], found["agent_id"], strict=True)])
+    line_of = {name: at for at, name in enumerate(names)}
+    shown = decisions[[pair in line_of for pair in zip(decisions["tenant"], decisions["agent_id"], strict=True)]]
+    rows = np.array([line_of[pair] for pair in zip(shown["tenant"], shown["agent_id"], strict=True)])
     figure, axes = create_figure(1.5 + 0.3 * len(names))
     for level in LEVEL_NAMES:
-        at = (found["level"] == level).to_numpy()
+        at = (shown["level"] == level).to_numpy()
         if at.any():
             axes.scatter(
-                found["time"][at],
+                shown["time"][at],
                 rows[at] + _LEVEL_OFFSETS.get(level, 0.0),
                 marker=LEVEL_MARKERS[level],
                 color=LEVEL_COLOURS[level],
@@ -144,40 +144,42 @@ def risk(history: Any, title: str = "Risk over time") -> Chart:
 
 def contributions(frame: Any, most: int = 10, title: str = "What stood out in the event") -> Chart:
     """The features that made an event odd."""
-    found = frame[frame["share"] > 0].head(most).iloc[::-1]
-    if not len(found):
+    shown = frame[frame["share"] > 0].head(most).iloc[::-1]
+    if not len(shown):
         return empty_chart(title, "nothing stands out: a hard signal raised the level")
-    figure, axes = create_figure(1.2 + 0.36 * len(found))
-    names = found["feature"].astype(str)
-    bars = axes.barh(names, found["share"] * 100, color=BLUE)
-    told = [f"{value:.3g} {unit}" for value, unit in zip(found["value"], found["unit"], strict=True)]
-    axes.bar_label(bars, told, padding=4, fontsize=9)
+    figure, axes = create_figure(1.2 + 0.36 * len(shown))
+    names = shown["feature"].astype(str)
+    bars = axes.barh(names, shown["share"] * 100, color=BLUE)
+    values = [f"{value:.3g} {unit}" for value, unit in zip(shown["value"], shown["unit"], strict=True)]
+    axes.bar_label(bars, values, padding=4, fontsize=9)
     label_axes(axes, title, "share of what stood out, %", grid="x")
     axes.margins(x=0.16)
-    first = found.iloc[-1]
+    first = shown.iloc[-1]
     return Chart(figure, f"{title}: most of all {first['feature']} ({first['share']:.0%})")
 
 
 def profile(frame: Any, other: Any = None, names: tuple[str, str] = ("agent", "other"), title: str = "") -> Chart:
-    """What is usual for an agent, with its spread, beside its peer group, or beside another agent's profile."""
+    """Usual values of an agent with their spread, beside its peer group, or beside another agent's profile."""
     title = title or "What is usual for the agent"
-    known = frame[(frame["events"] > 0) & (frame["high"] > 0)].iloc[::-1].reset_index(drop=True)
-    if not len(known):
+    learned = frame[(frame["events"] > 0) & (frame["high"] > 0)].iloc[::-1].reset_index(drop=True)
+    if not len(learned):
         return empty_chart(title, "nothing is learned of the agent yet")
-    figure, axes = create_figure(1.6 + 0.34 * len(known))
-    places = np.arange(len(known))
-    _draw_ranges(axes, known, places + (0.14 if other is not None else 0.0), BLUE, "o", names[0])
+    figure, axes = create_figure(1.6 + 0.34 * len(learned))
+    positions = np.arange(len(learned))
+    _draw_ranges(axes, learned, positions + (0.14 if other is not None else 0.0), BLUE, "o", names[0])
     if other is None:
-        peers = _clip_for_log_axis(known["peers"])
-        axes.scatter(peers, places, marker="|", s=240, color=ORANGE, linewidth=3, label="its peer group", zorder=3)
+        peers = _clip_for_log_axis(learned["peers"])
+        axes.scatter(peers, positions, marker="|", s=240, color=ORANGE, linewidth=3, label="its peer group", zorder=3)
     else:
-        theirs = other.set_index("quantity").loc[known["quantity"].astype(str)].reset_index()
-        _draw_ranges(axes, theirs, places - 0.14, ORANGE, "s", names[1])
+        theirs = other.set_index("quantity").loc[learned["quantity"].astype(str)].reset_index()
+        _draw_ranges(axes, theirs, positions - 0.14, ORANGE, "s", names[1])
     axes.set_xscale("log")
-    axes.set_yticks(places, [f"{name} ({unit})" for name, unit in zip(known["quantity"], known["unit"], strict=True)])
+    axes.set_yticks(
+        positions, [f"{name} ({unit})" for name, unit in zip(learned["quantity"], learned["unit"], strict=True)]
+    )
     label_axes(axes, title, "usual value and one standard deviation, in the unit of each line; logarithmic", grid="x")
     add_legend(axes, 3)
-    return Chart(figure, f"{title}: {len(known)} quantities")
+    return Chart(figure, f"{title}: {len(learned)} quantities")
 
 
 _LOG_AXIS_MINIMUM = 0.01
@@ -188,45 +190,47 @@ def _clip_for_log_axis(values: Any) -> Any:
     return values.astype(float).clip(lower=_LOG_AXIS_MINIMUM)
 
 
-def _draw_ranges(axes: Any, known: Any, places: Any, colour: str, marker: str, name: str) -> None:
+def _draw_ranges(axes: Any, quantities: Any, positions: Any, colour: str, marker: str, name: str) -> None:
     axes.hlines(
-        places,
-        _clip_for_log_axis(known["low"]),
-        _clip_for_log_axis(known["high"]),
+        positions,
+        _clip_for_log_axis(quantities["low"]),
+        _clip_for_log_axis(quantities["high"]),
         color=colour,
         linewidth=4,
         alpha=0.35,
     )
-    axes.scatter(_clip_for_log_axis(known["usual"]), places, color=colour, marker=marker, s=42, zorder=4, label=name)
+    axes.scatter(
+        _clip_for_log_axis(quantities["usual"]), positions, color=colour, marker=marker, s=42, zorder=4, label=name
+    )
 
 
 def habits(frame: Any, kind: str = "action", most: int = 12, title: str = "") -> Chart:
-    """What of a kind occurs most."""
+    """The most frequent items of a kind."""
     title = title or f"Most frequent: {kind}"
-    found = frame[frame["kind"] == kind].head(most).iloc[::-1]
-    if not len(found):
+    shown = frame[frame["kind"] == kind].head(most).iloc[::-1]
+    if not len(shown):
         return empty_chart(title, f"the events name no {kind}")
-    figure, axes = create_figure(1.2 + 0.33 * len(found))
-    bars = axes.barh(found["item"].map(shorten_name), found["share"] * 100, color=BLUE)
-    axes.bar_label(bars, found["events"].map("{:,}".format), padding=4, fontsize=9)
+    figure, axes = create_figure(1.2 + 0.33 * len(shown))
+    bars = axes.barh(shown["item"].map(shorten_name), shown["share"] * 100, color=BLUE)
+    axes.bar_label(bars, shown["events"].map("{:,}".format), padding=4, fontsize=9)
     label_axes(axes, title, f"share of events that name one, % (number: events); {kind}", grid="x")
     axes.margins(x=0.12)
-    return Chart(figure, f"{title}: {found.iloc[-1]['item']} in {found.iloc[-1]['share']:.0%} of events")
+    return Chart(figure, f"{title}: {shown.iloc[-1]['item']} in {shown.iloc[-1]['share']:.0%} of events")
 
 
 def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"), most: int = 14) -> Chart:
     """Two sets of events, item by item of one kind: those that differ most."""
     title = f"{names[0]} against {names[1]}: {kind}"
-    found = frame[frame["kind"] == kind].head(most).sort_values("difference").reset_index(drop=True)
-    if not len(found):
+    shown = frame[frame["kind"] == kind].head(most).sort_values("difference").reset_index(drop=True)
+    if not len(shown):
         return empty_chart(title, f"the events name no {kind}")
-    figure, axes = create_figure(1.5 + 0.33 * len(found))
-    places = np.arange(len(found))
-    a, b = found["share_a"] * 100, found["share_b"] * 100
-    axes.hlines(places, np.minimum(a, b), np.maximum(a, b), color=GREY, linewidth=2)
-    axes.scatter(a, places, color=BLUE, marker="o", s=55, zorder=3, label=names[0])
-    axes.scatter(b, places, color=ORANGE, marker="s", s=55, zorder=3, label=names[1])
-    axes.set_yticks(places, found["item"].map(shorten_name))
+    figure, axes = create_figure(1.5 + 0.33 * len(shown))
+    positions = np.arange(len(shown))
+    a, b = shown["share_a"] * 100, shown["share_b"] * 100
+    axes.hlines(positions, np.minimum(a, b), np.maximum(a, b), color=GREY, linewidth=2)
+    axes.scatter(a, positions, color=BLUE, marker="o", s=55, zorder=3, label=names[0])
+    axes.scatter(b, positions, color=ORANGE, marker="s", s=55, zorder=3, label=names[1])
+    axes.set_yticks(positions, shown["item"].map(shorten_name))
     axes.set_xscale("symlog", linthresh=1.0)
     ticks = [tick for tick in (0, 0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= max(a.max(), b.max()) * 1.6]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -234,7 +238,7 @@ def compare(frame: Any, kind: str = "action", names: tuple[str, str] = ("A", "B"
     axes.set_xlim(-0.06, None)
     label_axes(axes, title, "share of events that name one, %; logarithmic from 1 % on", grid="x")
     add_legend(axes, 2)
-    most_different = found.iloc[found["difference"].abs().to_numpy().argmax()]
+    most_different = shown.iloc[shown["difference"].abs().to_numpy().argmax()]
     return Chart(figure, f"{title}: most different {most_different['item']} ({most_different['difference']:+.0%})")
 
 
@@ -242,7 +246,7 @@ _EDGE_STYLES = {"delegated": (BLUE, "-"), "called": (ORANGE, "--"), "acts_for": 
 
 
 def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
-    """Who delegated to whom (or called, or acted for whom): from left to right, thicker where risk was high."""
+    """Delegations, calls and acting for principals, from left to right, thicker where risk was high."""
     title = "Who had to do with whom" if agent is None else f"Whom {agent} had to do with"
     shown = frame if agent is None else frame[frame["source"] == agent]
     if not len(shown):
@@ -253,15 +257,15 @@ def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
         shown = shown.assign(source=shown["source"].astype(str) + tenants, target=shown["target"].astype(str) + tenants)
     left, right = (list(dict.fromkeys(shown[side].astype(str))) for side in ("source", "target"))
     figure, axes = create_figure(1.4 + 0.27 * max(len(left), len(right)))
-    places = [{name: _even_position(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
-    for one in shown.itertuples():
-        colour, line = _EDGE_STYLES[one.kind]
-        ends = places[0][str(one.source)], places[1][str(one.target)]
-        axes.plot((0, 1), ends, color=colour, linestyle=line, linewidth=0.8 + 4 * one.risk, alpha=0.75)
+    heights = [{name: _even_position(at, len(side)) for at, name in enumerate(side)} for side in (left, right)]
+    for edge in shown.itertuples():
+        colour, line = _EDGE_STYLES[edge.kind]
+        ends = heights[0][str(edge.source)], heights[1][str(edge.target)]
+        axes.plot((0, 1), ends, color=colour, linestyle=line, linewidth=0.8 + 4 * edge.risk, alpha=0.75)
     for side, at, align in ((0, -0.02, "right"), (1, 1.02, "left")):
-        for name, place in places[side].items():
-            axes.text(at, place, shorten_name(name, 40), ha=align, va="center", fontsize=9, color=TEXT_COLOUR)
-            axes.plot([side], [place], "o", color=TEXT_COLOUR, markersize=4)
+        for name, height in heights[side].items():
+            axes.text(at, height, shorten_name(name, 40), ha=align, va="center", fontsize=9, color=TEXT_COLOUR)
+            axes.plot([side], [height], "o", color=TEXT_COLOUR, markersize=4)
     for kind in dict.fromkeys(shown["kind"].astype(str)):
         axes.plot([], [], color=_EDGE_STYLES[kind][0], linestyle=_EDGE_STYLES[kind][1], label=kind.replace("_", " "))
     label_axes(axes, f"{title} (thicker: higher risk)", grid="")
@@ -276,7 +280,7 @@ def _even_position(at: int, number: int) -> float:
     return 1.0 - (at + 0.5) / number
 
 
-# Pictures of events and their scores.
+# Charts of events and their scores.
 
 
 _EVENT_OUTCOME_STYLES = (("success", BLUE, ""), ("denied", ORANGE, "//"), ("error", RED, "xx"))

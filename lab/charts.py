@@ -1,6 +1,11 @@
-"""Pictures of the lab's frames: each takes frames as `Lab` gives them, and returns a `Chart`."""
+"""Charts of the frames, in one namespace: each function takes frames as `frames` gives them, and returns a `Chart`."""
 
 from __future__ import annotations
+
+from .session import EXTRA_MISSING, is_extra_installed
+
+if not is_extra_installed():
+    raise ImportError(EXTRA_MISSING)
 
 from .agent_charts import activity, compare, contributions, edges, habits, levels, profile, risk, scores, timeline
 from .model_charts import budget_report, budgets, calibration, curves, detection, features, reliability, sweep

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..api.cli.terminal import fail, print_message
+from .session import EXTRA_MISSING, is_extra_installed
 
 
 def lab_command(
@@ -26,19 +27,19 @@ def lab_command(
     """Open the notebooks in JupyterLab (loopback, with a token); they change nothing. Needs the extra `lab`."""
     if settings is not None and example is not None:
         raise typer.BadParameter("--settings and --example exclude each other", param_hint="--example")
-    try:
-        from . import notebook_runner
-        from .example_data import prepare_example
-    except ImportError as error:
-        raise fail(str(error)) from None
-    found = notebook_runner.find_notebooks(notebooks)
+    if not is_extra_installed():
+        raise fail(EXTRA_MISSING)
+    from . import notebook_runner  # what it needs, and the simulator, no other command waits for
+    from .example_data import prepare_example
+
+    books = notebook_runner.find_notebooks(notebooks)
     if example is not None:
         settings = prepare_example(example, print_message)
     settings = None if settings is None else settings.absolute()
     if run is None:
         raise typer.Exit(notebook_runner.start_jupyterlab(notebooks, settings, browser))
-    ran = notebook_runner.run_notebooks(found, settings, run, print_message)
-    if any(one.error for one in ran):
+    runs = notebook_runner.run_notebooks(books, settings, run, print_message)
+    if any(book.error for book in runs):
         raise typer.Exit(1)
     print_message(f"executed copies: {run.absolute()}")
 

@@ -1,17 +1,102 @@
-"""Events and labels as frames."""
+"""Events and labels as frames, and the windows that they are asked for by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..scoring.backtest.plan import read_labels
-from .event_history import HistoryEvent, parse_time_ms
+from .event_history import (
+    AgentReference,
+    EventHistory,
+    HistoryEvent,
+    HistorySource,
+    build_event_filter,
+    timestamp_of,
+)
 from .frame_builder import build_frame
+from .session import DEFAULT_ROW_LIMIT, LabError, LabSession
+
+_HOUR_MS = 3_600_000
+
+
+def events(
+    session: LabSession,
+    agent: AgentReference = None,
+    *,
+    tenant: str | None = None,
+    since: Any = None,
+    until: Any = None,
+    version: str | None = None,
+    agent_type: str | None = None,
+    source: HistorySource = "auto",
+    limit: int = DEFAULT_ROW_LIMIT,
+) -> pd.DataFrame:
+    """Events of a window by event time, each once; *source* is auto, log, archive, kafka, or files and folders."""
+    event_filter = build_event_filter(session, agent, tenant, since, until)._replace(
+        version=version, types=None if agent_type is None else (agent_type,)
+    )
+    return build_frame(
+        "events", EventHistory(session.settings, source).newest(event_filter, limit, EventRowBuilder().row)
+    )
+
+
+def last_hours(session: LabSession, hours: float = 24.0) -> dict[str, Any]:
+    """The last *hours* up to the full hour behind the newest event, as `since` and `until`: `**last_hours(session)`."""
+    newest_ms = max((summary.last_seen_ms for summary in session.agent_summaries()), default=0)
+    if not newest_ms:
+        raise LabError("no agent has done anything yet: the store is empty")
+    until_ms = (newest_ms // _HOUR_MS + 1) * _HOUR_MS
+    return {"since": timestamp_of(until_ms - int(hours * _HOUR_MS)), "until": timestamp_of(until_ms)}
+
+
+def window_around(row: pd.Series, minutes: float) -> dict[str, Any]:
+    """So many *minutes* before and after the time of a row, as `since` and `until`."""
+    margin = pd.Timedelta(minutes=minutes)
+    return {"since": row["time"] - margin, "until": row["time"] + margin}
+
+
+def labels(session: LabSession, path: str | Path | None = None) -> pd.DataFrame:
+    """Labels of events, of a file as `trustwatch simulate --labels` writes it; default: `labels.jsonl` of the data."""
+    file = label_file(session, path, required=True)
+    rows = () if file is None else read_labels(file).labels
+    return build_frame(
+        "labels",
+        [
+            (
+                label.id,
+                label.tenant,
+                label.agent_id,
+                label.session,
+                label.event_label != 0,
+                label.session_label != 0,
+                label.class_,
+            )
+            for label in rows
+        ],
+    )
+
+
+def label_file(session: LabSession, path: str | Path | None, *, required: bool) -> Path | None:
+    """A label file; by default the one in the data directory, if it is there."""
+    chosen = Path(path) if path is not None else session.settings.data_dir / "labels.jsonl"
+    if chosen.is_file():
+        return chosen
+    if required or path is not None:
+        raise LabError(f"{chosen}: no labels; they are JSON lines as `trustwatch simulate --labels` writes")
+    return None
+
+
+def raw_events(events: pd.DataFrame) -> Iterator[bytes]:
+    """The records of a frame `events`, in order of event time. Raises LabError for a frame that has none."""
+    if "raw" not in events.columns:
+        raise LabError(
+            "the frame has no column `raw`: pass what `frames.events(session)` returned, with rows left out at most"
+        )
+    return iter(events.sort_values("time", kind="stable")["raw"].tolist())
 
 
 class EventRowBuilder:
@@ -20,27 +105,24 @@ class EventRowBuilder:
     _MAX_TEXTS = 200_000
 
     def __init__(self) -> None:
-        self._texts: dict[Any, Any] = {}
+        self._texts: dict[str, str] = {}
 
-    def row(self, found: HistoryEvent) -> tuple[Any, ...]:
+    def row(self, record: HistoryEvent) -> tuple[Any, ...]:
         """Values of the frame `events`, in the order of its columns."""
-        known = self._texts
-        if len(known) > self._MAX_TEXTS:
-            known.clear()
-        return tuple([known.setdefault(value, value) if type(value) is str else value for value in _values(found)])
+        texts = self._texts
+        if len(texts) > self._MAX_TEXTS:
+            texts.clear()
+        return tuple(
+            [texts.setdefault(value, value) if type(value) is str else value for value in _event_values(record)]
+        )
 
 
-def events_frame(rows: Sequence[tuple[Any, ...]]) -> Any:
-    """The frame `events`."""
-    return build_frame("events", rows)
-
-
-def _values(found: HistoryEvent) -> tuple[Any, ...]:
-    event, agent = found.event, found.event.agent
+def _event_values(record: HistoryEvent) -> tuple[Any, ...]:
+    event, agent = record.event, record.event.agent
     resource, scopes, client, credential = event.resource, event.scopes, event.client, event.credential
     return (
-        found.time_ms,
-        found.received_ms,
+        record.time_ms,
+        record.received_ms,
         event.id,
         event.source,
         event.type,
@@ -82,60 +164,5 @@ def _values(found: HistoryEvent) -> tuple[Any, ...]:
         credential and credential.token_lifetime_s,
         event.session,
         event.trace_id,
-        found.raw,
+        record.raw,
     )
-
-
-def labels_frame(path: Path | None) -> Any:
-    """The frame `labels` of a label file."""
-    found = () if path is None else read_labels(path).labels
-    return build_frame(
-        "labels",
-        [
-            (one.id, one.tenant, one.agent_id, one.session, one.event_label != 0, one.session_label != 0, one.class_)
-            for one in found
-        ],
-    )
-
-
-def timestamp_of(at_ms: int) -> Any:
-    """A timestamp of UTC milliseconds."""
-    return pd.Timestamp(at_ms, unit="ms", tz="UTC")
-
-
-def datetime_of(at: Any) -> datetime | None:
-    """A datetime with an offset, of what `moment` takes."""
-    at_ms = parse_time_ms(at)
-    if at_ms is None:
-        return None
-    found: datetime = timestamp_of(at_ms).to_pydatetime()
-    return found
-
-
-def minutes_delta(number: float) -> Any:
-    """So many minutes."""
-    return pd.Timedelta(minutes=number)
-
-
-def labelled_revocations_frame(revoked: Any, labels: Any, times: Mapping[str | None, int]) -> Any:
-    """The frame `judged`.
-
-    Args:
-        revoked: frame `backtest_revoked`, with the column `policy` or without.
-        labels: frame `labels`; None = nobody knows.
-        times: time of each bad event by its id, UTC milliseconds.
-    """
-    first: dict[tuple[str, str], int] = {}
-    if labels is not None:
-        for one in labels[labels["bad_event"]].itertuples():
-            at_ms = times.get(one.id)
-            who = (one.tenant, one.agent_id)
-            if at_ms is not None:
-                first[who] = min(at_ms, first.get(who, at_ms))
-    rows = []
-    for one in revoked.itertuples():
-        bad_ms, at_ms = first.get((one.tenant, one.agent_id)), parse_time_ms(one.at) or 0
-        delay = None if bad_ms is None else (at_ms - bad_ms) / 1000.0
-        attacked = None if labels is None else bad_ms is not None
-        rows.append((getattr(one, "policy", None), one.tenant, one.agent_id, at_ms, one.level, attacked, bad_ms, delay))
-    return build_frame("judged", rows)

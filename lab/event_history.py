@@ -1,10 +1,9 @@
-"""Where events are read from: the embedded log, the archive, the events topic, or files. Bounded."""
+"""Events of a service, read from its embedded log, archive or events topic, or from files; and which of them."""
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,12 +25,18 @@ from ..ingest.kafka.record_codec import SourcePartition, to_record
 from ..ingest.log.log_reader import LogReader
 from ..ingest.log.log_segments import segment_bases
 from ..ingest.record_keys import raw_id_hash
-from ..ingest.source import Record, RecordBatch, RecordKind
-from .session import LabError, LabWarning
+from ..ingest.source import Record, RecordKind
+from .session import LabError, LabSession, warn_incomplete
 
 BATCH_RECORDS = 1000
 HISTORY_SOURCES = ("auto", "log", "archive", "kafka")
 HistorySource = str | Path | Sequence[str | Path]
+
+AgentReference = Any
+"""An agent: its id, or a row of a frame that has `agent_id`, `tenant` and `issuer`."""
+
+AgentIdentity = tuple[str | None, str | None, str]
+"""Tenant, issuer and id of an agent; None = any."""
 
 
 class HistoryEvent(NamedTuple):
@@ -48,18 +53,18 @@ class HistoryEvent(NamedTuple):
 
 
 class EventFilter(NamedTuple):
-    """Which events. Times are UTC milliseconds of event time, `until_ms` is not included; None = any."""
+    """The events asked for. Times are UTC milliseconds of event time, `until_ms` is not included; None = any."""
 
-    agent: tuple[str | None, str | None, str] | None = None  # tenant, issuer, id
+    agent: AgentIdentity | None = None
     since_ms: int | None = None
     until_ms: int | None = None
     tenants: Collection[str] | None = None
     version: str | None = None
     types: Collection[str] | None = None
 
-    def matches(self, found: HistoryEvent) -> bool:
-        """Whether an event is wanted."""
-        event, at_ms = found.event, found.time_ms
+    def matches(self, candidate: HistoryEvent) -> bool:
+        """Tell whether an event is asked for."""
+        event, at_ms = candidate.event, candidate.time_ms
         if (self.since_ms is not None and at_ms < self.since_ms) or (
             self.until_ms is not None and at_ms >= self.until_ms
         ):
@@ -70,14 +75,37 @@ class EventFilter(NamedTuple):
             return False
         if self.types is not None and event.agent.type not in self.types:
             return False
-        return self.agent is None or self._matches_agent(self.agent, event)
+        return self.matches_agent(event)
 
-    @staticmethod
-    def _matches_agent(agent: tuple[str | None, str | None, str], event: NativeEvent) -> bool:
-        tenant, issuer, agent_id = agent
+    def matches_agent(self, event: NativeEvent) -> bool:
+        """Tell whether an event is of the agent asked for."""
+        if self.agent is None:
+            return True
+        tenant, issuer, agent_id = self.agent
         if event.agent.id != agent_id or (tenant is not None and (event.tenant or "") != tenant):
             return False
         return issuer is None or (event.agent.issuer or "") == issuer
+
+
+def build_event_filter(
+    session: LabSession, agent: AgentReference, tenant: str | None, since: Any, until: Any
+) -> EventFilter:
+    """The events of an agent, or of a tenant, in a window; never of tenants that the session does not show."""
+    tenants = session.tenants
+    if agent is None and tenant is not None:
+        tenants = frozenset({tenant}) if tenants is None else tenants & {tenant}
+    identity = None if agent is None else agent_identity(agent, tenant)
+    return EventFilter(identity, parse_time_ms(since), parse_time_ms(until), tenants)
+
+
+def agent_identity(agent: AgentReference, tenant: str | None) -> AgentIdentity:
+    """Tenant, issuer and id of an agent that is given as an id or a row."""
+    if isinstance(agent, str):
+        return tenant, None, agent
+    try:
+        return tenant or agent["tenant"], agent.get("issuer"), agent["agent_id"]
+    except (KeyError, TypeError, AttributeError):
+        raise LabError("no agent: pass its id, or a row of a frame that has `agent_id` and `tenant`") from None
 
 
 def parse_time_ms(at: Any) -> int | None:
@@ -89,6 +117,11 @@ def parse_time_ms(at: Any) -> int | None:
         return None
     stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
     return int(stamp.value // 1_000_000)  # `value` is nanoseconds, whatever the unit
+
+
+def timestamp_of(at_ms: int) -> pd.Timestamp:
+    """A timestamp of UTC milliseconds."""
+    return pd.Timestamp(at_ms, unit="ms", tz="UTC")
 
 
 class EventHistory:
@@ -104,56 +137,55 @@ class EventHistory:
         self._settings = settings
         self._source = source
 
-    def events(self, wanted: EventFilter) -> Iterator[HistoryEvent]:
-        """Wanted events in the order in which they were logged, each once. Records that are no events are left out."""
+    def events(self, event_filter: EventFilter) -> Iterator[HistoryEvent]:
+        """Events in the order in which they were logged, each once. Records that are no events are left out."""
         window, at = DuplicateWindow(), 0
-        for records in _event_batches(self._records(wanted)):
+        for records in _event_batches(self._records(event_filter)):
             hashes = np.array([record.id_hash or raw_id_hash(record.payload) for record in records], np.uint64)
-            seen = window.mark(hashes, np.arange(at, at + len(records), dtype=np.int64))
+            repeated = window.mark(hashes, np.arange(at, at + len(records), dtype=np.int64))
             at += len(records)
-            for record, repeated in zip(records, seen.tolist(), strict=True):
-                found = None if repeated else _decode_record(record)
-                if found is not None and wanted.matches(found):
-                    yield found
+            for record, is_repeated in zip(records, repeated.tolist(), strict=True):
+                event = None if is_repeated else _decode_record(record)
+                if event is not None and event_filter.matches(event):
+                    yield event
 
     def newest(
-        self, wanted: EventFilter, limit: int, make: Callable[[HistoryEvent], tuple[Any, ...]]
+        self, event_filter: EventFilter, limit: int, make_row: Callable[[HistoryEvent], tuple[Any, ...]]
     ) -> list[tuple[Any, ...]]:
-        """Rows that *make* makes of the last *limit* wanted events, in order of their first value, the event time.
+        """Rows of the last *limit* events, in order of their first value, the event time.
 
         Says by a `LabWarning` if there were more. Events are let go at once: a row takes a fraction of their memory.
         """
-        kept: deque[tuple[Any, ...]] = deque(maxlen=limit)
-        number = 0
-        for found in self.events(wanted):
-            kept.append(make(found))
-            number += 1
-        if number > limit:
-            warnings.warn(
-                f"{number:,} events match, the last {limit:,} are here: narrow since, until or agent, or raise limit",
-                LabWarning,
-                stacklevel=4,
+        rows: deque[tuple[Any, ...]] = deque(maxlen=limit)
+        matching = 0
+        for event in self.events(event_filter):
+            rows.append(make_row(event))
+            matching += 1
+        if matching > limit:
+            warn_incomplete(
+                f"{matching:,} events match, the last {limit:,} are here: narrow since, until or agent, or raise limit",
+                calls=2,
             )
-        return sorted(kept, key=lambda row: int(row[0]))
+        return sorted(rows, key=lambda row: int(row[0]))
 
-    def _records(self, wanted: EventFilter) -> Iterator[Record]:
+    def _records(self, event_filter: EventFilter) -> Iterator[Record]:
         if not isinstance(self._source, str) or self._source not in HISTORY_SOURCES:
             given = [self._source] if isinstance(self._source, str | Path) else self._source
-            return _file_records([Path(path) for path in given], wanted)
+            return _file_records([Path(path) for path in given], event_filter)
         if self._source == "auto":
-            return self._default_records(wanted)
+            return self._default_records(event_filter)
         if self._source == "archive":
-            return self._configured_archive_records(wanted)
+            return self._configured_archive_records(event_filter)
         return self._log_records() if self._source == "log" else self._kafka_records()
 
-    def _default_records(self, wanted: EventFilter) -> Iterator[Record]:
+    def _default_records(self, event_filter: EventFilter) -> Iterator[Record]:
         if self._settings.kafka.bootstrap_servers:
             yield from self._kafka_records()
             return
         directory = self._settings.archive.directory
         archived = None if directory is None else read_position(directory)
         if archived is not None:
-            yield from self._configured_archive_records(wanted)
+            yield from self._configured_archive_records(event_filter)
         yield from self._log_records(archived or 0)
 
     def _log_records(self, start: int = 0) -> Iterator[Record]:
@@ -171,28 +203,28 @@ class EventHistory:
                 yield from batch.records
                 at = batch.next_offset
 
-    def _configured_archive_records(self, wanted: EventFilter) -> Iterator[Record]:
+    def _configured_archive_records(self, event_filter: EventFilter) -> Iterator[Record]:
         directory = self._settings.archive.directory
         if directory is None:
             raise LabError(
                 "no archive is configured: set `archive.directory` in the settings (docs/archive.md), or name a "
                 'folder: source="/path/archive"'
             )
-        return _archive_records(directory, wanted)
+        return _archive_records(directory, event_filter)
 
     def _kafka_records(self) -> Iterator[Record]:
         if not self._settings.kafka.bootstrap_servers:
             raise LabError("no brokers are configured: set `kafka.bootstrap_servers` in the settings")
         kafka = kafka_settings(self._settings)
         topic = kafka.topics.events
-        unread = load_erased_filter(self._settings, topic)
+        erased = load_erased_filter(self._settings, topic)
         with closing(open_reader(kafka, [topic])) as reader:
             partitions = len(reader.end_offsets())
             while not reader.at_end():
                 for part in reader.poll(1.0, BATCH_RECORDS):
-                    place = SourcePartition(topic, part.partition, partitions)
+                    partition = SourcePartition(topic, part.partition, partitions)
                     for raw in part.records:
-                        yield unread.filter_record(part.partition, raw.offset, to_record(raw, place))
+                        yield erased.filter_record(part.partition, raw.offset, to_record(raw, partition))
 
 
 def _event_batches(records: Iterator[Record]) -> Iterator[list[Record]]:
@@ -215,55 +247,23 @@ def _decode_record(record: Record) -> HistoryEvent | None:
         return None
 
 
-def _archive_records(directory: Path, wanted: EventFilter) -> Iterator[Record]:
+def _archive_records(directory: Path, event_filter: EventFilter) -> Iterator[Record]:
     try:
         from ..ingest.archive.archive_reader import raw_lines
     except ModuleNotFoundError:
         raise LabError(f"{directory}: archives need pyarrow: pip install 'trustwatch[archive]'") from None
     since, until = (
-        None if at is None else datetime.fromtimestamp(at / 1000, UTC) for at in (wanted.since_ms, wanted.until_ms)
+        None if at is None else datetime.fromtimestamp(at / 1000, UTC)
+        for at in (event_filter.since_ms, event_filter.until_ms)
     )
     return (Record(RecordKind.EVENT, 0, 0, raw) for raw in raw_lines(directory, since, until))
 
 
-def _file_records(paths: Sequence[Path], wanted: EventFilter) -> Iterator[Record]:
+def _file_records(paths: Sequence[Path], event_filter: EventFilter) -> Iterator[Record]:
     for path in paths:
         if path.is_dir():
-            yield from _archive_records(path, wanted)
+            yield from _archive_records(path, event_filter)
             continue
         with closing(FileSource([path])) as files:
             while (batch := files.poll(BATCH_RECORDS, 0.0)) is not None:
                 yield from batch.records
-
-
-class RawEventSource:
-    """Implements what a replay needs of a `Source` over raw events.
-
-    Args:
-        lines: raw events in order.
-        told: called with each batch of lines before it is handed out.
-    """
-
-    def __init__(self, lines: Iterable[bytes], told: Callable[[list[bytes]], None] = lambda _: None) -> None:
-        self._lines = iter(lines)
-        self._on_batch = told
-        self._base = 0
-
-    def poll(self, max_records: int, timeout_s: float) -> RecordBatch | None:  # noqa: ARG002 (nothing waits)
-        """The next records; None at the end."""
-        lines = [line for _, line in zip(range(max_records), self._lines, strict=False)]
-        if not lines:
-            return None
-        self._on_batch(lines)
-        base, self._base = self._base, self._base + len(lines)
-        return RecordBatch(0, base, [Record(RecordKind.EVENT, raw_id_hash(line), 0, line) for line in lines])
-
-    def seek(self, partition: int, offset: int) -> None:
-        """A replay begins at the beginning."""
-
-    def end_offset(self, partition: int) -> int:  # noqa: ARG002 (there is one)
-        """Records handed out so far."""
-        return self._base
-
-    def close(self) -> None:
-        """Nothing is open."""

@@ -7,7 +7,6 @@ faster than it happened. It is the same at every preparation: Tuesday, 13 Januar
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -27,17 +26,15 @@ from ..ingest.log.log_reader import LogReader
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordKind
 from ..models.detector import DetectorSettings
-from ..models.model_persistence import load_trained_model, save_trained_model
-from ..models.model_training import session_ids
+from ..models.model_persistence import load_trained_model
 from ..scoring.engine.agent_state_cache import AgentStateCache
 from ..scoring.engine.delegation import EdgeCollector
-from ..scoring.learning.walkforward import train_walk_forward
+from ..scoring.learning.training import train_and_save
 from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
-from ..simulator.event_stream import simulate
+from ..simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from ..simulator.labelled_events import SimulatedEvent, encode_label
-from ..simulator.settings import Attack, SimulationSettings
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
 
 EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
@@ -46,28 +43,11 @@ DEFAULT_SEED = 7
 MARKER_FILE = "example.json"
 EXAMPLE_FORMAT = 1
 """Raised whenever older examples do not do any more."""
-EXAMPLE_AGENTS, EVENTS_PER_DAY = 40, 120.0
-HISTORY, DAY = timedelta(days=7), timedelta(days=1)
-EXAMPLE_ATTACKS = (
-    Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
-    Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
-)
-"""The enterprise, the week and the attacks of `trustwatch demo`."""
-
-EXAMPLE_SETTINGS = """\
-# Written by `make notebooks`: a local issuer, one caller that may do everything, two tenants.
-data_dir: data
-model_dir: model
-issuers:
-  - {issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}
-callers:
-  - {name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}
-tenants:
-  acme-corp: {domains: [acme-corp.example], mode: enforce}
-  globex: {domains: [globex.example], mode: enforce}
-pipeline: {tick_interval_s: 3600}
-"""
-_ARCHIVE_SETTINGS = "archive: {directory: archive}\n"
+HISTORY = timedelta(days=7)
+"""The enterprise and the attacks are those of `trustwatch demo`, the history shorter."""
+COMMAND = "make notebooks"
+_TICK_SECTION = "pipeline: {tick_interval_s: 3600}"
+_ARCHIVE_SECTION = "archive: {directory: archive}"
 WriteMessage = Callable[[str], None]
 
 
@@ -89,15 +69,24 @@ def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: i
     settings = directory / SETTINGS_FILE_NAMES[0]
     if _is_current(directory, settings, seed):
         return settings
-    _clear_directory(directory)
+    if not clear_made_directory(directory, lambda path: (path / MARKER_FILE).is_file()):
+        raise LabError(f"{directory} holds something that is no example; give another directory")
     began = clock.monotonic()
+    _build_example(directory, settings, seed, say)
+    say(f"The example is in {directory} ({clock.monotonic() - began:.0f} s).")
+    return settings
+
+
+def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage) -> None:
     (directory / "data").mkdir(parents=True)
     (directory / MARKER_FILE).write_text("{}")
     archived = find_spec("pyarrow") is not None
-    settings.write_text(EXAMPLE_SETTINGS + (_ARCHIVE_SETTINGS if archived else ""))
+    settings.write_text(local_settings(COMMAND, _TICK_SECTION, *((_ARCHIVE_SECTION,) if archived else ())))
     configured = load_settings(settings, {})
-    say(f"Simulating a week and a day of {EXAMPLE_AGENTS} agents in two tenants ...")
-    week, day = _simulate_history_and_day(directory / "data" / "labels.jsonl", seed)
+    say(f"Simulating a week and a day of {AGENTS} agents in two tenants ...")
+    week, day = simulate_history_and_day(EXAMPLE_START, HISTORY, seed)
+    with (directory / "data" / "labels.jsonl").open("wb") as labels:
+        labels.writelines(encode_label(event.label) + b"\n" for event in day)
     say(f"Learning what is normal from {len(week):,} events ...")
     _train_example_model(configured, [event.event for event in week], seed)
     say(f"Playing the day: {len(day):,} events through log, pipeline and store ...")
@@ -106,12 +95,10 @@ def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: i
     if archived:
         _archive_log(configured)
     (directory / MARKER_FILE).write_text(json.dumps({"format": EXAMPLE_FORMAT, "seed": seed, "archive": archived}))
-    say(f"The example is in {directory} ({clock.monotonic() - began:.0f} s).")
-    return settings
 
 
 def _is_current(directory: Path, settings: Path, seed: int) -> bool:
-    """Whether a whole example of this program's formats is there."""
+    """Tell whether a whole example of this program's formats is there."""
     try:
         mark = json.loads((directory / MARKER_FILE).read_bytes())
         if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:
@@ -124,42 +111,12 @@ def _is_current(directory: Path, settings: Path, seed: int) -> bool:
     return bool(mark.get("archive")) == (find_spec("pyarrow") is not None)
 
 
-def _clear_directory(directory: Path) -> None:
-    """Remove an older example, and nothing else."""
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / MARKER_FILE).is_file():
-            raise LabError(f"{directory} holds something that is no example; give another directory")
-        log = directory / "data" / "log"
-        if log.exists():
-            EventLog(log).close()  # raises LogInUse while a service works there
-        shutil.rmtree(directory)
-
-
-def _simulate_history_and_day(labels: Path, seed: int) -> tuple[list[SimulatedEvent], list[SimulatedEvent]]:
-    plan = SimulationSettings(
-        start=EXAMPLE_START,
-        duration=HISTORY + DAY,
-        seed=seed,
-        agents=EXAMPLE_AGENTS,
-        attacks=EXAMPLE_ATTACKS,
-        events_per_agent_day=EVENTS_PER_DAY,
-    )
-    border = (EXAMPLE_START + HISTORY).timestamp() * 1000
-    week: list[SimulatedEvent] = []
-    day: list[SimulatedEvent] = []
-    for event in simulate(plan):
-        (week if event.at_ms < border else day).append(event)
-    with labels.open("wb") as file:
-        file.writelines(encode_label(event.label) + b"\n" for event in day)
-    return week, day
-
-
 def _train_example_model(settings: Settings, week: Sequence[bytes], seed: int) -> None:
-    salt, detector = seed.to_bytes(16, "little"), DetectorSettings(seed=seed)
+    salt = seed.to_bytes(16, "little")
     columns = ColumnEncoder(salt, settings.domains()).encode([decode_event(event) for event in week])
-    model = train_walk_forward(columns, salt, "example-1", detector).model
     made_ms = int((EXAMPLE_START + HISTORY).timestamp() * 1000)
-    save_trained_model(settings.model_dir, model, detector, len(set(session_ids(columns).tolist())), made_ms)
+    detector, engine = DetectorSettings(seed=seed), engine_settings(settings)
+    train_and_save(settings.model_dir, columns, salt, "example-1", detector, engine, made_ms)
 
 
 def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
@@ -191,7 +148,7 @@ def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
 
 def _process_day(settings: Settings, begin: int) -> None:
     """The pipeline, from the day on, to the end of the log."""
-    model, told = load_trained_model(settings.model_dir), processor_context(settings)
+    model, context = load_trained_model(settings.model_dir), processor_context(settings)
     encoder = ColumnEncoder(model.salt, settings.domains())
     with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
         store.partitions.set_position(ONLY_PARTITION, begin)
@@ -199,14 +156,14 @@ def _process_day(settings: Settings, begin: int) -> None:
             AgentStateCache(model, engine_settings(settings, capacity=10_000), store.agents),
             encoder,
             DuplicateWindow(),
-            told,
+            context,
             edges=EdgeCollector(),
         )
         work = SinglePartitionPipeline(
             source,
             processor,
             store,
-            told.policy,
+            context.policy,
             PipelineParameters(poll_s=0.0),
             clock.monotonic,
             clock.sleep,

@@ -1,4 +1,4 @@
-"""Makes frames of rows or arrays, with the columns and types that `columns` declares."""
+"""Frames of rows or arrays, with the columns and types that `frame_columns` declares."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pandas as pd
 from .frame_columns import COLUMN_DTYPES, FRAME_COLUMNS, LEVEL_NAMES, FrameColumn
 
 
-def build_frame(name: str, rows: Iterable[Sequence[Any]]) -> Any:
+def build_frame(name: str, rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
     """A frame of rows, each with a value for every column in order. Times are UTC milliseconds; None is missing."""
     columns = FRAME_COLUMNS[name]
     by_column = list(zip(*rows, strict=True)) or [()] * len(columns)
     return _build(columns, by_column)
 
 
-def build_frame_from_columns(name: str, values: Mapping[str, Any]) -> Any:
+def build_frame_from_columns(name: str, values: Mapping[str, Any]) -> pd.DataFrame:
     """A frame of arrays by column name, all of one length."""
     columns = FRAME_COLUMNS[name]
     return _build(columns, [values[column.name] for column in columns])
 
 
-def _build(columns: Sequence[FrameColumn], values: Sequence[Any]) -> Any:
+def _build(columns: Sequence[FrameColumn], values: Sequence[Any]) -> pd.DataFrame:
     series = {column.name: _build_series(column, given) for column, given in zip(columns, values, strict=True)}
     return pd.DataFrame(series)
 
 
-def _build_series(column: FrameColumn, values: Any) -> Any:
+def _build_series(column: FrameColumn, values: Any) -> pd.Series:
     kind = column.kind
     if kind == "time":
         return _build_times(values)
@@ -51,14 +51,14 @@ def _missing_if_empty(values: Any) -> list[Any]:
     return [None if value is None or (isinstance(value, str) and not value) else value for value in values]
 
 
-def _build_times(values: Any) -> Any:
+def _build_times(values: Any) -> pd.Series:
     """UTC milliseconds; None, 0 and less are missing: nothing of ours happened in 1970."""
-    known = np.array([0 if value is None else value for value in values], np.int64)
-    stamps = known.astype("datetime64[ms]")
-    stamps[known <= 0] = np.datetime64("NaT")
+    times_ms = np.array([0 if value is None else value for value in values], np.int64)
+    stamps = times_ms.astype("datetime64[ms]")
+    stamps[times_ms <= 0] = np.datetime64("NaT")
     return pd.Series(stamps).dt.tz_localize("UTC")
 
 
-def dtypes(name: str) -> dict[str, str]:
+def frame_dtypes(name: str) -> dict[str, str]:
     """Column -> dtype of a frame."""
     return {column.name: COLUMN_DTYPES[column.kind] for column in FRAME_COLUMNS[name]}

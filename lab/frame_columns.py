@@ -1,4 +1,8 @@
-"""What a column of a frame is, and columns that several frames have."""
+"""Every frame of the lab, declared once: its columns, their types, units and meaning (`docs/notebooks.md`).
+
+Frames have these columns also where they have no rows. Times are `datetime64[ms, UTC]`. Names that repeat are
+categoricals, levels ordered ones (`unknown` < `low` < … < `critical`). Missing values are NA, NaN or NaT.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ LEVEL_NAMES = tuple(level.label for level in RiskLevel)
 
 
 class FrameColumn(NamedTuple):
-    """One column. *kind* is a key of `KINDS`."""
+    """One column. *kind* is a key of `COLUMN_DTYPES`."""
 
     name: str
     kind: str
@@ -47,10 +51,7 @@ SCORED_EVENT_COLUMNS = (
 ALERT_LEVEL_COLUMN = FrameColumn("level", "level", "level that an alert is raised at")
 SIDE_COLUMN = FrameColumn("side", "name", "A, or B where two models or policies are compared")
 
-
 # Frames of what a service has: agents, decisions, alerts, events.
-
-
 STORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     "agents": (
         *AGENT_COLUMNS,
@@ -132,14 +133,13 @@ STORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         FrameColumn("token_lifetime_s", "number", "seconds"),
         FrameColumn("session", "text", "session"),
         FrameColumn("trace_id", "text", "trace"),
-        FrameColumn("raw", "bytes", "the record as it was sent (JSON): what `train`, `scores` and `backtest` take"),
+        FrameColumn(
+            "raw", "bytes", "the record as it was sent (JSON): what `train_model`, `scores` and `run_backtest` take"
+        ),
     ),
 }
 
-
 # Frames of what events and decisions rest on: scores, feature vectors, reasons, shares.
-
-
 SCORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     "scores": (
         *SCORED_EVENT_COLUMNS,
@@ -184,10 +184,7 @@ SCORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     ),
 }
 
-
 # Frames of how agents behave, and with whom.
-
-
 BEHAVIOUR_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     "profile": (
         FrameColumn("quantity", "name", "what is measured"),
@@ -261,10 +258,7 @@ BEHAVIOUR_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     ),
 }
 
-
 # Frames of what a model has learned, and of what it promises.
-
-
 MODEL_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     "features": (
         FrameColumn("feature", "name", "feature"),
@@ -299,7 +293,7 @@ MODEL_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         FrameColumn("low", "number", "where the share lies with 95 % if events were independent: lower end"),
         FrameColumn("high", "number", "upper end"),
     ),
-    "promise": (
+    "budget_report": (
         ALERT_LEVEL_COLUMN,
         FrameColumn("budget", "number", "alerts promised per 1,000 agent-days"),
         FrameColumn("observed", "number", "the same, on held-out history, by behaviour alone"),
@@ -309,10 +303,7 @@ MODEL_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     ),
 }
 
-
 # Frames of back-tests: history judged again, at other budgets and under other policies.
-
-
 BACKTEST_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     "backtest_alerts": (
         SIDE_COLUMN,
@@ -350,7 +341,7 @@ BACKTEST_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         FrameColumn("reason", "text", "the strongest reason"),
         FrameColumn("event_id", "text", "event that did it"),
     ),
-    "judged": (
+    "labelled_revocations": (
         FrameColumn("policy", "name", "policy; missing where only one was tried"),
         FrameColumn("tenant", "name", "tenant"),
         FrameColumn("agent_id", "name", "agent that would have been revoked"),
@@ -425,12 +416,6 @@ BACKTEST_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
 }
 
 
-# Every frame of the lab, declared once: its columns, their types, units and meaning. `docs/notebooks.md` tells them.
-#
-# Frames have these columns also where they have no rows. Times are `datetime64[ms, UTC]`. Names that repeat are
-# categoricals, levels ordered ones (`unknown` < `low` < … < `critical`). Missing values are NA, NaN or NaT.
-
-
 FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     **STORE_FRAME_COLUMNS,
     **SCORE_FRAME_COLUMNS,
@@ -439,5 +424,3 @@ FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
     **BACKTEST_FRAME_COLUMNS,
 }
 """Frame -> its columns, in order."""
-
-__all__ = ["COLUMN_DTYPES", "FRAME_COLUMNS", "LEVEL_NAMES", "FrameColumn"]

@@ -1,4 +1,4 @@
-"""Pictures of models: calibration, weights, curves against labels, alerts against their budget."""
+"""Charts of models: calibration, weights, curves against labels, alerts against their budget."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LEVEL_LINE_STYLES = {"medium": "-", "high": "--", "critical": ":"}
 
 
 def calibration(frame: Any, most: int = 5, title: str = "From anomaly score to p-value") -> Chart:
-    """What an anomaly score means: in the fleet of known agents and of newcomers, then in groups with their own curve.
+    """Meaning of an anomaly score in the fleet of known agents and of newcomers, then in groups with their own curve.
 
     Of groups, the curves of known agents are drawn where the model was rehearsed, else those of all.
     """
-    places = list(dict.fromkeys(zip(frame["group"], frame["agents"], strict=True)))
-    shown = places[0][1] if places else ""
-    fleets = [one for one in places if one[0] == "fleet"]
-    names = [*fleets, *(one for one in places if one[0] != "fleet" and one[1] == shown)][:most]
+    curves = list(dict.fromkeys(zip(frame["group"], frame["agents"], strict=True)))
+    first_agents = curves[0][1] if curves else ""
+    fleets = [curve for curve in curves if curve[0] == "fleet"]
+    names = [*fleets, *(curve for curve in curves if curve[0] != "fleet" and curve[1] == first_agents)][:most]
     figure, axes = create_figure(3.8)
     for (name, agents), (colour, line, _) in zip(names, SERIES_STYLES, strict=False):
         part = frame[(frame["group"] == name) & (frame["agents"] == agents)]
@@ -75,27 +75,27 @@ def reliability(frames: Any, title: str = "Promised against observed") -> Chart:
 
 def features(frame: Any, most: int = 20, title: str = "What features weigh") -> Chart:
     """Weights of features, and how much of their evidence is usual: what is beyond stands out."""
-    found = frame.sort_values(["importance", "upper"], ascending=False).head(most).iloc[::-1]
-    figure, (left, right) = create_figure(1.4 + 0.26 * len(found), 1, 2, sharey=True)
-    names = found["feature"].astype(str)
-    left.barh(names, found["importance"], color=BLUE)
+    shown = frame.sort_values(["importance", "upper"], ascending=False).head(most).iloc[::-1]
+    figure, (left, right) = create_figure(1.4 + 0.26 * len(shown), 1, 2, sharey=True)
+    names = shown["feature"].astype(str)
+    left.barh(names, shown["importance"], color=BLUE)
     label_axes(left, title, "weight, 0 to 1", grid="x")
-    right.barh(names, found["upper"], color=ORANGE, label="90th percentile")
-    right.barh(names, found["usual"], color=TEXT_COLOUR, height=0.35, label="median")
+    right.barh(names, shown["upper"], color=ORANGE, label="90th percentile")
+    right.barh(names, shown["usual"], color=TEXT_COLOUR, height=0.35, label="median")
     label_axes(right, "Usual evidence", "decades", grid="x")
     right.legend(frameon=False, loc="lower right")
-    return Chart(figure, f"{title}: the {len(found)} heaviest")
+    return Chart(figure, f"{title}: the {len(shown)} heaviest")
 
 
 def curves(frame: Any, unit: str = "session", title: str = "Bad told from good") -> Chart:
     """ROC and precision-recall curves of a back-test, by event or by session."""
-    found = frame[frame["unit"] == unit]
-    if not len(found):
+    shown = frame[frame["unit"] == unit]
+    if not len(shown):
         return empty_chart(title, "no curve: there are no labels, or only good or only bad ones")
     figure, (left, right) = create_figure(4.0, 1, 2)
-    for side, (colour, line, _) in zip(dict.fromkeys(found["side"].astype(str)), SERIES_STYLES, strict=False):
+    for side, (colour, line, _) in zip(dict.fromkeys(shown["side"].astype(str)), SERIES_STYLES, strict=False):
         for axes, name in ((left, "roc"), (right, "precision_recall")):
-            part = found[(found["side"] == side) & (found["curve"] == name)]
+            part = shown[(shown["side"] == side) & (shown["curve"] == name)]
             axes.plot(part["x"], part["y"], color=colour, linestyle=line, linewidth=2, label=side)
     label_axes(
         left, f"{title}, by {unit}: ROC", "share of good ones called bad", "share of bad ones found", grid="both"
@@ -107,7 +107,7 @@ def curves(frame: Any, unit: str = "session", title: str = "Bad told from good")
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.03)
         axes.legend(frameon=False, loc="lower center")
-    return Chart(figure, f"{title}, by {unit}: ROC and precision-recall of {', '.join(dict.fromkeys(found['side']))}")
+    return Chart(figure, f"{title}, by {unit}: ROC and precision-recall of {', '.join(dict.fromkeys(shown['side']))}")
 
 
 def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed") -> Chart:
@@ -119,17 +119,19 @@ def detection(frame: Any, title: str = "Bad sessions found, good ones disturbed"
     width = 0.8 / len(sides)
     for number, (side, (colour, _, _)) in enumerate(zip(sides, SERIES_STYLES, strict=False)):
         part = frame[frame["side"] == side]
-        places = np.arange(len(part)) + (number - (len(sides) - 1) / 2) * width
+        positions = np.arange(len(part)) + (number - (len(sides) - 1) / 2) * width
         hatch = "" if number == 0 else "//"
-        bars = left.bar(places, part["detected"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side)
+        bars = left.bar(
+            positions, part["detected"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side
+        )
         left.bar_label(bars, _detected_of_detectable(part))
         bars = right.bar(
-            places, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side
+            positions, part["false_alerts"], width * 0.9, color=colour, hatch=hatch, edgecolor="white", label=side
         )
         right.bar_label(bars)
-    for axes, told in ((left, "bad sessions detected"), (right, "false alerts")):
+    for axes, counted in ((left, "bad sessions detected"), (right, "false alerts")):
         axes.set_xticks(range(3), _ALERT_LEVELS)
-        label_axes(axes, title if axes is left else "", "at or above level", told)
+        label_axes(axes, title if axes is left else "", "at or above level", counted)
         axes.margins(y=0.18)
         axes.yaxis.get_major_locator().set_params(integer=True)
     if len(sides) > 1:
@@ -158,8 +160,8 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
     if not len(frame):
         return empty_chart(title, "no budget was tried")
     labelled = "detected" in frame and bool(frame["detected"].notna().any())
-    figure, found = create_figure(4.0, 1, 2 if labelled else 1)
-    axes = found[0] if labelled else found
+    figure, panels = create_figure(4.0, 1, 2 if labelled else 1)
+    axes = panels[0] if labelled else panels
     for level in _ALERT_LEVELS:
         part = frame[frame["level"] == level]
         axes.plot(
@@ -173,7 +175,7 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
         if labelled:
             missable = (part["bad_sessions"] - part["already"]).astype(float)
             share = part["detected"].astype(float) / missable.where(missable > 0) * 100
-            found[1].plot(
+            panels[1].plot(
                 part["factor"],
                 share,
                 color=LEVEL_COLOURS[level],
@@ -183,39 +185,39 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
             )
     label_axes(axes, title, "multiple of the budget set", "alerts at or above level", grid="both")
     axes.set_ylim(bottom=0)
-    for one in (axes, *(found[1:] if labelled else ())):
-        one.set_xscale("log")
+    for panel in (axes, *(panels[1:] if labelled else ())):
+        panel.set_xscale("log")
         ticks = sorted(set(frame["factor"]))
-        one.set_xticks(ticks, [f"{tick:g}×" for tick in ticks], minor=False)
-        one.minorticks_off()
-        one.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
-        one.legend(frameon=False, loc="upper left" if one is axes else "lower right")
+        panel.set_xticks(ticks, [f"{tick:g}×" for tick in ticks], minor=False)
+        panel.minorticks_off()
+        panel.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
+        panel.legend(frameon=False, loc="upper left" if panel is axes else "lower right")
     if labelled:
         label_axes(
-            found[1],
+            panels[1],
             "What it finds",
             "multiple of the budget set",
             "bad sessions found, %",
             grid="both",
         )
-        found[1].set_ylim(-3, 103)
+        panels[1].set_ylim(-3, 103)
     return Chart(
         figure, f"{title}: {', '.join(f'{tick:g}' for tick in sorted(set(frame['factor'])))} times the one set"
     )
 
 
-def _budget_bars(frame: Any, title: str, told: str) -> Chart:
+def _budget_bars(frame: Any, title: str, observed: str) -> Chart:
     figure, axes = create_figure(3.2)
-    places = np.arange(len(frame))
-    bars = axes.bar(places - 0.2, frame["budget"], 0.38, color=GREY, label="budget")
+    positions = np.arange(len(frame))
+    bars = axes.bar(positions - 0.2, frame["budget"], 0.38, color=GREY, label="budget")
     axes.bar_label(bars, frame["budget"].map("{:.3g}".format))
-    bars = axes.bar(places + 0.2, frame["observed"], 0.38, color=BLUE, hatch="//", edgecolor="white", label=told)
+    bars = axes.bar(positions + 0.2, frame["observed"], 0.38, color=BLUE, hatch="//", edgecolor="white", label=observed)
     notes = [
         f"{value:.3g}" + ("" if enough else "\n(too little history to tell)")
         for value, enough in zip(frame["observed"], frame["enough_history"], strict=True)
     ]
     axes.bar_label(bars, notes, fontsize=9)
-    axes.set_xticks(places, frame["level"].astype(str))
+    axes.set_xticks(positions, frame["level"].astype(str))
     axes.margins(y=0.25)
     label_axes(axes, title, "level", "alerts per 1,000 agent-days")
     axes.legend(frameon=False)

@@ -1,197 +1,156 @@
-"""Models as frames: what one has learned, and training another from a frame of events."""
+"""Models as frames: weights, calibration and budget of one, and training another from a frame of events."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import secrets
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..api import clock
 from ..ingest.columns import ColumnEncoder
 from ..ingest.features.feature_table import FEATURES
 from ..ingest.formats.history_decoding import decode_history_event
-from ..ingest.hashing import NameHasher
-from ..models.detector import DetectorSettings, ForestDetector
-from ..models.model_directory import is_model
-from ..models.model_persistence import load_trained_model, save_trained_model
-from ..models.model_training import session_ids
-from ..models.trained_model import TrainedModel
+from ..models.detector import DetectorSettings
 from ..scoring.engine import risk
-from ..scoring.engine.engine import EngineSettings
-from ..scoring.learning.budget_check import BudgetReport, check_budget
-from ..scoring.learning.walkforward import train_walk_forward
+from ..scoring.learning.training import train_and_save
+from .event_frames import raw_events
 from .frame_builder import build_frame, build_frame_from_columns
-from .session import LabError
+from .session import LabError, LabModel, LabSession, peer_group_names
 
 _SCORE_GRID = np.linspace(0.0, 1.0, 201)
+_PROMISED_P_VALUES = np.logspace(-3, 0, 25)
 
 
-@dataclass(frozen=True, eq=False)
-class LabModel:
-    """A model, loaded or just trained.
-
-    Attributes:
-        directory: where it is; `trustwatch serve` can be pointed at a copy of it.
-        trained: what scoring uses.
-        settings: of the engine, for thresholds at the alert budget.
-        group_names: peer groups in words, by their hash.
-        budget_report: the promise on its own held-out history; None for a model that was not trained here.
-    """
-
-    directory: Path
-    trained: TrainedModel
-    settings: EngineSettings
-    group_names: Mapping[int, str]
-    budget_report: BudgetReport | None = None
-
-    def __repr__(self) -> str:
-        first, last = self.window
-        window = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
-        return f"<model {self.version}: learned from {window}; {self.directory}>"
-
-    @property
-    def version(self) -> str:
-        """Name that decisions carry."""
-        return self.trained.version
-
-    @property
-    def window(self) -> tuple[Any, Any]:
-        """First and last event time of its history."""
-        first, last = self.trained.window_ms
-        return pd.Timestamp(first, unit="ms", tz="UTC"), pd.Timestamp(last, unit="ms", tz="UTC")
-
-    @property
-    def detector(self) -> ForestDetector:
-        """Vectors in, scores out."""
-        detector = self.trained.detector
-        assert isinstance(detector, ForestDetector)
-        return detector
-
-    def features(self) -> Any:
-        """Frame `features`: weight of each feature, and how much of its evidence is usual."""
-        usual, weights = self.detector.usual, self.detector.parts.importance
-        return build_frame(
-            "features",
-            [
-                (
-                    one.name,
-                    one.family,
-                    one.unit,
-                    float(weights[at]),
-                    float(usual.median[at]),
-                    float(usual.upper[at]),
-                    one.meaning,
-                )
-                for at, one in enumerate(FEATURES)
-            ],
-        )
-
-    def groups(self) -> Any:
-        """Frame `groups`: peer groups, how busy they are, and the evidence at which levels begin in each."""
-        model = self.trained
-        bounds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
-        return build_frame(
-            "groups",
-            [
-                (self._group(key), int(events), float(rate), self.detector.covers(key), *map(float, limits))
-                for key, events, rate, limits in zip(
-                    model.groups.tolist(), model.group_events, model.group_rates, bounds, strict=True
-                )
-            ],
-        )
-
-    def calibration(self) -> Any:
-        """Frame `calibration`: from anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
-        parts = []
-        for agents, calibration in (("known", self.detector.familiar), ("newcomers", self.detector.calibration)):
-            for key in calibration.groups.tolist():
-                values = calibration.p_values(_SCORE_GRID, np.full(len(_SCORE_GRID), key, np.uint64))
-                columns = {"group": self._group(key), "agents": agents, "anomaly_score": _SCORE_GRID, "p_value": values}
-                parts.append(pd.DataFrame(columns))
-        found = pd.concat(parts, ignore_index=True)
-        return build_frame_from_columns("calibration", {name: found[name] for name in found.columns})
-
-    def budget_report_frame(self) -> Any:
-        """Frame `promise`. Raises LabError for a model that was not trained in this lab."""
-        if self.budget_report is None:
-            raise LabError(
-                "a promise is measured while a model is trained, and this one was not trained here: train one "
-                "(`lab.train(events)`), or hold this one to later events (`lab.reliability(lab.scores())`)"
+def features(model: LabModel) -> pd.DataFrame:
+    """Weight of each feature, and how much of its evidence is usual."""
+    usual, weights = model.detector.usual, model.detector.parts.importance
+    return build_frame(
+        "features",
+        [
+            (
+                feature.name,
+                feature.family,
+                feature.unit,
+                float(weights[at]),
+                float(usual.median[at]),
+                float(usual.upper[at]),
+                feature.meaning,
             )
-        days = self.budget_report.agent_days
-        return build_frame(
-            "promise",
-            [
-                (one.level, one.budget, one.observed, one.alerts, days, one.enough_data)
-                for one in self.budget_report.levels
-            ],
-        )
-
-    def _group(self, key: int) -> str:
-        return "fleet" if key == 0 else self.group_names.get(key, f"{key:016x}")
+            for at, feature in enumerate(FEATURES)
+        ],
+    )
 
 
-def peer_group_names(salt: bytes, types: Iterable[tuple[str, str]]) -> dict[int, str]:
-    """Hash of each peer group -> tenant and type."""
-    hasher = NameHasher(salt)
-    return {int(hasher(f"{tenant}\x1f{kind}")): f"{tenant} {kind}".strip() or "no type" for tenant, kind in types}
+def groups(model: LabModel) -> pd.DataFrame:
+    """Peer groups, how busy they are, and the evidence at which levels begin in each."""
+    trained = model.trained
+    thresholds = risk.thresholds(trained.group_rates, model.settings.budget, trained.exponent, trained.alarms)
+    return build_frame(
+        "groups",
+        [
+            (_group_name(model, key), int(events), float(rate), model.detector.covers(key), *map(float, limits))
+            for key, events, rate, limits in zip(
+                trained.groups.tolist(), trained.group_events, trained.group_rates, thresholds, strict=True
+            )
+        ],
+    )
 
 
-def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:
-    """The model in a directory. Raises LabError where there is none, ModelError for one that does not fit."""
-    if not is_model(directory):
+def calibration(model: LabModel) -> pd.DataFrame:
+    """From anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
+    curves = []
+    for agents, curve in (("known", model.detector.familiar), ("newcomers", model.detector.calibration)):
+        for key in curve.groups.tolist():
+            columns = {
+                "group": _group_name(model, key),
+                "agents": agents,
+                "anomaly_score": _SCORE_GRID,
+                "p_value": curve.p_values(_SCORE_GRID, np.full(len(_SCORE_GRID), key, np.uint64)),
+            }
+            curves.append(pd.DataFrame(columns))
+    table = pd.concat(curves, ignore_index=True)
+    return build_frame_from_columns("calibration", {name: table[name] for name in table.columns})
+
+
+def budget_report(model: LabModel) -> pd.DataFrame:
+    """Alerts promised and observed on held-out history; of a model that was trained in this session."""
+    report = model.budget_report
+    if report is None:
         raise LabError(
-            f"{directory}: no model. Learn one from normal history: `trustwatch train FILES --model {directory}`, or "
-            "`lab.train(lab.events(), directory=…)`"
+            "a promise is measured while a model is trained, and this one was not trained here: train one "
+            "(`frames.train_model(session, events)`), or hold this one to later events "
+            "(`frames.reliability(frames.scores(session))`)"
         )
-    model = load_trained_model(directory)
-    return LabModel(directory, model, settings, peer_group_names(model.salt, types))
+    return build_frame(
+        "budget_report",
+        [
+            (level.level, level.budget, level.observed, level.alerts, report.agent_days, level.enough_data)
+            for level in report.levels
+        ],
+    )
 
 
-def train_lab_model(
-    lines: Iterable[bytes],
-    directory: Path,
-    salt: bytes,
-    version: str,
-    detector: DetectorSettings,
-    settings: EngineSettings,
-    domains: Mapping[str, Sequence[str]],
-    types: Iterable[tuple[str, str]],
-    now_ms: int,
-) -> LabModel:
-    """Learn from raw events in order, and save into *directory*. Raises NotEnoughHistory, LabError."""
-    decoded = [decode_history_event(line)[0] for line in lines]
-    if not decoded:
-        raise LabError("no events to learn from: widen since and until")
-    columns = ColumnEncoder(salt, domains).encode(decoded)
-    model, judged, p_values = train_walk_forward(columns, salt, version, detector)
-    promise = check_budget(model, judged, p_values, settings.budget, settings.risk)
-    save_trained_model(directory, model, detector, len(np.unique(session_ids(columns))), now_ms)
-    return LabModel(directory, model, settings, peer_group_names(salt, types), promise)
-
-
-def reliability_frame(scores: Any) -> Any:
-    """The frame `reliability`: promised p-values against how often scored events had them."""
+def reliability(scores: pd.DataFrame) -> pd.DataFrame:
+    """Promised against observed: how often events of a frame `scores` had a p-value of at most so much."""
     p_values = np.sort(scores["p_value"].to_numpy())
-    n = len(p_values)
-    if not n:
+    events = len(p_values)
+    if not events:
         return build_frame("reliability", ())
     rows = []
-    for promised in np.logspace(-3, 0, 25).tolist():
+    for promised in _PROMISED_P_VALUES.tolist():
         within = int(np.searchsorted(p_values, promised * (1 + 1e-12), side="right"))
-        low, high = wilson_interval(within, n)
-        rows.append((promised, within / n, within, low, high))
+        rows.append((promised, within / events, within, *wilson_interval(within, events)))
     return build_frame("reliability", rows)
+
+
+def train_model(
+    session: LabSession,
+    events: pd.DataFrame,
+    *,
+    version: str | None = None,
+    seed: int = 0,
+    trees: int = 100,
+    directory: str | Path | None = None,
+) -> LabModel:
+    """Learn a model from a frame of events, taken as normal. It goes to *directory*, or away with the session.
+
+    Raises:
+        LabError, NotEnoughHistory: no events, or fewer than a detector can be fitted on.
+    """
+    history = [decode_history_event(line)[0] for line in raw_events(events)]
+    if not history:
+        raise LabError("no events to learn from: widen since and until")
+    salt = secrets.token_bytes(16)
+    with suppress(LabError):
+        salt = session.model().trained.salt
+    path = session.work_path("model") if directory is None else Path(directory)
+    made = train_and_save(
+        path,
+        ColumnEncoder(salt, session.settings.domains()).encode(history),
+        salt,
+        version or clock.utc_now().strftime("lab-%Y-%m-%d.%H%M%S"),
+        DetectorSettings(seed=seed, trees=trees),
+        session.engine_settings,
+        clock.now_ms(),
+    )
+    names = peer_group_names(salt, session.agent_types())
+    model = LabModel(path, made.model, session.engine_settings, names, made.budget_report)
+    session.keep_model(model)
+    return model
+
+
+def _group_name(model: LabModel, key: int) -> str:
+    return "fleet" if key == 0 else model.group_names.get(key, f"{key:016x}")
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95 % interval of a share.
 
-    >>> tuple(round(end, 3) for end in wilson(5, 100))
+    >>> tuple(round(end, 3) for end in wilson_interval(5, 100))
     (0.022, 0.112)
     """
     share = successes / n

@@ -19,7 +19,7 @@ from .session import LabError
 MAX_CONCURRENT_NOTEBOOKS = 2
 CELL_TIMEOUT_S = 300
 _MISSING_ALT_TEXT = 'alt="No description has been provided for this image"'
-"""What nbconvert's page says of every picture, whatever the notebook says."""
+"""Text of nbconvert's page for every picture, whatever the notebook says."""
 WriteMessage = Callable[[str], None]
 
 
@@ -34,10 +34,10 @@ class NotebookRun(NamedTuple):
 
 def find_notebooks(folder: Path) -> list[Path]:
     """Notebooks of a folder, by name. Raises LabError where there is none."""
-    found = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
-    if not found:
+    notebooks = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+    if not notebooks:
         raise LabError(f"{folder.absolute()}: no notebooks; they are in the folder `notebooks` of the repository")
-    return found
+    return notebooks
 
 
 def start_jupyterlab(folder: Path, settings: Path | None, browser: bool) -> int:
@@ -68,16 +68,16 @@ def run_notebooks(notebooks: Sequence[Path], settings: Path | None, out: Path, s
 async def _run_notebooks(
     notebooks: Sequence[Path], env: Mapping[str, str], out: Path, say: WriteMessage
 ) -> list[NotebookRun]:
-    room = asyncio.Semaphore(MAX_CONCURRENT_NOTEBOOKS)
+    slots = asyncio.Semaphore(MAX_CONCURRENT_NOTEBOOKS)
 
-    async def one(path: Path) -> NotebookRun:
-        async with room:
-            ran = await _run_notebook(path, env, out, Path(sockets))
-            say(f"{ran.name}: " + (ran.error or f"{ran.cells} cells, {ran.charts} pictures"))
-            return ran
+    async def run(path: Path) -> NotebookRun:
+        async with slots:
+            book = await _run_notebook(path, env, out, Path(sockets))
+            say(f"{book.name}: " + (book.error or f"{book.cells} cells, {book.charts} pictures"))
+            return book
 
     with tempfile.TemporaryDirectory(prefix="trustwatch-lab-") as sockets:
-        return list(await asyncio.gather(*map(one, notebooks)))
+        return list(await asyncio.gather(*map(run, notebooks)))
 
 
 async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: Path) -> NotebookRun:
@@ -127,5 +127,5 @@ def _render_html(book: Any, title: str) -> str:
     exporter: Any = HTMLExporter(**none, exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(book, resources={"metadata": {"name": title}})
     outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
-    told = iter([output.metadata.get("alt", "") for output in outputs if "image/png" in output.get("data", {})])
-    return str(re.sub(_MISSING_ALT_TEXT, lambda _: f'alt="{escape(next(told, ""))}"', body))
+    texts = iter([output.metadata.get("alt", "") for output in outputs if "image/png" in output.get("data", {})])
+    return str(re.sub(_MISSING_ALT_TEXT, lambda _: f'alt="{escape(next(texts, ""))}"', body))

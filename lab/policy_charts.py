@@ -1,4 +1,4 @@
-"""Pictures of what a token policy would have done."""
+"""Charts of a token policy: requests, revocations, and those of other policies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OUTCOME_STYLES = (
 
 
 def requests(frame: Any, title: str = "Requests that were not simply allowed") -> Chart:
-    """What became of requests, by the level of their agent."""
+    """Requests by outcome, and by the level of their agent."""
     touched = frame[frame["outcome"] != "allowed"]
     if not len(touched):
         return empty_chart(title, "every request was allowed as it was")
@@ -83,14 +83,16 @@ def what_if(frame: Any, title: str = "What each policy would have done") -> Char
     right.margins(x=0.2)
     right.xaxis.get_major_locator().set_params(integer=True)
     label_axes(right, "", "agents revoked", grid="x")
-    told = "; ".join(f"{name}: {number} revoked" for name, number in zip(names, frame["agents_revoked"], strict=True))
-    return Chart(figure, f"{title}. {told}")
+    revoked = "; ".join(
+        f"{name}: {number} revoked" for name, number in zip(names, frame["agents_revoked"], strict=True)
+    )
+    return Chart(figure, f"{title}. {revoked}")
 
 
 def revocations(
     frame: Any, end: Any = None, title: str = "Whose tokens would have been revoked, and for how long"
 ) -> Chart:
-    """From when until when; an arrow where it goes on beyond the history. *end*: of the history."""
+    """Revocations over time; an arrow where one goes on beyond the history. *end*: of the history."""
     if not len(frame):
         return empty_chart(title, "nobody's")
     until = frame["until"].fillna(frame["at"].max() if end is None else pd.Timestamp(end))
@@ -102,22 +104,22 @@ def revocations(
     ]
     if "policy" in frame:
         names = [f"{name}, {policy}" for name, policy in zip(names, frame["policy"], strict=True)]
-    places = {name: at for at, name in enumerate(dict.fromkeys(names))}
-    for name, one, stop in zip(names, frame.itertuples(), until, strict=True):
-        stop = last if pd.isna(one.until) else stop
+    lines = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    for name, row, stop in zip(names, frame.itertuples(), until, strict=True):
+        stop = last if pd.isna(row.until) else stop
         axes.barh(
-            places[name],
-            stop - one.at,
-            left=one.at,
+            lines[name],
+            stop - row.at,
+            left=row.at,
             height=0.5,
-            color=LEVEL_COLOURS[str(one.level)],
-            hatch=LEVEL_HATCHES[str(one.level)],
+            color=LEVEL_COLOURS[str(row.level)],
+            hatch=LEVEL_HATCHES[str(row.level)],
             edgecolor="white",
         )
-        note = f" {one.later_events} events stopped" + (" →" if pd.isna(one.until) else "")
-        axes.annotate(note, (one.at, places[name] + 0.42), fontsize=9, va="center", color=TEXT_COLOUR)
-    axes.set_yticks(range(len(places)), list(places))
-    axes.set_ylim(len(places) - 0.3, -0.6)
+        note = f" {row.later_events} events stopped" + (" →" if pd.isna(row.until) else "")
+        axes.annotate(note, (row.at, lines[name] + 0.42), fontsize=9, va="center", color=TEXT_COLOUR)
+    axes.set_yticks(range(len(lines)), list(lines))
+    axes.set_ylim(len(lines) - 0.3, -0.6)
     label_axes(axes, title, "time (UTC)", grid="x")
     format_time_axis(axes)
     return Chart(

@@ -1,30 +1,194 @@
-"""Opens a lab: from a settings file, a data directory, or settings that are read already."""
+"""A session on what a service knows: its settings, store and models, opened to be read.
+
+The bottom of the lab: the functions of `frames` take a session, and nothing here needs pandas.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self, TypeVar
 
+from ..api.composition import engine_settings
 from ..api.settings.loading import load_process_settings
 from ..api.settings.root import Settings
 from ..ingest.errors import ConfigError
+from ..ingest.hashing import NameHasher
+from ..models.detector import ForestDetector
+from ..models.model_directory import is_model
+from ..models.model_persistence import load_trained_model
+from ..models.trained_model import TrainedModel
+from ..scoring.engine.engine import EngineSettings
+from ..scoring.learning.budget_check import BudgetReport
+from ..scoring.records.agents import AgentSummary
+from ..scoring.store.agent_store import AgentQuery
+from ..scoring.store.database import MAX_PAGE, Page
 from ..scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
-
-if TYPE_CHECKING:
-    from .facade import LabSession
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 
+DEFAULT_ROW_LIMIT = 100_000
+"""Rows of a frame by default; more are cut with a `LabWarning`."""
+
+EXTRA_MISSING = "trustwatch.lab needs pandas and matplotlib: pip install 'trustwatch[lab]'"
+_CACHED_AGENTS = 50_000
+Item = TypeVar("Item")
+
 
 class LabError(ConfigError):
-    """What was asked for is not there; the message says where it was looked for and what to do."""
+    """Something asked for is not there; the message says where it was looked for and what to do."""
 
     code = "lab"
 
 
 class LabWarning(UserWarning):
     """An answer is right but not whole, for instance cut at a limit."""
+
+
+def is_extra_installed() -> bool:
+    """Tell whether the packages are there that frames and charts are made with."""
+    return find_spec("pandas") is not None and find_spec("matplotlib") is not None
+
+
+def warn_incomplete(text: str, calls: int = 1) -> None:
+    """Warn that an answer is not whole.
+
+    Args:
+        text: says what is missing and what to do.
+        calls: functions of the lab between the analyst's line, which the warning is to point at, and this one.
+    """
+    warnings.warn(text, LabWarning, stacklevel=calls + 2)
+
+
+@dataclass(frozen=True, eq=False)
+class LabModel:
+    """A model, loaded or just trained.
+
+    Attributes:
+        directory: where it is; `trustwatch serve` can be pointed at a copy of it.
+        trained: what scoring uses.
+        settings: of the engine, for thresholds at the alert budget.
+        group_names: peer groups in words, by their hash.
+        budget_report: the alert budget on its own held-out history; None for a model that was not trained here.
+    """
+
+    directory: Path
+    trained: TrainedModel
+    settings: EngineSettings
+    group_names: Mapping[int, str]
+    budget_report: BudgetReport | None = None
+
+    def __repr__(self) -> str:
+        first, last = self.window
+        window = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+        return f"<model {self.version}: learned from {window}; {self.directory}>"
+
+    @property
+    def version(self) -> str:
+        """Name that decisions carry."""
+        return self.trained.version
+
+    @property
+    def window(self) -> tuple[datetime, datetime]:
+        """First and last event time of its history."""
+        first_ms, last_ms = self.trained.window_ms
+        return datetime.fromtimestamp(first_ms / 1000, UTC), datetime.fromtimestamp(last_ms / 1000, UTC)
+
+    @property
+    def detector(self) -> ForestDetector:
+        """Vectors in, scores out."""
+        detector = self.trained.detector
+        assert isinstance(detector, ForestDetector)
+        return detector
+
+
+class LabSession:
+    """A service's store, models and events, open to be read. Use `open_session`.
+
+    Args:
+        settings: of the service.
+        tenants: nothing of others is shown; None = all.
+    """
+
+    def __init__(self, settings: Settings, tenants: frozenset[str] | None = None) -> None:
+        self.settings = settings
+        self.tenants = tenants
+        self._models: dict[Path, LabModel] = {}
+        self._work_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._work_paths: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        store = "SQLite" if self.settings.store.url is None else "PostgreSQL"
+        shown = "all tenants" if self.tenants is None else f"tenants {', '.join(sorted(self.tenants))}"
+        return f"<lab of {self.settings.data_dir} ({store}), {shown}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def store(self) -> SqlStore:
+        """The service's store, opened on first use. Raises LabError where there is none, Unavailable."""
+        return open_read_only_store(self.settings)
+
+    @property
+    def engine_settings(self) -> EngineSettings:
+        """Settings of the engine that events are replayed with."""
+        return engine_settings(self.settings, capacity=_CACHED_AGENTS)
+
+    def model(self, directory: str | Path | None = None) -> LabModel:
+        """A model: that of the settings, or another directory's. Raises LabError where there is none."""
+        path = Path(directory) if directory is not None else self.settings.model_dir
+        if path not in self._models:
+            self._models[path] = load_lab_model(path, self.engine_settings, self.agent_types())
+        return self._models[path]
+
+    def keep_model(self, model: LabModel) -> None:
+        """Have a model that was trained in this session at hand under its directory."""
+        self._models[model.directory] = model
+
+    def agent_summaries(self, agent_type: str | None = None) -> Iterator[AgentSummary]:
+        """Agents by tenant and id."""
+        store = self.store
+        return iterate_pages(
+            lambda cursor: store.agents.page(
+                AgentQuery(tenants=self.tenants, agent_type=agent_type, limit=MAX_PAGE, cursor=cursor)
+            )
+        )
+
+    def agent_types(self) -> list[tuple[str, str]]:
+        """Tenants and agent types that the store knows; none where there is no store."""
+        try:
+            return sorted({(summary.name.tenant, summary.agent_type) for summary in self.agent_summaries()})
+        except ConfigError:
+            return []
+
+    def work_path(self, stem: str, suffix: str = "") -> Path:
+        """A new path in a folder that goes with the session: `stem-0`, `stem-1`, …"""
+        if self._work_folder is None:
+            self._work_folder = tempfile.TemporaryDirectory(prefix="trustwatch-lab-")
+        number = self._work_paths[stem]
+        self._work_paths[stem] += 1
+        return Path(self._work_folder.name) / f"{stem}-{number}{suffix}"
+
+    def close(self) -> None:
+        """Release the store, and remove the models and files that were made meanwhile."""
+        if "store" in self.__dict__:
+            self.store.close()
+            del self.store
+        if self._work_folder is not None:
+            self._work_folder.cleanup()
+            self._work_folder = None
+        self._models.clear()
 
 
 def open_session(where: Settings | Path | str | None = None, *, tenants: Collection[str] | None = None) -> LabSession:
@@ -39,8 +203,6 @@ def open_session(where: Settings | Path | str | None = None, *, tenants: Collect
     Raises:
         ConfigError: no such file, or settings that are wrong.
     """
-    from .facade import LabSession
-
     settings = where if isinstance(where, Settings) else _read_settings(None if where is None else Path(where))
     return LabSession(settings, None if tenants is None else frozenset(tenants))
 
@@ -50,9 +212,9 @@ def _read_settings(where: Path | None) -> Settings:
         return load_process_settings(where)
     if not where.is_dir():
         raise LabError(f"{where}: no such settings file or data directory")
-    named = next((where / name for name in SETTINGS_FILE_NAMES if (where / name).is_file()), None)
-    if named is not None:
-        return load_process_settings(named)
+    settings_file = next((where / name for name in SETTINGS_FILE_NAMES if (where / name).is_file()), None)
+    if settings_file is not None:
+        return load_process_settings(settings_file)
     where = where.absolute()
     model = next((path for path in (where / "model", where.parent / "model") if path.is_dir()), where / "model")
     return Settings(data_dir=where, model_dir=model)
@@ -70,3 +232,31 @@ def open_read_only_store(settings: Settings) -> SqlStore:
             "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
     return open_reading_store(sqlite_url(path))
+
+
+def iterate_pages(read_page: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
+    """All items of a list, a page at a time."""
+    cursor: str | None = None
+    while True:
+        page = read_page(cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:
+    """The model in a directory. Raises LabError where there is none, ModelError for one that does not fit."""
+    if not is_model(directory):
+        raise LabError(
+            f"{directory}: no model. Learn one from normal history: `trustwatch train FILES --model {directory}`, or "
+            "`frames.train_model(session, frames.events(session), directory=…)`"
+        )
+    model = load_trained_model(directory)
+    return LabModel(directory, model, settings, peer_group_names(model.salt, types))
+
+
+def peer_group_names(salt: bytes, types: Iterable[tuple[str, str]]) -> dict[int, str]:
+    """Hash of each peer group -> tenant and type."""
+    hasher = NameHasher(salt)
+    return {int(hasher(f"{tenant}\x1f{kind}")): f"{tenant} {kind}".strip() or "no type" for tenant, kind in types}

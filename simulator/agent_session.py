@@ -25,15 +25,15 @@ _ERROR_JSONS = (
     ',"outcome":"error","status":504,"error":"timeout"',
 )
 _REUSE_PROBABILITY = 0.6
-"""How often a step works on the resource that the session already holds of that kind."""
+"""Share of steps that work on the resource that the session already holds of that kind."""
 _REFRESHABLE_MS = 8 * 3_600_000
-"""How long after a token's end its refresh token still works."""
+"""Time after a token's end in which its refresh token still works."""
 _PAUSE_MEDIAN_MS = 2600
 _SIZE_SIGMA = 0.5
 
 
 class CallOrigin(NamedTuple):
-    """Where calls come from, when not from the agent's own instance."""
+    """Origin of calls, when not from the agent's own instance."""
 
     ip: str
     asn: int

@@ -1,4 +1,4 @@
-"""Which attack happens when and to whom, and its actor."""
+"""Plan of attacks: the scenario, time, victim and actor of each."""
 
 from __future__ import annotations
 

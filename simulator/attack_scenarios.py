@@ -1,4 +1,4 @@
-"""What a scenario is, and what it may use."""
+"""Scenarios of attacks, and what one may use."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ UNPRIVILEGED_ROLES = frozenset(role.name for role in ROLES if not role.privilege
 
 
 def usual_steps(strike: AttackContext, *effects: str) -> list[TaskStep]:
-    """What the agent usually does itself, by effect, in table order; steps of later versions left out."""
+    """Usual steps of the agent itself, by effect, in table order; steps of later versions left out."""
     return [s for s in strike.agent.role.steps() if s.calls is None and s.since == 0 and s.effect in effects]
 
 

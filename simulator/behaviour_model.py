@@ -1,4 +1,4 @@
-"""How roles behave: kinds of resources, steps, tasks and roles, with the parts of their JSON that never change."""
+"""Behaviour of roles: kinds of resources, steps, tasks and roles, with the parts of their JSON that never change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load generator: simulated events straight into the events topic, at a steady rate."""
+"""`trustwatch simulate`, events of a simulated enterprise to a file or at a steady rate to Kafka; `trustwatch demo`."""
 
 from __future__ import annotations
 
@@ -77,9 +77,6 @@ def _event_record(raw: bytes) -> Record:
     return Record(
         RecordKind.EVENT, id_hash, clock.now_ms(), raw, agent_partition_key(tenant, agent.issuer or "", agent.id)
     )
-
-
-# `simulate`: the events of a simulated enterprise, to a file or to Kafka.
 
 
 DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -192,7 +189,7 @@ def _send_to_kafka(
     print_summary(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")
 
 
-def demo(
+def demo_command(
     directory: Annotated[Path, typer.Option(help="where the demo keeps its data; emptied first")] = Path("var/demo"),
     exit: Annotated[bool, typer.Option("--exit", help="end when the day is over")] = False,  # noqa: A002
     seconds: Annotated[float, typer.Option(help="real time that the simulated day takes", min=10)] = 60.0,
@@ -207,4 +204,4 @@ def demo(
 def register(app: typer.Typer) -> None:
     """Add `simulate`, `demo` to the command line."""
     app.command("simulate")(simulate_command)
-    app.command("demo")(demo)
+    app.command("demo")(demo_command)

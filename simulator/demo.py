@@ -1,152 +1,63 @@
-"""The demo's receiver of alerts: what a user's program would be, on this machine's loopback.
+"""The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
 
-It checks each signature as the Standard Webhooks specification says and keeps nothing but a count.
+It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and
+sends events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent
+faster than they happened, so that working hours, pauses and half-lives mean what they say.
 """
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import httpx
 
 from ..api import clock
+from ..api.composition import engine_settings
 from ..api.console.login_links import issue_login_code
 from ..api.http.auth.callers import ALL_SCOPES
 from ..api.http.auth.signing import issue_local_token
+from ..api.settings.loading import load_settings
 from ..ingest.columns import ColumnEncoder
 from ..ingest.errors import ConfigError
 from ..ingest.events import decode_event
-from ..ingest.log.event_log import EventLog
 from ..models.detector import DetectorSettings
-from ..models.model_persistence import save_trained_model
-from ..models.model_training import session_ids
-from ..scoring.delivery.notifiers.webhook_notifier import verify_signature
-from ..scoring.learning.walkforward import train_walk_forward
-from .event_stream import simulate
+from ..scoring.learning.training import train_and_save
+from .alert_inbox import AlertInbox
+from .demo_enterprise import (
+    AGENTS,
+    DAY,
+    clear_made_directory,
+    is_written_by,
+    local_settings,
+    simulate_history_and_day,
+)
 from .labelled_events import SimulatedEvent
-from .settings import Attack, SimulationSettings
 
-MAX_ALERT_BYTES = 1024 * 1024
-
-
-class AlertInbox:
-    """Takes alerts from its making until `close`.
-
-    Attributes:
-        url: where alerts are to be posted.
-        secret: with which they are to be signed, `whsec_…`.
-        received: alerts whose signature was right.
-        refused: bodies without one.
-    """
-
-    def __init__(self) -> None:
-        self.secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
-        self.received = self.refused = 0
-        self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
-        self._thread = Thread(target=self._server.serve_forever, name="demo-inbox", daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
-
-    def receive(self, body: bytes, headers: dict[str, str]) -> bool:
-        """Count a body; returns whether its signature is right."""
-        right = verify_signature(self.secret, body, headers)
-        with self._lock:
-            if right:
-                self.received += 1
-            else:
-                self.refused += 1
-        return right
-
-    def close(self) -> None:
-        """Take nothing any more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            if not 0 < length <= MAX_ALERT_BYTES:
-                self._answer(413)
-                return
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self._answer(204 if inbox.receive(self.rfile.read(length), headers) else 401)
-
-        def _answer(self, status: int) -> None:
-            self.send_response(status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """The demo prints what happens itself."""
-
-    return Handler
-
-
-# The demo: a simulated enterprise, a trained model, the real service, and a day with two attacks, in about a minute.
-#
-# It does what a user would: writes a settings file, trains, starts `trustwatch serve` as a process of its own, and
-# sends events over HTTP. The simulated day is the one that ends now: events keep their own times and are only sent
-# faster than they happened, so that working hours, pauses and half-lives mean what they say.
-
-
+COMMAND = "trustwatch demo"
+SETTINGS_FILE_NAME = "settings.yaml"
 DEFAULT_PORT = 8420
-DEMO_AGENTS = 40
-EVENTS_PER_DAY = 120.0
 HISTORY = timedelta(days=28)
 """A week shows each weekday once, so that an ordinary Monday looks odd to who has seen one; four are enough."""
-DAY = timedelta(days=1)
-DEMO_ATTACKS = (
-    Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
-    Attack("stolen_credential", at=HISTORY + timedelta(hours=16)),
-)
-DEMO_SETTINGS = """\
-# Written by `trustwatch demo`: a local issuer, one caller that may do everything, two tenants.
-data_dir: data
-model_dir: model
+START_TIMEOUT_S = 240.0
+"""A first start compiles for half a minute, on a busy machine for much longer."""
+FLAGGED_LEVELS = ("medium", "high", "critical")
+SETTINGS_SECTIONS = """\
 listen: {{port: {port}}}
-issuers:
-  - {{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}
-callers:
-  - {{name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}}
-tenants:
-  acme-corp: {{domains: [acme-corp.example], mode: enforce}}
-  globex: {{domains: [globex.example], mode: enforce}}
 console: {{enabled: true, development_login: true}}
 webhooks:
   - {{name: demo-inbox, url: "{inbox}", secret: {{file: data/inbox.secret}}, allow_http: true}}
 lifecycle: {{enabled: true}}
 # A whole day arrives in a minute, so only events move time: the clock on the wall would let all risk decay at once.
-pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}
-"""
-SETTINGS_FILE_NAME = "settings.yaml"
-SETTINGS_SIGNATURE_LENGTH = DEMO_SETTINGS.index(":")
-"""So much of the settings file says that a demo wrote it."""
-
-DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
-
-
-START_TIMEOUT_S = 240.0
-"""A first start compiles for half a minute, on a busy machine for much longer."""
-
-FLAGGED_LEVELS = ("medium", "high", "critical")
+pipeline: {{commit_interval_s: 0.5, tick_interval_s: 3600}}"""
 
 
 class DemoAgent(NamedTuple):
@@ -187,11 +98,11 @@ class Demo:
         data.mkdir(parents=True)
         settings = self._directory / SETTINGS_FILE_NAME
         inbox = AlertInbox()
-        settings.write_text(DEMO_SETTINGS.format(port=port, inbox=inbox.url))
+        settings.write_text(local_settings(COMMAND, SETTINGS_SECTIONS.format(port=port, inbox=inbox.url)))
         (data / "inbox.secret").touch(0o600)
         (data / "inbox.secret").write_text(inbox.secret)
         token = issue_local_token(data, "demo", list(ALL_SCOPES), "trustwatch", 86_400)
-        day = self._train(clock.utc_now() - DAY)
+        day = self._train(settings, clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
         with closing(inbox), (self._directory / "service.log").open("wb") as log:
             command = [sys.executable, "-m", "trustwatch", "serve", "--settings", str(settings)]
@@ -207,46 +118,23 @@ class Demo:
 
     def _clear_directory(self) -> None:
         """Remove what an earlier demo left: nothing else, and not while that one still runs."""
-        settings = self._directory / SETTINGS_FILE_NAME
-        if not self._directory.exists():
-            return
-        if self._directory.is_dir() and not any(self._directory.iterdir()):
-            return
-        if not settings.is_file() or not settings.read_bytes().startswith(
-            DEMO_SETTINGS[:SETTINGS_SIGNATURE_LENGTH].encode()
-        ):
+        if not clear_made_directory(self._directory, lambda path: is_written_by(COMMAND, path / SETTINGS_FILE_NAME)):
             raise ConfigError(f"{self._directory} holds something that is no demo; give another --directory")
-        if (self._directory / "data" / "log").exists():
-            EventLog(self._directory / "data" / "log").close()  # raises LogInUse while a service works there
-        shutil.rmtree(self._directory)
 
-    def _train(self, day_start: datetime) -> list[SimulatedEvent]:
+    def _train(self, settings: Path, day_start: datetime) -> list[SimulatedEvent]:
         """Simulate the history and a day in one go, learn the history, return the day."""
-        self._say(f"1. Simulating four weeks of {DEMO_AGENTS} agents in two tenants ...")
-        plan = SimulationSettings(
-            start=day_start - HISTORY,
-            duration=HISTORY + DAY,
-            seed=self._seed,
-            agents=DEMO_AGENTS,
-            attacks=DEMO_ATTACKS,
-            events_per_agent_day=EVENTS_PER_DAY,
-        )
-        history: list[SimulatedEvent] = []
-        day: list[SimulatedEvent] = []
-        for event in simulate(plan):
-            (history if event.at_ms < day_start.timestamp() * 1000 else day).append(event)
+        self._say(f"1. Simulating four weeks of {AGENTS} agents in two tenants ...")
+        history, day = simulate_history_and_day(day_start - HISTORY, HISTORY, self._seed)
         self._record_attacks(day)
         self._say(f"2. Learning what is normal from {len(history)} events ...")
-        salt = self._seed.to_bytes(16, "little")
-        columns = ColumnEncoder(salt, DOMAINS).encode([decode_event(event.event) for event in history])
-        detector = DetectorSettings(seed=self._seed)
-        model = train_walk_forward(columns, salt, "demo", detector).model
-        sessions = len(set(session_ids(columns).tolist()))
-        save_trained_model(self._directory / "model", model, detector, sessions, clock.now_ms())
+        configured, salt = load_settings(settings, {}), self._seed.to_bytes(16, "little")
+        columns = ColumnEncoder(salt, configured.domains()).encode([decode_event(event.event) for event in history])
+        detector, engine = DetectorSettings(seed=self._seed), engine_settings(configured)
+        train_and_save(self._directory / "model", columns, salt, "demo", detector, engine, clock.now_ms())
         return day
 
     def _record_attacks(self, day: list[SimulatedEvent]) -> None:
-        """Who is attacked: only to say at the end whether the service noticed."""
+        """Note the agents that are attacked: only to say at the end whether the service noticed."""
         for event in day:
             if event.label.event_label:
                 decoded = decode_event(event.event)
@@ -325,7 +213,7 @@ class Demo:
         clock.sleep(2.0)
         self._print_level_changes(client)
         noticed = [who for who in self._attacked if who in self._flagged]
-        calm = DEMO_AGENTS - len(self._attacked)
+        calm = AGENTS - len(self._attacked)
         wrong = len(self._flagged - set(self._attacked))
         self._say(
             f"5. The day is over: {len(noticed)} of {len(self._attacked)} attacked agents noticed; "
@@ -348,7 +236,7 @@ class Demo:
 
 
 def _risk_path(who: DemoAgent) -> str:
-    """Where its risk is asked for; names all three, so that it works where another agent has the same id."""
+    """Path of its risk; names all three, so that it works where another agent has the same id."""
     return f"/v1/agents/{quote(who.agent_id, safe='')}/risk?" + urlencode({"tenant": who.tenant, "issuer": who.issuer})
 
 

@@ -56,7 +56,7 @@ class SimulatedEvent(NamedTuple):
 
 
 class GroundTruth(NamedTuple):
-    """What all rows of one session share in their labels."""
+    """The part of the labels that all rows of one session share."""
 
     agent_id: str
     tenant: str
@@ -100,7 +100,7 @@ class ActorStream:
 
     @property
     def extends_baseline(self) -> bool:
-        """Whether what it touches becomes part of the agent's usual resources."""
+        """Tell whether what it touches becomes part of the agent's usual resources."""
         return self.scenario == CLEAN_LABEL
 
     def next_number(self) -> int:

@@ -1,4 +1,4 @@
-"""What changes about an agent while it runs: restarts, versions, keys."""
+"""Changes of an agent while it runs: restarts, versions, keys."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class SimulatedAgent:
         return self.deployments[max(0, bisect_right(self.deployments, at_ms, key=lambda epoch: epoch.start_ms) - 1)]
 
     def is_active(self, at_ms: int) -> bool:
-        """Whether it is deployed and working at a moment."""
+        """Tell whether it is deployed and working at a moment."""
         return self.active_from <= at_ms < self.active_until
 
 

@@ -1,4 +1,4 @@
-"""What to simulate, checked once."""
+"""Settings of a simulation, checked once."""
 
 from __future__ import annotations
 

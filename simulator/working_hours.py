@@ -1,4 +1,4 @@
-"""When agents work: a weekly profile of activity and the next moment drawn from it."""
+"""Working hours of agents: a weekly profile of activity and the next moment drawn from it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from ...ingest.columns import OWN_APPROVAL_RECORD
-from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.errors import Unavailable
 from ...ingest.record_keys import record_id
 from ...scoring.delivery.notifiers.alert_events import build_approval_row, format_rfc3339
 from ...scoring.policy.access_evaluation import ALL_SCOPES
@@ -23,7 +23,9 @@ from ...scoring.records.commits import OutboxRow
 from ...scoring.records.containment import Intervention
 from ...scoring.store.containment_store import InterventionStore
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
+from ..http.store_executor import StoreExecutor
 
 PENDING_TIMEOUT_S = 3600.0
 """An approval that nobody gives or refuses is over then; the next request asks anew."""
@@ -37,14 +39,18 @@ MAX_REQUESTS_IN_FLIGHT = 1_000
 _log = structlog.get_logger(__name__)
 
 
-class InterventionNotOpen(TrustwatchError):
+class InterventionNotOpen(ProblemError):
     """Somebody else decided first, or its time is over: answered with 409."""
 
-    code = "not_open"
+    def __init__(self, detail: str) -> None:
+        super().__init__(ProblemDetails(409, "not_open", "Not open", detail))
 
 
 class ApprovalWorkflow:
     """Asks persons, and does what they say.
+
+    It knows no callers: who may decide is checked before it is asked. What persons and agents wait for goes by the
+    executor; what follows the store in the background takes its time, in threads that nobody waits for.
 
     Args:
         interventions: what people ordered and were asked for.
@@ -52,24 +58,28 @@ class ApprovalWorkflow:
         audit: where every step is noted.
         service: URI of this service, for links in alerts.
         now_ms: UTC milliseconds.
-        changed: called after something was written that has to leave; with the agents whose standing changed.
+        on_change: called after something was written that has to leave; with the agents whose level, as policy sees
+            it, may have changed.
+        executor: the way into the store.
     """
 
     def __init__(
         self,
         interventions: InterventionStore,
-        known: ActiveInterventions,
+        active_interventions: ActiveInterventions,
         audit: AuditSink,
         service: str,
         now_ms: Callable[[], int],
-        changed: Callable[[Collection[AgentName]], None],
+        on_change: Callable[[Collection[AgentName]], None],
+        executor: StoreExecutor,
     ) -> None:
-        self.active_interventions = known
+        self.active_interventions = active_interventions
         self._interventions = interventions
         self._audit = audit
         self._service = service
         self._now_ms = now_ms
-        self._on_change = changed
+        self._on_change = on_change
+        self._executor = executor
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids_in_flight: dict[tuple[int, tuple[str, ...]], str] = {}
         self.failed_requests = 0
@@ -116,7 +126,7 @@ class ApprovalWorkflow:
 
     async def _write_request(self, made: Intervention, wanted: tuple[str, ...]) -> None:
         try:
-            new = await asyncio.to_thread(self._interventions.add, made, [build_approval_row(made, self._service)])
+            new = await self._executor.write(self._interventions.add, made, [build_approval_row(made, self._service)])
         except Unavailable as error:
             self.failed_requests += 1
             _log.warning("an approval could not be asked for", error=str(error), agent=made.agent.agent_id)
@@ -162,7 +172,7 @@ class ApprovalWorkflow:
             now_ms + int(valid_s * 1000),
             now_ms,
         )
-        await asyncio.to_thread(self._interventions.add, made)
+        await self._executor.write(self._interventions.add, made)
         self._apply_and_audit(made, "pin", person.name, person.why)
         await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), made.intervention_id)
         return made
@@ -227,7 +237,7 @@ class ApprovalWorkflow:
 
     async def _write_change(self, made: Intervention, was: str, action: str, person: Attribution) -> None:
         outbox: list[OutboxRow] = []
-        if not await asyncio.to_thread(self._interventions.update, made, was, outbox):
+        if not await self._executor.write(self._interventions.update, made, was, outbox):
             raise InterventionNotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
         self._apply_and_audit(made, action, person.name, person.why)
 

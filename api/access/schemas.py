@@ -1,18 +1,30 @@
 """Bodies of answers and requests about containment: approvals, pins, blast radius."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
-from ...scoring.records.agents import RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
-from ..http.schemas import Level, TimeText, TokenPolicyOut, UnitInterval, format_rfc3339, format_rfc3339_or_none
+from ...scoring.store.blast_radius import ReachedAgent
+from ...scoring.store.database import Page
+from ..http.schemas import (
+    Level,
+    PageOut,
+    TimeText,
+    UnitInterval,
+    format_rfc3339,
+    format_rfc3339_or_none,
+    level_word,
+)
+from .service import DEFAULT_VALID_S, MAX_REASON_LENGTH, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport
 
-DAY_S = 86_400
-ReasonText = Annotated[str, Field(min_length=1, max_length=2048, description="why; kept, and part of the audit event")]
-ValidityPeriod = Annotated[float, Field(ge=60, le=30 * DAY_S, description="how long it holds, s")]
+ReasonText = Annotated[
+    str, Field(min_length=1, max_length=MAX_REASON_LENGTH, description="why; kept, and part of the audit event")
+]
+ValidityPeriod = Annotated[float, Field(ge=MIN_VALID_S, le=MAX_VALID_S, description="how long it holds, s")]
 
 
 class InterventionOut(BaseModel):
@@ -41,7 +53,7 @@ class ApprovalIn(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"why": "planned migration, CHG-1234"}})
 
     why: ReasonText
-    valid_s: ValidityPeriod = 3600.0
+    valid_s: ValidityPeriod = DEFAULT_VALID_S
 
 
 class JustificationIn(BaseModel):
@@ -61,7 +73,7 @@ class PinIn(BaseModel):
 
     level: Literal["low", "medium", "high", "critical"]
     why: ReasonText
-    valid_s: ValidityPeriod = 3600.0
+    valid_s: ValidityPeriod = DEFAULT_VALID_S
 
 
 class ReachedAgentOut(BaseModel):
@@ -124,41 +136,88 @@ class PrincipalRiskOut(BaseModel):
     agents: list[ActingAgentOut]
 
 
-class TokenPoliciesOut(BaseModel):
-    """The token policy of every level."""
-
-    version: str
-    levels: dict[str, TokenPolicyOut]
-
-
-def intervention_out(made: Intervention) -> InterventionOut:
+def intervention_out(intervention: Intervention) -> InterventionOut:
     """A pin or an approval as it is answered."""
-    agent = made.agent
+    agent = intervention.agent
     return InterventionOut(
-        intervention_id=made.intervention_id,
-        kind=made.kind,
-        status=made.status,
+        intervention_id=intervention.intervention_id,
+        kind=intervention.kind,
+        status=intervention.status,
         agent_id=agent.agent_id,
         tenant=agent.tenant,
         issuer=agent.issuer,
-        level=_level_word(RiskLevel(made.level)),
-        scopes=list(made.scopes),
-        asked_why=made.asked_why,
-        asked_by=made.asked_by,
-        asked_at=format_rfc3339(made.asked_ms),
-        decided_by=made.decided_by or None,
-        decided_at=format_rfc3339_or_none(made.decided_ms),
-        why=made.why or None,
-        expires_at=format_rfc3339(made.expires_ms),
+        level=level_word(intervention.level),
+        scopes=list(intervention.scopes),
+        asked_why=intervention.asked_why,
+        asked_by=intervention.asked_by,
+        asked_at=format_rfc3339(intervention.asked_ms),
+        decided_by=intervention.decided_by or None,
+        decided_at=format_rfc3339_or_none(intervention.decided_ms),
+        why=intervention.why or None,
+        expires_at=format_rfc3339(intervention.expires_ms),
     )
 
 
-def _level_word(level: RiskLevel) -> Any:
-    return level.label
+def interventions_out(page: Page[Intervention]) -> PageOut[InterventionOut]:
+    """A page of pins and approvals as it is answered."""
+    return PageOut(items=[intervention_out(one) for one in page.items], next_cursor=page.next_cursor)
 
 
-def _kind_word(kind: str) -> Any:
-    return kind
+def blast_radius_out(report: BlastRadiusReport) -> BlastRadiusOut:
+    """A blast radius as it is answered."""
+    return BlastRadiusOut(
+        agent_id=report.name.agent_id,
+        tenant=report.name.tenant,
+        issuer=report.name.issuer,
+        risk_level=level_word(report.level),
+        descendants_policy=level_word(report.descendants_level),
+        complete=report.radius.complete,
+        agents=[_reached_agent_out(agent) for agent in report.radius.agents],
+        principals=[
+            ReachedPrincipalOut(
+                principal_id=edge.target,
+                first_seen_at=format_rfc3339(edge.first_ms),
+                last_seen_at=format_rfc3339(edge.last_ms),
+                pair_risk_score=edge.risk,
+            )
+            for edge in report.radius.principals
+        ],
+    )
+
+
+def _reached_agent_out(agent: ReachedAgent) -> ReachedAgentOut:
+    return ReachedAgentOut(
+        agent_id=agent.name.agent_id,
+        depth=agent.depth,
+        kind=cast(Any, agent.kind),
+        via=agent.via,
+        first_seen_at=format_rfc3339(agent.first_ms),
+        last_seen_at=format_rfc3339(agent.last_ms),
+        risk_level=None if agent.level is None else level_word(agent.level),
+        edge_risk_score=agent.risk,
+    )
+
+
+def principal_risk_out(principal_id: str, tenant: str, issuer: str, agents: Sequence[ActingAgent]) -> PrincipalRiskOut:
+    """The risk of a principal as it is answered; *agents* are those that acted for it, the riskiest first."""
+    riskiest = agents[0]
+    return PrincipalRiskOut(
+        principal_id=principal_id,
+        tenant=tenant,
+        issuer=issuer,
+        risk_level=level_word(riskiest.level),
+        risk_score=riskiest.risk_score,
+        agents=[
+            ActingAgentOut(
+                agent_id=agent.agent_id,
+                risk_level=level_word(agent.level),
+                risk_score=agent.risk_score,
+                last_seen_at=format_rfc3339(agent.last_ms),
+                pair_risk_score=agent.pair_risk,
+            )
+            for agent in agents
+        ],
+    )
 
 
 class DesiredStateOut(BaseModel):
@@ -198,40 +257,41 @@ class ReconciliationOut(BaseModel):
     agents: int
 
 
-def actuation_out(one: Actuation) -> ActuationOut:
+def actuation_out(actuation: Actuation) -> ActuationOut:
     """An actuation as it is answered."""
-    wish = _decode_desired_state(one)
+    desired = _decode_desired_state(actuation)
     return ActuationOut(
-        target=one.target,
-        agent_id=one.agent.agent_id,
-        tenant=one.agent.tenant,
-        issuer=one.agent.issuer,
-        status=one.status,
-        version=one.version,
-        desired=None if wish is None else desired_state_out(wish),
-        original=_decode_original(one.original),
-        error=one.error or None,
-        decision_id=None if wish is None else wish.decision_id or None,
-        caused_at=format_rfc3339_or_none(one.caused_ms),
-        wanted_at=format_rfc3339(one.wanted_ms),
-        confirmed_at=format_rfc3339_or_none(one.confirmed_ms),
-        updated_at=format_rfc3339(one.updated_ms),
+        target=actuation.target,
+        agent_id=actuation.agent.agent_id,
+        tenant=actuation.agent.tenant,
+        issuer=actuation.agent.issuer,
+        status=actuation.status,
+        version=actuation.version,
+        desired=None if desired is None else desired_state_out(desired),
+        original=_decode_original(actuation.original),
+        error=actuation.error or None,
+        decision_id=None if desired is None else desired.decision_id or None,
+        caused_at=format_rfc3339_or_none(actuation.caused_ms),
+        wanted_at=format_rfc3339(actuation.wanted_ms),
+        confirmed_at=format_rfc3339_or_none(actuation.confirmed_ms),
+        updated_at=format_rfc3339(actuation.updated_ms),
     )
 
 
-def desired_state_out(wish: DesiredState) -> DesiredStateOut:
+def desired_state_out(desired: DesiredState) -> DesiredStateOut:
+    """What is to hold for a client as it is answered."""
     return DesiredStateOut(
-        risk_level=cast(Any, wish.level),
-        allow=wish.allow,
-        max_token_lifetime_s=wish.max_token_lifetime_s,
-        refresh_allowed=wish.refresh_allowed,
-        revoke=wish.revoke,
+        risk_level=cast(Any, desired.level),
+        allow=desired.allow,
+        max_token_lifetime_s=desired.max_token_lifetime_s,
+        refresh_allowed=desired.refresh_allowed,
+        revoke=desired.revoke,
     )
 
 
-def _decode_desired_state(one: Actuation) -> DesiredState | None:
+def _decode_desired_state(actuation: Actuation) -> DesiredState | None:
     try:
-        return decode_desired_state(one.desired)
+        return decode_desired_state(actuation.desired)
     except UnreadableAction:
         return None
 

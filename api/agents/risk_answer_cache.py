@@ -75,8 +75,8 @@ class RiskAnswerCache:
         self._pipeline_status: PipelineStatus = services.pipeline_status
         self._now_ms = services.now_ms
         self._staleness_ms = int(services.settings.risk.staleness_s * 1000)
-        self._policy_evaluator = services.decision_point.policy_evaluator
-        self._interventions = services.decision_point.approval_workflow.active_interventions
+        self._policy_evaluator = services.policy_evaluator
+        self._interventions = services.policy_evaluator.interventions
         self._tails: dict[int, tuple[int, bool, str, bytes]] = {}
 
     def answer(self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None) -> bytes:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
-from ...ingest.errors import TrustwatchError
-from ...ingest.record_keys import agent_partition_key
-from ...scoring.records.agents import ReleaseAgent, RiskLevel
-from ...scoring.store.agent_store import AgentQuery
-from ..http.agent_lookup import find_agent_entry, not_found_error, visible_tenants
-from ..http.auth.callers import AuthenticatedCaller
-from ..http.dependencies import ContextDep, ReaderDep, ReviewerDep
-from ..http.problems import problem_of
+from ..http.agent_lookup import AgentSelector
+from ..http.dependencies import ReaderDep, ReviewerDep, provided
+from ..http.problems import ProblemDetails
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
     Level,
@@ -25,14 +20,12 @@ from ..http.schemas import (
     PageOut,
     TenantParam,
 )
-from ..http.separation_of_duties import attribute_to_caller
-from .risk_answer_cache import RiskAnswerCache
-from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, RiskQuestionIn, agent_out
+from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, agent_out
+from .service import AgentFilters, AgentService
 
-ANSWERS_PER_TURN = 100
-"""Questions answered in one go; then other requests get their turn."""
+router = APIRouter(tags=["agents"], responses=COMMON_PROBLEMS)
 
-router = APIRouter(tags=["agents"])
+AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 
 
 @router.get(
@@ -42,35 +35,29 @@ router = APIRouter(tags=["agents"])
     responses=AMBIGUOUS_AGENT_RESPONSES,
 )
 async def get_risk(
-    agent_id: str, parts: ContextDep, caller: ReaderDep, tenant: TenantParam = None, issuer: IssuerParam = None
+    agent_id: str, caller: ReaderDep, agents: AgentServiceDep, tenant: TenantParam = None, issuer: IssuerParam = None
 ) -> Response:
     """The risk of an agent and what it means for its tokens, from memory. The id is percent-encoded once.
 
     An agent that was never seen has the level `unknown` and confidence 0. Scope `trust.score:read`.
     """
-    # Reached only where a server gives no `raw_path`: `front.FastPath` answers before FastAPI does.
-    return _json_response(parts.risk_answers.answer(caller, agent_id, tenant, issuer))
+    # Reached only where a server gives no `raw_path`: `FastRiskRoute` answers before FastAPI does.
+    return _json_response(agents.answer(caller, AgentSelector(agent_id, tenant, issuer)))
 
 
 @router.post("/v1/risk/query", response_model=RiskAnswersOut, summary="Risk of several agents")
-async def query_risk(questions: RiskQueryIn, parts: ContextDep, caller: ReaderDep) -> Response:
+async def query_risk(questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
     """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place."""
-    answers: list[bytes] = []
-    for number, question in enumerate(questions.agents, 1):
-        answers.append(_answer_or_problem(parts.risk_answers, caller, question))
-        if not number % ANSWERS_PER_TURN:
-            await asyncio.sleep(0)
-    return _json_response(b'{"answers":[' + b",".join(answers) + b"]}")
+    selectors = [AgentSelector(question.agent_id, question.tenant, question.issuer) for question in questions.agents]
+    answers = await agents.answer_many(caller, selectors)
+    bodies = (_answer_body(selector, answer) for selector, answer in zip(selectors, answers, strict=True))
+    return _json_response(b'{"answers":[' + b",".join(bodies) + b"]}")
 
 
-def _answer_or_problem(answers: RiskAnswerCache, caller: AuthenticatedCaller, question: RiskQuestionIn) -> bytes:
-    try:
-        return answers.answer(caller, question.agent_id, question.tenant, question.issuer)
-    except TrustwatchError as error:
-        problem = problem_of(error)
-        if problem.status >= 500:
-            raise
-        return msgspec.json.encode({"agent_id": question.agent_id, "problem": msgspec.Raw(problem.body())})
+def _answer_body(selector: AgentSelector, answer: bytes | ProblemDetails) -> bytes:
+    if isinstance(answer, ProblemDetails):
+        return msgspec.json.encode({"agent_id": selector.agent_id, "problem": msgspec.Raw(answer.body())})
+    return answer
 
 
 def _json_response(body: bytes) -> Response:
@@ -79,8 +66,8 @@ def _json_response(body: bytes) -> Response:
 
 @router.get("/v1/agents", summary="List agents")
 async def list_agents(
-    parts: ContextDep,
     caller: ReaderDep,
+    agents: AgentServiceDep,
     tenant: TenantParam = None,
     level: Annotated[list[Level] | None, Query(description="repeat it for several levels")] = None,
     agent_type: Annotated[str | None, Query(alias="type", max_length=2048)] = None,
@@ -89,9 +76,7 @@ async def list_agents(
     cursor: CursorParam = None,
 ) -> PageOut[AgentOut]:
     """Agents by tenant and id, as of the last commit. Scope `trust.score:read`."""
-    levels = None if level is None else [RiskLevel[name.upper()] for name in level]
-    wanted = AgentQuery(visible_tenants(caller, tenant), levels, agent_type, prefix, limit, cursor)
-    page = await parts.call_store(parts.runtime.store.agents.page, wanted)
+    page = await agents.list(caller, AgentFilters(tenant, level, agent_type, prefix), limit, cursor)
     return PageOut(items=[agent_out(summary) for summary in page.items], next_cursor=page.next_cursor)
 
 
@@ -103,9 +88,9 @@ async def list_agents(
 )
 async def release_agent(
     agent_id: str,
-    parts: ContextDep,
     caller: ReviewerDep,
-    wish: ReleaseIn,
+    agents: AgentServiceDep,
+    release: ReleaseIn,
     tenant: TenantParam = None,
     issuer: IssuerParam = None,
 ) -> ReleaseOut:
@@ -113,13 +98,6 @@ async def release_agent(
 
     202 as soon as the release is durable.
     """
-    entry = find_agent_entry(parts.runtime.risk_view, caller, agent_id, tenant, issuer)
-    if entry is None:
-        raise not_found_error("agent")
-    name = entry.summary.name
-    by = attribute_to_caller(parts.runtime.settings.actuators, caller, name, wish.note).name
-    route = agent_partition_key(name.tenant, name.issuer, name.agent_id)
-    await parts.event_intake.write_control_record(
-        msgspec.json.encode(ReleaseAgent(str(name.key), by, wish.note)), route
-    )
-    return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=by)
+    released = await agents.release(caller, AgentSelector(agent_id, tenant, issuer), release.note)
+    name = released.name
+    return ReleaseOut(agent_id=name.agent_id, tenant=name.tenant, issuer=name.issuer, by=released.by)

@@ -21,6 +21,7 @@ from ..http.schemas import (
     level_word,
 )
 from .risk_answer_cache import shows_reasons
+from .service import MAX_NOTE_LENGTH
 
 MAX_QUESTIONS = 1000
 
@@ -165,7 +166,7 @@ class ReleaseIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"note": "new accounts were announced"}})
 
-    note: str = Field("", max_length=2048, description="why; kept with the decision")
+    note: str = Field("", max_length=MAX_NOTE_LENGTH, description="why; kept with the decision")
 
 
 class ReleaseOut(BaseModel):

@@ -1,5 +1,6 @@
-"""The console at `/console`: pages for people, made here, from the same store, view and rules as the API's answers.
+"""The console at `/console`: pages for people, made here, by the same services as the API's answers.
 
-`app` puts it together; `gate` is what pages depend on; `signin`, `oidc`, `sessions` say who is there; `live` tells
-pages what changed; `pages/` has one module per page, `templates/` and `static/` what they look like.
+`console_app` puts it together; pages depend on `page_dependencies` and ask the services of the slices, as routes do;
+`sign_in`, `openid_provider`, `console_sessions` say who is there; `live_updates` tells pages what changed; `pages/` has
+one module per page, `templates/` and `static/` what they look like.
 """

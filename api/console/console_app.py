@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..http.dependencies import ApplicationContext
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
 from . import live_updates, sign_in
 from .activity import ActivitySampler
 from .console_sessions import COOKIES_STATE_KEY, ConsoleSessions, SessionCookies, session_key
@@ -97,14 +98,16 @@ class ConsoleApplication:
     """The console, and what runs beside its pages.
 
     Args:
-        parts: of the application that it is mounted in.
+        services: of the application that it is mounted in.
 
     Raises:
         ConfigError: its key can not be read.
     """
 
-    def __init__(self, parts: ApplicationContext) -> None:
-        self._console = build_console(parts)
+    path = CONSOLE_ROOT
+
+    def __init__(self, services: ServiceRegistry) -> None:
+        self._console = build_console(services)
         self._sampling: asyncio.Task[None] | None = None
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
 
@@ -126,26 +129,26 @@ class ConsoleApplication:
         return [] if self._console.provider is None else self._console.provider.form_targets()
 
 
-def build_console(parts: ApplicationContext) -> ConsoleContext:
+def build_console(services: ServiceRegistry) -> ConsoleContext:
     """The console of an application. Raises ConfigError."""
-    services = parts.runtime
-    settings, listen = services.settings.console, services.settings.listen
-    sessions = ConsoleSessions(session_key(settings, services.settings.data_dir), settings, services.clock)
+    runtime = services.get(Runtime)
+    settings, listen = runtime.settings.console, runtime.settings.listen
+    sessions = ConsoleSessions(session_key(settings, runtime.settings.data_dir), settings, runtime.clock)
     provider = None
     if settings.oidc is not None:
         redirect_uri = listen.url() + sign_in.CALLBACK_PATH
         provider = OpenIdProvider(
-            settings.oidc, services.settings.verification, redirect_uri, services.clock, services.new_id
+            settings.oidc, runtime.settings.verification, redirect_uri, runtime.clock, runtime.new_id
         )
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
-    renderer = PageRenderer(StaticAssets(), menu_entries(), services.now_ms)
-    return ConsoleContext(parts, sessions, cookies, provider, renderer, ActivitySampler(services))
+    renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)
+    return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime))
 
 
 def _build_application(desk: ConsoleContext) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.console = desk
-    app.state.parts = desk.application
+    app.state.services = desk.services
     assets = StaticAssets()
 
     @app.get("/static/{path:path}")

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from ...ingest.errors import TrustwatchError
-from ..http.problems import ProblemDetails, internal_problem, invalid_request, problem_of
+from ..http.problems import ProblemDetails, ProblemTable, internal_problem, invalid_request
 from .openid_provider import ProviderUnavailable, SignInRefused
 from .page_dependencies import ConsoleContext, SignInNeeded
 from .sign_in import SIGN_IN_PATH
@@ -53,7 +53,7 @@ async def _provider_unavailable(desk: ConsoleContext, request: Request, error: E
 
 async def _known_error(desk: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, TrustwatchError)
-    problem = problem_of(error)
+    problem = desk.services.get(ProblemTable).problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return await _unexpected(desk, request, error)
     return _problem_page(desk, request, problem)
@@ -75,7 +75,7 @@ async def _http_error(desk: ConsoleContext, request: Request, error: Exception) 
 
 
 async def _unexpected(desk: ConsoleContext, request: Request, error: Exception) -> Response:
-    error_id = desk.application.runtime.new_id()
+    error_id = desk.runtime.new_id()
     trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
     _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
     return _problem_page(desk, request, internal_problem(error_id))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -22,9 +22,9 @@ from markupsafe import Markup
 
 from ...ingest.errors import Unavailable
 from ...scoring.pipeline.ipc import LevelChange
-from ...scoring.pipeline.pipeline_status import LevelChangeQueue, PipelineStatus
 from ...scoring.records.agents import RiskLevel
-from ..http.agent_lookup import visible_tenants
+from ..decisions.level_change_subscription import LevelChangeSubscription, SubscriptionEnded
+from ..decisions.service import DecisionService
 from ..http.auth.callers import SCOPE_SCORE_READ
 from .console_sessions import SessionState
 from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
@@ -57,9 +57,9 @@ async def stream_updates(request: Request, desk: ConsoleDep) -> StreamingRespons
         return _stream_response(_session_over_events())  # a page would go on asking for what is refused
     if len(desk.streams) >= MAX_OPEN_STREAMS:
         raise Unavailable("too many pages are open")
-    tenants = visible_tenants(visit.caller, None)
+    subscription = desk.services.get(DecisionService).subscribe(visit.caller)
     standing = partial(desk.sessions.state, visit.session)
-    return _stream_response(_update_events(desk.application.runtime.pipeline_status, tenants, standing, desk.streams))
+    return _stream_response(_update_events(subscription, standing, desk.streams))
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
@@ -74,47 +74,34 @@ async def _session_over_events() -> AsyncIterator[bytes]:
 
 
 async def _update_events(
-    status: PipelineStatus, tenants: Collection[str] | None, standing: Callable[[], SessionState], streams: set[object]
+    subscription: LevelChangeSubscription, standing: Callable[[], SessionState], streams: set[object]
 ) -> AsyncIterator[bytes]:
-    queue = status.subscribe()
-    streams.add(queue)
+    streams.add(subscription)
     try:
-        yield b"retry: 2000\n\n" + _encode_event("opened", "")  # what changed while nobody listened is loaded now
-        while True:
-            changes = await _gather_changes(queue)
-            if changes is None:
-                return
-            stands = standing()
-            if stands == "over":
-                yield _encode_event("end", "over")
-            if stands != "lasts":
-                return
-            shown = [change for change in changes if tenants is None or change.tenant in tenants]
-            for line in _change_events(shown) if shown else [_encode_event("tick", "")]:
-                yield line
+        with subscription:
+            yield b"retry: 2000\n\n" + _encode_event("opened", "")  # what changed while nobody listened is loaded now
+            while True:
+                changes = await _gather_changes(subscription)
+                state = standing()
+                if state == "over":
+                    yield _encode_event("end", "over")
+                if state != "lasts":
+                    return
+                for line in _change_events(changes) if changes else [_encode_event("tick", "")]:
+                    yield line
+    except SubscriptionEnded:
+        return
     finally:
-        streams.discard(queue)
-        status.unsubscribe(queue)
+        streams.discard(subscription)
 
 
-async def _gather_changes(queue: LevelChangeQueue) -> list[LevelChange] | None:
-    """Changes of a short while; none where nothing happened, None at the end of the stream."""
-    try:
-        async with asyncio.timeout(TICK_INTERVAL_S):
-            first = await queue.get()
-    except TimeoutError:
-        return []
+async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelChange]:
+    """Changes of a short while; none where nothing happened. Raises SubscriptionEnded."""
+    first = await subscription.next_change(TICK_INTERVAL_S)
     if first is None:
-        return None
+        return []
     await asyncio.sleep(GATHER_CHANGES_S)
-    changes = [first]
-    while not queue.empty():
-        change = queue.get_nowait()
-        if change is None:
-            queue.put_nowait(None)  # these are told first
-            break
-        changes.append(change)
-    return changes
+    return [first, *subscription.pending_changes()]
 
 
 def _change_events(changes: list[LevelChange]) -> list[bytes]:

@@ -15,9 +15,18 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from ...ingest.errors import TrustwatchError
+from ..access.service import ContainmentService
+from ..agents.service import AgentService
+from ..alerts.service import AlertService
+from ..decisions.service import DecisionService
+from ..events.dead_letter_service import DeadLetterService
+from ..feedback.service import FeedbackService
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
-from ..http.dependencies import ApplicationContext
-from ..http.problems import ProblemDetails, ProblemError
+from ..http.dependencies import provided
+from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..models.service import ModelService
 from .activity import ActivitySampler
 from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
@@ -51,13 +60,18 @@ class PageRequest(NamedTuple):
 class ConsoleContext:
     """What pages work with; in `app.state.console`."""
 
-    application: ApplicationContext
+    services: ServiceRegistry
     sessions: ConsoleSessions
     cookies: SessionCookies
     provider: OpenIdProvider | None
     renderer: PageRenderer
     activity: ActivitySampler
     streams: set[object] = field(default_factory=set)
+
+    @property
+    def runtime(self) -> Runtime:
+        """Everything that the application uses."""
+        return self.services.get(Runtime)
 
     def render_page(
         self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
@@ -100,6 +114,14 @@ async def read_form(request: Request) -> Mapping[str, str]:
     return form
 
 
+def number_of_form(form: Mapping[str, str], name: str, default: str = "") -> float:
+    """A number of a form. Raises ProblemError (422)."""
+    try:
+        return float(form.get(name, default))
+    except ValueError:
+        raise invalid_value_error(name, "is no number") from None
+
+
 def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
     """The visit of the person who is signed in, whatever it may do; *quiet* is none that a person made.
 
@@ -108,7 +130,7 @@ def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
     """
     console = console_of(request)
     session = console.cookies.read(request)
-    caller = None if session is None else session_caller(session, console.application.runtime.settings.console)
+    caller = None if session is None else session_caller(session, console.runtime.settings.console)
     if session is None or caller is None:
         raise SignInNeeded("nobody is signed in")
     if not quiet and BACKGROUND_HEADER not in request.headers:
@@ -125,7 +147,7 @@ async def check_form_origin(request: Request, visit: PageRequest) -> None:
     """Raise ProblemError (403) unless an unsafe request comes from a page of this session."""
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).application.runtime.settings.listen.url()))
+    public = "{0.scheme}://{0.netloc}".format(urlsplit(console_of(request).runtime.settings.listen.url()))
     elsewhere = site != "same-origin" if site is not None else origin not in (None, own, public)
     given = request.headers.get(FORM_HEADER) or (await read_form(request)).get(FORM_TOKEN, "")
     if elsewhere or not hmac.compare_digest(given.encode(errors="replace"), visit.form_token.encode()):
@@ -155,3 +177,10 @@ FormDep = Annotated[Mapping[str, str], Depends(read_form)]
 PageReaderDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_SCORE_READ))]
 PageReviewerDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_FEEDBACK))]
 PageAdministratorDep = Annotated[PageRequest, Depends(require_console_scope(SCOPE_ADMIN))]
+AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
+AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
+DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
+DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
+ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
+FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
+ModelServiceDep = Annotated[ModelService, Depends(provided(ModelService))]

@@ -8,6 +8,7 @@ import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from ..http.store_executor import StoreExecutor
 from .console_sessions import ConsoleSession, matching_grant, new_development_session, new_session
 from .login_links import redeem_login_code
 from .openid_provider import SignInRefused
@@ -84,7 +85,7 @@ async def complete_sign_in(request: Request, desk: ConsoleDep) -> Response:
     if grant is None or under_way is None:
         _log.warning("console sign-in without a grant", code="console_no_grant", subject=str(claims["sub"])[:200])
         raise SignInRefused("you are known, but nothing here is granted to you; ask the operator of this service")
-    session = new_session(claims, grant.name, oidc.name_claim, desk.application.runtime.clock())
+    session = new_session(claims, grant.name, oidc.name_claim, desk.runtime.clock())
     _begin_session(request, desk, session)
     return RedirectResponse(under_way.back, 303)
 
@@ -94,11 +95,11 @@ async def sign_in_by_link(
     request: Request, desk: ConsoleDep, code: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
     """Sign in by a one-time link that a person on this machine was shown."""
-    services = desk.application.runtime
+    services = desk.runtime
     if not _allows_development_login(desk):
         raise SignInRefused("the development login is switched off")
     now_s = services.clock()
-    if await desk.application.call_store(redeem_login_code, services.settings.data_dir, code, now_s):
+    if await desk.services.get(StoreExecutor)(redeem_login_code, services.settings.data_dir, code, now_s):
         _begin_session(request, desk, new_development_session(now_s))
         return RedirectResponse(CONSOLE_HOME, 303)
     try:
@@ -118,14 +119,12 @@ async def sign_out(request: Request, desk: ConsoleDep, visit: SignedInDep) -> Re
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
     target = f"{SIGN_IN_PATH}?said=out"
     if desk.provider is not None and visit.session.grant:
-        target = (
-            await desk.provider.end_session_url(desk.application.runtime.settings.listen.url() + SIGN_IN_PATH) or target
-        )
+        target = await desk.provider.end_session_url(desk.runtime.settings.listen.url() + SIGN_IN_PATH) or target
     return RedirectResponse(target, 303)
 
 
 def _allows_development_login(desk: ConsoleContext) -> bool:
-    return desk.application.runtime.settings.console.development_login
+    return desk.runtime.settings.console.development_login
 
 
 def _begin_session(request: Request, desk: ConsoleContext, session: ConsoleSession) -> None:

@@ -1,23 +1,227 @@
-"""Decisions that set the levels which agents are at: a list tells why an agent is there, not what it did last."""
+"""Decisions: lists and look-ups, what a decision set off, and changes of level as they happen."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
+from ...scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
+from ...scoring.delivery.notifiers.alert_events import ALERT_KEY_PREFIX
 from ...scoring.records.agents import AgentSummary, RiskLevel
+from ...scoring.records.commits import Delivery
+from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.records.decisions import Decision
+from ...scoring.store.database import Page
 from ...scoring.store.sql_store import SqlStore
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
+from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
+from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
+from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
+from .level_change_subscription import LevelChangeSubscription
 
 MAX_DECISIONS_LOOKED_UP = 60
-"""Decisions that one page looks up."""
+"""Decisions behind levels that are looked up for one list."""
+
+MAX_NEIGHBOURS = 200
+"""Decisions about the same agent among which the next and the one before are looked for."""
+
+MAX_EARLIER_DECISIONS = 100
+"""Decisions of an agent among which those of the same rise are looked for."""
 
 
-def decisions_behind_levels(
-    store: SqlStore, agents: Iterable[AgentSummary], tenants: Collection[str] | None
-) -> dict[str, Decision]:
-    """Decision by its id, of agents above low. Blocks."""
-    wanted = [one.decision_id for one in agents if one.level >= RiskLevel.MEDIUM and one.decision_id][
-        :MAX_DECISIONS_LOOKED_UP
+class DecisionFilters(NamedTuple):
+    """Filters of a search; "" = all. *level* is the word of the least one, *change* is `up` or `down`."""
+
+    tenant: str
+    agent: str
+    level: str
+    change: str
+    issuer: str = ""
+
+
+class DecisionConsequences(NamedTuple):
+    """The neighbours of a decision, and everything that it set off."""
+
+    later: Decision | None
+    earlier: Decision | None
+    deliveries: list[Delivery]
+    actuations: list[Actuation]
+    interventions: list[Intervention]
+
+
+class DecisionService:
+    """Decisions of the tenants that a caller may see. For one event loop.
+
+    Args:
+        runtime: store and pipeline.
+        agents: finds the agent that a request means.
+        executor: the way into the store.
+    """
+
+    def __init__(self, runtime: Runtime, agents: AgentResolver, executor: StoreExecutor) -> None:
+        self._runtime = runtime
+        self._agents = agents
+        self._executor = executor
+
+    async def list(
+        self,
+        caller: AuthenticatedCaller,
+        agent: AgentSelector | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Decision]:
+        """Changes of level, newest first; of one agent, where *agent* is given. An unknown one has none.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
+            Unavailable: the store does not answer.
+        """
+        tenants, key = visible_tenants(caller, tenant), None
+        if agent is not None:
+            key = await self._agents.key(caller, agent)
+            if key is None:
+                return Page([], None)
+        return await self._executor(self._runtime.store.decisions.page, tenants, key, limit, cursor)
+
+    async def search(
+        self, caller: AuthenticatedCaller, filters: DecisionFilters, cursor: str | None = None
+    ) -> FilteredPage[Decision]:
+        """As `list`, narrowed to rises or falls and to a least level; a bounded look."""
+        tenant = filters.tenant or None
+        tenants, key = visible_tenants(caller, tenant), None
+        if filters.agent:
+            key = await self._agents.key(caller, AgentSelector(filters.agent, tenant, filters.issuer or None))
+            if key is None:
+                return FilteredPage([], None, 0)
+
+        def page_at(page_cursor: str | None) -> Page[Decision]:
+            return self._runtime.store.decisions.page(tenants, key, DEFAULT_PAGE_SIZE, page_cursor)
+
+        def keep(decision: Decision) -> bool:
+            return matches_filters(decision, filters)
+
+        return await self._executor(read_filtered_page, page_at, keep, cursor)
+
+    async def get(self, caller: AuthenticatedCaller, decision_id: str) -> Decision:
+        """One decision. Raises ProblemError (404), Unavailable."""
+        decision = await self._executor(self._runtime.store.decisions.get, decision_id, visible_tenants(caller, None))
+        if decision is None:
+            raise not_found_error("decision")
+        return decision
+
+    async def consequences(self, caller: AuthenticatedCaller, decision: Decision) -> DecisionConsequences:
+        """Everything beside *decision*; deliveries of its alerts only for callers with the scope `trust.admin`."""
+        return await self._executor(
+            load_consequences,
+            self._runtime.store,
+            decision,
+            visible_tenants(caller, None),
+            with_alerts=SCOPE_ADMIN in caller.scopes,
+        )
+
+    async def escalation(self, caller: AuthenticatedCaller, decision: Decision) -> tuple[Decision, ...]:
+        """*decision*, and those before it by which its agent rose to it, newest first."""
+        page = await self._executor(
+            self._runtime.store.decisions.page,
+            visible_tenants(caller, None),
+            decision.agent.key,
+            MAX_EARLIER_DECISIONS,
+        )
+        return escalation_to(decision, page.items)
+
+    async def behind_levels(self, caller: AuthenticatedCaller, agents: Iterable[AgentSummary]) -> dict[str, Decision]:
+        """The decisions, by id, that set the levels which agents above low are at; at most 60."""
+        ids = [agent.decision_id for agent in agents if agent.level >= RiskLevel.MEDIUM and agent.decision_id]
+        return await self._executor(
+            _read_decisions, self._runtime.store, ids[:MAX_DECISIONS_LOOKED_UP], visible_tenants(caller, None)
+        )
+
+    def subscribe(self, caller: AuthenticatedCaller, tenant: str | None = None) -> LevelChangeSubscription:
+        """Changes of level from now on. Whoever watches ends it with the caller's token or session.
+
+        Raises TenantNotAllowed, see `visible_tenants`.
+        """
+        return LevelChangeSubscription(self._runtime.pipeline_status, visible_tenants(caller, tenant))
+
+    def may_give_feedback(self, caller: AuthenticatedCaller, decision: Decision) -> bool:
+        """True if the caller may judge *decision*: only one that raised the agent to medium or above can be judged."""
+        return SCOPE_FEEDBACK in caller.scopes and decision.level > max(decision.previous_level, RiskLevel.LOW)
+
+
+def matches_filters(decision: Decision, filters: DecisionFilters) -> bool:
+    """True if a search shows *decision*; words that are no levels and no changes narrow nothing."""
+    rises = decision.level > decision.previous_level
+    if filters.change in ("up", "down") and rises != (filters.change == "up"):
+        return False
+    least = RiskLevel.__members__.get(filters.level.upper())
+    return least is None or max(decision.level, decision.previous_level) >= least
+
+
+def load_consequences(
+    store: SqlStore, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
+) -> DecisionConsequences:
+    """Read the neighbours of *decision* and what it set off; blocks."""
+    key = decision.agent.key
+    deliveries = (
+        store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
+    )
+    actuations = actuations_of_decision(store.actuations.page(tenants, key).items, decision.decision_id)
+    later, earlier = _neighbours(store.decisions.page(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
+    until_ms = later.decided_ms if later is not None else None
+    interventions = [
+        intervention
+        for intervention in store.interventions.page(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
+        if intervention.asked_ms >= decision.decided_ms and (until_ms is None or intervention.asked_ms < until_ms)
     ]
-    found = ((one, store.decisions.get(one, tenants)) for one in wanted)
-    return {decision_id: decision for decision_id, decision in found if decision is not None}
+    return DecisionConsequences(later, earlier, deliveries, actuations, interventions)
+
+
+def _neighbours(newest_first: Sequence[Decision], decision_id: str) -> tuple[Decision | None, Decision | None]:
+    """The decisions after and before the one of that id, as far as they are among those given."""
+    ids = [decision.decision_id for decision in newest_first]
+    if decision_id not in ids:
+        return None, None
+    index = ids.index(decision_id)
+    later = newest_first[index - 1] if index > 0 else None
+    return later, newest_first[index + 1] if index + 1 < len(ids) else None
+
+
+def actuations_of_decision(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
+    """Those of *actuations* that are still there because of that decision; later ones have replaced others."""
+    return [actuation for actuation in actuations if _decision_of_actuation(actuation) == decision_id]
+
+
+def _decision_of_actuation(actuation: Actuation) -> str:
+    try:
+        return decode_desired_state(actuation.desired).decision_id
+    except UnreadableAction:
+        return ""
+
+
+def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
+
+    A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
+
+    Args:
+        marked: the last step.
+        decisions: of the agent, newest first.
+    """
+    rise = [marked]
+    ids = [decision.decision_id for decision in decisions]
+    index = ids.index(marked.decision_id) if marked.decision_id in ids else len(ids)
+    for decision in decisions[index + 1 :]:
+        if not (decision.previous_level < decision.level == rise[-1].previous_level):
+            break
+        if decision.level < RiskLevel.MEDIUM:
+            break
+        rise.append(decision)
+    return tuple(rise)
+
+
+def _read_decisions(store: SqlStore, ids: Sequence[str], tenants: Collection[str] | None) -> dict[str, Decision]:
+    decisions = ((decision_id, store.decisions.get(decision_id, tenants)) for decision_id in ids)
+    return {decision_id: decision for decision_id, decision in decisions if decision is not None}

@@ -1,5 +1,5 @@
-"""The door for events: what comes in over HTTP is judged record by record and made durable. Knows no web framework.
+"""The door for events: what comes in over HTTP is judged record by record and made durable.
 
-One file per matter: `bodies` (request body to records), `registry` (what the operator knows of agents), `admission`
-(one record), `recent` (ids seen), `limits` (who may send how much), `letters` (what is refused), `door` (all together).
+`service` takes a body in: `event_bodies` cuts it into records, `intake_limits` bounds it, `batch_admission` and
+`admission` judge its records, `intake` makes them durable. `dead_letter_service` has those that were refused.
 """

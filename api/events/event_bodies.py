@@ -165,7 +165,7 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
 
 
 def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:
-    """What is in a dead letter of a foreign format; where it can not be taken apart, it is refused again."""
+    """The records in a dead letter of a foreign format; where it can not be taken apart, it is refused again."""
     try:
         return parser(raw, {}).records
     except MalformedEvent as error:

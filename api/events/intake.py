@@ -83,7 +83,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct):
-    """What became of a body."""
+    """The outcome of a body: counts of its records, and the reasons of those that were refused."""
 
     accepted: int = 0
     duplicate: int = 0

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.routing import Route
 
-from ...ingest.errors import ConfigError
 from ...ingest.formats import otlp
 from ...ingest.formats.otlp import OtlpSignal
-from ...ingest.formats.raw_records import FormatParser, ParsedRecords, RawRecord
-from ...scoring.records.dead_letters import DeadLetter
-from ..http.agent_lookup import not_found_error
-from ..http.auth.callers import ANY_NAME, SCOPE_INGEST, AuthenticatedCaller, SourceBinding, binding_of_caller
-from ..http.dependencies import (
-    AdministratorDep,
-    ApplicationContext,
-    ContextDep,
-    SenderDep,
-    application_context_of,
-    authenticate_request,
-)
-from ..http.fast_path import LOGS_PATH, TRACES_PATH
-from ..http.problems import ProblemDetails, ProblemError
-from ..http.schemas import CursorParam, LimitParam, PageOut, problem_responses
+from ...ingest.formats.raw_records import ParsedRecords
+from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
+from ..http.dependencies import AdministratorDep, SenderDep, authenticate_request, provided, services_of
+from ..http.runtime import Runtime
+from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, problem_responses
+from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
     CLOUDEVENT_MEDIA_TYPE,
@@ -35,16 +25,17 @@ from .event_bodies import (
     NDJSON_MEDIA_TYPES,
     TEXT_MEDIA_TYPE,
     parse_body,
-    parse_dead_letter,
     parse_foreign_body,
-    parse_foreign_dead_letter,
 )
-from .foreign_topics import binding_of_topic
 from .intake import Receipt
 from .intake_limits import UnsupportedBody
 from .schemas import EVENT_EXAMPLE, DeadLetterOut, ReceiptOut, dead_letter_out
-from .service import BodySplitter, all_rejected, count_receipt, events_rejected_error, receipt_response, receive_body
+from .service import BodySplitter, EventService, check_not_all_rejected
 
+EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
+
+EventServiceDep = Annotated[EventService, Depends(provided(EventService))]
+DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
 FormatParam = Annotated[
     str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
 ]
@@ -87,12 +78,12 @@ _EVENT_PROBLEMS = problem_responses(
     }
 )
 
-router = APIRouter(tags=["events"])
-dead_letters_router = APIRouter(tags=["dead letters"])
+router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
+dead_letters_router = APIRouter(tags=["dead letters"], responses=COMMON_PROBLEMS)
 
 
 @router.post(
-    "/v1/events",
+    EVENTS_PATH,
     status_code=202,
     response_model=ReceiptOut,
     responses=_EVENT_PROBLEMS,
@@ -100,7 +91,7 @@ dead_letters_router = APIRouter(tags=["dead letters"])
     summary="Send audit events",
 )
 async def send_events(
-    request: Request, parts: ContextDep, caller: SenderDep, record_format: FormatParam = None
+    request: Request, caller: SenderDep, events: EventServiceDep, record_format: FormatParam = None
 ) -> Response:
     """Native events or CloudEvents (structured, batch, or binary by `ce-*` headers), one or up to 10,000 in a body.
 
@@ -110,71 +101,71 @@ async def send_events(
     Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
     parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
     """
-    receipt = await receive_body(request, parts, caller, _body_splitter(caller, record_format))
-    return receipt_response(receipt)
+    return await _receive_events(request, caller, events, record_format)
 
 
 async def send_events_directly(request: Request) -> Response:
-    """What `events` does, which declares it: found and called without FastAPI's dependencies, as bodies come often."""
+    """`send_events`, found and called without FastAPI's routing and dependencies, as bodies come often."""
     request.scope["route"] = DIRECT_EVENTS_ROUTE
-    parts = application_context_of(request)
-    caller = await authenticate_request(parts.runtime.verifier, request.scope)
+    services = services_of(request)
+    caller = await authenticate_request(services.get(Runtime).verifier, request.scope)
     caller.require(SCOPE_INGEST)
-    return receipt_response(
-        await receive_body(request, parts, caller, _body_splitter(caller, request.query_params.get("format")))
-    )
+    return await _receive_events(request, caller, services.get(EventService), request.query_params.get("format"))
 
 
-DIRECT_EVENTS_ROUTE = Route("/v1/events", send_events_directly, methods=["POST"], include_in_schema=False)
+async def _receive_events(
+    request: Request, caller: AuthenticatedCaller, events: EventService, record_format: str | None
+) -> Response:
+    split = _body_splitter(caller, record_format)
+    return _receipt_response(await events.receive(caller, _lower_case_headers(request), request.stream(), split))
+
+
+def _lower_case_headers(request: Request) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _receipt_response(receipt: Receipt) -> Response:
+    """202, or 400 where nothing at all could be used."""
+    check_not_all_rejected(receipt)
+    return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
+
+
+DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
 """To be looked at before all other routes."""
 
 
 def _body_splitter(caller: AuthenticatedCaller, wanted: str | None) -> BodySplitter:
-    """How bodies are read: as the request says, else as the caller's settings do."""
+    """The way to take bodies apart that the request names, else the one of the caller's settings."""
     name = wanted or caller.binding.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(
             lambda headers, body: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))
         )
-    parser = _parser_named(caller.binding, name)
+    parser = parser_named(caller.binding, name)
     return BodySplitter(
         lambda headers, body: parse_foreign_body(headers.get("content-type", ""), body, parser), in_thread=True
     )
 
 
-def _parser_named(binding: SourceBinding, name: str) -> FormatParser:
-    try:
-        return binding.parser(name)
-    except ConfigError as error:
-        raise ProblemError(ProblemDetails(400, "unknown_format", "Unknown format", str(error))) from None
-
-
-def visible_dead_letter_sources(caller: AuthenticatedCaller) -> Collection[str] | None:
-    """Whose dead letters a caller sees. What could not be read has no tenant: callers of some tenants see their own."""
-    return None if ANY_NAME in caller.tenants else (caller.name,)
-
-
 @dead_letters_router.get("/v1/dead-letters", summary="List refused records")
 async def list_dead_letters(
-    parts: ContextDep,
     caller: AdministratorDep,
+    dead_letters: DeadLetterServiceDep,
     replayed: Annotated[bool | None, Query(description="only those that were, or were not, sent in again")] = None,
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[DeadLetterOut]:
     """Newest first. A caller bound to `*` sees all, others what they sent themselves. Scope `trust.admin`."""
-    store = parts.runtime.store
-    page = await parts.call_store(store.dead_letters.page, visible_dead_letter_sources(caller), replayed, limit, cursor)
+    page = await dead_letters.list(caller, replayed, limit, cursor)
     return PageOut(items=[dead_letter_out(item, with_raw=False) for item in page.items], next_cursor=page.next_cursor)
 
 
 @dead_letters_router.get("/v1/dead-letters/{letter_id}", summary="One refused record")
-async def get_dead_letter(letter_id: str, parts: ContextDep, caller: AdministratorDep) -> DeadLetterOut:
+async def get_dead_letter(
+    letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
+) -> DeadLetterOut:
     """With its bytes, in base64. Scope `trust.admin`."""
-    found = await parts.call_store(parts.runtime.store.dead_letters.get, letter_id, visible_dead_letter_sources(caller))
-    if found is None:
-        raise not_found_error("dead letter")
-    return dead_letter_out(found, with_raw=True)
+    return dead_letter_out(await dead_letters.get(caller, letter_id), with_raw=True)
 
 
 @dead_letters_router.post(
@@ -185,40 +176,14 @@ async def get_dead_letter(letter_id: str, parts: ContextDep, caller: Administrat
     summary="Send a refused record in again",
 )
 async def replay_dead_letter(
-    letter_id: str, parts: ContextDep, caller: AdministratorDep, record_format: FormatParam = None
+    letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep, record_format: FormatParam = None
 ) -> Response:
     """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
 
     What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
     from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.
     """
-    store = parts.runtime.store
-    found = await parts.call_store(store.dead_letters.get, letter_id, visible_dead_letter_sources(caller))
-    if found is None:
-        raise not_found_error("dead letter")
-    parcels, binding = _records_of_dead_letter(parts, caller, found.letter, record_format)
-    receipt = await parts.event_intake.receive(parcels, binding, keep_refused=False)
-    count_receipt(parts, binding, receipt)
-    answer = receipt_response(receipt)
-    await parts.call_store(store.dead_letters.mark_replayed, [letter_id], parts.runtime.now_ms())
-    return answer
-
-
-def _records_of_dead_letter(
-    parts: ApplicationContext, caller: AuthenticatedCaller, letter: DeadLetter, wanted: str | None
-) -> tuple[list[RawRecord], SourceBinding]:
-    """What is in a dead letter, and whose word it is. Letters of topics are seen by callers of all tenants alone."""
-    settings = parts.runtime.settings
-    topic = next((topic for topic in settings.kafka.topics if topic.name == letter.source), None)
-    if topic is not None:
-        return parse_foreign_dead_letter(letter.raw, topic.parser()), binding_of_topic(topic)
-    sender = next((sender for sender in settings.callers if sender.name == letter.source), None)
-    name = wanted or ("native" if sender is None else sender.format)
-    if name in MEDIA_TYPE_FORMATS:
-        return [parse_dead_letter(letter.raw)], caller.binding
-    # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
-    binding = caller.binding if sender is None else binding_of_caller(sender)
-    return parse_foreign_dead_letter(letter.raw, _parser_named(binding, name)), binding
+    return _receipt_response(await dead_letters.replay(caller, letter_id, record_format))
 
 
 # OTLP/HTTP: traces and logs from an OpenTelemetry collector, an SDK, or a server that traces itself.
@@ -245,27 +210,27 @@ _OTLP_PROBLEMS = problem_responses(
     }
 )
 
-otlp_router = APIRouter(tags=["events"])
+otlp_router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
 
 
 @otlp_router.post(TRACES_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send traces (OTLP/HTTP)")
-async def send_traces(request: Request, parts: ContextDep, caller: SenderDep) -> Response:
+async def send_traces(request: Request, caller: SenderDep, events: EventServiceDep) -> Response:
     """Spans with attributes of generative AI, MCP or A2A, and events of Ory Hydra on spans, become audit events.
 
     200 when what was taken is on disk. Refused spans are counted in `partialSuccess` and are dead letters; spans of
     other kinds are skipped. Scope `trust.ingest`.
     """
-    return await _receive_export(request, parts, caller, "traces")
+    return await _receive_export(request, caller, events, "traces")
 
 
 @otlp_router.post(LOGS_PATH, responses=_OTLP_PROBLEMS, openapi_extra=_OTLP_BODY, summary="Send logs (OTLP/HTTP)")
-async def send_logs(request: Request, parts: ContextDep, caller: SenderDep) -> Response:
+async def send_logs(request: Request, caller: SenderDep, events: EventServiceDep) -> Response:
     """Access logs of agentgateway and Envoy become audit events; as `/v1/traces`. Scope `trust.ingest`."""
-    return await _receive_export(request, parts, caller, "logs")
+    return await _receive_export(request, caller, events, "logs")
 
 
 async def _receive_export(
-    request: Request, parts: ApplicationContext, caller: AuthenticatedCaller, signal: OtlpSignal
+    request: Request, caller: AuthenticatedCaller, events: EventService, signal: OtlpSignal
 ) -> Response:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     binary = kind in PROTOBUF_MEDIA_TYPES
@@ -280,9 +245,9 @@ async def _receive_export(
             caller.binding.parser("otlp"),
         )
 
-    receipt = await receive_body(request, parts, caller, BodySplitter(parsed, in_thread=True))
-    if all_rejected(receipt):
-        raise events_rejected_error(receipt)
+    split = BodySplitter(parsed, in_thread=True)
+    receipt = await events.receive(caller, _lower_case_headers(request), request.stream(), split)
+    check_not_all_rejected(receipt)
     return _otlp_protobuf_response(receipt, signal) if binary else _otlp_json_response(receipt, signal)
 
 

@@ -2,128 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import anyio.to_thread
 import msgspec
-from fastapi import Request, Response
 
 from ...ingest.errors import MalformedEvent
-from ...ingest.formats.raw_records import ParsedRecords
+from ...ingest.formats.raw_records import ParsedRecords, RawRecord
 from ..http.auth.callers import AuthenticatedCaller, SourceBinding, TenantNotAllowed
-from ..http.dependencies import ApplicationContext
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.request_body import declared_body_length
+from ..http.prometheus_metrics import ServiceMetrics
+from ..http.runtime import Runtime
 from .event_bodies import MAX_BODY_BYTES, decompress_body
-from .intake import Receipt
+from .intake import EventIntake, Receipt
 from .intake_limits import BodyReservation, BodyTooLarge, Overloaded
+from .source_silence import SilenceDetector
 
 THREAD_ABOVE_BYTES = 32 * 1024
 """Bytes from which unpacking, and mapping foreign records, would hold up other requests."""
 
 
 class BodySplitter(NamedTuple):
-    """How a body is taken apart. *in_thread*: it costs more than cutting, so that large bodies are done in a thread."""
+    """A way to take a body apart. *in_thread*: it costs more than cutting, so that large bodies are done in a thread."""
 
     parse: Callable[[Mapping[str, str], bytes], ParsedRecords]
     in_thread: bool = False
 
 
-async def receive_body(
-    request: Request, parts: ApplicationContext, caller: AuthenticatedCaller, split: BodySplitter
-) -> Receipt:
-    """What became of the events in a body.
+class EventService:
+    """Takes events in from callers. For one event loop.
 
-    Raises:
-        TenantNotAllowed: the caller speaks for nobody.
-        BodyTooLarge, UnsupportedBody, Overloaded: nothing of it was kept.
-        LogFailed: the disk refuses.
+    Args:
+        runtime: clocks.
+        intake: judges records and makes them durable.
+        silence: hears of everything that callers send.
+        metrics: count what became of it.
     """
-    binding = caller.binding
-    if not binding.tenants:
-        raise TenantNotAllowed("this caller is bound to no tenant, so it may send no events")
-    try:
-        receipt = await _receive_within_limits(request, parts, binding, split)
-    except Overloaded as error:
-        parts.metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
-        raise
-    count_receipt(parts, binding, receipt)
-    parts.silence_watch.note_received(binding.name, parts.runtime.monotonic(), parts.runtime.now_ms())
-    return receipt
 
+    def __init__(
+        self, runtime: Runtime, intake: EventIntake, silence: SilenceDetector, metrics: ServiceMetrics
+    ) -> None:
+        self._runtime = runtime
+        self._intake = intake
+        self._silence = silence
+        self._metrics = metrics
 
-async def _receive_within_limits(
-    request: Request, parts: ApplicationContext, binding: SourceBinding, split: BodySplitter
-) -> Receipt:
-    limits = parts.event_intake.limits
-    limits.check(binding)
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    with limits.reserve(binding) as hold:
-        body = await _read_body(request, hold)
+    async def receive(
+        self,
+        caller: AuthenticatedCaller,
+        headers: Mapping[str, str],
+        chunks: AsyncIterator[bytes],
+        split: BodySplitter,
+    ) -> Receipt:
+        """The receipt for the events in a body.
+
+        Args:
+            caller: whose word they are.
+            headers: of the request, names in lower case.
+            chunks: the body as it arrives.
+            split: takes it apart.
+
+        Raises:
+            TenantNotAllowed: the caller speaks for nobody.
+            BodyTooLarge, UnsupportedBody, Overloaded: nothing of it was kept.
+            LogFailed: the disk refuses.
+        """
+        binding = caller.binding
+        if not binding.tenants:
+            raise TenantNotAllowed("this caller is bound to no tenant, so it may send no events")
         try:
-            body = await _decompressed(body, headers.get("content-encoding", ""), hold)
-            if split.in_thread and len(body) > THREAD_ABOVE_BYTES:
-                parcels, skipped = await anyio.to_thread.run_sync(split.parse, headers, body)
-            else:
-                parcels, skipped = split.parse(headers, body)
-        except MalformedEvent as error:
-            limits.count_events(binding, 1)
-            return await parts.event_intake.reject_body(body, binding, error)
-        limits.count_events(binding, len(parcels) + skipped)
-        receipt = await parts.event_intake.receive(parcels, binding)
-    receipt.skipped = skipped
-    return receipt
+            receipt = await self._receive_within_limits(binding, headers, chunks, split)
+        except Overloaded as error:
+            self._metrics.counter("trustwatch_events_refused_requests_total", binding.name, error.cause).inc()
+            raise
+        self._count(binding, receipt)
+        self._silence.note_received(binding.name, self._runtime.monotonic(), self._runtime.now_ms())
+        return receipt
+
+    async def receive_again(self, records: Sequence[RawRecord], binding: SourceBinding) -> Receipt:
+        """The receipt for records of a dead letter. What is refused again is no second letter. Raises as `receive`."""
+        receipt = await self._intake.receive(records, binding, keep_refused=False)
+        self._count(binding, receipt)
+        return receipt
+
+    async def _receive_within_limits(
+        self, binding: SourceBinding, headers: Mapping[str, str], chunks: AsyncIterator[bytes], split: BodySplitter
+    ) -> Receipt:
+        limits = self._intake.limits
+        limits.check(binding)
+        with limits.reserve(binding) as reservation:
+            body = await _read_body(headers, chunks, reservation)
+            try:
+                body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
+                if split.in_thread and len(body) > THREAD_ABOVE_BYTES:
+                    records, skipped = await anyio.to_thread.run_sync(split.parse, headers, body)
+                else:
+                    records, skipped = split.parse(headers, body)
+            except MalformedEvent as error:
+                limits.count_events(binding, 1)
+                return await self._intake.reject_body(body, binding, error)
+            limits.count_events(binding, len(records) + skipped)
+            receipt = await self._intake.receive(records, binding)
+        receipt.skipped = skipped
+        return receipt
+
+    def _count(self, binding: SourceBinding, receipt: Receipt) -> None:
+        for outcome in ("accepted", "duplicate", "rejected", "skipped"):
+            number = getattr(receipt, outcome)
+            if number:
+                self._metrics.counter("trustwatch_events_total", binding.name, outcome).inc(number)
 
 
-async def _read_body(request: Request, hold: BodyReservation) -> bytes:
+async def _read_body(headers: Mapping[str, str], chunks: AsyncIterator[bytes], reservation: BodyReservation) -> bytes:
     """The body as it was sent; room in memory is taken as it arrives."""
     too_large = BodyTooLarge(f"the body may have {MAX_BODY_BYTES} bytes")
-    if declared_body_length(request.scope) > MAX_BODY_BYTES:
+    declared = headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        hold.grow(len(chunk))
+    async for chunk in chunks:
+        reservation.grow(len(chunk))
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise too_large
     return bytes(body)
 
 
-async def _decompressed(body: bytes, coding: str, hold: BodyReservation) -> bytes:
+async def _decompressed(body: bytes, coding: str, reservation: BodyReservation) -> bytes:
     if len(body) > THREAD_ABOVE_BYTES and coding:
         plain = await anyio.to_thread.run_sync(decompress_body, body, coding)
     else:
         plain = decompress_body(body, coding)
     if plain is not body:
-        hold.grow(len(plain))
+        reservation.grow(len(plain))
     return plain
 
 
-def count_receipt(parts: ApplicationContext, binding: SourceBinding, receipt: Receipt) -> None:
-    """Add a receipt to the metrics."""
-    for outcome in ("accepted", "duplicate", "rejected", "skipped"):
-        number = getattr(receipt, outcome)
-        if number:
-            parts.metrics.counter("trustwatch_events_total", binding.name, outcome).inc(number)
-
-
-def receipt_response(receipt: Receipt) -> Response:
-    """202, or 400 where nothing at all could be used."""
-    if all_rejected(receipt):
-        raise events_rejected_error(receipt)
-    return Response(msgspec.json.encode(receipt), 202, media_type="application/json")
-
-
-def all_rejected(receipt: Receipt) -> bool:
-    """Whether every record of a body was refused."""
-    return bool(receipt.rejected) and not receipt.accepted and not receipt.duplicate and not receipt.skipped
-
-
-def events_rejected_error(receipt: Receipt) -> ProblemError:
-    """400 with the members of the receipt."""
+def check_not_all_rejected(receipt: Receipt) -> None:
+    """Raise ProblemError (400, with the members of the receipt) where nothing at all could be used."""
+    if not receipt.rejected or receipt.accepted or receipt.duplicate or receipt.skipped:
+        return
     first = receipt.rejections[0]
     more = f" (and {receipt.rejected - 1} more)" if receipt.rejected > 1 else ""
     detail = f"{first.reason} - at `{first.path}`{more}"
     members = {"path": first.path, **msgspec.to_builtins(receipt)}
-    return ProblemError(ProblemDetails(400, "events_rejected", "Events rejected", detail, members=members))
+    raise ProblemError(ProblemDetails(400, "events_rejected", "Events rejected", detail, members=members))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
-from ..decisions.routes import resolve_agent_key
-from ..http.agent_lookup import visible_tenants
-from ..http.dependencies import ApplicationContext, ContextDep, ReaderDep, ReviewerDep
-from ..http.problems import ProblemDetails, ProblemError
+from ..http.agent_lookup import AgentSelector
+from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
+    COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -18,7 +17,6 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
-from ..http.separation_of_duties import reviewer_of
 from .schemas import (
     FeedbackIn,
     FeedbackOut,
@@ -30,8 +28,9 @@ from .schemas import (
 )
 from .service import FeedbackService
 
-router = APIRouter(tags=["feedback"])
+router = APIRouter(tags=["feedback"], responses=COMMON_PROBLEMS)
 
+FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 FeedbackStatusParam = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
 FeedbackVerdictParam = Literal["false_positive", "true_positive"]
 UNKNOWN_DECISION_RESPONSES = problem_responses({404: "no such decision"})
@@ -44,12 +43,14 @@ PREVIEW_RESPONSES = problem_responses({404: "no such decision", 429: "too many p
 @router.post(
     "/v1/decisions/{decision_id}/feedback", status_code=201, responses=ADOPTION_RESPONSES, summary="Give feedback"
 )
-async def adopt_feedback(decision_id: str, parts: ContextDep, caller: ReviewerDep, wish: FeedbackIn) -> FeedbackOut:
+async def adopt_feedback(
+    decision_id: str, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
+) -> FeedbackOut:
     """A false positive needs the finished preview of the same draft, acts at once, in its scope alone, and expires.
 
     A true positive keeps its window out of future training and changes nothing else. Scope `trust.feedback`.
     """
-    return feedback_out(await feedback_service_of(parts).adopt(decision_id, draft_from_body(wish), reviewer_of(caller)))
+    return feedback_out(await feedback.adopt(caller, decision_id, draft_from_body(draft)))
 
 
 @router.post(
@@ -59,25 +60,25 @@ async def adopt_feedback(decision_id: str, parts: ContextDep, caller: ReviewerDe
     summary="Preview feedback",
 )
 async def start_feedback_preview(
-    decision_id: str, parts: ContextDep, caller: ReviewerDep, wish: FeedbackIn
+    decision_id: str, caller: ReviewerDep, feedback: FeedbackServiceDep, draft: FeedbackIn
 ) -> PreviewStartedOut:
     """Replay the last days without the rule and with it, in the background. Scope `trust.feedback`."""
-    row = await feedback_service_of(parts).start_preview(decision_id, draft_from_body(wish), reviewer_of(caller))
-    return PreviewStartedOut(preview_id=row.preview_id, status=row.status)
+    preview = await feedback.start_preview(caller, decision_id, draft_from_body(draft))
+    return PreviewStartedOut(preview_id=preview.preview_id, status=preview.status)
 
 
 @router.get(
     "/v1/feedback/previews/{preview_id}", responses=problem_responses({404: "no such preview"}), summary="One preview"
 )
-async def get_feedback_preview(preview_id: str, parts: ContextDep, caller: ReaderDep) -> PreviewOut:
+async def get_feedback_preview(preview_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> PreviewOut:
     """How far it is, and what it found. Scope `trust.score:read`."""
-    return preview_out(await feedback_service_of(parts).get_preview(preview_id, visible_tenants(caller, None)))
+    return preview_out(await feedback.get_preview(caller, preview_id))
 
 
 @router.get("/v1/feedback", summary="List feedback")
 async def list_feedback(
-    parts: ContextDep,
     caller: ReaderDep,
+    feedback: FeedbackServiceDep,
     status: FeedbackStatusParam | None = None,
     verdict: FeedbackVerdictParam | None = None,
     agent_id: Annotated[str | None, Query(max_length=2048)] = None,
@@ -88,21 +89,17 @@ async def list_feedback(
     cursor: CursorParam = None,
 ) -> PageOut[FeedbackOut]:
     """Newest first, with what each rule did. Scope `trust.score:read`."""
-    tenants, key = visible_tenants(caller, tenant), None
-    if agent_id is not None:
-        key = await resolve_agent_key(parts, caller, agent_id, tenant, issuer)
-        if key is None:
-            return PageOut(items=[], next_cursor=None)
-    page = await feedback_service_of(parts).list(tenants, status, verdict, key, decision_id, limit, cursor)
+    agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
+    page = await feedback.list(caller, status, verdict, agent, decision_id, tenant, limit, cursor)
     return PageOut(items=[feedback_out(one) for one in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(
     "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="One feedback"
 )
-async def get_feedback(feedback_id: str, parts: ContextDep, caller: ReaderDep) -> FeedbackOut:
+async def get_feedback(feedback_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> FeedbackOut:
     """With every step of its life. Scope `trust.score:read`."""
-    return feedback_out(await feedback_service_of(parts).get(feedback_id, visible_tenants(caller, None)))
+    return feedback_out(await feedback.get(caller, feedback_id))
 
 
 @router.delete(
@@ -112,17 +109,9 @@ async def get_feedback(feedback_id: str, parts: ContextDep, caller: ReaderDep) -
 )
 async def revoke_feedback(
     feedback_id: str,
-    parts: ContextDep,
     caller: ReviewerDep,
+    feedback: FeedbackServiceDep,
     reason: Annotated[str, Query(min_length=1, max_length=1000, description="why; kept with it")],
 ) -> FeedbackOut:
     """The rule ends at once; what was learned while it held stays learned. Scope `trust.feedback`."""
-    return feedback_out(await feedback_service_of(parts).revoke(feedback_id, reviewer_of(caller), reason))
-
-
-def feedback_service_of(parts: ApplicationContext) -> FeedbackService:
-    """The desk of this service. Raises ProblemError (503) where it has none."""
-    desk = parts.runtime.feedback_service
-    if desk is None:
-        raise ProblemError(ProblemDetails(503, "unavailable", "Unavailable", "this process takes no feedback"))
-    return desk
+    return feedback_out(await feedback.revoke(caller, feedback_id, reason))

@@ -1,11 +1,11 @@
-"""The desk that takes feedback: checks it and writes it down; `rules.py` sees that event logs hear of it."""
+"""Feedback: checked, previewed and written down; `rule_publisher.py` sees that event logs hear of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from ...ingest.errors import TrustwatchError
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import record_id
-from ...scoring.records.agents import RiskLevel
+from ...scoring.records.agents import AgentSummary, RiskLevel
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import (
     Feedback,
@@ -22,13 +22,22 @@ from ...scoring.records.feedback import (
     FeedbackState,
     FeedbackStep,
     FeedbackVerdict,
+    PartitionRule,
 )
 from ...scoring.store.database import Page
 from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import AuditSink
-from ..http.auth.callers import ANY_NAME
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
+from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
 from ..http.problems import ProblemDetails, ProblemError
-from ..http.separation_of_duties import Reviewer, agents_operated_by, check_not_own_agent, check_not_own_group
+from ..http.separation_of_duties import (
+    Reviewer,
+    agents_operated_by,
+    check_not_own_agent,
+    check_not_own_group,
+    reviewer_of,
+)
+from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
 from .drafts import FeedbackDraft, check_draft, draft_digest, draft_refused_error, withdrawable_evidence
 from .preview_runner import PREVIEW_VALID_MS, PreviewRunner
@@ -38,8 +47,9 @@ SYNCHRONISE_INTERVAL_S = 2.0
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
 _HOUR_MS = 3_600_000
+MAX_RULES_READ = 200
+"""Rules in force of a tenant among which those about one agent are looked for."""
 
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -61,17 +71,21 @@ class FeedbackStatus(NamedTuple):
 
 
 class FeedbackService:
-    """Takes feedback. Its methods belong to one event loop; the store is called in threads.
+    """Takes feedback. Its methods belong to one event loop.
 
     Args:
         settings: bounds, and the actuators' names of agents.
         store: of feedback and decisions.
         log: where control records become durable.
         audit: where every step is noted as an event.
-        preview_runner: runs them.
+        previews: runs them.
+        agents: finds the agent that a request means.
+        executor: the way into the store.
         now_ms: UTC milliseconds.
         partitions: event logs there are.
     """
+
+    MISSING_DETAIL: Final = "this process takes no feedback"
 
     def __init__(
         self,
@@ -80,6 +94,8 @@ class FeedbackService:
         log: GroupCommit,
         audit: AuditSink,
         previews: PreviewRunner,
+        agents: AgentResolver,
+        executor: StoreExecutor,
         now_ms: Callable[[], int],
         partitions: Callable[[], int] = lambda: 1,
     ) -> None:
@@ -89,108 +105,134 @@ class FeedbackService:
         self._settings = settings
         self._store = store
         self._audit_sink = audit
+        self._agents = agents
+        self._executor = executor
         self._now_ms = now_ms
         self._adoption_lock = asyncio.Lock()
 
-    async def start_preview(self, decision_id: str, draft: FeedbackDraft, author: Reviewer) -> FeedbackPreview:
+    async def start_preview(
+        self, caller: AuthenticatedCaller, decision_id: str, draft: FeedbackDraft
+    ) -> FeedbackPreview:
         """Begin a preview; it runs by itself. Raises ProblemError (403, 404, 422, 429), Unavailable."""
-        decision = await self._find_decision(decision_id, author)
-        made = check_draft(draft, decision, self._settings.feedback)
-        await self._check_reviewer(made, decision, author)
-        if made.verdict == "true_positive":
-            raise draft_refused_error("a true positive changes nothing in scoring: there is nothing to preview")
-        rule = self._new_feedback(made, decision, author, preview_id="").rule
-        return await self.preview_runner.start(decision, rule, draft_digest(made, decision_id), author.name)
-
-    async def get_preview(self, preview_id: str, tenants: Collection[str] | None) -> FeedbackPreview:
-        """How a preview fares. Raises ProblemError (404), Unavailable."""
-        found = await self.preview_runner.find(preview_id, tenants)
-        if found is None:
-            raise _unknown_error("preview")
-        return found
-
-    async def adopt(self, decision_id: str, draft: FeedbackDraft, author: Reviewer) -> FeedbackStatus:
-        """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
-        decision = await self._find_decision(decision_id, author)
+        reviewer = reviewer_of(caller)
+        decision = await self._find_decision(decision_id, reviewer)
         draft = check_draft(draft, decision, self._settings.feedback)
-        await self._check_reviewer(draft, decision, author)
+        await self._check_reviewer(draft, decision, reviewer)
+        if draft.verdict == "true_positive":
+            raise draft_refused_error("a true positive changes nothing in scoring: there is nothing to preview")
+        rule = self._new_feedback(draft, decision, reviewer, preview_id="").rule
+        return await self.preview_runner.start(decision, rule, draft_digest(draft, decision_id), reviewer.name)
+
+    async def get_preview(self, caller: AuthenticatedCaller, preview_id: str) -> FeedbackPreview:
+        """How a preview fares. Raises ProblemError (404), Unavailable."""
+        preview = await self.preview_runner.find(preview_id, visible_tenants(caller, None))
+        if preview is None:
+            raise not_found_error("preview")
+        return preview
+
+    async def adopt(self, caller: AuthenticatedCaller, decision_id: str, draft: FeedbackDraft) -> FeedbackStatus:
+        """Write feedback down and, where a rule follows, put it in force. Raises ProblemError, Unavailable."""
+        reviewer = reviewer_of(caller)
+        decision = await self._find_decision(decision_id, reviewer)
+        draft = check_draft(draft, decision, self._settings.feedback)
+        await self._check_reviewer(draft, decision, reviewer)
         unseen = draft.verdict == "false_positive" and await self._check_preview(draft, decision)
+        feedback = await self._add(draft, decision, reviewer, unseen=unseen)
+        if feedback.status == "adopting":
+            feedback = await self.rule_publisher.publish(feedback)
+        return await self._status_of(feedback)
+
+    async def _add(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, *, unseen: bool) -> Feedback:
         async with self._adoption_lock:  # else two that are adopted at a time could both find room
-            made = self._new_feedback(draft, decision, author, preview_id=draft.preview_id or "")
-            made = msgspec.structs.replace(made, unseen=unseen, until_ms=await self._window_end(decision))
-            if made.verdict == "false_positive":
-                await self._check_room(made.agent.tenant)
-            action: FeedbackAction = "noted" if made.status == "noted" else "adopted"
-            step = FeedbackStep(made.feedback_id, action, made.created_ms, author.name, made.reason)
-            if not await self._call_store(self._store.feedback.add, made, step):
+            feedback = self._new_feedback(draft, decision, reviewer, preview_id=draft.preview_id or "")
+            feedback = msgspec.structs.replace(feedback, unseen=unseen, until_ms=await self._window_end(decision))
+            if feedback.verdict == "false_positive":
+                await self._check_room(feedback.agent.tenant)
+            action: FeedbackAction = "noted" if feedback.status == "noted" else "adopted"
+            step = FeedbackStep(feedback.feedback_id, action, feedback.created_ms, reviewer.name, feedback.reason)
+            if not await self._executor.write(self._store.feedback.add, feedback, step):
                 raise ProblemError(
                     ProblemDetails(409, "feedback_known", "Known already", "the same was said a moment ago")
                 )
         self._audit_sink.enqueue(
-            feedback_audit_event(made, f"feedback.{action}", author.name, made.reason, self._now_ms())
+            feedback_audit_event(feedback, f"feedback.{action}", reviewer.name, feedback.reason, self._now_ms())
         )
-        if made.status == "adopting":
-            made = await self.rule_publisher.publish(made)
-        return await self._status_of(made)
+        return feedback
 
     async def list(
         self,
-        tenants: Collection[str] | None,
+        caller: AuthenticatedCaller,
         status: FeedbackState | None = None,
         verdict: FeedbackVerdict | None = None,
-        agent_key: int | None = None,
+        agent: AgentSelector | None = None,
         decision_id: str | None = None,
+        tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[FeedbackStatus]:
-        """Feedback, newest first. Raises BadCursor, Unavailable."""
-        page = await self._call_store(
-            self._store.feedback.page, tenants, status, verdict, agent_key, decision_id, limit, cursor
+        """Feedback, newest first; about one agent, where *agent* is given. About an unknown one there is none.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
+            Unavailable: the store does not answer.
+        """
+        tenants, key = visible_tenants(caller, tenant), None
+        if agent is not None:
+            key = await self._agents.key(caller, agent)
+            if key is None:
+                return Page([], None)
+        page = await self._executor(
+            self._store.feedback.page, tenants, status, verdict, key, decision_id, limit, cursor
         )
-        held = await self._call_store(self._store.feedback.rules_of_feedback, [one.feedback_id for one in page.items])
-        told = []
-        for one in page.items:
-            mine = [holding for holding in held if holding.rule.rule_id == one.feedback_id]
-            told.append(
-                FeedbackStatus(
-                    one,
-                    sum(holding.matched for holding in mine),
-                    max((h.last_ms for h in mine), default=0),
-                    sum(holding.until_offset < 0 for holding in mine),
-                )
-            )
-        return Page(told, page.next_cursor)
+        rules = await self._executor(
+            self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items]
+        )
+        return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
-    async def get(self, feedback_id: str, tenants: Collection[str] | None) -> FeedbackStatus:
+    async def active_rules_of(self, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
+        """Rules in force that make something of an agent count as usual: its own, and those for its peer group.
+
+        Raises:
+            TenantNotAllowed: the agent is of a tenant that the caller is not bound to.
+            Unavailable: the store does not answer.
+        """
+        tenants = visible_tenants(caller, summary.name.tenant)
+        page = await self._executor(
+            self._store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES_READ
+        )
+        return [feedback for feedback in page.items if _covers(feedback, summary)]
+
+    async def get(self, caller: AuthenticatedCaller, feedback_id: str) -> FeedbackStatus:
         """One, with its steps. Raises ProblemError (404), Unavailable."""
-        found = await self._call_store(self._store.feedback.get, feedback_id, tenants)
-        if found is None:
-            raise _unknown_error("feedback")
-        return await self._status_of(found)
+        feedback = await self._executor(self._store.feedback.get, feedback_id, visible_tenants(caller, None))
+        if feedback is None:
+            raise not_found_error("feedback")
+        return await self._status_of(feedback)
 
-    async def revoke(self, feedback_id: str, author: Reviewer, reason: str) -> FeedbackStatus:
-        """End a rule, or take a label back, from now on. Raises ProblemError (404, 409, 422), Unavailable."""
+    async def revoke(self, caller: AuthenticatedCaller, feedback_id: str, reason: str) -> FeedbackStatus:
+        """End a rule, or take a label back, from now on. Raises ProblemError (403, 404, 409, 422), Unavailable."""
         if not reason.strip():
             raise draft_refused_error("say why: `reason` is empty")
-        found = (await self.get(feedback_id, author.tenants)).feedback
-        check_not_own_agent(found.agent, author, self._settings.actuators)
-        if found.status in ("revoking", "revoked"):
-            raise _not_open_error(found)
+        before, reviewer = (await self.get(caller, feedback_id)).feedback, reviewer_of(caller)
+        check_not_own_agent(before.agent, reviewer, self._settings.actuators)
+        if before.status in ("revoking", "revoked"):
+            raise _not_open_error(before)
         now_ms = self._now_ms()
-        held = found.status in ("adopting", "active")
-        made = msgspec.structs.replace(
-            found,
-            status="revoking" if held else "revoked",
-            revoked_by=author.name,
+        in_force = before.status in ("adopting", "active")
+        after = msgspec.structs.replace(
+            before,
+            status="revoking" if in_force else "revoked",
+            revoked_by=reviewer.name,
             revoked_ms=now_ms,
             revoked_why=reason,
-            updated_ms=max(now_ms, found.updated_ms + 1),
+            updated_ms=max(now_ms, before.updated_ms + 1),
         )
-        step = FeedbackStep(feedback_id, "revoked", now_ms, author.name, reason)
-        if not await self._call_store(self._store.feedback.update, made, found.status, step):
-            raise _not_open_error(found)
-        self._audit_sink.enqueue(feedback_audit_event(made, "feedback.revoked", author.name, reason, self._now_ms()))
-        return await self._status_of(await self.rule_publisher.publish(made) if held else made)
+        step = FeedbackStep(feedback_id, "revoked", now_ms, reviewer.name, reason)
+        if not await self._executor.write(self._store.feedback.update, after, before.status, step):
+            raise _not_open_error(before)
+        self._audit_sink.enqueue(feedback_audit_event(after, "feedback.revoked", reviewer.name, reason, self._now_ms()))
+        return await self._status_of(await self.rule_publisher.publish(after) if in_force else after)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow what is in force until *stop*, then end the preview that runs."""
@@ -207,51 +249,52 @@ class FeedbackService:
                 await asyncio.wait_for(stop.wait(), SYNCHRONISE_INTERVAL_S)
         await self.preview_runner.close()
 
-    async def _find_decision(self, decision_id: str, author: Reviewer) -> Decision:
-        found = await self._call_store(self._store.decisions.get, decision_id, author.tenants)
-        if found is None:
-            raise _unknown_error("decision")
-        return found
+    async def _find_decision(self, decision_id: str, reviewer: Reviewer) -> Decision:
+        decision = await self._executor(self._store.decisions.get, decision_id, reviewer.tenants)
+        if decision is None:
+            raise not_found_error("decision")
+        return decision
 
-    async def _check_reviewer(self, draft: FeedbackDraft, decision: Decision, author: Reviewer) -> None:
+    async def _check_reviewer(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer) -> None:
         """Nobody speaks of its own decisions, nor for a rule that would cover it. Raises ProblemError (403)."""
         agent, actuators = decision.agent, self._settings.actuators
-        check_not_own_agent(agent, author, actuators)
+        check_not_own_agent(agent, reviewer, actuators)
         if draft.kind == "peer_group":
             own = {
-                agent_id: await self._call_store(self._store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
-                for agent_id in sorted(agents_operated_by(author, actuators))
+                agent_id: await self._executor(self._store.agents.find, agent_id, (agent.tenant,), _MAX_NAMESAKES)
+                for agent_id in sorted(agents_operated_by(reviewer, actuators))
             }
-            serving = [one for one in actuators if agent.tenant in one.tenants or ANY_NAME in one.tenants]
-            check_not_own_group(decision.agent_type, own, author, serving)
+            serving = [
+                actuator for actuator in actuators if agent.tenant in actuator.tenants or ANY_NAME in actuator.tenants
+            ]
+            check_not_own_group(decision.agent_type, own, reviewer, serving)
 
     async def _check_preview(self, draft: FeedbackDraft, decision: Decision) -> bool:
         """Whether it is adopted unseen. Raises ProblemError (409) unless the same draft was previewed to the end."""
-        wanted = draft_digest(draft, decision.decision_id)
-        found = None
+        preview = None
         if draft.preview_id:
-            found = await self.preview_runner.find(draft.preview_id, (decision.agent.tenant,))
-        if found is None:
+            preview = await self.preview_runner.find(draft.preview_id, (decision.agent.tenant,))
+        if preview is None:
             raise _preview_needed_error("look first: start a preview of this draft, and name it in `preview_id`")
-        if found.draft != wanted:
+        if preview.draft != draft_digest(draft, decision.decision_id):
             raise _preview_needed_error(
                 "that preview is of another draft: decision, verdict, scope and expiry have to be the same"
             )
-        if found.status != "done":
-            raise _preview_needed_error(f"that preview is {found.status}: {found.error or 'wait until it is done'}")
-        if self._now_ms() - found.updated_ms > PREVIEW_VALID_MS:
+        if preview.status != "done":
+            raise _preview_needed_error(f"that preview is {preview.status}: {preview.error or 'wait until it is done'}")
+        if self._now_ms() - preview.updated_ms > PREVIEW_VALID_MS:
             raise _preview_needed_error("that preview is more than a day old; start another one")
-        unseen = bool(msgspec.json.decode(found.result).get("unseen"))
+        unseen = bool(msgspec.json.decode(preview.result).get("unseen"))
         if unseen and not draft.accept_unseen:
             raise _preview_needed_error("there was no history to preview it on; `accept_unseen` adopts it all the same")
         return unseen
 
     async def _check_room(self, tenant: str) -> None:
-        held = [one for one in await self._call_store(self._store.feedback.list_open) if one.agent.tenant == tenant]
+        rules = [rule for rule in await self._executor(self._store.feedback.list_open) if rule.agent.tenant == tenant]
         most = self._settings.feedback.max_rules
-        if len(held) >= most:
+        if len(rules) >= most:
             raise draft_refused_error(
-                f"{len(held)} rules are in force for this tenant, and there may be {most} (`feedback.max_rules`): "
+                f"{len(rules)} rules are in force for this tenant, and there may be {most} (`feedback.max_rules`): "
                 "revoke one that is no longer needed",
                 "too_many_rules",
                 409,
@@ -259,24 +302,24 @@ class FeedbackService:
 
     async def _window_end(self, decision: Decision) -> int:
         """Event time when the agent was calm again after a decision; now, where it is not."""
-        cursor, calm = None, self._now_ms()
+        cursor, calm_ms = None, self._now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._call_store(self._store.decisions.page, None, decision.agent.key, 500, cursor)
-            for one in page.items:
-                if one.decided_ms <= decision.decided_ms:
-                    return calm
-                if one.level < RiskLevel.MEDIUM:
-                    calm = one.event_time_ms
+            page = await self._executor(self._store.decisions.page, None, decision.agent.key, 500, cursor)
+            for later in page.items:
+                if later.decided_ms <= decision.decided_ms:
+                    return calm_ms
+                if later.level < RiskLevel.MEDIUM:
+                    calm_ms = later.event_time_ms
             cursor = page.next_cursor
             if cursor is None:
-                return calm
-        return calm
+                return calm_ms
+        return calm_ms
 
-    def _new_feedback(self, draft: FeedbackDraft, decision: Decision, author: Reviewer, preview_id: str) -> Feedback:
+    def _new_feedback(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer, preview_id: str) -> Feedback:
         now_ms, positive = self._now_ms(), draft.verdict == "true_positive"
         at_ms = decision.event_time_ms
         return Feedback(
-            feedback_id=record_id(now_ms, "feedback", decision.decision_id, author.name, draft_digest(draft, "")),
+            feedback_id=record_id(now_ms, "feedback", decision.decision_id, reviewer.name, draft_digest(draft, "")),
             verdict=draft.verdict,
             status="noted" if positive else "adopting",
             decision_id=decision.decision_id,
@@ -286,7 +329,7 @@ class FeedbackService:
             features=draft.features,
             resource=draft.resource,
             reason=draft.reason,
-            author=author.name,
+            author=reviewer.name,
             created_ms=now_ms,
             expires_ms=0 if positive else now_ms + draft.expires_in_s * 1000,
             preview_id=preview_id,
@@ -303,28 +346,32 @@ class FeedbackService:
             updated_ms=now_ms,
         )
 
-    async def _status_of(self, made: Feedback) -> FeedbackStatus:
-        held = await self._call_store(self._store.feedback.rules_of_feedback, [made.feedback_id])
-        steps = await self._call_store(self._store.feedback.list_steps, made.feedback_id)
-        return FeedbackStatus(
-            made,
-            sum(one.matched for one in held),
-            max((one.last_ms for one in held), default=0),
-            sum(one.until_offset < 0 for one in held),
-            steps,
-        )
-
-    async def _call_store(self, call: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.to_thread(call, *arguments)
+    async def _status_of(self, feedback: Feedback) -> FeedbackStatus:
+        rules = await self._executor(self._store.feedback.rules_of_feedback, [feedback.feedback_id])
+        steps = await self._executor(self._store.feedback.list_steps, feedback.feedback_id)
+        return _feedback_status(feedback, rules)._replace(steps=steps)
 
 
-def _unknown_error(what: str) -> ProblemError:
-    return ProblemError(ProblemDetails(404, "not_found", "Not found", f"there is no such {what}"))
+def _feedback_status(feedback: Feedback, rules: Sequence[PartitionRule]) -> FeedbackStatus:
+    """Feedback with what event logs say of its rule, as far as *rules* are its own; without its steps."""
+    own = [rule for rule in rules if rule.rule.rule_id == feedback.feedback_id]
+    return FeedbackStatus(
+        feedback,
+        sum(rule.matched for rule in own),
+        max((rule.last_ms for rule in own), default=0),
+        sum(rule.until_offset < 0 for rule in own),
+    )
 
 
-def _not_open_error(made: Feedback) -> ProblemError:
+def _covers(feedback: Feedback, summary: AgentSummary) -> bool:
+    if feedback.kind == "agent":
+        return feedback.agent.key == summary.name.key
+    return feedback.agent_type == summary.agent_type
+
+
+def _not_open_error(feedback: Feedback) -> ProblemError:
     return ProblemError(
-        ProblemDetails(409, "not_open", "Not open", f"feedback {made.feedback_id} is {made.status} already")
+        ProblemDetails(409, "not_open", "Not open", f"feedback {feedback.feedback_id} is {feedback.status} already")
     )
 
 

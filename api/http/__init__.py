@@ -1,4 +1,5 @@
-"""HTTP: a bare ASGI route for the risk answer in front of an ordinary FastAPI application for everything else.
+"""HTTP: an ordinary FastAPI application, and in front of it the bare ASGI routes of what can not wait.
 
-Begin at `app.create_app`. `front` is the bare route, `answers` what it answers, `services` what all of it is given.
+Begin at `app.create_app`: it is given a `Runtime` and the slices (`slice.py`), and imports none of them. A route gets
+the service of its slice by `dependencies.provided`.
 """

@@ -8,17 +8,85 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
+from ...ingest.hashing import agent_key
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
-from ...scoring.records.agents import AgentName
+from ...scoring.records.agents import AgentName, AgentSummary
+from ...scoring.store.sql_store import SqlStore
 from .auth.callers import ANY_NAME, AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
+from .store_executor import StoreExecutor
 
 MAX_CANDIDATES = 20
 
 
+class AgentSelector(NamedTuple):
+    """The agent that a request means, as far as it says; None = whichever has that id."""
+
+    agent_id: str
+    tenant: str | None = None
+    issuer: str | None = None
+
+
+class AgentResolver:
+    """Finds the agent that a caller means, in memory and, where memory has let it go, in the store.
+
+    Every method raises TenantNotAllowed (see `visible_tenants`) and ProblemError (409: several agents are meant); those
+    that look into the store raise Unavailable.
+    """
+
+    def __init__(self, risk_view: RiskView, store: SqlStore, executor: StoreExecutor) -> None:
+        self._risk_view = risk_view
+        self._store = store
+        self._executor = executor
+
+    def entry(self, caller: AuthenticatedCaller, agent: AgentSelector) -> RiskViewEntry | None:
+        """The agent in memory; None = never seen, as far as this caller may know."""
+        return find_agent_entry(self._risk_view, caller, *agent)
+
+    async def key(self, caller: AuthenticatedCaller, agent: AgentSelector) -> int | None:
+        """Key of the agent; None = never seen, as far as this caller may know."""
+        if agent.tenant is not None and agent.issuer is not None:
+            return agent_key(agent.tenant, agent.issuer, agent.agent_id)
+        entry = self.entry(caller, agent)
+        if entry is not None:
+            return entry.summary.name.key
+        stored = await self._find_stored(caller, agent)
+        return None if stored is None else stored.name.key
+
+    def name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName:
+        """Name of the agent; one that was never seen has to be named in full, else ProblemError (404)."""
+        entry = self.entry(caller, agent)
+        if entry is not None:
+            return entry.summary.name
+        tenant = agent.tenant if agent.tenant is not None else caller.binding.default_tenant
+        issuer = agent.issuer if agent.issuer is not None else caller.binding.default_issuer
+        if tenant is None or issuer is None:
+            raise not_found_error("agent")
+        return AgentName(agent_key(tenant, issuer, agent.agent_id), tenant, issuer, agent.agent_id)
+
+    async def summary(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
+        """The agent as it is at. Raises ProblemError (404) where it was never seen."""
+        entry = self.entry(caller, agent)
+        if entry is not None:
+            return entry.summary
+        stored = await self._find_stored(caller, agent)
+        if stored is None:
+            raise not_found_error("agent, or none that you may see")
+        return stored
+
+    async def _find_stored(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary | None:
+        tenants = visible_tenants(caller, agent.tenant)
+        namesakes = await self._executor(self._store.agents.find, agent.agent_id, tenants)
+        summaries = [one for one in namesakes if agent.issuer is None or one.name.issuer == agent.issuer]
+        if len(summaries) > 1:
+            raise ambiguous_agent_error([summary.name for summary in summaries])
+        return summaries[0] if summaries else None
+
+
 def require_all_tenants(caller: AuthenticatedCaller) -> None:
-    """What reaches every tenant is for callers that are bound to all of them. Raises ProblemError (403)."""
+    """Refuse a caller that is not bound to all tenants, since what it asks for reaches all. Raises ProblemError (403)."""
     if ANY_NAME not in caller.tenants:
         detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
         raise ProblemError(ProblemDetails(403, "all_tenants_needed", "All tenants needed", detail))

@@ -1,23 +1,21 @@
-"""What every ordinary route depends on: the parts of the application, and the caller with the scope it needs."""
+"""What every ordinary route depends on: the services of the application, and the caller with the scope it needs."""
 # No postponed annotations here: FastAPI reads them from objects that are no functions.
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
-from ..agents.risk_answer_cache import RiskAnswerCache
-from ..events.intake import EventIntake
-from ..events.source_silence import SilenceDetector
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.token_verification import MissingToken, UnknownKey
-from .prometheus_metrics import ServiceMetrics
 from .runtime import Runtime
-from .store_executor import StoreExecutor
+from .service_registry import ServiceRegistry
+
+T = TypeVar("T")
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
@@ -26,23 +24,20 @@ bearer_scheme = HTTPBearer(
 )
 
 
-@dataclass(frozen=True)
-class ApplicationContext:
-    """What routes work with; one per application, in `app.state.parts`."""
-
-    runtime: Runtime
-    risk_answers: RiskAnswerCache
-    event_intake: EventIntake
-    metrics: ServiceMetrics
-    call_store: StoreExecutor
-    silence_watch: SilenceDetector
+def services_of(request: Request) -> ServiceRegistry:
+    """The services of the application that serves *request*."""
+    services = request.app.state.services
+    assert isinstance(services, ServiceRegistry)
+    return services
 
 
-def application_context_of(request: Request) -> ApplicationContext:
-    """The parts of the application that serves *request*."""
-    parts = request.app.state.parts
-    assert isinstance(parts, ApplicationContext)
-    return parts
+def provided(kind: type[T]) -> Callable[[Request], T]:
+    """A dependency: the service of that type. Where this process has none, the answer is 503."""
+
+    def service_of(request: Request) -> T:
+        return services_of(request).get(kind)
+
+    return service_of
 
 
 class RequireScope:
@@ -52,7 +47,7 @@ class RequireScope:
         self.scope = scope
 
     async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
-        caller = await authenticate_request(application_context_of(request).runtime.verifier, request.scope)
+        caller = await authenticate_request(services_of(request).get(Runtime).verifier, request.scope)
         if self.scope:
             caller.require(self.scope)
         return caller
@@ -84,7 +79,7 @@ def _is_local(request: Request) -> bool:
         return False
 
 
-ContextDep = Annotated[ApplicationContext, Depends(application_context_of)]
+RuntimeDep = Annotated[Runtime, Depends(provided(Runtime))]
 ReaderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_SCORE_READ))]
 SenderDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_INGEST))]
 ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK))]

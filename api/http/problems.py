@@ -1,7 +1,8 @@
 """Problem documents (RFC 9457) and authentication challenges (RFC 6750).
 
-`problem_of` is the one place that maps errors to HTTP. It and `problem_body` need no framework, so that the bare ASGI
-routes answer in the same words; `install_problem_handlers` gives them to FastAPI or Starlette.
+`problem_of` maps the errors that every part of the service knows to HTTP; a slice adds its own (`Slice.problems`). It
+and `problem_body` need no framework, so that the bare ASGI routes answer in the same words; `install_problem_handlers`
+gives them to FastAPI or Starlette.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,10 +20,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Send
 
 from ...ingest.errors import Fenced, MalformedEvent, SourceNotAllowed, TrustwatchError, Unavailable
 from .auth.callers import InsufficientScope, TenantNotAllowed
 from .auth.token_verification import AuthenticationFailed, BadAuthorization, InvalidToken, MissingToken
+from .service_registry import MissingService
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:trustwatch:problem:"
@@ -55,6 +59,35 @@ class ProblemError(TrustwatchError):
         super().__init__(problem.detail)
         self.problem = problem
         self.code = problem.code
+
+
+def invalid_value_error(name: str, reason: str) -> ProblemError:
+    """422 for one value that a service does not take; as `invalid_request` says it of a body."""
+    errors = [{"path": f"$.{name}", "reason": reason}]
+    detail = f"{name}: {reason}"
+    return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", detail, members={"errors": errors}))
+
+
+ProblemMaker = Callable[[Any], ProblemDetails]
+"""The answer to an error of one type."""
+
+
+class ProblemTable:
+    """The answers to all errors: those of slices first, then those that every part of the service knows.
+
+    Args:
+        makers: by type of error; a type includes those below it.
+    """
+
+    def __init__(self, makers: Mapping[type[TrustwatchError], ProblemMaker] = MappingProxyType({})) -> None:
+        self._makers = makers
+
+    def problem_of(self, error: TrustwatchError) -> ProblemDetails:
+        """The answer to *error*."""
+        for kind in type(error).__mro__:
+            if (maker := self._makers.get(kind)) is not None:
+                return maker(error)
+        return problem_of(error)
 
 
 def problem_body(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
@@ -98,6 +131,8 @@ def problem_of(error: TrustwatchError) -> ProblemDetails:
             return ProblemDetails(403, error.code, "Source not allowed", error.reason, members={"path": error.path})
         case MalformedEvent():
             return ProblemDetails(400, error.code, "Malformed event", error.reason, members={"path": error.path})
+        case MissingService():
+            return ProblemDetails(503, Unavailable.code, "Unavailable", str(error))
         case Unavailable() | Fenced():
             detail = "the service can not answer now; nothing was changed, try again"
             return ProblemDetails(503, Unavailable.code, "Unavailable", detail, {"Retry-After": str(RETRY_AFTER_S)})
@@ -130,11 +165,25 @@ def problem_response(problem: ProblemDetails) -> Response:
     return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
 
 
-def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) -> None:
+async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) -> None:
+    """Answer an ASGI request with *problem*; without its body where only the head was asked for."""
+    body = problem.body()
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
+    headers += [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"cache-control", b"no-store"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body if with_body else b""})
+
+
+def install_problem_handlers(app: Starlette, problems: ProblemTable, new_error_id: Callable[[], str]) -> None:
     """Have every failure of *app* answered with a problem document.
 
     Args:
         app: a FastAPI or Starlette application.
+        problems: the answers to our own errors.
         new_error_id: an id for each unexpected failure, written to the log and to the answer.
     """
 
@@ -147,7 +196,7 @@ def install_problem_handlers(app: Starlette, new_error_id: Callable[[], str]) ->
 
     async def ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, TrustwatchError)
-        problem = problem_of(error)
+        problem = problems.problem_of(error)
         return problem_response(failed(error) if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else problem)
 
     async def invalid(_: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -10,11 +10,14 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...ingest.events import event_json_schema
 from .auth.callers import SCOPE_ADMIN
-from .dependencies import ContextDep, RequireScopeUnlessLocal
+from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, provided
+from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states
-from .schemas import LivenessOut, ReadinessOut
+from .schemas import LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
 
 router = APIRouter(tags=["service"])
+
+MetricsDep = Annotated[ServiceMetrics, Depends(provided(ServiceMetrics))]
 
 
 @router.get("/healthz", summary="Is the process alive")
@@ -26,9 +29,9 @@ async def get_health() -> LivenessOut:
 @router.get(
     "/readyz", response_model=ReadinessOut, responses={503: {"model": ReadinessOut}}, summary="Can it do its work"
 )
-async def get_readiness(parts: ContextDep) -> Response:
+async def get_readiness(runtime: RuntimeDep) -> Response:
     """Component names and nothing else; open to everybody. 503 unless all are `ok`."""
-    states = component_states(parts.runtime)
+    states = component_states(runtime)
     ready = all(states.values())
     body = ReadinessOut(ready=ready, components={name: "ok" if fine else "not ok" for name, fine in states.items()})
     return JSONResponse(body.model_dump(), 200 if ready else 503, {"Cache-Control": "no-store"})
@@ -40,9 +43,9 @@ async def get_readiness(parts: ContextDep) -> Response:
     dependencies=[Depends(RequireScopeUnlessLocal(SCOPE_ADMIN))],
     summary="Prometheus metrics",
 )
-async def get_metrics(parts: ContextDep) -> Response:
+async def get_metrics(metrics: MetricsDep) -> Response:
     """From this machine, or with scope `trust.admin`."""
-    return Response(parts.metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @router.get(
@@ -53,6 +56,12 @@ async def get_metrics(parts: ContextDep) -> Response:
 async def get_event_schema() -> dict[str, Any]:
     """From this machine, or with any valid token."""
     return event_json_schema()
+
+
+@router.get("/v1/policy", summary="Token policy of every level")
+async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
+    """Scope `trust.score:read`."""
+    return token_policies_out(runtime.live_policy.book)
 
 
 @router.get("/openapi.json", dependencies=[Depends(RequireScopeUnlessLocal(""))], include_in_schema=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import msgspec
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import RiskLevel
 from ...scoring.store.database import MAX_PAGE
 
@@ -63,6 +65,13 @@ class TokenPolicyOut(BaseModel):
     step_up_scopes: list[str] = Field(description="patterns of the scopes that a person must approve")
 
 
+class TokenPoliciesOut(BaseModel):
+    """The token policy of every level."""
+
+    version: str
+    levels: dict[str, TokenPolicyOut]
+
+
 class ProblemOut(BaseModel):
     """A problem document (RFC 9457)."""
 
@@ -79,6 +88,16 @@ def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str,
     """Answers that are problem documents, by status, as FastAPI takes them."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
     return {status: {"description": text, "content": content} for status, text in descriptions.items()}
+
+
+COMMON_PROBLEMS = problem_responses(
+    {
+        401: "no token, or one that is refused; `WWW-Authenticate` says why",
+        403: "the token lacks a scope, or its client is not bound to that tenant",
+        422: "a parameter or the body is not valid; `errors` says where",
+    }
+)
+"""Answers that every route which needs a token may give, whatever else it answers."""
 
 
 class LivenessOut(BaseModel):
@@ -104,6 +123,12 @@ class PageOut(BaseModel, Generic[T]):
 def level_word(level: int) -> Any:
     """The word of a level; Any because pydantic, not the type checker, knows the words."""
     return RiskLevel(level).label
+
+
+def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
+    """The token policy of every level as it is answered."""
+    levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
+    return TokenPoliciesOut(version=book.version, levels=levels)
 
 
 AMBIGUOUS_AGENT_RESPONSES = problem_responses({409: "several agents have that id: name tenant or issuer"})

@@ -12,7 +12,7 @@ from .problems import ProblemDetails, ProblemError
 
 
 class Reviewer(NamedTuple):
-    """Who says it, from the token: its name, the tenants it may speak of (None = all), and the ids it goes by."""
+    """A person or client that decides, from its token: name, tenants it may speak of (None = all), ids it goes by."""
 
     name: str
     tenants: Collection[str] | None
@@ -20,7 +20,7 @@ class Reviewer(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """Who decides, and why."""
+    """The name of whoever decides, and the reason that was given."""
 
     name: str
     why: str
@@ -29,7 +29,7 @@ class Attribution(NamedTuple):
 def reviewer_of(caller: AuthenticatedCaller) -> Reviewer:
     """The author that a token names."""
     tenants = None if ANY_NAME in caller.tenants else caller.tenants
-    return Reviewer(caller.name or caller.subject, tenants, frozenset({caller.client_id, caller.subject}) - {""})
+    return Reviewer(caller.recorded_name, tenants, frozenset({caller.client_id, caller.subject}) - {""})
 
 
 def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
@@ -85,4 +85,4 @@ def attribute_to_caller(
         ProblemError: 403, the caller is the agent, or its client at one of the *actuators*.
     """
     check_not_own_agent(agent, reviewer_of(caller), actuators)
-    return Attribution(caller.name or caller.subject, why)
+    return Attribution(caller.recorded_name, why)

@@ -46,3 +46,7 @@ class StoreExecutor:
             raise Unavailable("the store does not answer in time") from None
         except BadCursor as error:
             raise ProblemError(ProblemDetails(400, error.code, "Invalid cursor", str(error))) from None
+
+    async def write(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of *change*, however long it takes: nobody could say whether one that was given up took effect."""
+        return await anyio.to_thread.run_sync(partial(change, *args, **kwargs), limiter=self._limiter)

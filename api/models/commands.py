@@ -15,10 +15,9 @@ import typer
 from ...ingest.columns import ColumnEncoder
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings
 from ...models.model_directory import is_model
-from ...models.model_persistence import load_trained_model, save_trained_model
-from ...models.model_training import session_ids
-from ...scoring.learning.budget_check import check_budget
-from ...scoring.learning.walkforward import train_walk_forward, walk_forward_events
+from ...models.model_persistence import load_trained_model
+from ...scoring.learning.training import train_and_save
+from ...scoring.learning.walkforward import walk_forward_events
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,
@@ -269,33 +268,37 @@ def train_command(
     if not read:
         raise fail(f"no events in {', '.join(events)}{_window_text(window)}: nothing to learn from")
     columns = ColumnEncoder(key, configured.domains()).encode(read)
-    detector = DetectorSettings(seed=seed)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     with stage_progress() as progress:
-        trained, judged, p_values = train_walk_forward(columns, key, name, detector, progress)
-    sessions = len(set(session_ids(columns).tolist()))
-    engine = engine_settings(configured)
-    promise = check_budget(trained, judged, p_values, engine.budget, engine.risk)
-    save_trained_model(model, trained, detector, sessions, clock.now_ms())
-    rehearsed = walk_forward_events(trained)
+        made = train_and_save(
+            model,
+            columns,
+            key,
+            name,
+            DetectorSettings(seed=seed),
+            engine_settings(configured),
+            clock.now_ms(),
+            progress,
+        )
+    rehearsed = walk_forward_events(made.model)
     summary = {
         "model": str(model),
         "version": name,
         "events": len(read),
-        "sessions": sessions,
-        "agents": len(trained.seeds.keys),
-        "peer_groups": len(trained.groups) - 1,
+        "sessions": made.manifest.window.sessions,
+        "agents": len(made.model.seeds.keys),
+        "peer_groups": len(made.model.groups) - 1,
         "rehearsed_events": rehearsed,
         "malformed": history.malformed,
         "mended": history.mended,
         "seconds": round(clock.monotonic() - started, 2),
-        "promise": {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]},
+        "promise": made.budget_report.as_dict(),
     }
     print_summary(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )
     if not json:
-        for line in (_calibration_text(rehearsed), *promise.describe()):
+        for line in (_calibration_text(rehearsed), *made.budget_report.describe()):
             print_message(line)
 
 

@@ -9,6 +9,7 @@ from ...scoring.learning.budget_chart import BudgetDay
 from ...scoring.learning.calibration_curve import CalibrationCurve
 from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
 from ..http.schemas import TimeText, format_rfc3339, format_rfc3339_or_none
+from .service import ModelVersionView
 
 ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
 DayText = Annotated[str, Field(description="day of UTC", examples=["2026-11-24"])]
@@ -219,6 +220,21 @@ def model_switch_out(one: ModelSwitch) -> ModelSwitchOut:
     """A switch as it is answered."""
     return ModelSwitchOut(
         partition=one.partition, epoch=one.epoch, offset=one.offset, version=one.version, at=format_rfc3339(one.at_ms)
+    )
+
+
+def model_detail_out(view: ModelVersionView, in_force: str) -> ModelDetailOut:
+    """A version with all that is known of it, as it is answered; of a challenger, with its judgement."""
+    judgement = view.judgement if view.model.status == "challenger" else None
+    return ModelDetailOut(
+        **model_out(view.model, in_force).model_dump(),
+        on_disk=view.on_disk,
+        judgement=None if judgement is None else PromotionJudgementOut(**judgement._asdict()),
+        calibration=[calibration_curve_out(curve) for curve in view.curves],
+        calibration_known=[calibration_curve_out(curve) for curve in view.known_agent_curves],
+        observed=[ObservedShareOut(**share._asdict()) for share in view.observed],
+        history=[model_history_entry_out(entry) for entry in view.history],
+        switches=[model_switch_out(switch) for switch in view.switches],
     )
 
 

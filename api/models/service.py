@@ -1,19 +1,14 @@
-"""Keys of the store's meta table by which people and the keeper talk about training. Each has one writer."""
+"""Models: versions, calibration, drift and budget to look at; training, promotion and roll-back to order."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from ...ingest.errors import ModelError, TrustwatchError
+from ...ingest.errors import ModelError
 from ...ingest.hashing import NameHasher
-from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
-from ...ingest.log.group_commit import GroupCommit
-from ...ingest.record_keys import key_for_partition
-from ...ingest.source import Record, RecordKind
 from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
@@ -25,6 +20,7 @@ from ...scoring.records.models import (
     DAY_MS,
     ModelAction,
     ModelHistoryEntry,
+    ModelStatus,
     ModelSwitch,
     ModelVersion,
     PeerGroupDay,
@@ -33,252 +29,17 @@ from ...scoring.records.models import (
 )
 from ...scoring.store.database import MAX_PAGE, Page, Tenants
 from ...scoring.store.sql_store import SqlStore
+from ..http.agent_lookup import require_all_tenants, visible_tenants
+from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
+from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
-
-TRAINING_REQUEST_KEY = "lifecycle.train"
-"""Written by who orders: the newest wish as JSON (`id`, `by`, `why`, `at_ms`)."""
-LAST_TRAINING_KEY = "lifecycle.trained_ms"
-"""Written by the keeper: when a training was begun last, UTC milliseconds."""
-TRAINING_STATE_KEY = "lifecycle.training"
-"""Written by the keeper: `TrainingState` as JSON."""
-
-
-class TrainingState(msgspec.Struct, frozen=True):
-    """What the keeper trains, or trained last. A keeper that finds it not ended goes on with it: the one before died.
-
-    `wish` is the last wish that was taken on, as it was written; one that reads otherwise is a new one.
-    """
-
-    wish: str = ""
-    version: str = ""
-    by: str = ""
-    why: str = ""
-    at_ms: int = 0
-    tries: int = 0  # begun so often without a word of how it ended
-    ended: bool = True
-
-
-def decode_training_state(stored: str | None) -> TrainingState:
-    """What was stored; nothing before the first."""
-    return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
-
-
-def encode_training_state(work: TrainingState) -> str:
-    """For the store."""
-    return msgspec.json.encode(work).decode()
-
-
-# Commands that concern everybody: made durable in every partition of the log.
-
-
-class ControlRecordWriter:
-    """Writes commands to the log.
-
-    Args:
-        log: embedded, with one partition, or Kafka's.
-        now_ms: UTC milliseconds.
-    """
-
-    def __init__(self, log: GroupCommit, now_ms: Callable[[], int]) -> None:
-        self._log = log
-        self._now_ms = now_ms
-
-    async def __call__(self, payload: bytes) -> None:
-        """Make *payload* durable, once in each partition, all or none acknowledged. Raises LogFailed, Backpressure.
-
-        Where it failed some may have it: a command that is given twice must do what it does once.
-        """
-        now_ms = self._now_ms()
-        await self._log.commit([Record(RecordKind.CONTROL, 0, now_ms, payload, key) for key in self._partition_keys()])
-
-    def _partition_keys(self) -> list[bytes]:
-        """A key that leads to each partition."""
-        log = self._log.log
-        if not isinstance(log, KafkaCommitLog):
-            return [b""]
-        partitions = log.writer.partitions(log.topic)
-        return [key_for_partition(partition, partitions) for partition in range(partitions)]
-
-
-# Orders about models: promotion by figures or by force, roll-back, training. Blocking work is done in threads.
-
-
-class UnknownModelVersion(TrustwatchError):
-    """No version of that name, or it lies nowhere."""
-
-    code = "no_such_model"
-
-
-class PromotionRefused(TrustwatchError):
-    """A promotion or roll-back that was refused; `reasons` says why, one sentence each."""
-
-    code = "not_promoted"
-
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
-
-
-class ModelOrders:
-    """The part of the desk that changes something.
-
-    Args:
-        settings: of the service.
-        store: of versions and what was counted.
-        shelf: where versions lie.
-        announce: makes a command durable in every partition of the log, as `Door.control` does in one.
-        now_ms: UTC milliseconds.
-        new_id: text that never repeats.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: SqlStore,
-        shelf: ModelRegistry,
-        announce: Callable[[bytes], Awaitable[None]],
-        now_ms: Callable[[], int],
-        new_id: Callable[[], str],
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._registry = shelf
-        self._write_control = announce
-        self._now_ms = now_ms
-        self._new_id = new_id
-        self.version = shelf.installed_model().version
-
-    def _require_version(self, version: str) -> ModelVersion:
-        found = self._store.models.get(version)
-        if found is None:
-            raise UnknownModelVersion(f"there is no version {version!r}; GET /v1/models lists them")
-        return found
-
-    def judgement(self, version: str) -> PromotionAssessment:
-        """Whether a version may be promoted by its figures. Raises UnknownModelVersion, Unavailable."""
-        found = self._require_version(version)
-        figures = comparison_from_dict(found.figures)
-        if figures is None:
-            return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
-        accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
-        return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
-
-    async def promote(self, version: str, by: str, why: str, *, force: bool = False) -> None:
-        """Order that *version* comes into force; it does where the pipeline meets the command.
-
-        Args:
-            by: who orders it, for the history.
-            why: needed with *force*, which overrules the figures.
-
-        Raises:
-            UnknownModelVersion: it is not known.
-            PromotionRefused: it can not come into force, or its figures do not allow it and nobody forces it.
-            Unavailable: store or log do not answer; the order may be given again.
-        """
-        await asyncio.to_thread(self._adopt_from_registry, version)
-        judged = await asyncio.to_thread(self.judgement, version)
-        if judged.reasons and not force:
-            raise PromotionRefused(judged.reasons)
-        if force and not why.strip():
-            raise PromotionRefused(["a promotion against the figures needs a reason"])
-        detail = {"forced": bool(judged.reasons), "gains": judged.gains, "against": judged.reasons}
-        await self._write_order(version, "promoted", by, why or "; ".join(judged.gains), detail)
-
-    async def rollback(self, by: str, why: str) -> str:
-        """Order that the version that was in force before comes back; returns its name. Raises as `promote`."""
-        before = await asyncio.to_thread(self._previous_version)
-        await self._write_order(before, "rolled_back", by, why, {"instead_of": self.version})
-        return before
-
-    def _previous_version(self) -> str:
-        switches = self._store.models.list_switches()
-        current = switches[0].version if switches else self.version
-        for one in switches:
-            if one.version != current:
-                return one.version
-        raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
-
-    def _adopt_from_registry(self, version: str) -> None:
-        """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
-        if self._store.models.get(version) is not None:
-            return
-        for kept in self._registry.versions():
-            if kept.version == version:
-                window, now_ms = kept.manifest.window, self._now_ms()
-                made = ModelVersion(
-                    version,
-                    "challenger",
-                    kept.digest,
-                    window.from_ms,
-                    window.to_ms,
-                    kept.manifest.created_ms,
-                    0,
-                    now_ms,
-                    trained={
-                        "source": "put on the shelf",
-                        "events": window.events,
-                        "agents": window.agents,
-                        "sessions": window.sessions,
-                    },
-                )
-                self._store.models.add(
-                    made, ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
-                )
-                return
-
-    async def _write_order(self, version: str, act: ModelAction, by: str, why: str, detail: dict[str, object]) -> None:
-        digest = await asyncio.to_thread(self._check_usable, version)
-        entry = ModelHistoryEntry(self._new_id(), self._now_ms(), version, act, by, why, detail)
-        await asyncio.to_thread(self._store.models.update, [], [entry])
-        await self._write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
-
-    def _check_usable(self, version: str) -> str:
-        """Digest of a version that can come into force. Raises PromotionRefused where it can not."""
-        found = self._require_version(version)
-        if version == self.version:
-            raise PromotionRefused([f"{version!r} is in force already"])
-        try:
-            model = self._registry.load(version, found.digest)
-        except ModelError as error:
-            raise PromotionRefused([str(error)]) from None
-        if model.salt.hex() != self._active_salt():
-            raise PromotionRefused(
-                [
-                    f"{version!r} was trained with another salt: what is known of agents could not be carried over; "
-                    "train with --salt of the model in force, or put it in `model_dir` and restart, which begins anew"
-                ]
-            )
-        return found.digest
-
-    def _active_salt(self) -> str:
-        for one in (self.version, self._registry.installed_model().version):
-            known = self._store.models.get(one)
-            try:
-                return read_manifest(self._registry.find_directory(one, None if known is None else known.digest))[
-                    0
-                ].salt_hex
-            except ModelError:
-                continue
-        raise PromotionRefused(["the model in force is not on the shelf: restore it first"])
-
-    async def request_training(self, by: str, why: str) -> None:
-        """Order a training; the next keeper does it if this one dies.
-
-        Raises PromotionRefused (none runs), Unavailable.
-        """
-        if not self._settings.lifecycle.enabled:
-            raise PromotionRefused(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
-        wish = msgspec.json.encode({"id": self._new_id(), "by": by, "why": why, "at_ms": self._now_ms()}).decode()
-        await asyncio.to_thread(self._store.metadata.put, TRAINING_REQUEST_KEY, wish)
-
-
-# The desk of models: versions, calibration, drift and budget to look at; training, promotion and roll-back to order.
-#
-# What looks is blocking (an event loop calls it in a thread, as the store); what orders is asynchronous.
-
+from .training_state import TRAINING_REQUEST_KEY
 
 MAX_DAYS = 366
+MAX_REASON_LENGTH = 2_000
+MODEL_WORKER_NAME = "keeper"
+"""Who orders a promotion by figures alone, for the history."""
 ORDER_ACTS = ("promoted", "rolled_back")
 MAX_FEEDBACK_ITEMS = 5_000
 """Verdicts of people that one chart looks at, the newest."""
@@ -286,17 +47,35 @@ MAX_CACHED_CURVES = 16
 """Curves that are remembered: reading a model takes a tenth of a second."""
 
 
+class UnknownModelVersion(ProblemError):
+    """No version of that name, or it lies nowhere: answered with 404."""
+
+    def __init__(self, version: str) -> None:
+        detail = f"there is no version {version!r}; GET /v1/models lists them"
+        super().__init__(ProblemDetails(404, "no_such_model", "No such model", detail))
+
+
+class PromotionRefused(ProblemError):
+    """An order that was refused, answered with 409; `reasons` says why, one sentence each."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        members = {"reasons": reasons}
+        super().__init__(ProblemDetails(409, "not_promoted", "Not promoted", "; ".join(reasons), members=members))
+        self.reasons = reasons
+
+
 class ModelVersionView(NamedTuple):
-    """One version with everything that is known of it.
+    """One version with everything that is known of it and may be shown.
 
     Attributes:
         curves: score to p-value of agents that the version does not know; empty where its directory is gone.
         observed: what share of events in shadow had p-values up to each edge; empty before that.
-        history: the newest lines about it.
+        history: the newest lines about it; empty for callers that are not of all tenants.
         switches: where it came into force.
         on_disk: whether its directory is there.
         known_agent_curves: the same curves of agents that the version knows from its history; empty where it was not
             rehearsed, and they are judged by `curves`, too.
+        judgement: whether its figures allow a promotion; None for callers that are not of all tenants.
     """
 
     model: ModelVersion
@@ -307,28 +86,248 @@ class ModelVersionView(NamedTuple):
     history: list[ModelHistoryEntry]
     switches: list[ModelSwitch]
     known_agent_curves: Sequence[CalibrationCurve] = ()
+    judgement: PromotionAssessment | None = None
 
 
-class ModelService(ModelOrders):
-    """Everything that people ask of models and order with them; see `ModelOrders` for arguments.
+class DriftReport(NamedTuple):
+    """Drift by day and group, oldest first, and from which values on it counts as drift."""
+
+    days: list[PeerGroupDay]
+    feature_threshold: float
+    score_threshold: float
+
+
+class AlertBudgetChart(NamedTuple):
+    """The control chart of one level, oldest day first; `accepted` alerts per 1,000 agent-days are its budget."""
+
+    level: str
+    accepted: float
+    days: list[BudgetDay]
+
+
+def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
+    """Whether it may see figures that are of all tenants together, and who ordered what."""
+    return ANY_NAME in caller.tenants
+
+
+class ModelService:
+    """Everything that people ask of models and order with them.
+
+    Args:
+        settings: of the service.
+        store: of versions and what was counted.
+        registry: where versions lie.
+        write_control: makes a command durable in every partition of the log.
+        executor: the way into the store.
+        now_ms: UTC milliseconds.
+        new_id: text that never repeats.
 
     Attributes:
         version: in force, as far as is known; of several partitions, where the newest switch was.
         challengers: agent-days in shadow of each version that may take its place.
     """
 
+    MISSING_DETAIL: Final = "this service keeps no models"
+
     def __init__(
         self,
         settings: Settings,
         store: SqlStore,
-        shelf: ModelRegistry,
-        announce: Callable[[bytes], Awaitable[None]],
+        registry: ModelRegistry,
+        write_control: Callable[[bytes], Awaitable[None]],
+        executor: StoreExecutor,
         now_ms: Callable[[], int],
         new_id: Callable[[], str],
     ) -> None:
-        super().__init__(settings, store, shelf, announce, now_ms, new_id)
+        self._settings = settings
+        self._store = store
+        self._registry = registry
+        self._write_control = write_control
+        self._executor = executor
+        self._now_ms = now_ms
+        self._new_id = new_id
         self._curves: dict[str, tuple[int, tuple[list[CalibrationCurve], ...]]] = {}
+        self.version = registry.installed_model().version
         self.challengers: dict[str, int] = {}
+
+    @property
+    def trains_models(self) -> bool:
+        """Whether a process trains versions and runs them in shadow here."""
+        return self._settings.lifecycle.enabled
+
+    # What is looked at.
+
+    async def versions(
+        self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
+    ) -> Page[ModelVersion]:
+        """Versions, newest first; what they learned from and how they fare is for callers of all tenants.
+
+        Raises:
+            TenantNotAllowed: who speaks for nobody sees nothing.
+            ProblemError: 400, the cursor is none of ours.
+            Unavailable: the store does not answer.
+        """
+        visible_tenants(caller, None)
+        page = await self._executor(self._store.models.page, None, limit, cursor)
+        return Page([_as_visible_to(caller, model) for model in page.items], page.next_cursor)
+
+    async def history(
+        self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
+    ) -> Page[ModelHistoryEntry]:
+        """What happened to versions, newest first, for callers of all tenants: it tells who ordered what."""
+        require_all_tenants(caller)
+        return await self._executor(self._store.models.history, None, limit, cursor)
+
+    async def version_detail(
+        self, caller: AuthenticatedCaller, version: str, tenant: str | None = None
+    ) -> ModelVersionView:
+        """One version; groups of the caller's tenants alone. Raises UnknownModelVersion, Unavailable."""
+        view = await self._executor(self._version_view, version, visible_tenants(caller, tenant))
+        if sees_all_tenants(caller):
+            return view._replace(judgement=self._assess(view.model))
+        return view._replace(model=_as_visible_to(caller, view.model), history=[])
+
+    async def drift(self, caller: AuthenticatedCaller, days: int = 30, tenant: str | None = None) -> DriftReport:
+        """What was measured of the version in force, by day and group. Raises Unavailable."""
+        from_day = self._today() - min(days, MAX_DAYS) + 1
+        tenants = visible_tenants(caller, tenant)
+        measured = await self._executor(self._store.models.list_days, from_day, tenants, self.version)
+        thresholds = self._settings.lifecycle.drift
+        return DriftReport([day for day in measured if "scores" in day.drift], thresholds.features, thresholds.scores)
+
+    async def budget(
+        self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
+    ) -> AlertBudgetChart:
+        """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
+        accepted = float(getattr(self._settings.risk.alert_budget, level))
+        tenants = visible_tenants(caller, tenant)
+        return AlertBudgetChart(
+            level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants)
+        )
+
+    # What is ordered.
+
+    async def train(self, caller: AuthenticatedCaller, why: str) -> None:
+        """Order a training; the next model worker does it if this one dies. Raises PromotionRefused, Unavailable."""
+        by = _check_order(caller, why)
+        if not self.trains_models:
+            raise PromotionRefused(["no keeper runs here (`lifecycle.enabled` is false); use `trustwatch train`"])
+        request = {"id": self._new_id(), "by": by, "why": why, "at_ms": self._now_ms()}
+        await self._executor.write(
+            self._store.metadata.put, TRAINING_REQUEST_KEY, msgspec.json.encode(request).decode()
+        )
+
+    async def promote(self, caller: AuthenticatedCaller, version: str, why: str, *, force: bool = False) -> None:
+        """Order that *version* comes into force; it does where the pipeline meets the command.
+
+        Args:
+            caller: who orders it; of all tenants.
+            version: its name.
+            why: needed with *force*, which overrules the figures.
+            force: whether the figures may speak against it.
+
+        Raises:
+            ProblemError: 403 or 422, it may not order this, or gives too long a reason.
+            UnknownModelVersion: it is not known.
+            PromotionRefused: it can not come into force, or its figures do not allow it and nobody forces it.
+            Unavailable: store or log do not answer; the order may be given again.
+        """
+        await self._order_promotion(version, _check_order(caller, why), why, force=force)
+
+    async def promote_proved(self, version: str) -> None:
+        """Promote a challenger that the model worker found better, by its stored figures, looked at once more.
+
+        Raises as `promote`.
+        """
+        await self._order_promotion(version, MODEL_WORKER_NAME, "", force=False)
+
+    async def rollback(self, caller: AuthenticatedCaller, why: str) -> str:
+        """Order that the version that was in force before comes back; returns its name. Raises as `promote`."""
+        by = _check_order(caller, why)
+        before = await self._executor(self._previous_version)
+        await self._write_order(before, "rolled_back", by, why, {"instead_of": self.version})
+        return before
+
+    async def _order_promotion(self, version: str, by: str, why: str, *, force: bool) -> None:
+        await self._executor.write(self._adopt_from_registry, version)
+        assessment = self._assess(await self._executor(self._require_version, version))
+        if assessment.reasons and not force:
+            raise PromotionRefused(assessment.reasons)
+        if force and not why.strip():
+            raise PromotionRefused(["a promotion against the figures needs a reason"])
+        detail = {"forced": bool(assessment.reasons), "gains": assessment.gains, "against": assessment.reasons}
+        await self._write_order(version, "promoted", by, why or "; ".join(assessment.gains), detail)
+
+    async def _write_order(self, version: str, act: ModelAction, by: str, why: str, detail: dict[str, object]) -> None:
+        digest = await self._executor.write(self._check_usable, version)
+        entry = ModelHistoryEntry(self._new_id(), self._now_ms(), version, act, by, why, detail)
+        await self._executor.write(self._store.models.update, [], [entry])
+        await self._write_control(encode_model_switch(SwitchModel(version, digest, by, why)))
+
+    # Below here everything blocks.
+
+    def _require_version(self, version: str) -> ModelVersion:
+        model = self._store.models.get(version)
+        if model is None:
+            raise UnknownModelVersion(version)
+        return model
+
+    def _assess(self, model: ModelVersion) -> PromotionAssessment:
+        """Whether a version may be promoted by its figures."""
+        figures = comparison_from_dict(model.figures)
+        if figures is None:
+            return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
+        accepted = self._settings.risk.alert_budget
+        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
+
+    def _previous_version(self) -> str:
+        switches = self._store.models.list_switches()
+        current = switches[0].version if switches else self.version
+        for switch in switches:
+            if switch.version != current:
+                return switch.version
+        raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
+
+    def _adopt_from_registry(self, version: str) -> None:
+        """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
+        if self._store.models.get(version) is not None:
+            return
+        registered = next((one for one in self._registry.versions() if one.version == version), None)
+        if registered is None:
+            return
+        now_ms = self._now_ms()
+        model = _version_of(registered, "challenger", "put on the shelf", promoted_ms=0, now_ms=now_ms)
+        entry = ModelHistoryEntry(self._new_id(), now_ms, version, "trained", "operator", "found")
+        self._store.models.add(model, entry)
+
+    def _check_usable(self, version: str) -> str:
+        """Digest of a version that can come into force. Raises PromotionRefused where it can not."""
+        digest = self._require_version(version).digest
+        if version == self.version:
+            raise PromotionRefused([f"{version!r} is in force already"])
+        try:
+            trained = self._registry.load(version, digest)
+        except ModelError as error:
+            raise PromotionRefused([str(error)]) from None
+        if trained.salt.hex() != self._active_salt():
+            raise PromotionRefused(
+                [
+                    f"{version!r} was trained with another salt: what is known of agents could not be carried over; "
+                    "train with --salt of the model in force, or put it in `model_dir` and restart, which begins anew"
+                ]
+            )
+        return digest
+
+    def _active_salt(self) -> str:
+        for version in (self.version, self._registry.installed_model().version):
+            model = self._store.models.get(version)
+            try:
+                directory = self._registry.find_directory(version, None if model is None else model.digest)
+                return read_manifest(directory)[0].salt_hex
+            except ModelError:
+                continue
+        raise PromotionRefused(["the model in force is not on the shelf: restore it first"])
 
     def refresh(self) -> None:
         """Learn which version is in force, and note the installed one; blocks. Raises Unavailable."""
@@ -339,126 +338,85 @@ class ModelService(ModelOrders):
             self.version = newest[0].version
         else:  # the pipeline takes it over with its first commit
             self.version = installed.version
-        waiting = self._store.models.page("challenger").items
-        self.challengers = {one.version: int(one.figures.get("agent_days", 0)) for one in waiting}
+        challengers = self._store.models.page("challenger").items
+        self.challengers = {model.version: int(model.figures.get("agent_days", 0)) for model in challengers}
 
     def _note_switch(self, switch: ModelSwitch) -> None:
         """What is in force is the champion. Every process that looks notes it, and all write the same."""
-        found = self._store.models.get(switch.version)
-        if found is None:
+        model = self._store.models.get(switch.version)
+        if model is None:
             return
-        others = [one for one in self._store.models.page("champion").items if one.version != switch.version]
-        if found.status == "champion" and not others:
+        earlier_champions = [one for one in self._store.models.page("champion").items if one.version != switch.version]
+        if model.status == "champion" and not earlier_champions:
             return
         now_ms = self._now_ms()
-        orders = [one.act for one in self._store.models.history(switch.version).items if one.act in ORDER_ACTS]
-        back = orders[:1] == ["rolled_back"]
-        changed = [
-            msgspec.structs.replace(one, status="rejected" if back else "retired", changed_ms=now_ms) for one in others
-        ]
-        new = msgspec.structs.replace(found, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
-        detail = {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset}
-        entry = ModelHistoryEntry(
-            f"switch-{switch.partition}-{switch.epoch}-{switch.offset}",
-            now_ms,
-            switch.version,
-            "switched",
-            "pipeline",
-            f"in force from offset {switch.offset} of partition {switch.partition} on",
-            detail,
-        )
-        self._store.models.update([*changed, new], [entry])
+        orders = [entry.act for entry in self._store.models.history(switch.version).items if entry.act in ORDER_ACTS]
+        status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
+        replaced = [msgspec.structs.replace(one, status=status, changed_ms=now_ms) for one in earlier_champions]
+        champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
+        self._store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
 
     def _note_installed(self) -> RegisteredModel:
         """The operator's model is a version like any other; the history says when it came."""
-        kept, now_ms = self._registry.installed_model(), self._now_ms()
-        known = self._store.models.get(kept.version)
-        if known is not None and known.digest == kept.digest:
-            return kept
-        window = kept.manifest.window
-        made = ModelVersion(
-            kept.version,
-            "champion",
-            kept.digest,
-            window.from_ms,
-            window.to_ms,
-            kept.manifest.created_ms,
-            now_ms,
-            now_ms,
-            trained={
-                "source": "trustwatch train",
-                "events": window.events,
-                "agents": window.agents,
-                "sessions": window.sessions,
-            },
+        installed, now_ms = self._registry.installed_model(), self._now_ms()
+        stored = self._store.models.get(installed.version)
+        if stored is not None and stored.digest == installed.digest:
+            return installed
+        model = _version_of(installed, "champion", "trustwatch train", promoted_ms=now_ms, now_ms=now_ms)
+        entry = ModelHistoryEntry(
+            self._new_id(), now_ms, installed.version, "installed", "operator", "found in model_dir"
         )
-        entry = ModelHistoryEntry(self._new_id(), now_ms, kept.version, "installed", "operator", "found in model_dir")
         retired = [
             msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
             for one in self._store.models.page("champion").items
-            if one.version != kept.version
+            if one.version != installed.version
         ]
-        if known is None:
-            self._store.models.add(made, entry)
+        if stored is None:
+            self._store.models.add(model, entry)
             self._store.models.update(retired)
         else:
-            self._store.models.update([*retired, made], [entry])
-        return kept
+            self._store.models.update([*retired, model], [entry])
+        return installed
 
-    def versions(self, limit: int = 50, cursor: str | None = None) -> Page[ModelVersion]:
-        """Versions, newest first. Raises BadCursor, Unavailable."""
-        return self._store.models.page(None, limit, cursor)
-
-    def history(self, limit: int = 50, cursor: str | None = None) -> Page[ModelHistoryEntry]:
-        """What happened to versions, newest first. Raises BadCursor, Unavailable."""
-        return self._store.models.history(None, limit, cursor)
-
-    def version_view(self, version: str, tenants: Tenants = None) -> ModelVersionView:
-        """One version; groups of *tenants* alone. Raises UnknownModelVersion, Unavailable."""
-        found = self._require_version(version)
+    def _version_view(self, version: str, tenants: Tenants) -> ModelVersionView:
+        model = self._require_version(version)
         days = self._store.models.list_days(self._today() - MAX_DAYS, tenants, version)
-        switches = [one for one in self._store.models.list_switches() if one.version == version]
         try:
-            (drawn, known), there = self._calibration_curves(found, tenants), True
+            (newcomers, known_agents), on_disk = self._calibration_curves(model, tenants), True
         except ModelError:
-            drawn, known, there = [], [], False
+            newcomers, known_agents, on_disk = [], [], False
         return ModelVersionView(
-            found,
+            model,
             version == self.version,
-            there,
-            drawn,
+            on_disk,
+            newcomers,
             observed_shares(days),
             self._store.models.history(version, 50).items,
-            switches,
-            known,
+            [switch for switch in self._store.models.list_switches() if switch.version == version],
+            known_agents,
         )
 
-    def _calibration_curves(self, found: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
+    def _calibration_curves(self, model: ModelVersion, tenants: Tenants) -> tuple[list[CalibrationCurve], ...]:
         """Curves of a version, of newcomers and of agents that it knows. Raises ModelError where it can not be read."""
-        today, known = self._today(), self._curves.get(found.digest)
-        if known is None or known[0] != today:  # groups may be new
-            model = self._registry.load(found.version, found.digest)
-            assert isinstance(model.detector, ForestDetector)
-            named = {(one.tenant, one.agent_type) for one in self._store.agents.count_by_group(0)}
-            hashed = NameHasher(model.salt)
-            keys = {group: hashed(f"{group[0]}\x1f{group[1]}") for group in named}
+        today, cached = self._today(), self._curves.get(model.digest)
+        if cached is None or cached[0] != today:  # groups may be new
+            trained = self._registry.load(model.version, model.digest)
+            assert isinstance(trained.detector, ForestDetector)
+            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in self._store.agents.count_by_group(0)}
+            hasher = NameHasher(trained.salt)
+            keys = {group: hasher(f"{group[0]}\x1f{group[1]}") for group in groups}
             if len(self._curves) >= MAX_CACHED_CURVES:
                 self._curves.clear()
-            detector = model.detector
-            drawn = calibration_curves(detector.calibration, keys), calibration_curves(detector.familiar, keys)
-            known = self._curves[found.digest] = today, drawn
+            detector = trained.detector
+            curves = calibration_curves(detector.calibration, keys), calibration_curves(detector.familiar, keys)
+            cached = self._curves[model.digest] = today, curves
         return tuple(
-            [one for one in part if tenants is None or one.tenant == "*" or one.tenant in tenants] for part in known[1]
+            [curve for curve in part if tenants is None or curve.tenant == "*" or curve.tenant in tenants]
+            for part in cached[1]
         )
 
-    def drift(self, days: int = 30, tenants: Tenants = None) -> list[PeerGroupDay]:
-        """What was measured of the version in force, by day and group. Raises Unavailable."""
-        from_day = self._today() - min(days, MAX_DAYS) + 1
-        return [day for day in self._store.models.list_days(from_day, tenants, self.version) if "scores" in day.drift]
-
-    def budget(self, days: int = 30, level: str = "medium", tenants: Tenants = None) -> list[BudgetDay]:
-        """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
-        today, accepted = self._today(), self._settings.risk.alert_budget
+    def _budget_days(self, days: int, level: str, accepted: float, tenants: Tenants) -> list[BudgetDay]:
+        today = self._today()
         span = range(today - min(days, MAX_DAYS) + 1, today + 1)
         return budget_chart(
             span,
@@ -466,30 +424,77 @@ class ModelService(ModelOrders):
             self._store.models.list_days(span.start, tenants),
             self._store.agents.count_by_group(span.start, tenants),
             self._feedback_counts(span, tenants),
-            float(getattr(accepted, level)),
+            accepted,
             level,
         )
 
     def _feedback_counts(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], AlertVerdictCounts]:
         """What people said about alerts, by the day of each one's event."""
-        found: dict[tuple[int, str, str], AlertVerdictCounts] = {}
-        for one in self._active_feedback(tenants):
-            decision = self._store.decisions.get(one.decision_id, tenants)
+        counts: dict[tuple[int, str, str], AlertVerdictCounts] = {}
+        for feedback in self._active_feedback(tenants):
+            decision = self._store.decisions.get(feedback.decision_id, tenants)
             if decision is not None and decision.event_time_ms // DAY_MS in span:
-                place = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
-                old, true = found.get(place, AlertVerdictCounts()), one.verdict == "true_positive"
-                found[place] = AlertVerdictCounts(old.false_positive + (not true), old.true_positive + true)
-        return found
+                key = (decision.event_time_ms // DAY_MS, decision.agent.tenant, decision.agent_type)
+                before, true = counts.get(key, AlertVerdictCounts()), feedback.verdict == "true_positive"
+                counts[key] = AlertVerdictCounts(before.false_positive + (not true), before.true_positive + true)
+        return counts
 
     def _active_feedback(self, tenants: Tenants) -> Iterator[Feedback]:
         """The newest feedback that was not revoked, a bounded number."""
         cursor: str | None = None
         for _ in range(MAX_FEEDBACK_ITEMS // MAX_PAGE):
             page = self._store.feedback.page(tenants, limit=MAX_PAGE, cursor=cursor)
-            yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
+            yield from (feedback for feedback in page.items if feedback.status not in ("revoking", "revoked"))
             cursor = page.next_cursor
             if cursor is None:
                 return
 
     def _today(self) -> int:
         return self._now_ms() // DAY_MS
+
+
+def _check_order(caller: AuthenticatedCaller, why: str) -> str:
+    """Name of who orders, for the history. Raises ProblemError: 403 unless of all tenants, 422 for a long reason."""
+    require_all_tenants(caller)
+    if len(why) > MAX_REASON_LENGTH:
+        raise invalid_value_error("why", f"has more than {MAX_REASON_LENGTH} characters")
+    return caller.recorded_name
+
+
+def _as_visible_to(caller: AuthenticatedCaller, model: ModelVersion) -> ModelVersion:
+    return model if sees_all_tenants(caller) else msgspec.structs.replace(model, trained={}, figures={})
+
+
+def _version_of(
+    registered: RegisteredModel, status: ModelStatus, source: str, *, promoted_ms: int, now_ms: int
+) -> ModelVersion:
+    """A version that the registry has and the store has not."""
+    window = registered.manifest.window
+    return ModelVersion(
+        registered.version,
+        status,
+        registered.digest,
+        window.from_ms,
+        window.to_ms,
+        registered.manifest.created_ms,
+        promoted_ms,
+        now_ms,
+        trained={
+            "source": source,
+            "events": window.events,
+            "agents": window.agents,
+            "sessions": window.sessions,
+        },
+    )
+
+
+def _switch_entry(switch: ModelSwitch, now_ms: int) -> ModelHistoryEntry:
+    return ModelHistoryEntry(
+        f"switch-{switch.partition}-{switch.epoch}-{switch.offset}",
+        now_ms,
+        switch.version,
+        "switched",
+        "pipeline",
+        f"in force from offset {switch.offset} of partition {switch.partition} on",
+        {"partition": switch.partition, "epoch": switch.epoch, "offset": switch.offset},
+    )

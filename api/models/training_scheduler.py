@@ -23,7 +23,7 @@ from ...scoring.learning.training import (
     exclude_windows,
     labelled_windows,
     suspicious_windows,
-    train_version,
+    train_and_save,
 )
 from ...scoring.pipeline.model_switch import ModelChoice
 from ...scoring.records.decisions import Decision
@@ -35,7 +35,8 @@ from .. import clock
 from ..child_process import StopRequested
 from ..composition import engine_settings
 from ..settings.root import Settings
-from .service import (
+from .training_data import TrainingData
+from .training_state import (
     LAST_TRAINING_KEY,
     TRAINING_REQUEST_KEY,
     TRAINING_STATE_KEY,
@@ -43,7 +44,6 @@ from .service import (
     decode_training_state,
     encode_training_state,
 )
-from .training_data import TrainingData
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 CHALLENGER_GRACE_PERIODS = 4
@@ -163,15 +163,13 @@ class TrainingScheduler:
         windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
         columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
         assert isinstance(champion.detector, ForestDetector)
-        engine = engine_settings(self._settings)
-        produced = train_version(
+        produced = train_and_save(
             self._registry.directory_of(work.version),
             columns,
             champion.salt,
             work.version,
             champion.detector.settings,
-            engine.budget,
-            engine.risk,
+            engine_settings(self._settings),
             now_ms,
             lambda *_: self._check(),
         )
@@ -185,7 +183,7 @@ class TrainingScheduler:
             "events": window.events,
             "agents": window.agents,
             "sessions": window.sessions,
-            "promise": made.budget_report,
+            "promise": made.budget_report.as_dict(),
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
         }
         version = ModelVersion(

@@ -40,7 +40,7 @@ class ErasureSummary(NamedTuple):
 
 
 class ErasureTargets(Protocol):
-    """All places of a deployment, as the desk of erasures works with them."""
+    """All places of a deployment, as the erasure service works with them."""
 
     @property
     def store(self) -> SqlStore:

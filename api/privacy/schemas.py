@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.chain_verification import ChainVerification
 from ..http.schemas import NameText, TimeText, format_rfc3339, format_rfc3339_or_none
+from .service import ErasureRequest, ProofCheck
 
 SubjectIdentifier = Annotated[str, Field(min_length=2, max_length=2048)]
 
@@ -102,6 +103,24 @@ class ChainOut(BaseModel):
     heads: list[ChainHeadOut]
     broken: int
     breaks: list[ChainBreakOut] = Field(description="at most 20")
+
+
+def erasure_request_from_body(body: ErasureIn) -> ErasureRequest:
+    """The erasure that a body asks for."""
+    if body.agent is not None:
+        return ErasureRequest("agent", body.agent, body.tenant, body.issuer)
+    return ErasureRequest("principal", body.principal or "", body.tenant, None, body.as_named)
+
+
+def proof_check_out(check: ProofCheck) -> ProofCheckOut:
+    """A check of a proof as it is answered."""
+    return ProofCheckOut(
+        signed=check.signed,
+        same_subject=check.same_subject,
+        nothing_left=check.nothing_left,
+        left=check.left,
+        not_looked_at=list(check.not_looked_at),
+    )
 
 
 def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:

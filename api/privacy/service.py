@@ -1,12 +1,12 @@
-"""Takes wishes to erase, and sees to it that one process of a deployment carries each out; `steps.py` says how."""
+"""Erasures: asked for, proved, and carried out by one process of a deployment (see `erasure_steps.py`); exports."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -16,8 +16,13 @@ from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser, reserved_words
 from ...ingest.record_keys import record_id
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
-from ...scoring.store.database import LeaderLock, Page, Tenants
+from ...scoring.store.chain_verification import ChainVerification, verify_chains
+from ...scoring.store.database import LeaderLock, Page
 from .. import clock
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, require_all_tenants, visible_tenants
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.problems import ProblemDetails, ProblemError
+from ..http.store_executor import StoreExecutor
 from .agent_export import ExportSources, export_agent
 from .embedded_targets import ErasureTargets
 from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
@@ -31,54 +36,90 @@ LEADER_LOCK_NAME = "erasures"
 _log = structlog.get_logger(__name__)
 
 
-class ErasureRefused(TrustwatchError):
+class ErasureRefused(ProblemError):
     """This can not be erased as things are: answered with 409."""
 
-    code = "erasure_refused"
+    def __init__(self, detail: str) -> None:
+        super().__init__(ProblemDetails(409, "erasure_refused", "Erasure refused", detail))
+
+
+class ErasureRequest(NamedTuple):
+    """An agent or a principal that somebody wants to be erased.
+
+    Attributes:
+        kind: what it is.
+        name: its identifier.
+        tenant: None = the caller's only one.
+        issuer: of an agent; None = the caller's only one. Principals have none.
+        as_named: with pseudonyms on, erase the identifier of a principal itself, as it was logged before they were.
+    """
+
+    kind: Literal["agent", "principal"]
+    name: str
+    tenant: str | None = None
+    issuer: str | None = None
+    as_named: bool = False
 
 
 class ProofCheck(NamedTuple):
-    """What a look at a proof found. `left` is empty where nothing of the subject is left, as far as was looked."""
+    """The result of a check of a proof. `left` is empty where nothing of the subject is left, as far as was looked."""
 
     signed: bool
     same_subject: bool
     left: dict[str, int]
     not_looked_at: Sequence[str] = ()
 
+    @property
+    def nothing_left(self) -> bool:
+        """Whether everything was looked at for the subject, and nothing was there."""
+        return self.signed and self.same_subject and not self.left
+
 
 class ErasureService:
     """One per service. For one event loop.
 
+    What people ask waits for the store as all requests do (`StoreExecutor`); the work itself takes as long as it takes,
+    in threads that no request waits for.
+
     Args:
-        places: where it is erased.
+        targets: where it is erased.
+        export_sources: what an export reads.
+        agents: finds the agent that a request means.
+        executor: the way into the store.
+        principal_alias: what is logged in place of a principal, given tenant and identifier; None = its identifier.
         key: of marks.
         signer: of proofs.
-        forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
+        on_forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process knows.
         now_ms: UTC milliseconds.
         on_server: whether the database is a server.
-        exported: what an export reads.
         leads: whether this process may carry erasures out, where no other one of the deployment does.
     """
 
     def __init__(
         self,
-        places: ErasureTargets,
-        exported: ExportSources,
+        targets: ErasureTargets,
+        export_sources: ExportSources,
+        agents: AgentResolver,
+        executor: StoreExecutor,
+        principal_alias: Callable[[str, str], str] | None,
         key: Callable[[], PrivacyKey],
         signer: Callable[[], ProofSigner],
-        forgotten: Callable[[ErasureSubject], Awaitable[None]],
+        on_forgotten: Callable[[ErasureSubject], Awaitable[None]],
         now_ms: Callable[[], int],
         *,
         on_server: bool,
         leads: bool = True,
     ) -> None:
-        self._targets = places
-        self._export_sources = exported
+        self._targets = targets
+        self._export_sources = export_sources
+        self._agents = agents
+        self._executor = executor
+        self._principal_alias = principal_alias
         self._signer = signer
-        self._on_forgotten = forgotten
+        self._on_forgotten = on_forgotten
         self._now_ms = now_ms
         self._may_lead = leads
-        self._steps = ErasureSteps(places, key, signer, forgotten, now_ms, on_server=on_server)
+        self._steps = ErasureSteps(targets, key, signer, on_forgotten, now_ms, on_server=on_server)
         self._wake = asyncio.Event()
         self._leader_lock: LeaderLock | None = None
         self._names_released_at = float("-inf")
@@ -89,37 +130,55 @@ class ErasureService:
         self.failed_count = 0
         """Erasures that this process gave up."""
 
-    async def request_erasure(self, subject: ErasureSubject, reason: str, by: str) -> Erasure:
-        """Take a wish, durably; one that is under way for the same subject is returned instead.
+    async def request_erasure(self, caller: AuthenticatedCaller, request: ErasureRequest, reason: str) -> Erasure:
+        """Take an order, durably; one that is under way for the same subject is returned instead.
+
+        Only for callers of all tenants: refused records belong to nobody, and are searched for the name.
 
         Raises:
-            Refused: an authorization server still has the agent lowered; or the name is a word of the schema.
+            ProblemError: 403, the caller is not bound to all tenants.
+            TenantNotAllowed: it has to name a tenant.
+            ErasureRefused: an authorization server still has the agent lowered; or the name is a word of the schema.
+            Unavailable: the store does not answer.
         """
-        places = self._targets
+        require_all_tenants(caller)
+        subject = self._subject_of(caller, request)
+        await self._check_erasable(subject)
+        for erasure in await self.open_erasures():
+            if (erasure.kind, erasure.tenant, erasure.issuer, erasure.subject) == subject[:4]:
+                return erasure
+        erasure = await asyncio.to_thread(self._new_erasure, subject, reason, caller.recorded_name)
+        await self._executor.write(self._targets.store.erasures.add, erasure)
+        self._wake.set()
+        return erasure
+
+    def _subject_of(self, caller: AuthenticatedCaller, request: ErasureRequest) -> ErasureSubject:
+        tenant = caller.require_tenant(request.tenant)
+        if request.kind == "agent":
+            issuer = request.issuer or caller.binding.default_issuer or ""
+            return ErasureSubject("agent", tenant, issuer, request.name, "")
+        if self._principal_alias is None or request.as_named:
+            return ErasureSubject("principal", tenant, "", request.name, "")
+        return ErasureSubject("principal", tenant, "", self._principal_alias(tenant, request.name), "")
+
+    async def _check_erasable(self, subject: ErasureSubject) -> None:
+        """Raise ErasureRefused where it can not be erased as things are."""
         if subject.name in reserved_words():
             raise ErasureRefused(
                 f"`{subject.name}` is a word of the event schema: records without it could not be read. "
                 "Nothing was done; keep such a name out of the sources, and let its records age out"
             )
-        held = (
-            await asyncio.to_thread(places.store.actuations.targets_with_original, subject)
-            if subject.kind == "agent"
-            else []
-        )
-        if held:
+        if subject.kind != "agent":
+            return
+        servers = await self._executor(self._targets.store.actuations.targets_with_original, subject)
+        if servers:
             raise ErasureRefused(
-                f"the agent is lowered at {', '.join(held)}, and what it had before is known here alone: release it or "
-                "pin it to low, wait until its actuation is `restored`, and erase it then"
+                f"the agent is lowered at {', '.join(servers)}, and what it had before is known here alone: release it "
+                "or pin it to low, wait until its actuation is `restored`, and erase it then"
             )
-        for known in await asyncio.to_thread(places.store.erasures.list_open):
-            if (known.kind, known.tenant, known.issuer, known.subject) == subject[:4]:
-                return known
-        made = await asyncio.to_thread(self._new_erasure, subject, reason, by)
-        await asyncio.to_thread(places.store.erasures.add, made)
-        self._wake.set()
-        return made
 
     def _new_erasure(self, subject: ErasureSubject, reason: str, by: str) -> Erasure:
+        """The erasure as it is stored. Takes a while on purpose: its digest is an scrypt."""
         now, salt = self._now_ms(), secrets.token_hex(16)
         erasure_id = record_id(now, salt)
         digest = subject_digest(salt, *subject[:4])
@@ -141,42 +200,80 @@ class ErasureService:
 
     async def open_erasures(self) -> Sequence[Erasure]:
         """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""
-        return await asyncio.to_thread(self._targets.store.erasures.list_open)
+        return await self._executor(self._targets.store.erasures.list_open)
 
-    async def list(self, tenants: Tenants, limit: int, cursor: str | None) -> Page[Erasure]:
-        """Erasures, newest first. Raises BadCursor."""
-        return await asyncio.to_thread(self._targets.store.erasures.page, tenants, limit, cursor)
+    async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
+        """Erasures of the caller's tenants, newest first. Raises ProblemError (400), Unavailable."""
+        return await self._executor(self._targets.store.erasures.page, visible_tenants(caller, None), limit, cursor)
 
-    async def get(self, erasure_id: str, tenants: Tenants) -> Erasure | None:
-        """One erasure."""
-        return await asyncio.to_thread(self._targets.store.erasures.get, erasure_id, tenants)
+    async def get(self, caller: AuthenticatedCaller, erasure_id: str) -> Erasure:
+        """One erasure. Raises ProblemError (404), Unavailable."""
+        erasure = await self._executor(self._targets.store.erasures.get, erasure_id, visible_tenants(caller, None))
+        if erasure is None:
+            raise not_found_error("erasure")
+        return erasure
 
-    def document(self, made: Erasure) -> dict[str, Any] | None:
+    def document(self, erasure: Erasure) -> dict[str, Any] | None:
         """What the proof says; None = there is none yet."""
-        return self._signer().read(made.proof.decode(), PROOF_TYPE) if made.proof else None
+        return self._signer().read(erasure.proof.decode(), PROOF_TYPE) if erasure.proof else None
 
-    async def verify(self, made: Erasure, proof: str, name: str) -> ProofCheck:
-        """Look again at everything that *made* covered, for *name*, and at the proof's signature.
+    async def verify(self, caller: AuthenticatedCaller, erasure_id: str, proof: str, name: str) -> ProofCheck:
+        """Look again at everything that an erasure covered, for *name*, and at the proof's signature.
 
         Args:
-            made: the erasure that the proof names.
+            caller: who asks.
+            erasure_id: of the erasure that the proof names.
             proof: compact JWS.
             name: the identifier, which nothing here knows any more.
+
+        Raises:
+            ProblemError: 404, there is no such erasure; 409, it is not done.
+            Unavailable: the store does not answer.
         """
+        erasure = await self.get(caller, erasure_id)
+        if erasure.status != "done":
+            detail = f"the erasure is {erasure.status}; there is no proof yet"
+            raise ProblemError(ProblemDetails(409, "not_done", "Not done", detail))
+        return await self._check_proof(erasure, proof, name)
+
+    async def _check_proof(self, erasure: Erasure, proof: str, name: str) -> ProofCheck:
         try:
-            told = self._signer().read(proof, PROOF_TYPE)
+            document = self._signer().read(proof, PROOF_TYPE)
         except ValueError:
             return ProofCheck(False, False, {})
-        asked = told["asked"]["subject"]
-        digest = await asyncio.to_thread(subject_digest, asked["salt"], made.kind, made.tenant, made.issuer, name)
-        if digest != asked["scrypt"] or told["erasure_id"] != made.erasure_id:
+        asked = document["asked"]["subject"]
+        identity = (erasure.kind, erasure.tenant, erasure.issuer, name)
+        digest = await asyncio.to_thread(subject_digest, asked["salt"], *identity)
+        if digest != asked["scrypt"] or document["erasure_id"] != erasure.erasure_id:
             return ProofCheck(True, False, {})
-        left = await self._targets.remaining(msgspec.structs.replace(made, subject=name))
+        left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))
         return ProofCheck(True, True, left, await self._targets.not_checked(self._now_ms()))
 
-    def export(self, subject: ErasureSubject, dead_letters_of: Collection[str] | None, by: str) -> Iterator[bytes]:
-        """Everything about one agent as a ZIP, piece by piece; blocks. See `exporting.export_agent`."""
-        return export_agent(self._export_sources, subject, dead_letters_of, self._now_ms(), by)
+    def export(
+        self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
+    ) -> Iterator[bytes]:
+        """Everything about one agent as a ZIP, piece by piece, which blocks; see `agent_export.export_agent`.
+
+        Of refused records a caller that is not bound to all tenants gets those that it sent itself.
+
+        Raises:
+            TenantNotAllowed: it is not bound to that tenant, or has to name one.
+            ProblemError: 409, several agents are meant.
+        """
+        entry = self._agents.entry(caller, AgentSelector(agent_id, tenant, issuer))
+        if entry is not None:
+            name = entry.summary.name
+            subject = ErasureSubject("agent", name.tenant, name.issuer, name.agent_id, "")
+        else:
+            issuer = issuer if issuer is not None else caller.binding.default_issuer or ""
+            subject = ErasureSubject("agent", caller.require_tenant(tenant), issuer, agent_id, "")
+        senders = None if visible_tenants(caller, None) is None else [caller.name]
+        return export_agent(self._export_sources, subject, senders, self._now_ms(), caller.recorded_name)
+
+    async def verify_decision_chain(self, caller: AuthenticatedCaller) -> ChainVerification:
+        """Walk over all tenants' decisions, however long it takes. Raises ProblemError (403), Unavailable."""
+        require_all_tenants(caller)
+        return await asyncio.to_thread(verify_chains, self._targets.store.decisions, self._targets.store.erasures)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry out what is open, from the beginning of the process on, until *stop*."""

@@ -36,6 +36,7 @@ from ..composition import (
     new_id,
     open_model_registry,
     open_service_privacy_key,
+    principal_alias,
     service_url,
     spool_directory,
 )
@@ -43,8 +44,11 @@ from ..events.admission import Admission, AgentRegistry
 from ..events.audit_sink import AuditSink
 from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
+from ..http.agent_lookup import AgentResolver
 from ..http.auth.signing import LocalSigningKey
-from ..models.service import ControlRecordWriter, ModelService
+from ..http.store_executor import StoreExecutor
+from ..models.control_record_writer import ControlRecordWriter
+from ..models.service import ModelService
 from ..privacy.agent_export import ExportSources
 from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
 from ..privacy.erasure_steps import ProofSigner
@@ -69,18 +73,22 @@ def make_decision_point(
     changed: Callable[[Collection[AgentName]], None],
     now_ms: Callable[[], int] = clock.now_ms,
     alias: Callable[[str, str], str] | None = None,
+    executor: StoreExecutor | None = None,
 ) -> PolicyDecisionPoint:
-    """Everything the guard stands on.
+    """The decision point, with what it asks.
 
     Args:
         changed: called with agents whose pins or approvals changed.
         now_ms: UTC milliseconds.
         alias: what is logged in place of principals' identifiers.
+        executor: the way into the store; None = one of its own.
     """
     known = ActiveInterventions()
     admission = Admission(AgentRegistry(settings.registry), alias)
     audit = AuditSink(log, admission, now_ms, new_id)
-    approvals = ApprovalWorkflow(store.interventions, known, audit, service_url(settings), now_ms, changed)
+    approvals = ApprovalWorkflow(
+        store.interventions, known, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
+    )
     staleness_ms = int(settings.risk.staleness_s * 1000)
 
     def stale(partition: int | None) -> bool:
@@ -160,35 +168,35 @@ async def _wait_for_stop(stop: asyncio.Event) -> None:
         return
 
 
-# The desk of models of a running service, and what keeps it up to date.
+# The service of models, and what keeps it up to date.
 
 
 VERSION_REFRESH_EVERY_S = 2.0
 """The version in force is looked up so often: answers name it."""
 
 
-def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore) -> ModelService:
-    """The desk of a service. Raises ModelError."""
-    announce = ControlRecordWriter(log, clock.now_ms)
-    return ModelService(settings, store, open_model_registry(settings), announce, clock.now_ms, new_id)
+def make_model_service(settings: Settings, log: GroupCommit, store: SqlStore, executor: StoreExecutor) -> ModelService:
+    """The service of models. Raises ModelError."""
+    writer = ControlRecordWriter(log, clock.now_ms)
+    return ModelService(settings, store, open_model_registry(settings), writer, executor, clock.now_ms, new_id)
 
 
-async def promote_ready_challenger(desk: ModelService, version: str) -> None:
-    """Promote a challenger that the keeper found better; the desk judges once more, by the stored figures."""
+async def promote_ready_challenger(models: ModelService, version: str) -> None:
+    """Promote a challenger that the model worker found better; its stored figures are looked at once more."""
     try:
-        await desk.promote(version, "keeper", "")
+        await models.promote_proved(version)
     except TrustwatchError as error:
         _log.warning("a challenger was not promoted", version=version, error=str(error))
     else:
         _log.info("a challenger is promoted", version=version)
 
 
-async def track_active_version(desk: ModelService, stop: asyncio.Event) -> None:
+async def track_active_version(models: ModelService, stop: asyncio.Event) -> None:
     """Look which version is in force, until *stop*."""
     failing = False
     while not stop.is_set():
         try:
-            await asyncio.to_thread(desk.refresh)
+            await asyncio.to_thread(models.refresh)
             failing = False
         except (TrustwatchError, OSError) as error:
             if not failing:
@@ -198,7 +206,7 @@ async def track_active_version(desk: ModelService, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)
 
 
-# The feedback desk of a running service.
+# The service of feedback.
 
 
 def label_retention_days(settings: Settings) -> int:
@@ -209,18 +217,24 @@ def label_retention_days(settings: Settings) -> int:
 
 
 def make_feedback_service(
-    settings: Settings, settings_file: Path | None, log: GroupCommit, store: SqlStore, guard: PolicyDecisionPoint
+    settings: Settings,
+    settings_file: Path | None,
+    log: GroupCommit,
+    store: SqlStore,
+    audit: AuditSink,
+    agents: AgentResolver,
+    executor: StoreExecutor,
 ) -> FeedbackService:
-    """Everything the desk stands on; rules reach the pipeline by the same log as events."""
+    """The service of feedback; rules reach the pipeline by the same log as events."""
 
     def partitions() -> int:
         return log.log.partitions if isinstance(log.log, KafkaCommitLog) else 1
 
     previews = PreviewRunner(settings.feedback, store, PreviewProcess(settings_file), clock.now_ms, new_id)
-    return FeedbackService(settings, store, log, guard.audit_sink, previews, clock.now_ms, partitions)
+    return FeedbackService(settings, store, log, audit, previews, agents, executor, clock.now_ms, partitions)
 
 
-# The desk of erasures of a running service, and what this process itself forgets.
+# The service of erasures, and what this process itself forgets.
 
 
 DAY_MS = 86_400_000
@@ -235,9 +249,11 @@ def make_erasure_service(
     view: RiskView,
     guard: PolicyDecisionPoint,
     status: PipelineStatus,
+    agents: AgentResolver,
+    executor: StoreExecutor,
     roles: ServiceRoles = ServiceRoles(),  # noqa: B008
 ) -> ErasureService:
-    """Everything the desk stands on."""
+    """The service of erasures."""
 
     async def forget(subject: ErasureSubject) -> None:
         await forget_in_memory(subject, store, view, guard)
@@ -248,19 +264,22 @@ def make_erasure_service(
 
     on_topic = bool(settings.kafka.bootstrap_servers)
     archive = settings.archive
-    places: ErasureTargets
+    targets: ErasureTargets
     if on_topic:
-        places = _kafka_targets(settings, log, store, status, roles)
+        targets = _kafka_targets(settings, log, store, status, roles)
     else:
-        places = EmbeddedErasureTargets(
+        targets = EmbeddedErasureTargets(
             store, log, status, archive.directory, archive.vectors, spool_directory(settings)
         )
-    exported = ExportSources(
+    export_sources = ExportSources(
         store, None if on_topic else settings.data_dir / "log", archive.directory, read_baseline_profile
     )
     return ErasureService(
-        places,
-        exported,
+        targets,
+        export_sources,
+        agents,
+        executor,
+        principal_alias(settings),
         lambda: open_service_privacy_key(settings),
         signer,
         forget,

@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,16 @@ from .. import clock
 from ..access.actuation import ActuationService
 from ..archive.archive_status import ArchiveStatus
 from ..composition import live_policy, principal_alias, service_url, webhook_targets
-from ..console.console_app import ConsoleApplication
-from ..events.ingest_status import IngestStatus, SilenceReport
+from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
+from ..events.ingest_status import IngestStatus
 from ..events.source_silence import SilenceAlerter, silence_thresholds
+from ..http.agent_lookup import AgentResolver
 from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
 from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
 from .assembly import (
     drop_cached_answers,
@@ -52,6 +54,7 @@ from .assembly import (
     track_descendants,
 )
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
+from .slices import SLICES
 
 _log = structlog.get_logger(__name__)
 
@@ -124,6 +127,8 @@ class RunningService:
         )
         policy = live_policy(settings)
         alias = principal_alias(settings)
+        executor = StoreExecutor()
+        agents = AgentResolver(view, backend.store, executor)
         self._decision_point = make_decision_point(
             settings,
             backend.log,
@@ -133,22 +138,32 @@ class RunningService:
             status,
             self._interventions_changed,
             alias=alias,
+            executor=executor,
         )
         self._actuation = ActuationService(
             settings, backend.store, self._decision_point.policy_evaluator, self._wake_dispatcher
         )
         self._promotions: set[asyncio.Task[None]] = set()
-        self._models = make_model_service(settings, backend.log, backend.store)
+        self._models = make_model_service(settings, backend.log, backend.store, executor)
         self._feedback = make_feedback_service(
-            settings, backend.settings_file, backend.log, backend.store, self._decision_point
+            settings,
+            backend.settings_file,
+            backend.log,
+            backend.store,
+            self._decision_point.audit_sink,
+            agents,
+            executor,
         )
         self._erasures = make_erasure_service(
-            settings, backend.log, backend.store, view, self._decision_point, status, roles
+            settings, backend.log, backend.store, view, self._decision_point, status, agents, executor, roles
         )
+        archive_only = self._archive.archive_only
+        readiness_checks = {"archive": self._archive.is_ready} if archive_only else {}
+        readiness_checks["issuers"] = self._has_issuer_keys
         self._services = Runtime(
             settings=settings,
             verifier=verifier,
-            decision_point=self._decision_point,
+            policy_evaluator=self._decision_point.policy_evaluator,
             event_log=backend.log,
             store=backend.store,
             risk_view=view,
@@ -157,16 +172,23 @@ class RunningService:
             pipeline_status=status,
             delivery_counts=Counter(),
             issuer_key_status=self._jwks.status,
-            readiness_checks={"issuers": self._has_issuer_keys},
+            readiness_checks=readiness_checks,
+            runs_pipeline=not archive_only,
             log_lag=backend.pending_records(status),
             desired_state=self._actuation.desired_state_resolver,
             actuation_statistics=self._actuation.counts,
-            ingest_status=self._ingest,
-            archive_status=self._archive,
-            on_silence=self._report_silence,
-            model_service=self._models,
-            feedback_service=self._feedback,
-            erasure_service=self._erasures,
+            active_version=lambda: self._models.version,
+            services=(
+                executor,
+                agents,
+                self._decision_point,
+                self._ingest,
+                self._archive,
+                self._silence,
+                self._models,
+                self._feedback,
+                self._erasures,
+            ),
             principal_alias=alias,
         )
         self._dispatcher: Dispatcher | None = None
@@ -197,13 +219,6 @@ class RunningService:
         """Another book is in force."""
         self._actuation.request_full_reconciliation()
         self._wake_dispatcher()
-
-    async def _report_silence(self, callers: Sequence[SilenceReport]) -> None:
-        """What of the sources is heard here, callers and foreign topics."""
-        if self._roles.api:
-            await self._silence.report_silence("caller", callers)
-        if self._ingest.alive:
-            await self._silence.report_silence("topic", self._ingest.report.silence)
 
     def _has_issuer_keys(self) -> bool:
         """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
@@ -246,8 +261,7 @@ class RunningService:
         await self._jwks.close()
 
     def _make_server(self) -> _UvicornServer:
-        console = ConsoleApplication if self._settings.console.enabled else None
-        app = create_app(self._services, only_service=not self._roles.api, console=console)
+        app = create_app(self._services, SLICES, only_service=not self._roles.api)
         return _UvicornServer(
             uvicorn.Config(
                 app,
@@ -266,6 +280,7 @@ class RunningService:
         policy, store = self._services.live_policy, self._backend.store
         helpers: list[Coroutine[Any, Any, None]] = [
             self._write_ticks(quiet),
+            self._watch_topic_silence(quiet),
             track_descendants(self._decision_point, policy, store, self._interventions_changed, quiet),
             track_active_version(self._models, quiet),
             self._feedback.run(quiet),
@@ -291,6 +306,12 @@ class RunningService:
         """Record that time passes, so that risk decays and expires without events."""
         while not await _is_set_within(stop, self._settings.pipeline.tick_interval_s):
             await self._backend.write_tick()
+
+    async def _watch_topic_silence(self, stop: asyncio.Event) -> None:
+        """Have people alerted of foreign topics that fell silent, where this process reads any."""
+        while not await _is_set_within(stop, SILENCE_CHECK_INTERVAL_S):
+            if self._ingest.alive:
+                await self._silence.report_silence("topic", self._ingest.report.silence)
 
     async def _apply_retention(self, stop: asyncio.Event) -> None:
         """Remove what is older than it has to be kept, soon after the start and then every hour."""

@@ -57,10 +57,15 @@ class BacktestPlan(NamedTuple):
 def default_budgets(budget: AlertRateBudget) -> list[AlertRateBudget]:
     """The budgets that are tried unless others are asked for: multiples of one, none above what can be set.
 
-    >>> [tried.high for tried in plain_budgets(Budget(20.0, 5.0, 1.0))]
+    >>> [budget.high for budget in default_budgets(AlertRateBudget(20.0, 5.0, 1.0))]
     [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0]
     """
-    return [AlertRateBudget(*(min(alerts * factor, _MAX_BUDGET) for alerts in budget)) for factor in BUDGET_FACTORS]
+    return [scale_budget(budget, factor) for factor in BUDGET_FACTORS]
+
+
+def scale_budget(budget: AlertRateBudget, factor: float) -> AlertRateBudget:
+    """A multiple of a budget, none above what can be set."""
+    return AlertRateBudget(*(min(alerts * factor, _MAX_BUDGET) for alerts in budget))
 
 
 # Labels: which events were bad. The evaluation alone reads them; nothing that scores ever sees one.

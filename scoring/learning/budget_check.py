@@ -10,7 +10,7 @@ agent-days can not be checked on a hundred of them; then the answer is that nobo
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class LevelBudgetReport(NamedTuple):
 
 
 class BudgetReport(NamedTuple):
-    """What the thresholds of a model promise, and what they would have done on its history.
+    """Alerts that the thresholds of a model allow, and those that they would have raised on its history.
 
     Attributes:
         agent_days: days on which an agent was active, summed over agents.
@@ -52,6 +52,10 @@ class BudgetReport(NamedTuple):
     levels: tuple[LevelBudgetReport, ...]
     groups_of_their_own: int
     groups_of_the_fleet: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON tells it."""
+        return {**self._asdict(), "levels": [level._asdict() for level in self.levels]}
 
     def describe(self) -> list[str]:
         """The promise in words, one line each."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,12 @@ from ...ingest.events import NativeEvent, decode_event
 from ...models.detector import DetectorSettings
 from ...models.model_directory import ModelManifest, read_manifest
 from ...models.model_persistence import save_trained_model
-from ...models.model_training import session_ids
+from ...models.model_training import TrainingProgress, session_ids
 from ...models.trained_model import TrainedModel
-from ..engine import risk
+from ..engine.engine import EngineSettings
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision
-from .budget_check import check_budget
+from .budget_check import BudgetReport, check_budget
 from .walkforward import train_walk_forward
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ENCODE_CHUNK = 5_000
 """Events that are decoded before their columns are made."""
 LEAD_UP_MS = 3_600_000
-"""What led to a decision is left out with it: evidence gathers over minutes, and the decision names the last event."""
+"""Time before a decision that is left out with it: evidence gathers over minutes, a decision names the last event."""
 MAX_SUSPICION_MS = 86_400_000
 """An agent that nothing brought down again is left out for so long."""
 
@@ -40,7 +40,7 @@ AgentWindows = Mapping[int, Sequence[tuple[int, int]]]
 
 
 class ExcludedEvents(NamedTuple):
-    """How many events were not learned, and why."""
+    """Numbers of events that were not learned, by reason."""
 
     labelled: int  # of windows that a person called an attack
     suspicious: int  # of agents at level high or critical, unless a person called that false
@@ -159,38 +159,47 @@ def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset
 
 
 class TrainedVersion(NamedTuple):
-    """A version on disk. `promise` is what its thresholds promise, and what they would have done on its history."""
+    """A version on disk.
+
+    Attributes:
+        model: what was learned.
+        manifest: of the files.
+        digest: of the manifest.
+        budget_report: alerts that its thresholds allow, and those that they would have raised on its history.
+    """
 
     model: TrainedModel
     manifest: ModelManifest
     digest: str
-    budget_report: dict[str, Any]
+    budget_report: BudgetReport
 
 
-def train_version(
-    place: Path,
+def train_and_save(
+    directory: Path,
     columns: EventColumns,
     salt: bytes,
     version: str,
     settings: DetectorSettings,
-    budget: risk.AlertRateBudget,
-    rules: risk.RiskParameters,
+    engine: EngineSettings,
     now_ms: int,
-    progress: Callable[[str, int, int], None],
+    progress: TrainingProgress = lambda *_: None,
 ) -> TrainedVersion:
-    """Train on *columns* and save to *place*, all or nothing.
+    """Train on *columns*, check the alert budget, and save to *directory*, all or nothing.
 
     Args:
+        directory: of the model; an older one there is replaced.
         salt: that of the model in force, so that what is known of agents carries over.
         version: its name.
-        progress: told the stage and how far it is; may raise to give up.
+        settings: of the detector.
+        engine: its alert budget and rules of risk are what the model is checked against.
+        now_ms: creation time.
+        progress: called with the stage and how far it is; may raise to give up.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    model, judged, p_values = train_walk_forward(columns, salt, version, settings, progress)
-    promise = check_budget(model, judged, p_values, budget, rules)
+    model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress)
+    report = check_budget(model, validation_events, p_values, engine.budget, engine.risk)
     sessions = len(set(session_ids(columns).tolist()))
-    manifest = save_trained_model(place, model, settings, sessions, now_ms)
-    told = {**promise._asdict(), "levels": [level._asdict() for level in promise.levels]}
-    return TrainedVersion(model, manifest, read_manifest(place)[1], told)
+    manifest = save_trained_model(directory, model, settings, sessions, now_ms)
+    return TrainedVersion(model, manifest, read_manifest(directory)[1], report)

@@ -10,16 +10,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from trustwatch.api.http.agent_lookup import AgentResolver
+from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
+from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.privacy.embedded_targets import ErasureSummary
 from trustwatch.api.privacy.erasure_steps import ProofSigner
 from trustwatch.api.privacy.kafka_targets import BrokerClients, KafkaErasureTargets
 from trustwatch.api.privacy.local_archives import LocalArchives
-from trustwatch.api.privacy.service import ErasureService
+from trustwatch.api.privacy.service import ErasureRequest, ErasureService
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.ingest.pseudonyms import PrivacyKey
 from trustwatch.ingest.record_erasure import ErasureSubject
+from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.erasures import Erasure, PartitionErasure
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
@@ -44,35 +48,35 @@ class Anywhere:
         self.refuses: set[str] = set()
         self.ordered = 0
 
-    async def order(self, made: Erasure, record: object) -> Erasure:
+    async def write_order(self, made: Erasure, record: object) -> Erasure:
         self.ordered += 1
         return msgspec.structs.replace(made, at_offset=0)
 
-    async def behind(self, made: Erasure, now_ms: int) -> str:
+    async def waiting_for(self, made: Erasure, now_ms: int) -> str:
         return ""
 
-    async def passed(self, made: Erasure) -> Erasure:
+    async def acknowledged(self, made: Erasure) -> Erasure:
         return made
 
     async def erase(self, made: Erasure) -> dict[str, int]:
         self._may("erase")
         return {}
 
-    async def left(self, made: Erasure) -> dict[str, int]:
+    async def remaining(self, made: Erasure) -> dict[str, int]:
         return {}
 
-    async def not_looked_at(self, now_ms: int) -> list[str]:
+    async def not_checked(self, now_ms: int) -> list[str]:
         return []
 
-    async def told(self, made: Erasure, now_ms: int) -> ErasureSummary:
+    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
         return ErasureSummary({})
 
     async def assist(self, now_ms: int) -> list[Erasure]:
         self._may("assist")
         return []
 
-    async def rest(self, now_ms: int) -> list[Erasure]:
-        self._may("rest")
+    async def release_names(self, now_ms: int) -> list[Erasure]:
+        self._may("release_names")
         return []
 
     def _may(self, what: str) -> None:
@@ -86,11 +90,17 @@ def desk(places: Any) -> ErasureService:
 
     signer = ProofSigner(lambda document, kind: "a.b.c", lambda proof, kind: {})
     sources: Any = None
-    return ErasureService(places, sources, lambda: KEY, lambda: signer, forgotten, lambda: 1000, on_server=True)
+    executor = StoreExecutor()
+    agents = AgentResolver(RiskView(), places.store, executor)
+    return ErasureService(
+        places, sources, agents, executor, None, lambda: KEY, lambda: signer, forgotten, lambda: 1000, on_server=True
+    )
 
 
-def bot(name: str) -> ErasureSubject:
-    return ErasureSubject("agent", "acme", AS, name, "")
+def ask(erasures: ErasureService, name: str) -> Erasure:
+    """An agent that somebody who is bound to all tenants wants to be erased."""
+    caller = AuthenticatedCaller("https://as", "who", "who", frozenset(), 0.0, SourceBinding("who", ("*",)))
+    return asyncio.run(erasures.request_erasure(caller, ErasureRequest("agent", name, "acme", AS), "why"))
 
 
 def looks(made: ErasureService, times: int = 8) -> None:
@@ -101,13 +111,13 @@ def looks(made: ErasureService, times: int = 8) -> None:
     asyncio.run(look())
 
 
-@pytest.mark.parametrize("what", ["assist", "rest"])
+@pytest.mark.parametrize("what", ["assist", "release_names"])
 def test_what_is_open_waits_for_no_chore(store: SqlStore, what: str) -> None:
     """A damaged archive of this process, or a finished erasure that can not be looked after, holds up nobody."""
     places = Anywhere(store)
     places.refuses.add(what)
     made = desk(places)
-    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
+    asked = ask(made, "one")
     looks(made)
 
     assert getattr(store.erasures.get(asked.erasure_id), "status", "") == "done"
@@ -119,7 +129,7 @@ def test_an_erasure_says_why_it_does_not_go_on(store: SqlStore) -> None:
     places = Anywhere(store)
     places.refuses.add("erase")
     made = desk(places)
-    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
+    asked = ask(made, "one")
     looks(made)
     held: Any = store.erasures.get(asked.erasure_id)
     places.refuses.clear()
@@ -135,12 +145,12 @@ class Seat:
     def __init__(self, checks: int) -> None:
         self._checks = checks
 
-    def check(self) -> None:
+    def ensure_held(self) -> None:
         self._checks -= 1
         if self._checks < 0:
             raise Fenced("gone")
 
-    def leave(self) -> None:
+    def release(self) -> None:
         pass
 
 
@@ -149,7 +159,7 @@ def test_who_lost_the_seat_in_a_step_writes_nothing(store: SqlStore) -> None:
     made = desk(Anywhere(store))
     seat: Any = Seat(2)  # as the look begins, and as the step does
     made._leader_lock = seat
-    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
+    asked = ask(made, "one")
     looks(made, 1)
 
     assert store.erasures.get(asked.erasure_id) == asked
@@ -158,7 +168,7 @@ def test_who_lost_the_seat_in_a_step_writes_nothing(store: SqlStore) -> None:
 def test_a_leader_that_slept_overwrites_no_proof(store: SqlStore) -> None:
     """What another one has done since the erasure was read stays, down to the signature."""
     slow, quick = desk(Anywhere(store)), desk(Anywhere(store))
-    asked = asyncio.run(slow.request_erasure(bot("one"), "why", "who"))
+    asked = ask(slow, "one")
     looks(quick)
     proved: Any = store.erasures.get(asked.erasure_id)
 
@@ -310,7 +320,7 @@ def test_an_order_that_two_leaders_logged_is_one(store: SqlStore, tmp_path: Path
 def test_a_round_is_never_taken_for_the_one_before(store: SqlStore) -> None:
     """Though the clock went back in between: an order of the round before is not what is waited for."""
     made = desk(Anywhere(store))
-    asked = asyncio.run(made.request_erasure(bot("one"), "why", "who"))
+    asked = ask(made, "one")
     before = msgspec.structs.replace(asked, at_ms=1 << 50, rounds=1)
 
     after = asyncio.run(made._steps.advance(before))

@@ -16,6 +16,7 @@ from trustwatch.api.http.auth.token_verification import BadAuthorization, Invali
 from trustwatch.api.http.problems import (
     ProblemDetails,
     ProblemError,
+    ProblemTable,
     bearer_challenge,
     install_problem_handlers,
     problem_body,
@@ -52,7 +53,7 @@ ERRORS: dict[str, Exception] = {
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     app = FastAPI()
-    install_problem_handlers(app, lambda: "err-1")
+    install_problem_handlers(app, ProblemTable(), lambda: "err-1")
 
     @app.get("/raise/{name}")
     async def fail(name: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from trustwatch.api import clock
 from trustwatch.api.child_process import StopRequested
-from trustwatch.api.models import service, training_data, training_scheduler
+from trustwatch.api.models import training_data, training_scheduler, training_state
 from trustwatch.api.settings.learning_settings import LifecycleSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings
@@ -128,7 +128,9 @@ class Ending:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
     def fill(self, *_: Any) -> Any:
-        self.noted.append(service.decode_training_state(self.store.metadata.get(service.TRAINING_STATE_KEY)))
+        self.noted.append(
+            training_state.decode_training_state(self.store.metadata.get(training_state.TRAINING_STATE_KEY))
+        )
         raise self.end
 
 
@@ -144,12 +146,12 @@ class Desk:
 
     def wish(self, name: str) -> None:
         text = json.dumps({"id": name, "by": "ann", "why": f"because of {name}", "at_ms": 1})
-        self.store.metadata.put(service.TRAINING_REQUEST_KEY, text)
+        self.store.metadata.put(training_state.TRAINING_REQUEST_KEY, text)
 
-    def due(self) -> service.TrainingState | None:
+    def due(self) -> training_state.TrainingState | None:
         return self.teacher.next_training(ModelChoice("first", "digest", False))
 
-    def teach(self, work: service.TrainingState | None) -> None:
+    def teach(self, work: training_state.TrainingState | None) -> None:
         assert work is not None
         self.teacher.run_training(work, SimpleNamespace(salt=bytes(16), version="first"))  # type: ignore[arg-type]
 
@@ -168,7 +170,7 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     assert desk.origin.noted[0].tries == 1 and not desk.origin.noted[0].ended
     assert desk.due() == work  # told to end: that was no try
     desk.store.metadata.put(
-        service.TRAINING_STATE_KEY, service.encode_training_state(desk.origin.noted[0])
+        training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[0])
     )  # killed: nobody took it back
     again = desk.due()
     assert again == desk.origin.noted[0] and again.version == work.version  # type: ignore[union-attr]
@@ -181,7 +183,9 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     for _ in range(training_scheduler.MAX_ATTEMPTS):
         with pytest.raises(StopRequested):
             desk.teach(desk.due())
-        desk.store.metadata.put(service.TRAINING_STATE_KEY, service.encode_training_state(desk.origin.noted[-1]))
+        desk.store.metadata.put(
+            training_state.TRAINING_STATE_KEY, training_state.encode_training_state(desk.origin.noted[-1])
+        )
     desk.teach(desk.due())
     assert [act for act, _ in desk.acts()] == ["failed"]
     assert "died 3 times" in desk.store.models.history().items[0].why
@@ -215,7 +219,7 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
         made = ModelVersion(version, "challenger", version, 0, 1, at, counted_from=1)
         desk.store.models.add(made, ModelHistoryEntry(version, at, version, "trained", "ann", ""))
     desk.store.metadata.put(
-        service.TRAINING_STATE_KEY, service.encode_training_state(msgspec.structs.replace(work, tries=1))
+        training_state.TRAINING_STATE_KEY, training_state.encode_training_state(msgspec.structs.replace(work, tries=1))
     )
     desk.teach(desk.due())
     assert desk.due() is None
@@ -242,7 +246,10 @@ def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     work = desk.due()
     with pytest.raises(Fenced):
         desk.teach(work)
-    assert service.decode_training_state(desk.store.metadata.get(service.TRAINING_STATE_KEY)) == desk.origin.noted[0]
+    assert (
+        training_state.decode_training_state(desk.store.metadata.get(training_state.TRAINING_STATE_KEY))
+        == desk.origin.noted[0]
+    )
 
 
 def test_versions_of_every_partition_and_the_one_before_stay() -> None:

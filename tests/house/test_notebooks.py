@@ -76,7 +76,7 @@ def test_a_cell_is_a_call_or_two(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_can_be_used_on_settings_of_ones_own(path: Path) -> None:
-    """The first code cell holds what a user changes, and is marked for tools that do so; the second opens the lab."""
+    """The first code cell holds what a user changes, and is marked for tools that do so; the second opens it."""
     first, second, *_ = cells(path, "code")
     assert "parameters" in first["metadata"]["tags"]
     assert "SETTINGS = None" in first["text"]
@@ -99,15 +99,16 @@ def test_the_rule_bites() -> None:
     """Logic is seen wherever it hides."""
     for text in ("x = [a for a in b]", "if a: b()", "def f(): pass", "f(lambda: 1)", "a or b", "x = 1 if a else 2"):
         assert logic_in(text), text
-    assert logic_in("charts.levels(lab.agents()[['a', 'b']].head(8))") == []
+    assert logic_in("charts.levels(frames.agents(session)[['a', 'b']].head(8))") == []
 
 
 def test_the_page_tells_every_call_and_every_column() -> None:
-    """`scripts/write_lab_tables.py` writes them."""
+    """`scripts/write_notebook_docs.py` writes them."""
     from trustwatch.lab import charts
-    from trustwatch.scripts.write_notebook_docs import frames_tables, methods_table
+
+    from scripts.write_notebook_docs import calls_table, frames_tables
 
     page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
-    assert methods_table() in page
+    assert calls_table() in page
     assert frames_tables() in page
     assert [name for name in charts.__all__ if f"`{name}`" not in page] == []

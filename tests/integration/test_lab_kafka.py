@@ -14,7 +14,7 @@ from trustwatch.ingest.kafka import open_admin, open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.lab.session import open_session
+from trustwatch.lab import frames, open_session
 
 if TYPE_CHECKING:
     from service_stack import KafkaCluster
@@ -54,18 +54,18 @@ def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
     settings.write_text(
         f"kafka: {{bootstrap_servers: [{kafka.bootstrap}], names: {{{names}}}}}\nprivacy: {{read_unlisted: true}}\n"
     )
-    lab = open_session(settings)
-    brokers = kafka_settings(lab.settings)
+    session = open_session(settings)
+    brokers = kafka_settings(session.settings)
     with closing(open_admin(brokers)) as admin:
         admin.create_topics(brokers.topics, 3, 1)
     with closing(open_writer(brokers)) as writer:
         log = KafkaCommitLog(writer, brokers.topics.events)
         log.append([record(number) for number in range(120)] + [record(7)])
         log.sync()
-    found = lab.events()
+    found = frames.events(session)
     assert found["id"].tolist() == [f"e-{number}" for number in range(120)]
     assert found["received"].notna().all()
-    one = lab.events("agent-3", since="2026-01-13T11:00Z", source="kafka")
+    one = frames.events(session, "agent-3", since="2026-01-13T11:00Z", source="kafka")
     assert set(one["agent_id"]) == {"agent-3"}
     assert len(one) == 12
-    assert len(lab.events()) == 120
+    assert len(frames.events(session)) == 120

@@ -122,7 +122,9 @@ def test_it_says_what_it_is_and_needs(source: Path) -> None:
     needs = [need for need in made.requires or () if "extra ==" not in need]
     assert len(needs) == len(project["dependencies"])
     assert set(made.metadata.get_all("Provides-Extra") or ()) == set(project["optional-dependencies"])
-    assert [(one.name, one.value) for one in made.entry_points] == list(project["scripts"].items())
+    groups = {"console_scripts": project["scripts"], **project["entry-points"]}
+    declared = {(group, name, value) for group, entries in groups.items() for name, value in entries.items()}
+    assert {(entry.group, entry.name, entry.value) for entry in made.entry_points} == declared
 
 
 IMPORTS = """\

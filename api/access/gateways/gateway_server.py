@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ....scoring.policy.access_evaluation import STEP_UP, UNDECIDED
 from ....scoring.policy.book import LivePolicy
@@ -95,6 +96,11 @@ class GatewayServer:
         if path in (FORWARD_AUTH_PATH, FORWARD_AUTH_PATH + b"/"):
             return "forward_auth"
         return INTROSPECTION_ROUTE if path == INTROSPECT_PATH else ""
+
+    def find_handler(self, path: bytes) -> ASGIApp | None:
+        """This server by the way that *path* asks; None where it asks nothing of a gateway."""
+        way = self.route_of(path)
+        return partial(self, way) if way else None
 
     async def __call__(self, way: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that came by *way*."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ....scoring.policy.access_evaluation import UNDECIDED
 from ....scoring.policy.book import LivePolicy
@@ -248,9 +248,9 @@ class HookServer:
         self._dependencies = needs
         self._routes = {place.route.encode(): place for hook in hooks for place in _routes_of_hook(hook, needs)}
 
-    def handles(self, path: bytes) -> bool:
-        """Whether a path, percent-encoded as it came, is one of a hook."""
-        return path in self._routes
+    def find_handler(self, path: bytes) -> ASGIApp | None:
+        """This server, where *path*, percent-encoded as it came, is one of a hook."""
+        return self if path in self._routes else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

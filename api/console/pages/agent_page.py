@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from ....ingest.errors import Unavailable
-from ....scoring.records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
+from ....scoring.records.agents import AgentSummary, RiskLevel
 from ....scoring.records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback
-from ....scoring.store.blast_radius import BlastRadius, find_blast_radius
-from ...access import routes as route_containment
-from ...access.schemas import JustificationIn, PinIn
-from ...agents import routes as route_agents
-from ...agents.baseline_profile import read_baseline_profile
-from ...agents.recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
-from ...agents.schemas import ReleaseIn
-from ...http.agent_lookup import ambiguous_agent_error, find_agent_entry, not_found_error, visible_tenants
-from ...http.auth.callers import ANY_NAME, SCOPE_FEEDBACK, AuthenticatedCaller
-from ...http.problems import ProblemDetails, ProblemError
+from ...access.service import ContainmentService
+from ...agents.recent_events import DecisionMoment
+from ...agents.service import AgentService
+from ...decisions.service import DecisionService
+from ...feedback.service import FeedbackService
+from ...http.agent_lookup import AgentSelector
+from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
 from ..live_updates import agent_event_name
-from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageReaderDep, PageRequest, PageReviewerDep
+from ..page_dependencies import (
+    AgentServiceDep,
+    ConsoleContext,
+    ConsoleDep,
+    ContainmentServiceDep,
+    DecisionServiceDep,
+    FormDep,
+    PageReaderDep,
+    PageRequest,
+    PageReviewerDep,
+    number_of_form,
+)
 from ..rendering import agent_url
 from ..views.blast_radius_drawing import draw_blast_radius
 from ..views.feedback_display import describe_scope
 
 MENU_ENTRY = None
-DAY_MS = 86_400_000
 MAX_DECISIONS = 100
-MAX_RULES = 200
-"""Rules in force of its tenant among which those about an agent are looked for."""
 CONFIRMATIONS = {
     "released": "The release is logged. The level follows as soon as it is read, usually within a second.",
     "pinned": "The level is fixed. Policy acts on it from now on.",
@@ -43,7 +47,6 @@ CONFIRMATIONS = {
 
 router = APIRouter()
 
-FormBody = TypeVar("FormBody", bound=BaseModel)
 Id = Annotated[str, Query(alias="id", max_length=2048)]
 Tenant = Annotated[str | None, Query(max_length=2048)]
 Issuer = Annotated[str | None, Query(max_length=2048)]
@@ -54,13 +57,14 @@ async def show_agent(
     request: Request,
     desk: ConsoleDep,
     visit: PageReaderDep,
+    agents: AgentServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
     said: str = "",
 ) -> Response:
     """The whole page."""
-    summary = await find_agent(desk, visit.caller, agent_id, tenant, issuer)
+    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
     values = await _page_values(desk, visit, summary)
     return desk.render_page(request, "agent.html", visit, said=CONFIRMATIONS.get(said, ""), **values)
 
@@ -70,12 +74,13 @@ async def show_agent_parts(
     request: Request,
     desk: ConsoleDep,
     visit: PageReaderDep,
+    agents: AgentServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
 ) -> Response:
-    """What of the page moves."""
-    summary = await find_agent(desk, visit.caller, agent_id, tenant, issuer)
+    """The parts of the page that move."""
+    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
     return desk.render_page(request, "agent_parts.html", visit, **await _page_values(desk, visit, summary))
 
 
@@ -84,20 +89,17 @@ async def show_agent_events(
     request: Request,
     desk: ConsoleDep,
     visit: PageReaderDep,
+    agents: AgentServiceDep,
+    decisions: DecisionServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
 ) -> Response:
     """Recent events, which take longest to find."""
-    summary = await find_agent(desk, visit.caller, agent_id, tenant, issuer)
-    tenants = visible_tenants(visit.caller, None)
-    set_by = None
-    if summary.level >= RiskLevel.MEDIUM and summary.decision_id:
-        set_by = await desk.application.call_store(
-            desk.application.runtime.store.decisions.get, summary.decision_id, tenants
-        )
-    recent = await _load_events(desk, summary.name, set_by)
-    interval_s = desk.application.runtime.settings.archive.interval_s
+    summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
+    set_by = (await decisions.behind_levels(visit.caller, [summary])).get(summary.decision_id)
+    recent = await agents.recent_events(visit.caller, summary.name, _moment_of(set_by))
+    interval_s = desk.runtime.settings.archive.interval_s
     where = agent_url(summary.name.tenant, summary.name.issuer, summary.name.agent_id, "agent/events")
     return desk.render_page(
         request, "agent_events.html", visit, recent=recent, set_by=set_by, interval_s=interval_s, where=where
@@ -105,47 +107,26 @@ async def show_agent_events(
 
 
 @router.post("/agent/release")
-async def release_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep) -> Response:
-    """Vouch for the agent, as `POST /v1/agents/{id}/release` does."""
-    agent_id, tenant, issuer = _agent_of_form(form)
+async def release_agent(visit: PageReviewerDep, agents: AgentServiceDep, form: FormDep) -> Response:
+    """Vouch for the agent, as `POST /v1/agents/{id}/release` does, and say why."""
     note = form.get("why", "").strip()
-    if not note:
-        raise _invalid_form_error("say why: the reason is kept with the decision")
-    await route_agents.release_agent(
-        agent_id, desk.application, visit.caller, form_body(ReleaseIn, note=note), tenant, issuer
-    )
+    await agents.release(visit.caller, AgentSelector(*_agent_of_form(form)), note, note_required=True)
     return _redirect_to_agent(form, "released")
 
 
 @router.post("/agent/pin")
-async def pin_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep) -> Response:
+async def pin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep) -> Response:
     """Fix the level that policy acts on, as `POST /v1/agents/{id}/pin` does."""
-    agent_id, tenant, issuer = _agent_of_form(form)
-    wish = form_body(PinIn, level=form.get("level"), why=form.get("why", "").strip(), valid_s=form.get("valid_s"))
-    await route_containment.pin_agent(agent_id, desk.application, visit.caller, wish, tenant, issuer)
+    level, why, valid_s = form.get("level", ""), form.get("why", "").strip(), number_of_form(form, "valid_s")
+    await containment.pin(visit.caller, AgentSelector(*_agent_of_form(form)), level, why, valid_s)
     return _redirect_to_agent(form, "pinned")
 
 
 @router.post("/agent/unpin")
-async def unpin_agent(desk: ConsoleDep, visit: PageReviewerDep, form: FormDep) -> Response:
+async def unpin_agent(visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep) -> Response:
     """Act on the measured level again."""
-    agent_id, tenant, issuer = _agent_of_form(form)
-    wish = form_body(JustificationIn, why=form.get("why", "").strip())
-    await route_containment.unpin_agent(agent_id, desk.application, visit.caller, wish, tenant, issuer)
+    await containment.unpin(visit.caller, AgentSelector(*_agent_of_form(form)), form.get("why", "").strip())
     return _redirect_to_agent(form, "unpinned")
-
-
-def form_body(model: type[FormBody], **values: Any) -> FormBody:
-    """A body as the API takes it, from a form. Raises ProblemError: 422 with what to change."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _invalid_form_error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _invalid_form_error(detail: str) -> ProblemError:
-    return ProblemError(ProblemDetails(422, "invalid_form", "Not accepted", detail))
 
 
 def _agent_of_form(form: Any) -> tuple[str, str, str]:
@@ -157,107 +138,50 @@ def _redirect_to_agent(form: Any, said: str) -> Response:
     return RedirectResponse(f"{agent_url(tenant, issuer, agent_id)}&said={said}", 303)
 
 
-async def find_agent(
-    desk: ConsoleContext, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None
-) -> AgentSummary:
-    """The agent that is meant, from memory or the store. Raises as the API's routes do."""
-    entry = find_agent_entry(desk.application.runtime.risk_view, caller, agent_id, tenant, issuer)
-    if entry is not None:
-        return entry.summary
-    tenants = visible_tenants(caller, tenant)
-    stored = await desk.application.call_store(desk.application.runtime.store.agents.find, agent_id, tenants)
-    stored = [one for one in stored if issuer is None or one.name.issuer == issuer]
-    if len(stored) > 1:
-        raise ambiguous_agent_error([one.name for one in stored])
-    if not stored:
-        raise not_found_error("agent, or none that you may see")
-    return stored[0]
-
-
 async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentSummary) -> dict[str, Any]:
-    services, read, name = desk.application.runtime, desk.application.call_store, summary.name
-    tenants = visible_tenants(visit.caller, None)
-    decisions = await read(services.store.decisions.page, tenants, name.key, MAX_DECISIONS)
-    row: AgentRow | None = await read(services.store.agents.get, name.tenant, name.issuer, name.agent_id, tenants)
-    made = await read(services.store.interventions.page, tenants, None, None, name.key, 50)
-    actuations = await read(services.store.actuations.page, tenants, name.key)
-    reached = await _load_blast_radius(desk, name)
-    answer = msgspec.json.decode(
-        desk.application.risk_answers.answer(visit.caller, name.agent_id, name.tenant, name.issuer)
-    )
+    caller, name, services = visit.caller, summary.name, desk.services
+    agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
+    agents, containment = services.get(AgentService), services.get(ContainmentService)
+    decisions = await services.get(DecisionService).list(caller, agent, limit=MAX_DECISIONS)
+    interventions = (await containment.list(caller, agent=agent)).items
+    actuations = await containment.actuations(caller, agent=agent)
+    reached = (await containment.blast_radius(caller, agent)).radius
     return {
         "set_by": next((one for one in decisions.items if one.decision_id == summary.decision_id), None),
         "agent": summary,
         "name": name,
-        "answer": answer,
+        "answer": msgspec.json.decode(agents.answer(caller, agent)),
         "decisions": decisions.items,
         "decisions_more": decisions.next_cursor is not None,
         "chart": _risk_chart(desk, summary, decisions.items),
-        "profile": read_baseline_profile(row),
-        "open": [one for one in made.items if one.status in OPEN_INTERVENTION_STATUSES],
-        "pin": next((one for one in made.items if _is_active_pin(one, services.now_ms())), None),
+        "profile": await agents.baseline(caller, name),
+        "open": [one for one in interventions if one.status in OPEN_INTERVENTION_STATUSES],
+        "pin": next((one for one in interventions if _is_active_pin(one, desk.runtime.now_ms())), None),
         "actuations": actuations.items,
         "reached": reached,
-        "told_to": _informed_actuators(desk, name),
-        "rules": await _active_rules(desk, summary),
+        "told_to": containment.informed_actuators(name),
+        "rules": await _active_rules(desk, caller, summary),
         "scope": describe_scope,
         "graph": draw_blast_radius(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
-        "half_life_ms": services.settings.risk.half_life_s * 1000,
+        "half_life_ms": desk.runtime.settings.risk.half_life_s * 1000,
         "event": agent_event_name(name.tenant, name.agent_id),
-        "may_judge": SCOPE_FEEDBACK in visit.caller.scopes,
+        "may_judge": SCOPE_FEEDBACK in caller.scopes,
     }
 
 
-def _informed_actuators(desk: ConsoleContext, name: AgentName) -> list[str]:
-    """Authorization servers that are told of this agent's level; without one nobody takes back a token that is out."""
-    return [
-        one.name
-        for one in desk.application.runtime.settings.actuators
-        if name.issuer in one.issuers and (name.tenant in one.tenants or ANY_NAME in one.tenants)
-    ]
-
-
-async def _active_rules(desk: ConsoleContext, summary: AgentSummary) -> list[Feedback]:
-    """Rules in force that make something of this agent count as usual: its own, and those for its peer group."""
-    tenants, store = frozenset({summary.name.tenant}), desk.application.runtime.store
-    found = await desk.application.call_store(
-        store.feedback.page, tenants, "active", "false_positive", None, None, MAX_RULES
-    )
-    return [
-        one
-        for one in found.items
-        if (one.agent.key == summary.name.key if one.kind == "agent" else one.agent_type == summary.agent_type)
-    ]
+async def _active_rules(desk: ConsoleContext, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
+    feedback = desk.services.find(FeedbackService)
+    return () if feedback is None else await feedback.active_rules_of(caller, summary)
 
 
 def _is_active_pin(made: Intervention, now_ms: int) -> bool:
     return made.kind == "pin" and made.status == "active" and made.expires_ms > now_ms
 
 
-async def _load_blast_radius(desk: ConsoleContext, name: AgentName) -> BlastRadius:
-    """Whom it reached in the last week, with their own levels."""
-    view, since_ms = desk.application.runtime.risk_view, desk.application.runtime.now_ms() - 7 * DAY_MS
-
-    def level_of(one: AgentName) -> RiskLevel | None:
-        entry = view.get(one.tenant, one.issuer, one.agent_id)
-        return None if entry is None else RiskLevel(entry.summary.level)
-
-    return await desk.application.call_store(
-        find_blast_radius, desk.application.runtime.store.edges, name, level_of, since_ms=since_ms
-    )
-
-
-async def _load_events(desk: ConsoleContext, name: AgentName, set_by: Decision | None) -> AgentEventHistory:
-    """In a thread, as all that reads; what the erasures take away is known before anything is looked at."""
-    services, read = desk.application.runtime, desk.application.call_store
-    moment = (
-        DecisionMoment() if set_by is None else DecisionMoment(set_by.event_time_ms, set_by.partition, set_by.offset)
-    )
-    erasures = () if services.erasure_service is None else await services.erasure_service.open_erasures()
-    try:
-        return await read(load_event_history, event_locations(services.settings), name, moment, erasures)
-    except OSError as error:
-        raise Unavailable(f"the event log can not be read: {error}") from None
+def _moment_of(decision: Decision | None) -> DecisionMoment:
+    if decision is None:
+        return DecisionMoment()
+    return DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
 
 
 def _risk_chart(desk: ConsoleContext, summary: AgentSummary, decisions: list[Decision]) -> dict[str, list[Any]]:

@@ -9,14 +9,12 @@ from starlette.responses import RedirectResponse, Response
 
 from ....ingest.errors import TrustwatchError
 from ....scoring.records.commits import Delivery
-from ...alerts.routes import send_test_alert as send_test
-from ...alerts.schemas import AlertTestIn
-from ...http.agent_lookup import visible_tenants
+from ...alerts.service import DeliveryFilters
 from ...http.auth.callers import SCOPE_ADMIN
-from ..page_dependencies import ConsoleContext, ConsoleDep, FormDep, PageAdministratorDep
+from ...http.filtered_pages import FilteredPage
+from ..page_dependencies import AlertServiceDep, ConsoleDep, FormDep, PageAdministratorDep
 from ..rendering import MenuEntry, url_with_query
 from ..views.alert_display import alert_escalations, display_alerts
-from ..views.filtered_pages import FilteredPage, read_filtered_page
 
 STATUSES = ("pending", "delivered", "failed", "suppressed", "dead")
 
@@ -33,6 +31,7 @@ async def list_alerts(
     request: Request,
     desk: ConsoleDep,
     visit: PageAdministratorDep,
+    alerts: AlertServiceDep,
     tenant: Text = "",
     status: Text = "",
     target: Text = "",
@@ -41,18 +40,13 @@ async def list_alerts(
     tested: Text = "",
 ) -> Response:
     """Alerts, newest first, each with its state at every target."""
-    services, trouble = desk.application.runtime, ""
-    targets = [one.name for one in services.settings.webhooks]
-    found = FilteredPage[Delivery]([], None, 0)
+    trouble, page = "", FilteredPage[Delivery]([], None, 0)
+    targets = [webhook.name for webhook in desk.runtime.settings.webhooks]
     wanted = {"tenant": tenant.strip(), "status": status if status in STATUSES else "", "target": target, "key": key}
     try:
-        tenants = visible_tenants(visit.caller, wanted["tenant"] or None)
-        found = await desk.application.call_store(
-            read_filtered_page,
-            lambda at: services.store.outbox.page(
-                tenants, wanted["status"] or None, target or None, 50, at, key=key or None
-            ),
-            lambda one: one.kind == "alert",
+        page = await alerts.search(
+            visit.caller,
+            DeliveryFilters(wanted["tenant"] or None, wanted["status"] or None, target or None, key=key or None),
             cursor or None,
         )
     except TrustwatchError as error:
@@ -63,27 +57,21 @@ async def list_alerts(
         visit,
         400 if trouble else 200,
         wanted=wanted,
-        climbs=alert_escalations(display_alerts(found.items)),
-        found=found,
+        climbs=alert_escalations(display_alerts(page.items)),
+        found=page,
         statuses=STATUSES,
         targets=targets,
         options=[(name, name) for name in targets],
-        stopped=await _stopped_targets(desk),
+        stopped=await alerts.stopped_targets(),
         trouble=trouble,
         tested=tested,
         first_page=not cursor,
     )
 
 
-async def _stopped_targets(desk: ConsoleContext) -> set[str]:
-    """Configured targets that refused for good, and get nothing until their settings change."""
-    stopped = await desk.application.call_store(desk.application.runtime.store.outbox.stopped_targets)
-    return {one.name for one in desk.application.runtime.settings.webhooks if one.name in stopped}
-
-
 @router.post("/alerts/test")
-async def send_test_alert(desk: ConsoleDep, visit: PageAdministratorDep, form: FormDep) -> Response:
+async def send_test_alert(visit: PageAdministratorDep, alerts: AlertServiceDep, form: FormDep) -> Response:
     """A test alert to one target, or to all."""
-    sent = await send_test(AlertTestIn(target=form.get("target") or None), desk.application, visit.caller)
-    only = sent.items[0].key if len(sent.items) == 1 else None
-    return RedirectResponse(url_with_query("/console/alerts", key=only, tested=str(len(sent.items))), 303)
+    rows = await alerts.send_test(visit.caller, form.get("target") or None)
+    only = rows[0].key if len(rows) == 1 else None
+    return RedirectResponse(url_with_query("/console/alerts", key=only, tested=str(len(rows))), 303)

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ....scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
+from ....scoring.delivery.notifiers.alert_events import ALERT_KEY_PREFIX
 from ....scoring.records.agents import RiskLevel
 from ....scoring.records.commits import Delivery
 from .escalations import Escalation, LevelStep, group_escalations
-
-ALERT_KEY_PREFIX = "alert-"
-"""How the key of an alert about a decision begins; the id follows."""
 
 _STATUS_TEXTS = {
     "pending": "waits for its next attempt",

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 from ....ingest.features.feature_declaration import BITS, FLAG, Feature, Z
 from ....ingest.features.feature_table import FEATURES
-from ....scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
 from ....scoring.policy.book import LevelTokenPolicy, PolicyBook
 from ....scoring.records.agents import RiskLevel
-from ....scoring.records.containment import Actuation
 from ....scoring.records.decisions import Decision, RiskReason
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
@@ -184,18 +182,6 @@ def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
 
 def _text_tuple(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
-
-
-def actuations_of_decision(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
-    """Those of *actuations* that are still there because of that decision; later ones have replaced others."""
-    return [one for one in actuations if _decision_of_actuation(one) == decision_id]
-
-
-def _decision_of_actuation(one: Actuation) -> str:
-    try:
-        return decode_desired_state(one.desired).decision_id
-    except UnreadableAction:
-        return ""
 
 
 def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:

@@ -1,4 +1,4 @@
-"""What a form says of a decision, and what a preview found, between the page and the feedback desk."""
+"""What a form says of a decision, and what a preview found, between the page and the feedback service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import msgspec
 from ....ingest.features.feature_declaration import label_of
 from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
-from ....scoring.records.agents import RiskLevel
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback, FeedbackPreview
 from ...feedback.drafts import FeedbackDraft
@@ -29,23 +28,6 @@ class FeatureChoice(NamedTuple):
     label: str
     meaning: str
     leading: bool
-
-
-def escalation_to(marked: Decision, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-    """*marked*, and before it the decisions by which its agent rose to it without a fall between them, newest first.
-
-    A rule that names the reasons of the last step alone leaves the agent where the step before had brought it.
-
-    Args:
-        decisions: of the agent, newest first.
-    """
-    rise = [marked]
-    at = next((at for at, one in enumerate(decisions) if one.decision_id == marked.decision_id), len(decisions))
-    for one in decisions[at + 1 :]:
-        if not (one.previous_level < one.level == rise[-1].previous_level and one.level >= RiskLevel.MEDIUM):
-            break
-        rise.append(one)
-    return tuple(rise)
 
 
 def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
@@ -87,7 +69,7 @@ def describe_scope(made: Feedback) -> str:
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """What the form asks for, not checked yet: the desk says what is wrong with it."""
+    """What the form asks for, not checked yet: the service says what is wrong with it."""
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))

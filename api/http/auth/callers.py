@@ -162,6 +162,11 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
         return self.binding.name
 
     @property
+    def recorded_name(self) -> str:
+        """The name under which is recorded what it orders: that of the settings, else the subject of its token."""
+        return self.name or self.subject
+
+    @property
     def tenants(self) -> frozenset[str]:
         """Tenants it speaks for; holds `*` where that is all of them."""
         return self.binding.tenants

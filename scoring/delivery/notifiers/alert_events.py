@@ -15,6 +15,9 @@ from ...records.containment import Intervention
 from ...records.decisions import Decision
 
 ALERT_ROW_KIND = "alert"
+ALERT_KEY_PREFIX = "alert-"
+"""Beginning of the key of an alert about a decision, whose id follows."""
+
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
@@ -35,7 +38,7 @@ def build_alert_row(decision: Decision, policy: Mapping[str, Any], source: str) 
         source: URI of this service; links start with it.
     """
     return OutboxRow(
-        key=f"alert-{decision.decision_id}",
+        key=f"{ALERT_KEY_PREFIX}{decision.decision_id}",
         kind=ALERT_ROW_KIND,
         target="",
         payload=build_alert_payload(decision, policy, source),

@@ -25,13 +25,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from trustwatch.api.console.console_app import ConsoleApplication
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
 from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.root import Settings
@@ -194,7 +194,8 @@ class Site:
         self.view, self.status = RiskView(), PipelineStatus()
         self.ids = iter(range(10**9))
         self.position = self.store.partitions.claim(0)
-        self.served = Served(listener, create_app(self._services(), console=ConsoleApplication))
+        self.app = create_app(self._services(), SLICES)
+        self.served = Served(listener, self.app)
         self.browser = self.new_browser()
         self.browser.get("/healthz").raise_for_status()
 
@@ -214,7 +215,8 @@ class Site:
             lambda: int(self.clock() * 1000),
         )
         return Runtime(
-            decision_point=self.guard,
+            policy_evaluator=self.guard.policy_evaluator,
+            services=(self.guard,),
             settings=self.settings,
             event_log=self.log,
             store=self.store,

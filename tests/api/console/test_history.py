@@ -83,9 +83,9 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
     records = [raw_of(at, NOW + timedelta(minutes=at)) for at in range(30)]
     log = log_of(tmp_path / "log", records)
     archive_of(tmp_path / "archive", records[:25])
-    looked = load_event_history.__globals__["recent_events"]
+    looked = load_event_history.__globals__["read_log_excerpt"]
     monkeypatch.setitem(
-        load_event_history.__globals__, "recent_events", lambda *given, **more: looked(*given, look_back=10, **more)
+        load_event_history.__globals__, "read_log_excerpt", lambda *given, **more: looked(*given, look_back=10, **more)
     )
     found = load_event_history(EventLocations(log, tmp_path / "archive"), BOT, DecisionMoment(), ())
 

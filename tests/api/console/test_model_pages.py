@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from trustwatch.api.console.pages import models_page
-from trustwatch.api.models.service import ModelVersionView
+from trustwatch.api.http.store_executor import StoreExecutor
+from trustwatch.api.models.service import ModelService
+from trustwatch.api.settings.root import Settings
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
 from trustwatch.scoring.learning.promotion import PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
 from trustwatch.scoring.store.database import Page
+
+from .conftest import NOW_MS
 
 WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
 
@@ -20,36 +24,50 @@ FLEET = CalibrationCurve("*", "*", 4_321, True, (CalibrationPoint(0.1, 1.0), Cal
 
 
 class Versions:
-    """A desk with a champion and a challenger."""
-
-    version = "m1"
-    known: tuple[CalibrationCurve, ...] = ()
+    """What the store, the registry and their figures would say of a champion and a challenger."""
 
     def __init__(self) -> None:
         told = {"source": "archive", "events": 87_654}
         self.all = [
-            ModelVersion(name, kind, "d", 1, 2, 3, trained=told)
-            for name, kind in (("m2", "challenger"), ("m1", "champion"))
-        ]  # type: ignore[arg-type]
+            ModelVersion("m2", "challenger", "d", 1, 2, 3, trained=told),
+            ModelVersion("m1", "champion", "d", 1, 2, 3, trained=told),
+        ]
         self.lines = [ModelHistoryEntry("1", 3, "m2", "trained", "root-of-all", "it was time")]
+        self.known: tuple[CalibrationCurve, ...] = ()
 
-    def versions(self, limit: int) -> Page[ModelVersion]:
+    def installed_model(self) -> Any:
+        return SimpleNamespace(version="m1")
+
+    def models(self, _: Any, limit: int, __: Any) -> Page[ModelVersion]:
         return Page(self.all[:limit], None)
 
-    def budget(self, *_: Any) -> list[Any]:
+    def alert_counts(self, *_: Any) -> list[Any]:
         return []
 
-    drift = budget
+    model_days = known_agents = model_switches = alert_counts
 
-    def history(self, limit: int) -> Page[ModelHistoryEntry]:
+    def list_feedback(self, *_: Any, **__: Any) -> Page[Any]:
+        return Page([], None)
+
+    def model_history(self, _: Any, limit: int, cursor: Any = None) -> Page[ModelHistoryEntry]:
         return Page(self.lines[:limit], None)
 
-    def view(self, version: str, _: Any) -> ModelVersionView:
-        found = next(one for one in self.all if one.version == version)
-        return ModelVersionView(found, version == self.version, True, [FLEET], [], self.lines, [], self.known)
+    def model(self, version: str) -> ModelVersion:
+        return next(one for one in self.all if one.version == version)
 
-    def judgement(self, _: str) -> PromotionAssessment:
-        return PromotionAssessment(["fewer on 12 agent-days of others"], [])
+
+async def _no_control(_: bytes) -> None:
+    raise AssertionError("nothing is ordered")
+
+
+def serve(site: Any, known: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the site the service of models over such versions; curves and judgements are as the test says."""
+    store: Any = known
+    models = ModelService(Settings(), store, store, _no_control, StoreExecutor(), lambda: NOW_MS, lambda: "1")
+    monkeypatch.setattr(models, "_calibration_curves", lambda *_: ([FLEET], list(known.known)))
+    judgement = PromotionAssessment(["fewer on 12 agent-days of others"], [])
+    monkeypatch.setattr(models, "_assess", lambda _: judgement)
+    site.app.app.state.services.add(models)
 
 
 @pytest.mark.parametrize(("group", "everybody"), [("trust-admins", True), ("soc", False)])
@@ -58,7 +76,7 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(
 ) -> None:
     """One tenant's analyst reads which versions there are, and why there is no more."""
     site, desk = new_site(), Versions()
-    monkeypatch.setattr(models_page, "model_service_of", lambda _: desk)
+    serve(site, desk, monkeypatch)
     site.sign_in(group)
     listed, one = (site.browser.get(path) for path in ("/console/models", "/console/models/m2"))
 
@@ -74,7 +92,7 @@ def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
 ) -> None:
     """Rehearsed, both curves are drawn by name; if not, the page warns that all are judged as newcomers."""
     site, desk = new_site(), Versions()
-    monkeypatch.setattr(models_page, "model_service_of", lambda _: desk)
+    serve(site, desk, monkeypatch)
     site.sign_in("trust-admins")
     without = site.browser.get("/console/models/m1").text
     desk.known = (FLEET._replace(events=1_234),)

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from trustwatch.api import console
+from trustwatch.api.access.service import containment_times
 from trustwatch.api.agents.baseline_profile import read_baseline_profile
 from trustwatch.api.console import rendering, sign_in
 from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
-from trustwatch.api.console.pages.overview_page import containment_times, order_by_last_rise
+from trustwatch.api.console.pages.overview_page import order_by_last_rise
 from trustwatch.api.console.rendering import StaticAssets
 from trustwatch.api.console.views.blast_radius_drawing import MAX_DRAWN_AGENTS, draw_blast_radius
 from trustwatch.api.settings.loading import load_settings
@@ -115,7 +116,9 @@ def test_a_trail_keeps_what_moved() -> None:
 
 def figures_of(view: RiskView, status: PipelineStatus) -> tuple[ActivitySampler, Any]:
     now = SimpleNamespace(ms=1000, s=0.0)
-    services: Any = SimpleNamespace(view=view, status=status, now_ms=lambda: now.ms, monotonic=lambda: now.s)
+    services: Any = SimpleNamespace(
+        risk_view=view, pipeline_status=status, now_ms=lambda: now.ms, monotonic=lambda: now.s
+    )
     return ActivitySampler(services), now
 
 

@@ -9,7 +9,6 @@ import pytest
 from trustwatch.api.console.views.alert_display import display_alerts
 from trustwatch.api.console.views.dead_letter_display import display_bytes, filter_dead_letters, group_dead_letters
 from trustwatch.api.console.views.decision_display import (
-    actuations_of_decision,
     describe_odds,
     display_decision,
     display_evidence,
@@ -18,10 +17,8 @@ from trustwatch.api.console.views.decision_display import (
 from trustwatch.api.console.views.feedback_display import (
     display_preview,
     draft_from_form,
-    escalation_to,
     feature_choices,
 )
-from trustwatch.api.console.views.filtered_pages import read_filtered_page
 from trustwatch.api.console.views.model_display import (
     budget_chart,
     budget_totals,
@@ -31,6 +28,8 @@ from trustwatch.api.console.views.model_display import (
     largest_drifts,
     select_curves,
 )
+from trustwatch.api.decisions.service import actuations_of_decision, escalation_to
+from trustwatch.api.http.filtered_pages import read_filtered_page
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, encode_desired_state
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload

@@ -250,7 +250,7 @@ def test_a_pin_is_ended_by_its_agent(site: Any, make_row: Any) -> None:
 async def _pin(site: Any, agent_id: str) -> None:
     from trustwatch.api.http.separation_of_duties import Attribution
 
-    await site.guard.approvals.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
+    await site.guard.approval_workflow.pin(name_of(agent_id), RiskLevel.HIGH, Attribution("console:x", "leak"), 3_600.0)
 
 
 def test_dead_letters_are_grouped_and_chosen(site: Any) -> None:

@@ -21,6 +21,7 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
 from trustwatch.api.settings.root import Settings
@@ -118,18 +119,19 @@ class Desk:
             verifier,
             log,
             self.store,
-            self.guard,
+            self.guard.policy_evaluator,
             self.view,
             self.policy,
             "m",
             self.status,
             clock=lambda: self.now,
             new_id=lambda: str(next(self.ids)),
+            services=(self.guard,),
             on_startup=(self.jwks.start,),
             on_shutdown=(self.jwks.close, self.guard.approval_workflow.close, log.close),
         )
         self.fresh()
-        self.app = create_app(services)
+        self.app = create_app(services, SLICES)
         self.lifespan = Lifespan(self.app)
         await self.lifespan.start()
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")

@@ -346,7 +346,7 @@ def test_a_fault_of_ours_is_answered_as_set(
     """For calls whose token is verified; where no policy is enforced nothing is refused. No header tells of it."""
     desk = new_desk(mode=mode, on_failure=on_failure, risk_header="X-Risk-Level")
     token = desk.issuer.token()
-    desk.guard.verdicts._stale = None  # the fault
+    desk.guard.policy_evaluator._is_stale = None  # the fault
 
     answer = desk.envoy(token, "POST")
 

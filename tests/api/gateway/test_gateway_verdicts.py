@@ -123,7 +123,7 @@ def test_a_person_is_asked_only_when_a_call_is_held(desk: Any) -> None:
 
     from trustwatch.api.http.separation_of_duties import Attribution
 
-    desk.run(desk.guard.approvals.decide(asked, Attribution("ada", "known job"), approve=True, valid_s=60.0))
+    desk.run(desk.guard.approval_workflow.decide(asked, Attribution("ada", "known job"), approve=True, valid_s=60.0))
     assert told(desk.envoy(token, "POST")) == ALLOW
     desk.now += 61
     assert told(desk.envoy(token, "POST")) == STEP_UP

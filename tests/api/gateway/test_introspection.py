@@ -356,7 +356,7 @@ def test_a_fault_of_ours_is_inactive(new_desk: Callable[..., Any]) -> None:
     """Or active, where we are set to fail open; then without risk."""
     for on_failure, active in (("closed", False), ("open", True)):
         desk = new_desk(on_failure=on_failure, risk_claims=True)
-        desk.guard.verdicts._stale = None
+        desk.guard.policy_evaluator._is_stale = None
 
         content = desk.introspect(desk.issuer.token()).json()
 

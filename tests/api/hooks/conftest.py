@@ -20,6 +20,7 @@ from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.enforcement_settings import HookSettings
@@ -90,17 +91,18 @@ class Desk:
             verifier,
             log,
             self.store,
-            self.guard,
+            self.guard.policy_evaluator,
             self.view,
             self.policy,
             "m",
             self.status,
             clock=lambda: self.now,
             new_id=lambda: str(next(self.ids)),
+            services=(self.guard,),
         )
         self.fresh()
         await self.jwks.start()
-        self.app = create_app(services)
+        self.app = create_app(services, SLICES)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")
         self.writing = asyncio.create_task(self.guard.audit_sink.run())
         self.log = log

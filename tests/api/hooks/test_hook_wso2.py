@@ -57,7 +57,9 @@ def test_an_approval_lets_the_scope_through(make_desk: Any, body: Any) -> None:
     desk.level("medium")
     desk.ask("wso2", body("wso2"))
     (asked,) = desk.asked()
-    desk.runner.run(desk.guard.approvals.decide(asked, Attribution("ann", "month end"), approve=True, valid_s=600))
+    desk.runner.run(
+        desk.guard.approval_workflow.decide(asked, Attribution("ann", "month end"), approve=True, valid_s=600)
+    )
 
     assert desk.ask("wso2", body("wso2")).json() == success(shorter(300), *claims("medium"))
 

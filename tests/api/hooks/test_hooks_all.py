@@ -327,5 +327,5 @@ def test_answers_need_no_database(make_desk: Any, body: Any, monkeypatch: pytest
     request["request"]["granted_scopes"] = ["notes:write"]
 
     assert desk.ask("hydra", request).json()["reason"] == "step_up_required"
-    desk.runner.run(desk.guard.approvals.close())
+    desk.runner.run(desk.guard.approval_workflow.close())
     assert desk.metric("trustwatch_approvals_unasked_total") == 1

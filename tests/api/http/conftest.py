@@ -19,14 +19,18 @@ from trustwatch.api.composition import principal_alias
 from trustwatch.api.events.ingest_status import IngestStatus
 from trustwatch.api.feedback.preview_runner import PreviewRunner
 from trustwatch.api.feedback.service import FeedbackService
+from trustwatch.api.http.agent_lookup import AgentResolver
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
 from trustwatch.api.http.runtime import Runtime
-from trustwatch.api.models.service import ControlRecordWriter, ModelService
+from trustwatch.api.http.store_executor import StoreExecutor
+from trustwatch.api.models.control_record_writer import ControlRecordWriter
+from trustwatch.api.models.service import ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
+from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
 from trustwatch.api.settings.kafka_settings import MappingSettings
 from trustwatch.api.settings.root import Settings
@@ -120,6 +124,8 @@ class Site:
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
+        executor = StoreExecutor()
+        agents = AgentResolver(self.view, self.store, executor)
         self.guard = make_decision_point(
             self.settings,
             self.log,
@@ -134,7 +140,7 @@ class Site:
             shelf = ModelRegistry(self.settings.data_dir / "models", self.settings.model_dir)
             now_ms = lambda: int(self.clock() * 1000)  # noqa: E731
             announce = ControlRecordWriter(self.log, now_ms)
-            self.desk = ModelService(self.settings, self.store, shelf, announce, now_ms, services_id)
+            self.desk = ModelService(self.settings, self.store, shelf, announce, executor, now_ms, services_id)
         previews = PreviewRunner(
             self.settings.feedback,
             self.store,
@@ -143,16 +149,25 @@ class Site:
             services_id,
         )
         self.feedback = FeedbackService(
-            self.settings, self.store, self.log, self.guard.audit_sink, previews, lambda: int(self.clock() * 1000)
+            self.settings,
+            self.store,
+            self.log,
+            self.guard.audit_sink,
+            previews,
+            agents,
+            executor,
+            lambda: int(self.clock() * 1000),
         )
         alias = principal_alias(self.settings)
-        self.erasures = make_erasure_service(self.settings, self.log, self.store, self.view, self.guard, self.status)
+        self.erasures = make_erasure_service(
+            self.settings, self.log, self.store, self.view, self.guard, self.status, agents, executor
+        )
+        services = (executor, agents, self.guard, self.erasures, self.feedback, self.desk, self.ingest)
         return Runtime(
-            erasure_service=self.erasures,
+            services=tuple(service for service in services if service is not None),
+            active_version=None if self.desk is None else lambda: self.desk.version,
             principal_alias=alias,
-            feedback_service=self.feedback,
-            model_service=self.desk,
-            decision_point=self.guard,
+            policy_evaluator=self.guard.policy_evaluator,
             settings=self.settings,
             verifier=TokenVerifier(self.settings.issuers, jwks, callers.resolve, rules, self.clock),
             event_log=self.log,
@@ -169,7 +184,6 @@ class Site:
             monotonic=self.clock,
             new_id=lambda: str(next(self.ids)),
             log_lag=make_lag_counter(self.event_log, self.status),
-            ingest_status=self.ingest,
             on_startup=(jwks.start, self._running),
             on_shutdown=(jwks.close, previews.close, self._guarded, self.log.close),
         )
@@ -186,7 +200,7 @@ class Site:
 
     def _start(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.app = create_app(self._services())
+        self.app = create_app(self._services(), SLICES)
         config = uvicorn.Config(self.app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})

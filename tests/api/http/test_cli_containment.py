@@ -25,7 +25,7 @@ def waiting(site: Any, summary: Any) -> str:
     """An approval that waits for a person."""
     site.report([summary(level=HIGH)])
     decided = site.inside(lambda: site.guard.decide(AccessRequest("acme", AS, "bot", ("pay:write",)), "test"))
-    site.wait(site.guard.approvals.close())
+    site.wait(site.guard.approval_workflow.close())
     return str(decided.approval_id)
 
 

@@ -30,8 +30,8 @@ def settled(site: Any) -> None:
     """Wait until what was asked for in the background is written."""
 
     async def wait() -> None:
-        await site.guard.approvals.close()
-        assert await site.guard.audit.flush(5.0)
+        await site.guard.approval_workflow.close()
+        assert await site.guard.audit_sink.flush(5.0)
 
     site.wait(wait())
 
@@ -254,14 +254,16 @@ def test_descendants_of_a_critical_agent_are_treated_as_the_policy_says(site: An
     site.report([summary(level=CRITICAL), summary("child", level=LOW), summary("called", level=LOW)])
     edges(site, ("delegated", "bot", "child"), ("delegated", "child", "grandchild"), ("called", "bot", "called"))
     store_level(site, "bot", CRITICAL)
-    site.guard.verdicts.policy.book = PolicyBook(
+    site.guard.policy_evaluator.policy.book = PolicyBook(
         PolicyTable(version="4"), modes={"acme": "enforce"}, descendants=RiskLevel.CRITICAL
     )
     stop, told = asyncio.Event(), []
 
     async def one_round() -> None:
         task = asyncio.ensure_future(
-            track_descendants(site.guard, site.guard.verdicts.policy, site.store, told.extend, stop, now_ms(site))
+            track_descendants(
+                site.guard, site.guard.policy_evaluator.policy, site.store, told.extend, stop, now_ms(site)
+            )
         )
         await asyncio.sleep(0.3)
         stop.set()
@@ -283,7 +285,7 @@ def test_a_chain_that_a_request_tells_of_counts_at_once(site: Any, summary: Any)
     question = AccessRequest("acme", AS, "child", ("x",), ancestors=("planner", "bot"))
 
     by_default = site.inside(lambda: site.guard.decide(question, "test")).verdict
-    site.guard.verdicts.policy.book = PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH)
+    site.guard.policy_evaluator.policy.book = PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH)
     minded = site.inside(lambda: site.guard.decide(question, "test"))
 
     assert by_default.allow
@@ -334,7 +336,7 @@ def test_what_another_replica_ended_is_ended_whatever_its_clock(site: Any, summa
     behind = msgspec.structs.replace(pin, status="ended", updated_ms=pin.updated_ms - 2_000)
     site.store.interventions.update(behind, "active")
 
-    site.wait(site.guard.approvals.follow())
+    site.wait(site.guard.approval_workflow.synchronise())
 
     assert ask(site, "x").verdict.allow
 
@@ -346,7 +348,7 @@ def test_two_pins_of_two_replicas_both_end(site: Any, summary: Any) -> None:
     (pin,) = site.store.interventions.list_open()
     other = msgspec.structs.replace(pin, intervention_id="I-other", level=4, asked_ms=pin.asked_ms + 5)
     site.store.interventions.add(other)
-    site.wait(site.guard.approvals.follow())
+    site.wait(site.guard.approval_workflow.synchronise())
     assert not ask(site, "x").verdict.allow
 
     post(site, "/v1/agents/bot/unpin", why="over")

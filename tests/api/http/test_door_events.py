@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from trustwatch.api.events.intake import EventIntake
 from trustwatch.api.settings.service_settings import PipelineSettings
 from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.source import RecordKind
@@ -262,7 +263,7 @@ def test_gzip_bombs_and_large_bodies_stop_at_the_bound(shared: Any) -> None:
     ]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(413, "body_too_large")] * 3
-    assert shared.app.app.state.parts.door.limits.reserved_bytes == 0
+    assert shared.app.app.state.services.get(EventIntake).limits.reserved_bytes == 0
 
 
 def test_gzip_of_several_members_is_read_whole(site: Any, event: Any) -> None:

@@ -146,7 +146,7 @@ class Person:
 
     def audited(self) -> list[dict[str, Any]]:
         """Audit events of feedback in the log."""
-        self.site.wait(self.site.guard.audit.flush(5.0))
+        self.site.wait(self.site.guard.audit_sink.flush(5.0))
         return [one for one in self.site.events() if one["action"].startswith("feedback.")]
 
 
@@ -431,25 +431,25 @@ def test_what_was_not_sent_is_sent_by_whoever_notices(person: Person, monkeypatc
     assert person.commands() == []
 
     monkeypatch.undo()
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
     assert person.commands() == []  # whoever wrote it may still be at it
     person.site.clock.now += 6
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
     assert len(person.commands()) == 1
     assert person.site.get(f"/v1/feedback/{told['feedback_id']}").json()["status"] == "active"
-    assert person.site.feedback.rules.count == {"agent": 1}
+    assert person.site.feedback.rule_publisher.active_counts == {"agent": 1}
 
 
 def test_the_end_of_a_rule_is_written_down(person: Person) -> None:
     """Whatever was said of it stays, and it is a label still."""
     told = person.adopt(person.previewed(person.draft())).json()
     person.site.clock.now += DAY_S + 1
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
 
     found = person.site.get(f"/v1/feedback/{told['feedback_id']}").json()
     assert (found["status"], found["steps"][-1]["action"]) == ("expired", "expired")
     assert [one["action"] for one in person.audited()] == ["feedback.adopted", "feedback.expired"]
-    assert person.site.feedback.rules.count == {}
+    assert person.site.feedback.rule_publisher.active_counts == {}
     assert json.loads(person.site.logged()[-1].payload)["attributes"]["feedback_id"] == told["feedback_id"]
 
 
@@ -459,8 +459,8 @@ def test_a_rule_whose_feedback_was_erased_ends(person: Person) -> None:
     at = person.site.store.partitions.position(0)
     held = PartitionRule(gone, 0, at.epoch, at.offset, -1, 0, 0)
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], [], feedback_rules=[held]))
-    person.site.wait(person.site.feedback.rules.follow())
-    person.site.wait(person.site.feedback.rules.follow())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
+    person.site.wait(person.site.feedback.rule_publisher.synchronise())
 
     (command,) = person.commands()
     assert isinstance(command, RevokeFeedbackRule)

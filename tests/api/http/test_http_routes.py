@@ -324,7 +324,7 @@ def test_streams_end_with_their_token(site: Any) -> None:
         site.report(changes=[changed(1)])
 
     assert following(site, "gateway", expire, 99) == []
-    assert site.status.watchers == set()
+    assert site.status.subscribers == set()
 
 
 def test_streams_end_when_the_service_does(site: Any) -> None:
@@ -332,20 +332,20 @@ def test_streams_end_when_the_service_does(site: Any) -> None:
     found = following(site, "gateway", lambda: site.inside(site.status.close), 99)
 
     assert found == []
-    assert site.status.watchers == set()
+    assert site.status.subscribers == set()
 
 
 def test_a_reader_that_does_not_keep_up_is_cut_off(site: Any) -> None:
     """It would fill the memory; the list has what it missed."""
 
     def overflow() -> int:
-        queue = site.status.watch()
+        queue = site.status.subscribe()
         for number in range(1001):
-            site.status._tell(changed(number))
+            site.status.publish_changes([changed(number)])
         return sum(1 for _ in iter(queue.get_nowait, None))
 
     assert site.inside(overflow) == 999
-    assert site.status.watchers == set()
+    assert site.status.subscribers == set()
 
 
 def test_health_is_open_and_readiness_names_components_only(site: Any) -> None:

@@ -97,10 +97,10 @@ def carried_out(site: Any, erasure_id: str) -> Any:
 
     async def keep() -> None:
         stop = asyncio.Event()
-        task = asyncio.create_task(site.erasures.keep(stop))
+        task = asyncio.create_task(site.erasures.run(stop))
         for _ in range(400):
             await asyncio.sleep(0.02)
-            made = await site.erasures.get(erasure_id, None)
+            made = await asyncio.to_thread(site.store.erasures.get, erasure_id)
             if made.status == "waiting" and site.store.partitions.position(0).offset <= made.at_offset:
                 order = msgspec.json.decode(site.logged(RecordKind.FORGET)[-1].payload, type=EraseCommand)
                 asyncio.get_running_loop().run_in_executor(
@@ -170,7 +170,7 @@ def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, mon
     assert told["status"] == "failed"
     assert told["detail"] == "still found: database.edges 1"
     assert told["proof"] is None
-    assert known.erasures.failed == 1
+    assert known.erasures.failed_count == 1
     assert known.store.erasures.get(told["erasure_id"]).rounds == MAX_ROUNDS
 
 

@@ -16,7 +16,6 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
-from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.drift import (
     EVIDENCE_BINS,
@@ -29,7 +28,7 @@ from trustwatch.scoring.learning.drift import (
     with_drift_start,
 )
 from trustwatch.scoring.learning.shadow import ShadowRun
-from trustwatch.scoring.learning.training import TrainedVersion, train_version
+from trustwatch.scoring.learning.training import TrainedVersion, train_and_save
 from trustwatch.scoring.records.models import DAY_MS, PeerGroupDay
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
@@ -58,16 +57,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (past if event.at_ms < end else later).append(event.event)
     columns = ColumnEncoder(SALT).encode([decode_event(raw) for raw in past])
     place = tmp_path_factory.mktemp("drift") / "model"
-    made = train_version(
+    made = train_and_save(
         place,
         columns,
         SALT,
         "week",
         DetectorSettings(trees=30, folds=3, seed=1),
-        risk.AlertRateBudget(),
-        risk.RiskParameters(),
+        EngineSettings(),
         0,
-        lambda *_: None,
     )
     return World(made, later)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from standardwebhooks import Webhook
-from trustwatch.simulator.demo import MAX_ALERT_BYTES, AlertInbox
+from trustwatch.simulator.alert_inbox import MAX_ALERT_BYTES, AlertInbox
 
 OTHER_SECRET = "whsec_" + "QUFB" * 8
 BODY = b'{"type":"io.trustwatch.alert.risk-level-changed.v1"}'

@@ -11,12 +11,10 @@ import pytest
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
-from trustwatch.lab import charts
+from trustwatch.lab import LabError, LabSession, charts, frames, open_session
 from trustwatch.lab.example_data import prepare_example
-from trustwatch.lab.facade import LabSession
 from trustwatch.lab.frame_builder import build_frame
 from trustwatch.lab.frame_columns import FRAME_COLUMNS
-from trustwatch.lab.session import LabError, open_session
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 
@@ -25,10 +23,10 @@ def test_where_it_may_be_opened(example: Path) -> None:
     """A settings file, its folder, the data directory with the model beside it, settings; not a place that is not."""
     opened = [open_session(where) for where in (example / "settings.yaml", str(example), example / "data")]
     opened.append(open_session(opened[0].settings))
-    for lab in opened:
-        assert len(lab.agents()) == 40
-        assert lab.model().version == "example-1"
-        lab.close()
+    for session in opened:
+        assert len(frames.agents(session)) == 40
+        assert session.model().version == "example-1"
+        session.close()
     with pytest.raises(LabError, match="no such settings file"):
         open_session(example / "elsewhere")
 
@@ -37,8 +35,8 @@ def test_where_it_may_be_opened(example: Path) -> None:
 def test_environment_names_the_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for every command."""
     monkeypatch.setenv("TRUSTWATCH_SETTINGS", str(example / "settings.yaml"))
-    with open_session() as lab:
-        assert lab.settings.data_dir == example / "data"
+    with open_session() as session:
+        assert session.settings.data_dir == example / "data"
 
 
 @pytest.fixture
@@ -51,32 +49,32 @@ def empty(tmp_path: Path) -> LabSession:
 def test_an_empty_store_gives_empty_frames(empty: LabSession) -> None:
     """And a word where there is nothing to choose from."""
     with empty:
-        for found in (empty.agents(), empty.decisions(), empty.alerts(), empty.edges()):
+        for found in (frames.agents(empty), frames.decisions(empty), frames.alerts(empty), frames.edges(empty)):
             assert len(found) == 0
         with pytest.raises(LabError, match="widen since"):
-            empty.worst_decision()
+            frames.worst_decision(frames.decisions(empty))
         with pytest.raises(LabError, match="the store is empty"):
-            empty.last_hours(24)
+            frames.last_hours(empty, 24)
         with pytest.raises(LabError, match="the store is empty"):
-            empty.profile("agent-1")
+            frames.profile(empty, "agent-1")
 
 
 def test_what_is_missing_is_said_with_what_to_do(empty: LabSession, tmp_path: Path) -> None:
     """No log, archive, brokers, model, labels, store, decision, agent."""
     asked: list[tuple[Any, str]] = [
-        (empty.events, "no event log"),
-        (lambda: empty.events(source="archive"), "archive.directory"),
-        (lambda: empty.events(source="kafka"), "kafka.bootstrap_servers"),
+        (lambda: frames.events(empty), "no event log"),
+        (lambda: frames.events(empty, source="archive"), "archive.directory"),
+        (lambda: frames.events(empty, source="kafka"), "kafka.bootstrap_servers"),
         (empty.model, "trustwatch train"),
-        (empty.scores, "trustwatch train"),
-        (empty.labels, "trustwatch simulate --labels"),
-        (lambda: empty.train_model(empty.habits(build_frame("events", ()))), "column `raw`"),
-        (lambda: empty.train_model(build_frame("events", ())), "no events to learn from"),
-        (lambda: empty.reasons("01NONE"), "lab.decisions"),
-        (lambda: empty.reasons(None), "lab.worst"),
-        (lambda: empty.events(agent=7), "agent_id"),
-        (lambda: empty.habits(build_frame("events", ()), ["mood"]), "there are action"),
-        (lambda: open_session(_folder(tmp_path / "new")).agents(), "make notebooks"),
+        (lambda: frames.scores(empty), "trustwatch train"),
+        (lambda: frames.labels(empty), "trustwatch simulate --labels"),
+        (lambda: frames.train_model(empty, frames.habits(build_frame("events", ()))), "column `raw`"),
+        (lambda: frames.train_model(empty, build_frame("events", ())), "no events to learn from"),
+        (lambda: frames.reasons(empty, "01NONE"), r"frames\.decisions\(session\)"),
+        (lambda: frames.reasons(empty, None), r"frames\.worst_decision"),
+        (lambda: frames.events(empty, agent=7), "agent_id"),
+        (lambda: frames.habits(build_frame("events", ()), ["mood"]), "there are action"),
+        (lambda: frames.agents(open_session(_folder(tmp_path / "new"))), "make notebooks"),
     ]
     for ask, words in asked:
         with pytest.raises(ConfigError, match=words):
@@ -92,9 +90,9 @@ def _folder(path: Path) -> Path:
 def test_pictures_of_nothing_say_so(empty: LabSession) -> None:
     """Every picture can be made of frames without rows."""
     pictures = [
-        charts.levels(empty.agents()),
-        charts.timeline(empty.decisions()),
-        charts.edges(empty.edges()),
+        charts.levels(frames.agents(empty)),
+        charts.timeline(frames.decisions(empty)),
+        charts.edges(frames.edges(empty)),
         charts.activity(build_frame("events", ())),
         charts.scores(build_frame("scores", ())),
         charts.risk(build_frame("risk_history", ())),
@@ -123,12 +121,12 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         "store: {url: 'postgresql://analyst@127.0.0.1:9/none', password: {file: password}}\n"
         "webhooks: [{name: pager, url: 'https://hooks.example/hunter2-url', secret: {file: password}}]\n"
     )
-    lab = open_session(settings)
+    session = open_session(settings)
     with pytest.raises(Unavailable) as error:
-        lab.agents()
-    for told in (repr(lab), str(lab), repr(lab.settings), str(error.value), repr(error.value)):
+        frames.agents(session)
+    for told in (repr(session), str(session), repr(session.settings), str(error.value), repr(error.value)):
         assert "hunter2" not in told
-    assert "PostgreSQL" in repr(lab)
+    assert "PostgreSQL" in repr(session)
 
 
 @pytest.mark.integration
@@ -139,20 +137,25 @@ def test_a_running_service_notices_nothing(example: Path, tmp_path: Path) -> Non
         closing(EventLog(settings / "data" / "log")) as log,
         closing(open_store(sqlite_url(settings / "data" / "trustwatch.db"))) as store,
     ):
-        with open_session(settings) as lab:
+        with open_session(settings) as session:
             evening = "2026-01-13T20:00"
-            before = len(lab.events(since=evening))
-            raw = lab.events(since=evening)["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
+            before = len(frames.events(session, since=evening))
+            raw = frames.events(session, since=evening)["raw"].iloc[-1].replace(b'"id":"evt-', b'"id":"new-')
             log.append([Record(RecordKind.EVENT, 12345, 1, raw)])
-            assert len(lab.events(since=evening)) == before, "not durable yet"
+            assert len(frames.events(session, since=evening)) == before, "not durable yet"
             log.sync()
-            assert len(lab.events(since=evening)) == before + 1
+            assert len(frames.events(session, since=evening)) == before + 1
             store.metadata.put("written", "meanwhile")
-            assert len(lab.agents()) == 40
+            assert len(frames.agents(session)) == 40
         store.metadata.put("written", "after")
     touched = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
-    with open_session(settings) as lab:
-        lab.agents(), lab.events(source="log"), lab.profile(lab.worst_decision()), lab.run_backtest(**lab.last_hours(1))
+    with open_session(settings) as session:
+        (
+            frames.agents(session),
+            frames.events(session, source="log"),
+            frames.profile(session, frames.worst_decision(frames.decisions(session))),
+            frames.run_backtest(session, **frames.last_hours(session, 1)),
+        )
         after = {path: path.stat().st_mtime_ns for path in settings.rglob("*") if path.is_file()}
         with closing(EventLog(settings / "data" / "log")):  # no lock is held that would keep a service from starting
             pass
@@ -181,7 +184,7 @@ def test_the_example_is_made_once_and_never_over_other_things(example: Path, tmp
 def test_work_of_the_lab_goes_with_it(example: Path) -> None:
     """Models and files are kept in a folder of its own until it is closed."""
     with open_session(example) as own:
-        model = own.train_model(own.events(since="2026-01-12", until="2026-01-13"), trees=5)
+        model = frames.train_model(own, frames.events(own, since="2026-01-12", until="2026-01-13"), trees=5)
         assert model.directory.is_dir()
         assert "learned from 2026-01-12" in repr(model)
     assert not model.directory.exists()
@@ -189,11 +192,17 @@ def test_work_of_the_lab_goes_with_it(example: Path) -> None:
 
 def test_every_frame_has_a_question() -> None:
     """No frame is declared that nothing gives."""
-    from trustwatch.lab import backtest_frames, behaviour_frames, model_frames, score_frames, store_frames
-    from trustwatch.lab import event_frames as told
+    from trustwatch.lab import (
+        backtest_frames,
+        behaviour_frames,
+        event_frames,
+        model_frames,
+        score_frames,
+        store_frames,
+    )
 
     text = "".join(
         Path(str(module.__file__)).read_text()
-        for module in (backtest_frames, behaviour_frames, model_frames, score_frames, store_frames, told)
+        for module in (backtest_frames, behaviour_frames, model_frames, event_frames, score_frames, store_frames)
     )
     assert [name for name in FRAME_COLUMNS if f'"{name}"' not in text] == []

@@ -1,17 +1,17 @@
-"""Lists narrowed by what the store does not narrow by: a bounded look, that says how far it went."""
+"""Lists narrowed by what the store does not narrow by: a bounded look that says how far it went."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from ....scoring.store.database import Page
+from ...scoring.store.database import Page
 
 T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGES_READ = 20
-"""Pages of the store that one page of the console may read."""
+"""Pages of the store that are read for one page of a narrowed list."""
 
 
 class FilteredPage(NamedTuple, Generic[T]):

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.lab.facade import LabSession
-from trustwatch.lab.session import open_session
+from trustwatch.lab import LabSession, frames, open_session
 
 
 @pytest.fixture(scope="session")
-def lab(example: Path) -> Iterator[LabSession]:
+def session(example: Path) -> Iterator[LabSession]:
     """The example, open."""
     with open_session(example) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def day(lab: LabSession) -> dict[str, Any]:
+def day(session: LabSession) -> dict[str, Any]:
     """Its last day, as arguments."""
-    return lab.last_hours(24)
+    return frames.last_hours(session, 24)

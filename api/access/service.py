@@ -1,0 +1,358 @@
+"""Containment: approvals and pins that people decide, whom an agent reached, and what actuators did because of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ...ingest.hashing import agent_key
+from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
+from ...scoring.records.containment import Actuation, Intervention
+from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
+from ...scoring.store.database import Page
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
+from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.problems import invalid_value_error
+from ..http.runtime import Runtime
+from ..http.separation_of_duties import Attribution, attribute_to_caller
+from ..http.store_executor import StoreExecutor
+from .approval_workflow import ApprovalWorkflow
+
+DAY_S, DAY_MS = 86_400, 86_400_000
+MAX_REASON_LENGTH = 2_048
+MIN_VALID_S, MAX_VALID_S = 60, 30 * DAY_S
+"""The shortest and the longest time for which a pin or an approval holds."""
+DEFAULT_VALID_S = 3_600.0
+DEFAULT_DAYS = 7.0
+"""Edges seen in the last so many days make up a blast radius."""
+MAX_ACTUATIONS_READ = 500
+"""Newest actuations from which containment times are told."""
+
+PINNABLE_LEVELS = {level.label: level for level in RiskLevel if level > RiskLevel.UNKNOWN}
+
+InterventionKind = Literal["pin", "approval"]
+
+
+class BlastRadiusReport(NamedTuple):
+    """Whom an agent reached.
+
+    Attributes:
+        name: the agent.
+        level: the one that policy acts on.
+        descendants_level: descendants of a critical agent are treated as at least at this.
+        radius: agents and principals; the risk of each pair has decayed until now.
+    """
+
+    name: AgentName
+    level: RiskLevel
+    descendants_level: RiskLevel
+    radius: BlastRadius
+
+
+class ActingAgent(NamedTuple):
+    """One agent that acts for a principal. `pair_risk` is its risk while it did, decayed until now."""
+
+    agent_id: str
+    level: RiskLevel
+    risk_score: float
+    last_ms: int
+    pair_risk: float
+
+
+class ContainmentTimes(NamedTuple):
+    """Times from an event to what the authorization server confirmed because of it, s."""
+
+    confirmed: int
+    p50_s: float
+    p99_s: float
+    failed: int
+    waiting: int
+
+
+class ContainmentService:
+    """Pins and approvals, blast radius, risk of principals, actuations. For one event loop.
+
+    Args:
+        runtime: store, risk of agents, policy and settings.
+        approvals: does what a person says.
+        agents: finds the agent that a request means.
+        executor: the way into the store.
+    """
+
+    def __init__(
+        self, runtime: Runtime, approvals: ApprovalWorkflow, agents: AgentResolver, executor: StoreExecutor
+    ) -> None:
+        self._runtime = runtime
+        self._approvals = approvals
+        self._agents = agents
+        self._executor = executor
+
+    # Pins and approvals.
+
+    async def list(
+        self,
+        caller: AuthenticatedCaller,
+        kind: InterventionKind | None = None,
+        status: str | None = None,
+        agent: AgentSelector | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Intervention]:
+        """Pins and approvals, newest first; of one agent, where *agent* is given. An unknown one has none.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
+            Unavailable: the store does not answer.
+        """
+        tenants, key = visible_tenants(caller, tenant), None
+        if agent is not None:
+            key = await self._agents.key(caller, agent)
+            if key is None:
+                return Page([], None)
+        return await self._executor(self._runtime.store.interventions.page, tenants, kind, status, key, limit, cursor)
+
+    async def get(
+        self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind = "approval"
+    ) -> Intervention:
+        """One approval or pin. Raises ProblemError (404), Unavailable."""
+        intervention = await self.find(caller, intervention_id)
+        if intervention is None or intervention.kind != kind:
+            raise not_found_error(kind)
+        return intervention
+
+    async def find(self, caller: AuthenticatedCaller, intervention_id: str) -> Intervention | None:
+        """One approval or pin; None = there is none, as far as this caller may know. Raises Unavailable."""
+        return await self._executor(
+            self._runtime.store.interventions.get, intervention_id, visible_tenants(caller, None)
+        )
+
+    async def approve(
+        self, caller: AuthenticatedCaller, approval_id: str, why: str, valid_s: float = DEFAULT_VALID_S
+    ) -> Intervention:
+        """Let the scopes pass from now on, for the agent alone and for *valid_s* seconds.
+
+        Raises:
+            ProblemError: 403, nobody decides about itself; 404, there is no such approval; 409, somebody decided
+                already, or its time is over; 422, the reason or the time is out of bounds.
+            Unavailable: the store does not answer.
+        """
+        _check_validity(valid_s)
+        approval, person = await self._decidable_approval(caller, approval_id, why)
+        return await self._approvals.decide(approval, person, approve=True, valid_s=valid_s)
+
+    async def reject(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
+        """Refuse; the next request that needs a person asks anew. Raises as `approve`."""
+        approval, person = await self._decidable_approval(caller, approval_id, why)
+        return await self._approvals.decide(approval, person, approve=False, valid_s=0.0)
+
+    async def withdraw(self, caller: AuthenticatedCaller, approval_id: str, why: str) -> Intervention:
+        """End an approval before its time. Raises as `approve`."""
+        approval, person = await self._decidable_approval(caller, approval_id, why)
+        return await self._approvals.end_intervention(approval, person)
+
+    async def _decidable_approval(
+        self, caller: AuthenticatedCaller, approval_id: str, why: str
+    ) -> tuple[Intervention, Attribution]:
+        _check_reason(why)
+        approval = await self.get(caller, approval_id)
+        return approval, self._attribute(caller, approval.agent, why)
+
+    async def pin(
+        self,
+        caller: AuthenticatedCaller,
+        agent: AgentSelector,
+        level: str,
+        why: str,
+        valid_s: float = DEFAULT_VALID_S,
+    ) -> Intervention:
+        """Fix the level that policy acts on, whatever is measured. An agent never seen has to be named in full.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 403, nobody decides about itself; 404, such an agent was not seen; 409, several are meant;
+                422, the level, the reason or the time is out of bounds.
+            Unavailable: the store does not answer.
+        """
+        if level not in PINNABLE_LEVELS:
+            raise invalid_value_error("level", f"must be one of {', '.join(PINNABLE_LEVELS)}")
+        _check_reason(why)
+        _check_validity(valid_s)
+        name = self._agents.name(caller, agent)
+        person = self._attribute(caller, name, why)
+        return await self._approvals.pin(name, PINNABLE_LEVELS[level], person, valid_s)
+
+    async def unpin(self, caller: AuthenticatedCaller, agent: AgentSelector, why: str) -> Intervention:
+        """End the pin of an agent: the measured level is acted on again. Raises as `pin`; 404 also where none holds."""
+        _check_reason(why)
+        name = self._agents.name(caller, agent)
+        pin = await self._approvals.unpin(name, self._attribute(caller, name, why))
+        if pin is None:
+            raise not_found_error("pin")
+        return pin
+
+    def _attribute(self, caller: AuthenticatedCaller, agent: AgentName, why: str) -> Attribution:
+        """The caller as who decides about *agent*. Raises ProblemError (403): nobody decides about itself."""
+        return attribute_to_caller(self._runtime.settings.actuators, caller, agent, why)
+
+    # Whom an agent reached, and who acted for a principal.
+
+    async def blast_radius(
+        self, caller: AuthenticatedCaller, agent: AgentSelector, days: float = DEFAULT_DAYS, depth: int = MAX_DEPTH
+    ) -> BlastRadiusReport:
+        """Agents it delegated to or called, and theirs, with their own levels; principals it acted for.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 404, such an agent was not seen; 409, several are meant.
+            Unavailable: the store does not answer.
+        """
+        name, runtime = self._agents.name(caller, agent), self._runtime
+        radius = await self._executor(
+            find_blast_radius,
+            runtime.store.edges,
+            name,
+            self._measured_level,
+            since_ms=self._days_ago_ms(days),
+            depth=depth,
+        )
+        level = runtime.policy_evaluator.effective_level(name.tenant, name.issuer, name.agent_id)
+        return BlastRadiusReport(name, level, runtime.live_policy.book.descendants, self._as_of_now(radius))
+
+    async def principal_risk(
+        self,
+        caller: AuthenticatedCaller,
+        principal_id: str,
+        tenant: str,
+        issuer: str,
+        days: float = DEFAULT_DAYS,
+    ) -> Sequence[ActingAgent]:
+        """The agents that acted on its behalf, the riskiest, which decides its own risk, first. Looked for by its
+        pseudonym and by its plain name.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 404, no agent acted for it.
+            Unavailable: the store does not answer.
+        """
+        visible_tenants(caller, tenant)
+        alias = self._runtime.principal_alias
+        names = {principal_id} if alias is None else {principal_id, alias(tenant, principal_id)}
+        keys = [agent_key(tenant, issuer, f"principal\x1f{name}") for name in sorted(names)]
+        edges = await self._executor(
+            self._runtime.store.edges.find, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=self._days_ago_ms(days)
+        )
+        if not edges:
+            raise not_found_error("principal")
+        agents = [self._acting_agent(edge) for edge in edges]
+        return sorted(agents, key=lambda agent: (-agent.level, -agent.risk_score, agent.agent_id))
+
+    def _as_of_now(self, radius: BlastRadius) -> BlastRadius:
+        return radius._replace(
+            agents=[agent._replace(risk=self._decayed_risk(agent.risk, agent.risk_ms)) for agent in radius.agents],
+            principals=[
+                msgspec.structs.replace(edge, risk=self._decayed_risk(edge.risk, edge.risk_ms))
+                for edge in radius.principals
+            ],
+        )
+
+    def _decayed_risk(self, risk: float, at_ms: int) -> float:
+        """Risk of a pair as of now: it decays as that of agents does."""
+        half_life_ms = self._runtime.settings.risk.half_life_s * 1000
+        age_ms = max(0, self._runtime.now_ms() - at_ms)
+        return round(float(risk * 0.5 ** min(age_ms / half_life_ms, 1000.0)), 4)
+
+    def _acting_agent(self, edge: AgentEdge) -> ActingAgent:
+        entry = self._runtime.risk_view.get(edge.tenant, edge.issuer, edge.source)
+        level = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
+        risk_score = 0.0 if entry is None else round(entry.summary.risk_score, 4)
+        return ActingAgent(edge.source, level, risk_score, edge.last_ms, self._decayed_risk(edge.risk, edge.risk_ms))
+
+    def _measured_level(self, name: AgentName) -> RiskLevel | None:
+        entry = self._runtime.risk_view.get(name.tenant, name.issuer, name.agent_id)
+        return None if entry is None else RiskLevel(entry.summary.level)
+
+    def _days_ago_ms(self, days: float) -> int:
+        return self._runtime.now_ms() - int(days * DAY_MS)
+
+    # Actuations.
+
+    async def actuations(
+        self,
+        caller: AuthenticatedCaller,
+        target: str | None = None,
+        agent: AgentSelector | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Actuation]:
+        """What actuators did and are to do, last changed first. Raises as `list`.
+
+        An agent that never was above `low` has none; one that was pinned and never seen has to be named in full.
+        """
+        tenants, key = visible_tenants(caller, tenant), None
+        if agent is not None:
+            key = await self._agents.key(caller, agent)
+            if key is None:
+                return Page([], None)
+        return await self._executor(self._runtime.store.actuations.page, tenants, key, target, limit, cursor)
+
+    def informed_actuators(self, name: AgentName) -> Sequence[str]:
+        """Authorization servers that are told of an agent; without one nobody takes back a token that is out."""
+        return [
+            actuator.name
+            for actuator in self._runtime.settings.actuators
+            if name.issuer in actuator.issuers and (name.tenant in actuator.tenants or ANY_NAME in actuator.tenants)
+        ]
+
+    async def containment_times(self, caller: AuthenticatedCaller) -> ContainmentTimes:
+        """How fast what was wanted came about, as far as events led to it. Raises as `list`."""
+        return containment_times((await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items)
+
+    async def reconcile(self, caller: AuthenticatedCaller, target: str, tenant: str | None = None) -> int:
+        """Have every agent that is, or ought to be, lowered compared with a server; returns how many those are.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 404 with the names of those that are configured.
+            Unavailable: the store does not answer.
+        """
+        names = [actuator.name for actuator in self._runtime.settings.actuators]
+        desired_state = self._runtime.desired_state
+        if target not in names or desired_state is None:
+            configured = ", ".join(names) or "none: `actuators` of the settings is empty"
+            raise not_found_error(f"actuator; configured are {configured}")
+        return await desired_state.enqueue_full_reconciliation(target, visible_tenants(caller, tenant))
+
+
+def containment_times(actuations: Sequence[Actuation]) -> ContainmentTimes:
+    """How fast what was wanted came about, as far as events led to it."""
+    times = sorted(
+        (actuation.confirmed_ms - actuation.caused_ms) / 1000
+        for actuation in actuations
+        if actuation.caused_ms and actuation.confirmed_ms
+    )
+    statuses = [actuation.status for actuation in actuations]
+    return ContainmentTimes(
+        len(times), _quantile(times, 0.5), _quantile(times, 0.99), statuses.count("failed"), statuses.count("wanted")
+    )
+
+
+def _quantile(times: Sequence[float], share: float) -> float:
+    return times[max(0, math.ceil(len(times) * share) - 1)] if times else math.nan
+
+
+def _check_reason(why: str) -> None:
+    if not why:
+        raise invalid_value_error("why", "is empty; say why: it is kept with the decision")
+    if len(why) > MAX_REASON_LENGTH:
+        raise invalid_value_error("why", f"has more than {MAX_REASON_LENGTH} characters")
+
+
+def _check_validity(valid_s: float) -> None:
+    if not MIN_VALID_S <= valid_s <= MAX_VALID_S:
+        raise invalid_value_error("valid_s", f"must be from {MIN_VALID_S} to {MAX_VALID_S} seconds")

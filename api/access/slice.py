@@ -1,0 +1,102 @@
+"""Access: what the slice adds to the application, hooks and gateways included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ..http.agent_lookup import AgentResolver
+from ..http.dependencies import authenticate_request
+from ..http.prometheus_metrics import LabelledValues, MetricValues, ServiceMetrics
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..http.slice import FastRoute, LifespanService, Slice
+from ..http.store_executor import StoreExecutor
+from .decision_point import PolicyDecisionPoint
+from .gateways.gateway_issuers import GatewayIssuers
+from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
+from .hooks.hook_server import HookServer, HookServerDependencies
+from .routes import actuations_router, router
+from .service import ContainmentService
+
+
+def _make_services(services: ServiceRegistry) -> Sequence[object]:
+    runtime = services.get(Runtime)
+    approvals = services.get(PolicyDecisionPoint).approval_workflow
+    containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
+    hooks = _make_hook_server(services)
+    if not runtime.settings.gateway.issuers:
+        return containment, hooks
+    issuers = GatewayIssuers(runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id)
+    return containment, hooks, issuers, _make_gateway_server(services, issuers)
+
+
+def _make_hook_server(services: ServiceRegistry) -> HookServer:
+    runtime = services.get(Runtime)
+    dependencies = HookServerDependencies(
+        services.get(PolicyDecisionPoint),
+        runtime.live_policy,
+        partial(authenticate_request, runtime.verifier),
+        runtime.settings.listen.url(),
+        runtime.clock,
+        runtime.monotonic,
+        services.get(ServiceMetrics).count_hook_answer,
+        runtime.new_id,
+    )
+    return HookServer(runtime.settings.hooks, dependencies)
+
+
+def _make_gateway_server(services: ServiceRegistry, issuers: GatewayIssuers) -> GatewayServer:
+    runtime = services.get(Runtime)
+    dependencies = GatewayServerDependencies(
+        issuers,
+        services.get(PolicyDecisionPoint),
+        runtime.live_policy,
+        partial(authenticate_request, runtime.verifier),
+        runtime.clock,
+        runtime.monotonic,
+        services.get(ServiceMetrics).count_gateway_answer,
+        runtime.new_id,
+    )
+    return GatewayServer(runtime.settings.gateway, dependencies)
+
+
+def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
+    issuers = services.find(GatewayIssuers)
+    return () if issuers is None else (issuers,)
+
+
+def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
+    gateway, hooks = services.find(GatewayServer), services.get(HookServer)
+    return (hooks,) if gateway is None else (gateway, hooks)
+
+
+def _metric_values(services: ServiceRegistry) -> MetricValues:
+    runtime, decision_point = services.get(Runtime), services.get(PolicyDecisionPoint)
+    audit, policy = decision_point.audit_sink, runtime.live_policy
+    values: dict[str, LabelledValues] = {
+        "trustwatch_verdicts_total": {labels: count for labels, count in decision_point.verdict_counts.items()},
+        "trustwatch_verdict_failures_total": {labels: count for labels, count in decision_point.failure_counts.items()},
+        "trustwatch_audit_events_total": {("written",): audit.written, ("dropped",): audit.dropped},
+        "trustwatch_audit_events_waiting": {(): len(audit)},
+        "trustwatch_policy_reloads_total": {(): policy.reloads},
+        "trustwatch_policy_errors_total": {(): policy.errors},
+        "trustwatch_approvals_unasked_total": {(): decision_point.approval_workflow.failed_requests},
+    }
+    issuers = services.find(GatewayIssuers)
+    if issuers is not None:
+        values["trustwatch_tokens_revoked_total"] = {
+            labels: count for labels, count in issuers.revocation_counts.items()
+        }
+        values["trustwatch_issuer_keys"] = {(issuer.issuer,): issuer.keys for issuer in issuers.jwks.status()}
+    return values
+
+
+SLICE = Slice(
+    "access",
+    routers=(actuations_router, router),
+    services=_make_services,
+    lifespans=_lifespans,
+    fast_routes=_fast_routes,
+    metrics=_metric_values,
+)

@@ -1,0 +1,135 @@
+"""`GET /v1/agents/{agent_id}/risk` in front of FastAPI, which declares it too, so that OpenAPI has it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ...ingest.errors import TrustwatchError
+from ..http.auth.bearer_tokens import TokenVerifier
+from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
+from ..http.dependencies import authenticate_request
+from ..http.problems import ProblemDetails, ProblemError, internal_problem, problem_of, send_problem
+from ..http.prometheus_metrics import ServiceMetrics
+from .risk_answer_cache import RiskAnswerCache
+
+RISK_PATH_PREFIX = b"/v1/agents/"
+RISK_PATH_SUFFIX = b"/risk"
+RISK_ROUTE = "/v1/agents/{agent_id}/risk"
+MIN_RISK_PATH_LENGTH = len(RISK_PATH_PREFIX) + len(RISK_PATH_SUFFIX)
+
+_JSON = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
+
+_log = structlog.get_logger(__name__)
+
+
+class FastRiskRoute:
+    """Answers risk questions from memory.
+
+    Args:
+        answers: risk answers.
+        verifier: judges bearer tokens.
+        metrics: counts every answer.
+        monotonic: seconds, for durations.
+        new_id: text that never repeats, for ids of errors.
+    """
+
+    def __init__(
+        self,
+        answers: RiskAnswerCache,
+        verifier: TokenVerifier[AuthenticatedCaller],
+        metrics: ServiceMetrics,
+        monotonic: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._answers = answers
+        self._verifier = verifier
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._new_id = new_id
+        self._count_answer = metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, "200").inc
+        self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", RISK_ROUTE).observe
+
+    def find_handler(self, path: bytes) -> ASGIApp | None:
+        """This route, where *path* is one of a risk answer."""
+        if path.endswith(RISK_PATH_SUFFIX) and path.startswith(RISK_PATH_PREFIX) and len(path) >= MIN_RISK_PATH_LENGTH:
+            return self
+        return None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's arguments
+        """Answer one request."""
+        start = self._monotonic()
+        try:
+            body = await self._risk_body(scope)
+        except Exception as error:
+            problem = self._problem_for(error)
+            self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, str(problem.status)).inc()
+            await send_problem(problem, send, with_body=scope["method"] != "HEAD")
+        else:
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _NO_STORE, length]})
+            await send({"type": "http.response.body", "body": body})
+            self._count_answer()
+        self._observe_duration(self._monotonic() - start)
+
+    async def _risk_body(self, scope: Scope) -> bytes:
+        if scope["method"] != "GET":
+            raise ProblemError(
+                ProblemDetails(
+                    405, "method_not_allowed", "Method not allowed", "only GET is answered here", {"Allow": "GET"}
+                )
+            )
+        caller = await authenticate_request(self._verifier, scope)
+        caller.require(SCOPE_SCORE_READ)
+        agent_id = decode_agent_id(scope["raw_path"][len(RISK_PATH_PREFIX) : -len(RISK_PATH_SUFFIX)])
+        query = scope["query_string"]
+        tenant, issuer = parse_agent_selection(query) if query else (None, None)
+        return self._answers.answer(caller, agent_id, tenant, issuer)
+
+    def _problem_for(self, error: Exception) -> ProblemDetails:
+        problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
+        if problem.status != 500:
+            return problem
+        error_id = self._new_id()
+        trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
+        _log.error("request_failed", error_id=error_id, route=RISK_ROUTE, error=type(error).__name__, traceback=trace)
+        return internal_problem(error_id)
+
+
+def decode_agent_id(raw: bytes) -> str:
+    """An agent id out of a path, percent-decoded once: ids that are URLs come as `https%3A%2F%2F…`, or as they are.
+
+    Raises:
+        ProblemError: 400, it is empty or not UTF-8.
+    """
+    if not raw:
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", "the path names no agent id"))
+    try:
+        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+    except UnicodeDecodeError:
+        raise ProblemError(
+            ProblemDetails(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
+        ) from None
+
+
+def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
+    """`tenant` and `issuer` of a query string; None = not named.
+
+    Raises:
+        ProblemError: 400, one is named twice, or the query is not UTF-8 or endless.
+    """
+    try:
+        members = parse_qs(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=16)
+    except ValueError:
+        members = {"tenant": ["", ""]}
+    named: dict[str, Any] = {name: members.get(name, [None]) for name in ("tenant", "issuer")}
+    if any(len(values) > 1 for values in named.values()):
+        detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
+        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
+    return named["tenant"][0], named["issuer"][0]

@@ -1,0 +1,214 @@
+"""Agents: their risk, lists, baseline and recent events, and the release by which a person vouches for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.record_keys import agent_partition_key
+from ...scoring.records.agents import AgentName, AgentRow, AgentSummary, ReleaseAgent, RiskLevel
+from ...scoring.records.erasures import Erasure
+from ...scoring.store.agent_store import AgentQuery
+from ...scoring.store.database import Page
+from ..events.intake import EventIntake
+from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
+from ..http.problems import ProblemDetails, invalid_value_error, problem_of
+from ..http.runtime import Runtime
+from ..http.separation_of_duties import attribute_to_caller
+from ..http.store_executor import StoreExecutor
+from .baseline_profile import BaselineProfile, read_baseline_profile
+from .recent_events import AgentEventHistory, DecisionMoment, event_locations, load_event_history
+from .risk_answer_cache import RiskAnswerCache
+
+ANSWERS_PER_TURN = 100
+"""Questions answered in one go; then other requests get their turn."""
+
+MAX_NOTE_LENGTH = 2_048
+SEARCH_PAGE_SIZE = 500
+"""Agents that are read in one go where a text is looked for: most of them are not shown."""
+
+
+class AgentFilters(NamedTuple):
+    """Filters of a list of agents; None or empty = all. *levels* are words, *prefix* is of the agent id."""
+
+    tenant: str | None = None
+    levels: Sequence[str] | None = None
+    agent_type: str | None = None
+    prefix: str = ""
+
+
+class ReleasedAgent(NamedTuple):
+    """An agent that a person vouched for, and who did."""
+
+    name: AgentName
+    by: str
+
+
+class AgentService:
+    """Risk, lists and history of agents, and their release. For one event loop.
+
+    Args:
+        runtime: store, risk of agents and settings.
+        answers: risk answers from memory.
+        agents: finds the agent that a request means.
+        executor: the way into the store.
+        intake: where a release becomes durable.
+        open_erasures: those that are asked for and not done: what they are about is not shown.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        answers: RiskAnswerCache,
+        agents: AgentResolver,
+        executor: StoreExecutor,
+        intake: EventIntake,
+        open_erasures: Callable[[], Awaitable[Sequence[Erasure]]],
+    ) -> None:
+        self._runtime = runtime
+        self._answers = answers
+        self._agents = agents
+        self._executor = executor
+        self._intake = intake
+        self._open_erasures = open_erasures
+
+    def answer(self, caller: AuthenticatedCaller, agent: AgentSelector) -> bytes:
+        """The risk of an agent as JSON, from memory.
+
+        Raises:
+            TenantNotAllowed: the caller may not ask about that tenant.
+            ProblemError: 409, several agents are meant.
+        """
+        return self._answers.answer(caller, *agent)
+
+    async def answer_many(
+        self, caller: AuthenticatedCaller, questions: Sequence[AgentSelector]
+    ) -> list[bytes | ProblemDetails]:
+        """Answers in the order of the questions; one that has no answer gets a problem in its place."""
+        answers: list[bytes | ProblemDetails] = []
+        for number, question in enumerate(questions, 1):
+            answers.append(self._answer_or_problem(caller, question))
+            if not number % ANSWERS_PER_TURN:
+                await asyncio.sleep(0)
+        return answers
+
+    def _answer_or_problem(self, caller: AuthenticatedCaller, question: AgentSelector) -> bytes | ProblemDetails:
+        try:
+            return self.answer(caller, question)
+        except TrustwatchError as error:
+            problem = problem_of(error)
+            if problem.status >= 500:
+                raise
+            return problem
+
+    async def list(
+        self, caller: AuthenticatedCaller, filters: AgentFilters, limit: int = 50, cursor: str | None = None
+    ) -> Page[AgentSummary]:
+        """Agents by tenant and id, as of the last commit.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 400, the cursor is none of ours.
+            Unavailable: the store does not answer.
+        """
+        query = msgspec.structs.replace(_agent_query(caller, filters), limit=limit, cursor=cursor)
+        return await self._executor(self._runtime.store.agents.page, query)
+
+    async def search(
+        self, caller: AuthenticatedCaller, filters: AgentFilters, text: str, cursor: str | None = None
+    ) -> FilteredPage[AgentSummary]:
+        """As `list`, narrowed to agents with *text* in their id or type, in whatever case; a bounded look."""
+        query = msgspec.structs.replace(
+            _agent_query(caller, filters), limit=SEARCH_PAGE_SIZE if text else DEFAULT_PAGE_SIZE
+        )
+
+        def page_at(page_cursor: str | None) -> Page[AgentSummary]:
+            return self._runtime.store.agents.page(msgspec.structs.replace(query, cursor=page_cursor))
+
+        keep = partial(_contains_text, text.strip().casefold())
+        return await self._executor(read_filtered_page, page_at, keep, cursor)
+
+    async def get(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
+        """The agent that is meant, from memory or the store. Raises ProblemError (404, 409), Unavailable."""
+        return await self._agents.summary(caller, agent)
+
+    async def riskiest(self, caller: AuthenticatedCaller, most: int) -> Sequence[AgentSummary]:
+        """Agents above low, the worst first."""
+        tenants = visible_tenants(caller, None)
+        riskiest: list[AgentSummary] = []
+        for level in (RiskLevel.CRITICAL, RiskLevel.HIGH, RiskLevel.MEDIUM):
+            if len(riskiest) >= most:
+                break
+            page = await self._executor(
+                self._runtime.store.agents.page, AgentQuery(tenants, (level,), limit=SEARCH_PAGE_SIZE)
+            )
+            riskiest += sorted(page.items, key=lambda agent: (-agent.risk_score, -agent.evaluated_ms))
+        return riskiest[:most]
+
+    async def release(
+        self, caller: AuthenticatedCaller, agent: AgentSelector, note: str, *, note_required: bool = False
+    ) -> ReleasedAgent:
+        """Drop the evidence against an agent as soon as the pipeline reads of it; durable when this returns.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 403, nobody vouches for itself; 404, the agent is not known; 409, several agents are meant;
+                422, the note is too long, or there is none.
+            Overloaded, LogFailed: nothing was done.
+        """
+        _check_note(note, required=note_required)
+        entry = self._agents.entry(caller, agent)
+        if entry is None:
+            raise not_found_error("agent")
+        name = entry.summary.name
+        by = attribute_to_caller(self._runtime.settings.actuators, caller, name, note).name
+        record = msgspec.json.encode(ReleaseAgent(str(name.key), by, note))
+        await self._intake.write_control_record(record, agent_partition_key(name.tenant, name.issuer, name.agent_id))
+        return ReleasedAgent(name, by)
+
+    async def baseline(self, caller: AuthenticatedCaller, name: AgentName) -> BaselineProfile | None:
+        """The behaviour that is usual for an agent; None = none is stored yet, or it is of another layout."""
+        row: AgentRow | None = await self._executor(
+            self._runtime.store.agents.get, name.tenant, name.issuer, name.agent_id, visible_tenants(caller, None)
+        )
+        return read_baseline_profile(row)
+
+    async def recent_events(
+        self, caller: AuthenticatedCaller, name: AgentName, moment: DecisionMoment
+    ) -> AgentEventHistory:
+        """Events of an agent, without those of anybody who is being erased.
+
+        Raises:
+            TenantNotAllowed: the agent is of another tenant.
+            Unavailable: the store does not answer, or the event log can not be read.
+        """
+        caller.require_tenant(name.tenant)
+        erasures = await self._open_erasures()  # known before anything is looked at
+        locations = event_locations(self._runtime.settings)
+        try:
+            return await self._executor(load_event_history, locations, name, moment, erasures)
+        except OSError as error:
+            raise Unavailable(f"the event log can not be read: {error}") from None
+
+
+def _agent_query(caller: AuthenticatedCaller, filters: AgentFilters) -> AgentQuery:
+    levels = None if filters.levels is None else [RiskLevel[word.upper()] for word in filters.levels]
+    return AgentQuery(visible_tenants(caller, filters.tenant), levels, filters.agent_type, filters.prefix)
+
+
+def _contains_text(text: str, agent: AgentSummary) -> bool:
+    return not text or any(text in part.casefold() for part in (agent.name.agent_id, agent.agent_type))
+
+
+def _check_note(note: str, *, required: bool) -> None:
+    if required and not note:
+        raise invalid_value_error("note", "is empty; say why: it is kept with the decision")
+    if len(note) > MAX_NOTE_LENGTH:
+        raise invalid_value_error("note", f"has more than {MAX_NOTE_LENGTH} characters")

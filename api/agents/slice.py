@@ -1,0 +1,46 @@
+"""Agents: what the slice adds to the application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...scoring.records.erasures import Erasure
+from ..events.intake import EventIntake
+from ..http.agent_lookup import AgentResolver
+from ..http.prometheus_metrics import ServiceMetrics
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..http.slice import FastRoute, Slice
+from ..http.store_executor import StoreExecutor
+from ..privacy.service import ErasureService
+from .fast_risk_route import FastRiskRoute
+from .risk_answer_cache import RiskAnswerCache
+from .routes import router
+from .service import AgentService
+
+
+def _make_services(services: ServiceRegistry) -> Sequence[object]:
+    runtime = services.get(Runtime)
+    answers = RiskAnswerCache(runtime)
+    erasures = services.find(ErasureService)
+    agents = AgentService(
+        runtime,
+        answers,
+        services.get(AgentResolver),
+        services.get(StoreExecutor),
+        services.get(EventIntake),
+        _nothing_is_erased if erasures is None else erasures.open_erasures,
+    )
+    return answers, agents
+
+
+async def _nothing_is_erased() -> Sequence[Erasure]:
+    return ()
+
+
+def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
+    runtime, answers = services.get(Runtime), services.get(RiskAnswerCache)
+    return (FastRiskRoute(answers, runtime.verifier, services.get(ServiceMetrics), runtime.monotonic, runtime.new_id),)
+
+
+SLICE = Slice("agents", routers=(router,), services=_make_services, fast_routes=_fast_routes)

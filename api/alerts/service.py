@@ -1,0 +1,132 @@
+"""Alerts: how each of them fares at each target, and a test of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
+from ...scoring.records.agents import RiskLevel
+from ...scoring.records.commits import Delivery, OutboxRow
+from ...scoring.store.database import Page
+from ..http.agent_lookup import AgentResolver, AgentSelector, visible_tenants
+from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
+from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
+from ..http.problems import ProblemDetails, ProblemError
+from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
+from ..settings.service_settings import WebhookSettings
+
+
+class DeliveryFilters(NamedTuple):
+    """Filters of a list of deliveries; None = all. *key* is that of one alert."""
+
+    tenant: str | None = None
+    status: str | None = None
+    target: str | None = None
+    agent: AgentSelector | None = None
+    key: str | None = None
+
+
+class AlertService:
+    """Deliveries of the tenants that a caller may see, and the targets of alerts. For one event loop.
+
+    Args:
+        runtime: store and settings.
+        agents: finds the agent that a request means.
+        executor: the way into the store.
+    """
+
+    def __init__(self, runtime: Runtime, agents: AgentResolver, executor: StoreExecutor) -> None:
+        self._runtime = runtime
+        self._agents = agents
+        self._executor = executor
+
+    async def list(
+        self, caller: AuthenticatedCaller, filters: DeliveryFilters, limit: int = 50, cursor: str | None = None
+    ) -> Page[Delivery]:
+        """Deliveries to configured targets, newest first. An unknown agent has none.
+
+        Raises:
+            TenantNotAllowed: see `visible_tenants`.
+            ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
+            Unavailable: the store does not answer.
+        """
+        tenants, agent_key = visible_tenants(caller, filters.tenant), None
+        if filters.agent is not None:
+            agent_key = await self._agents.key(caller, filters.agent)
+            if agent_key is None:
+                return Page([], None)
+        return await self._executor(
+            self._runtime.store.outbox.page,
+            tenants,
+            filters.status,
+            filters.target,
+            limit,
+            cursor,
+            agent_key=agent_key,
+            key=filters.key,
+        )
+
+    async def search(
+        self, caller: AuthenticatedCaller, filters: DeliveryFilters, cursor: str | None = None
+    ) -> FilteredPage[Delivery]:
+        """As `list`, of any agent and narrowed to alerts: what actuators are to do is no alert; a bounded look."""
+        tenants = visible_tenants(caller, filters.tenant)
+
+        def page_at(page_cursor: str | None) -> Page[Delivery]:
+            return self._runtime.store.outbox.page(
+                tenants, filters.status, filters.target, DEFAULT_PAGE_SIZE, page_cursor, key=filters.key
+            )
+
+        return await self._executor(read_filtered_page, page_at, _is_alert, cursor)
+
+    async def send_test(self, caller: AuthenticatedCaller, target: str | None = None) -> Sequence[OutboxRow]:
+        """A clearly marked test alert to one target, or to all, on the way that every alert takes.
+
+        Raises:
+            TenantNotAllowed: the caller is bound to no tenant.
+            ProblemError: 404, there is no such target.
+            Unavailable: the store does not answer.
+        """
+        runtime = self._runtime
+        targets = _select_targets(runtime.settings.webhooks, target)
+        test_id, now_ms, tenant = runtime.new_id(), runtime.now_ms(), _owning_tenant(caller)
+        source = runtime.settings.listen.url()
+        rows = [
+            build_test_alert_row(test_id, chosen.name, caller.name, now_ms, source, _accepted_level(chosen), tenant)
+            for chosen in targets
+        ]
+        await self._executor.write(runtime.store.outbox.enqueue, rows)
+        return rows
+
+    async def stopped_targets(self) -> set[str]:
+        """Configured targets that refused for good, and get nothing until their settings change."""
+        stopped = await self._executor(self._runtime.store.outbox.stopped_targets)
+        return {webhook.name for webhook in self._runtime.settings.webhooks if webhook.name in stopped}
+
+
+def _is_alert(delivery: Delivery) -> bool:
+    return delivery.kind == ALERT_ROW_KIND
+
+
+def _select_targets(webhooks: Sequence[WebhookSettings], name: str | None) -> list[WebhookSettings]:
+    """The target of that name, or all. Raises ProblemError where there is none."""
+    chosen = [webhook for webhook in webhooks if name in (None, webhook.name)]
+    if not chosen:
+        names = ", ".join(webhook.name for webhook in webhooks) or "none: `webhooks` of the settings is empty"
+        raise ProblemError(
+            ProblemDetails(404, "not_found", "Not found", f"there is no such target; configured are {names}")
+        )
+    return chosen
+
+
+def _owning_tenant(caller: AuthenticatedCaller) -> str:
+    """Tenant whose administrators see the test; "" = those of all."""
+    tenants = visible_tenants(caller, None)
+    return "" if tenants is None or ANY_NAME in tenants else min(tenants)
+
+
+def _accepted_level(target: WebhookSettings) -> RiskLevel:
+    """A level that the target takes, since it takes no others."""
+    return max(RiskLevel[level.upper()] for level in target.levels)

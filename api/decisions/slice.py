@@ -1,0 +1,20 @@
+"""Decisions: what the slice adds to the application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..http.agent_lookup import AgentResolver
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..http.slice import Slice
+from ..http.store_executor import StoreExecutor
+from .routes import router
+from .service import DecisionService
+
+
+def _make_services(services: ServiceRegistry) -> Sequence[object]:
+    return (DecisionService(services.get(Runtime), services.get(AgentResolver), services.get(StoreExecutor)),)
+
+
+SLICE = Slice("decisions", routers=(router,), services=_make_services)

@@ -1,0 +1,106 @@
+"""Events: what the slice adds to the application."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..http.problems import ProblemDetails
+from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
+from ..http.runtime import Runtime
+from ..http.service_registry import ServiceRegistry
+from ..http.slice import LifespanService, Slice
+from ..http.store_executor import StoreExecutor
+from .admission import Admission, AgentRegistry
+from .caller_silence_watch import CallerSilenceWatch
+from .dead_letter_service import DeadLetterService
+from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
+from .ingest_status import IngestStatus
+from .intake import EventIntake
+from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
+from .routes import (
+    DIRECT_EVENTS_ROUTE,
+    EVENTS_PATH,
+    LOGS_PATH,
+    TRACES_PATH,
+    dead_letters_router,
+    otlp_router,
+    router,
+)
+from .service import EventService
+from .source_silence import SilenceAlerter, SilenceDetector
+
+
+def _make_services(services: ServiceRegistry) -> Sequence[object]:
+    runtime = services.get(Runtime)
+    settings = runtime.settings
+    limits = IntakeLimits(runtime.log_lag or (lambda: 0), settings.pipeline.max_lag_bytes, runtime.monotonic)
+    admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias)
+    intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id)
+    bounds = {caller.name: caller.silence_s for caller in settings.callers if caller.silence_s is not None}
+    detector = SilenceDetector(bounds, runtime.monotonic())
+    events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
+    dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
+    watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
+    return intake, detector, events, dead_letters, watch
+
+
+def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
+    return (services.get(CallerSilenceWatch),)
+
+
+def _metric_values(services: ServiceRegistry) -> MetricValues:
+    runtime, intake, status = services.get(Runtime), services.find(EventIntake), services.find(IngestStatus)
+    values: dict[str, dict[tuple[str, ...], float]] = {
+        "trustwatch_body_bytes": {(): 0 if intake is None else intake.limits.reserved_bytes}
+    }
+    silence = list(services.find(SilenceDetector) or ())
+    if status is not None:
+        silence += status.report.silence
+        values |= _ingest_values(status)
+    now_ms = runtime.now_ms()
+    return values | {
+        "trustwatch_source_silent": {(source.name,): float(source.silent) for source in silence},
+        "trustwatch_source_last_seen_seconds": {(source.name,): age_s(source.last_ms, now_ms) for source in silence},
+    }
+
+
+def _ingest_values(ingest: IngestStatus) -> dict[str, dict[tuple[str, ...], float]]:
+    sources = ingest.report.sources
+    return {
+        "trustwatch_ingest_alive": {} if ingest.alive is None else {(): float(ingest.alive)},
+        "trustwatch_ingest_records_total": {
+            (source.name, outcome): getattr(source, outcome)
+            for source in sources
+            for outcome in ("accepted", "rejected", "skipped")
+        },
+        "trustwatch_ingest_lag": {(source.name,): source.lag for source in sources},
+        "trustwatch_ingest_reading": {(source.name,): float(source.reading) for source in sources},
+        "trustwatch_ingest_limited_seconds_total": {(source.name,): source.limited_s for source in sources},
+    }
+
+
+def _overloaded(error: Overloaded) -> ProblemDetails:
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return ProblemDetails(429, error.code, "Too many requests", str(error), headers)
+
+
+def _too_large(error: BodyTooLarge) -> ProblemDetails:
+    return ProblemDetails(413, BodyTooLarge.code, "Body too large", str(error))
+
+
+def _unsupported(error: UnsupportedBody) -> ProblemDetails:
+    headers = {"Accept": ", ".join(EVENT_MEDIA_TYPES), "Accept-Encoding": ", ".join(CONTENT_CODINGS)}
+    return ProblemDetails(415, UnsupportedBody.code, "Unsupported body", str(error), headers)
+
+
+SLICE = Slice(
+    "events",
+    routers=(router, otlp_router, dead_letters_router),
+    direct_routes=(DIRECT_EVENTS_ROUTE,),
+    streamed_paths=(EVENTS_PATH, TRACES_PATH, LOGS_PATH),
+    problems={Overloaded: _overloaded, BodyTooLarge: _too_large, UnsupportedBody: _unsupported},
+    services=_make_services,
+    lifespans=_lifespans,
+    metrics=_metric_values,
+)

@@ -1,0 +1,99 @@
+"""A slice: everything that one subject (agents, decisions, alerts, …) adds to the application.
+
+The application is given a list of slices (`api/service/slices.py`) and imports none of them. The `slice.py` of a slice
+says what it is made of; no other module of it imports that file, so that worker processes load no web stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from fastapi import APIRouter
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from ...ingest.errors import TrustwatchError
+from .problems import ProblemMaker
+from .prometheus_metrics import MetricValues
+from .service_registry import ServiceRegistry
+
+
+class LifespanService(Protocol):
+    """A service with something to start before the first request, and to end after the last one."""
+
+    async def start(self) -> None:
+        """Before the first request."""
+
+    async def close(self) -> None:
+        """After the last one."""
+
+
+class FastRoute(Protocol):
+    """Requests that are answered before FastAPI sees them, since somebody waits for each."""
+
+    def find_handler(self, path: bytes) -> ASGIApp | None:
+        """The handler of requests to *path*, percent-encoded as it came; None: they are others' to answer."""
+
+
+class MountedApplication(LifespanService, Protocol):
+    """An application under a path of its own, which is not in the OpenAPI document."""
+
+    path: str
+    app: ASGIApp
+
+
+def no_services(_: ServiceRegistry) -> Sequence[object]:
+    """A slice without services of its own."""
+    return ()
+
+
+def no_lifespans(_: ServiceRegistry) -> Sequence[LifespanService]:
+    """Nothing to start, nothing to end."""
+    return ()
+
+
+def no_fast_routes(_: ServiceRegistry) -> Sequence[FastRoute]:
+    """All routes are FastAPI's."""
+    return ()
+
+
+def no_metrics(_: ServiceRegistry) -> MetricValues:
+    """Nothing to observe."""
+    return {}
+
+
+def no_applications(_: ServiceRegistry) -> Sequence[MountedApplication]:
+    """Nothing but routes."""
+    return ()
+
+
+class Slice(NamedTuple):
+    """Everything that one subject adds to the application.
+
+    The callables are given the registry, which has the `Runtime`, `ServiceMetrics`, `StoreExecutor` and
+    `AgentResolver` of the application, the services of the composition root, and those of all slices before.
+
+    Attributes:
+        name: of its folder.
+        routers: routes that stand in the OpenAPI document.
+        direct_routes: routes that are looked at before all others, and not in the document.
+        streamed_paths: paths whose routes bound the request body themselves, as it arrives.
+        problems: the answer to each error of its own.
+        services: made once, added to the registry under their types.
+        lifespans: of its services, those that start and end with the application.
+        fast_routes: answered before FastAPI.
+        metrics: values of observed metrics, read when somebody asks; also where the process answers no questions.
+        applications: mounted beside the routes.
+    """
+
+    name: str
+    routers: Sequence[APIRouter] = ()
+    direct_routes: Sequence[Route] = ()
+    streamed_paths: Collection[str] = ()
+    problems: Mapping[type[TrustwatchError], ProblemMaker] = {}
+    services: Callable[[ServiceRegistry], Sequence[object]] = no_services
+    lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = no_lifespans
+    fast_routes: Callable[[ServiceRegistry], Sequence[FastRoute]] = no_fast_routes
+    metrics: Callable[[ServiceRegistry], MetricValues] = no_metrics
+    applications: Callable[[ServiceRegistry], Sequence[MountedApplication]] = no_applications

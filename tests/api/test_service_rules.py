@@ -1,0 +1,114 @@
+"""Rules that services check by themselves, whoever asks them: bounds of reasons and times, and who may order what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from trustwatch.api.access.service import ContainmentService
+from trustwatch.api.http.agent_lookup import AgentSelector
+from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
+from trustwatch.api.http.problems import ProblemError
+from trustwatch.api.models.service import ModelService
+
+AS = "https://as.example"
+BOT = AgentSelector("bot", "acme", AS)
+
+
+def caller(*tenants: str) -> AuthenticatedCaller:
+    return AuthenticatedCaller(AS, "ann", "ann", frozenset(), 0.0, SourceBinding("ann", tenants))
+
+
+class Nothing:
+    """What must not be asked: everything is refused before."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was asked")
+
+
+def containment() -> ContainmentService:
+    nothing: Any = Nothing()
+    return ContainmentService(nothing, nothing, nothing, nothing)
+
+
+def models() -> ModelService:
+    class Registry(Nothing):
+        def installed_model(self) -> Any:
+            return type("Installed", (), {"version": "m1"})
+
+    nothing: Any = Nothing()
+    registry: Any = Registry()
+    return ModelService(nothing, nothing, registry, nothing, nothing, nothing, nothing)
+
+
+def refusal(order: Awaitable[object]) -> ProblemError:
+    async def wait() -> None:
+        await order
+
+    with pytest.raises(ProblemError) as refused:
+        asyncio.run(wait())
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("level", "why", "valid_s", "name"),
+    [
+        ("extreme", "leak", 60.0, "level"),
+        ("unknown", "leak", 60.0, "level"),
+        ("high", "", 60.0, "why"),
+        ("high", "x" * 2_049, 60.0, "why"),
+        ("high", "leak", 59.9, "valid_s"),
+        ("high", "leak", 30 * 86_400 + 1.0, "valid_s"),
+        ("high", "leak", float("nan"), "valid_s"),
+    ],
+)
+def test_a_pin_has_a_level_a_reason_and_an_end(level: str, why: str, valid_s: float, name: str) -> None:
+    """422 with the name of what is wrong; nothing is looked up or written."""
+    problem = refusal(containment().pin(caller("acme"), BOT, level, why, valid_s)).problem
+
+    assert (problem.status, problem.code) == (422, "invalid_request")
+    assert problem.members["errors"][0]["path"] == f"$.{name}"
+
+
+@pytest.mark.parametrize("why", ["", "x" * 2_049])
+def test_what_a_person_decides_has_a_reason(why: str) -> None:
+    """Approvals, their refusal and their end, and the end of a pin."""
+    service, ann = containment(), caller("acme")
+    orders = (
+        service.approve(ann, "i-1", why),
+        service.reject(ann, "i-1", why),
+        service.withdraw(ann, "i-1", why),
+        service.unpin(ann, BOT, why),
+    )
+
+    assert [refusal(order).problem.status for order in orders] == [422] * 4
+
+
+def test_an_approval_holds_for_a_while_and_no_longer() -> None:
+    """From a minute to 30 days."""
+    service, ann = containment(), caller("acme")
+
+    assert [refusal(service.approve(ann, "i-1", "known", valid_s)).problem.status for valid_s in (1.0, 1e9)] == [
+        422
+    ] * 2
+
+
+def test_models_are_ordered_by_callers_of_all_tenants() -> None:
+    """With a reason of bounded length."""
+    service, ann, root = models(), caller("acme"), caller("*")
+
+    assert [
+        refusal(order).problem.code
+        for order in (service.train(ann, "due"), service.rollback(ann, "due"), service.promote(ann, "m2", "due"))
+    ] == ["all_tenants_needed"] * 3
+    assert [
+        refusal(order).problem.status
+        for order in (
+            service.train(root, "x" * 2_001),
+            service.rollback(root, "x" * 2_001),
+            service.promote(root, "m2", "x" * 2_001),
+            service.history(ann),
+        )
+    ] == [422, 422, 422, 403]
