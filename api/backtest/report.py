@@ -11,9 +11,10 @@ from markupsafe import Markup
 from ...scoring.backtest.label_evaluation import LabelEvaluation
 from ...scoring.backtest.policy_simulation import OUTCOMES
 from ...scoring.backtest.result import BacktestResult, BacktestSide
+from ...scoring.records.agents import ALERTING_LEVELS
 from ..svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
 
-CHARTED_LEVELS = ("medium", "high", "critical")
+CHARTED_LEVELS = tuple(level.label for level in ALERTING_LEVELS)
 MAX_SHOWN_AGENTS = 200
 """Rows of one table; the JSON has more."""
 

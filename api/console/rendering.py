@@ -19,8 +19,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
-from ..http.schemas import format_rfc3339
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
