@@ -31,9 +31,9 @@ from ..models.model_persistence import load_trained_model
 from ..scoring.engine.agent_state_cache import AgentStateCache
 from ..scoring.engine.delegation import EdgeCollector
 from ..scoring.learning.training import train_and_save
-from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
+from ..scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from ..simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from ..simulator.labelled_events import SimulatedEvent, encode_label
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
@@ -164,10 +164,11 @@ def _process_day(settings: Settings, begin: int) -> None:
             processor,
             store,
             context.policy,
-            PipelineParameters(poll_s=0.0),
+            PipelineSettings(),
             clock.monotonic,
             clock.sleep,
             lambda _: None,
+            tuning=PipelineTuning(poll_s=0.0),
         )
         work.start()
         while work.step():

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
     ClientSecretAuthenticator,
@@ -31,7 +32,6 @@ from ..http.auth.signing import assertion_signer
 from ..http.auth.token_verification import InvalidToken, UnknownKey, verify_id_token
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.console_settings import ConsoleOidcSettings
-from ..settings.declaration import check_url
 from .console_sessions import PendingSignIn
 
 METADATA_VALID_S = 3600.0

@@ -37,7 +37,7 @@ from ...scoring.records.feedback import FeedbackRule
 from ...scoring.store.agent_store import AgentQuery
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
-from ..composition import engine_settings, kafka_settings, load_active_model, load_erased_filter, open_service_store
+from ..composition import engine_settings, load_active_model, load_erased_filter, open_service_store
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
@@ -138,8 +138,8 @@ def _archived_event(raw: bytes) -> Record | None:
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
-    kafka = kafka_settings(settings)
-    topic = kafka.topics.events
+    kafka = settings.kafka
+    topic = kafka.names.events
     unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()

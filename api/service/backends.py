@@ -27,7 +27,7 @@ from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset, check_archive_available
 from ..child_process import SupervisedProcess
-from ..composition import kafka_settings, open_service_store
+from ..composition import open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..settings.root import Settings
 
@@ -315,8 +315,8 @@ def _open_event_log(settings: Settings) -> EventLog:
 
 
 def _open_kafka_log(settings: Settings) -> KafkaCommitLog:
-    kafka = kafka_settings(settings)
-    return KafkaCommitLog(open_writer(kafka), kafka.topics.events)
+    kafka = settings.kafka
+    return KafkaCommitLog(open_writer(kafka), kafka.names.events)
 
 
 def _close_log(log: EventLog | KafkaCommitLog) -> None:

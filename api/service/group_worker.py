@@ -32,15 +32,12 @@ from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
-    kafka_settings,
     load_forgotten_agents,
     open_model_registry,
     open_service_store,
     open_spool,
-    pipeline_settings,
     processor_context,
     service_url,
-    topic_names,
 )
 from ..settings.root import Settings
 from .partition_migration import check_partitions
@@ -61,8 +58,8 @@ class GroupPipelineWorker:
     def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings
         self._sleep = sleep
-        kafka = kafka_settings(settings)
-        self._events = kafka.topics.events
+        kafka = settings.kafka
+        self._events = kafka.names.events
         self.store = open_service_store(settings)
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
@@ -78,7 +75,7 @@ class GroupPipelineWorker:
             check_partitions(self.store, self.partitions)
         self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
         policy = self._context.policy
-        self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
+        self.publisher = TopicPublisher(self.writer, self.store, settings.kafka.names, policy, service_url(settings))
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}
@@ -86,12 +83,13 @@ class GroupPipelineWorker:
             self.source,
             self.store,
             policy,
-            pipeline_settings(settings),
+            settings.pipeline,
             clock.monotonic,
             sleep,
             self._after_commit,
             StageMetrics(clock.monotonic),
             self.publisher,
+            service_url(settings),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, around, self._make_processor)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
-from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
 from ..detection.report import FigureTable
@@ -101,5 +101,5 @@ def false_alerts(world: AttackedEnterprise) -> str:
     return (
         f"Noticed is a rise to *medium* or more by the default budget; numbers of events and minutes are medians. In "
         f"the same days {hit} of {agents} agents without any attack rose to *medium* or more, {alerts} times in {days} "
-        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertRateBudget().medium:.0f})."
+        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertBudget().medium:.0f})."
     )

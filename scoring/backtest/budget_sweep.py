@@ -16,6 +16,7 @@ from ...ingest.features.feature_kernel import IGNORED_EVENT
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
+from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..records.agents import ALERTING_LEVELS
 
 
@@ -27,11 +28,9 @@ class BudgetSweep:
         budgets: to try.
     """
 
-    def __init__(
-        self, model: TrainedModel, settings: risk.RiskParameters, budgets: Sequence[risk.AlertRateBudget]
-    ) -> None:
+    def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
-        self._settings = settings
+        self._parameters = risk.kernel_parameters(settings)
         self._thresholds = [
             risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
         ]
@@ -62,7 +61,7 @@ class BudgetSweep:
                 scored.threshold_rows,
                 columns.codes[:, event_columns.SELF_ASSERTED],
                 skip,
-                self._settings,
+                self._parameters,
                 levels,
                 out,
             )
@@ -73,7 +72,7 @@ class BudgetSweep:
         for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)
-            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._settings, levels)
+            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels)
 
     def _rows_of_agents(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
         """Row of each agent in the states; agents that are new here begin as the model's history left them."""
@@ -97,4 +96,4 @@ class BudgetSweep:
                 grown = risk.allocate(2 * (first + len(keys)))
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
-            risk.seed(state, places, seeds.events[at[at >= 0]], self._settings)
+            risk.seed(state, places, seeds.events[at[at >= 0]], self._parameters)

@@ -20,7 +20,7 @@ from ...ingest.events import EVENT_TYPES, NativeEvent
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
-from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook, PolicyTable
+from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook
 from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision
 
@@ -89,7 +89,7 @@ class PolicySimulation:
         self._book = book
         self._from_ms = from_ms
         self._open: dict[int, SimulatedRevocation] = {}
-        tables = [book.table, *(PolicyTable({**book.table.policies, **rule.levels}) for rule in book.rules)]
+        tables = [book.table, *(rule.table(book.table) for rule in book.rules)]
         self._plain = np.array([all(_allows_everything(table[level]) for table in tables) for level in RiskLevel])
         self._least_s = np.array([min(table[level].max_token_lifetime_s for table in tables) for level in RiskLevel])
         self._revokes = np.array([any(table[level].revoke for table in tables) for level in RiskLevel])

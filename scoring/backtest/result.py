@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
+from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .counts import BacktestCounts
@@ -209,7 +210,7 @@ def _build_side(
             LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _level_alerts(plan.settings.budget, counts.rises.tolist(), days),
+        _level_alerts(plan.settings.risk.alert_budget, counts.rises.tolist(), days),
         budgets,
         _time_bins(counts),
         _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
@@ -217,10 +218,10 @@ def _build_side(
     )
 
 
-def _level_alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[LevelAlerts]:
+def _level_alerts(budget: AlertBudget, rises: Sequence[int], days: int) -> list[LevelAlerts]:
     return [
         LevelAlerts(level.label, allowed, number, number * 1000.0 / days)
-        for level, allowed, number in zip(ALERTING_LEVELS, budget, rises, strict=True)
+        for level, allowed, number in zip(ALERTING_LEVELS, budget.by_level().values(), rises, strict=True)
     ]
 
 

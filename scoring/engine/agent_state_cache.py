@@ -222,7 +222,7 @@ class AgentStateCache:
         stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
-        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.settings.risk)
+        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.risk_parameters)
 
     def _seed_rows(self, keys: AgentKeys) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""

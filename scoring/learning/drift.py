@@ -31,6 +31,7 @@ from ..engine.engine import ResidentAgents, ScoredBatch
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import P_VALUE_EDGES, PeerGroupDay
+from .settings import DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
@@ -179,15 +180,6 @@ FLEET_PEER_GROUP: PeerGroup = ("*", "*")
 OTHER_GROUPS: PeerGroup = ("*", "(other)")
 
 
-class DriftThresholds(NamedTuple):
-    """From which index on something has drifted, and when a day is judged."""
-
-    features: float
-    scores: float
-    min_events: int
-    reference_days: int  # the first days of a group, which later ones are measured against
-
-
 class _PeerGroupDayCounts:
     """One group on one day."""
 
@@ -210,13 +202,13 @@ class PeerGroupMonitor:
 
     Args:
         model: whose events are seen.
-        thresholds: of drift.
+        settings: from when on it counts as drifted.
         known: days of the model that were noted before, to go on from.
     """
 
-    def __init__(self, model: TrainedModel, thresholds: DriftThresholds, known: Iterable[PeerGroupDay] = ()) -> None:
+    def __init__(self, model: TrainedModel, settings: DriftSettings, known: Iterable[PeerGroupDay] = ()) -> None:
         self._model = model
-        self._thresholds = thresholds
+        self._settings = settings
         self._features = len(model.detector.feature_names)
         self._references: dict[PeerGroup, dict[int, DistributionSketch]] = {}
         for day in known:
@@ -314,7 +306,7 @@ class PeerGroupMonitor:
         )
 
     def _measure_day(self, place: tuple[int, PeerGroup], found: _PeerGroupDayCounts) -> dict[str, Any]:
-        (day, group), sketch, bounds = place, found.sketch.sketch, self._thresholds
+        (day, group), sketch, bounds = place, found.sketch.sketch, self._settings
         if sketch.blocks < MIN_AGENT_DAYS or found.sketch.events < bounds.min_events:
             return {}
         usual = self._references.setdefault(group, {})

@@ -192,7 +192,7 @@ def train_and_save(
         salt: that of the model in force, so that what is known of agents carries over.
         version: its name.
         settings: of the detector.
-        engine: its alert budget and rules of risk are what the model is checked against.
+        engine: its settings of risk are what the model is checked against.
         now_ms: creation time.
         progress: called with the stage and how far it is; may raise to give up.
 
@@ -200,7 +200,7 @@ def train_and_save(
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
     model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress)
-    report = check_budget(model, validation_events, p_values, engine.budget, engine.risk)
+    report = check_budget(model, validation_events, p_values, engine.risk)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)
     return TrainedVersion(model, manifest, read_manifest(directory)[1], report)

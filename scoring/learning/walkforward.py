@@ -30,6 +30,7 @@ from ..engine import risk
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.engine import EngineSettings
 from ..engine.hard_signals import hard_signal_codes
+from ..engine.settings import RiskEvaluationSettings
 
 MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part below which nothing is rehearsed: p-values could not go below 0.5 %."""
@@ -145,7 +146,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     agents = max(2, len(np.unique(columns.names[:, event_columns.AGENT])))
     # Behaviour alone: hard signals come on top, and an operator may have switched them off. Nothing needs the events
     # themselves here, and a history that is kept for training has none.
-    settings = EngineSettings(capacity=agents, disabled_signals=hard_signal_codes())
+    settings = EngineSettings(RiskEvaluationSettings(disabled_signals=hard_signal_codes()), capacity=agents)
     engine = AgentStateCache(model, settings, None).engine
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, columns.names, columns.numbers, columns.codes, columns.time_ms)

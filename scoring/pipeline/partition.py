@@ -30,6 +30,7 @@ from ..records.decisions import Decision
 from ..records.models import ModelSwitch
 from ..store.sql_store import CommitResult, SqlStore
 from .processor import Processor, StageMetrics
+from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 _log = structlog.get_logger(__name__)
 
@@ -38,21 +39,6 @@ MIN_COMMIT_INTERVAL_S = 0.02
 """Commits that cost nearly nothing still leave this much time between them."""
 
 LOG_OUTAGE_EVERY_S = 30.0
-
-
-class PipelineParameters(NamedTuple):
-    """How the pipeline works. Times in seconds of the injected monotonic clock.
-
-    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
-    """
-
-    batch: int = 1000
-    commit_interval_s: float = 1.0  # longest time between two commits
-    commit_share: float = 0.25  # part of the time that commits before that may take; 0 waits for the interval
-    max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
-    retry_s: float = 0.5
-    poll_s: float = 0.2
-    service: str = "https://trustwatch.invalid"  # `source` of alerts
 
 
 class Publisher(Protocol):
@@ -83,12 +69,14 @@ class PipelineContext(NamedTuple):
     source: DurableSource
     store: SqlStore
     policy: LivePolicy
-    settings: PipelineParameters
+    settings: PipelineSettings
     monotonic: Callable[[], float]  # seconds on a clock that never goes back
     sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
     on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
     stages: StageMetrics
     publisher: Publisher | None = None
+    service: str = "https://trustwatch.invalid"  # `source` of alerts
+    tuning: PipelineTuning = DEFAULT_TUNING
 
 
 class PartitionPipeline:
@@ -185,7 +173,7 @@ class PartitionPipeline:
         self._dead_letters.extend(applied.dead_letters)
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
-        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch
+        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch_size
         self._context.stages.count_batch(applied)
 
     @property
@@ -224,7 +212,7 @@ class PartitionPipeline:
         """Whether as much waits as memory has room for."""
         dirty = self._processor.engine.dirty
         waiting = int(np.count_nonzero(dirty)) + len(self._processor.agent_cache.evicted) + len(self._dead_letters)
-        return waiting >= self._context.settings.max_uncommitted
+        return waiting >= self._context.tuning.max_uncommitted
 
     def _commit_interval_s(self) -> float:
         """Least time between two commits: the quicker they are, the less, so that risk shows soon while there is room.
@@ -309,7 +297,7 @@ class PartitionPipeline:
                 partition=self.partition,
                 offset=self._next,
             )
-        self._context.sleep(self._context.settings.retry_s)
+        self._context.sleep(self._context.tuning.retry_s)
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
         """Actions before alerts: they are what stops an agent."""
@@ -320,9 +308,7 @@ class PartitionPipeline:
         """Alerts tell of every change of level that people act on; cold starts are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
-        return build_alert_row(
-            decision, policy_members(self._context.policy.book, decision), self._context.settings.service
-        )
+        return build_alert_row(decision, policy_members(self._context.policy.book, decision), self._context.service)
 
 
 # What partitions of one worker have applied becomes durable in one transaction, and is told.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ...ingest.errors import Unavailable
+from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
@@ -83,15 +84,6 @@ class _SentCommit(NamedTuple):
     """Agents that were erased, with the offset of the order: before `rows`, which may have them as somebody new."""
 
 
-class TopicNames(NamedTuple):
-    """Where things are sent."""
-
-    risk: str = "trustwatch.risk"
-    decisions: str = "trustwatch.decisions"
-    alerts: str = "trustwatch.alerts"
-    dead_letters: str = "trustwatch.events.dlq"
-
-
 class TopicPublisher:
     """Implements `Publisher` on topics.
 
@@ -101,13 +93,13 @@ class TopicPublisher:
     Args:
         writer: of topics.
         store: where unsent rows are found again.
-        names: of topics.
+        names: of our topics.
         policy: token policies, for alerts.
         service: URI of this service, for alerts.
     """
 
     def __init__(
-        self, writer: TopicWriter, store: SqlStore, names: TopicNames, policy: LivePolicy, service: str
+        self, writer: TopicWriter, store: SqlStore, names: KafkaTopics, policy: LivePolicy, service: str
     ) -> None:
         self._writer = writer
         self._store = store

@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+LevelName = Literal["unknown", "low", "medium", "high", "critical"]
+"""`RiskLevel` in the words of settings and answers."""
+
 
 class RiskLevel(IntEnum):
     """Risk levels in the order of what they cost the agent; `UNKNOWN` is no low."""
