@@ -32,7 +32,7 @@ notebooks-html: $(READY) ## run all notebooks on the example; executed copies an
 	$(BIN)/trustwatch lab --example var/lab --run var/notebooks
 
 example-agents: $(READY) ## the world in small: real agents, tokens, gateway, tools; one is turned (ARGS=--exit ends by itself)
-	$(BIN)/python examples/agents/run.py $(ARGS)
+	$(BIN)/python -m examples.agents.run $(ARGS)
 
 test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
 	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)
@@ -64,7 +64,7 @@ format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
-	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway door under_load; do echo "== $$b"; \
+	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway event_intake under_load; do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
 bench-quick: ## the same on small data: shows that they run

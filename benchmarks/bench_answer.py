@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from trustwatch.api.http.auth.signing import LocalSigningKey
 
-from benchmarks.answer_servers import AGENTS, AUDIENCE, CLIENT
-from benchmarks.harness import arguments, finish, machine, table
+from .answer_servers import AGENTS, AUDIENCE, CLIENT
+from .harness import arguments, finish, machine, table
 
 CONNECTIONS = 16
 TICK = os.sysconf("SC_CLK_TCK")

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.events import timed_events
-from benchmarks.harness import finish, machine, options, table
+from .events import timed_events
+from .harness import finish, machine, options, table
 
 TARGET = 0.6
 AGENTS, PER_AGENT_DAY = 3_000, 2000.0

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.containment.run import TARGET_P99_S, Report, run_hijacks
-from benchmarks.containment.site import ROOT, ContainmentTestbed
-from benchmarks.harness import machine
+from .containment.containment_run import TARGET_P99_S, Report, run_hijacks
+from .containment.testbed import ROOT, ContainmentTestbed
+from .harness import machine
 
 DOCS = ROOT / "docs" / "containment.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"

@@ -13,23 +13,23 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import cached_property
 
-from benchmarks.attacks import suite, world
-from benchmarks.attacks.world import AttackedEnterprise, EnterpriseSize
-from benchmarks.detection import (
+from .attacks import attack_suite, attacked_enterprise
+from .attacks.attacked_enterprise import AttackedEnterprise, EnterpriseSize
+from .detection import (
     ablation,
-    ages,
+    agent_age,
     calibration,
     contamination,
-    evidence,
-    explanations,
-    lab,
-    oracle,
-    side_by_side,
+    detector_comparison,
+    evidence_methods,
+    explanation_accuracy,
+    fitted_trace,
+    supervised_bound,
     traces,
 )
-from benchmarks.detection.lab import FittedTrace
-from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
-from benchmarks.harness import finish, machine, options
+from .detection.fitted_trace import FittedTrace
+from .detection.report import FigureTable, markdown, replace_marked_part
+from .harness import finish, machine, options
 
 DOCUMENT = traces.ROOT / "docs" / "detection.md"
 
@@ -44,25 +44,25 @@ class DetectionBenchmark:
     @cached_property
     def fitted_traces(self) -> list[FittedTrace]:
         """The real traces; the first alone where it must be quick."""
-        return [lab.fit_trace(traces.read(name)) for name in traces.TRACE_SETS[: 1 if self.quick else None]]
+        return [fitted_trace.fit_trace(traces.read(name)) for name in traces.TRACE_SETS[: 1 if self.quick else None]]
 
     @cached_property
     def clean_enterprise(self) -> AttackedEnterprise:
         """Attacks behind a clean history."""
-        return world.clean_history(
+        return attacked_enterprise.clean_history(
             EnterpriseSize(40, 2, 3, 1, 100.0) if self.quick else EnterpriseSize(120, 7, 3, 4), 7
         )
 
     @cached_property
     def poisoned_enterprise(self) -> AttackedEnterprise:
         """Attacks that were part of the history."""
-        return world.poisoned_history(
+        return attacked_enterprise.poisoned_history(
             EnterpriseSize(40, 2, 1, 1, 100.0) if self.quick else EnterpriseSize(80, 7, 1, 5), 8
         )
 
     def side_by_side(self) -> list[FigureTable]:
         """Ours beside others."""
-        return side_by_side.run(self.fitted_traces, self.draws)
+        return detector_comparison.run(self.fitted_traces, self.draws)
 
     def ablation(self) -> list[FigureTable]:
         """What each part is worth."""
@@ -70,20 +70,22 @@ class DetectionBenchmark:
 
     def oracle(self) -> list[FigureTable]:
         """What labels would give."""
-        return oracle.run(self.fitted_traces)
+        return supervised_bound.run(self.fitted_traces)
 
     def explanations(self) -> list[FigureTable]:
         """What is said of malicious calls."""
-        return explanations.replayed(next(made.trace for made in self.fitted_traces if made.trace.name == "agentdojo"))
+        return explanation_accuracy.replayed(
+            next(fitted.trace for fitted in self.fitted_traces if fitted.trace.name == "agentdojo")
+        )
 
     def contamination(self) -> list[FigureTable]:
         """What bad sessions in the history cost."""
-        sets = [made.trace for made in self.fitted_traces if not made.trace.by_event]
+        sets = [fitted.trace for fitted in self.fitted_traces if not fitted.trace.by_event]
         return contamination.run(sets, 1 if self.quick else 5)
 
     def attacks(self) -> list[FigureTable]:
         """What is noticed and what gets through."""
-        return suite.run(self.clean_enterprise, self.poisoned_enterprise)
+        return attack_suite.run(self.clean_enterprise, self.poisoned_enterprise)
 
     def calibration_traces(self) -> list[FigureTable]:
         """p-values of normal sessions."""
@@ -95,11 +97,11 @@ class DetectionBenchmark:
 
     def ages(self) -> list[FigureTable]:
         """What is lost on agents that are new."""
-        return ages.run(self.clean_enterprise)
+        return agent_age.run(self.clean_enterprise)
 
     def evidence(self) -> list[FigureTable]:
         """Ways to gather evidence over events."""
-        return evidence.run(self.clean_enterprise)
+        return evidence_methods.run(self.clean_enterprise)
 
 
 TRACES: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {

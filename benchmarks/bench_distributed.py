@@ -27,21 +27,22 @@ from typing import NamedTuple
 
 from trustwatch.ingest.source import Record
 
-from benchmarks.cluster import (
+from scripts.service_stack import ServiceUnavailable
+
+from .distributed_services import (
     PARTITIONS,
     BackingServices,
     DistributedDeployment,
     MeasuredWorker,
-    ServiceUnavailable,
     interpolate_sample,
     now_ms,
     record_of,
     start_services,
     train,
 )
-from benchmarks.events import timed_events
-from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.visibility import Visibility, measure_visibility
+from .events import timed_events
+from .harness import arguments, finish, machine, table
+from .visibility import Visibility, measure_visibility
 
 CORE_TARGETS, RATIO = {"kafka-python": 45_000.0, "confluent": 100_000.0}, 3.0
 AGENTS, PER_AGENT_DAY = 10_000, 2000.0

@@ -29,8 +29,8 @@ from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.layout import BYTES_PER_AGENT
 
-from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.plain import ReferenceFeatures, fit
+from .harness import arguments, finish, machine, table
+from .reference_features import ReferenceFeatures, fit
 
 SPEED, MEMORY = 15.0, 0.5
 BATCH, HISTORY, BUILD = 1000, 20_000, 2
@@ -155,7 +155,7 @@ class MeasuredProcess:
     """A side in its own process."""
 
     def __init__(self, name: str, agents: int) -> None:
-        command = [sys.executable, "-c", f"from benchmarks.bench_features import side; side({name!r})"]
+        command = [sys.executable, "-c", f"from benchmarks.bench_features import run_side; run_side({name!r})"]
         environment = {**os.environ, "BENCH_AGENTS": str(agents)}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from trustwatch.api.http.auth.signing import LocalSigningKey
 
-from benchmarks.gateway_servers import AUDIENCE, DENIED
-from benchmarks.harness import arguments, finish, machine, table
+from .gateway_servers import AUDIENCE, DENIED
+from .harness import arguments, finish, machine, table
 
 CONNECTIONS = 16
 TOKENS = 1_000

@@ -22,13 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.bench_under_load import SETTINGS, ServiceProcess, prepare
-from benchmarks.harness import finish, machine, options, table
+from .bench_under_load import SETTINGS, ServiceProcess, prepare
+from .harness import finish, machine, options, table
 
 RATE, TARGET_MS = 200, 5.0
 AGENTS, CONNECTIONS = 1_000, 16
 SECRET = "the secret of the benchmark"
-BODIES = Path(__file__).parents[1] / "tests" / "api" / "hooks" / "bodies"
+BODIES = Path(__file__).parents[1] / "tests" / "api" / "access" / "hooks" / "bodies"
 CLIENT = {"hydra": "app-client", "okta": "bot", "wso2": "bot", "zitadel": "bot", "authzen": "bot"}
 HOOKS = "\n".join(
     f'  - {{{{name: {kind}, kind: {kind}, tenant: acme, issuer: "https://as.example", secret: "{SECRET}"}}}}'

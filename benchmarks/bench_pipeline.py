@@ -38,9 +38,9 @@ from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext, VectorCollector
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
-from benchmarks.events import raw_events
-from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.plain import ReferenceFeatures, fit
+from .events import raw_events
+from .harness import arguments, finish, machine, table
+from .reference_features import ReferenceFeatures, fit
 
 SPEED, RATIO = 60_000.0, 8.0
 AGENTS, BATCH, SALT = 10_000, 1000, b"benchmark"

@@ -16,7 +16,7 @@ from trustwatch.models.detector import DetectorSettings, ForestDetector
 from trustwatch.models.detector_training import fit_detector, flatten_forest
 from trustwatch.models.forest_evaluator import forest_scores
 
-from benchmarks.harness import arguments, finish, interleaved, machine, table
+from .harness import arguments, finish, interleaved, machine, table
 
 TARGETS = {1: 1000.0, 1024: 8.0, 65_536: 3.0}
 BUDGET_US = {1: 40.0, 1024: 3.0}  # the whole detector, per row

@@ -28,10 +28,9 @@ from trustwatch.scoring.store.dialects.statements import UPSERT_AGENT
 from trustwatch.scoring.store.sql_schema import AGENTS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from benchmarks.harness import arguments, finish, machine, table
+from scripts.service_stack import Postgres, ServiceUnavailable
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from service_stack import Postgres, ServiceUnavailable
+from .harness import arguments, finish, machine, table
 
 WriteMethod = Callable[[Any, Sequence[AgentRow], Position], None]
 VALUES_ROWS = 500

@@ -35,10 +35,10 @@ from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 
-from benchmarks.bench_answer import CONNECTIONS, own_client, run_wrk
-from benchmarks.events import raw_events
-from benchmarks.harness import arguments, finish, machine, table
-from benchmarks.load_clients import CYCLE, NUMBER, PER_BODY, STEADY, TIME, SenderResult
+from .bench_answer import CONNECTIONS, own_client, run_wrk
+from .events import raw_events
+from .harness import arguments, finish, machine, table
+from .load_clients import CYCLE, NUMBER, PER_BODY, STEADY, TIME, SenderResult
 
 RATE, RATIO = 30_000.0, 3.0
 AGENTS = 10_000

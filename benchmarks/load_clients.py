@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.bench_answer import CONNECTIONS
+from .bench_answer import CONNECTIONS
 
 STEADY = 1_000.0
 """Questions per second of the steady turns: a thousand tokens issued or exchanged each second."""

@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 
 
 class Detector(Protocol):
-    """What the pipeline needs of a detector. `tests/models/checks.py` states what each one must hold to."""
+    """What the pipeline needs of a detector. `tests/support/detector_checks.py` states what each one must hold to."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Write the tables of `docs/features.md` from the code: `python scripts/write_feature_table.py`."""
+"""Write the tables of `docs/features.md` from the code: `python -m scripts.write_feature_table`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the tables of `docs/notebooks.md` from the code: `python scripts/write_notebook_docs.py`."""
+"""Write the tables of `docs/notebooks.md` from the code: `python -m scripts.write_notebook_docs`."""
 
 from __future__ import annotations
 

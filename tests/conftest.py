@@ -6,24 +6,23 @@ service can not be had, its tests are skipped with the reason. Tests that use th
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # service_stack is no part of what is installed
-
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster, Postgres
+    from scripts.service_stack import KafkaCluster, Postgres
+
+pytest_plugins = ["tests.support.peer_fixtures"]
 
 RUNNING = pytest.StashKey["dict[str, KafkaCluster | Postgres]"]()
 
 
 def started(request: pytest.FixtureRequest, name: str, make: Callable[[], KafkaCluster | Postgres]) -> Iterator[object]:
     """Start a service for all tests; its data go with the run, its logs stay in pytest's temporary folder."""
-    from service_stack import ServiceUnavailable
+    from scripts.service_stack import ServiceUnavailable
 
     service = make()
     try:
@@ -68,7 +67,7 @@ def kafka(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _refused_sockets: None
 ) -> Iterator[KafkaCluster]:
     """One broker, with listeners for TLS and SASL (`kafka.secured`). Topics are each test's own: names of its own."""
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
     folder = tmp_path_factory.mktemp("kafka")
     yield from started(request, "kafka", lambda: KafkaCluster(folder, secure=True, bound=True))
@@ -79,7 +78,7 @@ def kafka_cluster3(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _refused_sockets: None
 ) -> Iterator[KafkaCluster]:
     """Three brokers, replication factor 3, two in sync at least: one may be killed."""
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
     folder = tmp_path_factory.mktemp("kafka3")
     yield from started(request, "kafka_cluster3", lambda: KafkaCluster(folder, 3, heap_mb=256, bound=True))
@@ -88,7 +87,7 @@ def kafka_cluster3(
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A PostgreSQL server with fsync on."""
-    from service_stack import Postgres
+    from scripts.service_stack import Postgres
 
     folder = tmp_path_factory.mktemp("postgres")
     yield from started(request, "postgres", lambda: Postgres(folder, bound=True))

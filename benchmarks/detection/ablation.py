@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from trustwatch.ingest import columns
 from trustwatch.ingest.features.feature_table import FEATURE_IMPORTANCE, FEATURES
 
-from benchmarks.detection import lab as labs_of
-from benchmarks.detection import traces
-from benchmarks.detection.lab import BatchTransform, FittedTrace
-from benchmarks.detection.metrics import AUC, R1, R5, figures
-from benchmarks.detection.report import FigureTable
+from . import fitted_trace as labs_of
+from . import traces
+from .fitted_trace import BatchTransform, FittedTrace
+from .metrics import AUC, R1, R5, figures
+from .report import FigureTable
 
 Scores = NDArray[np.float64]
 _FAMILIES = tuple(dict.fromkeys(feature.family for feature in FEATURES))

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from trustwatch.models.trained_model import TrainedModel
 
-from benchmarks.detection import traces
-from benchmarks.detection.metrics import AUC, figures
-from benchmarks.detection.report import FigureTable
-from benchmarks.detection.traces import Trace
+from . import traces
+from .metrics import AUC, figures
+from .report import FigureTable
+from .traces import Trace
 
 SHARES = (0.02, 0.08)
 WANTED = {0.02: 0.03, 0.08: 0.05}

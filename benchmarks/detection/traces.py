@@ -22,7 +22,7 @@ from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.walkforward import train_walk_forward
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 
-from benchmarks.detection.metrics import MeasuredFigures, measure
+from .metrics import MeasuredFigures, measure
 
 TRACE_SETS = ("agentdojo", "ats", "cloudtrail")
 SALT = b"salt of the traces"

@@ -1,4 +1,4 @@
-"""One agent as a process: an A2A server that plans what it is asked for. `python agent.py PLACE.json NAME`.
+"""One agent as a process, an A2A server that plans what it is asked for: `-m examples.agents.agent PLACE.json NAME`.
 
 Its card is public (`/.well-known/agent-card.json`) and says how to get a token for it. Whoever talks to it is
 authenticated, judged by Trustwatch (fail mode: what was known last, else open) and told to Trustwatch.
@@ -21,13 +21,14 @@ from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
-from doors import NetworkConnections
-from identity import Identity, Verifier, caller_of
-from place import Environment, log_activity, read_environment
-from roles import ROLES, AccessRefused, Role
 from starlette.applications import Starlette
 from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.a2a import TrustA2AHandler
+
+from .connections import NetworkConnections
+from .environment import Environment, log_activity, read_environment
+from .identity import Identity, Verifier, caller_of
+from .roles import ROLES, AccessRefused, Role
 
 CARD_PATH = "/.well-known/agent-card.json"
 SENDING = {"linger_s": 0.05}

@@ -12,8 +12,9 @@ import jwt
 import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from roles import TENANT, USER, Role
 from trustwatch.client import Caller, caller_from_claims
+
+from .roles import TENANT, USER, Role
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"

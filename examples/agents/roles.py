@@ -1,7 +1,7 @@
 """Who works here, and how each agent plans. The planners stand in for language models: they do what their papers say.
 
-The same planners run over the network (`doors.py`) and, to write the history that the model learns from, on paper
-(`history.py`).
+The same planners run over the network (`connections.py`) and, to write the history that the model learns from, on paper
+(`generated_history.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-from office import field, follow_ups
+from .office import field, follow_ups
 
 TENANT = "harbour-trading"
 USER = "dana@harbour.example"

@@ -1,6 +1,6 @@
 """The world in small: agents, an authorization server, a gateway, and Trustwatch; one agent is turned, and contained.
 
-    python examples/agents/run.py [--exit] [--report FILE]
+    python -m examples.agents.run [--exit] [--report FILE]
 
 See README.md. Exit status: 0 all was seen, 1 something was not, 3 a server can not be had on this machine.
 """
@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the servers: scripts/service_stack
-
 from rich.console import Console
-from service_stack import ServiceError, ServiceUnavailable
-from story import Story
-from telling import TerminalNarrator
-from world import running
+
+from scripts.service_stack import ServiceError, ServiceUnavailable
+
+from .narrator import TerminalNarrator
+from .story import Story
+from .world import running
 
 UNAVAILABLE = 3
 

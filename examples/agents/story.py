@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from diary import ActivityEntry, ActivityFeed
-from doors import NetworkConnections
-from identity import Identity
-from office import INJECTION, POISONED, follow_ups
-from roles import ROLES, SERVERS, AccessRefused
-from telling import TerminalNarrator
-from world import World
+
+from .activity_feed import ActivityEntry, ActivityFeed
+from .connections import NetworkConnections
+from .identity import Identity
+from .narrator import TerminalNarrator
+from .office import INJECTION, POISONED, follow_ups
+from .roles import ROLES, SERVERS, AccessRefused
+from .world import World
 
 WITHIN_S = 30.0
 TURNED, SAFE = "clerk", ("front-desk", "researcher", "archivist", "support")

@@ -1,4 +1,4 @@
-"""The office's tools as an MCP server. `python tools.py PLACE.json`
+"""The office's tools as an MCP server. `python -m examples.agents.tools PLACE.json`
 
 The SDK authenticates (bearer tokens, RFC 6750) and publishes the resource's metadata (RFC 9728). Envoy in front of it
 enforces what Trustwatch says; the middleware tells Trustwatch which tool was called, by whom and for whom.
@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvicorn
-from identity import Verifier, caller_of
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from office import TOOLS, Tool
-from place import Environment, read_environment
 from trustwatch.client import AsyncEventSender, Caller, SenderSettings
 from trustwatch.client.mcp import TrustMcpMiddleware
+
+from .environment import Environment, read_environment
+from .identity import Verifier, caller_of
+from .office import TOOLS, Tool
 
 NAME = "office"
 

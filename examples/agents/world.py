@@ -12,18 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from history import write_history
-from identity import SCOPES, register
-from place import Environment, write_environment
-from roles import ROLES, SERVERS
-from service_stack import Envoy, OidcProvider
-from service_stack.envoy import envoy_program
-from service_stack.oidc_provider import node, node_modules
-from service_stack.server import listens
-from service_stack.system import ServerProcess, free_ports
-from trust import TrustwatchOperator, write_settings
+from scripts.service_stack import Envoy, OidcProvider
+from scripts.service_stack.envoy import envoy_program
+from scripts.service_stack.oidc_provider import node, node_modules
+from scripts.service_stack.server import listens
+from scripts.service_stack.system import ServerProcess, free_ports
 
-HERE = Path(__file__).parent
+from .environment import Environment, write_environment
+from .generated_history import write_history
+from .identity import SCOPES, register
+from .roles import ROLES, SERVERS
+from .trustwatch_operator import TrustwatchOperator, write_settings
+
+ROOT = Path(__file__).parents[2]
 READY_S = 120.0
 """Compiling Trustwatch's kernels takes a minute on a machine where it never ran."""
 
@@ -71,7 +72,11 @@ class World:
         self._start_trustwatch(trust_port)
         self._start_tools(tools_port)
         for name, port in zip(SERVERS, ports, strict=True):
-            self._launch(name, ["agent.py", str(self.folder / "place.json"), name], lambda port=port: listens(port))
+            self._launch(
+                name,
+                ["-m", "examples.agents.agent", str(self.folder / "place.json"), name],
+                lambda port=port: listens(port),
+            )
 
     def stop(self) -> None:
         """End everything, those first that others need last."""
@@ -113,7 +118,7 @@ class World:
         self._say(f"Trustwatch watches at {self.place.trust_url}")
 
     def _start_tools(self, port: int) -> None:
-        self._launch("tools", ["tools.py", str(self.folder / "place.json")], lambda: listens(port))
+        self._launch("tools", ["-m", "examples.agents.tools", str(self.folder / "place.json")], lambda: listens(port))
         check = f"{self.place.trust_url}/ext-authz"
         keys = {self._provider.issuer: self._provider.jwks_url}
         self._envoy.configure(f"http://127.0.0.1:{port}", check, identity=keys)
@@ -131,7 +136,7 @@ class World:
 
     def _run(self, name: str, command: list[str], environment: dict[str, str]) -> ServerProcess:
         process = ServerProcess(name, str(self.folder), self.log_of(name), None, bound=True)
-        process.start(command, HERE, environment)
+        process.start(command, ROOT, environment)
         self._mine.append(process)
         return process
 

@@ -10,7 +10,7 @@ everything listens on 127.0.0.1 alone, and Kafka keeps records for ever, however
 
 from .caddy import Caddy
 from .envoy import Envoy
-from .gateway import Gateway
+from .gateway_server import Gateway
 from .hydra import Hydra
 from .kafka import KAFKA_VERSION, KafkaCluster, TlsListeners
 from .keycloak import Keycloak

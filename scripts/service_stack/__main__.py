@@ -28,7 +28,7 @@ from .caddy import caddy_program
 from .chromium import chromium_program
 from .envoy import envoy_program
 from .hydra import hydra_program
-from .jars import kafka_jars
+from .kafka_jars import kafka_jars
 from .keycloak import keycloak_home
 from .nginx import nginx_program
 from .oidc_provider import node_modules

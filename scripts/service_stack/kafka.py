@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .certificates import make_certificates
-from .jars import KAFKA_VERSION, java, kafka_jars
-from .server_properties import LOG4J, BrokerNode, server_properties
+from .kafka_configuration import LOG4J, BrokerNode, server_properties
+from .kafka_jars import KAFKA_VERSION, java, kafka_jars
+from .kafka_metadata import ClusterMetadata, ask_metadata
 from .system import (
     ServerProcess,
     ServiceError,
@@ -26,7 +27,6 @@ from .system import (
     write_json,
     write_private,
 )
-from .wire import ClusterMetadata, ask_metadata
 
 __all__ = ["KAFKA_VERSION", "KafkaCluster", "TlsListeners"]
 

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .jars import java
+from .kafka_jars import java
 from .server import HOST, Server, answers
 from .system import ServiceUnavailable, cache_folder, ensure_command, last_lines, locked, run
 

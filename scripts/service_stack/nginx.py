@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
-from .fetched import program_from_deb
-from .gateway import Gateway
+from .downloads import program_from_deb
+from .gateway_server import Gateway
 from .server import HOST
 from .system import ServiceUnavailable, run
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..golden.support import Row, digest, read_rows, run
+from ..support.checkout import ROOT
 
-SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).resolve().parents[2].parent / "shared")
+SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 DATA = SHARED / "data"
 GOLDEN = Path(__file__).with_name("golden_traces.json")
 SETS = ("agentdojo", "agentdyn", "ats", "cloudtrail")

@@ -1,6 +1,6 @@
 """Every sample of Ory Hydra's log and of OTLP through its format; skipped where the samples are not beside the project.
 
-There are no samples of Keycloak: tests/ingest/lines holds what a running server wrote.
+There are no samples of Keycloak: tests/ingest/formats/lines holds what a running server wrote.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
+from ..support.checkout import ROOT
+
+SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 SAMPLES = SHARED / "samples"
 
 pytestmark = [

@@ -13,9 +13,11 @@ import pytest
 from trustwatch.api.cli.main import make_app
 from typer.testing import CliRunner
 
+from ..support.checkout import ROOT
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
-SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).resolve().parents[2].parent / "shared")
+SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 DATA = SHARED / "data"
 
 if not (DATA / "evaluate.py").is_file():

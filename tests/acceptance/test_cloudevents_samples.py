@@ -13,7 +13,9 @@ from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE, decode_structured, split_batch
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 
-SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
+from ..support.checkout import ROOT
+
+SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 SAMPLES, DATA = SHARED / "samples" / "cloudevents", SHARED / "data"
 
 pytestmark = pytest.mark.acceptance

@@ -14,7 +14,9 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.formats.format_registry import create_parser
 from trustwatch.ingest.formats.record_mapping import MappingSpec
 
-SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).parents[2].parent / "shared")
+from ..support.checkout import ROOT
+
+SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 SAMPLES = SHARED / "samples"
 
 pytestmark = [

@@ -19,9 +19,11 @@ from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 
+from ..support.checkout import ROOT
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
-SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or Path(__file__).resolve().parents[2].parent / "shared")
+SHARED = Path(os.environ.get("TRUSTWATCH_SHARED") or ROOT.parent / "shared")
 DATA = SHARED / "data"
 SETS = ("agentdojo", "ats", "cloudtrail")
 SALT = b"salt of the traces"

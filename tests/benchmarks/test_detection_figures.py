@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.detection import contamination, counts, evidence, metrics, rivals
-from benchmarks.detection.ages import ages
+from benchmarks.detection import contamination, count_features, evidence_methods, metrics, other_detectors
+from benchmarks.detection.agent_age import ages
 from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
 
 
@@ -61,7 +61,7 @@ def test_intervals_draw_sessions_and_not_events() -> None:
 def test_a_threshold_lets_no_more_blocks_pass_than_allowed() -> None:
     statistic, blocks = np.array([1.0, 5.0, 2.0, 9.0, 3.0]), np.array([0, 0, 1, 2, 3])
 
-    limit = evidence.threshold(statistic, blocks, allowed=1)
+    limit = evidence_methods.threshold(statistic, blocks, allowed=1)
 
     assert limit == 5.0
     assert np.unique(blocks[statistic > limit]).tolist() == [2]
@@ -84,7 +84,7 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
         replace_marked_part(document, "c", "x")
 
 
-def event(agent: str, action: str, resource: str, task: str = "t", session: str = "s") -> counts.Event:
+def event(agent: str, action: str, resource: str, task: str = "t", session: str = "s") -> count_features.Event:
     return {
         "agent": {"id": agent, "type": "helper"},
         "action": action,
@@ -99,8 +99,8 @@ def test_the_first_seen_rule_counts_what_is_new_in_its_scope() -> None:
     history = [event("a", "read", "x"), event("b", "write", "y")]
     asked = [event("a", "read", "x"), event("a", "write", "x"), event("a", "send", "z"), event("c", "read", "x")]
 
-    by_type = rivals.EVENT_DETECTORS["rule: first seen in the agent type"](history)(asked)
-    by_agent = rivals.EVENT_DETECTORS["rule: first seen by the agent"](history)(asked)
+    by_type = other_detectors.EVENT_DETECTORS["rule: first seen in the agent type"](history)(asked)
+    by_agent = other_detectors.EVENT_DETECTORS["rule: first seen by the agent"](history)(asked)
 
     assert by_type.tolist() == [0.0, 0.0, 2.0, 0.0]
     assert by_agent.tolist() == [0.0, 1.0, 2.0, 2.0]
@@ -108,14 +108,14 @@ def test_the_first_seen_rule_counts_what_is_new_in_its_scope() -> None:
 
 def test_counts_per_session_have_a_column_for_what_the_history_did_not_show() -> None:
     history = [event("a", "read", "x"), event("a", "read", "y"), event("a", "write", "x", session="s2")]
-    rows = counts.by_session(history)
+    rows = count_features.by_session(history)
 
     known, at = rows(history)
     strange, _ = rows([event("a", "dance", "x")])
 
     assert at.tolist() == [0, 0, 1]
     assert known.shape[1] == strange.shape[1]
-    unknown = counts.Vocabulary(history).width - 1
+    unknown = count_features.Vocabulary(history).width - 1
     assert known[:, unknown].tolist() == [0.0, 0.0] and strange[0, unknown] == 1.0
 
 

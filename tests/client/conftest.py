@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from trustwatch.client import AsyncEventSender, AsyncTrustClient, EventSender, TrustClient
 
-from .client_support import Clock, Looped, Scripted
+from ..support.client_doubles import Clock, Looped, Scripted
 
 
 @pytest.fixture

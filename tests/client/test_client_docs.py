@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,7 +11,9 @@ import trustwatch.client
 from trustwatch.client import answer_cache, event_sender, guard, mcp, settings, trust_errors
 from trustwatch.client.risk_answers import AnswerSource
 
-TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+from ..support.checkout import DOCS
+
+TEXT = (DOCS / "client.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 

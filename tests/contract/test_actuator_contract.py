@@ -27,8 +27,7 @@ from trustwatch.scoring.store.containment_store import ActuationStore
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from ..integration.peers_fixtures import _hydra, _keycloak, hydra, keycloak  # noqa: F401 # fixtures
-from .actuator_support import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
+from ..support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
 
 T = TypeVar("T")
 SERVERS = ["memory", *(pytest.param(name, marks=pytest.mark.integration) for name in ("hydra", "keycloak"))]

@@ -17,7 +17,7 @@ from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifi
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
 
-from .alert_support import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
+from ..support.alert_receiver import ALERTS, ROUTING_KEY, SECRET, TOKEN, Receiver, change, outgoing, target
 
 T = TypeVar("T")
 RISE = ALERTS["rise"]

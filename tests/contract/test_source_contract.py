@@ -15,7 +15,7 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind, Source
 
-from .kafka_support import CLIENTS, Member, make_topic, settings, write
+from ..support.kafka_topics import CLIENTS, Member, make_topic, settings, write
 
 RECORDS = [
     Record(RecordKind.EVENT, raw_id_hash(payload), 1_700_000_000_000, payload)
@@ -40,7 +40,7 @@ def files(directory: Path, _: pytest.FixtureRequest) -> Source:
 def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
     cluster = request.getfixturevalue("kafka")
     made = settings(cluster, client)
-    make_topic(cluster, made.topics.events)
+    make_topic(cluster, made.names.events)
     write(made, RECORDS, partition=0)
     member = Member(made)
     deadline = time.monotonic() + 90

@@ -157,7 +157,7 @@ def dump(postgres: Any, database: str, to: Path) -> None:
     """Plain SQL of a database, packed."""
     import gzip
 
-    from service_stack.postgres import binaries
+    from scripts.service_stack.postgres import binaries
 
     command = [binaries() / "pg_dump", "--no-owner", "--no-privileges", postgres.url_of(database)]
     done = subprocess.run(command, capture_output=True, check=True)

@@ -33,7 +33,7 @@ from .collecting import (
     serve,
 )
 from .opening import DATA, distributed, embedded, later, restore, went_on
-from .support import HERE, RECORDED, Row, machine, unpack, write_rows
+from .support import RECORDED, Row, machine, unpack, write_rows
 
 
 class Recording:
@@ -112,8 +112,7 @@ def main(wanted: list[str]) -> None:
 @contextmanager
 def server(folder: Path) -> Iterator[Any]:
     """A PostgreSQL server for as long as this lasts."""
-    sys.path.insert(0, str(HERE.parents[1] / "scripts"))  # service_stack is no part of what is installed
-    from service_stack import Postgres
+    from scripts.service_stack import Postgres
 
     started = Postgres(folder, bound=True)
     started.start()
@@ -126,7 +125,7 @@ def server(folder: Path) -> Iterator[Any]:
 @contextmanager
 def broker(folder: Path) -> Iterator[Any]:
     """A Kafka broker for as long as this lasts; within `server`."""
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
     started = KafkaCluster(folder, bound=True)
     started.start()

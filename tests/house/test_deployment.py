@@ -6,7 +6,6 @@ import fnmatch
 import os
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,9 @@ from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import OVERRIDES, SETTINGS_FILE, load_settings
 from typer.main import get_command
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from service_stack import KAFKA_VERSION  # noqa: E402 - scripts are no package that is installed
+from scripts.service_stack import KAFKA_VERSION
+
+from ..support.checkout import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

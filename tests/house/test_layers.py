@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT
+
 LAYERS = ("ingest", "models", "scoring", "api")
 FOLDERS = (*LAYERS, "client")
 """What is installed: the layers, and the client beside them."""
 
 IMPORTERS = {
-    "sklearn": {"models/detector_training.py"},
+    "sklearn": {"models/detector_training.py", "scoring/backtest/label_evaluation.py"},
     "sqlalchemy": {"scoring/store/"},
     "alembic": {"scoring/store/"},
     "psycopg": {"scoring/store/dialects/"},
@@ -107,19 +110,25 @@ def test_the_client_stands_by_itself() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("layer", FOLDERS)
-def test_nobody_imports_a_layer_by_its_folder_name(layer: str) -> None:
-    """`import models` would work in a checkout only; site-packages holds no package of that name."""
-    places = [path for name in (*FOLDERS, "tests", "benchmarks") for path in sorted((ROOT / name).rglob("*.py"))]
+@pytest.mark.parametrize(
+    "file", ["api/x.py", "tests/api/x.py", "benchmarks/x.py", "scripts/x.py", "examples/agents/x.py"]
+)
+def test_no_folder_is_imported_as_a_package_of_its_own(file: str) -> None:
+    """`import models` would work in a checkout only, and make a second copy: ruff refuses it, for every folder."""
+    folders = sorted(path.name for path in (ROOT / ".typing" / "trustwatch").iterdir() if path.is_dir())
+    code = "".join(f"import {name}.x\nfrom {name} import x\n" for name in folders) + "from ..api import x\n"
+    command = [sys.executable, "-m", "ruff", "check", "--select", "TID251", "--output-format", "concise"]
 
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in places
-        for level, name in imported(path)
-        if level == 0 and name.split(".")[0] == layer
+    done = subprocess.run(
+        [*command, "--stdin-filename", file, "-"], cwd=ROOT, input=code, capture_output=True, text=True
+    )
+
+    assert {*FOLDERS, "lab", "simulator"} == set(folders)
+    assert [line for line in done.stdout.splitlines() if "TID251" in line] == [
+        f"{file}:{number}:{column}: TID251 `{name}` is banned: import trustwatch.{name}"
+        for index, name in enumerate(folders)
+        for number, column in ((2 * index + 1, 8), (2 * index + 2, 1))
     ]
-
-    assert wrong == []
 
 
 @pytest.mark.parametrize("technology", IMPORTERS)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_LINES = 6
 LOGIC = (
@@ -103,7 +104,7 @@ def test_the_rule_bites() -> None:
 
 
 def test_the_page_tells_every_call_and_every_column() -> None:
-    """`scripts/write_notebook_docs.py` writes them."""
+    """`python -m scripts.write_notebook_docs` writes them."""
     from trustwatch.lab import charts
 
     from scripts.write_notebook_docs import calls_table, frames_tables

@@ -15,7 +15,8 @@ from trustwatch.ingest.kafka.record_codec import RECORD_HEADER
 from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
 from typer.main import get_command
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT
+
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 SETTINGS = re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE, re.DOTALL)
 CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE, re.MULTILINE)

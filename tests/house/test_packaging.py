@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..support.checkout import ROOT
+
 FOLDERS = ("ingest", "models", "scoring", "api", "client")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

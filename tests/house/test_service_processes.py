@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from service_stack.system import ServerProcess
+
+from scripts.service_stack.system import ServerProcess
 
 
 def test_a_program_that_is_being_loaded_is_alive_and_a_zombie_is_not(

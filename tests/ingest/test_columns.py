@@ -12,7 +12,7 @@ from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_o
 from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event
 from trustwatch.ingest.hashing import NameHasher, agent_key
 
-from .oracle import SALT, columns, event, history
+from ..support.feature_histories import SALT, columns, event, history
 
 
 def test_columns_hash_every_name_under_the_salt() -> None:

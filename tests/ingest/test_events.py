@@ -10,7 +10,7 @@ import pytest
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.events import MAX_EVENT_BYTES, MAX_ID_LENGTH, decode_event, event_json_schema
 
-from .oracle import event
+from ..support.feature_histories import event
 
 
 def raw(**members: Any) -> bytes:

@@ -12,7 +12,7 @@ from trustwatch.scoring.delivery.actuators.authenticators import PrivateKeyJwtAu
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, RevocationResult, TokenRevoker
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
-from .peers import SCOPE, OAuthClient, hydra_client, oidc_client
+from ..support.oauth_peers import SCOPE, OAuthClient, hydra_client, oidc_client
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from ..contract.actuator_support import DEFAULT_S, HydraWorld, KeycloakWorld, World
+from ..support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, World
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -40,9 +40,10 @@ from trustwatch.client import (
 from trustwatch.client.events import EventAgent
 from trustwatch.client.mcp import ACCESS_REFUSED
 
+from ..support.checkout import ROOT
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "client"
 POLICY = """\
 version: "7"
@@ -295,7 +296,7 @@ class Example:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, world: Any) -> Iterator[Any]:
     """A service whose policy denies `evil-*`, steps `odd-*` up, and would deny `dark-*`."""
-    from .conftest import Service
+    from ..support.service_process import Service
 
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "policy.yaml").write_text(POLICY)

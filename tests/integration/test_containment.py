@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from benchmarks.containment.run import Report, run_hijacks
-from benchmarks.containment.site import ContainmentTestbed
+from benchmarks.containment.containment_run import Report, run_hijacks
+from benchmarks.containment.testbed import ContainmentTestbed
 
 pytestmark = pytest.mark.integration
 
@@ -17,7 +17,7 @@ CLIENTS, HIJACKS = 40, 8
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """One run, looked at by every test."""
-    from service_stack import ServiceUnavailable
+    from scripts.service_stack import ServiceUnavailable
 
     site = ContainmentTestbed(tmp_path_factory.mktemp("containment"), CLIENTS)
     try:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from ..support.checkout import ROOT
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
-RUN = Path(__file__).parents[2] / "examples" / "agents" / "run.py"
+RUN = [sys.executable, "-m", "examples.agents.run", "--exit"]
 UNAVAILABLE = 3
 WHOLE_S = 360
 FOLDER = "trustwatch-agents-"
@@ -55,8 +57,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     """What was seen in one run of the whole story."""
     folder = tmp_path_factory.mktemp("agents")
     report = folder / "report.json"
-    command = [sys.executable, str(RUN), "--exit", "--report", str(report)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WHOLE_S, env=environment(folder))
+    command = [*RUN, "--report", str(report)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WHOLE_S, env=environment(folder))
     if done.returncode == UNAVAILABLE:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -122,19 +124,20 @@ def test_nothing_is_left_of_it(played: dict[str, Any]) -> None:
 def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
     """It falls into a finalizer, where Python prints it and goes on: nothing more is told."""
     story = (
-        "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(RUN.parent)!r})\n"
-        "import run\n"
-        "voice = run.Voice(run.Ending())\n"
+        "import os, signal\n"
+        "from examples.agents.run import InterruptibleConsole, ShutdownRequest\n"
+        "console = InterruptibleConsole(ShutdownRequest())\n"
         "class Finalized:\n"
         "    def __del__(self):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        sum(range(1000))\n"
-        "voice.print('before')\n"
+        "console.print('before')\n"
         "Finalized()\n"
-        "voice.print('after')\n"
+        "console.print('after')\n"
     )
-    ran = subprocess.run([sys.executable, "-c", story], capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", story], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert "Exception ignored in" in ran.stderr
     assert ran.stdout.split() == ["before"]
     assert ran.returncode == -signal.SIGINT
@@ -144,7 +147,8 @@ def test_an_interrupt_that_python_forgets_ends_it_all_the_same() -> None:
 def test_everything_ends_with_it(tmp_path: Path, number: int) -> None:
     """On Ctrl-C in good order, and on kill -9 its processes all the same."""
     process = subprocess.Popen(
-        [sys.executable, str(RUN), "--exit"],
+        RUN,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
+from ..support.service_checks import FEATURES, Agent, ended
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-FEATURES = [
-    "target_surprise",
-    "resource_surprise",
-    "action_target_surprise",
-    "external_target",
-    "novelty_1h",
-    "session_strangeness",
-    "transition_surprise",
-    "repeat_surprise",
-    "provenance_surprise",
-    "write_surprise",
-]
-ORDER = ("unknown", "low", "medium", "high", "critical")
-
-
-class Agent:
-    """An agent of the simulated enterprise that goes on with its day."""
-
-    def __init__(self, service: Any, day: list[bytes], attacked: Any, settle: Callable[[], None] | None = None) -> None:
-        self.service = service
-        self.settle = settle or service.settle
-        events = [json.loads(raw) for raw in day]
-        calm = [one for one in events if (one["tenant"], one["agent"]["id"]) not in attacked and one.get("resource")]
-        busy = max({one["agent"]["id"] for one in calm}, key=lambda who: sum(one["agent"]["id"] == who for one in calm))
-        self.past = [one for one in calm if one["agent"]["id"] == busy]
-        self.name: dict[str, str] = {"tenant": self.past[0]["tenant"], "issuer": self.past[0]["agent"]["issuer"]}
-        self.id: str = self.past[0]["agent"]["id"]
-        self.at = max(datetime.fromisoformat(one["time"]) for one in self.past)
-        self.number = 0
-
-    def act(self, supplier: str = "", **more: Any) -> dict[str, Any]:
-        """One more event like those of the past, but with a new supplier where one is named; returns the risk after."""
-        self.number += 1
-        self.at += timedelta(minutes=7)
-        made = json.loads(json.dumps(self.past[self.number % len(self.past)]))
-        made |= {"id": f"more-{self.number}", "time": self.at.isoformat(), "session": f"day-{self.number // 4}", **more}
-        if supplier:
-            resource = {"id": supplier, "target": supplier, "external": True, "provenance": "new"}
-            made["resource"] = made["resource"] | resource
-        assert self.service.send([made]).json()["accepted"] == 1
-        self.settle()
-        return self.risk()
-
-    def risk(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.service.get(f"/v1/agents/{quote(self.id, safe='')}/risk", **self.name).json()
-        return found
-
-    def flag(self) -> dict[str, Any]:
-        """Let it use new suppliers until it is high; returns the decision."""
-        while ORDER.index(self.act(f"supplier-{self.number}.example")["risk_level"]) < 3:
-            assert self.number < 120, "nobody was flagged"
-        found = self.service.pages("/v1/decisions", agent_id=self.id, **self.name)
-        return next(dict(one) for one in found if ORDER.index(one["level"]) >= 3)
 
 
 def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:
@@ -130,9 +74,3 @@ def test_flagged_told_calm_and_back(make_service: Any, world: Any) -> None:
     assert scores[-1] > odd["risk_score"]
     steps = service.get(f"/v1/feedback/{told['feedback_id']}").json()["steps"]
     assert [(step["action"], step["by"]) for step in steps] == [("adopted", "all"), ("revoked", "all")]
-
-
-def ended(service: Any, preview_id: str) -> dict[str, Any] | None:
-    """The preview, once it has ended."""
-    found: dict[str, Any] = service.get(f"/v1/feedback/previews/{preview_id}").json()
-    return found if found["status"] in ("done", "failed") else None

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -16,60 +15,29 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
-from .peers import RESOURCE, SCOPE, Endpoint, OAuthClient, access_lines, new_key, oidc_client, public_keys, upstream
-from .peers_fixtures import start_gateway
+from ..support.gateway_site import SETTINGS, Site, bearer
+from ..support.oauth_peers import (
+    RESOURCE,
+    SCOPE,
+    Endpoint,
+    OAuthClient,
+    access_lines,
+    new_key,
+    oidc_client,
+    public_keys,
+    upstream,
+)
+from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
-    from service_stack import Caddy, Envoy, Nginx, OidcProvider
+    from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-TENANT = "acme-corp"
 OUTAGE = {"envoy": 403, "caddy": 502, "nginx": 500}
 CHECKS = {"envoy": "/ext-authz", "caddy": "/forward-auth", "nginx": "/forward-auth"}
-SETTINGS = """\
-gateway:
-  risk_header: X-Risk-Level
-  issuers:
-    - issuer: "{issuer}"
-      jwks_uri: "{keys}"
-      audiences: ["{audience}"]
-      tenant: acme-corp
-"""
 OF_GATEWAYS = {"server", "date", "connection", "transfer-encoding", "via", "content-encoding", "keep-alive"}
 """Headers of answers that gateways write themselves."""
-
-
-class Site:
-    """The service, and what a person does with it."""
-
-    def __init__(self, service: Any, issuer: str) -> None:
-        self.service = service
-        self.where = {"tenant": TENANT, "issuer": issuer}
-
-    def agent(self, agent: str, what: str, **body: Any) -> httpx.Response:
-        """POST to `/v1/agents/{agent}/{what}`."""
-        path = f"/v1/agents/{quote(agent, safe='')}/{what}"
-        answer = self.service.client.post(path, params=self.where, json=body, headers=self.service.auth())
-        assert answer.is_success, answer.text
-        return answer
-
-    def pin(self, agent: str, level: str) -> None:
-        self.agent(agent, "pin", level=level, why="for this test")
-
-    def approve_all(self, agent: str) -> None:
-        """Approve what waits for a person."""
-        waiting = self.service.wait(
-            lambda: [
-                one
-                for one in self.service.pages("/v1/interventions", kind="approval", status="pending")
-                if one["agent_id"] == agent
-            ]
-        )
-        for one in waiting:
-            path = f"/v1/approvals/{one['intervention_id']}/approve"
-            answer = self.service.client.post(path, json={"why": "known job"}, headers=self.service.auth())
-            assert answer.is_success, answer.text
 
 
 @pytest.fixture
@@ -86,10 +54,6 @@ def api() -> Iterator[Endpoint]:
     """What the gateways guard."""
     with Endpoint(upstream) as made:
         yield made
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
 
 
 def refusal(answer: httpx.Response) -> tuple[int, dict[str, str], str]:

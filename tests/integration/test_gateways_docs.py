@@ -15,27 +15,28 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from .peers import RESOURCE, Endpoint, oidc_client, upstream
-from .test_gateways import SETTINGS, Site, bearer
+from ..support.checkout import DOCS
+from ..support.gateway_site import SETTINGS, Site, bearer
+from ..support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
 
 if TYPE_CHECKING:
-    from service_stack import OidcProvider
+    from scripts.service_stack import OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-DOCS = (Path(__file__).parents[2] / "docs" / "gateways.md").read_text()
+PAGE = (DOCS / "gateways.md").read_text()
 DOWN = {"envoy": 403, "caddy": 502, "nginx": 500}
 SLOW = {"envoy": 403, "caddy": 504, "nginx": 500}
 
 
 def documented(name: str) -> str:
     """The only block of the docs that is marked as *name*'s configuration."""
-    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
+    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
 def program(name: str) -> Path:
-    from service_stack import ServiceUnavailable, caddy, envoy, nginx
+    from scripts.service_stack import ServiceUnavailable, caddy, envoy, nginx
 
     programs: dict[str, Callable[[], Path]] = {
         "envoy": envoy.envoy_program,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from .peers import OAuthClient, claims_of, hydra_client
+from ..support.oauth_peers import OAuthClient, claims_of, hydra_client
 
 if TYPE_CHECKING:
-    from service_stack import Hydra
+    from scripts.service_stack import Hydra
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -26,7 +26,7 @@ from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = pytest.mark.integration
 

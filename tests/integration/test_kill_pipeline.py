@@ -6,7 +6,6 @@ import json
 import random
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -18,16 +17,17 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.source import RecordKind
 from trustwatch.models.model_persistence import load_trained_model
 
+from ..support.checkout import ROOT, process_command
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-SCRIPT = Path(__file__).with_name("pipeline_process.py")
 KILLS = 18
 
 
 def start(folder: Path, data: Path, batch: int) -> subprocess.Popen[bytes]:
     data.mkdir(exist_ok=True)
-    command = [sys.executable, str(SCRIPT), "run", str(folder), str(data), str(batch)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE)
+    command = process_command("pipeline_process", "run", folder, data, batch)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def finished(process: subprocess.Popen[bytes], within_s: float) -> bool:
@@ -88,7 +88,7 @@ def behaviour_by_agent(folder: Path, upto: int) -> Counter[str]:
 
 def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path) -> None:
     """After 15 kills, all rows equal those of an undisturbed run bit for bit; every acknowledged event counts once."""
-    subprocess.run([sys.executable, str(SCRIPT), "make", str(tmp_path)], check=True)
+    subprocess.run(process_command("pipeline_process", "make", tmp_path), cwd=ROOT, check=True)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     with start(tmp_path, undisturbed, 400) as process:
         assert finished(process, 120.0)

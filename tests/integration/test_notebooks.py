@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from ..support.checkout import ROOT
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[2]
 ATTACKED = ("agent-calendar-assistant-1", "agent-orchestrator-0")
 
 

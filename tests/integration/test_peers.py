@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from .peers import (
+from ..support.checkout import ROOT
+from ..support.oauth_peers import (
     RESOURCE,
     Endpoint,
     OAuthClient,
@@ -26,13 +27,12 @@ from .peers import (
     realm,
     upstream,
 )
-from .peers_fixtures import start_gateway
+from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
-    from service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider
+    from scripts.service_stack import Caddy, Envoy, Hydra, Keycloak, Nginx, OidcProvider
 
 pytestmark = pytest.mark.integration
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def active(hydra: Hydra, token: str) -> bool:
@@ -375,14 +375,14 @@ def test_envoy_says_whose_token_it_was(envoy: Envoy, oidc_provider: OidcProvider
 
 def test_envoy_ends_with_a_killed_run(tmp_path: Path) -> None:
     """Though it is started as nobody's child: it would end with whoever starts it, `scripts/services` above all."""
-    import service_stack
+    from scripts import service_stack
 
     script = (
-        "import sys, time; from pathlib import Path; from service_stack import Envoy, Unavailable\n"
+        "import sys, time; from pathlib import Path; from scripts.service_stack import Envoy, ServiceUnavailable\n"
         "server = Envoy(Path(sys.argv[1]), bound=True)\n"
         "server.configure('http://127.0.0.1:9', 'http://127.0.0.1:9')\n"
         "try: server.start()\n"
-        "except Unavailable as reason: print(reason, flush=True)\n"
+        "except ServiceUnavailable as reason: print(reason, flush=True)\n"
         "else: print(server.status()['pid'], flush=True)\n"
         "time.sleep(300)\n"
     )
@@ -390,7 +390,7 @@ def test_envoy_ends_with_a_killed_run(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        cwd=ROOT,
     ) as run:
         assert run.stdout is not None
         said = run.stdout.readline().strip()
@@ -408,7 +408,7 @@ def test_envoy_ends_with_a_killed_run(tmp_path: Path) -> None:
 
 def services(state: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SCRIPTS / "services", "--state", state, *arguments],
+        [ROOT / "scripts" / "services", "--state", state, *arguments],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -452,7 +452,7 @@ def test_without_its_tool_it_says_what_is_missing(tmp_path: Path, name: str, mis
 
 def test_hydra_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same; Go is looked for beside PATH too."""
-    from service_stack import ServiceUnavailable, hydra
+    from scripts.service_stack import ServiceUnavailable, hydra
 
     monkeypatch.setattr(hydra, "GO", tmp_path / "go")
     monkeypatch.setenv("PATH", str(tmp_path))

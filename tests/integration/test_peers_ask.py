@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from .peers import RESOURCE, Endpoint, OAuthClient, access_lines, claims_of, oidc_client, upstream
-from .peers_fixtures import start_gateway
+from ..support.oauth_peers import RESOURCE, Endpoint, OAuthClient, access_lines, claims_of, oidc_client, upstream
+from ..support.peer_fixtures import start_gateway
 
 if TYPE_CHECKING:
-    from service_stack import OidcProvider
+    from scripts.service_stack import OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

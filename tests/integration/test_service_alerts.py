@@ -12,7 +12,7 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
 from typer.testing import CliRunner
 
-from ..contract.alert_support import ROUTING_KEY, SECRET, TOKEN, Receiver
+from ..support.alert_receiver import ROUTING_KEY, SECRET, TOKEN, Receiver
 
 pytestmark = pytest.mark.integration
 

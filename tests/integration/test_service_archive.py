@@ -6,27 +6,15 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_vectors
 
+from ..support.service_checks import child_pid
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-
-def child_pid(service_pid: int, module: str) -> int | None:
-    """A process of a service."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            command = (path.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if parent == service_pid and f"trustwatch.api.service.{module}\0".encode() in command:
-            return int(path.parent.name)
-    return None
 
 
 def test_everything_taken_is_archived_once(make_service: Callable[..., Any], make_event: Any) -> None:
@@ -36,10 +24,10 @@ def test_everything_taken_is_archived_once(make_service: Callable[..., Any], mak
     folder = service.folder / "archive"
     assert service.send([make_event("a", n) for n in range(50)]).json()["accepted"] == 50
     service.wait(lambda: (folder / "_position.json").exists() and len(list(raw_lines(folder))) == 50)
-    first = service.wait(lambda: child_pid(service.process.pid, "archiver"))
+    first = service.wait(lambda: child_pid(service.process.pid, "api.archive.worker"))
     os.kill(first, signal.SIGKILL)
     service.send([make_event("a", n) for n in range(25, 120)])
-    service.wait(lambda: child_pid(service.process.pid, "archiver") not in (None, first))
+    service.wait(lambda: child_pid(service.process.pid, "api.archive.worker") not in (None, first))
     service.wait(lambda: len(list(raw_lines(folder))) >= 120)
     service.send([make_event("b", n) for n in range(120, 150)])
     assert service.stop() == 0
@@ -56,7 +44,7 @@ def test_vectors_are_those_that_were_scored(make_service: Callable[..., Any], ma
     service.send(events[:20])
     folder = service.folder / "vectors"
     service.wait(lambda: folder.is_dir() and read_vectors(folder).num_rows == 20)
-    for module in ("vectors", "worker"):
+    for module in ("api.archive.vector_worker", "api.service.embedded_worker"):
         killed = service.wait(lambda: child_pid(service.process.pid, module))  # noqa: B023
         os.kill(killed, signal.SIGKILL)
         service.wait(lambda: child_pid(service.process.pid, module) not in (None, killed))  # noqa: B023

@@ -10,11 +10,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+
+from ..support.service_checks import files_holding
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -24,26 +24,6 @@ retention_days: 36500
 store: {agents_days: 36500}
 """
 ISSUER = "https://as.example"
-
-
-def holding(folder: Path, name: str) -> list[str]:
-    """Files below *folder* that hold a name."""
-    found: list[str] = []
-    for place, _, names in os.walk(folder):
-        for path in (Path(place, one) for one in names if one != "service.log"):
-            try:
-                found += [str(path.relative_to(folder))] if name.encode() in content(path) else []
-            except FileNotFoundError:  # of the spool, or put in place of another just now
-                continue
-    return found
-
-
-def content(path: Path) -> bytes:
-    """Bytes of a file, and what compression hides in it."""
-    raw = path.read_bytes()
-    if path.suffix == ".parquet":
-        raw += json.dumps(pq.ParquetFile(path).read().to_pylist(), default=str).encode()
-    return raw
 
 
 def states(service: Any) -> dict[str, tuple[bytes, bytes]]:
@@ -93,8 +73,8 @@ def test_nothing_is_left_in_any_file(make_service: Callable[..., Any], world: An
     filled(service, world, tenant, agent)
     before, folder = states(service), service.folder
     assert service.get("/v1/decisions", agent_id=agent, tenant=tenant).json()["items"]
-    service.wait(lambda: any("archive" in path for path in holding(folder, agent)))
-    places = {path.split("/")[0] for path in holding(folder, agent)}
+    service.wait(lambda: any("archive" in path for path in files_holding(folder, agent)))
+    places = {path.split("/")[0] for path in files_holding(folder, agent)}
     proof, zipped = folder / "proof.jws", folder / "out.zip"
     given = ("--tenant", tenant, "--issuer", issuer, "--url", service.url, "--token", service.token())
     exported = service.run("export", agent, "--out", str(zipped), *given)
@@ -124,7 +104,7 @@ def test_nothing_is_left_in_any_file(make_service: Callable[..., Any], world: An
 
     assert made.returncode == 0, made.stderr + service.log()[-3000:]
     assert {"data", "archive"} <= places
-    assert holding(folder, agent) == []
+    assert files_holding(folder, agent) == []
     assert f"{tenant} {agent}" in before
     assert states(service) == {name: state for name, state in before.items() if name != f"{tenant} {agent}"}
     assert told["subject"] is None
@@ -155,7 +135,7 @@ def test_nothing_is_left_in_any_file(make_service: Callable[..., Any], world: An
     told = json.loads(made.stdout)
 
     assert made.returncode == 0, made.stderr + service.log()[-3000:]
-    assert holding(folder, principal) == []
+    assert files_holding(folder, principal) == []
     assert states(service) == kept
     assert told["counts"]["log.events.changed"] > 0
     assert told["counts"]["archive.events.changed"] > 0
@@ -195,6 +175,6 @@ def test_kills_on_the_way(make_service: Callable[..., Any], world: Any) -> None:
         done = service.wait(lambda path=path: (told := service.get(path).json())["status"] == "done" and told, 60)
 
         assert done["proof"]
-        assert holding(service.folder, agent) == []
+        assert files_holding(service.folder, agent) == []
     assert service.get("/v1/decisions/verify").json()["intact"]
     assert "Traceback" not in service.log()

@@ -7,12 +7,13 @@ import gzip
 import json
 import random
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+
+from ..support.format_samples import LINES
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -316,7 +317,7 @@ def test_ingest_command_sends_files(running: Any, make_event: Any, tmp_path: Any
 
 def test_ingest_command_sends_a_servers_own_log(running: Any) -> None:
     """`--format`: what Keycloak wrote to its log becomes events of its clients."""
-    log = Path(__file__).parents[1] / "ingest" / "lines" / "keycloak_26.7.3.log"
+    log = LINES / "keycloak_26.7.3.log"
 
     result = running.run(
         "ingest", str(log), "--format", "keycloak", "--url", running.url, "--token", running.token(), "--json"

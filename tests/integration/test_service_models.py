@@ -19,62 +19,16 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+
+from ..support.service_checks import Models, child_pid, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 MORE = "lifecycle: {enabled: true, every_h: 0, follow_days: 2, min_agent_days: 10}\n"
-
-
-def child_pid(service_pid: int, module: str) -> int | None:
-    """A process beside the service."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            command = (path.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if parent == service_pid and f"trustwatch.api.service.{module}".encode() in command:
-            return int(path.parent.name)
-    return None
-
-
-class Models:
-    """The routes of models."""
-
-    def __init__(self, service: Any) -> None:
-        self.service = service
-
-    def get(self, path: str = "") -> Any:
-        answer = self.service.client.get(f"/v1/models{path}", headers=self.service.auth())
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def order(self, path: str, **body: Any) -> Any:
-        return self.service.client.post(f"/v1/models/{path}", json=body, headers=self.service.auth())
-
-    def challenger(self) -> Any:
-        """The newest challenger."""
-        return next((one for one in self.get()["items"] if one["status"] == "challenger"), None)
-
-    def in_force(self, version: str) -> bool:
-        """Whether that version is, and answers name it."""
-        if self.get()["in_force"] != version:
-            return False
-        answer = self.service.client.get("/v1/agents/nobody/risk?tenant=acme-corp", headers=self.service.auth())
-        return bool(answer.json()["model_version"] == version)
-
-
-def send(service: Any, events: list[bytes]) -> None:
-    """In bodies of a hundred."""
-    for at in range(0, len(events), 100):
-        body = b"\n".join(events[at : at + 100])
-        headers = {**service.auth(), "content-type": "application/x-ndjson"}
-        answer = service.client.post("/v1/events", content=body, headers=headers)
-        assert answer.status_code == 202, answer.text
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]]]:
@@ -98,10 +52,11 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
         processor,
         store,
         told.policy,
-        PipelineParameters(poll_s=0.0),
+        PipelineSettings(),
         time.monotonic,
         time.sleep,
         lambda _: None,
+        tuning=PipelineTuning(poll_s=0.0),
     )
     pipeline.start()
     while pipeline.step():
@@ -131,14 +86,14 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
     service.start()
     models = Models(service)
     third = len(world.day) // 3
-    send(service, world.day[:third])
+    post_lines(service, world.day[:third])
     assert models.order("train", why="the first of our own").status_code == 202
     challenger = service.wait(models.challenger, 120.0)
     assert challenger["trained"]["by"] == "all"
     assert 0 < challenger["trained"]["events"] + sum(challenger["trained"]["left_out"].values()) <= third
     version = challenger["version"]
 
-    send(service, world.day[third : 2 * third])
+    post_lines(service, world.day[third : 2 * third])
     figures = service.wait(
         lambda: (found := models.challenger()["figures"]) and found["events"] == third and found, 60.0
     )
@@ -154,16 +109,16 @@ def test_a_model_lives(make_service: Callable[..., Any], world: Any) -> None:
         assert models.order(f"{version}/promote", why="please").status_code == 409
     assert models.order(f"{version}/promote", why="seen in shadow", force=True).status_code == 202
     service.wait(lambda: models.in_force(version))
-    send(service, world.day[2 * third :])
+    post_lines(service, world.day[2 * third :])
     assert models.order("rollback", why="too loud").json()["version"] == "integration"
-    worker = child_pid(service.process.pid, "worker")
+    worker = child_pid(service.process.pid, "api.service.embedded_worker")
     assert worker is not None
     os.kill(worker, signal.SIGKILL)  # on its way: it ends with the old one or the new one in force
     service.wait(lambda: models.in_force("integration"), 60.0)
-    keeper = child_pid(service.process.pid, "keeper")
+    keeper = child_pid(service.process.pid, "api.models.worker")
     assert keeper is not None
     os.kill(keeper, signal.SIGKILL)
-    service.wait(lambda: child_pid(service.process.pid, "keeper") not in (None, keeper))
+    service.wait(lambda: child_pid(service.process.pid, "api.models.worker") not in (None, keeper))
 
     states = {one["version"]: one["status"] for one in models.get()["items"]}
     assert states == {"integration": "champion", version: "rejected"}

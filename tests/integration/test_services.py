@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..support.checkout import ROOT
+
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster, Postgres
+    from scripts.service_stack import KafkaCluster, Postgres
 
 pytestmark = pytest.mark.integration
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def test_one_broker(kafka: KafkaCluster) -> None:
@@ -93,10 +93,10 @@ def test_a_database_for_each_test(postgres: Postgres, postgres_url: str) -> None
 
 def test_servers_end_with_a_killed_run(tmp_path: Path) -> None:
     """A test run that is killed leaves no server behind."""
-    import service_stack
+    from scripts import service_stack
 
     script = (
-        "import sys, time; from pathlib import Path; from service_stack import Postgres\n"
+        "import sys, time; from pathlib import Path; from scripts.service_stack import Postgres\n"
         "server = Postgres(Path(sys.argv[1]), bound=True); server.start(); print(server.status()['pid'], flush=True)\n"
         "time.sleep(300)\n"
     )
@@ -104,7 +104,7 @@ def test_servers_end_with_a_killed_run(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        cwd=ROOT,
     ) as run:
         assert run.stdout is not None
         pid = int(run.stdout.readline())
@@ -126,7 +126,7 @@ def test_without_java_it_says_what_is_missing(tmp_path: Path) -> None:
         (tmp_path / tool).symlink_to(Path("/usr/bin") / tool)
 
     done = subprocess.run(
-        [SCRIPTS / "services", "--state", tmp_path, "start", "kafka"],
+        [ROOT / "scripts" / "services", "--state", tmp_path, "start", "kafka"],
         env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,11 +30,12 @@ from trustwatch.scoring.store.outbox_store import DeliveryRoute, LeasedDelivery
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
+from ..support.checkout import ROOT, process_command
+
 if TYPE_CHECKING:
-    from service_stack import Postgres
+    from scripts.service_stack import Postgres
 
 pytestmark = pytest.mark.integration
-COMMITTER = Path(__file__).parents[1] / "scoring" / "store_committer.py"
 NOW = 1_764_000_000_000
 ROUTES = [DeliveryRoute("t", "alert", frozenset(range(5)), 1_000_000)]
 
@@ -509,8 +509,8 @@ def test_kill_at_any_moment(postgres_url: str) -> None:
 
 
 def _run_and_kill(url: str, after: int) -> int:
-    command = [sys.executable, str(COMMITTER), url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = process_command("store_committer", url)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(after)]
         process.send_signal(signal.SIGKILL)

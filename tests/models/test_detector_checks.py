@@ -14,7 +14,7 @@ from trustwatch.models.feature_tails import EVIDENCE_CAP, SURPRISE_CAP
 from trustwatch.models.model_directory import ModelManifest, TrainingWindow, load_model, save_model
 from trustwatch.models.model_persistence import detector_from_model, detector_state, settings_document
 
-from .checks import CHECKS, Subject
+from ..support.detector_checks import CHECKS, Subject
 
 ROWS, FEATURES, NAMES = 1500, 6, tuple("abcdef")
 LOG10_2 = 0.30103

@@ -33,25 +33,23 @@ from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings, TenantSettings
-from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.pipeline.ipc import LevelChange, PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.policy.risk_view import RiskView
-from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary
+from trustwatch.scoring.records.agents import AgentRow, AgentSummary
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.decisions import Decision, RiskReason
+from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
+from ...support.console_records import NOW, decision_of, row_of
+
 T = TypeVar("T")
-NOW = 1_764_000_000.0
-NOW_MS = int(NOW * 1000)
-AS = "https://as.example"
 CLIENT, SECRET = "trustwatch-console", "a secret: with signs+in it"
 READ, FEEDBACK, ADMIN = "trust.score:read", "trust.feedback", "trust.admin"
 GRANTS = (
@@ -326,62 +324,6 @@ class Site:
             self.status.apply_report(update, int(self.clock.now * 1000))
 
         self.inside(work)
-
-
-REASON = RiskReason(
-    "first_seen_resource", "resource_rarity", "acct-9001", "42 known accounts", 0.41, "first use of acct-9001"
-)
-
-
-def row_of(agent_id: str = "bot", tenant: str = "acme", level: int = 1, **more: Any) -> AgentRow:
-    """An agent as the pipeline stores it."""
-    name = AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
-    given = {
-        "agent_type": "Robot",
-        "risk_score": 0.1 if level < 2 else 0.8,
-        "confidence": 0.9,
-        "anomaly_score": 0.5,
-        "first_seen_ms": NOW_MS - 10**7,
-        "last_seen_ms": NOW_MS,
-        "evaluated_ms": NOW_MS,
-        "due_ms": 0,
-        "events": 100,
-        "decision_id": "",
-        "reasons": b"[]",
-        "counterfactual": "",
-        "features": b"",
-        "risk": b"",
-        "state_version": "t",
-    }
-    return AgentRow(name=name, level=level, **{**given, **more})
-
-
-def decision_of(row: AgentRow, number: int, before: int = 1, **more: Any) -> Decision:
-    """The decision that brought *row* to its level."""
-    given = {
-        "decision_id": f"d-{number}",
-        "decided_ms": NOW_MS + number,
-        "event_id": "e",
-        "event_time_ms": NOW_MS + number,
-        "risk_score": row.risk_score,
-        "confidence": 0.9,
-        "anomaly_score": 0.9,
-        "p_value": 0.001,
-        "reasons": (REASON,),
-        "counterfactual": "medium if at most 2 new accounts per hour",
-        "feature_vector": {"resource_rarity": 3.0},
-        "evidence": {},
-        "model_version": "m1",
-        "baseline_version": "b1",
-        "policy_version": "3",
-        "mode": "enforce",
-        "cause": "event",
-        "partition": 0,
-        "offset": number,
-    }
-    return Decision(
-        agent=row.name, agent_type=row.agent_type, previous_level=before, level=row.level, **{**given, **more}
-    )
 
 
 @pytest.fixture(scope="session")

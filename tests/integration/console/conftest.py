@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .site import Site
+from ...support.console_site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-    from service_stack import OidcProvider
 
-    from ..conftest import World
-    from .looking import Looker
+    from scripts.service_stack import OidcProvider
+
+    from ...support.page_viewer import Looker
+    from ...support.service_process import World
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The machine's own Chromium, without a window."""
     from playwright.sync_api import sync_playwright
-    from service_stack import ServiceUnavailable
-    from service_stack.chromium import chromium_program
+
+    from scripts.service_stack import ServiceUnavailable
+    from scripts.service_stack.chromium import chromium_program
 
     try:
         program = chromium_program()
@@ -53,7 +55,7 @@ def site(
 @pytest.fixture
 def look(site: Site, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
     """Opens browser contexts of this test alone; whatever went wrong in one of them fails the test at its end."""
-    from .looking import Looker
+    from ...support.page_viewer import Looker
 
     made: list[Looker] = []
 

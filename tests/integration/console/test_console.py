@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .looking import NARROW, WIDE, Looker
-from .site import Site
+from ...support.console_site import Site
+from ...support.page_viewer import NARROW, WIDE, Looker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

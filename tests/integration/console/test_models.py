@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .looking import Looker
-from .site import Site
+from ...support.console_site import Site
+from ...support.page_viewer import Looker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-    from service_stack import OidcProvider
 
-    from ..conftest import World
+    from scripts.service_stack import OidcProvider
+
+    from ...support.service_process import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .rig import Load, Rig, Serving
+from ...support.distributed_rig import Load, Rig, Serving
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster, Postgres
+    from scripts.service_stack import KafkaCluster, Postgres
 
-    from ..conftest import World
+    from ...support.service_process import World
 
 
 @pytest.fixture

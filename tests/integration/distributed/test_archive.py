@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,23 +13,13 @@ import pytest
 from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors
-from trustwatch.ingest.errors import ConfigError
 
-from ..test_service_archive import child_pid
-from .rig import PARTITIONS, wait
+from ...support.distributed_rig import PARTITIONS, archive_reaches, wait
+from ...support.service_checks import child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 ARCHIVE = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"
-
-
-def reached(folder: Path, ends: dict[int, int]) -> bool:
-    """Whether the archive goes up to *ends*."""
-    try:
-        positions = read_positions(folder) or {}
-    except ConfigError:
-        return False
-    return all(positions.get(partition, 0) >= end for partition, end in ends.items())
 
 
 def test_every_event_once_though_the_archiver_is_killed(make_rig: Any, kafka: Any, load: Any, serve: Any) -> None:
@@ -42,7 +31,10 @@ def test_every_event_once_though_the_archiver_is_killed(make_rig: Any, kafka: An
     archiver.wait(archiver.is_ready, 60.0)
     known = None
     for _ in range(2):
-        known = archiver.wait(lambda: (found := child_pid(archiver.process.pid, "archiver")) != known and found, 60.0)  # noqa: B023
+        known = archiver.wait(
+            lambda: (found := child_pid(archiver.process.pid, "api.archive.worker")) != known and found,  # noqa: B023
+            60.0,
+        )
         before = dict(read_positions(folder) or {}) if (folder / "_position.json").exists() else {}
         producer.reached(300)
         archiver.wait(lambda: (read_positions(folder) or {}) != before, 60.0)  # noqa: B023
@@ -52,7 +44,7 @@ def test_every_event_once_though_the_archiver_is_killed(make_rig: Any, kafka: An
     assert producer.again
     rig.settle()
     ends = rig.ends()
-    archiver.wait(lambda: reached(folder, ends), 60.0)
+    archiver.wait(lambda: archive_reaches(folder, ends), 60.0)
     assert set(ends) == set(range(PARTITIONS))
     assert "trustwatch_archive_behind" in (told := httpx.get(f"{archiver.url}/metrics").text)
     assert 'trustwatch_archive_alive{kind="events"} 1.0' in told
@@ -83,14 +75,14 @@ def test_it_begins_where_the_topic_does(make_rig: Any, kafka: Any, load: Any, se
     refused = serve(rig, "--archiver-only")
     assert refused.process.wait(60) == 1 and "archive.directory" in refused.log()
     archiver = serve(rig, "--archiver-only", more=ARCHIVE)
-    archiver.wait(lambda: reached(rig.folder / "archive", rig.ends()), 60.0)
+    archiver.wait(lambda: archive_reaches(rig.folder / "archive", rig.ends()), 60.0)
     assert archiver.stop() == 0
     assert len(list(raw_lines(rig.folder / "archive"))) == sum(sent.values())
     options = ("--model", str(world.model), "--jobs", "1")
     told = rig.run("backtest", "kafka:", *options)
     assert told["files"] == ["kafka:"]
     assert told["sides"][0]["events"] == sum(sent.values()) and told["sides"][0]["malformed"] == 0
-    servers, topic = rig.kafka_settings.bootstrap_servers, rig.kafka_settings.topics.events
+    servers, topic = rig.kafka_settings.bootstrap_servers, rig.kafka_settings.names.events
     part = rig.run(
         "backtest", f"kafka://{servers[0]}/{topic}?offsets=1:10-110", "--model", str(world.model), "--jobs", "1"
     )

@@ -7,22 +7,26 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 
-import msgspec
 import pytest
 from trustwatch.ingest.hashing import agent_key
-from trustwatch.ingest.kafka import open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key
-from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ..test_service_archive import child_pid
-from ..test_service_erasing import holding
-from .rig import PARTITIONS, Load, State, assert_equal, state_of, wait
+from ...support.distributed_rig import (
+    PARTITIONS,
+    Load,
+    State,
+    assert_equal,
+    attacked_event,
+    post_json,
+    state_of,
+    wait,
+    write_events,
+)
+from ...support.service_checks import child_pid, files_holding
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -32,40 +36,6 @@ VECTORS = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"
 
 SERVICE = re.compile(r"http://127\.0\.0\.1:\d+")
 """Alerts link to whoever made them; each part of the service has a port of its own here."""
-
-
-def template(world: Any) -> dict[str, Any]:
-    """An event of an agent that is attacked: it has decisions."""
-    tenant, agent = sorted(world.attacked)[0]
-    return next(
-        event for event in map(json.loads, world.day) if (event["tenant"], event["agent"]["id"]) == (tenant, agent)
-    )
-
-
-def ask(one: Any, path: str, body: dict[str, Any]) -> Any:
-    return one.client.post(path, json=body, headers=one.auth())
-
-
-def send(rig: Any, events: list[dict[str, Any]]) -> None:
-    """Write events as the door does."""
-    writer = open_writer(rig.kafka_settings)
-    try:
-        log = KafkaCommitLog(writer, rig.kafka_settings.topics.events)
-        records = []
-        for number, event in enumerate(events):
-            route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])
-            raw = json.dumps(event).encode()
-            records.append(
-                Record(RecordKind.EVENT, hash((event["id"], number)) & (2**63 - 1), now_ms(event), raw, route)
-            )
-        log.append(records)
-        log.sync()
-    finally:
-        writer.close()
-
-
-def now_ms(event: dict[str, Any]) -> int:
-    return int(msgspec.convert(event["time"], datetime).timestamp() * 1000)
 
 
 def known_erasures(of: SqlStore) -> Any:
@@ -108,7 +78,7 @@ def loads() -> Iterator[Callable[..., Load]]:
 def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, world: Any, loads: Any) -> None:
     """The leading worker is killed at once; the other one ends it, and nobody knows the agent any more."""
     rig = make_rig(kafka, more="")
-    event = template(world)
+    event = attacked_event(world)
     tenant, issuer, agent = event["tenant"], event["agent"]["issuer"], event["agent"]["id"]
     theirs = [raw for raw in world.day if json.loads(raw)["agent"]["id"] != agent]
     mine = [raw for raw in world.day if (e := json.loads(raw))["agent"]["id"] == agent and e["tenant"] == tenant]
@@ -125,7 +95,7 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     name = f"{agent}~0"
     key, route = agent_key(tenant, issuer, name), agent_partition_key(tenant, issuer, name)
     friend = {**event, "agent": {**event["agent"], "id": "friend"}, "peer": name, "id": "friend-1"}
-    send(rig, [friend | {"time": json.loads(victim._record(0).payload)["time"]}])
+    write_events(rig, [friend | {"time": json.loads(victim._record(0).payload)["time"]}])
     wait(
         lambda: rig.store.agents.load([key]).get(key) and rig.store.agents.load([key])[key].events == 1000,
         60.0,
@@ -134,12 +104,12 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     wait(lambda: replica.risk(name, tenant)["decision_id"], 20.0)
     decisions = replica.get("/v1/decisions", agent_id=name, tenant=tenant).json()["items"]
     assert decisions
-    wait(lambda: any("archive" in path for path in holding(rig.folder, name)), 30.0, "archived")
+    wait(lambda: any("archive" in path for path in files_holding(rig.folder, name)), 30.0, "archived")
 
     wish = {"agent": name, "tenant": tenant, "issuer": issuer, "reason": f"{name} is retired"}
-    made = ask(replica, "/v1/privacy/erasures", wish)
+    made = post_json(replica, "/v1/privacy/erasures", wish)
     assert made.status_code == 202, made.text
-    children = [child_pid(first.process.pid, "group_worker")]
+    children = [child_pid(first.process.pid, "api.service.group_worker")]
     first.process.kill()
     for pid in filter(None, children):
         os.kill(pid, signal.SIGKILL)
@@ -155,24 +125,22 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     assert rig.store.agents.load([key]) == {}
     assert verify_chains(rig.store.decisions, rig.store.erasures).intact
     assert verify_chains(rig.store.decisions, rig.store.erasures).erased == told["counts"]["database.decisions"]
-    assert holding(rig.folder / "archive", name) == holding(rig.folder / "vectors", name) == []
+    assert files_holding(rig.folder / "archive", name) == files_holding(rig.folder / "vectors", name) == []
     said = [raw.value for raw in rig.records("risk")["risk"] if raw.key == route]
     assert said[-1] is None and any(said)
     wait(lambda: not replica.risk(name, tenant)["decision_id"], 10.0)
     assert replica.risk(name, tenant)["risk_level"] == "unknown"
     topics = {one["topic"]: one for one in told["document"]["topics"]}
-    assert set(topics) == {rig.kafka_settings.topics.events, *(f"{rig.name}.{end}" for end in ENDS)}
+    assert set(topics) == {rig.kafka_settings.names.events, *(f"{rig.name}.{end}" for end in ENDS)}
     assert all(one["gone_by"] for one in topics.values())
     assert set(told["document"]["covers"]["offsets"]) == {str(at) for at in range(PARTITIONS)}
-    checked = ask(replica, f"{where}/verify", {"proof": told["proof"], "subject": name}).json()
+    checked = post_json(replica, f"{where}/verify", {"proof": told["proof"], "subject": name}).json()
     unseen = checked.pop("not_looked_at")  # by a replica, which has no archive
     assert {one.split(" on ")[0] for one in unseen} >= {"the archive of events", "the archive of vectors"}
-    assert any(one.startswith(f"the topic {rig.kafka_settings.topics.events},") for one in unseen)
+    assert any(one.startswith(f"the topic {rig.kafka_settings.names.events},") for one in unseen)
     assert checked == {"signed": True, "same_subject": True, "nothing_left": True, "left": {}}
-    assert (
-        ask(replica, f"{where}/verify", {"proof": told["proof"], "subject": "somebody-else"}).json()["same_subject"]
-        is False
-    )
+    other = post_json(replica, f"{where}/verify", {"proof": told["proof"], "subject": "somebody-else"}).json()
+    assert other["same_subject"] is False
 
     again = loads(rig, mine, 100, clones=1, most=5, name="again")
     wait(lambda: (row := rig.store.agents.load([key]).get(key)) and row.events == 5, 60.0, "somebody new")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ..test_feedback import FEATURES, Agent, ended
-from .rig import PARTITIONS, wait
+from ...support.distributed_rig import PARTITIONS, wait
+from ...support.service_checks import FEATURES, Agent, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -26,7 +26,7 @@ from ...golden.support import (
 )
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster, Postgres
+    from scripts.service_stack import KafkaCluster, Postgres
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

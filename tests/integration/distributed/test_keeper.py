@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ..test_service_models import Models, child_pid
-from .rig import PARTITIONS, state_of, wait
+from ...support.distributed_rig import PARTITIONS, state_of, switches_to, wait
+from ...support.service_checks import Models, child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -27,7 +27,7 @@ def said(service: Any, what: str) -> list[dict[str, Any]]:
 
 def kill_keeper(service: Any) -> None:
     """kill -9."""
-    pid = child_pid(service.process.pid, "keeper")
+    pid = child_pid(service.process.pid, "api.models.worker")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
@@ -77,9 +77,9 @@ def test_keepers_take_over_from_each_other(make_rig: Any, kafka: Any, serve: Any
     check_day(models, len({*sent, *more}))
 
     assert models.order(f"{version}/promote", why="seen in shadow", force=True).status_code == 202
-    wait(lambda: len({s.partition for s in switches(rig, version)}) == PARTITIONS, 60.0, "every partition switches")
+    wait(lambda: len({s.partition for s in switches_to(rig, version)}) == PARTITIONS, 60.0, "every partition switches")
     wait(lambda: models.in_force(version), 30.0, "answers name it")
-    after = [switch.offset for switch in switches(rig, version)]
+    after = [switch.offset for switch in switches_to(rig, version)]
     assert all(offset > 0 for offset in after)
     sent += more + sent_by(load(rig, rate=400, most=400, clones=CLONES))
     rig.settle()
@@ -94,11 +94,6 @@ def test_keepers_take_over_from_each_other(make_rig: Any, kafka: Any, serve: Any
     assert sum(row.events for row in state.agents.values()) == sum(sent.values())
     assert {one.status for one in rig.store.models.page().items} == {"champion", "retired"}
     assert {decision.model_version for decision in state.decisions.values()} <= {"integration", version}
-
-
-def switches(rig: Any, version: str) -> list[Any]:
-    """Where a version came into force."""
-    return [one for one in rig.store.models.list_switches() if one.version == version]
 
 
 def check_day(models: Models, agents: int) -> None:

@@ -12,12 +12,9 @@ import pytest
 from standardwebhooks import Webhook
 from trustwatch.scoring.learning.drift import DRIFT_ALERT_TYPE
 
-from ...contract.alert_support import SECRET, Receiver
-from ..test_service_models import Models
-from ..test_service_models import send as post
-from .rig import PARTITIONS, wait
-from .test_archive import reached
-from .test_keeper import switches
+from ...support.alert_receiver import SECRET, Receiver
+from ...support.distributed_rig import PARTITIONS, archive_reaches, switches_to, wait
+from ...support.service_checks import Models, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -67,9 +64,9 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     wait(replica.is_ready, 90.0)
     news = later(world, 4, GROWTH)
     past = [*later(world, 0), *later(world, 3, GROWTH), *news[:EARLY]]  # what ends the day before, too
-    post(replica, past)
+    post_lines(replica, past)
     rig.settle()
-    archiver.wait(lambda: reached(rig.folder / "archive", rig.offsets()), 60.0)
+    archiver.wait(lambda: archive_reaches(rig.folder / "archive", rig.offsets()), 60.0)
     keeping = serve(rig, "--workers-only", more=ARCHIVE + LIFECYCLE.format(url=receiver.url))
     models = Models(replica)
     challenger = keeping.wait(models.challenger, 120.0)
@@ -86,8 +83,8 @@ def test_a_challenger_from_the_archive_wins_and_drift_is_told(
     delivery = keeping.wait(lambda: replica.pages("/v1/deliveries", key=told["id"], status="delivered"), 30.0)
     assert [(one["target"], one["type"], one["attempts"]) for one in delivery] == [("soc", DRIFT_ALERT_TYPE, 1)]
 
-    post(replica, news[EARLY:])
-    keeping.wait(lambda: {one.partition for one in switches(rig, version)} == set(range(PARTITIONS)), 90.0)
+    post_lines(replica, news[EARLY:])
+    keeping.wait(lambda: {one.partition for one in switches_to(rig, version)} == set(range(PARTITIONS)), 90.0)
     keeping.wait(lambda: models.in_force(version), 30.0)
     figures = models.get(f"/{version}")["figures"]
     assert figures["challenger"]["per_1000"]["high"] < figures["champion"]["per_1000"]["high"]

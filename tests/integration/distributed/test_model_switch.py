@@ -20,7 +20,7 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.records.models import SwitchModel, encode_model_switch
 
-from .rig import PARTITIONS
+from ...support.distributed_rig import PARTITIONS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -32,7 +32,7 @@ def announce(rig: Any, version: str) -> None:
     writer = open_writer(rig.kafka_settings)
 
     async def tell() -> None:
-        log = GroupCommit(KafkaCommitLog(writer, rig.kafka_settings.topics.events))
+        log = GroupCommit(KafkaCommitLog(writer, rig.kafka_settings.names.events))
         await ControlRecordWriter(log, lambda: time.time_ns() // 1_000_000)(command)
         await log.close()
 

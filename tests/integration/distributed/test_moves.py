@@ -14,7 +14,7 @@ from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.scoring.records.agents import AgentRow
 
-from .rig import PARTITIONS, tell, wait
+from ...support.distributed_rig import PARTITIONS, tell, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -60,7 +60,7 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
 
     calm = make_rig(kafka, tick_s=3600, partitions=8)
     writer = open_writer(calm.kafka_settings)
-    log = KafkaCommitLog(writer, calm.kafka_settings.topics.events)
+    log = KafkaCommitLog(writer, calm.kafka_settings.names.events)
     log.append(before.records + after.records)
     log.sync()
     writer.close()
@@ -75,7 +75,7 @@ def plain(agents: dict[int, AgentRow]) -> dict[int, AgentRow]:
 
 def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: Any, make_event: Any) -> None:
     """What was told since is of the future for it: all is applied again, and what is told from then on counts."""
-    from service_stack.postgres import USER, binaries
+    from scripts.service_stack.postgres import USER, binaries
 
     def pg(program: str, *arguments: str) -> None:
         done = subprocess.run([binaries() / program, *arguments], timeout=60, capture_output=True, check=False)

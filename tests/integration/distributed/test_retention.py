@@ -15,11 +15,10 @@ from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
 from trustwatch.ingest.kafka.topic_history import topic_event_lines
 
-from .rig import wait
-from .test_erasure import ask, send, template
+from ...support.distributed_rig import attacked_event, post_json, wait, write_events
 
 if TYPE_CHECKING:
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -30,7 +29,7 @@ SOON = {"retention.ms": "3000", "segment.ms": "1000"}
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Iterator[KafkaCluster]:
     """A broker that looks for old records twice a second, in place of every five minutes."""
-    from service_stack import KafkaCluster
+    from scripts.service_stack import KafkaCluster
 
     made = KafkaCluster(tmp_path / "kafka", bound=True)
     try:
@@ -48,7 +47,7 @@ def configure(rig: Any, configs: dict[str, str]) -> None:
     from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in configs.items()]
-    topic = ConfigResource(ResourceType.TOPIC, rig.kafka_settings.topics.events, incremental_configs=entries)
+    topic = ConfigResource(ResourceType.TOPIC, rig.kafka_settings.names.events, incremental_configs=entries)
     client = AdminClient({"bootstrap.servers": ",".join(rig.kafka_settings.bootstrap_servers)})
     for done in client.incremental_alter_configs([topic]).values():
         done.result(20)
@@ -56,7 +55,7 @@ def configure(rig: Any, configs: dict[str, str]) -> None:
 
 def read(rig: Any) -> list[dict[str, Any]]:
     """What training, a back-test or a notebook reads of the topic now."""
-    topic = rig.kafka_settings.topics.events
+    topic = rig.kafka_settings.names.events
     reader = open_reader(rig.kafka_settings, (topic,))
     try:
         lines = topic_event_lines(reader, topic, lambda *_: True, lambda: None, load_erased_filter(rig.settings, topic))
@@ -74,16 +73,16 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
     first = serve(rig, "")
     wait(first.is_ready, 90.0)
     second = serve(rig, "--workers-only")
-    event = template(world)
+    event = attacked_event(world)
 
     def acts(name: str, number: int) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat()
         return {**event, "agent": {**event["agent"], "id": name}, "id": f"{name}-{number}", "time": now}
 
-    send(rig, [acts(name, number) for name in (NAME, OTHER) for number in range(5)])
+    write_events(rig, [acts(name, number) for name in (NAME, OTHER) for number in range(5)])
     rig.settle()
     wish = {"agent": NAME, "tenant": event["tenant"], "issuer": event["agent"]["issuer"], "reason": "retired"}
-    made = ask(first, "/v1/privacy/erasures", wish)
+    made = post_json(first, "/v1/privacy/erasures", wish)
     assert made.status_code == 202, made.text
     where = f"/v1/privacy/erasures/{made.json()['erasure_id']}"
     told = wait(lambda: (found := first.get(where).json())["status"] in ("done", "failed") and found, 90.0)
@@ -105,7 +104,7 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
     rows = rig.store.erasures.page().items
     assert [(one.status, one.subject, bool(one.proof)) for one in rows] == [("done", "", True)]
     assert rig.store.metadata.find("forget.") == {}
-    send(rig, [acts(NAME, 9)])
+    write_events(rig, [acts(NAME, 9)])
     rig.settle()
     assert NAME in {one["agent"]["id"] for one in read(rig)}  # somebody new: nobody is left out any more
     assert second.stop() == 0
@@ -114,7 +113,7 @@ def test_the_name_goes_once_the_topic_has_let_go_of_it(
 
 def past(rig: Any, up_to: Any) -> bool:
     """Whether the topic has no record from before the order any more, nor the order."""
-    topic = rig.kafka_settings.topics.events
+    topic = rig.kafka_settings.names.events
     reader = open_reader(rig.kafka_settings, (topic,))
     try:
         first = reader.first_offsets()

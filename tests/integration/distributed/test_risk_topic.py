@@ -14,7 +14,7 @@ from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, risk_record
 from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
 
-from .rig import PARTITIONS, wait
+from ...support.distributed_rig import PARTITIONS, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -94,7 +94,7 @@ def _write_late(rig: Any, victim: Any) -> None:
     writer = open_writer(rig.kafka_settings)
     try:
         for name, record in told:
-            writer.send(rig.kafka_settings.topics.risk, name, msgspec.json.encode(record), partition=partition)
+            writer.send(rig.kafka_settings.names.risk, name, msgspec.json.encode(record), partition=partition)
         writer.flush(10.0)
     finally:
         writer.close()

@@ -1,0 +1,1 @@
+"""Measurements beside a named baseline, each a command: `python -m benchmarks.bench_NAME`."""

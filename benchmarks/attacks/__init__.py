@@ -1,0 +1,1 @@
+"""Attacks over an enterprise with a week of history, beyond those of the simulator."""

@@ -1,0 +1,105 @@
+"""The attack suite's table: noticed or not, after how many events, and what calm agents cost in false alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
+from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.simulator.attack_scenarios import SCENARIOS
+
+from ..detection.report import FigureTable
+from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
+from .attacked_enterprise import AttackedEnterprise
+
+_LINGER_MS = HOUR_MS
+"""An alert this long after the last event of an attack still counts as noticing it."""
+
+
+class AttackOutcome(NamedTuple):
+    """One attack: noticed, before its first malicious event, malicious events until then, minutes from the first."""
+
+    name: str
+    noticed: bool
+    early: bool
+    events: int
+    minutes: float
+    malicious: int
+    highest: int
+
+
+def outcomes(world: AttackedEnterprise) -> Iterator[AttackOutcome]:
+    """What became of each attack that was played in the judged days."""
+    time_ms, bad, raised = world.trail["time_ms"], world.malicious_rows, world.level_rises
+    for number, plan in enumerate(world.plans):
+        own = np.flatnonzero(world.attack == number)
+        malicious = own[bad[own]]
+        if not len(malicious):
+            continue
+        involved = np.isin(world.agent, np.unique(world.agent[own]))
+        during = (time_ms >= time_ms[own[0]]) & (time_ms <= time_ms[own[-1]] + _LINGER_MS)
+        alerts = np.flatnonzero(involved & during & raised)
+        highest = int(world.trail["after"][own].max())
+        if not len(alerts):
+            yield AttackOutcome(plan.scenario.name, False, False, 0, 0.0, len(malicious), highest)
+            continue
+        first = alerts[0]
+        waited = (time_ms[first] - time_ms[malicious[0]]) / MINUTE_MS
+        before = int((malicious <= first).sum())
+        yield AttackOutcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
+
+
+def run(clean: AttackedEnterprise, poisoned: AttackedEnterprise) -> list[FigureTable]:
+    """Both worlds' tables."""
+    return [
+        _table("Attacks behind a clean history", clean, (*SCENARIOS, *ADDITIONAL_SCENARIOS)),
+        _table("Attacks that poisoned the history", poisoned, tuple(POISONED_HISTORY_SCENARIOS)),
+    ]
+
+
+def _table(title: str, world: AttackedEnterprise, names: tuple[str, ...]) -> FigureTable:
+    found: dict[str, list[AttackOutcome]] = {name: [] for name in names}
+    for outcome in outcomes(world):
+        found[outcome.name].append(outcome)
+    summaries = {
+        name: scenario.summary
+        for name, scenario in {**SCENARIOS, **ADDITIONAL_SCENARIOS, **POISONED_HISTORY_SCENARIOS}.items()
+    }
+    rows = [_row(name, summaries[name], seen) for name, seen in found.items() if seen]
+    columns = (
+        "attack",
+        "what happens",
+        "noticed",
+        "before the first malicious event",
+        "malicious events until noticed",
+        "of",
+        "minutes until noticed",
+    )
+    return FigureTable(title, columns, rows, false_alerts(world))
+
+
+def _row(name: str, summary: str, seen: list[AttackOutcome]) -> tuple[str, ...]:
+    hits = [outcome for outcome in seen if outcome.noticed]
+    return (
+        name,
+        summary,
+        f"{len(hits)} of {len(seen)}",
+        str(sum(outcome.early for outcome in hits)),
+        f"{np.median([outcome.events for outcome in hits]):.0f}" if hits else "–",
+        f"{np.median([outcome.malicious for outcome in seen]):.0f}",
+        f"{np.median([outcome.minutes for outcome in hits]):.0f}" if hits else "–",
+    )
+
+
+def false_alerts(world: AttackedEnterprise) -> str:
+    """What agents without any attack cost in the same days."""
+    calm = world.unattacked_rows
+    alerts, days = int((world.level_rises & calm).sum()), world.agent_days(calm)
+    agents, hit = len(np.unique(world.agent[calm])), len(np.unique(world.agent[calm & world.level_rises]))
+    return (
+        f"Noticed is a rise to *medium* or more by the default budget; numbers of events and minutes are medians. In "
+        f"the same days {hit} of {agents} agents without any attack rose to *medium* or more, {alerts} times in {days} "
+        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertBudget().medium:.0f})."
+    )

@@ -1,0 +1,1 @@
+"""Programs that show Trustwatch at work. Those of `client` are for copying; `agents` is one world."""

@@ -1,0 +1,233 @@
+"""What pages are made of, each by itself; and the vendored files."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from trustwatch.api import console
+from trustwatch.api.access.service import containment_times
+from trustwatch.api.agents.baseline_profile import read_baseline_profile
+from trustwatch.api.console import rendering, sign_in
+from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
+from trustwatch.api.console.pages.overview_page import order_by_last_rise
+from trustwatch.api.console.rendering import StaticAssets
+from trustwatch.api.console.views.blast_radius_drawing import MAX_DRAWN_AGENTS, draw_blast_radius
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
+from trustwatch.scoring.records.containment import Actuation
+from trustwatch.scoring.store.blast_radius import ReachedAgent
+
+from ...support.checkout import DOCS
+
+VENDOR = Path(str(console.__file__)).parent / "static" / "vendor"
+MANIFEST = json.loads((VENDOR / "manifest.json").read_text(encoding="utf-8"))
+FILES = [(package, file) for package in MANIFEST["packages"] for file in package["files"]]
+
+
+def summary(agent_id: str = "a", tenant: str = "t", level: int = 1, risk: float = 0.5, at_ms: int = 1) -> AgentSummary:
+    name = AgentName(agent_key(tenant, "i", agent_id), tenant, "i", agent_id)
+    return AgentSummary(name, "", level, risk, 1.0, 0.0, 1, at_ms, at_ms, 0, 1, "", b"", "")
+
+
+@pytest.mark.parametrize(("package", "file"), FILES, ids=[file["path"] for _, file in FILES])
+def test_vendored_files_are_what_the_manifest_says(package: dict[str, Any], file: dict[str, str]) -> None:
+    """Each file by its digest, each package with its licence."""
+    assert hashlib.sha256((VENDOR / file["path"]).read_bytes()).hexdigest() == file["sha256"]
+    assert any(one["path"].endswith("LICENSE") for one in package["files"])
+    assert package["version"] and package["licence"]
+
+
+def test_nothing_else_is_vendored() -> None:
+    """What the manifest does not name came from nowhere."""
+    found = {path.relative_to(VENDOR).as_posix() for path in VENDOR.rglob("*") if path.is_file()}
+
+    assert found == {file["path"] for _, file in FILES} | {"manifest.json"}
+
+
+def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
+    """The YAML of docs/console.md is accepted as it stands, but for the place of the secret."""
+    page = (DOCS / "console.md").read_text(encoding="utf-8")
+    (tmp_path / "secret").write_text("s")
+    example = page.partition("```yaml\n")[2].partition("```")[0].replace("/etc/trustwatch/console-secret", "secret")
+    (tmp_path / "trustwatch.yaml").write_text(example)
+    console = load_settings(tmp_path / "trustwatch.yaml", {}).console
+
+    assert console.oidc is not None
+    assert [grant.name for grant in console.oidc.grants] == ["soc-leads", "acme"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("console: {enabled: true}", "nobody could sign in"),
+        ("console: {enabled: true, development_login: true}\nlisten: {host: 0.0.0.0}", "this machine alone"),
+        (
+            "console: {enabled: true, oidc: {issuer: 'https://i.example', client_id: c, name_claim: email, grants: "
+            "[{name: a, claim: groups, value: a, tenants: [t]}]}}\nlisten: {host: 0.0.0.0}",
+            "must not travel in clear",
+        ),
+        ("console: {development_login: true}\nlisten: {public_url: 'https://t.example'}", "this machine alone"),
+        ("console: {session_key: short}", "at least 32"),
+    ],
+)
+def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    """At the start, with what to change."""
+    (tmp_path / "trustwatch.yaml").write_text(text)
+
+    with pytest.raises(ConfigError, match=told):
+        load_settings(tmp_path / "trustwatch.yaml", {})
+
+
+@pytest.mark.parametrize("module", [rendering, sign_in])
+def test_examples_hold(module: Any) -> None:
+    """The examples in docstrings."""
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_trail_keeps_what_moved() -> None:
+    """Steps of one hundredth or ten minutes; calm agents leave none; a full one is thinned, not cut."""
+    trail = RiskSeries(agents=2)
+    for risk, at_ms in ((0.01, 1), (0.5, 10), (0.501, 20), (0.6, 30), (0.6, 30 + 600_000)):
+        trail.record(summary(risk=risk, at_ms=at_ms))
+    key = summary().name.key
+
+    assert [(one.at_ms, round(one.risk, 3)) for one in trail.points(key)] == [(10, 0.5), (30, 0.6), (600_030, 0.6)]
+    for number in range(10 * MAX_POINTS):
+        trail.record(summary("b", risk=0.3 + 0.1 * (number % 2), at_ms=number))
+    points = trail.points(summary("b").name.key)
+    assert len(points) <= MAX_POINTS
+    assert points[0].at_ms == 0 and points[-1].at_ms == 10 * MAX_POINTS - 1
+    trail.record(summary("c", at_ms=1))
+    assert trail.points(key) == []
+
+
+def figures_of(view: RiskView, status: PipelineStatus) -> tuple[ActivitySampler, Any]:
+    now = SimpleNamespace(ms=1000, s=0.0)
+    services: Any = SimpleNamespace(
+        risk_view=view, pipeline_status=status, now_ms=lambda: now.ms, monotonic=lambda: now.s
+    )
+    return ActivitySampler(services), now
+
+
+def test_rates_are_events_over_time() -> None:
+    """A pipeline that was started anew counts from 0: nothing is counted backwards."""
+    status = PipelineStatus()
+    figures, now = figures_of(RiskView(), status)
+    for events in (0, 100, 100, 30):
+        status.work_counts = {"events": events}
+        figures.sample()
+        now.ms += 2000
+
+    assert [rate for _, rate in figures.throughput_series()] == [50.0, 0.0, 15.0]
+    assert figures.throughput(3.0) == pytest.approx(7.5)
+
+
+async def _levels(figures: ActivitySampler, tenants: Any) -> dict[str, int]:
+    return await figures.level_counts(tenants)
+
+
+def test_levels_are_counted_by_tenant() -> None:
+    """Of the tenants that may be seen; the view tells the trail, too."""
+    view = RiskView()
+    figures, _ = figures_of(view, PipelineStatus())
+    view.apply([summary("a", "t", 4), summary("b", "t", 1), summary("a", "u", 4)])
+
+    assert asyncio.run(_levels(figures, ("t",))) == {"unknown": 0, "low": 1, "medium": 0, "high": 0, "critical": 1}
+    assert asyncio.run(_levels(figures, None))["critical"] == 2
+    assert figures.risk_series.points(summary().name.key)
+
+
+def test_a_profile_says_how_much_is_known() -> None:
+    """From the state that the feature builder stores; another layout is no profile."""
+    rows = np.zeros(1, layout.STATE_ROW)
+    numbers = rows["numbers"][0]
+    numbers[layout.N_EVENTS] = 40
+    numbers[layout.N_DISTINCT + layout.K_ACTION] = 3
+    (
+        numbers[layout.N_COUNT + layout.Q_GAP],
+        numbers[layout.N_MEAN + layout.Q_GAP],
+        numbers[layout.N_VAR + layout.Q_GAP],
+    ) = 5, np.log1p(20.0), 0.25
+    row: Any = SimpleNamespace(features=rows.tobytes())
+    found = read_baseline_profile(row)
+
+    assert found is not None
+    assert (found.learned, found.known) == (40, [("actions", 3)])
+    (gap,) = found.usual
+    assert gap.mean == pytest.approx(20.0, rel=1e-4) and gap.low < 20 < gap.high
+    assert read_baseline_profile(SimpleNamespace(features=b"short")) is None  # type: ignore[arg-type]
+    assert read_baseline_profile(None) is None
+
+
+def reached(agent_id: str, via: str, depth: int = 1) -> ReachedAgent:
+    name = AgentName(1, "t", "i", agent_id)
+    return ReachedAgent(name, depth, "delegated", via, 1, 2, RiskLevel.HIGH, 0.0, 0)
+
+
+def test_the_drawing_links_and_escapes() -> None:
+    """Each agent once, an edge for each step, names as text; what is too much for a drawing is left to the table."""
+    drawn = str(draw_blast_radius("<start>", RiskLevel.CRITICAL, [reached("b&c", "<start>"), reached("d", "b&c", 2)]))
+    many = str(
+        draw_blast_radius("s", RiskLevel.LOW, [reached(f"a{number}", "s") for number in range(MAX_DRAWN_AGENTS + 5)])
+    )
+
+    assert drawn.count("<path") == 2 and drawn.count("<rect") == 3
+    assert "<start>" not in drawn and "&lt;start&gt;" in drawn and "b&amp;c" in drawn
+    assert 'href="/console/agent?tenant=t&amp;issuer=i&amp;id=d"' in drawn
+    assert many.count("<rect") == MAX_DRAWN_AGENTS + 1
+
+
+def test_containment_is_told_of_what_events_led_to() -> None:
+    """By rank; what a person ordered has no event to count from."""
+    name = AgentName(1, "t", "i", "a")
+
+    def done(caused: int, confirmed: int, status: Any = "confirmed") -> Actuation:
+        return Actuation("as", name, 1, b"", b"", status, caused, caused, confirmed, confirmed, "")
+
+    found = containment_times([*(done(1000, 1000 + 10 * n) for n in range(1, 101)), done(0, 5), done(7, 0, "failed")])
+
+    assert (found.confirmed, found.p50_s, found.p99_s, found.failed) == (100, 0.5, 0.99, 1)
+    assert containment_times([]).confirmed == 0
+
+
+def test_of_one_level_who_rose_last_comes_first(make_decision: Any) -> None:
+    """Whatever is left of the displayed risk; without a decision the last look at the agent counts."""
+    old, new, high = (
+        replace(summary(name, level=level, risk=risk), decision_id=name)
+        for name, level, risk in (("old", 4, 0.9), ("new", 4, 0.1), ("high", 3, 1.0))
+    )
+    reasons = {
+        one.decision_id: make_decision(one, number, decided_ms=1000 * number)
+        for number, one in enumerate((old, new, high), 1)
+    }
+    unknown = summary("unknown", level=4, at_ms=1500)
+
+    assert [one.name.agent_id for one in order_by_last_rise([high, old, unknown, new], reasons)] == [
+        "new",
+        "unknown",
+        "old",
+        "high",
+    ]
+
+
+def test_the_text_of_the_pages_needs_every_value() -> None:
+    """A name that is misspelt in a template fails instead of showing nothing."""
+    renderer = rendering.PageRenderer(StaticAssets(), (), lambda: 0)
+    request: Any = SimpleNamespace(url=SimpleNamespace(path="/"), headers={})
+    with pytest.raises(jinja2.UndefinedError):
+        renderer.page(request, "sign_in.html", None)

@@ -1,0 +1,153 @@
+"""`trustwatch feedback` against a real service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from trustwatch.api.cli.main import make_app
+from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.records.agents import AgentName
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.decisions import Decision, RiskReason
+from typer.testing import CliRunner, Result
+
+from ...support.feedback_person import NOW_MS, Person, decision
+
+
+@pytest.fixture(scope="module")
+def person(shared: Any) -> Person:
+    """Somebody, and a service for all tests of this module."""
+    made = Person(shared)
+    made.runs.result["alerts_removed"] = [
+        {
+            "agent_id": "agent-pay-1",
+            "tenant": "acme",
+            "issuer": "https://as.example",
+            "event_id": "evt-1",
+            "time": "2025-11-24T15:59:54.000Z",
+            "level": "high",
+            "level_with_rule": "low",
+            "reasons": ["first use of x"],
+            "marked": True,
+        }
+    ]
+    made.runs.result["detections_lost"] = [
+        {**made.runs.result["alerts_removed"][0], "marked": False, "why": "confirmed", "feedback_id": "F1"}
+    ]
+    made.runs.result["detections_lost_count"] = 11
+    return made
+
+
+def run(person: Person, *arguments: str, **options: Any) -> Result:
+    """One command."""
+    given = ["--url", person.site.url, "--token", person.site.token("gateway")]
+    return CliRunner().invoke(make_app(), ["feedback", *arguments, *given], **options)
+
+
+def write(person: Person, *told: Decision) -> None:
+    """More decisions in the store."""
+    at = person.site.store.partitions.position(0)
+    person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], list(told), [], []))
+
+
+def add(person: Person, *more: str, of: str = "D0001") -> Result:
+    """A false positive."""
+    return run(person, "add", of, "--verdict", "false-positive", "--reason", "a new supplier", *more)
+
+
+def test_a_rule_is_shown_at_work_then_adopted_listed_and_revoked(person: Person) -> None:
+    """In words and as JSON; features are those of the decision's reasons unless others are named."""
+    reasons = (RiskReason("action_surprise", "action_surprise", "x", "5 known", 0.9, "x"),)
+    earlier = {"decided_ms": NOW_MS - 60_000, "reasons": reasons}
+    hour = RiskReason("hour_surprise", "hour_surprise", "x", "5 known", 0.9, "x")
+    write(
+        person,
+        decision(11, level=2, **earlier),
+        decision(10, level=1, decided_ms=NOW_MS - 70_000),
+        decision(9, level=3, decided_ms=NOW_MS - 80_000, reasons=(hour,)),
+    )
+    done = add(person, "--expires", "12h", "--yes")
+    assert done.exit_code == 0, done.output
+    told = (
+        "9 events",
+        "3 of them matched",
+        "2 as it was, 1 with the rule",
+        "the decision you speak of",
+        "confirmed attack",
+        "1 more DETECTIONS LOST",
+        "still odd: write_surprise, in 4 events",
+        "is active until 2025-11-25T04:00:00.000Z",
+    )
+    assert [words for words in told if words not in done.output] == []
+
+    lines = run(person, "list", "--status", "active", "--json").stdout.splitlines()
+    (listed,) = [json.loads(line) for line in lines]
+    assert listed["scope"]["features"] == ["action_surprise", "target_surprise"]  # of the rise to it, too
+    assert "agent-pay-1" in run(person, "list", env={"COLUMNS": "300"}).stdout
+    shown = run(person, "show", listed["feedback_id"])
+    assert "adopted by gateway: a new supplier" in shown.stdout
+    assert (
+        json.loads(run(person, "show", listed["feedback_id"], "--json").stdout)["feedback_id"] == listed["feedback_id"]
+    )
+    ended = run(person, "revoke", listed["feedback_id"], "--reason", "it was none", "--json")
+    assert json.loads(ended.stdout)["status"] == "revoked"
+    assert (run(person, "revoke", listed["feedback_id"], "--reason", "again").exit_code) == 1
+
+
+def test_scope_and_features_are_as_they_are_named(person: Person) -> None:
+    """For a peer group, on one resource; all features by a word of their own."""
+    given = ("--peer-group", "--feature", "first_seen_target", "--feature", "hour_surprise", "--resource", "x.example")
+    made = json.loads(add(person, *given, "--yes", "--json").stdout)
+    scope = made["feedback"]["scope"]
+    assert (scope["kind"], scope["resource"]) == ("peer_group", "x.example")
+    assert scope["features"] == ["target_surprise", "hour_surprise"]
+    assert made["preview"]["alerts_after"] == 1
+    broad = json.loads(add(person, "--all-features", "--expires", "2h", "--yes", "--json").stdout)
+    assert broad["feedback"]["scope"]["features"] is None
+    about = run(person, "show", made["feedback"]["feedback_id"]).stdout
+    assert "about all PaymentProcessor of acme on x.example, decision D0001 (high)" in about
+
+
+def test_nothing_is_adopted_unasked(person: Person) -> None:
+    """Where nobody can answer, `--yes` is needed; what the service refuses is told in its words."""
+    silent = add(person)
+    assert (silent.exit_code, "--yes" in silent.output) == (1, True)
+    assert "nobody is here" in add(person, "--json").output
+    broad = add(person, "--all-features", "--expires", "14d", "--yes")
+    assert (broad.exit_code, "24 hours" in broad.output) == (1, True)
+    assert add(person, "--yes", of="D0099").exit_code == 1
+    person.runs.error = "the log is damaged"
+    failed = add(person, "--yes")
+    person.runs.error = ""
+    assert (failed.exit_code, "the log is damaged" in failed.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--verdict", "maybe", "--reason", "x"), "false-positive or true-positive"),
+        (("--verdict", "false-positive", "--reason", "x", "--expires", "soon"), "such as 14d"),
+    ],
+)
+def test_wrong_words_are_told(person: Person, arguments: tuple[str, ...], words: str) -> None:
+    """Usage errors end with 2."""
+    wrong = run(person, "add", "D0001", *arguments)
+    assert wrong.exit_code == 2
+    assert words in " ".join(wrong.output.replace("│", " ").split())
+
+
+def test_a_true_positive_is_noted(person: Person) -> None:
+    """No preview, no question."""
+    done = run(person, "add", "D0001", "--verdict", "true_positive", "--reason", "stolen key")
+    assert (done.exit_code, "is noted" in done.output) == (0, True)
+
+
+def test_a_decision_without_features_needs_some_named(person: Person) -> None:
+    """A decision whose reasons are signals alone."""
+    only = (RiskReason("unregistered_key", "credential", "x", "never", 1.0, "x"),)
+    who = AgentName(agent_key("acme", "https://as.example", "other"), "acme", "https://as.example", "other")
+    write(person, decision(8, reasons=only, agent=who))
+    refused = add(person, "--yes", of="D0008")
+    assert (refused.exit_code, "--feature" in refused.output) == (1, True)

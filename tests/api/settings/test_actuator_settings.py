@@ -1,0 +1,132 @@
+"""Settings of actuators: what is wrong is said at start, and what is right is made."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.access.actuation import ActuationService
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
+from trustwatch.scoring.policy.access_evaluation import PolicyEvaluator
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.interventions import ActiveInterventions
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+
+from ...support.oauth_peers import new_key
+
+AUTH = "auth: {client_id: tw, client_secret: s, token_url: 'https://kc/token'}"
+SIGNED = "secret: whsec_c2VjcmV0IG9mIHRoZSByZWNlaXZlciBmb3IgdGVzdHM="
+
+
+def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
+    """Settings with those actuators."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("actuators:\n" + "".join(f"  - {{{one}}}\n" for one in actuators) + more)
+    return load_settings(file, {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("name: a, kind: hydra, issuers: [i]", "missing required field `url`"),
+        ("name: a, kind: hydra, url: 'https://h'", "missing required field `issuers`"),
+        ("name: a, kind: hydra, url: 'http://h', issuers: [i]", "`url` must be an https URL"),
+        ("name: a, kind: hydra, url: 'http://h.example', allow_http: true, issuers: [i]", "only to loopback"),
+        ("name: a, kind: okta, url: 'https://h', issuers: [i]", "one of hydra, keycloak, webhook"),
+        ("name: a, kind: hydra, url: 'https://h', issuers: [i], realm: r", "`realm` means nothing to kind `hydra`"),
+        (f"name: a, kind: keycloak, url: 'https://k', issuers: [i], {AUTH}", "`realm`, which kind `keycloak` needs"),
+        ("name: a, kind: keycloak, url: 'https://k', issuers: [i], realm: r", "`auth`, which kind `keycloak` needs"),
+        ("name: a, kind: webhook, url: 'https://w', issuers: [i]", "`secret`, which kind `webhook` needs"),
+        (f"name: a, kind: webhook, url: 'https://w', issuers: [i], {SIGNED}, {AUTH}", "`auth` means nothing"),
+        ("name: a, kind: hydra, url: 'https://h', issuers: [i], auth: {}", "either `bearer` or `client_id`"),
+        (
+            "name: a, kind: hydra, url: 'https://h', issuers: [i], auth: {client_id: c}",
+            "`client_secret` or a `private_",
+        ),
+        (
+            "name: a, kind: hydra, url: 'https://h', issuers: [i], auth: {client_id: c, client_secret: s}",
+            "`token_url`, which a `client_id` needs",
+        ),
+        (
+            "name: a, kind: hydra, url: 'https://h', issuers: [i], "
+            "auth: {client_id: c, private_key: k, token_url: 'https://t'}",
+            "needs its `key_id`",
+        ),
+        ("name: a, kind: hydra, url: 'https://h', issuers: [i], default_lifetime_s: 0", ">= 1"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, wrong: str, told: str) -> None:
+    """With the file and the member."""
+    with pytest.raises(ConfigError, match=told) as error:
+        settings(tmp_path, wrong)
+    assert "$.actuators[0]" in str(error.value)
+
+
+def test_names_are_unique_among_all_targets(tmp_path: Path) -> None:
+    """Deliveries are told apart by them."""
+    hydra = "name: a, kind: hydra, url: 'https://h', issuers: [i]"
+    with pytest.raises(ConfigError, match="must be unique"):
+        settings(tmp_path, hydra, hydra)
+    hook = f"webhooks:\n  - {{name: a, url: 'https://soc.example', {SIGNED}}}\n"
+    with pytest.raises(ConfigError, match=r"webhooks\[0\].*must be unique"):
+        settings(tmp_path, hydra, more=hook)
+
+
+def acting(tmp_path: Path, given: Settings) -> list[Any]:
+    """Channels of the actuators."""
+
+    async def make() -> list[Any]:
+        store = open_store(sqlite_url(tmp_path / "s.db"))
+        verdicts = PolicyEvaluator(
+            RiskView(), LivePolicy(PolicyBook()), ActiveInterventions(), lambda _: False, lambda: 0
+        )
+        made = ActuationService(given, store, verdicts, lambda: None)
+        try:
+            return made.channels
+        finally:
+            await made.close()
+            store.close()
+
+    return asyncio.run(make())
+
+
+def test_actuators_become_channels(tmp_path: Path) -> None:
+    """Each kind, with every way to prove who we are."""
+    pem = tmp_path / "key.pem"
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    pem.write_bytes(new_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key = "auth: {client_id: tw, private_key: {file: key.pem}, key_id: k, algorithm: RS256, token_url: 'https://kc/t'}"
+    given = settings(
+        tmp_path,
+        "name: plain, kind: hydra, url: 'https://h', issuers: [i, j], tenants: [acme], clients: {bot: c7}",
+        "name: bearer, kind: hydra, url: 'https://h', issuers: [i], auth: {bearer: ory_pat}",
+        f"name: signed, kind: keycloak, url: 'https://k', realm: r, issuers: [i], timeout_s: 3, {key}",
+        f"name: secret, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {AUTH}",
+        f"name: hook, kind: webhook, url: 'https://w', issuers: [i], {SIGNED}, confirm_url: 'https://w/c'",
+    )
+
+    channels = acting(tmp_path, given)
+
+    assert [(one.kind, one.target.name) for one in channels] == [
+        (ACTION_ROW_KIND, name) for name in ("plain", "bearer", "signed", "secret", "hook")
+    ]
+    plain = channels[0].target
+    assert (plain.serves("acme", "j"), plain.serves("globex", "j"), plain.serves("acme", "k")) == (True, False, False)
+    assert (plain.client_of("bot"), plain.client_of("other"), channels[2].target.timeout_s) == ("c7", "other", 3.0)
+    assert all(one.policy is not None and one.policy.backoff_cap_s <= 15 for one in channels)
+
+
+def test_a_key_of_another_kind_stops_the_start(tmp_path: Path) -> None:
+    """Not the first containment."""
+    auth = "auth: {client_id: tw, private_key: no-key, key_id: k, token_url: 'https://kc/t'}"
+    given = settings(tmp_path, f"name: a, kind: keycloak, url: 'https://k', realm: r, issuers: [i], {auth}")
+    with pytest.raises(ConfigError, match="'k' is no private key in PEM for ES256") as error:
+        acting(tmp_path, given)
+    assert "no-key" not in str(error.value)

@@ -1,0 +1,65 @@
+"""Settings of gateways: what is refused, and what the docs show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.errors import ConfigError
+
+from ...support.checkout import DOCS
+
+PAGE = (DOCS / "gateways.md").read_text()
+ISSUER = 'issuer: "https://as.example", jwks_uri: "https://as.example/jwks", audiences: [a]'
+
+
+def load(tmp_path: Path, text: str, **environ: str) -> Settings:
+    file = tmp_path / "trustwatch.yaml"
+    file.write_text(text)
+    return load_settings(file, environ)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "told"),
+    [
+        (f"issuers: [{{{ISSUER}}}]", ["`tenant`, `tenant_claim`", "gateway.issuers[0]"]),
+        (f"issuers: [{{{ISSUER}, tenant: t}}, {{{ISSUER}, tenant: u}}]", ["name the same one twice"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, algorithms: [HS256]}}]", ["algorithms"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, client_id: c}}]", ["`client_secret` or a `private_key`"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, client_secret: c}}]", ["`client_secret` or a `private_key`"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, client_id: c, private_key: k}}]", ["`key_id`"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, revocation_url: 'http://as.example'}}]", ["https URL"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, introspection: {{url: 'ftp://x'}}}}]", ["https URL"]),
+        (f"issuers: [{{{ISSUER}, tenant: t, introspection: {{url: 'https://x', cache_s: 6}}}}]", ["cache_s"]),
+        ("clients: [{client_id: kong, secret: short}]", ["16", "gateway.clients[0]"]),
+        ("clients: [{client_id: kong, secret: sixteen-letters-, tenants: []}]", ["tenants"]),
+        ("safe_methods: [get]", ["safe_methods"]),
+        ("risk_header: 'X-Risk: high'", ["risk_header"]),
+        ('realm: "a\\r\\nb"', ["realm"]),
+        ("resource_metadata: 'http://api.example'", ["https URL"]),
+        ("on_failure: maybe", ["open", "closed"]),
+    ],
+)
+def test_wrong_settings_say_what_and_where(tmp_path: Path, gateway: str, told: list[str]) -> None:
+    """And never the value of a secret."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"gateway: {{{gateway}}}")
+
+    for part in told:
+        assert part in str(caught.value)
+    assert "sixteen" not in str(caught.value)
+    assert "short" not in str(caught.value).replace("shorter", "")
+
+
+def test_the_settings_of_the_docs_are_right(tmp_path: Path) -> None:
+    """Each block, as it stands."""
+    blocks = re.findall(r"^```yaml\n(gateway:\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+
+    for block in blocks:
+        settings = load(tmp_path, block, KONG_SECRET="sixteen signs or more", AS_SECRET="s")
+        assert settings.gateway.issuers[0].tenant == "acme-corp"
+        assert "sixteen" not in repr(settings)

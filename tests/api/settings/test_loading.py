@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import msgspec
+import pytest
+from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
+
+from ...support.checkout import ROOT
+
+FULL = """
+data_dir: state
+listen: {host: 0.0.0.0, port: 9000}
+issuers:
+  - {issuer: "https://as.example", jwks_uri: "https://as.example/jwks", audiences: ["https://trust.example"]}
+  - {issuer: "urn:trustwatch:local", jwks_file: state/local-jwks.json, audiences: [trustwatch], algorithms: [ES256]}
+callers:
+  - {name: gateway, client_id: gw, authenticated_by: "https://as.example", tenants: [acme-corp],
+     issuers: ["https://as.example"], sources: ["urn:gateway:*"], trusted: true, events_per_s: 500}
+tenants:
+  acme-corp: {domains: [acme.example], mode: enforce}
+registry:
+  - {tenant: acme-corp, issuer: "https://as.example", agent: "agent-payment-*", type: PaymentProcessor}
+webhooks:
+  - {name: soc, url: "https://soc.example/hook", secret: {env: SOC_SECRET}, levels: [high, critical]}
+token_policy:
+  high: {max_token_lifetime_s: 30}
+"""
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+ISSUER = 'issuer: "https://as.example", audiences: [a], '
+
+
+def load(tmp_path: Path, text: str, **environ: str) -> Settings:
+    file = tmp_path / "trustwatch.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file, environ)
+
+
+def refusal(tmp_path: Path, text: str, **environ: str) -> str:
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, text, **environ)
+    return str(refused.value)
+
+
+def test_a_whole_file_becomes_typed_settings(tmp_path: Path) -> None:
+    """Every part of the file arrives typed, with relative paths counted from the file."""
+    settings = load(tmp_path, FULL, SOC_SECRET=SECRET)
+
+    assert settings.data_dir == tmp_path / "state"
+    assert settings.model_dir == tmp_path / "var" / "model"
+    assert settings.issuers[1].jwks_file == tmp_path / "state" / "local-jwks.json"
+    assert settings.callers[0].trusted is True
+    assert settings.webhooks[0].secret.reveal() == SECRET
+    assert settings.domains() == {"acme-corp": ("acme.example",)}
+    assert settings.registry[0].capabilities is None
+
+
+def test_without_a_file_nobody_is_trusted() -> None:
+    """Defaults alone listen on loopback, trust no issuer, no caller and no target, and act on nothing."""
+    settings = load_settings(None, {})
+
+    assert settings.listen.host == "127.0.0.1"
+    assert (settings.issuers, settings.callers, settings.webhooks) == ((), (), ())
+    assert settings.tenant("anyone").mode == "shadow"
+    assert settings.data_dir == Path.cwd() / "var"
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    """A file without content is no error."""
+    assert load(tmp_path, "# nothing yet\n").retention_days == Settings().retention_days
+
+
+def test_variables_win_over_the_file(tmp_path: Path) -> None:
+    """Each override replaces its member and leaves the rest of its part alone."""
+    settings = load(
+        tmp_path,
+        "listen: {host: 0.0.0.0, port: 9000}",
+        TRUSTWATCH_LISTEN_PORT="8000",
+        TRUSTWATCH_DATA_DIR="/srv/trust",
+        TRUSTWATCH_PORT="tcp://10.0.0.1:8420",
+    )
+
+    assert (settings.listen.host, settings.listen.port) == ("0.0.0.0", 8000)
+    assert settings.data_dir == Path("/srv/trust")
+
+
+def test_the_environment_may_name_the_file(tmp_path: Path) -> None:
+    """TRUSTWATCH_SETTINGS is read where no file is given."""
+    file = tmp_path / "other.yaml"
+    file.write_text("retention_days: 7", encoding="utf-8")
+
+    assert load_settings(None, {"TRUSTWATCH_SETTINGS": str(file)}).retention_days == 7
+
+
+def test_the_star_tenant_stands_for_tenants_without_an_entry(tmp_path: Path) -> None:
+    """A tenant's own entry wins over `*`."""
+    settings = load(tmp_path, "tenants: {'*': {mode: enforce}, careful: {mode: shadow}}")
+
+    assert [settings.tenant(name).mode for name in ("careful", "other")] == ["shadow", "enforce"]
+
+
+def test_a_level_given_in_part_keeps_the_rest_of_its_own_default(tmp_path: Path) -> None:
+    """Shortening tokens at high does not switch refresh tokens on again."""
+    policy = load(tmp_path, "token_policy: {high: {max_token_lifetime_s: 30}, version: '7'}").token_policy
+
+    assert policy.high.max_token_lifetime_s == 30
+    assert (policy.high.refresh_allowed, policy.high.step_up) == (False, True)
+    assert (policy.version, policy.critical.revoke) == ("7", True)
+
+
+def test_default_token_policy_is_that_of_the_design() -> None:
+    """Low 900 s, unknown and medium 300 s, high 60 s without refresh, critical deny and revoke."""
+    policies = {level.label: policy for level, policy in Settings().token_policy.by_level().items()}
+
+    assert {level: policy.max_token_lifetime_s for level, policy in policies.items()} == {
+        "unknown": 300,
+        "low": 900,
+        "medium": 300,
+        "high": 60,
+        "critical": 0,
+    }
+    assert [level for level, policy in policies.items() if policy.revoke] == ["critical"]
+    assert [level for level, policy in policies.items() if not policy.allow] == ["critical"]
+    assert policies["medium"].step_up_scopes
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("listen: {port: 70000}", ["`int` <= 65535", "`$.listen.port`", "TCP port"]),
+        ("listen: {port: '8420'}", ["Expected `int`, got `str`", "`$.listen.port`"]),
+        ("lisen: {}", ["unknown field `lisen`", "`listen`"]),
+        ("pipeline: {batch: 3}", ["unknown field `batch`", "`$.pipeline`", "`batch_size`"]),
+        ("tenants: {acme: {mode: on-fire}}", ["`$.tenants[...].mode`", "shadow, enforce"]),
+        ("risk: {disabled_signals: [typo]}", ["no such hard signal: typo", "deep_delegation", "`$.risk`"]),
+        ("- 1", ["must be a mapping", "`$`"]),
+        ("listen: [", ["is no YAML", "line 2, column 1"]),
+        (
+            f"issuers: [{{{ISSUER} algorithms: [none], jwks_uri: 'https://a.b/j'}}]",
+            ["'none'", "ES256", "algorithms[0]"],
+        ),
+        (
+            f"issuers: [{{{ISSUER} algorithms: [HS256], jwks_uri: 'https://a.b/j'}}]",
+            ["'HS256'", "ES256", "HS* are refused"],
+        ),
+        (f"issuers: [{{{ISSUER} algorithms: [], jwks_uri: 'https://a.b/j'}}]", ["length >= 1", "algorithms"]),
+        (f"issuers: [{{{ISSUER}}}]", ["either `jwks_uri` or `jwks_file`", "`$.issuers[0]`"]),
+        (f"issuers: [{{{ISSUER} jwks_uri: 'http://as.example/j'}}]", ["must be an https URL", "only to loopback"]),
+        (f"issuers: [{{{ISSUER} jwks_uri: 'http://127.0.0.1.evil.example/j'}}]", ["must be an https URL"]),
+        (f"issuers: [{{{ISSUER} jwks_uri: 'https://u:p@as.example/j'}}]", ["user or password"]),
+        (
+            "issuers: [{issuer: i, jwks_uri: 'https://a.b/j'}]",
+            ["missing required field `audiences`", "mean this service"],
+        ),
+        ("issuers: [{issuer: i, audiences: [], jwks_uri: 'https://a.b/j'}]", ["length >= 1", "audiences"]),
+        ("callers: [{name: x}]", ["`client_id` or a `subject`", "`$.callers[0]`"]),
+        (
+            "callers: [{name: x, client_id: c, authenticated_by: nobody}]",
+            ["no such issuer", "`$.callers[0].authenticated_by`"],
+        ),
+        ("callers: [{name: x, client_id: c}, {name: x, client_id: d}]", ["`$.callers[1].name`"]),
+        ("callers: [{name: x, client_id: c}, {name: y, client_id: c}]", ["same client", "`$.callers[1]`"]),
+        ("webhooks: [{name: w, url: 'http://soc.example', secret: s, allow_http: true}]", ["https URL"]),
+        ("webhooks: [{name: w, url: 'http://127.0.0.1', secret: s}]", ["https URL"]),
+        ("webhooks: [{name: w, url: 'https://soc.example'}]", ["missing required field `secret`"]),
+        ("webhooks: [{name: w, url: 'https://s.example', secret: {env: NOT_SET}}]", ["NOT_SET is not set", ".secret`"]),
+        ("webhooks: [{name: w, url: 'https://s.example', secret: {file: nope}}]", ["nope can not be read", ".secret`"]),
+        ("webhooks: [{name: w, url: 'https://s.example', secret: ''}]", ["{env: NAME}", ".secret`"]),
+        ("risk: {alert_budget: {critical: 30}}", ["critical <= high <= medium", "`$.risk.alert_budget`"]),
+        ("token_policy: {low: {max_token_lifetime_s: 0}}", ["only where `allow` is false", "`$.token_policy.low`"]),
+        ("token_policy: {severe: {}}", ["unknown field `severe`", "`critical`"]),
+        ("verification: {keys_max_age_s: 1}", ["`refresh_s`", "`$.verification`"]),
+    ],
+)
+def test_an_error_names_the_file_the_member_and_what_it_may_be(tmp_path: Path, text: str, parts: list[str]) -> None:
+    """A wrong setting stops the start with a message an operator can act on."""
+    message = refusal(tmp_path, text)
+
+    assert message.startswith(str(tmp_path / "trustwatch.yaml"))
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_with_several_issuers_a_caller_says_whose_client_it_is(tmp_path: Path) -> None:
+    """A client id means nothing without its issuer: another issuer could hand out the same id."""
+    message = refusal(tmp_path, FULL.replace('authenticated_by: "https://as.example", ', ""), SOC_SECRET=SECRET)
+
+    assert "several issuers" in message
+    assert "`$.callers[0].authenticated_by`" in message
+
+
+def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    """A file that was named and is not there is never silently the defaults."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load_settings(tmp_path / "absent.yaml", {})
+
+
+def test_a_bad_port_variable_is_named(tmp_path: Path) -> None:
+    """An override that is no number names its variable."""
+    assert "TRUSTWATCH_LISTEN_PORT" in refusal(tmp_path, "", TRUSTWATCH_LISTEN_PORT="http")
+
+
+def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
+    """`{file: PATH}` counts from the settings file and loses its trailing newline."""
+    (tmp_path / "hook.secret").write_text(SECRET + "\n", encoding="utf-8")
+    settings = load(tmp_path, "webhooks: [{name: w, url: 'https://s.example', secret: {file: hook.secret}}]")
+
+    assert settings.webhooks[0].secret == Secret(SECRET)
+
+
+def test_a_secret_is_never_shown(tmp_path: Path) -> None:
+    """No repr, str, format, JSON or pickle of settings shows a secret."""
+    settings = load(tmp_path, FULL, SOC_SECRET=SECRET)
+    secret = settings.webhooks[0].secret
+
+    assert SECRET not in repr(settings) + str(settings) + f"{secret} {secret!r}"
+    with pytest.raises(TypeError):
+        msgspec.json.encode(settings.webhooks)
+    with pytest.raises(TypeError, match="never serialised"):
+        pickle.dumps(secret)
+    with pytest.raises(TypeError):
+        hash(secret)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"webhooks: [{{name: w, url: 'https://s.example', secret: {{value: {SECRET}}}}}]",
+        f"webhooks: [{{name: w, url: 'https://s.example', secret: [{SECRET}]}}]",
+        f"webhooks: [{{name: w, url: 'https://s.example', secret: {SECRET}, a: b: c}}]",
+        f"webhooks:\n  - name: w\n   secret: {SECRET}\n",
+    ],
+)
+def test_no_error_message_holds_a_secret(tmp_path: Path, text: str) -> None:
+    """Neither a wrong type nor broken YAML repeats what stood there."""
+    assert SECRET not in refusal(tmp_path, text)
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes settings after they were read."""
+    with pytest.raises(AttributeError):
+        Settings().retention_days = 1  # type: ignore[misc]
+
+
+def test_loopback_may_be_plain_http() -> None:
+    """A JWKS server on this machine needs no certificate."""
+    for host in ("127.0.0.1:1", "localhost:1", "[::1]:1"):
+        assert IssuerSettings(issuer="i", audiences=("a",), jwks_uri=f"http://{host}/jwks").jwks_uri
+
+
+def test_docs_show_the_settings_table() -> None:
+    """docs/settings.md holds exactly the table that the declarations give."""
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("<!-- settings table -->\n")
+    table, _, _ = rest.partition("<!-- end of settings table -->")
+
+    assert table == settings_table()
+
+
+def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:
+    """The YAML example in docs/settings.md is accepted as it stands."""
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    settings = load(tmp_path, example, SOC_WEBHOOK_SECRET=SECRET)
+
+    assert settings.issuers and settings.callers and settings.webhooks and settings.registry

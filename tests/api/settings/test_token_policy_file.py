@@ -1,0 +1,127 @@
+"""The token policy as a file: what it may say, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trustwatch.api.composition import live_policy, policy_book
+from trustwatch.api.settings.root import Settings
+from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.policy.policy_file import PolicyFile
+from trustwatch.scoring.records.agents import RiskLevel
+
+from ...support.checkout import DOCS
+
+FULL = """
+version: "2026-11-25.1"
+mode: shadow
+tenants: {acme: enforce}
+descendants: medium
+levels:
+  high: {max_token_lifetime_s: 45}
+  medium: {step_up_scopes: ["pay:*"]}
+rules:
+  - name: canary
+    tenants: [acme]
+    agent_types: ["Payment*"]
+    mode: enforce
+    rollout_percent: 25
+    levels:
+      high: {max_token_lifetime_s: 30}
+      low: {max_token_lifetime_s: 600}
+"""
+
+
+def book(folder: Path, text: str) -> PolicyBook:
+    """The policy book of a file."""
+    file = folder / "policy.yaml"
+    file.write_text(text)
+    return policy_book(Settings(token_policy_file=file))
+
+
+def test_a_file_says_all(tmp_path: Path) -> None:
+    """Levels, rules and modes."""
+    found = book(tmp_path, FULL)
+
+    assert (found.version, found.descendants, found.default_mode) == ("2026-11-25.1", RiskLevel.MEDIUM, "shadow")
+    assert found.effective_policy("acme", "", "a", "Search").mode == "enforce"
+    assert found.rules[0].rollout_percent == 25
+    payment = found.effective_policy("acme", "", "a", "Payment")
+    assert payment.rule == "canary"
+    assert payment.table[RiskLevel.LOW].max_token_lifetime_s == 600
+
+
+def test_members_that_are_not_given_are_those_of_their_level(tmp_path: Path) -> None:
+    """A rule's come from the file, the file's from the defaults of that level."""
+    found = book(tmp_path, FULL)
+    high = found.effective_policy("acme", "", "a", "Payment").table[RiskLevel.HIGH]
+
+    assert (high.max_token_lifetime_s, high.refresh_allowed, high.step_up) == (30, False, True)
+    assert found.table[RiskLevel.HIGH].max_token_lifetime_s == 45
+    assert found.table[RiskLevel.MEDIUM].step_up_scopes == ("pay:*",)
+    assert found.table[RiskLevel.CRITICAL] == PolicyTable()[RiskLevel.CRITICAL]
+
+
+def test_the_least_file_is_a_version(tmp_path: Path) -> None:
+    """Then the defaults hold, in shadow."""
+    found = book(tmp_path, "version: '1'")
+
+    assert all(found.table[level] == PolicyTable()[level] for level in RiskLevel)
+    assert found.effective_policy("any", "", "a", "").mode == "shadow"
+
+
+def test_without_a_file_the_settings_hold() -> None:
+    """Modes of tenants included."""
+    assert policy_book(Settings()).effective_policy("any", "", "a", "").mode == "shadow"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("version: '1'\nmode: enforced", ["$.mode", "shadow", "enforce"]),
+        ("mode: shadow", ["version", "policy_version"]),
+        ("version: '1'\nrules: [{name: a, rollout_percent: 120}]", ["$.rules[0].rollout_percent"]),
+        ("version: '1'\nrules: [{name: a}, {name: a}]", ["$.rules[1].name", "unique"]),
+        ("version: '1'\nrules: [{name: a, levels: {hgih: {}}}]", ["hgih"]),
+        ("version: '1'\nlevels: {low: {max_token_lifetime_s: 0}}", ["$.levels.low", "allow"]),
+        ("version: '1'\nlevles: {}", ["levles", "`levels`"]),
+        ("version: '1'\ndescendants: unknown", ["descendants"]),
+        ("version: [", ["is no YAML", "line "]),
+        ("- a", ["mapping"]),
+        ("version: 2026-02-30", ["is no YAML"]),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong_where(tmp_path: Path, text: str, parts: list[str]) -> None:
+    """File, path of the member, and what it may be."""
+    with pytest.raises(ConfigError) as caught:
+        book(tmp_path, text)
+
+    assert all(part in str(caught.value) for part in ["policy.yaml", *parts]), str(caught.value)
+
+
+def test_a_change_holds_at_once_and_a_mistake_does_not(tmp_path: Path) -> None:
+    """As the service reads it."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("version: '1'")
+    live = live_policy(Settings(token_policy_file=file))
+
+    file.write_text("version: '22'")
+    assert live.refresh()
+    file.write_text("version: '333'\nmode: no")
+    assert not live.refresh()
+
+    assert (live.book.version, live.errors) == ("22", 1)
+
+
+def test_docs_show_the_policy_table_and_an_example_that_works(tmp_path: Path) -> None:
+    """docs/policy.md holds the table of the declarations, and its example is a policy."""
+    text = (DOCS / "policy.md").read_text()
+    _, _, rest = text.partition("<!-- policy table -->\n")
+    table, _, _ = rest.partition("<!-- end of policy table -->")
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+
+    assert table == settings_table(PolicyFile)
+    assert book(tmp_path, example).rules[0].name == "payments-canary"

@@ -1,0 +1,225 @@
+"""The A2A middleware between the real a2a-sdk client and server, over JSON-RPC and REST."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from a2a.client import ClientConfig, ClientFactory
+from a2a.client.client import Client
+from a2a.helpers import new_task_from_user_message, new_text_message
+from a2a.server.agent_execution import AgentExecutor, RequestContext
+from a2a.server.events import EventQueue
+from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.routes import create_jsonrpc_routes, create_rest_routes
+from a2a.server.routes.common import DefaultServerCallContextBuilder
+from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
+from a2a.types import a2a_pb2 as types
+from starlette.applications import Starlette
+from trustwatch.client import TokenPolicy, caller_from_claims
+from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
+from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
+
+SECRET_TEXT = "the account number is 4711"
+
+
+class Clerk(AgentExecutor):
+    """Completes what it is asked; breaks when told to."""
+
+    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
+        assert context.message is not None
+        task = context.current_task or new_task_from_user_message(context.message)
+        await event_queue.enqueue_event(task)
+        updater = TaskUpdater(event_queue, task.id, task.context_id)
+        await updater.start_work()
+        await updater.complete(new_text_message(f"done: {SECRET_TEXT}", context_id=task.context_id, task_id=task.id))
+
+    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
+        raise NotImplementedError
+
+
+class Verified(DefaultServerCallContextBuilder):
+    """Hands on the claims that the app's own authentication put into the scope."""
+
+    def build(self, request: Any) -> Any:
+        context = super().build(request)
+        context.state["claims"] = request.scope.get("claims")
+        return context
+
+
+class Authenticated:
+    def __init__(self, app: Any, claims: dict[str, Any] | None) -> None:
+        self.app, self.claims = app, claims
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope | {"claims": self.claims}, receive, send)
+
+
+CLAIMS = {"iss": "https://as.example", "sub": "jo", "act": {"sub": "planner", "act": {"sub": "desk"}}, "jti": "7"}
+BINDINGS = {"JSONRPC": create_jsonrpc_routes, "HTTP+JSON": create_rest_routes}
+
+
+class World:
+    """An agent behind the middleware, and another one that talks to it."""
+
+    def __init__(self, binding: str, says: ScriptedAnswer | None, claims: dict[str, Any] | None) -> None:
+        self.told, self.binding = RecordingSender(), binding
+        self.card = types.AgentCard(
+            name="clerk",
+            description="a clerk",
+            version="1",
+            capabilities=types.AgentCapabilities(streaming=True),
+            supported_interfaces=[
+                types.AgentInterface(url="https://clerk.example", protocol_binding=binding, protocol_version="1.0")
+            ],
+            default_input_modes=["text/plain"],
+            default_output_modes=["text/plain"],
+        )
+        inner = DefaultRequestHandler(Clerk(), InMemoryTaskStore(), self.card)
+        self.handler = TrustA2AHandler(
+            inner,
+            "clerk",
+            client=says,
+            sender=self.told,
+            caller=lambda context: caller_from_claims(context.state["claims"] or {}, tenant="acme"),
+        )
+        more = {"rpc_url": "/"} if binding == "JSONRPC" else {}
+        routes = BINDINGS[binding](self.handler, context_builder=Verified(), **more)  # type: ignore[operator]
+        self.app = Authenticated(Starlette(routes=routes), claims)
+
+    @asynccontextmanager
+    async def client(self, *, streaming: bool = False) -> AsyncIterator[Client]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app)) as http:
+            config = ClientConfig(streaming=streaming, httpx_client=http, supported_protocol_bindings=[self.binding])
+            yield ClientFactory(config).create(self.card)
+
+    def run(self, work: Callable[[Client], Awaitable[Any]], *, streaming: bool = False) -> Any:
+        async def all_of_it() -> Any:
+            async with self.client(streaming=streaming) as client:
+                return await work(client)
+
+        return asyncio.run(all_of_it())
+
+
+def message(context_id: str | None = None) -> types.SendMessageRequest:
+    return types.SendMessageRequest(message=new_text_message(SECRET_TEXT, context_id=context_id, role=types.ROLE_USER))
+
+
+async def send(client: Client) -> list[types.StreamResponse]:
+    return [one async for one in client.send_message(message("conv-1"))]
+
+
+@pytest.fixture(params=list(BINDINGS))
+def make(request: pytest.FixtureRequest) -> Callable[..., World]:
+    def made(says: ScriptedAnswer | None = None, claims: dict[str, Any] | None = CLAIMS) -> World:
+        return World(request.param, says, claims)
+
+    return made
+
+
+def test_a_message_is_one_event(make: Callable[..., World]) -> None:
+    world = make(ScriptedAnswer(CALM))
+
+    replies = world.run(send)
+
+    assert replies[-1].task.status.state == types.TASK_STATE_COMPLETED
+    (event,) = world.told.events
+    assert (event.type, event.action, event.effect, event.outcome) == ("a2a.message", "SendMessage", "write", "success")
+    assert (event.agent.id, event.agent.issuer, event.peer, event.tenant) == (
+        "planner",
+        "https://as.example",
+        "clerk",
+        "acme",
+    )
+    assert (event.session, event.txn, event.delegation) == ("conv-1", replies[-1].task.id, ["planner", "desk"])
+    assert SECRET_TEXT.encode() not in msgspec.json.encode(event)
+
+
+def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
+    world = make(ScriptedAnswer(CALM))
+
+    replies = world.run(send, streaming=True)
+
+    assert len(replies) >= 3
+    (event,) = world.told.events
+    assert (event.action, event.outcome, event.session, bool(event.txn)) == (
+        "SendStreamingMessage",
+        "success",
+        "conv-1",
+        True,
+    )
+
+
+def test_other_methods_and_errors(make: Callable[..., World]) -> None:
+    """The error is the agent's, and reaches it as it did before."""
+    world = make(ScriptedAnswer(CALM))
+
+    async def work(client: Client) -> None:
+        task = (await send(client))[-1].task
+        assert (await client.get_task(types.GetTaskRequest(id=task.id))).id == task.id
+        assert len((await client.list_tasks(types.ListTasksRequest())).tasks) == 1
+        with pytest.raises(Exception, match=r"(?i)not found"):
+            await client.get_task(types.GetTaskRequest(id="no-such"))
+
+    world.run(work)
+
+    assert [(one.action, one.effect, one.outcome, one.error) for one in world.told.events] == [
+        ("SendMessage", "write", "success", None),
+        ("GetTask", "read", "success", None),
+        ("ListTasks", "read", "success", None),
+        ("GetTask", "read", "error", "TaskNotFoundError"),
+    ]
+    assert world.told.events[3].txn == "no-such"
+
+
+@pytest.mark.parametrize(("policy", "code"), [(DENY, "Access is denied"), (ALL, "A person must"), (None, "Try again")])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_refused_before_the_agent_works(
+    make: Callable[..., World], policy: TokenPolicy | None, code: str, streaming: bool
+) -> None:
+    world = make(ScriptedAnswer(policy))
+
+    with pytest.raises(Exception, match=code) as raised:
+        world.run(send, streaming=streaming)
+
+    assert "0.97" not in str(raised.value)
+    assert "critical" not in str(raised.value)
+    (event,) = world.told.events
+    assert ColumnEncoder(b"salt").encode([event]).codes[0, OWN_DENIAL] == 1
+    assert event.outcome == ("denied" if policy else "error")
+
+
+def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
+    world = make(ScriptedAnswer(WRITES))
+
+    async def work(client: Client) -> int:
+        with pytest.raises(Exception, match="A person must"):
+            await send(client)
+        return len((await client.list_tasks(types.ListTasksRequest())).tasks)
+
+    assert world.run(work) == 0
+    assert [one.outcome for one in world.told.events] == ["denied", "success"]
+
+
+def test_who_names_no_agent_passes_untold(make: Callable[..., World]) -> None:
+    world = make(ScriptedAnswer(DENY), claims=None)
+
+    assert world.run(send)
+    assert world.told.events == []
+    assert world.handler.counts()["unnamed"] == 1
+
+
+def test_every_method_of_the_sdk_is_watched() -> None:
+    """A new one in the interface would pass unseen."""
+    from a2a.server.request_handlers import RequestHandler
+    from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
+
+    assert set(A2A_METHOD_EFFECTS) == set(JsonRpcDispatcher.METHOD_TO_MODEL)
+    assert {name for name in vars(RequestHandler) if name.startswith("on_")} <= set(vars(TrustA2AHandler))

@@ -1,0 +1,358 @@
+"""The ASGI middleware around a real FastAPI app: one event per request, and answers enforced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import StreamingResponse
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+from trustwatch.client import (
+    Caller,
+    Challenge,
+    TokenPolicy,
+    TrustMiddleware,
+    caller_from_claims,
+    judge,
+)
+from trustwatch.client.asgi import default_action
+from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, answer
+
+NARROW = TokenPolicy(True, 60, ("orders:read",), False, False, False)
+
+
+def make_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/orders/{order}")
+    async def read(order: str) -> Response:
+        return Response(b"x" * 100, status_code={"7": 404, "8": 403, "9": 500}.get(order, 200))
+
+    @app.post("/orders")
+    async def write(request: Request) -> dict[str, int]:
+        return {"bytes": len(await request.body())}
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("no such luck")
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(iter([b"a" * 10, b"b" * 20]))
+
+    @app.websocket("/socket")
+    async def socket(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+    @app.get("/healthz")
+    async def health() -> str:
+        return "ok"
+
+    return app
+
+
+CLAIMS = {
+    "iss": "https://as.example",
+    "sub": "jo",
+    "client_id": "bot",
+    "organization_id": "acme",
+    "scope": "orders:read a",
+    "jti": "token-7",
+    "iat": 100,
+    "exp": 400,
+    "agent_type": "Clerk",
+    "capabilities": ["GET /orders/{order}"],
+}
+
+
+class Authenticated:
+    """The app's own authentication: whoever comes with the header has been verified."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if any(name == b"x-verified" for name, _ in scope.get("headers", ())):
+            scope["claims"] = CLAIMS
+        await self.app(scope, receive, send)
+
+
+def caller(scope: Mapping[str, Any]) -> Caller | None:
+    return caller_from_claims(scope["claims"]) if "claims" in scope else None
+
+
+def build(says: ScriptedAnswer | None = None, **more: Any) -> tuple[Any, RecordingSender, TrustMiddleware]:
+    told = RecordingSender()
+    middle = TrustMiddleware(make_app(), caller=caller, client=says, sender=told, **more)
+    return Authenticated(middle), told, middle
+
+
+def ask(app: Any, method: str, path: str, **more: Any) -> httpx.Response:
+    headers = {"x-verified": "1"} | more.pop("headers", {})
+
+    async def work() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=more.pop("raises", True), client=("198.51.100.7", 4))
+        async with httpx.AsyncClient(transport=transport, base_url="https://orders.example") as client:
+            return await client.request(method, path, headers=headers, **more)
+
+    return asyncio.run(work())
+
+
+def test_a_request_is_one_event() -> None:
+    app, told, middle = build(ScriptedAnswer(CALM))
+
+    reply = ask(app, "GET", "/orders/42?token=hidden", headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})
+
+    assert reply.status_code == 200
+    (event,) = told.events
+    assert (event.type, event.action, event.effect, event.outcome, event.status) == (
+        "api.call",
+        "GET /orders/{order}",
+        "read",
+        "success",
+        200,
+    )
+    assert (event.agent.id, event.agent.issuer, event.agent.type, event.tenant) == (
+        "bot",
+        "https://as.example",
+        "Clerk",
+        "acme",
+    )
+    assert event.resource is not None
+    assert (event.resource.id, event.resource.target) == ("/orders/42", "orders.example")
+    assert event.principal is not None
+    assert event.credential is not None
+    assert event.client is not None
+    assert (event.principal.id, event.client.ip) == ("jo", "198.51.100.7")
+    assert (event.scopes, event.credential.token_lifetime_s) == (None, None), "both may be our own doing"
+    assert event.credential.token_id is not None
+    assert event.credential.token_id.startswith("sha256:")
+    assert (event.bytes_in, event.bytes_out, event.trace_id) == (0, 100, "ab" * 16)
+    assert event.duration_ms is not None
+    assert b"hidden" not in msgspec.json.encode(event)
+    assert b"token-7" not in msgspec.json.encode(event)
+    assert middle.counts()["allow"] == 1
+
+
+def test_bytes_are_counted_and_bodies_are_not_read() -> None:
+    app, told, _ = build()
+
+    assert ask(app, "POST", "/orders", content=b"z" * 5_000).json() == {"bytes": 5_000}
+    assert ask(app, "GET", "/stream").content == b"a" * 10 + b"b" * 20
+
+    assert [(one.action, one.effect, one.bytes_in, one.bytes_out) for one in told.events] == [
+        ("POST /orders", "write", 5_000, 14),
+        ("GET /stream", "read", 0, 30),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "outcome"),
+    [("/orders/7", 404, "error"), ("/orders/8", 403, "denied"), ("/orders/9", 500, "error"), ("/none", 404, "error")],
+)
+def test_outcomes_are_those_of_gateways_logs(path: str, status: int, outcome: str) -> None:
+    """The app's own denials are the agent's doing."""
+    app, told, _ = build()
+
+    assert ask(app, "GET", path).status_code == status
+
+    assert (told.events[0].outcome, told.events[0].error, told.events[0].status) == (outcome, None, status)
+    assert ColumnEncoder(b"salt").encode(told.events).codes[0, OWN_DENIAL] == 0
+
+
+def test_an_app_that_breaks_is_told_and_stays_broken() -> None:
+    app, told, _ = build()
+
+    with pytest.raises(RuntimeError, match="no such luck"):
+        ask(app, "GET", "/broken")
+
+    assert (told.events[0].outcome, told.events[0].error, told.events[0].status) == ("error", "RuntimeError", 500)
+
+
+def test_denied_without_a_word_why() -> None:
+    app, told, middle = build(ScriptedAnswer(DENY))
+
+    reply = ask(app, "GET", "/orders/42")
+
+    assert (reply.status_code, reply.headers["content-type"]) == (403, "application/problem+json")
+    assert reply.json() == {
+        "type": "urn:trustwatch:problem:access_denied",
+        "title": "Forbidden",
+        "status": 403,
+        "code": "access_denied",
+        "detail": "Access is denied.",
+    }
+    assert "www-authenticate" not in reply.headers
+    assert not {"critical", "0.97", "risk", "reason"} & set(reply.text.split())
+    assert (told.events[0].outcome, told.events[0].error, told.events[0].status) == ("denied", "ext_authz_denied", 403)
+    assert middle.counts()["deny"] == 1
+
+
+def test_a_step_up_is_a_challenge_of_rfc_9470() -> None:
+    challenge = Challenge(acr_values="urn:acr:mfa", max_age_s=300, resource_metadata='https://o.example/"quoted"')
+    app, told, _ = build(ScriptedAnswer(ALL), challenge=challenge)
+
+    reply = ask(app, "GET", "/orders/42")
+
+    assert reply.status_code == 401
+    assert reply.headers["www-authenticate"] == (
+        'Bearer error="insufficient_user_authentication", error_description="A person must approve this first.", '
+        'acr_values="urn:acr:mfa", max_age="300", resource_metadata="https://o.example/quoted"'
+    )
+    assert (told.events[0].outcome, told.events[0].error) == ("denied", "ext_authz_denied")
+
+
+def test_closed_without_an_answer_is_no_doing_of_the_agent() -> None:
+    app, told, middle = build(ScriptedAnswer(None))
+
+    reply = ask(app, "GET", "/orders/42")
+
+    assert (reply.status_code, reply.headers["retry-after"], reply.json()["code"]) == (
+        503,
+        "1",
+        "temporarily_unavailable",
+    )
+    assert (told.events[0].outcome, told.events[0].error) == ("error", "trustwatch_unavailable")
+    assert middle.counts()["unavailable"] == 1
+
+
+@pytest.mark.parametrize("policy", [DENY, ALL, None])
+def test_our_own_refusals_are_no_behaviour(policy: TokenPolicy | None) -> None:
+    """The service's own columns say so, else a contained agent could never recover."""
+    app, told, _ = build(ScriptedAnswer(policy))
+    ask(app, "GET", "/orders/42")
+
+    assert ColumnEncoder(b"salt").encode(told.events).codes[0, OWN_DENIAL] == 1
+
+
+def test_shadow_mode_acts_on_nothing_and_counts() -> None:
+    app, told, middle = build(ScriptedAnswer(DENY, "shadow"))
+
+    assert ask(app, "GET", "/orders/42").status_code == 200
+
+    assert told.events[0].outcome == "success"
+    assert (middle.counts()["shadow"], middle.counts()["deny"]) == (1, 0)
+
+
+def test_who_names_no_agent_is_the_apps_own_affair() -> None:
+    app, told, middle = build(says := ScriptedAnswer(DENY))
+
+    assert ask(app, "GET", "/orders/42", headers={"x-verified": "", "authorization": "Bearer x"}).status_code == 403
+    reply = asyncio.run(_plain(app))
+
+    assert reply.status_code == 200
+    assert (len(told.events), len(says.asked), middle.counts()["unnamed"]) == (1, 1, 1)
+
+
+async def _plain(app: Any) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.example") as client:
+        return await client.get("/orders/42", headers={"authorization": "Bearer unverified"})
+
+
+def test_probes_are_left_alone() -> None:
+    app, told, _ = build(says := ScriptedAnswer(DENY), exclude=("/healthz", "/static/*"))
+
+    assert ask(app, "GET", "/healthz").status_code == 200
+    assert ask(app, "GET", "/static/a.css").status_code == 404
+    assert (told.events, says.asked) == ([], [])
+
+
+def test_whom_it_asks_about() -> None:
+    app, _, _ = build(says := ScriptedAnswer(CALM))
+    ask(app, "GET", "/orders/42")
+
+    assert says.asked == [("bot", "acme", "https://as.example")]
+
+
+def test_an_event_that_may_not_be_sent_breaks_no_request() -> None:
+    app, told, middle = build(action=lambda scope: "Bearer abcdefghijklmnopqrstuvwx")
+
+    assert ask(app, "GET", "/orders/42").status_code == 200
+    assert (told.events, middle.counts()["untold"]) == ([], 1)
+
+
+def test_sockets_are_watched_and_closed_before_they_open() -> None:
+    app, told, _ = build(ScriptedAnswer(CALM))
+    with TestClient(app).websocket_connect("/socket", headers={"x-verified": "1"}) as socket:
+        socket.send_text("hello")
+        assert socket.receive_text() == "hello"
+    denied, told_denied, _ = build(ScriptedAnswer(DENY))
+    with (
+        pytest.raises(WebSocketDisconnect) as raised,
+        TestClient(denied).websocket_connect("/socket", headers={"x-verified": "1"}),
+    ):
+        pass
+
+    assert (told.events[0].outcome, told.events[0].bytes_in, told.events[0].bytes_out) == ("success", 5, 5)
+    assert raised.value.code == 1008
+    assert (told_denied.events[0].outcome, told_denied.events[0].error) == ("denied", "ext_authz_denied")
+
+
+@pytest.mark.parametrize(
+    ("policy", "effect", "needed", "action"),
+    [
+        (CALM, "write", None, "allow"),
+        (DENY, "read", (), "deny"),
+        (ALL, "read", None, "step_up"),
+        (WRITES, "read", None, "allow"),
+        (WRITES, "write", None, "step_up"),
+        (WRITES, "unknown", None, "step_up"),
+        (WRITES, "write", ("orders:read",), "allow"),
+        (WRITES, "read", ("orders:write",), "step_up"),
+        (NARROW, "write", None, "allow"),
+        (NARROW, "read", ("orders:read",), "allow"),
+        (NARROW, "read", ("orders:read", "x"), "deny"),
+        (WRITES, "read", (), "allow"),
+        (ALL, "read", (), "step_up"),
+    ],
+)
+def test_judge(policy: TokenPolicy, effect: Any, needed: Any, action: str) -> None:
+    assert judge(answer(policy), effect, needed).action == action
+    shadow = judge(answer(policy, "shadow"), effect, needed)
+    assert (shadow.action, shadow.would) == ("allow", action)
+
+
+@pytest.mark.parametrize(
+    ("path", "action"),
+    [
+        ("/", "GET /"),
+        ("/orders/42/lines/7", "GET /orders/{id}/lines/{id}"),
+        ("/v1/orders", "GET /v1/orders"),
+        ("/o/3f2b8c1e-1111-4222-8333-944455556666", "GET /o/{id}"),
+        ("/o/deadbeef01", "GET /o/{id}"),
+        ("/o/ord-2026-11-25-0001", "GET /o/{id}"),
+        ("/accept/oauth2", "GET /accept/oauth2"),
+    ],
+)
+def test_paths_without_a_router_lose_what_varies(path: str, action: str) -> None:
+    assert default_action({"method": "GET", "path": path}) == action
+
+
+def test_claims_name_the_current_actor() -> None:
+    """RFC 8693: earlier actors inform and decide nothing."""
+    nested = {"sub": "jo", "client_id": "gw", "act": {"sub": "worker", "act": {"sub": "orchestrator"}}}
+    found = caller_from_claims(nested, tenant="acme")
+
+    assert found is not None
+    assert (found.agent_id, found.principal, found.tenant) == ("worker", "jo", "acme")
+    assert found.delegation == ("worker", "orchestrator")
+    assert caller_from_claims({"scope": "a"}) is None
+    plain = caller_from_claims({"sub": "bot", "azp": "bot", "scp": ["a", 7, "b"], "iat": "x", "exp": 5})
+    assert plain is not None
+    assert (plain.principal, plain.scopes, plain.token_lifetime_s) == (None, ("a", "b"), None)
+    deep: dict[str, Any] = {"sub": "end"}
+    for _ in range(1_000):
+        deep = {"sub": "x", "act": deep}
+    many = caller_from_claims({"act": deep})
+    assert many is not None
+    assert len(many.delegation) == 16

@@ -1,0 +1,229 @@
+"""The MCP middleware between the real MCP client and server, in memory and over HTTP with the SDK's authentication."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import MCPServer
+from mcp.shared.exceptions import MCPError
+from trustwatch.client import Caller, TokenPolicy
+from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
+from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
+
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
+
+BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
+MODES = ["auto", "legacy"]
+
+
+class World:
+    """A server with tools behind the middleware. Without *caller* the SDK's own authentication names it."""
+
+    def __init__(self, says: ScriptedAnswer | None = None, *, caller: Caller | None = BOT, auth: bool = False) -> None:
+        self.told = RecordingSender()
+        read = (lambda _: caller) if not auth else None
+        self.middleware = TrustMcpMiddleware(
+            "ledger",
+            caller=read,
+            client=says,
+            sender=self.told,
+            effects={"balance": "read", "pay": "write"},
+        )
+        more: dict[str, Any] = {}
+        if auth:
+            more["token_verifier"] = Verifier()
+            more["auth"] = AuthSettings(
+                issuer_url="https://as.example",
+                resource_server_url="http://127.0.0.1/mcp",
+                validate_token_resource=True,
+            )
+        self.server = MCPServer("ledger", middleware=[self.middleware], log_level="ERROR", **more)
+        self.paid: list[int] = []
+        self.add_tools()
+
+    def add_tools(self) -> None:
+        @self.server.tool()
+        def balance(account: str) -> str:
+            return f"{account} has 12"
+
+        @self.server.tool()
+        def pay(account: str, amount: int) -> str:
+            if amount < 0:
+                raise ValueError("no negative payments")
+            self.paid.append(amount)
+            return "paid"
+
+        @self.server.resource("ledger://accounts")
+        def accounts() -> str:
+            return "acct-1"
+
+        @self.server.prompt()
+        def ask() -> str:
+            return "pay?"
+
+    def run(self, work: Callable[[Client], Awaitable[Any]], mode: str = "auto") -> Any:
+        async def all_of_it() -> Any:
+            async with Client(self.server, mode=mode) as client:
+                return await work(client)
+
+        return asyncio.run(all_of_it())
+
+
+class Verifier:
+    """The token is the agent's name; a real one verifies a signature."""
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        if not token.startswith("agent-"):
+            return None
+        claims = {"iss": "https://as.example", "organization_id": "acme", "jti": "j", "act": {"sub": "sub-agent"}}
+        more = {"claims": claims} if token == "agent-delegated" else {"claims": {"iss": "https://as.example"}}
+        return AccessToken(
+            token=token, client_id=token, scopes=["ledger"], subject="jo", resource="http://127.0.0.1/mcp", **more
+        )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tool_call_is_one_event(mode: str) -> None:
+    world = World(ScriptedAnswer(CALM))
+
+    result = world.run(lambda client: client.call_tool("pay", {"account": "acct-9001", "amount": 7}), mode)
+
+    assert (result.is_error, world.paid) == (False, [7])
+    (event,) = [one for one in world.told.events if one.type == "tool.call"]
+    assert (event.action, event.effect, event.outcome, event.peer) == ("pay", "write", "success", "ledger")
+    assert (event.agent.id, event.tenant, event.session) == ("bot", "acme", "conv-1")
+    assert event.resource is not None
+    assert (event.resource.id, event.resource.target) == ("ledger/pay", "ledger")
+    assert event.duration_ms is not None
+    assert b"acct-9001" not in msgspec.json.encode(event)
+
+
+def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
+    world = World(ScriptedAnswer(CALM))
+
+    result = world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": -1}))
+
+    assert result.is_error
+    assert [(one.outcome, one.error) for one in world.told.events if one.type == "tool.call"] == [
+        ("error", "tool_error")
+    ]
+
+
+def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
+    world = World(ScriptedAnswer(CALM))
+
+    async def work(client: Client) -> None:
+        await client.list_tools()
+        await client.read_resource("ledger://accounts")
+        await client.get_prompt("ask")
+        with pytest.raises(MCPError):
+            await client.read_resource("ledger://nothing")
+
+    world.run(work, "legacy")
+
+    assert [(one.type, one.action, one.effect, one.outcome) for one in world.told.events] == [
+        ("api.call", "tools/list", "read", "success"),
+        ("api.call", "resources/read", "read", "success"),
+        ("api.call", "prompts/get", "read", "success"),
+        ("api.call", "resources/read", "read", "error"),
+    ]
+    assert [one.resource.id for one in world.told.events if one.resource] == [
+        "ledger",
+        "ledger://accounts",
+        "ledger/ask",
+        "ledger://nothing",
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("policy", "error"),
+    [(DENY, "access_denied"), (ALL, "insufficient_user_authentication"), (None, "temporarily_unavailable")],
+)
+def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mode: str) -> None:
+    world = World(ScriptedAnswer(policy))
+
+    async def work(client: Client) -> MCPError:
+        with pytest.raises(MCPError) as raised:
+            await client.call_tool("pay", {"account": "a", "amount": 7})
+        return raised.value
+
+    refused = world.run(work, mode)
+
+    assert (refused.code, refused.data, world.paid) == (ACCESS_REFUSED, {"error": error}, [])
+    assert "critical" not in refused.message
+    event = next(one for one in world.told.events if one.type == "tool.call")
+    assert event.outcome == ("denied" if policy else "error")
+    assert ColumnEncoder(b"salt").encode([event]).codes[0, OWN_DENIAL] == 1
+
+
+def test_reading_tools_go_on_where_only_writes_wait() -> None:
+    world = World(ScriptedAnswer(WRITES))
+
+    async def work(client: Client) -> None:
+        assert not (await client.call_tool("balance", {"account": "a"})).is_error
+        with pytest.raises(MCPError, match="A person must"):
+            await client.call_tool("pay", {"account": "a", "amount": 7})
+
+    world.run(work)
+
+    assert world.paid == []
+
+
+def test_who_names_no_agent_passes_untold() -> None:
+    world = World(ScriptedAnswer(DENY), caller=None)
+
+    assert not world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": 7})).is_error
+    assert world.told.events == []
+    assert world.middleware.counts()["unnamed"] >= 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
+def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
+    """And nothing of the token but a fingerprint of its id is told."""
+    world = World(says := ScriptedAnswer(CALM), auth=True)
+    app = world.server.streamable_http_app()
+
+    async def work() -> None:
+        transport = httpx2.ASGITransport(app)
+        headers = {"authorization": f"Bearer {token}"}
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, headers=headers) as http,
+            Client(streamable_http_client("http://127.0.0.1:8000/mcp", http_client=http), mode=mode) as client,
+        ):
+            await client.call_tool("balance", {"account": "a"})
+
+    asyncio.run(work())
+
+    event = next(one for one in world.told.events if one.type == "tool.call")
+    assert (event.agent.id, event.agent.issuer) == (agent, "https://as.example")
+    assert event.principal is not None
+    assert event.principal.id == "jo"
+    assert bool(event.session) == (mode == "legacy")
+    assert (agent, "acme" if agent == "sub-agent" else None, "https://as.example") in says.asked
+
+
+def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
+    world = World(says := ScriptedAnswer(CALM), auth=True)
+    app = world.server.streamable_http_app()
+
+    async def work() -> int:
+        transport = httpx2.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport) as http:
+            return (
+                await http.post("http://127.0.0.1:8000/mcp", json={}, headers={"authorization": "Bearer no"})
+            ).status_code
+
+    assert asyncio.run(work()) == 401
+    assert (world.told.events, says.asked) == ([], [])

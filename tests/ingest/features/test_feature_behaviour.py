@@ -1,0 +1,645 @@
+"""What each family of features says, on histories made by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest.columns import AGENT, RESOURCE, TARGET, EventColumns
+from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.deviations import reset_reference
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
+
+from ...support.feature_histories import Watch, columns, event
+
+HOUR, DAY = 3600.0, 86_400.0
+
+
+def steady(count: int, gap_s: float = 60.0, start_s: float = 0.0, **members: Any) -> list[dict[str, Any]]:
+    """The same event again and again."""
+    return [event(start_s + gap_s * i, **members) for i in range(count)]
+
+
+def baseline_of(events: list[dict[str, Any]]) -> Baseline:
+    batch: EventColumns = columns(events)
+    _, found = FeatureBuilder(empty_baseline(), 1000).observe_and_learn(batch)
+    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
+
+
+def peers(count: int = 40, **members: Any) -> list[dict[str, Any]]:
+    """History of ten other agents of the same role."""
+    return [event(60.0 * i, agent=f"peer-{i % 10}", **members) for i in range(count)]
+
+
+# --- pace -------------------------------------------------------------------------------------------------------------
+
+
+def test_pace_rises_with_a_burst_at_the_half_life_that_sees_it() -> None:
+    """Ten events in a second stand out of one a minute at one minute more than at four hours."""
+    watch = Watch()
+    calm = watch.last(*steady(100))
+    burst = watch.last(*steady(10, 0.1, 6000.0))
+
+    assert calm["pace_1m"] < 0.5
+    assert burst["pace_1m"] > 4.0
+    assert burst["pace_1m"] > burst["pace_15m"] > burst["pace_4h"]
+
+
+def test_pace_counts_what_an_event_stands_for() -> None:
+    """One event with a count of ten weighs as ten events."""
+    one, ten = Watch(), Watch()
+    one.feed(*steady(100))
+    ten.feed(*steady(100))
+
+    assert ten.last(event(6000, count=10))["pace_1m"] > one.last(event(6000))["pace_1m"] + 3.0
+
+
+def test_pace_decays_by_half_in_its_half_life() -> None:
+    """After one minute of silence, a decayed count of 1 has become a half, and the next event makes it 1.5."""
+    watch = Watch()
+    watch.feed(event(0), event(60))
+
+    assert watch.found.quantities[1, Q_PACE_1M] == pytest.approx(math.log1p(1.5), rel=1e-6)
+
+
+def test_dormancy_measures_the_pause_against_usual_pauses() -> None:
+    """A month of silence is far above pauses of a minute; one more minute is not."""
+    watch = Watch()
+    watch.feed(*steady(50))
+
+    assert watch.last(event(50 * 60))["dormancy"] < 0.5
+    assert watch.last(event(50 * 60 + 30 * DAY))["dormancy"] > 20
+
+
+# --- rarity -----------------------------------------------------------------------------------------------------------
+
+
+def test_rarity_has_the_numbers_of_witten_bell() -> None:
+    """After three uses of one action a new one has probability (0 + 2) / (3 + 1 + 1), the known one is certain."""
+    watch = Watch()
+    watch.feed(*steady(3))
+
+    new = watch.feed(event(200, action="wipe"), learn=False)[0]
+    known = watch.feed(event(200), learn=False)[0]
+
+    assert new["action_surprise"] == pytest.approx(-math.log2(2 / 5))
+    assert known["action_surprise"] == 0.0
+
+
+NAMED = [
+    ("resource_surprise", {"resource": {"id": "acct-1"}}, {"resource": {"id": "acct-2"}}),
+    ("target_surprise", {"resource": {"target": "a.example"}}, {"resource": {"target": "b.example"}}),
+    ("audience_surprise", {"resource": {"audience": "https://a"}}, {"resource": {"audience": "https://b"}}),
+    ("peer_surprise", {"peer": "ledger"}, {"peer": "stranger"}),
+    ("principal_surprise", {"principal": {"id": "ann"}}, {"principal": {"id": "eve"}}),
+    ("network_surprise", {"client": {"ip": "10.0.0.1"}}, {"client": {"ip": "203.0.113.5"}}),
+    ("credential_surprise", {"credential": {"thumbprint": "k1"}}, {"credential": {"thumbprint": "k2"}}),
+    ("scope_surprise", {"scopes": {"requested": ["r"]}}, {"scopes": {"requested": ["r", "w"]}}),
+    ("chain_surprise", {"delegation": ["a1", "boss"]}, {"delegation": ["a1", "other"]}),
+    ("effect_surprise", {"effect": "read"}, {"effect": "delete"}),
+    ("outcome_surprise", {"outcome": "success"}, {"outcome": "denied"}),
+    ("provenance_surprise", {"resource": {"provenance": "granted"}}, {"resource": {"provenance": "derived"}}),
+]
+
+
+@pytest.mark.parametrize(("name", "habit", "change"), NAMED, ids=[name for name, _, _ in NAMED])
+def test_rarity_of_each_kind(name: str, habit: dict[str, Any], change: dict[str, Any]) -> None:
+    """Of each kind, what an agent has never done surprises by bits more than what it always does."""
+    watch = Watch()
+    watch.feed(*steady(30, **habit))
+
+    usual = watch.feed(event(2000, **habit), learn=False)[0]
+    unusual = watch.feed(event(2000, **change), learn=False)[0]
+
+    assert usual[name] < 1.2
+    assert unusual[name] > usual[name] + 3.0
+
+
+def test_rarity_of_an_absent_member_is_zero() -> None:
+    """What an event does not say surprises nobody."""
+    watch = Watch()
+    watch.feed(*steady(30, peer="ledger", resource={"id": "acct-1"}))
+
+    bare = watch.last(event(2000))
+
+    assert bare["peer_surprise"] == bare["resource_surprise"] == bare["target_surprise"] == 0.0
+
+
+def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
+    """An action that all peers use, and this agent never did, is new to it, but not rare among peers."""
+    watch = Watch(baseline_of(peers(action="refund")))
+    watch.feed(*steady(30, action="read_ticket"))
+
+    refund = watch.feed(event(2000, action="refund"), learn=False)[0]
+    own = watch.feed(event(2000, action="read_ticket"), learn=False)[0]
+
+    assert refund["action_rarity_peers"] < 1.0 < own["action_rarity_peers"]
+    assert refund["action_surprise"] > own["action_surprise"] + 3.0
+    assert refund["identity_shift"] > own["identity_shift"] == 0.0
+
+
+def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
+    """Before an agent has a history, its peer group's habits are its own; a stranger's role has none."""
+    watch = Watch(baseline_of(peers(action="refund")))
+
+    of_role = watch.feed(event(action="refund"), learn=False)[0]
+    unusual = watch.feed(event(action="wipe"), learn=False)[0]
+
+    assert of_role["action_surprise"] == 0.0
+    assert unusual["action_surprise"] == pytest.approx(-math.log2(2 / 42))
+
+
+def test_rarity_follows_the_declared_task() -> None:
+    """Within a declared task its own habits weigh most: the same action fits one task and not the other."""
+    past = peers(200, action="pay", task="invoices") + peers(200, action="read_ticket", task="tickets")
+    watch = Watch(baseline_of(past))
+
+    fits = watch.feed(event(action="pay", task="invoices"), learn=False)[0]
+    misfit = watch.feed(event(action="pay", task="tickets"), learn=False)[0]
+
+    assert misfit["action_surprise"] > fits["action_surprise"] + 5.0
+
+
+def test_novelty_counts_names_new_to_the_agent() -> None:
+    """A spray over new resources raises the decayed number of new names; known ones do not."""
+    watch = Watch()
+    watch.feed(*steady(40, resource={"id": "acct-1"}))
+    known = watch.last(event(2400, resource={"id": "acct-1"}))
+    spray = watch.feed(*[event(2401 + i, resource={"id": f"acct-{i + 2}"}) for i in range(20)], learn=False)
+
+    assert known["novelty_1h"] == 0.0
+    assert spray[-1]["novelty_1h"] > 5.0
+
+
+def in_order(at_s: float, session: str, *actions: str) -> list[dict[str, Any]]:
+    """Actions of one session, a second apart."""
+    return [event(at_s + i, action=action, session=session) for i, action in enumerate(actions)]
+
+
+def test_action_on_a_target_of_another_action() -> None:
+    """Read goes to x and write to y: write on x surprises, although action and target are both known."""
+    watch = Watch()
+    watch.feed(*steady(30, action="read", resource={"id": "x"}), *steady(30, 60.0, 1800.0, resource={"id": "y"}))
+
+    fits = watch.feed(event(4000, action="read", resource={"id": "x"}), learn=False)[0]
+    crossed = watch.feed(event(4000, resource={"id": "x"}), learn=False)[0]
+
+    assert fits["action_target_surprise"] < 0.5
+    assert crossed["action_target_surprise"] == pytest.approx(-math.log2(2 / 32))
+    assert max(crossed["action_surprise"], crossed["target_surprise"]) < 1.5
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+def test_order_of_actions_in_a_session() -> None:
+    """After read, send is the habit; read after send within a session is not, although both are common."""
+    watch = Watch()
+    for i in range(40):
+        watch.feed(*in_order(600.0 * i, f"s{i}", "read", "send", "close"))
+
+    usual = watch.feed(*in_order(30_000, "x", "read", "send", "close"))
+    turned = watch.feed(*in_order(31_000, "y", "send", "read", "close"))
+
+    assert max(vector["transition_surprise"] for vector in usual) < 0.5
+    assert min(vector["transition_surprise"] for vector in turned) > 4.0
+    assert max(vector["action_surprise"] for vector in turned) < 2.0
+
+
+def test_order_of_interleaved_sessions_is_kept_apart() -> None:
+    """Two sessions at once do not disturb each other's order."""
+    watch = Watch()
+    for i in range(40):
+        at = 600.0 * i
+        watch.feed(
+            event(at, action="read", session=f"a{i}"),
+            event(at + 1, action="read", session=f"b{i}"),
+            event(at + 2, action="send", session=f"a{i}"),
+            event(at + 3, action="send", session=f"b{i}"),
+        )
+
+    vectors = watch.feed(
+        event(30_000, action="read", session="x"),
+        event(30_001, action="read", session="y"),
+        event(30_002, action="send", session="x"),
+        event(30_003, action="send", session="y"),
+    )
+
+    assert max(vector["transition_surprise"] for vector in vectors) < 0.5
+
+
+def test_order_without_sessions_ends_with_half_an_hour_of_silence() -> None:
+    """Where events name no session, a pause of more than half an hour begins a new one."""
+    watch = Watch()
+    watch.feed(*steady(5, 60.0), event(5 * 60 + 1900), event(5 * 60 + 1960))
+
+    lengths = np.expm1(watch.found.quantities[:, Q_SESSION]).round().tolist()
+
+    assert lengths == [1, 2, 3, 4, 5, 1, 2]
+
+
+def test_repeat_surprises_more_with_each_octave() -> None:
+    """Agents that use an action once a session make a runaway loop stand out, and more the longer it runs."""
+    watch = Watch()
+    watch.feed(*[event(100 * i, action="pay", session=f"s{i}") for i in range(60)])
+
+    loop = [v["repeat_surprise"] for v in watch.feed(*[event(9000 + i, action="pay", session="x") for i in range(64)])]
+
+    assert loop[0] < 0.5
+    assert loop[1] > 4.0
+    assert loop[63] > 3.0
+
+
+def test_session_length_and_strangeness_gather() -> None:
+    """A long odd session raises its length and the strangeness that it has gathered, step by step."""
+    watch = Watch()
+    for i in range(40):
+        watch.feed(event(600 * i, action="read", session=f"s{i}", resource={"id": "a"}))
+
+    odd = watch.feed(*[event(30_000 + i, action=f"x{i}", session="x", resource={"id": f"n{i}"}) for i in range(6)])
+
+    strange = [vector["session_strangeness"] for vector in odd]
+    assert strange == sorted(strange)
+    assert strange[-1] > 2.5
+    assert odd[-1]["session_length"] > 3.0
+
+
+# --- effect, failure, privilege ---------------------------------------------------------------------------------------
+
+
+def test_write_surprise_weighs_by_effect() -> None:
+    """The same new action weighs 0.7 as read, 1 as write or delete, 1.25 as admin and 0.85 where nobody says."""
+    watch = Watch()
+    watch.feed(*steady(30))
+    weight = {}
+    for effect in ("read", "write", "delete", "admin", "unknown"):
+        vector = watch.feed(event(2000, action="wipe", effect=effect), learn=False)[0]
+        weight[effect] = vector["write_surprise"] / max(vector["action_surprise"], vector["transition_surprise"])
+
+    assert weight == pytest.approx({"read": 0.7, "write": 1.0, "delete": 1.0, "admin": 1.25, "unknown": 0.85})
+
+
+def test_failure_and_denial_pace_are_told_apart() -> None:
+    """Errors raise the pace of failures alone, denials that of denials alone."""
+    broken, refused = Watch(), Watch()
+    broken.feed(*steady(50))
+    refused.feed(*steady(50))
+
+    errors = broken.feed(*steady(10, 1.0, 3000.0, outcome="error"), learn=False)[-1]
+    denials = refused.feed(*steady(10, 1.0, 3000.0, outcome="denied"), learn=False)[-1]
+
+    assert errors["failure_pace"] > 5 and errors["denial_pace"] == 0
+    assert denials["denial_pace"] > 5 and denials["failure_pace"] == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        ("denied", "ext_authz_denied"),
+        ("denied", "revoked_by_trustwatch"),
+        ("error", "ext_authz_error"),
+        ("error", "trustwatch_unavailable"),
+    ],
+)
+def test_what_we_caused_is_no_behaviour(outcome: str, error: str) -> None:
+    """Our denials and outages change nothing: zero vectors, and the next event is as if they never were."""
+    watched, undisturbed = Watch(), Watch()
+    watched.feed(*steady(30))
+    undisturbed.feed(*steady(30))
+
+    ours = watched.feed(*steady(200, 1.0, 1800.0, outcome=outcome, error=error, action="wipe"))
+
+    assert all(value == 0.0 for vector in ours for value in vector.values())
+    assert watched.last(event(2100)) == undisturbed.last(event(2100))
+
+
+def test_scope_gap_and_breadth() -> None:
+    """The gap is the share of requested scopes that were not granted; breadth is their number against the usual."""
+    watch = Watch()
+    watch.feed(*steady(30, scopes={"requested": ["a"], "granted": ["a"]}))
+
+    wide = watch.last(event(2000, scopes={"requested": ["a", "b", "c", "d"], "granted": ["a"]}))
+
+    assert wide["scope_gap"] == 0.75
+    assert wide["scope_breadth"] == pytest.approx((math.log(5) - math.log(2)) / 0.297, rel=0.05)
+
+
+@pytest.mark.parametrize(("capabilities", "flag"), [(["read_ticket"], 0.0), (["other"], 1.0), (None, 0.0)])
+def test_outside_capabilities(capabilities: list[str] | None, flag: float) -> None:
+    """The flag is raised by an action that declared capabilities lack, never where none are declared."""
+    members = {} if capabilities is None else {"capabilities": capabilities}
+
+    assert Watch().last(event(**members))["outside_capabilities"] == flag
+
+
+# --- delegation, provenance, volume, time -----------------------------------------------------------------------------
+
+
+def test_delegation_depth_and_new_actor() -> None:
+    """A longer chain is deeper than usual, and its actors are new."""
+    watch = Watch()
+    watch.feed(*steady(30, delegation=["a1", "boss"]))
+
+    deep = watch.last(event(2000, delegation=["a1", "x", "y", "z", "boss"]))
+
+    assert deep["chain_depth"] > 2.0
+    assert deep["chain_surprise"] == pytest.approx(-math.log2(2 / 32))
+
+
+@pytest.mark.parametrize(("external", "share"), [(True, 1.0), (False, 0.0), (None, 0.5)])
+def test_external_target_is_the_surprise_of_targets_outside(external: bool | None, share: float) -> None:
+    """A new target counts whole outside the tenant, not at all inside, and half where nobody knows."""
+    watch = Watch()
+    watch.feed(*steady(30, resource={"id": "inside.example"}))
+
+    vector = watch.last(event(2000, resource={"id": "new.example", "external": external}))
+
+    assert vector["target_surprise"] == pytest.approx(-math.log2(2 / 32))
+    assert vector["external_target"] == share * vector["target_surprise"]
+
+
+def test_volume_of_one_event_and_of_an_hour() -> None:
+    """A large answer shows at once; many ordinary ones show in the hour's volume alone."""
+    large, many = Watch(), Watch()
+    for watch in (large, many):
+        watch.feed(*steady(60, 600.0, bytes_in=100, bytes_out=1000, duration_ms=30))
+
+    one = large.last(event(36_600, bytes_in=100, bytes_out=50_000_000, duration_ms=30_000))
+    flood = many.last(*steady(300, 1.0, 36_600.0, bytes_in=100, bytes_out=1000, duration_ms=30))
+
+    assert one["bytes_out"] > 20 and one["duration"] > 20 and one["bytes_in"] < 0.5
+    assert flood["volume_1h"] > 1 and flood["bytes_out"] < 0.5
+
+
+def test_hour_of_week_knows_night_and_weekend() -> None:
+    """An agent of Monday to Friday mornings surprises at night, and on a Saturday morning."""
+    watch = Watch()
+    watch.feed(*[event(DAY * day + 60.0 * i) for day in range(5) for i in range(20)])
+
+    morning = watch.feed(event(7 * DAY), learn=False)[0]["hour_surprise"]
+    night = watch.feed(event(7 * DAY + 14 * HOUR), learn=False)[0]["hour_surprise"]
+    saturday = watch.feed(event(12 * DAY), learn=False)[0]["hour_surprise"]
+
+    assert morning < 0.2
+    assert night > 5.0
+    assert saturday > 5.0
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_token_lifetime_and_method_downgrade() -> None:
+    """A token of a day after tokens of five minutes, and a shared secret after a private key, both show."""
+    watch = Watch()
+    watch.feed(*steady(30, credential={"method": "private_key_jwt", "token_lifetime_s": 300}))
+
+    weak = watch.last(event(2000, credential={"method": "client_secret_post", "token_lifetime_s": 86_400}))
+    again = watch.last(event(2100, credential={"method": "private_key_jwt", "token_lifetime_s": 300}))
+
+    assert weak["token_lifetime"] > 10 and weak["method_downgrade"] == 2.0
+    assert again["token_lifetime"] == 0.0 and again["method_downgrade"] == 0.0
+
+
+def test_token_reuse_is_flagged_after_revocation() -> None:
+    """Use of a token before its revocation, or of another, is not flagged; use after it is; four are remembered."""
+
+    def use(at_s: float, token: str, kind: str = "tool.call") -> dict[str, Any]:
+        return event(at_s, type=kind, credential={"token_id": token})
+
+    watch = Watch()
+    watch.feed(use(0, "t1"), use(1, "t1", "token.revoke"), use(2, "t1", "token.revoke"), use(3, "t1"), use(4, "t2"))
+    assert watch.found.token_reuse.tolist() == [0, 0, 0, 1, 0]
+
+    watch.feed(*[use(10 + i, f"n{i}", "token.revoke") for i in range(3)], use(20, "t1"))
+    assert watch.found.token_reuse[-1] == 1
+
+    watch.feed(use(30, "n3", "token.revoke"), use(31, "t1"), use(32, "n0"))
+    assert watch.found.token_reuse.tolist() == [0, 0, 1]
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_scored_before_it_is_learned() -> None:
+    """The vector of an event is the same whether it is then learned or not; only the next one differs."""
+    learning, frozen = Watch(), Watch()
+    learning.feed(*steady(30))
+    frozen.feed(*steady(30))
+    strange = event(2000, action="wipe", resource={"id": "n"}, bytes_out=1e6)
+
+    assert learning.feed(strange) == frozen.feed(strange, learn=False)
+    repeat = event(9000, action="wipe", resource={"id": "n"})
+    assert learning.last(repeat)["action_surprise"] < frozen.last(repeat)["action_surprise"] - 0.9
+
+
+@pytest.mark.parametrize(("days", "seen"), [(10, True), (30, True), (180, False)])
+def test_drift_sees_a_slow_ramp_that_the_running_baseline_follows(days: float, seen: bool) -> None:
+    """Volume that doubles every ten or thirty days takes the usual volume with it, but not the reference of weeks.
+
+    Twice as much in half a year is growth: the reference goes along.
+    """
+    watch = Watch()
+    level = watch.last(*[event(HOUR * i, bytes_out=1000) for i in range(400)])
+    ramp = watch.last(*[event(HOUR * (400 + i), bytes_out=1000 * 2 ** (i / 24 / days)) for i in range(1200)])
+
+    assert level["drift"] == 0.0
+    assert ramp["volume_1h"] < 3.0
+    assert (ramp["drift"] > 1.0) == seen
+
+
+def test_drift_says_nothing_before_an_active_day_and_200_events() -> None:
+    """A sudden jump of volume shows in its distance from the usual; the reference does not know the agent yet."""
+    jump = {"bytes_out": 1e6}
+    few = Watch().last(*steady(190, 1800.0, bytes_out=1000), event(1800.0 * 190, **jump))
+    early = Watch().last(*steady(600, 60.0, bytes_out=1000), event(60.0 * 600, **jump))
+    known = Watch().last(*steady(240, 1800.0, bytes_out=1000), event(1800.0 * 240, **jump))
+
+    assert few["volume_1h"] > 4.0 and few["drift"] == 0.0
+    assert early["volume_1h"] > 4.0 and early["drift"] == 0.0
+    assert known["drift"] > 10.0
+
+
+def test_drift_is_measured_in_active_time() -> None:
+    """A thousand events within an hour are an hour: the reference stays that of the days before."""
+    watch = Watch()
+    watch.feed(*steady(240, 1800.0, bytes_out=1000))
+    busy = watch.last(*steady(1000, 3.6, 1800.0 * 240, bytes_out=1000))
+
+    assert busy["volume_1h"] < 3.0  # the running usual has followed
+    assert busy["drift"] > 5.0
+
+
+def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
+    """After an active day the busy hours are what is usual."""
+    watch = Watch()
+    watch.feed(*steady(240, 1800.0, bytes_out=1000))
+    reset_reference(watch.builder.state.numbers[0])
+    after = watch.feed(*steady(2000, 60.0, 1800.0 * 240, bytes_out=1000))
+
+    assert max(vector["drift"] for vector in after) == 0.0
+
+
+def test_drift_within_three_deviations_is_none() -> None:
+    """An agent whose pace varies tenfold from day to day has the width of that in its reference."""
+    watch = Watch()
+    days = [
+        event(DAY * d + gap * i, bytes_out=1000)
+        for d in range(30)
+        for gap in (600.0 * (1 + 9 * (d % 2)),)
+        for i in range(int(DAY / gap))
+    ]
+    assert watch.feed(*days)[-1]["drift"] == 0.0
+    assert (
+        max(
+            vector["drift"] for vector in watch.feed(*[event(DAY * 30 + 600.0 * i, bytes_out=1000) for i in range(144)])
+        )
+        == 0.0
+    )
+
+
+def test_a_version_bump_halves_what_is_known_at_most_once_a_day() -> None:
+    """A new version halves the counts (rounding up); a second one on the same day changes nothing more."""
+
+    def known(watch: Watch) -> float:
+        return watch.feed(event(4000, action="wipe", version="9"), learn=False)[0]["action_surprise"]
+
+    same, bumped, twice = Watch(), Watch(), Watch()
+    for watch in (same, bumped, twice):
+        watch.feed(*steady(40, version="1"))
+    bumped.feed(event(2500, version="2"))
+    twice.feed(event(2500, version="2"))
+    twice_before = twice.builder.state.table[twice.builder.slots.find(_key(twice))].copy()
+    twice.feed(event(2600, version="3"), learn=False)
+
+    assert known(bumped) < known_of_unchanged(same)
+    np.testing.assert_array_equal(twice.builder.state.table[twice.builder.slots.find(_key(twice))], twice_before)
+    count = bumped.builder.state.table[bumped.builder.slots.find(_key(bumped))] & 1023
+    assert count.max() == 21  # 40 halved, and the event of the new version
+
+
+def known_of_unchanged(watch: Watch) -> float:
+    return watch.feed(event(4000, action="wipe", version="1"), learn=False)[0]["action_surprise"]
+
+
+def _key(watch: Watch) -> np.ndarray[Any, Any]:
+    return columns([event()]).names[:, AGENT]
+
+
+def test_late_events_never_move_time_backwards() -> None:
+    """An event a day late is flagged; it does not decay, and the pause before the next is measured from the latest."""
+    watch = Watch()
+    watch.feed(*steady(5, 60.0, DAY), event(0), event(DAY + 300))
+
+    assert watch.found.flags.tolist() == [0, 0, 0, 0, 0, 1, 0]
+    assert watch.found.quantities[5, Q_GAP] == 0.0
+    assert watch.found.quantities[6, Q_GAP] == pytest.approx(math.log1p(60.0))
+
+
+def test_a_flood_of_new_names_evicts_no_habit_and_takes_no_memory() -> None:
+    """100,000 new resources push out each other; the agent's actions stay known, and its state has the same size."""
+    watch = Watch()
+    watch.feed(*steady(50, resource={"id": "acct-1"}, client={"ip": "10.0.0.1"}))
+    size = sum(array.nbytes for array in watch.builder.state)
+    before = watch.feed(event(4000), learn=False)[0]
+
+    for start in range(0, 100_000, 10_000):
+        flood = steady(10_000, 0.1, 4000.0 + start / 10, resource={"id": "acct-1"})
+        batch = columns(flood)
+        fresh = np.arange(start + 1, start + 10_001, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        batch.names[:, RESOURCE] = batch.names[:, TARGET] = fresh
+        watch.builder.observe_and_learn(batch)
+
+    after = watch.feed(event(15_000), learn=False)[0]
+    network = watch.feed(event(15_000, client={"ip": "10.0.0.1"}), learn=False)[0]["network_surprise"]
+    assert sum(array.nbytes for array in watch.builder.state) == size
+    assert after["action_surprise"] <= before["action_surprise"]
+    assert network < 1.0  # known still; a network never seen has 4 bits and more
+
+
+def test_an_announced_key_is_known_though_habits_fill_the_table() -> None:
+    """Of twenty new keys behind many habits every announced one is known at its next use; unannounced ones are not."""
+    crowd = [event(60.0 * n, peer=f"peer-{n % 150}", client={"ip": f"10.{n % 150}.0.1"}) for n in range(3000)]
+    known = {}
+    for kind in ("client.change", "tool.call"):
+        watch = Watch()
+        watch.feed(*crowd)
+        known[kind] = 0
+        for turn in range(20):
+            key = {"credential": {"method": "private_key_jwt", "thumbprint": f"key-{turn}"}}
+            watch.feed(event(200_000.0 + 60 * turn, type=kind, **key))
+            watch.feed(event(200_030.0 + 60 * turn, **key), learn=False)
+            known[kind] += not (int(watch.found.new_kinds[0]) >> K_CREDENTIAL) & 1
+
+    assert known["client.change"] == 20
+    assert known["tool.call"] < 20
+
+
+def test_agents_of_other_tenants_and_issuers_are_others() -> None:
+    """The same id in another tenant, or from another issuer, is another agent: nobody learns for it."""
+    watch = Watch()
+    watch.feed(*steady(30, peer="ledger"))
+
+    elsewhere = watch.feed(event(2000, tenant="globex", peer="x"), event(2000, issuer="https://b", peer="x"))
+
+    assert len(watch.builder.slots) == 3
+    assert all(vector["dormancy"] == vector["pace_1m"] == 0.0 for vector in elsewhere)
+
+
+def test_self_asserted_agents_are_measured_and_need_not_be_learned() -> None:
+    """An id that no token vouches for is measured as any; with weight 0 its event leaves the baseline as it was."""
+    watch = Watch()
+    watch.feed(*steady(30))
+    batch = columns([event(2000, action="wipe", self_asserted=True)])
+    builder = watch.builder
+    slots = builder.admit(batch.names[:, AGENT])
+    table = builder.state.table.copy()
+    vectors, found = np.zeros((1, len(FEATURE_NAMES))), watch.found
+
+    builder.observe(batch, slots, np.array([0]), vectors, found)
+    builder.learn(batch, slots, np.array([0]), found, np.zeros(1, np.uint8))
+
+    assert vectors[0, FEATURE_NAMES.index("action_surprise")] == pytest.approx(-math.log2(2 / 32))
+    np.testing.assert_array_equal(builder.state.table, table)
+
+
+def test_all_features_stay_in_their_declared_ranges() -> None:
+    """Whatever happens, every feature is finite and within the range that the table declares."""
+    watch = Watch(baseline_of(peers()))
+    vectors = np.array([list(v.values()) for v in watch.feed(*_extremes())])
+
+    low, high = np.array([f.low for f in FEATURES]), np.array([f.high for f in FEATURES])
+    assert np.isfinite(vectors).all()
+    assert (vectors >= low).all() and (vectors <= high).all()
+
+
+def _extremes() -> list[dict[str, Any]]:
+    wild = [
+        event(
+            i * 10.0 ** (i % 7),
+            bytes_in=10.0 ** (i % 300),
+            bytes_out=1e300,
+            duration_ms=1e15,
+            count=10.0 ** (i % 9),
+            action=f"a{i}",
+            scopes={"requested": [f"s{k}" for k in range(i % 200)], "granted": []},
+            delegation=[f"d{k}" for k in range(1 + i % 9)],
+            credential={"token_lifetime_s": 1e12, "method": "none"},
+        )
+        for i in range(300)
+    ]
+    return steady(300, 1.0) + wild
+
+
+def test_self_asserted_revocations_push_out_no_real_ones() -> None:
+    """Anybody can claim a revocation; a token that was really revoked is still known after eight claims."""
+    watch = Watch()
+    watch.feed(event(0, type="token.revoke", credential={"token_id": "sha256:stolen"}))
+    for n in range(8):
+        watch.feed(event(1 + n, self_asserted=True, type="token.revoke", credential={"token_id": f"sha256:forged-{n}"}))
+    watch.feed(event(20, credential={"token_id": "sha256:stolen"}))
+
+    assert watch.found.token_reuse[-1] == 1

@@ -1,0 +1,291 @@
+"""OTLP/JSON: spans of agents, events of Ory Hydra on spans, access logs of gateways."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from trustwatch.ingest.formats import otlp
+from trustwatch.ingest.formats.format_registry import create_parser
+from trustwatch.ingest.formats.record_mapping import MappingSpec
+
+from ...support.format_samples import LINES, SPAN, TOOL, TRACE, Taken, hydra, logs, one, span, taken
+
+
+def test_a_tool_call() -> None:
+    """Who, what, where, how long; never what was said. The id is self-asserted."""
+    (event,), _, _ = taken("otlp", span(TOOL))
+
+    assert event == {
+        "id": f"{TRACE}:{SPAN}",
+        "time": "2025-11-24T16:00:00.123456Z",
+        "agent": {"id": "agent-7", "version": "2", "self_asserted": True},
+        "principal": {"id": "ann"},
+        "type": "tool.call",
+        "action": "read_file",
+        "effect": "unknown",
+        "resource": {"target": "files.example"},
+        "outcome": "success",
+        "duration_ms": 31.0,
+        "session": "conv-1",
+        "trace_id": TRACE,
+        "attributes": {"kind": "CLIENT", "model": "m-1", "input_tokens": 12},
+    }
+
+
+def test_a_vouched_source_takes_the_mark_away() -> None:
+    """Where only an authorization server or gateway can send to a collector, the operator says so."""
+    assert one("otlp", span(TOOL), agent__self_asserted="")["agent"] == {"id": "agent-7", "version": "2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ({"mcp.method.name": "resources/read"}, 3, ("api.call", "resources/read", "read")),
+        ({"gen_ai.operation.name": "chat"}, "SPAN_KIND_CLIENT", ("api.call", "chat", "unknown")),
+        ({"a2a.method": "message/send"}, 3, ("a2a.message", "message/send", "unknown")),
+        ({"gen_ai.operation.name": "invoke_agent"}, 1, ("a2a.message", "invoke_agent", "unknown")),
+        ({"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": "kb"}, 3, ("api.call", "retrieval", "read")),
+    ],
+)
+def test_types_and_actions(values: dict[str, Any], kind: Any, expected: tuple[str, str, str]) -> None:
+    """By the attribute that says most. Without an id of its own the calling service stands for the agent."""
+    event = one("otlp", span(values, kind=kind))
+
+    assert (event["type"], event["action"], event["effect"]) == expected and event["agent"]["id"] == "svc"
+
+
+def test_asking_another_agent_names_that_one_as_peer() -> None:
+    """A client's span carries the id of the agent that is asked."""
+    asked = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.id": "ledger", "gen_ai.agent.version": "9"}
+
+    event = one("otlp", span(asked, resource={"gen_ai.agent.id": "boss", "service.version": "1"}))
+
+    assert event["peer"] == "ledger" and event["agent"] == {"id": "boss", "version": "1", "self_asserted": True}
+
+
+def test_a_servers_span_does_not_make_the_server_the_caller() -> None:
+    """Without an id of the caller it is nobody's."""
+    values = {"mcp.method.name": "tools/call", "gen_ai.tool.name": "t"}
+
+    assert taken("otlp", span(values, kind=2)) == Taken([], 1, [])
+    assert one("otlp", span({**values, "client_id": "bot"}, kind=2))["agent"]["id"] == "bot"
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "outcome", "error"),
+    [
+        ({"error.type": "tool_error"}, {"code": 2}, "error", "tool_error"),
+        ({"error.type": "403"}, {}, "denied", "403"),
+        ({}, {"code": "STATUS_CODE_ERROR"}, "error", None),
+        ({}, {"code": 1}, "success", None),
+    ],
+)
+def test_outcome(values: dict[str, Any], status: dict[str, Any], outcome: str, error: str | None) -> None:
+    """By the type of error, else by the status of the span."""
+    event = one("otlp", span({"gen_ai.tool.name": "t", **values}, status=status))
+
+    assert (event["outcome"], event.get("error")) == (outcome, error)
+
+
+def test_a_token_that_hydra_issued() -> None:
+    """The event names the client; the span around it is nothing of its own."""
+    issued = hydra(
+        "OAuth2AccessTokenIssued",
+        OAuth2ClientID="bot",
+        OAuth2GrantType="client_credentials",
+        OAuth2Subject="bot",
+        ClientIP="198.51.100.7:36414",
+        OAuth2TokenFormat="jwt",
+    )
+
+    (event,), skipped, _ = taken("otlp", issued)
+
+    assert skipped == 0 and event == {
+        "id": f"{TRACE}:{SPAN}:0",
+        "time": "2025-11-24T16:00:00.123456Z",
+        "agent": {"id": "bot", "self_asserted": True},
+        "type": "token.request",
+        "action": "token.request",
+        "outcome": "success",
+        "client": {"ip": "198.51.100.7"},
+        "trace_id": TRACE,
+        "attributes": {"event": "OAuth2AccessTokenIssued", "grant_type": "client_credentials", "token_format": "jwt"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("OAuth2AccessTokenIssued", {"OAuth2GrantType": "refresh_token"}, "token.refresh"),
+        (
+            "OAuth2AccessTokenIssued",
+            {"OAuth2GrantType": "urn:ietf:params:oauth:grant-type:token-exchange"},
+            "token.exchange",
+        ),
+        ("OAuth2AccessTokenIssued", {}, "token.request"),
+        ("OAuth2AccessTokenRevoked", {}, "token.revoke"),
+        ("OAuth2ClientCreated", {}, "client.register"),
+        ("OAuth2ConsentAccepted", {}, "approval"),
+    ],
+)
+def test_types_of_hydras_events(name: str, more: dict[str, Any], expected: str) -> None:
+    """A refresh and an exchange are told by the grant."""
+    event = one("otlp", hydra(name, OAuth2ClientID="bot", OAuth2Subject="ann", **more))
+
+    assert (event["type"], event["principal"]) == (expected, {"id": "ann"})
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        (None, "revoked_by_trustwatch"),
+        ("The token hook target responded with an error.", "revoked_by_trustwatch"),
+        ("Make sure that the request you are making is valid. Maybe …", "revoked_by_trustwatch"),
+        ("The OAuth 2.0 Client is not allowed to use authorization grant 'refresh_token'.", "revoked_by_trustwatch"),
+        (
+            "The requested scope is invalid, unknown, or malformed.",
+            "The requested scope is invalid, unknown, or malformed.",
+        ),
+    ],
+)
+def test_what_our_hook_refused_is_ours(reason: str | None, error: str) -> None:
+    """Hydra 2.3 names the client of a failed request only where the hook refused or failed; later ones say why."""
+    reasons = {} if reason is None else {"ErrorReason": reason}
+
+    event = one("otlp", hydra("OAuth2TokenExchangeError", OAuth2ClientID="bot", **reasons))
+
+    assert (event["outcome"], event["error"]) == ("denied", error)
+
+
+@pytest.mark.parametrize("name", ["OAuth2RefreshTokenIssued", "OAuth2AccessTokenInspected", "OAuth2ClientUpdated", "x"])
+def test_other_events_of_hydra_are_skipped(name: str) -> None:
+    """They come with one that is taken, are an administrator's or our doing, or do not say who acted."""
+    assert taken("otlp", hydra(name, OAuth2ClientID="bot")) == Taken([], 1, [])
+    assert taken("otlp", hydra("OAuth2TokenExchangeError")) == Taken([], 1, [])
+
+
+def test_what_hydra_2_3_sent() -> None:
+    """A client's life: made, given a token, refused by the hook (403), and with a hook that failed (401, so 500).
+
+    Its wrong scope and wrong secret have events too, which name nobody; its introspection, revocation, change and
+    deletion are not its own acts, or do not say that they are.
+    """
+    events, skipped, refusals = taken("otlp", (LINES / "hydra_2.3.0_traces.json").read_bytes())
+
+    assert [(event["type"], event["outcome"], event.get("error"), event.get("client")) for event in events] == [
+        ("client.register", "success", None, None),
+        ("token.request", "success", None, {"ip": "127.0.0.1"}),
+        ("token.request", "denied", "revoked_by_trustwatch", {"ip": "127.0.0.1"}),
+        ("token.request", "error", "trustwatch_unavailable", {"ip": "127.0.0.1"}),
+    ]
+    assert len({event["agent"]["id"] for event in events}) == 1 and (skipped, refusals) == (8, [])
+
+
+def test_the_same_as_protobuf() -> None:
+    """What a running Hydra really sends; whichever way it comes, the events are equal."""
+    raw = (LINES / "hydra_2.3.0_traces.json").read_bytes()
+    body = json.loads(raw)
+    for scoped in body["resourceSpans"][0]["scopeSpans"]:
+        for one_span in scoped["spans"]:
+            for name in ("traceId", "spanId", "parentSpanId"):
+                if name in one_span:
+                    one_span[name] = base64.b64encode(bytes.fromhex(one_span[name])).decode()
+    message = json_format.ParseDict(body, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+
+    assert taken("otlp", otlp.protobuf_to_json("traces", message.SerializeToString())) == taken("otlp", raw)
+
+
+def test_agentgateways_access_log() -> None:
+    """Its keys are those of its lines; the scope tells it."""
+    record = {
+        "http.method": "POST",
+        "http.path": "/mcp?t=secret",
+        "http.status": 403,
+        "mcp.method.name": "tools/call",
+        "gen_ai.tool.name": "pay",
+        "client_id": "bot",
+        "duration": "3ms",
+        "reason": "ExtAuth",
+        "error": "external authorization failed",
+    }
+
+    event = one("otlp", logs("agentgateway.access", record))
+
+    assert event == {
+        "time": "2025-11-24T16:00:00.123456Z",
+        "agent": {"id": "bot", "self_asserted": True},
+        "type": "tool.call",
+        "action": "pay",
+        "effect": "unknown",
+        "resource": {"id": "/mcp"},
+        "outcome": "denied",
+        "status": 403,
+        "error": "ext_authz_denied",
+        "duration_ms": 3.0,
+        "trace_id": TRACE,
+    }
+    assert taken("otlp", logs("app", record)) == Taken([], 1, [])
+
+
+def test_envoys_access_log() -> None:
+    """The same keys as in its JSON log, all of them text."""
+    record = {
+        "start_time": "2026-11-24T22:56:21.143Z",
+        "response_code": "200",
+        "response_code_details": "via_upstream",
+        "method": "GET",
+        "route_name": "pay",
+        "jwt.client_id": "bot",
+        "duration": "15",
+    }
+
+    event = one("otlp", logs("envoy", record))
+
+    assert event["agent"] == {"id": "bot", "self_asserted": True} and event["duration_ms"] == 15
+    assert (event["action"], event["status"], event["time"]) == ("GET pay", 200, "2026-11-24T22:56:21.143Z")
+
+
+def test_a_body_of_everything() -> None:
+    """Spans and logs of several resources; what is not ours is counted, what is broken refuses only itself."""
+    body = {**span(TOOL), **logs("app", {"a": "b"})}
+    spans = body["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    spans += [{"name": "GET /", "kind": 2}, {"spanId": 7}, {**spans[0], "startTimeUnixNano": "soon"}]
+    body["resourceSpans"].append({"scopeSpans": [{"spans": [spans[0]]}]})
+
+    events, skipped, refusals = taken("otlp", body)
+
+    assert (len(events), skipped, len(refusals)) == (2, 2, 2)
+    assert all("span can not be read" in reason for reason in refusals)
+
+
+def test_a_dead_letter_can_be_sent_again() -> None:
+    """What is kept of a refused span is an export request of that span alone."""
+    body = span(TOOL)
+    spec = MappingSpec(members={"session": 'attributes."gen_ai.usage.input_tokens" && resource'})
+    body["resourceSpans"][0]["scopeSpans"][0]["spans"] *= 2
+
+    first, _ = create_parser("otlp", spec)(json.dumps(body).encode(), {}).records
+
+    (event,), _, _ = taken("otlp", first.raw)
+    assert event["agent"]["id"] == "agent-7"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b"\n\x0a\x02", "not a JSON object"),
+        (b"[]", "Expected `object`"),
+        (b"{}", "neither `resourceSpans` nor"),
+        (b'{"resourceSpans": 3}', "Expected `array"),
+        (b'{"resourceSpans": [', "not a JSON object"),
+    ],
+)
+def test_other_bodies_are_refused_as_a_whole(value: bytes, words: str) -> None:
+    """Protobuf too."""
+    with pytest.raises(Exception, match=words):
+        create_parser("otlp")(value, {})

@@ -1,0 +1,103 @@
+"""Segments of the log written anew: offsets stay, readers go on, and a kill at any step leaves a whole log."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from trustwatch.ingest.log.event_log import EventLog
+from trustwatch.ingest.log.log_reader import LogReader
+from trustwatch.ingest.log.log_segments import RewriteCount, closed_segments, count_changes, write_rewritten_segment
+from trustwatch.ingest.source import Record, RecordKind
+
+from ...support.checkout import ROOT, process_command
+from ...support.log_rewriting import filled, record, rewrite, without_canary
+
+
+def read_all(directory: Path, start: int = 0) -> list[Record]:
+    found: list[Record] = []
+    with LogReader(directory) as reader:
+        reader.seek(0, start)
+        while (batch := reader.poll(7, 0.0)) is not None:
+            found += batch.records
+    return found
+
+
+def test_records_go_and_offsets_stay(tmp_path: Path) -> None:
+    """Erased records keep place, arrival and id hash; all others are byte-equal; nothing of the erased is on disk."""
+    with filled(tmp_path) as log:
+        end = log.roll()
+        found = rewrite(log, end)
+        kept = read_all(tmp_path)
+
+        assert (end, found) == (60, RewriteCount(20, 0))
+        assert [one.id_hash for one in kept] == list(range(1, 61))
+        assert [one for one in kept if one.kind == RecordKind.EVENT] == [record(n) for n in range(60) if n % 3]
+        assert all(b"canary" not in path.read_bytes() for path in tmp_path.iterdir())
+        assert rewrite(log, end) == RewriteCount()
+        with LogReader(tmp_path) as reader:
+            assert reader.read_id_hashes(0, 0, 60).tolist() == list(range(1, 61))
+    EventLog(tmp_path).close()  # check sums of all segments fit
+
+
+def test_records_behind_the_end_stay(tmp_path: Path) -> None:
+    """What came after the erasure began is not looked at, and the segment that is written is left alone."""
+    with filled(tmp_path) as log:
+        rewrite(log, 30)
+        kept = read_all(tmp_path)
+        active = closed_segments(tmp_path, 1_000)[-1]
+
+        assert {one.kind for one in kept[:30:3]} == {RecordKind.ERASED}
+        assert {one.kind for one in kept[30:]} == {RecordKind.EVENT}
+        with pytest.raises(ValueError, match="is being written"):
+            log.replace_segment(log._base, tmp_path / "x")
+        assert active < log._base
+
+
+def test_a_reader_goes_on_in_a_segment_that_is_replaced(tmp_path: Path) -> None:
+    """It reads on in the old file, at the same offsets, and then in fresh ones."""
+    with filled(tmp_path) as log, LogReader(tmp_path) as reader:
+        reader.seek(0, 0)
+        first = reader.poll(8, 0.0)
+        rewrite(log, log.roll())
+        offsets = [] if first is None else [record.id_hash for record in first.records]
+        while (batch := reader.poll(8, 0.0)) is not None:
+            offsets += [record.id_hash for record in batch.records]
+
+        assert offsets == list(range(1, 61))
+
+
+def test_a_segment_that_retention_dropped_stays_dropped(tmp_path: Path) -> None:
+    """Otherwise the log would have a hole behind it."""
+    with filled(tmp_path) as log:
+        end = log.roll()
+        base = closed_segments(tmp_path, end)[0]
+        made = write_rewritten_segment(tmp_path, base, end, without_canary)
+        log.drop_before(end, 0, 10**9)
+
+        assert made is not None
+        assert log.replace_segment(base, made[0]) is False
+        assert list(tmp_path.glob("*.erasing")) == []
+        assert count_changes(tmp_path, base, end, without_canary) == RewriteCount()
+
+
+def test_kill_at_every_step(tmp_path: Path) -> None:
+    """Before each fsync and each rename: the log is whole, nothing else is lost, and the next try ends the work."""
+    for step in range(1, 200):
+        folder = tmp_path / str(step)
+        filled(folder, 30).close()
+        done = subprocess.run(process_command("log_rewriter", folder, step), cwd=ROOT, check=False)
+        with EventLog(folder) as log:
+            kept = read_all(folder)
+            assert [one.id_hash for one in kept] == list(range(1, 31))
+            assert [one for one in kept if one.id_hash % 3 != 1] == [record(n) for n in range(30) if n % 3]
+            assert list(folder.glob("*.erasing")) == []
+            rewrite(log, log.roll())
+            assert all(b"canary" not in path.read_bytes() for path in folder.iterdir())
+        if done.returncode == 0:
+            assert step > 8
+            return
+        assert done.returncode == -signal.SIGKILL
+    raise AssertionError("the work never ended")

@@ -1,0 +1,141 @@
+"""A trained model on disk: what is loaded scores as what was saved, and nothing damaged is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest import columns as event_columns
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.errors import ModelError
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.models.input_checks import NotEnoughHistory
+from trustwatch.models.model_persistence import load_trained_model, save_trained_model
+from trustwatch.models.model_training import baseline_digest, train_model, train_with_held_out
+from trustwatch.models.trained_model import TrainedModel
+
+from ..support.model_history import SALT, SETTINGS, history
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedModel:
+    return train_model(history(500), SALT, "p-1", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def saved(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("persist") / "model"
+    save_trained_model(path, trained, SETTINGS, 50, 1_764_000_000_000)
+    return path
+
+
+def scores(model: TrainedModel, columns: EventColumns) -> Any:
+    vectors = FeatureBuilder(model.baseline, 50).observe_and_learn(columns)[0]
+    return model.detector.score(vectors, columns.names[:, 1].copy())
+
+
+def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path) -> None:
+    """Scores, p-values, seeds, groups and versions survive bit for bit."""
+    loaded = load_trained_model(saved)
+    before, after = (scores(model, history(200, seed=2)) for model in (trained, loaded))
+    for ours, theirs in zip(before, after, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert loaded.seeds.rows.tobytes() == trained.seeds.rows.tobytes()
+    for field in ("salt", "version", "baseline_version", "window_ms", "exponent", "alarms"):
+        assert getattr(loaded, field) == getattr(trained, field), field
+    for field in ("groups", "group_rates", "group_events"):
+        assert np.array_equal(getattr(loaded, field), getattr(trained, field)), field
+    assert baseline_digest(loaded.baseline) == trained.baseline_version
+
+
+def names(saved: Path) -> list[str]:
+    return sorted(str(file.relative_to(saved)) for file in saved.rglob("*") if file.is_file())
+
+
+def test_any_changed_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    """One flipped bit in any array of detector, baseline, seeds or groups refuses the whole model."""
+    kinds = {name.rsplit("/", 1)[0] for name in names(saved) if name.endswith(".npy")}
+    assert kinds == {"detector", "extras/alarms", "extras/baseline", "extras/seeds", "extras/groups"}
+    for name in names(saved):
+        if name.endswith(".npy"):
+            copy = tmp_path / "copy"
+            shutil.copytree(saved, copy)
+            raw = bytearray((copy / name).read_bytes())
+            raw[-1] ^= 1
+            (copy / name).write_bytes(raw)
+            with pytest.raises(ModelError, match=r"\.npy"):
+                load_trained_model(copy)
+            shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("member", ["model_version", "feature_table_hash", "salt_hex"])
+def test_an_edited_manifest_is_refused(saved: Path, tmp_path: Path, member: str) -> None:
+    """Facts in the manifest can not be changed by hand."""
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    manifest = copy / "manifest.json"
+    text = manifest.read_text()
+    value = json.loads(text)[member]
+    manifest.write_text(text.replace(json.dumps(value), json.dumps(value[:-1] + ("1" if value[-1] == "0" else "0")), 1))
+    with pytest.raises(ModelError):
+        load_trained_model(copy)
+
+
+def test_a_missing_or_foreign_file_is_refused(saved: Path, tmp_path: Path) -> None:
+    """A model is exactly its files."""
+    for change in ("missing", "more", "pickle"):
+        copy = tmp_path / change
+        shutil.copytree(saved, copy)
+        if change == "missing":
+            (copy / "extras/seeds/keys.npy").unlink()
+        else:
+            (copy / f"extras/seeds/{change}.npy").write_bytes(b"\x80\x04." if change == "pickle" else b"")
+        with pytest.raises(ModelError):
+            load_trained_model(copy)
+
+
+def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
+    """An event of a session that no other session shares looks new to the detector: held-out p-values are calibrated,
+    so about a tenth of fresh normal events fall below 0.1 or less, not nearly all or none."""
+    p_values = scores(trained, history(600, seed=9)).p_value
+    assert 0.01 < float((p_values <= 0.1).mean()) < 0.3
+
+
+def test_the_salt_changes_no_score() -> None:
+    """Two salts give the same model but for the names of things (where no bucket of an agent's table overflows)."""
+    ours, theirs = (train_model(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"b"))
+    assert ours.exponent == theirs.exponent
+    first, second = (scores(model, history(100, seed=4, salt=model.salt)).anomaly_score for model in (ours, theirs))
+    assert np.allclose(np.sort(first), np.sort(second))
+
+
+def test_too_little_history_is_refused() -> None:
+    """A detector is not fitted on a handful of events."""
+    with pytest.raises(NotEnoughHistory):
+        train_model(history(20), SALT, "x", SETTINGS)
+
+
+def test_nobody_teaches_who_is_not_vouched_for() -> None:
+    """Self-asserted events and our own denials of a history are left out of model and calibration altogether."""
+    events = history(300)
+    foreign = events.take(np.arange(40))
+    codes = foreign.codes.copy()
+    codes[:20, event_columns.SELF_ASSERTED], codes[20:, event_columns.OWN_DENIAL] = 1, 1
+    both = EventColumns(
+        [*foreign.events, *events.events],
+        np.concatenate([foreign.names, events.names]),
+        np.concatenate([foreign.numbers, events.numbers]),
+        np.concatenate([codes, events.codes]),
+        np.concatenate([foreign.time_ms, events.time_ms]),
+    )
+    ours, scores = train_with_held_out(both, SALT, "x", SETTINGS)
+    plain, alone = train_with_held_out(events, SALT, "x", SETTINGS)
+    assert ours.baseline_version == plain.baseline_version
+    assert np.array_equal(ours.seeds.events, plain.seeds.events)
+    assert np.array_equal(scores.p_value, np.concatenate([np.ones(40), alone.p_value]))
+    with pytest.raises(NotEnoughHistory, match="vouches"):
+        train_model(EventColumns(foreign.events, foreign.names, foreign.numbers, codes, foreign.time_ms), SALT, "x")

@@ -1,0 +1,345 @@
+"""Risk: evidence, thresholds, levels, decay."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
+
+T0 = 1_764_000_000_000
+HOUR = 3_600_000
+BOUNDS = np.array([[4.0, 6.0, 8.0]])
+SETTINGS = risk.kernel_parameters(RiskEvaluationSettings())
+
+
+class One:
+    """One agent; each call is one event."""
+
+    def __init__(self, bounds: Any = BOUNDS, settings: risk.RiskParameters = SETTINGS) -> None:
+        self.state, self.bounds, self.settings = risk.allocate(1), bounds, settings
+        self.levels, self.out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
+
+    def event(
+        self,
+        at_ms: int,
+        p: float = 0.5,
+        signal: float = 0.0,
+        asserted: bool = False,
+        skip: bool = False,
+        coverage: float = 1.0,
+    ) -> tuple[int, int]:
+        zero = np.zeros(1, np.int64)
+        risk.update(
+            zero,
+            zero.astype(np.int32),
+            self.state,
+            np.array([at_ms]),
+            np.array([p]),
+            np.array([0.5]),
+            np.array([coverage]),
+            np.array([signal]),
+            self.bounds,
+            zero,
+            np.array([asserted], np.int8),
+            np.array([skip]),
+            self.settings,
+            self.levels,
+            self.out,
+        )
+        return int(self.levels[0, 0]), int(self.levels[0, 1])
+
+    def tick(self, at_ms: int) -> tuple[int, int]:
+        zero = np.zeros(1, np.int32)
+        risk.advance(zero, self.state, self.bounds, np.zeros(1, np.int64), at_ms, self.settings, self.levels)
+        return int(self.levels[0, 0]), int(self.levels[0, 1])
+
+    def __getitem__(self, field: str) -> Any:
+        return self.state[0][field].item()
+
+
+def critical() -> One:
+    agent = One()
+    agent.event(T0, signal=20.0)
+    assert agent["level"] == 4
+    return agent
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("streak", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("peak", [0.0, 0.7, 4.0])
+def test_bets_are_fair(confidence: float, streak: float, peak: float) -> None:
+    """The mean of `e(p)` over uniform p is at most 1 at every confidence, streak and peak (exact integral by quantiles
+    of p = x**2, under which the integrand is bounded)."""
+    x = (np.arange(100_000) + 0.5) / 100_000
+    bets = np.array([math.exp(risk.evidence_of(value * value, confidence, streak, peak)) for value in x.tolist()])
+    assert float((bets * 2 * x).mean()) <= 1.0 + 1e-9
+
+
+def test_a_bet_beyond_the_streaks_peak_counts_in_full() -> None:
+    """Mildly odd events damp their like; what the event that matters has beyond them is not damped."""
+    mild, strong = 0.01, 1e-6
+    peak = risk.evidence_of(mild, 1.0, 0.0, 0.0)
+    assert risk.evidence_of(mild, 1.0, 10.0, peak) < 0.65 * peak
+    beyond = risk.evidence_of(strong, 1.0, 0.0, 0.0) - peak
+    assert risk.evidence_of(strong, 1.0, 10.0, peak) == pytest.approx(beyond + risk.evidence_of(mild, 1.0, 10.0, peak))
+
+
+@pytest.mark.parametrize("per_day", [1, 10, 48])
+def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
+    """Normal agents with uniform p-values reach each level on no more agent-days than the budget accepts."""
+    agents, days, budget = 400, 200 if per_day < 48 else 50, AlertBudget()
+    dice = np.random.default_rng(per_day)
+    bounds, state = risk.thresholds(np.array([float(per_day)]), budget), risk.allocate(agents)
+    rows, slots = np.arange(agents), np.arange(agents, dtype=np.int32)
+    levels, out, none = np.zeros((agents, 2), np.int8), np.zeros((agents, risk.OUTPUTS)), np.zeros(agents)
+    raised = np.zeros((agents, days, 5), np.bool_)
+    for number in range(per_day * days):
+        at = np.full(agents, T0 + number * 86_400_000 // per_day)
+        risk.update(
+            rows,
+            slots,
+            state,
+            at,
+            1.0 - dice.random(agents),
+            none,
+            np.ones(agents),
+            none,
+            bounds,
+            np.zeros(agents, np.int64),
+            np.zeros(agents, np.int8),
+            np.zeros(agents, np.bool_),
+            SETTINGS,
+            levels,
+            out,
+        )
+        for level in (2, 3, 4):
+            raised[:, number // per_day, level] |= (levels[:, 1] >= level) & (levels[:, 0] < level)
+    shares = raised.mean(axis=(0, 1)) * 1000.0
+    assert shares[2] <= budget.medium
+    assert shares[3] <= budget.high
+    assert shares[4] <= budget.critical
+
+
+@pytest.mark.parametrize("per_hour", [5, 300, 1000])
+def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
+    """Normal events, however many an hour, do not damp the evidence of 200 impossible ones."""
+    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), AlertBudget())
+    calm = 1.0 - dice.random(3 * per_hour)
+    p_values = np.concatenate([calm, np.full(200, 1e-4)])
+    times = T0 + np.concatenate(
+        [
+            np.arange(len(calm)) * 3_600_000 // per_hour,
+            3 * 3_600_000 + np.arange(200) * 6_000,
+        ]
+    )
+    n, state = len(p_values), risk.allocate(1)
+    levels, none = np.zeros((n, 2), np.int8), np.zeros(n)
+    risk.update(
+        np.arange(n),
+        np.zeros(n, np.int32),
+        state,
+        times,
+        p_values,
+        none,
+        np.ones(n),
+        none,
+        bounds,
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int8),
+        np.zeros(n, np.bool_),
+        SETTINGS,
+        levels,
+        np.zeros((n, risk.OUTPUTS)),
+    )
+    assert levels[-200:, 1].max() >= 2
+
+
+def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
+    """Busier groups and smaller budgets ask for more evidence, levels stay at least 1 apart, and nothing is free."""
+    quiet, busy = risk.thresholds(np.array([1.0, 500.0]), AlertBudget())
+    assert (busy > quiet).all()
+    assert (risk.thresholds(np.array([500.0]), AlertBudget(2.0, 0.5, 0.1)) > busy).all()
+    assert (risk.thresholds(np.array([500.0]), AlertBudget(), 0.5) > busy).all()
+    generous = risk.thresholds(np.array([1.0]), AlertBudget(1e9, 1e9, 1e9))[0]
+    assert (generous >= [3.0, 5.0, 7.0]).all()
+    level = risk.thresholds(np.array([100.0]), AlertBudget(5.0, 5.0, 5.0))[0]
+    assert (np.diff(level) >= 1.0).all()
+    with pytest.raises(ValueError, match="no larger"):
+        AlertBudget(0.1, 5.0, 20.0)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, math.nan])
+def test_impossible_budget_is_refused(wrong: float) -> None:
+    """No threshold keeps a budget of nothing."""
+    with pytest.raises(ValueError, match="budgets must be positive"):
+        risk.thresholds(np.array([1.0]), AlertBudget(high=wrong))
+
+
+def test_displayed_score_meets_levels_at_their_thresholds() -> None:
+    """The displayed score is monotone, continuous in [0, 1], and begins each level exactly at its threshold."""
+    limits = BOUNDS[0]
+    scores = [risk.displayed_score(x, limits) for x in np.linspace(-3, 12, 2_000)]
+    assert all(0.0 <= a <= b <= 1.0 and b - a < 0.01 for a, b in itertools.pairwise(scores))
+    for level, threshold in zip((2, 3, 4), limits, strict=True):
+        assert risk.level_for_score(risk.displayed_score(threshold, limits)) == level
+        assert risk.level_for_score(risk.displayed_score(threshold - 1e-6, limits)) < level
+
+
+def test_score_halves_each_half_life_and_the_statistic_stays() -> None:
+    """The displayed risk decays with its half-life exactly; the test statistic does not decay."""
+    agent = One()
+    agent.event(T0, signal=3.0)
+    score, statistic = agent["score"], agent["statistic"]
+    agent.tick(T0 + HOUR)
+    assert agent["score"] == score * 0.5
+    assert agent["statistic"] == statistic
+
+
+def test_high_steps_down_one_level_at_a_time_and_dwells() -> None:
+    """A silent agent leaves high for medium, then medium for low; each level lasts at least its dwell time, and not
+    before the score has fallen below the level's lower edge."""
+    agent = One()
+    agent.event(T0, p=0.9, signal=7.0)
+    assert agent["level"] == 3
+    assert agent["due_ms"] >= T0 + risk.DWELL_MS
+    due = agent["due_ms"]
+    assert agent.tick(due - 1) == (3, 3)
+    assert agent.tick(due) == (3, 2)
+    assert agent["score"] <= risk.LEVEL_DOWN[3]
+    again = agent["due_ms"]
+    assert again >= due + risk.DWELL_MS
+    assert agent.tick(again - 1) == (2, 2)
+    assert agent.tick(again)[1] in (0, 1)
+    assert agent["due_ms"] == 0
+
+
+def test_hysteresis_holds_a_level_on_the_edge() -> None:
+    """Between the lower and the upper edge a level is kept, also through clean events within the dwell time."""
+    agent = One()
+    agent.event(T0, p=0.9, signal=4.9)
+    assert agent["level"] == 2
+    for second in range(1, 12):
+        assert agent.event(T0 + second * 1000, p=0.9) == (2, 2)
+    assert agent["score"] < risk.LEVEL_UP[2]
+
+
+@pytest.mark.parametrize("late", [0, HOUR, 400 * 24 * HOUR])
+def test_one_long_pause_equals_many_ticks(late: int) -> None:
+    """All steps that came due in a pause are taken at their own times, however late somebody looks."""
+    looked, slept = critical(), critical()
+    end = T0 + 72 * HOUR + late
+    at = T0
+    while at < end:
+        at += 20 * 60_000
+        looked.tick(min(at, end))
+    slept.tick(end)
+    for field in ("level", "since_ms", "at_ms", "due_ms", "statistic"):
+        assert looked[field] == slept[field]
+    assert looked["score"] == pytest.approx(slept["score"], rel=1e-9, abs=1e-300)
+
+
+def test_critical_holds_until_its_end() -> None:
+    """Clean events and time do not end critical before the longest hold; then it is high, with evidence below high."""
+    agent = critical()
+    for minute in range(200):
+        assert agent.event(T0 + minute * 60_000, p=0.99) == (4, 4)
+    end = T0 + int(SETTINGS.hold_ms)
+    assert agent.tick(end - 1) == (4, 4)
+    assert agent.tick(end) == (4, 3)
+    assert agent["statistic"] <= 0.5 * (BOUNDS[0, 0] + BOUNDS[0, 1])
+    assert agent["score"] < risk.LEVEL_UP[4]
+
+
+def test_release_ends_critical_at_once() -> None:
+    """A person's release drops the evidence and the level; time does not go back."""
+    agent = critical()
+    risk.release(agent.state[0], T0 - HOUR, SETTINGS)
+    assert (agent["statistic"], agent["score"], agent["due_ms"], agent["at_ms"]) == (0.0, 0.0, 0, T0)
+    assert agent["level"] in (0, 1)
+
+
+def test_self_asserted_events_only_raise() -> None:
+    """Whatever a self-asserted event says, statistic, score, level, confidence, events and streak never fall or calm,
+    even if it claims a peer group with lower thresholds."""
+    dice = np.random.default_rng(5)
+    for trial in range(300):
+        agent = One(np.array([[2.0, 3.0, 4.0]]) if trial % 2 else BOUNDS)
+        for _ in range(int(dice.integers(0, 30))):
+            agent.event(T0, p=float(1.0 - dice.random() ** 2), signal=float(dice.choice([0.0, 0.0, 3.0])))
+        before = agent.state[0].copy()
+        agent.bounds = np.array([[0.5, 1.0, 1.5]])
+        agent.event(T0, p=float(1.0 - dice.random()), asserted=True)
+        for field in ("statistic", "score", "level"):
+            assert agent[field] >= before[field]
+        for field in ("confidence", "events", "streak", "peak"):
+            assert agent[field] == before[field]
+
+
+def test_self_asserted_events_never_make_an_unknown_agent_low() -> None:
+    """Nobody becomes known by claiming a well-known peer group."""
+    agent = One()
+    for minute in range(500):
+        agent.event(T0 + minute * 60_000, p=0.9, asserted=True)
+    assert (agent["level"], agent["confidence"], agent["events"]) == (0, 0.0, 0)
+
+
+def test_own_denials_are_no_behaviour() -> None:
+    """Our own denial changes neither evidence nor knowledge; only time passes."""
+    agent = One()
+    agent.event(T0, signal=2.0)
+    before = agent.state[0].copy()
+    agent.event(T0, p=1e-6, signal=9.0, skip=True)
+    assert agent.state[0] == before
+    assert agent.out[0, risk.GAIN] == 0.0
+
+
+def test_confidence_decides_between_unknown_and_low() -> None:
+    """An agent of an unknown group is unknown until its own history says enough; one of a known group sooner."""
+    lone, covered = One(), One()
+    lone.event(T0, coverage=0.0)
+    covered.event(T0, coverage=0.9)
+    assert (lone["level"], covered["level"]) == (0, 1)
+    seen = 1
+    while lone["level"] == 0:
+        lone.event(T0 + seen, coverage=0.0)
+        seen += 1
+    assert lone["confidence"] >= SETTINGS.confidence_minimum
+    assert seen == math.ceil(0.3 * risk.OWN_EVENTS / 0.7)
+
+
+def test_recovery_is_bounded() -> None:
+    """The statistic has a ceiling above critical, whatever happens."""
+    agent = One()
+    for second in range(1_000):
+        agent.event(T0 + second, p=1e-9, signal=30.0)
+    assert agent["statistic"] == BOUNDS[0, 2] + 4.0
+    assert agent["score"] <= 1.0
+
+
+def test_time_never_goes_back() -> None:
+    """A late event or an early tick moves no clock back, and scores as if it came now."""
+    agent = One()
+    agent.event(T0, signal=3.0)
+    score = agent["score"]
+    assert agent.tick(T0 - HOUR) == (agent["level"], agent["level"])
+    agent.event(T0 - 5 * HOUR, p=0.2)
+    assert agent["at_ms"] == T0
+    assert agent["score"] >= score
+
+
+@pytest.mark.parametrize("at", [0, 1, 253_402_300_799_000])
+def test_extreme_times_stay_finite(at: int) -> None:
+    """From 1970 to the year 9999 nothing overflows and every number stays finite."""
+    agent = One()
+    agent.event(at, signal=20.0)
+    assert agent["level"] == 4
+    agent.tick(at + 400 * 24 * HOUR)
+    agent.event(253_402_300_799_000)
+    assert agent["level"] < 4
+    for field in ("statistic", "score", "streak", "peak", "confidence"):
+        assert math.isfinite(agent[field])

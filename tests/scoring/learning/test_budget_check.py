@@ -1,0 +1,59 @@
+"""Promised against observed alerts on a model's own history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from trustwatch.models.model_training import train_with_held_out
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
+from trustwatch.scoring.learning.budget_check import check_budget
+
+BUDGET = AlertBudget()
+
+
+def promised(make: Any, kit: Any, p_values: Any, budget: AlertBudget = BUDGET) -> Any:
+    """Promise of the kit's model over 400 events of twelve agents with the given p-values."""
+    columns = kit.columns(make.stream(5, 400))
+    return check_budget(
+        kit.model, columns, np.asarray(p_values(len(columns)), float), RiskEvaluationSettings(alert_budget=budget)
+    )
+
+
+def test_calm_history_keeps_every_budget(kit: Any, make: Any) -> None:
+    """Nothing odd, no alert; but a hundred agent-days can not tell that one in a thousand is kept."""
+    promise = promised(make, kit, lambda n: np.full(n, 0.7))
+    assert [level.alerts for level in promise.levels] == [0, 0, 0]
+    assert promise.agent_days >= 12
+    assert not promise.levels[-1].enough_data
+    assert "too little history to tell" in promise.lines()[-1 if not promise.groups_of_the_fleet else -2]
+
+
+def test_odd_history_shows(kit: Any, make: Any) -> None:
+    """One agent's run of impossible events is one alert of each level, in their rates per 1,000 agent-days."""
+    columns = kit.columns(make.stream(5, 400))
+    first = columns.events[0].agent.id
+
+    def odd(n: int) -> Any:
+        return [1e-9 if event.agent.id == first else 0.7 for event in columns.events][:n]
+
+    promise = promised(make, kit, odd)
+    assert [level.alerts for level in promise.levels] == [1, 1, 1]
+    assert promise.levels[0].observed == 1000.0 / promise.agent_days
+
+
+def test_a_generous_budget_can_be_checked(kit: Any, make: Any) -> None:
+    """With three alerts allowed over the history, their number says something."""
+    generous = AlertBudget(medium=999.0, high=1.0, critical=0.5)
+    levels = promised(make, kit, lambda n: np.full(n, 0.7), generous).levels
+    assert [level.enough_data for level in levels] == [True, False, False]
+
+
+def test_held_out_scores_are_those_of_the_history(make: Any, kit: Any) -> None:
+    """Training gives one honest p-value per event; normal history of its own stays within what is promised."""
+    columns = kit.columns(make.stream(9, 900))
+    model, held_out = train_with_held_out(columns, make.SALT, "p", make.SETTINGS)
+    assert held_out.p_value.shape == (900,)
+    promise = check_budget(model, columns, held_out.p_value, RiskEvaluationSettings())
+    assert promise.levels[0].alerts <= 1
+    assert promise.groups_of_their_own + promise.groups_of_the_fleet == 2

@@ -1,0 +1,223 @@
+"""What leaves by topics, and what followers make of it: a change once, again after a take-over; the newest wins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.kafka.settings import KafkaTopics
+from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher
+from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
+from trustwatch.scoring.policy.risk_view import RiskView
+from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+
+NOW = 1_764_000_000_000
+
+
+class Sent(NamedTuple):
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None
+
+
+class Topics:
+    """A `TopicWriter` that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.broken = self.full = False
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: Collection[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
+        if self.full:
+            raise Unavailable("full")
+        self.sent.append(Sent(topic, key, value, partition))
+
+    def flush(self, timeout_s: float) -> None:
+        """All is written, or some of it lost."""
+        if self.broken:
+            raise Unavailable("broken")
+
+    def partitions(self, topic: str) -> int:
+        return 4
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def risk(self) -> list[tuple[str, str, int, int]]:
+        """Agent, level, epoch and offset of the risk that was sent since the last call."""
+        records = [msgspec.json.decode(one.value or b"", type=RiskRecord) for one in self.sent]
+        self.sent = []
+        return [(one.agent_id, one.risk_level, one.epoch, one.offset) for one in records]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    made = open_store(sqlite_url(tmp_path / "store.db"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def topics() -> Topics:
+    return Topics()
+
+
+@pytest.fixture
+def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
+    return TopicPublisher(topics, store, KafkaTopics(), LivePolicy(PolicyBook()), "https://tw")
+
+
+def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:
+    row = AgentRow(
+        AgentName(number, "acme", "https://as", f"a{number}"),
+        "Payer",
+        level,
+        0.25,
+        0.5,
+        0.1,
+        NOW,
+        NOW,
+        NOW,
+        0,
+        3,
+        "",
+        b"[]",
+        "",
+        b"state",
+        b"risk",
+        "v1",
+    )
+    return msgspec.structs.replace(row, **more)
+
+
+def commit(store: SqlStore, at: Position, offset: int, *rows: AgentRow) -> Commit:
+    made = Commit(at, Position(at.partition, at.epoch, offset), list(rows), [], [], [])
+    store.commit(made)
+    return made
+
+
+def test_unchanged_risk_is_told_once_and_again_by_the_next_owner(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:
+    """Also where the next owner is the one before: in between somebody else may have told something else."""
+    first = commit(store, store.partitions.claim(2), 10, agent(1), agent(2))
+    publisher.republish(first.expected, 0)
+    publisher.publish_commit(first)
+    assert topics.risk() == [("a1", "low", 1, 10), ("a2", "low", 1, 10)]
+    second = commit(store, first.position, 20, agent(1), agent(2, RiskLevel.HIGH))
+    publisher.publish_commit(second)
+    assert topics.risk() == [("a2", "high", 1, 20)]
+    assert publisher.unchanged == 1
+
+    commit(store, store.partitions.claim(2), 30, agent(1, RiskLevel.HIGH))
+    mine = store.partitions.claim(2)
+    publisher.republish(mine, published=30)
+    assert topics.risk() == []
+    publisher.publish_commit(commit(store, mine, 40, agent(1)))
+    assert topics.risk() == [("a1", "low", 3, 40)]
+
+
+def test_what_did_not_arrive_is_told_again(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
+    """Who waits afterwards hears of a failure; then all that is not sure is sent again."""
+    first = commit(store, store.partitions.claim(0), 10, agent(1))
+    publisher.publish_commit(first)
+    publisher.wait_acknowledged()
+    assert topics.risk() == [("a1", "low", 1, 10)]
+    second = commit(store, first.position, 20, agent(1, RiskLevel.HIGH), agent(2))
+    publisher.publish_commit(second)
+    publisher.publish_commit(commit(store, store.partitions.claim(1), 5, agent(3)))
+    told = topics.risk()
+    assert len(told) == 3
+
+    topics.broken = True
+    for wait in (
+        publisher.wait_acknowledged,
+        lambda: publisher.write_dead_letters([]),
+    ):  # whoever flushes first gets the error
+        with pytest.raises(Unavailable):
+            wait()
+    topics.broken = False
+    topics.sent = []
+    publisher.write_dead_letters([])  # what it flushed was not the records that were lost
+    publisher.wait_acknowledged()
+    assert topics.risk() == told
+    publisher.wait_acknowledged()
+    assert topics.risk() == []
+
+
+def test_a_record_that_is_not_taken_makes_those_that_wait_doubtful(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:
+    """A producer that begins afresh forgets what it had."""
+    publisher.publish_commit(commit(store, store.partitions.claim(0), 10, agent(1)))
+    told = topics.risk()
+    topics.full = True
+    with pytest.raises(Unavailable):
+        publisher.publish_heartbeat(Position(0, 1, 10), 0, NOW)
+    with pytest.raises(Unavailable):
+        publisher.wait_acknowledged()
+    topics.full = False
+    publisher.wait_acknowledged()
+    assert topics.risk() == told
+
+
+def test_what_a_crash_kept_back_is_told_at_the_take_over(
+    store: SqlStore, topics: Topics, publisher: TopicPublisher
+) -> None:
+    """Everything above what was published, with the version of the commit that wrote it."""
+    first = commit(store, store.partitions.claim(0), 10, agent(1), agent(2))
+    commit(store, first.position, 20, agent(2, RiskLevel.HIGH))
+    publisher.republish(store.partitions.claim(0), published=10)
+    assert topics.risk() == [("a2", "high", 1, 20)]
+
+
+def test_all_risk_is_told_in_a_new_epoch(store: SqlStore, topics: Topics, publisher: TopicPublisher) -> None:
+    """After a restore a follower that knows the lost future comes back to what is stored."""
+    lost = commit(store, store.partitions.claim(0), 10, agent(1), agent(2, RiskLevel.CRITICAL))
+    commit(store, store.partitions.claim(1), 5, agent(3))
+    publisher.publish_commit(Commit(lost.expected, Position(0, 7, 90), [agent(1, RiskLevel.HIGH)], [], [], []))
+    view, follower = RiskView(), RiskTopicReader(2)
+
+    def follow() -> dict[str, int]:
+        for one in topics.sent:
+            follower.read_risk(one.key, one.value)
+        for update in follower.drain_updates(with_freshness=False):
+            view.apply(update.agents, update.partition, update.versions)
+        found = (view.get("acme", "https://as", f"a{number}") for number in (1, 2, 3))
+        return {entry.summary.name.agent_id: entry.summary.level for entry in found if entry is not None}
+
+    assert follow() == {"a1": RiskLevel.HIGH}
+    assert max(epoch_of_record(one.value) for one in topics.sent) == 7
+    topics.sent = []
+    told = [publisher.publish_all_agents(store.partitions.set_position(partition, 4, above=7)) for partition in (0, 1)]
+    assert told == [2, 1]
+    assert follow() == {"a1": RiskLevel.LOW, "a2": RiskLevel.CRITICAL, "a3": RiskLevel.LOW}
+    assert sorted(topics.risk()) == [("a1", "low", 8, 4), ("a2", "critical", 8, 4), ("a3", "low", 9, 4)]
+
+
+def test_epoch_of_what_is_no_risk() -> None:
+    """Tombstones, and records of others."""
+    assert [epoch_of_record(value) for value in (None, b"", b"[]", b'{"epoch": "x"}', b'{"epoch": 3}')] == [
+        0,
+        0,
+        0,
+        0,
+        3,
+    ]

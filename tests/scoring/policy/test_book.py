@@ -1,0 +1,247 @@
+"""Token policy: levels, rules, stages, reloading, and what they say to a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.policy.access_evaluation import AccessRequest, Verdict, evaluate_policy
+from trustwatch.scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook, PolicyRule, PolicyTable
+from trustwatch.scoring.records.agents import RiskLevel
+
+ASKED = AccessRequest("acme", "https://as", "bot", ("invoices:read", "invoices:write"))
+
+
+def verdict(
+    level: RiskLevel, question: AccessRequest = ASKED, mode: str = "enforce", approved: tuple[str, ...] = ()
+) -> Verdict:
+    """What the default policy says."""
+    book = PolicyBook(default_mode=mode)  # type: ignore[arg-type]
+    return evaluate_policy(
+        question, book.effective_policy("acme", "https://as", "bot", "Bot"), level, book.version, approved=approved
+    )
+
+
+def test_the_default_policy_is_the_one_of_the_design() -> None:
+    """Low 900 s, unknown and medium 300 s, high 60 s without refresh, critical denied and revoked."""
+    table = PolicyTable()
+
+    lifetimes = {level.label: table[level].max_token_lifetime_s for level in RiskLevel}
+
+    assert lifetimes == {"unknown": 300, "low": 900, "medium": 300, "high": 60, "critical": 0}
+    assert (table[RiskLevel.CRITICAL].allow, table[RiskLevel.CRITICAL].revoke) == (False, True)
+    assert not table[RiskLevel.HIGH].refresh_allowed
+
+
+def test_another_policy_has_another_version() -> None:
+    """Unless the operator names it."""
+    changed = {RiskLevel.HIGH: LevelTokenPolicy(True, 30, None, False, True, False, ("*",))}
+
+    assert PolicyTable().version == PolicyTable({}).version
+    assert PolicyTable(changed).version != PolicyTable().version
+    assert PolicyTable(changed)[3] == changed[RiskLevel.HIGH]
+    assert PolicyTable(version="7").version == "7"
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    """By tenant, type and agent; levels that it does not name are the book's."""
+    strict = LevelTokenPolicy(True, 10, None, False, False, False)
+    book = PolicyBook(
+        rules=[
+            PolicyRule("one", tenants=("acme",), agent_types=("Pay*",), levels={"low": strict}),
+            PolicyRule("two", tenants=("acme",), mode="enforce"),
+        ]
+    )
+
+    pay, other = book.effective_policy("acme", "", "a", "Payment"), book.effective_policy("acme", "", "a", "Search")
+    nobody = book.effective_policy("corp", "", "a", "Payment")
+
+    assert (pay.rule, pay.mode, pay.table[RiskLevel.LOW]) == ("one", "shadow", strict)
+    assert pay.table[RiskLevel.HIGH] == PolicyTable()[RiskLevel.HIGH]
+    assert (other.rule, other.mode) == ("two", "enforce")
+    assert (nobody.rule, nobody.mode) == ("", "shadow")
+
+
+def test_the_mode_is_the_tenants_unless_a_rule_says_otherwise() -> None:
+    """Both ways."""
+    book = PolicyBook(rules=[PolicyRule("careful", agents=("new-*",), mode="shadow")], modes={"acme": "enforce"})
+
+    modes = [
+        book.effective_policy(tenant, "", agent, "").mode
+        for tenant, agent in (("acme", "a"), ("acme", "new-1"), ("b", "a"))
+    ]
+
+    assert modes == ["enforce", "shadow", "shadow"]
+
+
+def test_a_stage_holds_for_its_share_and_only_grows() -> None:
+    """Whoever is in at 10 % is in at 40 %."""
+
+    def inside(percent: float) -> set[str]:
+        book = PolicyBook(rules=[PolicyRule("stage", mode="enforce", rollout_percent=percent)])
+        return {agent for agent in map(str, range(2000)) if book.effective_policy("t", "i", agent, "").enforced}
+
+    few, more = inside(10), inside(40)
+
+    assert few < more
+    assert 150 < len(few) < 250
+    assert 720 < len(more) < 880
+    assert (inside(0), len(inside(100))) == (set(), 2000)
+
+
+def test_low_grants_all_that_is_asked_for() -> None:
+    """With the level's lifetime as ceiling."""
+    found = verdict(RiskLevel.LOW)
+
+    assert (found.allow, found.scopes, found.max_token_lifetime_s, found.reason) == (True, None, 900, "allowed")
+
+
+def test_medium_holds_back_what_writes_until_a_person_approves() -> None:
+    """And grants the rest."""
+    held = verdict(RiskLevel.MEDIUM)
+    approved = verdict(RiskLevel.MEDIUM, approved=("invoices:write",))
+
+    assert (held.allow, held.scopes, held.held_scopes, held.step_up) == (
+        True,
+        ("invoices:read",),
+        ("invoices:write",),
+        True,
+    )
+    assert (approved.allow, approved.scopes, approved.step_up) == (True, None, False)
+
+
+def test_high_needs_a_person_for_everything() -> None:
+    """Also for a request that names no scopes; once approved, tokens are short."""
+    alone, nameless = verdict(RiskLevel.HIGH), verdict(RiskLevel.HIGH, ASKED._replace(scopes=()))
+    approved = verdict(RiskLevel.HIGH, approved=("*",))
+
+    assert (alone.allow, alone.reason, nameless.reason) == (False, "step_up_required", "step_up_required")
+    assert (approved.allow, approved.max_token_lifetime_s, approved.scopes) == (True, 60, None)
+    assert verdict(RiskLevel.HIGH, ASKED._replace(scopes=()), approved=("*",)).allow
+
+
+def test_high_refuses_refresh_even_when_approved() -> None:
+    """A person approves scopes, not a longer life."""
+    found = verdict(RiskLevel.HIGH, ASKED._replace(refresh=True), approved=("*",))
+
+    assert (found.allow, found.reason) == (False, "refresh_refused")
+
+
+def test_critical_is_denied_and_revoked_whatever_was_approved() -> None:
+    """No step-up is offered either."""
+    found = verdict(RiskLevel.CRITICAL, approved=("*",))
+
+    assert (found.allow, found.reason, found.revoke, found.step_up) == (False, "risk_level", True, False)
+
+
+@pytest.mark.parametrize("level", list(RiskLevel))
+def test_shadow_changes_nothing_and_says_what_would_be(level: RiskLevel) -> None:
+    """Whatever the level."""
+    shadow, enforced = verdict(level, mode="shadow"), verdict(level)
+
+    assert (shadow.allow, shadow.max_token_lifetime_s, shadow.scopes, shadow.revoke) == (True, None, None, False)
+    assert shadow.refresh_allowed
+    assert shadow.would_allow == enforced.allow
+
+
+def test_scopes_that_a_level_does_not_get_are_refused_not_held() -> None:
+    """No approval helps."""
+    table = PolicyTable({RiskLevel.MEDIUM: LevelTokenPolicy(True, 60, ("*:read",), True, True, False, ("*",))})
+    book = PolicyBook(table, default_mode="enforce")
+
+    found = evaluate_policy(ASKED, book.effective_policy("", "", "", ""), RiskLevel.MEDIUM, "1", approved=("*",))
+    none = evaluate_policy(
+        ASKED._replace(scopes=("x:write",)),
+        book.effective_policy("", "", "", ""),
+        RiskLevel.MEDIUM,
+        "1",
+        approved=("*",),
+    )
+
+    assert (found.scopes, found.refused_scopes) == (("invoices:read",), ("invoices:write",))
+    assert (none.allow, none.reason) == (False, "scopes_refused")
+
+
+SCOPES = st.lists(st.sampled_from(["a:read", "a:write", "b:read", "b:delete", "c"]), unique=True).map(tuple)
+
+
+@given(SCOPES, SCOPES, st.sampled_from(list(RiskLevel)), st.booleans())
+def test_never_more_than_was_asked_for_and_every_scope_has_one_fate(
+    asked: tuple[str, ...], approved: tuple[str, ...], level: RiskLevel, refresh: bool
+) -> None:
+    """Granted, held and refused scopes are a partition of those asked for; a higher level never grants more."""
+    question = ASKED._replace(scopes=asked, refresh=refresh)
+    found = verdict(level, question, approved=approved)
+    granted = (found.scopes if found.scopes is not None else asked) if found.allow else ()
+
+    assert set(granted) <= set(asked)
+    if found.allow:
+        assert sorted((*granted, *found.held_scopes, *found.refused_scopes)) == sorted(asked)
+    for higher in (other for other in RiskLevel if other > max(level, RiskLevel.LOW)):
+        stricter = verdict(higher, question, approved=approved)
+        left = (stricter.scopes if stricter.scopes is not None else asked) if stricter.allow else ()
+        assert set(left) <= set(granted)
+
+
+def test_a_policy_file_is_read_anew_and_a_wrong_one_changes_nothing(tmp_path: Path) -> None:
+    """The error is counted and kept until the file is right again."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+
+    def load() -> PolicyBook:
+        text = file.read_text() if file.exists() else "wrong"
+        if text == "wrong":
+            raise ConfigError(f"{file}: wrong")
+        return PolicyBook(PolicyTable(version=text))
+
+    live = LivePolicy(load(), file, load)
+    assert not live.refresh()
+
+    file.write_text("version-2")
+    assert live.refresh()
+    assert live.book.version == "version-2"
+
+    file.write_text("wrong")
+    assert not live.refresh()
+    assert (live.book.version, live.errors, "wrong" in live.error) == ("version-2", 1, True)
+
+    file.unlink()
+    live.refresh()
+    assert live.book.version == "version-2"
+
+    file.write_text("three")
+    assert live.refresh()
+    assert (live.book.version, live.error) == ("three", "")
+
+
+def test_what_a_request_calls_a_scope_never_becomes_a_pattern() -> None:
+    """Approved is what was asked for, to the letter; signs of patterns in it mean nothing."""
+    asked = ASKED._replace(scopes=("invoices:*", "a[1]:write"))
+
+    assert not verdict(RiskLevel.HIGH, approved=("invoices:*",)).allow
+    assert verdict(RiskLevel.HIGH, asked, approved=("invoices:*", "a[1]:write")).allow
+
+
+@pytest.mark.parametrize("scope", ["Files.ReadWrite.All", "ADMIN", "orders:create", "Users.Update"])
+def test_what_changes_things_is_held_whatever_its_case(scope: str) -> None:
+    """At medium, by the default policy."""
+    assert verdict(RiskLevel.MEDIUM, ASKED._replace(scopes=(scope, "x:read"))).held_scopes == (scope,)
+
+
+def test_a_reader_that_fails_in_any_way_changes_nothing(tmp_path: Path) -> None:
+    """A date that does not exist is no reason to end the service."""
+    file = tmp_path / "policy"
+    file.write_text("1")
+
+    def load() -> PolicyBook:
+        raise ValueError("day is out of range for month")
+
+    live = LivePolicy(PolicyBook(PolicyTable(version="1")), file, load)
+    file.write_text("22")
+
+    assert not live.refresh()
+    assert (live.book.version, live.errors) == ("1", 1)
+    assert "out of range" in live.error

@@ -1,0 +1,263 @@
+"""What the store on SQLite promises beyond the contract: durability, migrations, and errors with a meaning."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event, text
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.scoring.records.agents import AgentName, AgentRow
+from trustwatch.scoring.records.commits import Commit, Position
+from trustwatch.scoring.records.dead_letters import DeadLetter
+from trustwatch.scoring.store import dialects, migrate
+from trustwatch.scoring.store.dialects import sqlite
+from trustwatch.scoring.store.migrate import StoreTooNew
+from trustwatch.scoring.store.sql_schema import METADATA
+from trustwatch.scoring.store.sql_store import open_store, sqlite_url
+
+from ...support.checkout import ROOT, process_command
+
+
+def revision(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+
+def agent(events: int) -> AgentRow:
+    name = AgentName(1, "t", "i", "a")
+    return AgentRow(name, "X", 0, 0.0, 0.0, 0.0, 0, 0, 0, 0, events, "", b"[]", "", b"", b"", "v")
+
+
+def test_every_connection_is_set_up(tmp_path: Path) -> None:
+    """Each connection of the pool, not only the first, has WAL, full synchronisation, foreign keys and a timeout."""
+    engine = dialects.open_engine(sqlite_url(tmp_path / "s.db"))
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+    with engine.connect() as one, engine.connect() as two:
+        for connection in (one, two):
+            values = [connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in names]
+
+            assert values == ["wal", 2, 1, sqlite.BUSY_TIMEOUT_MS]
+    engine.dispose()
+
+
+def test_a_flood_of_dead_letters_fits_any_sqlite(tmp_path: Path) -> None:
+    """One commit holds more dead letters than an SQLite may allow variables in a statement (32,766 by default)."""
+    most = 1_000
+    letters = [DeadLetter(f"L{number:05}", 1, "gw", "bad", "$", b"x", 0, number) for number in range(2 * most)]
+    with closing(open_store(sqlite_url(tmp_path / "s.db"))) as store:
+        limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+        event.listen(store.database.engine, "checkout", lambda raw, *_: raw.setlimit(limit, most))
+        position = store.partitions.claim(0)
+
+        result = store.commit(Commit(position, Position(0, 1, 2 * most), [], [], [], letters))
+
+        assert result.dropped_dead_letters == 0
+        assert store.dead_letters.count().stored == 2 * most
+
+
+def test_migrations_from_nothing(tmp_path: Path) -> None:
+    """An empty file becomes the newest revision; opening again changes nothing."""
+    path = tmp_path / "s.db"
+    open_store(sqlite_url(path)).close()
+    head = ScriptDirectory.from_config(migrate.alembic_config()).get_current_head()
+
+    assert revision(path) == head
+    open_store(sqlite_url(path)).close()
+    assert revision(path) == head
+
+
+def test_migrations_agree_with_the_tables(tmp_path: Path) -> None:
+    """What the migrations build is what the code declares: Alembic finds no difference, nor does SQLite."""
+    migrated, declared = (dialects.open_engine(sqlite_url(tmp_path / name)) for name in ("m.db", "d.db"))
+    migrate.migrate(migrated)
+    METADATA.create_all(declared)
+    query = text("SELECT type, tbl_name, name FROM sqlite_master WHERE tbl_name != 'alembic_version' ORDER BY 1, 2, 3")
+
+    with migrated.connect() as one, declared.connect() as two:
+        assert compare_metadata(MigrationContext.configure(one), METADATA) == []
+        assert one.execute(query).all() == two.execute(query).all()
+        for table in METADATA.tables:
+            columns = text(f"SELECT name, type, \"notnull\", dflt_value, pk FROM pragma_table_info('{table}')")
+            assert one.execute(columns).all() == two.execute(columns).all(), table
+    migrated.dispose()
+    declared.dispose()
+
+
+def test_a_database_of_one_partition_is_migrated(tmp_path: Path) -> None:
+    """A file of revision 0001 keeps what it holds: all of it belongs to partition 0, and the worker goes on."""
+    path = tmp_path / "s.db"
+    engine = dialects.open_engine(sqlite_url(path))
+    config = migrate.alembic_config()
+    with sqlite.writer(engine).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("INSERT INTO positions VALUES (0, 4, 1000)")
+        columns = ", ".join(row[1] for row in raw.execute("PRAGMA table_info(agents)"))
+        values = "'t', 'i', ?, 'X', 2, 0.5, 0.5, 0.5, 1, 2, 3, ?, 9, 'D', '', 'v', X'5B5D', X'00FF', X'01'"
+        raw.executemany(f"INSERT INTO agents ({columns}) VALUES (?, {values})", [(1, "a", 7), (-1, "b", 0)])
+
+    with closing(open_store(sqlite_url(path))) as store:
+        kept = store.agents.load([1, 2**64 - 1])
+        assert [(row.name.agent_id, row.features, row.events) for _, row in sorted(kept.items())] == [
+            ("a", b"\x00\xff", 9),
+            ("b", b"\x00\xff", 9),
+        ]
+        assert store.agents.due(9, 9) == [(7, 1)]
+        assert store.partitions.published_offset(0) == 0
+        assert list(store.agents.iterate_unpublished(0, 0)) == []
+        at = store.partitions.position(0)
+        assert at == Position(0, 4, 1000)
+        store.commit(Commit(at, Position(0, 4, 1001), [agent(10)], [], [], []))
+        assert [(one.epoch, one.offset) for one in store.agents.iterate_unpublished(0, 1000)] == [(4, 1001)]
+
+
+def test_newer_database_is_refused(tmp_path: Path) -> None:
+    """A database of a newer program is not touched, and the error says what to do."""
+    path = tmp_path / "s.db"
+    open_store(sqlite_url(path)).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(StoreTooNew, match=r"'9999'.*newer Trustwatch"):
+        open_store(sqlite_url(path))
+
+    assert revision(path) == "9999"
+
+
+def test_failed_migration_leaves_nothing(tmp_path: Path) -> None:
+    """A migration that fails half-way leaves the file as it was: all of it is one transaction."""
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE outbox (mine TEXT)")  # the last tables of the migration will collide
+
+    with pytest.raises(Exception, match="already exists"):
+        open_store(sqlite_url(path))
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("outbox",)]
+
+
+def test_processes_migrate_side_by_side(tmp_path: Path) -> None:
+    """Several processes that start on the same empty file all end up with a working store."""
+    code = (
+        "import sys; from trustwatch.scoring.store.sql_store import open_store as o; "
+        "s = o(sys.argv[1]); s.partitions.claim(0); s.close()"
+    )
+    url = sqlite_url(tmp_path / "s.db")
+    running = [subprocess.Popen([sys.executable, "-W", "error", "-c", code, url]) for _ in range(3)]
+
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    store = open_store(url)
+    assert store.partitions.position(0) == Position(0, 3, 0)
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d"])
+def test_wrong_url(url: str) -> None:
+    """What is no database file is refused, without showing a password."""
+    with pytest.raises(ConfigError, match=r"store\.url") as caught:
+        open_store(url)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_missing_folder_is_unavailable(tmp_path: Path) -> None:
+    """A file that cannot be opened is a matter of trying later."""
+    with pytest.raises(Unavailable):
+        open_store(sqlite_url(tmp_path / "no" / "s.db"))
+
+
+def test_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds the write lock, a commit is Unavailable, reading works, and later it succeeds."""
+    path = tmp_path / "s.db"
+    pragmas = ("busy_timeout=20", *sqlite._PRAGMAS[1:])
+    monkeypatch.setattr(sqlite, "_PRAGMAS", pragmas)
+    store = open_store(sqlite_url(path))
+    at = store.partitions.claim(0)
+    commit = Commit(at, Position(0, 1, 1), [agent(1)], [], [], [])
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="locked"):
+            store.commit(commit)
+        assert store.partitions.position(0) == at
+
+    store.commit(commit)
+    assert store.agents.load([1])[1].events == 1
+    store.close()
+
+
+def test_full_disk_is_unavailable(tmp_path: Path) -> None:
+    """When there is no space the commit is Unavailable, nothing of it is there, and with space it succeeds."""
+    store = open_store(sqlite_url(tmp_path / "s.db"))
+    at = store.partitions.claim(0)
+    big = Commit(at, Position(0, 1, 1), [_big(agent(1))], [], [], [])
+    with store.database.write() as connection:
+        pages = connection.execute(text("PRAGMA page_count")).scalar_one()
+        connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+
+    with pytest.raises(Unavailable, match="full"):
+        store.commit(big)
+
+    assert store.partitions.position(0) == at
+    assert store.agents.load([1]) == {}
+    with store.database.read() as connection:
+        connection.execute(text("PRAGMA max_page_count = 1000000"))
+    store.commit(big)
+    assert len(store.agents.load([1])[1].features) == 1 << 20
+    store.close()
+
+
+def _big(row: AgentRow) -> AgentRow:
+    values = {name: getattr(row, name) for name in row.__struct_fields__}
+    return AgentRow(**values | {"features": bytes(1 << 20)})
+
+
+def test_kill_at_any_moment(tmp_path: Path) -> None:
+    """A process that is killed while it commits leaves state and position that agree exactly, time after time.
+
+    Every commit of it writes its offset into each of 50 agents as well as into the position; what it had reported as
+    committed must be there.
+    """
+    path = tmp_path / "s.db"
+    open_store(sqlite_url(path)).close()
+    moments = random.Random(7)
+    reached = 0
+    for _ in range(10):
+        reported = _run_and_kill(path, moments.randint(1, 25))
+        store = open_store(sqlite_url(path))
+        offset = store.partitions.position(0).offset
+        agents = store.agents.load(range(1, 51))
+        store.close()
+
+        assert {row.events for row in agents.values()} == {offset}
+        assert {row.features for row in agents.values()} == {offset.to_bytes(8, "little")}
+        assert offset - reported in (0, 1)  # at most the one whose report was cut off
+        assert offset > reached
+        reached = offset
+
+
+def _run_and_kill(path: Path, after: int) -> int:
+    """Let the committer report *after* commits, kill it in the next ones; the last offset that it reported."""
+    command = process_command("store_committer", sqlite_url(path))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(after)]
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+    whole = [line for line in lines if line.endswith("\n")]
+    assert process.returncode == -signal.SIGKILL
+    return int(whole[-1])

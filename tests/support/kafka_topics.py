@@ -1,0 +1,163 @@
+"""What the contract tests of the two Kafka clients share: topics, members, and records by hand."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+from trustwatch.ingest import kafka as ours
+from trustwatch.ingest.kafka import record_codec
+from trustwatch.ingest.kafka.protocols import KafkaGroupSource
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics, KafkaTuning
+from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
+from trustwatch.ingest.source import Record, RecordKind
+
+if TYPE_CHECKING:
+    from scripts.service_stack import KafkaCluster
+
+CLIENTS = ("kafka-python", "confluent")
+NOW_MS = 1_780_000_000_000
+TUNING = KafkaTuning(request_timeout_ms=5_000, metadata_timeout_ms=3_000, delivery_timeout_ms=6_000)
+"""Short time limits."""
+_names = itertools.count()
+
+open_writer = partial(ours.open_writer, tuning=TUNING)
+open_reader = partial(ours.open_reader, tuning=TUNING)
+open_admin = partial(ours.open_admin, tuning=TUNING)
+
+
+def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> KafkaClientSettings:
+    """Settings of a test of its own: names that no other test has, and a short session."""
+    name = f"test-{time.time_ns()}-{next(_names)}"
+    made = KafkaClientSettings(
+        bootstrap_servers=tuple(kafka.bootstrap.split(",")),
+        client=client,
+        group_id=name,  # type: ignore[arg-type]
+        names=KafkaTopics(events=name),
+        session_timeout_s=6.0,
+    )
+    return msgspec.structs.replace(made, **more)
+
+
+def make_topic(kafka: KafkaCluster, name: str, partitions: int = 1, replication: int = 1, **configs: str) -> None:
+    """A topic; `_` stands for `.` in names of options."""
+    wanted = {
+        "num_partitions": partitions,
+        "replication_factor": replication,
+        "configs": {key.replace("_", "."): value for key, value in configs.items()},
+    }
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))
+    try:
+        admin.create_topics({name: wanted}, wait_for_metadata=True)
+    finally:
+        admin.close()
+
+
+def foreign_producer(kafka: KafkaCluster, **more: Any) -> KafkaProducer:
+    """A producer as other people have it."""
+    return KafkaProducer(bootstrap_servers=kafka.bootstrap.split(","), **more)
+
+
+def event(number: int, agent: str = "a") -> bytes:
+    """A native event of an agent."""
+    made = {
+        "id": f"e{number}",
+        "source": "urn:test",
+        "time": "2026-05-28T20:26:40Z",
+        "tenant": "t",
+        "type": "api.call",
+        "action": "read",
+        "outcome": "success",
+        "agent": {"id": agent, "issuer": "i"},
+    }
+    return msgspec.json.encode(made)
+
+
+def record(number: int, agent: str = "a") -> Record:
+    """An event as the ingest role writes it."""
+    payload = event(number, agent)
+    return Record(
+        RecordKind.EVENT, raw_id_hash(payload), NOW_MS + number, payload, agent_partition_key("t", "i", agent)
+    )
+
+
+def write(
+    made: KafkaClientSettings, records: Iterable[Record], partition: int | None = None, tuning: KafkaTuning = TUNING
+) -> None:
+    """Write records of ours."""
+    writer = open_writer(made, tuning=tuning)
+    try:
+        for one in records:
+            writer.send(
+                made.names.events,
+                one.key or None,
+                one.payload,
+                partition=partition,
+                headers=record_codec.headers_for(one),
+                timestamp_ms=one.received_ms,
+            )
+        writer.flush(10)
+    finally:
+        writer.close()
+
+
+class Member:
+    """A member of the group, and its owner: keeps what it was told and handed."""
+
+    def __init__(
+        self,
+        made: KafkaClientSettings,
+        starts: Mapping[int, int] | None = None,
+        *,
+        tuning: KafkaTuning = TUNING,
+        member: str = "",
+    ) -> None:
+        self.starts = dict(starts or {})
+        self.log: list[tuple[str, frozenset[int]]] = []
+        self.records: dict[int, list[Record]] = {}
+        self.offsets: dict[int, list[int]] = {}
+        self.source: KafkaGroupSource = ours.open_group_source(made, tuning, member=member)
+        try:
+            self.source.join(self)
+        except BaseException:
+            self.source.close()
+            raise
+
+    def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Go on where it stopped, else where it was told to begin."""
+        self.log.append(("assigned", frozenset(partitions)))
+        return {p: self.offsets[p][-1] + 1 if self.offsets.get(p) else self.starts.get(p, 0) for p in partitions}
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        self.log.append(("revoked", frozenset(partitions)))
+
+    def lost(self, partitions: Collection[int]) -> None:
+        self.log.append(("lost", frozenset(partitions)))
+
+    def step(self, max_records: int = 1000, timeout_s: float = 0.1) -> None:
+        """Poll once, keep what comes."""
+        batch = self.source.poll(max_records, timeout_s)
+        if batch is not None:
+            self.records.setdefault(batch.partition, []).extend(batch.records)
+            offsets = range(batch.base_offset, batch.next_offset)
+            self.offsets.setdefault(batch.partition, []).extend(offsets)
+
+    @property
+    def count(self) -> int:
+        """Records that came so far."""
+        return sum(map(len, self.records.values()))
+
+
+def poll_until(done: Callable[[], Any], *members: Member, within_s: float = 90.0) -> None:
+    """Let all members poll in turn until *done*."""
+    deadline = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < deadline, [(member.log, member.count, member.source.owned()) for member in members]
+        for member in members:
+            member.step()

@@ -1,0 +1,1 @@
+"""Programs that tests start, kill and stop: `python -m tests.support.processes.NAME`, from the checkout's root."""
