@@ -131,6 +131,18 @@ def test_no_folder_is_imported_as_a_package_of_its_own(file: str) -> None:
     ]
 
 
+def test_no_test_module_imports_another_one_or_a_conftest() -> None:
+    """What they share is in `tests/support`, under a name that says what it is."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules("tests")
+        for _, name in imported(path)
+        if any(part.startswith("test_") or part == "conftest" for part in name.split("."))
+    ]
+
+    assert wrong == []
+
+
 @pytest.mark.parametrize("technology", IMPORTERS)
 def test_each_outside_technology_has_one_importer(technology: str) -> None:
     """Whoever replaces a technology changes one place."""

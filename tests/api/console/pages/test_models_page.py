@@ -15,7 +15,7 @@ from trustwatch.scoring.learning.promotion import PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
 from trustwatch.scoring.store.database import Page
 
-from .conftest import NOW_MS
+from ....support.console_records import NOW_MS
 
 WORDS = ("shown to those who may see all of them", "87,654", "agent-days of others", "root-of-all")
 
