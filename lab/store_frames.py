@@ -18,10 +18,10 @@ from ..scoring.records.agents import AgentName, AgentSummary, RiskLevel
 from ..scoring.records.commits import Delivery
 from ..scoring.records.decisions import Decision, RiskReason
 from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
-from ..scoring.store.database import MAX_PAGE
+from ..scoring.store.database import MAX_PAGE, iterate_pages
 from .event_history import AgentReference, agent_identity, parse_time_ms
 from .frame_builder import build_frame
-from .session import DEFAULT_ROW_LIMIT, LabError, LabSession, iterate_pages, warn_incomplete
+from .session import DEFAULT_ROW_LIMIT, LabError, LabSession, warn_incomplete
 
 Item = TypeVar("Item")
 EDGE_KINDS = (DELEGATED, CALLED, ACTS_FOR)
