@@ -66,7 +66,7 @@ def fill(settings: KafkaClientSettings, number: int) -> tuple[float, float]:
     for n in range(number):
         one = records[n % len(records)]
         writer.send(
-            settings.topics.events, one.key, one.payload, headers=record_codec.headers_for(one), timestamp_ms=NOW_MS + n
+            settings.names.events, one.key, one.payload, headers=record_codec.headers_for(one), timestamp_ms=NOW_MS + n
         )
     writer.flush(60)
     spent, took = time.process_time() - cpu, time.perf_counter() - began
@@ -99,7 +99,7 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     topic = f"bench-{time.time_ns()}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
-    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), topics=KafkaTopics(events=topic), client="confluent")
+    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names=KafkaTopics(events=topic), client="confluent")
     rows = []
     cpu, rate = fill(settings, number)
     rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})

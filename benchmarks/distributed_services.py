@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trustwatch.api.composition import kafka_settings, open_service_store
+from trustwatch.api.composition import open_service_store
 from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
@@ -178,9 +178,9 @@ class DistributedDeployment:
             )
         )
         self.settings = load_process_settings(self.settings_file)
-        self.kafka: KafkaClientSettings = kafka_settings(self.settings)
+        self.kafka: KafkaClientSettings = self.settings.kafka
         admin = open_admin(self.kafka)
-        admin.create_topics(self.kafka.topics, PARTITIONS, 1)
+        admin.create_topics(self.kafka.names, PARTITIONS, 1)
         admin.close()
         self.store = open_service_store(self.settings)
         self._started = itertools.count()
@@ -188,7 +188,7 @@ class DistributedDeployment:
     def write_events(self, records: Iterable[Record], at_once: int = 5_000) -> int:
         """Write *records* to the events topic; returns how many."""
         writer, waiting, count = open_writer(self.kafka), iter(records), 0
-        log = KafkaCommitLog(writer, self.kafka.topics.events)
+        log = KafkaCommitLog(writer, self.kafka.names.events)
         while part := list(itertools.islice(waiting, at_once)):
             log.append(part)
             log.sync()

@@ -33,6 +33,7 @@ from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.timestamps import format_rfc3339
 
 from .distributed_services import (
     PARTITIONS,
@@ -71,9 +72,9 @@ def measure_visibility(
     """Medians over *rounds* of both ways, taking turns, with a worker and a replica of *site*."""
     bodies = site.folder / "bodies"
     bodies.write_bytes(msgspec.msgpack.encode([_make_template(raw) for raw in raws]))
-    apart = msgspec.structs.replace(site.kafka, topics=msgspec.structs.replace(site.kafka.topics, events="bare"))
+    apart = msgspec.structs.replace(site.kafka, names=msgspec.structs.replace(site.kafka.names, events="bare"))
     admin = open_admin(apart)
-    admin.create_topics(apart.topics, PARTITIONS, 1)
+    admin.create_topics(apart.names, PARTITIONS, 1)
     admin.close()
     worker = site.worker()
     worker.wait_for(lambda said: said.partitions == PARTITIONS)
@@ -176,7 +177,8 @@ def measure_probes(
 
 
 def _start(what: str, kafka: KafkaClientSettings, *more: str) -> subprocess.Popen[str]:
-    told = msgspec.json.encode(kafka).decode()
+    chosen = {"bootstrap_servers": kafka.bootstrap_servers, "client": kafka.client, "names": kafka.names}
+    told = msgspec.json.encode(chosen).decode()
     command = [sys.executable, "-m", "benchmarks.visibility", what, told, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -186,7 +188,7 @@ async def _probes(
 ) -> tuple[dict[str, float], list[float]]:
     """Send probes at their times; returns when each was handed to the producer, and how long until it was seen."""
     writer, loop, began = open_writer(kafka), asyncio.get_running_loop(), {}
-    log, run = KafkaCommitLog(writer, kafka.topics.events), secrets.token_hex(4)
+    log, run = KafkaCommitLog(writer, kafka.names.events), secrets.token_hex(4)
     asking: list[asyncio.Task[float]] = []
     start = time.monotonic()
     with ThreadPoolExecutor(1) as thread:
@@ -213,7 +215,7 @@ def _probe(name: str) -> Record:
     at_ms = now_ms()
     event = {
         "id": name,
-        "time": _stamp(at_ms),
+        "time": format_rfc3339(at_ms),
         "tenant": "bench",
         "type": "tool.call",
         "action": "read",
@@ -225,20 +227,16 @@ def _probe(name: str) -> Record:
     return Record(RecordKind.EVENT, event_id_hash("bench", "", name, raw), at_ms, raw, key)
 
 
-def _stamp(at_ms: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03d}Z"
-
-
 def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) -> None:
     """The load: events at *rate*, in slices, as the door writes them."""
     waiting = msgspec.msgpack.decode(bodies.read_bytes(), type=list[EventTemplate])
     writer = open_writer(kafka)
-    log, sent, first = KafkaCommitLog(writer, kafka.topics.events), 0, time.time_ns() // 1000 % 10**12
+    log, sent, first = KafkaCommitLog(writer, kafka.names.events), 0, time.time_ns() // 1000 % 10**12
     start = time.monotonic()
     while (passed := time.monotonic() - start) < seconds:
         due = min(int((passed + SLICE_S) * rate) - sent, 5_000)
         at_ms = now_ms()
-        stamp = _stamp(at_ms).encode()
+        stamp = format_rfc3339(at_ms).encode()
         records = []
         for number in range(sent, sent + due):
             one, name = waiting[number % len(waiting)], b"%012d" % ((first + number) % 10**12)

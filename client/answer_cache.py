@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import httpx
 import msgspec
 
+from .bounded_cache import BoundedCache
 from .counters import Counters
 from .risk_answers import Answer, Question, ServiceProblem, fail_open_answer, read_answers, read_problem
 from .settings import RiskSettings
@@ -74,14 +73,13 @@ class AnswerCache:
         self.settings = settings
         self.clock = clock
         self.counters = Counters(*LOOKUP_COUNTERS)
-        self._answers: OrderedDict[Question, _CachedAnswer] = OrderedDict()
-        self._lock = threading.Lock()
+        self._answers: BoundedCache[Question, _CachedAnswer] = BoundedCache(settings.cache_size)
         self._paused_until = -math.inf
         self._logged_causes: set[FailureCause] = set()
 
     def cached_answer(self, question: Question) -> Answer | None:
         """The answer that still stands, if there is one."""
-        kept = self._find(question)
+        kept = self._answers.get(question)
         now = self.clock.steady()
         if kept is None or now >= kept.fresh_until:
             return None
@@ -177,20 +175,13 @@ class AnswerCache:
         return fail_open_answer(question, self.settings.unknown_policy)
 
     def _last_known_answer(self, question: Question) -> Answer | None:
-        kept = self._find(question)
+        kept = self._answers.get(question)
         if kept is None:
             return None
         age = self.clock.steady() - kept.received_at
         if age > self.settings.last_known_s:
             return None
         return msgspec.structs.replace(kept.answer, source="last_known", age_s=age)
-
-    def _find(self, question: Question) -> _CachedAnswer | None:
-        with self._lock:
-            kept = self._answers.get(question)
-            if kept is not None:
-                self._answers.move_to_end(question)
-            return kept
 
     def _accept_reply(self, question: Question, reply: Answer | ServiceProblem) -> LookupResult:
         if isinstance(reply, ServiceProblem):
@@ -208,11 +199,7 @@ class AnswerCache:
         now, left = self.clock.steady(), 0.0
         if answer.expires_at is not None and not answer.stale:
             left = answer.expires_at.timestamp() - self.clock.wall()
-        with self._lock:
-            self._answers[question] = _CachedAnswer(answer, now, now + min(self.settings.cache_s, left))
-            self._answers.move_to_end(question)
-            while len(self._answers) > self.settings.cache_size:
-                self._answers.popitem(last=False)
+        self._answers.put(question, _CachedAnswer(answer, now, now + min(self.settings.cache_s, left)))
 
 
 def query_body(questions: Sequence[Question]) -> bytes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 
 import httpx
 import msgspec
 
 from .access_tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
+from .bounded_cache import BoundedCache
 from .caller import Caller
 from .refusal import Challenge
 from .settings import validate_url
@@ -62,22 +62,19 @@ class Approvals:
         self._http = http or httpx.AsyncClient(trust_env=False)
         self._tokens = AsyncAccessTokens(token, self._clock, self._http)
         self._cache_s, self._timeout_s = cache_s, timeout_s
-        self._cached_scopes: OrderedDict[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
-            OrderedDict()
+        self._cached_scopes: BoundedCache[tuple[str, str | None, str | None], tuple[float, tuple[str, ...]]] = (
+            BoundedCache(MAX_CACHED_CALLERS)
         )
 
     async def __call__(self, caller: Caller) -> tuple[str, ...]:
         """Scopes that are approved for *caller* now; none where the service does not say."""
         who = caller.agent_id, caller.tenant, caller.issuer
-        until, found = self._cached_scopes.get(who, (0.0, ()))
-        if until > self._clock.steady():
-            return found
-        found = await self._fetch_approvals(caller)
-        self._cached_scopes[who] = self._clock.steady() + self._cache_s, found
-        self._cached_scopes.move_to_end(who)
-        while len(self._cached_scopes) > MAX_CACHED_CALLERS:
-            self._cached_scopes.popitem(last=False)
-        return found
+        cached = self._cached_scopes.get(who)
+        if cached is not None and cached[0] > self._clock.steady():
+            return cached[1]
+        scopes = await self._fetch_approvals(caller)
+        self._cached_scopes.put(who, (self._clock.steady() + self._cache_s, scopes))
+        return scopes
 
     async def close(self) -> None:
         """End connections."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from pathlib import Path
 
+from .durable_files import create_secret_file
 from .errors import ConfigError
 
 PRIVACY_KEY_FILE = "privacy-key"
@@ -63,7 +63,7 @@ def open_privacy_key(path: Path) -> PrivacyKey:
     """
     try:
         if not path.exists():
-            _create_key_file(path)
+            create_secret_file(path, f"{secrets.token_hex(PRIVACY_KEY_BYTES)}\n".encode())
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path}: others may read the key of pseudonyms; its mode must be 0600")
         return PrivacyKey(bytes.fromhex(path.read_text().strip()))
@@ -71,20 +71,3 @@ def open_privacy_key(path: Path) -> PrivacyKey:
         raise ConfigError(f"{path}: the key of pseudonyms can not be read or written: {error.strerror}") from None
     except ValueError:
         raise ConfigError(f"{path}: no key; expected at least {2 * PRIVACY_KEY_BYTES} hexadecimal digits") from None
-
-
-def _create_key_file(path: Path) -> None:
-    """Whole or not at all; of two processes the first one wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(PRIVACY_KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink()

@@ -15,13 +15,14 @@ import pandas as pd
 
 from ..api import clock
 from ..api.backtest.report import render_report
-from ..api.composition import policy_book, read_policy_book
+from ..api.composition import policy_book
 from ..scoring.backtest import runner
 from ..scoring.backtest.counts import BacktestCounts
 from ..scoring.backtest.label_evaluation import ScoreSeparation
-from ..scoring.backtest.plan import BUDGET_FACTORS, BacktestPlan, default_budgets, read_labels, scale_budget
+from ..scoring.backtest.plan import BUDGET_FACTORS, BacktestPlan, default_budgets, read_labels
 from ..scoring.backtest.result import BacktestResult, BacktestSide, PolicyOutcome, build_result
 from ..scoring.policy.book import PolicyBook
+from ..scoring.policy.policy_file import read_policy_book
 from .event_frames import label_file, raw_events
 from .event_frames import labels as labels_frame
 from .event_history import EventFilter, EventHistory, build_event_filter, parse_time_ms, timestamp_of
@@ -54,12 +55,12 @@ def run_backtest(
     if len(models) > 2 or not 1 <= len(policies) <= 2:
         raise LabError("a back-test compares two models or two policies at most; `frames.what_if` takes any number")
     plan = _plan_backtest(session, events, models, since, until, labels=labels, jobs=jobs)
-    settings = plan.settings._replace(learn=learn, budget=scale_budget(plan.settings.budget, budget))
+    settings = plan.settings.with_budget(plan.settings.risk.alert_budget.scaled(budget))._replace(learn=learn)
     return _run_plan(
         plan._replace(
             settings=settings,
             books=[_policy_book(session, policy, f"policy {policy}") for policy in policies],
-            budgets=default_budgets(settings.budget),
+            budgets=default_budgets(settings.risk.alert_budget),
         )
     )
 
@@ -341,8 +342,8 @@ def _plan_backtest(
 
 def _at_budget(plan: BacktestPlan, factor: float) -> BacktestPlan:
     """A plan at a multiple of its alert budget, without a sweep of others."""
-    budget = scale_budget(plan.settings.budget, factor)
-    return plan._replace(settings=plan.settings._replace(budget=budget), budgets=())
+    budget = plan.settings.risk.alert_budget.scaled(factor)
+    return plan._replace(settings=plan.settings.with_budget(budget), budgets=())
 
 
 def _policy_book(session: LabSession, policy: PolicyChoice, name: str) -> PolicyBook:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..api.composition import kafka_settings, load_erased_filter
+from ..api.composition import load_erased_filter
 from ..api.settings.root import Settings
 from ..ingest.archive.archive_files import read_position
 from ..ingest.duplicate_window import DuplicateWindow
@@ -215,8 +215,8 @@ class EventHistory:
     def _kafka_records(self) -> Iterator[Record]:
         if not self._settings.kafka.bootstrap_servers:
             raise LabError("no brokers are configured: set `kafka.bootstrap_servers` in the settings")
-        kafka = kafka_settings(self._settings)
-        topic = kafka.topics.events
+        kafka = self._settings.kafka
+        topic = kafka.names.events
         erased = load_erased_filter(self._settings, topic)
         with closing(open_reader(kafka, [topic])) as reader:
             partitions = len(reader.end_offsets())

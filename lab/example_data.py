@@ -25,20 +25,20 @@ from ..ingest.log.event_log import EventLog
 from ..ingest.log.log_reader import LogReader
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordKind
+from ..ingest.timestamps import HOUR_MS
 from ..models.detector import DetectorSettings
 from ..models.model_persistence import load_trained_model
 from ..scoring.engine.agent_state_cache import AgentStateCache
 from ..scoring.engine.delegation import EdgeCollector
 from ..scoring.learning.training import train_and_save
-from ..scoring.pipeline.partition import PipelineParameters
 from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
+from ..scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from ..simulator.demo_enterprise import AGENTS, clear_made_directory, local_settings, simulate_history_and_day
 from ..simulator.labelled_events import SimulatedEvent, encode_label
 from .session import SETTINGS_FILE_NAMES, LabError, open_read_only_store
 
 EXAMPLE_START = datetime(2026, 1, 6, tzinfo=UTC)
-HOUR_MS = 3_600_000
 DEFAULT_SEED = 7
 MARKER_FILE = "example.json"
 EXAMPLE_FORMAT = 1
@@ -164,10 +164,11 @@ def _process_day(settings: Settings, begin: int) -> None:
             processor,
             store,
             context.policy,
-            PipelineParameters(poll_s=0.0),
+            PipelineSettings(),
             clock.monotonic,
             clock.sleep,
             lambda _: None,
+            tuning=PipelineTuning(poll_s=0.0),
         )
         work.start()
         while work.step():

@@ -48,7 +48,9 @@ def features(model: LabModel) -> pd.DataFrame:
 def groups(model: LabModel) -> pd.DataFrame:
     """Peer groups, how busy they are, and the evidence at which levels begin in each."""
     trained = model.trained
-    thresholds = risk.thresholds(trained.group_rates, model.settings.budget, trained.exponent, trained.alarms)
+    thresholds = risk.thresholds(
+        trained.group_rates, model.settings.risk.alert_budget, trained.exponent, trained.alarms
+    )
     return build_frame(
         "groups",
         [

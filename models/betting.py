@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ingest.compilation import compiled
+from ..ingest.timestamps import DAY_MS
 
 LOG_HALF = float(np.log(0.5))
 
@@ -104,8 +105,6 @@ ESTABLISHED_EVENTS = 200
 """Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
 set the thresholds of all; newcomers therefore alarm more often than the budget says."""
 
-_DAY_MS = 86_400_000
-
 
 class AlarmTail(NamedTuple):
     """Agent-day maxima of normal evidence beyond a level.
@@ -152,7 +151,7 @@ def fit_alarm_tail(
     days = _daily_maxima(
         bets,
         slots,
-        time_ms // _DAY_MS,
+        time_ms // DAY_MS,
         np.zeros(len(keys)),
         np.zeros(len(keys), np.int64),
         np.zeros(len(keys), np.int64),

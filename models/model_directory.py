@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ingest.durable_files import sync_directory, sync_file
 from ..ingest.errors import ModelError
 
 MODEL_KIND = "trustwatch-model"
@@ -199,7 +200,7 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
         _write_bytes(draft / MANIFEST_FILE, encode_manifest(manifest, files))
         draft.chmod(0o755)  # mkdtemp makes it private; a model is read by the service's own user
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
-            _sync_directory(folder)
+            sync_directory(folder)
         _replace_directory(draft, path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -264,7 +265,7 @@ def copy_model(source: Path, target: Path) -> None:
             _write_bytes(copied, file.read_bytes())
         draft.chmod(0o755)
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
-            _sync_directory(folder)
+            sync_directory(folder)
         _replace_directory(draft, target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -304,17 +305,7 @@ def _write_array(file: Path, array: NDArray[Any], name: str) -> ArrayFile:
 def _write_bytes(file: Path, data: bytes | memoryview) -> None:
     with file.open("xb") as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_directory(folder: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_file(stream)
 
 
 def _previous_directory(path: Path) -> Path:
@@ -341,7 +332,7 @@ def _replace_directory(draft: Path, path: Path) -> None:
         shutil.rmtree(previous, ignore_errors=True)
         path.rename(previous)
     draft.rename(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 

@@ -23,6 +23,7 @@ from ..ingest.features.feature_declaration import BITS, Z
 from ..ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
 from ..ingest.features.feature_table import FEATURE_COUNT, FEATURE_IMPORTANCE, FEATURE_NAMES, FEATURES
 from ..ingest.features.layout import Baseline
+from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
 from .detector import DetectorSettings, ForestDetector, Scores
@@ -128,8 +129,6 @@ MIN_EXPONENT = 0.1
 
 TrainingProgress = Callable[[str, int, int], None]
 
-_DAY_MS = 86_400_000
-
 
 def train_model(
     columns: EventColumns,
@@ -220,7 +219,7 @@ def _train(
 def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     """One id per session of an agent; an event without a session belongs to its agent's day."""
     session = columns.names[:, event_columns.SESSION]
-    day = (columns.time_ms // _DAY_MS).astype(np.uint64)
+    day = (columns.time_ms // DAY_MS).astype(np.uint64)
     mixed = columns.names[:, event_columns.AGENT] * np.uint64(0x9E3779B97F4A7C15) + np.where(session != 0, session, day)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed ^ (mixed >> np.uint64(31))
@@ -254,7 +253,7 @@ def group_activity(
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Peer groups (fleet first), the mean events of an active agent per day in each, and their number of events."""
     agents, groups = columns.names[:, event_columns.AGENT], columns.names[:, event_columns.GROUP]
-    days = columns.time_ms // _DAY_MS
+    days = columns.time_ms // DAY_MS
     ids, rates, events = [np.uint64(0)], [_events_per_active_day(agents, days)], [len(columns)]
     for group in np.unique(groups).tolist():
         member = groups == np.uint64(group)

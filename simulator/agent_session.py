@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..ingest.timestamps import HOUR_MS
 from .behaviour_model import AgentTask, ResourceKind, TaskStep, to_json
 from .labelled_events import ActorStream, GroundTruth, SimulatedToken
 from .population import AgentDeployment, SimulatedAgent
@@ -26,7 +27,7 @@ _ERROR_JSONS = (
 )
 _REUSE_PROBABILITY = 0.6
 """Share of steps that work on the resource that the session already holds of that kind."""
-_REFRESHABLE_MS = 8 * 3_600_000
+_REFRESHABLE_MS = 8 * HOUR_MS
 """Time after a token's end in which its refresh token still works."""
 _PAUSE_MEDIAN_MS = 2600
 _SIZE_SIGMA = 0.5

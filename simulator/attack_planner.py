@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ..ingest.errors import ConfigError
+from ..ingest.timestamps import DAY_MS, HOUR_MS
 from .attack_scenarios import SCENARIOS, AttackContext, AttackScenario
 from .labelled_events import ActorStream, DraftEvent
 from .population import Enterprise, SimulatedAgent
 from .random_streams import RandomStream
 from .settings import Attack
-from .working_hours import DAY_MS, HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)

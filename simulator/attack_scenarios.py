@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import chain as concat
 from itertools import count
 
+from ..ingest.timestamps import DAY_MS, HOUR_MS
 from .actors import choose_task, expected_events, run_task, start_session
 from .agent_roles import ACCOUNT, CLUSTER, EMPLOYEE, PAYEE, PAYMENT_PROCESSOR, PLAN, ROLES, TABLE, VAULT, make_step
 from .agent_session import (
@@ -24,7 +25,6 @@ from .behaviour_model import AgentTask, ResourceKind, TaskStep
 from .labelled_events import ActorStream
 from .population import Enterprise, SimulatedAgent
 from .random_streams import RandomStream, hex_digest
-from .working_hours import DAY_MS, HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ import typer
 
 from ..api import clock
 from ..api.cli.terminal import JsonOption, SettingsFileOption, print_message, print_summary
-from ..api.composition import kafka_settings
 from ..api.settings.loading import load_process_settings
 from ..ingest.errors import ConfigError
 from ..ingest.events import decode_event
@@ -50,7 +49,7 @@ def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, r
         LogFailed: the brokers did not acknowledge.
     """
     writer = open_writer(kafka)
-    log = KafkaCommitLog(writer, kafka.topics.events)
+    log = KafkaCommitLog(writer, kafka.names.events)
     started, sent = clock.monotonic(), 0
     waiting = iter(events)
     try:
@@ -183,7 +182,7 @@ def _send_to_kafka(
 ) -> None:
     """Send events to Kafka and say how fast that was."""
     configured = load_process_settings(settings)
-    kafka = msgspec.structs.replace(kafka_settings(configured), bootstrap_servers=tuple(brokers.split(",")))
+    kafka = msgspec.structs.replace(configured.kafka, bootstrap_servers=tuple(brokers.split(",")))
     sent, seconds = send_at_rate(events, kafka, rate)
     summary = {"events": sent, "seconds": round(seconds, 3), "per_second": round(sent / max(seconds, 1e-9))}
     print_summary(summary, as_json, "sent {events} events in {seconds} s, {per_second} per second")

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from ..ingest.errors import ConfigError
+from ..ingest.timestamps import MINUTE_MS
 from .actors import AgentActor, LifecycleActor
 from .attack_planner import AttackActor, plan_attacks
 from .labelled_events import ActorStream, DraftEvent, SimulatedEvent, SimulatedLabel
@@ -19,7 +20,7 @@ from .population import Enterprise
 from .random_streams import RandomStream, mix64
 from .settings import SimulationSettings, epoch_milliseconds
 
-_MERGE_SLICE_MS = 60_000
+_MERGE_SLICE_MS = MINUTE_MS
 """Event time generated, sorted and handed out at once."""
 
 

@@ -7,11 +7,12 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ..ingest.timestamps import DAY_MS
 from .agent_roles import ROLES
 from .behaviour_model import AgentRole
 from .random_streams import RandomStream, hex_digest
 from .settings import SimulationSettings
-from .working_hours import DAY_MS, ActivityProfile, activity_profile
+from .working_hours import ActivityProfile, activity_profile
 
 RESTARTS_PER_DAY = 0.5
 UPGRADES_PER_DAY = 0.08
@@ -284,7 +285,7 @@ class Enterprise:
 def _lifespan(settings: SimulationSettings, draws: RandomStream) -> tuple[int, int]:
     """First and last moment of an agent: most live throughout, some join or retire (1 % and 0.5 % a day)."""
     start, end = settings.start_ms, settings.end_ms
-    days = (end - start) / 86_400_000 * settings.churn
+    days = (end - start) / DAY_MS * settings.churn
     joins, retires, when, gone = draws.uniform(), draws.uniform(), draws.uniform(), draws.uniform()
     born = start + int((end - start) * when) if joins < 1 - 0.99**days else start
     dies = born + int((end - born) * (0.2 + 0.8 * gone)) if retires < 1 - 0.995**days else end

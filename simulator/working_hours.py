@@ -6,8 +6,8 @@ from bisect import bisect_right
 from functools import lru_cache
 from typing import Literal
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
+from ..ingest.timestamps import HOUR_MS
+
 WEEK_HOURS = 168
 _EPOCH_HOUR_OF_WEEK = 72
 """1970-01-01 was a Thursday: hour 0 of the epoch is hour 72 of a week that starts on Monday."""

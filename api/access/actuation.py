@@ -161,9 +161,10 @@ def _make_actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
         target = WebhookTarget(one.name, one.url, secrets, allow_plain_loopback=one.allow_http)
         return WebhookActuator(http, target, clock.now_ms, one.confirm_url or "")
     if one.kind == "keycloak":
-        api = AdminApi(http, f"{one.url.rstrip('/')}/admin/realms/{one.realm}", _make_authentication(one.auth, http))
+        realm_url = f"{one.url.rstrip('/')}/admin/realms/{one.realm}"
+        api = AdminApi(http, realm_url, _make_authentication(one.auth, http), clock.now_ms)
         return KeycloakActuator(api, clock.now_s, one.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
-    api = AdminApi(http, one.url, _make_authentication(one.auth, http))
+    api = AdminApi(http, one.url, _make_authentication(one.auth, http), clock.now_ms)
     return HydraActuator(api, one.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
 
 

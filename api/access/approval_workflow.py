@@ -15,7 +15,8 @@ import structlog
 from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import Unavailable
 from ...ingest.record_keys import record_id
-from ...scoring.delivery.notifiers.alert_events import build_approval_row, format_rfc3339
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.delivery.notifiers.alert_events import build_approval_row
 from ...scoring.policy.access_evaluation import ALL_SCOPES
 from ...scoring.policy.interventions import ActiveInterventions
 from ...scoring.records.agents import AgentName, RiskLevel

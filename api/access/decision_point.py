@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ...ingest.errors import TrustwatchError
 from ...ingest.events import MAX_ID_LENGTH
 from ...ingest.hashing import agent_key
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
 from ...scoring.records.agents import AgentName
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink

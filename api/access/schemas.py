@@ -6,19 +6,12 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.delivery.actuators.desired_state import DesiredState, UnreadableAction, decode_desired_state
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ReachedAgent
 from ...scoring.store.database import Page
-from ..http.schemas import (
-    Level,
-    PageOut,
-    TimeText,
-    UnitInterval,
-    format_rfc3339,
-    format_rfc3339_or_none,
-    level_word,
-)
+from ..http.schemas import Level, PageOut, TimeText, UnitInterval, format_rfc3339_or_none, level_word
 from .service import DEFAULT_VALID_S, MAX_REASON_LENGTH, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport
 
 ReasonText = Annotated[

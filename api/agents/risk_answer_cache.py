@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import AccessRequest
 from ...scoring.policy.book import LevelTokenPolicy, LivePolicy, PolicyBook
@@ -22,7 +23,6 @@ from ...scoring.records.containment import Intervention
 from ..http.agent_lookup import find_agent_entry
 from ..http.auth.callers import AuthenticatedCaller
 from ..http.runtime import Runtime
-from ..http.schemas import format_rfc3339
 
 MIN_RISK_WITH_REASONS = 0.05
 """Risk below which reasons are history and no longer shown."""
@@ -142,7 +142,7 @@ class RiskAnswerCache:
         return _encode_json(head)[:-1]
 
     def _active_pin(self, name: AgentName, now_ms: int) -> Intervention | None:
-        return self._interventions.active_pin((name.tenant, name.issuer, name.agent_id), now_ms)
+        return self._interventions.active_pin(name.identity, now_ms)
 
     def _critical_ancestor(self, tenant: str, issuer: str, agent_id: str, book: PolicyBook) -> str:
         """The critical agent above this one, where the policy minds."""

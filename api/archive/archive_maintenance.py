@@ -10,6 +10,7 @@ import structlog
 from ...ingest.archive.archive_files import ArchiveFileKind, DataFile, drop_days_before, read_positions, rewrite_lock
 from ...ingest.archive.file_merging import merge_small_files
 from ...ingest.errors import TrustwatchError
+from ...ingest.timestamps import DAY_MS
 from .. import clock
 from ..settings.storage_settings import ArchiveSettings
 
@@ -19,7 +20,6 @@ RETRY_S = 60.0
 """Until it is tried again where somebody reads the folder, or the disk refuses."""
 OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
 """A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
-DAY_MS = 86_400_000
 VECTOR_MERGE_DELAY_MS = 900_000
 """Vectors are merged so long after they were written: what another worker's spool holds of offsets between two files is
 there by then. Of events of a past date, which come late, it might else come after both were one."""

@@ -28,7 +28,7 @@ from ...ingest.source import DurableSource, RecordBatch, RecordKind
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..composition import kafka_settings, load_erased_filter
+from ..composition import load_erased_filter
 from ..settings.root import Settings
 from .archive_maintenance import ArchiveMaintenance
 from .archive_status import ArchiveWorkerReport, encode_archive_report
@@ -101,7 +101,7 @@ class EventArchiver:
         assert directory is not None
         self._settings = settings
         self._kafka = _archive_group_settings(settings) if settings.kafka.bootstrap_servers else None
-        self._archive = EventArchive(directory, "" if self._kafka is None else self._kafka.topics.events)
+        self._archive = EventArchive(directory, "" if self._kafka is None else self._kafka.names.events)
         self._source: DurableSource | None = None
         self._positions: dict[int, int] = {}
         self.partitions: dict[int, PartitionArchiver] = {}
@@ -120,8 +120,8 @@ class EventArchiver:
         self._positions = dict(positions or {})
         if self._kafka is not None:
             # Who is erased from here on is erased in what was archived, once we are past that.
-            self._erased_filter = load_erased_filter(self._settings, self._kafka.topics.events)
-            source = open_group_source(self._kafka)
+            self._erased_filter = load_erased_filter(self._settings, self._kafka.names.events)
+            source = open_group_source(self._kafka, member=GROUP_MEMBER)
             self._source = source
             source.join(self)
             return
@@ -164,7 +164,7 @@ class EventArchiver:
 
     def _first_offsets(self) -> dict[int, int]:
         assert self._kafka is not None
-        reader = open_reader(self._kafka, (self._kafka.topics.events,))
+        reader = open_reader(self._kafka, (self._kafka.names.events,))
         try:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
         finally:
@@ -227,8 +227,8 @@ class EventArchiver:
 
 
 def _archive_group_settings(settings: Settings) -> KafkaClientSettings:
-    kafka = kafka_settings(settings)
-    return msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX, group_instance_id=GROUP_MEMBER)
+    kafka = settings.kafka
+    return msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX)
 
 
 def run_event_archive(child: ChildRuntime) -> None:

@@ -19,9 +19,10 @@ from ...models.model_persistence import load_trained_model
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
-from ...scoring.engine.risk import AlertRateBudget
+from ...scoring.engine.settings import AlertBudget
 from ...scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 from ...scoring.policy.book import PolicyBook
+from ...scoring.policy.policy_file import read_policy_book
 from .. import clock
 from ..cli.history_input import (
     TIME_FORMATS,
@@ -36,7 +37,7 @@ from ..cli.history_input import (
     time_window,
 )
 from ..cli.terminal import JsonOption, SettingsFileOption, byte_progress, fail, print_message, print_summary, write_json
-from ..composition import engine_settings, policy_book, read_policy_book
+from ..composition import engine_settings, policy_book
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from .report import render_report
@@ -77,9 +78,7 @@ def backtest_command(
     """Run history through the live path and tell what would have been alerted, refused and revoked."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
-    engine = engine_settings(configured, learn=learn, capacity=agents)._replace(
-        budget=_parse_budget(budget, configured)
-    )
+    engine = engine_settings(configured, learn=learn, capacity=agents).with_budget(_parse_budget(budget, configured))
     window = time_window(as_utc(since), as_utc(before), warm_up)
     with history_files(events, configured, window) as paths:
         plan = BacktestPlan(
@@ -87,7 +86,7 @@ def backtest_command(
             [model or configured.model_dir, *([compare] if compare else [])],
             engine,
             _policy_books(configured, policy, compare_policy),
-            default_budgets(engine.budget),
+            default_budgets(engine.risk.alert_budget),
             configured.domains(),
             as_utc(since),
             as_utc(before),
@@ -107,9 +106,9 @@ def backtest_command(
     _print_outcome(outcome, seconds, report, json)
 
 
-def _parse_budget(text: str, configured: Settings) -> AlertRateBudget:
+def _parse_budget(text: str, configured: Settings) -> AlertBudget:
     if not text:
-        return engine_settings(configured).budget
+        return configured.risk.alert_budget
     try:
         medium, high, critical = map(float, text.split(","))
     except ValueError:
@@ -119,7 +118,7 @@ def _parse_budget(text: str, configured: Settings) -> AlertRateBudget:
             "must fall from level to level, above 0 and up to 1000: 0 < critical <= high <= medium",
             param_hint="--budget",
         )
-    return AlertRateBudget(medium, high, critical)
+    return AlertBudget(medium, high, critical)
 
 
 def _policy_books(configured: Settings, policy: Path | None, second: Path | None) -> list[PolicyBook]:

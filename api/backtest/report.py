@@ -11,9 +11,10 @@ from markupsafe import Markup
 from ...scoring.backtest.label_evaluation import LabelEvaluation
 from ...scoring.backtest.policy_simulation import OUTCOMES
 from ...scoring.backtest.result import BacktestResult, BacktestSide
+from ...scoring.records.agents import ALERTING_LEVELS
 from ..svg_charts import ChartAxis, ChartSeries, bar_chart, line_chart
 
-CHARTED_LEVELS = ("medium", "high", "critical")
+CHARTED_LEVELS = tuple(level.label for level in ALERTING_LEVELS)
 MAX_SHOWN_AGENTS = 200
 """Rows of one table; the JSON has more."""
 
@@ -133,7 +134,7 @@ def _integer_text(value: int) -> str:
 def _number_text(value: float | None) -> str:
     """A figure in a table.
 
-    >>> _figure(0.12345), _figure(None), _figure(12), _figure(1234.5)
+    >>> _number_text(0.12345), _number_text(None), _number_text(12), _number_text(1234.5)
     ('0.123', '–', '12', '1,234')
     """
     if value is None:

@@ -31,7 +31,7 @@ from ...ingest.kafka.topic_history import as_one_line, topic_event_lines
 from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.source import Record, RecordBatch, RecordKind, Source
-from ..composition import kafka_settings, load_erased_filter
+from ..composition import load_erased_filter
 from ..settings.root import Settings
 from .terminal import byte_progress, print_message
 
@@ -142,7 +142,7 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
     Raises ConfigError.
     """
     parts = urlsplit(named)
-    kafka = kafka_settings(settings)
+    kafka = settings.kafka
     if parts.netloc:
         kafka = msgspec.structs.replace(kafka, bootstrap_servers=tuple(parts.netloc.split(",")))
     if not kafka.bootstrap_servers:
@@ -151,7 +151,7 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
     if parts.scheme != "kafka" or set(query) - {"offsets"}:
         raise ConfigError(f"{named}: must be kafka://HOST:PORT,…/TOPIC?offsets=PARTITION:FIRST-END,…")
     offsets = _parse_offsets(named, query["offsets"][0]) if "offsets" in query else None
-    return TopicRange(kafka, parts.path.strip("/") or kafka.topics.events, offsets)
+    return TopicRange(kafka, parts.path.strip("/") or kafka.names.events, offsets)
 
 
 def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:

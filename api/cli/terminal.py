@@ -32,7 +32,7 @@ def print_message(text: str) -> None:
 def printable(text: str) -> str:
     """Text as a terminal may have it: names are chosen by agents, and one could move the cursor or turn a line round.
 
-    >>> plain("bot\\x1b[2J")
+    >>> printable("bot\\x1b[2J")
     'bot\\\\x1b[2J'
     """
     if text.isprintable():

@@ -61,6 +61,7 @@ class RiskSeries:
 
     def __init__(self, agents: int = MAX_SERIES) -> None:
         self._max_agents = agents
+        # Not one of cachetools: only a new point counts as use, and one is looked for at every update of the risk view.
         self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
 
     def record(self, summary: AgentSummary) -> None:

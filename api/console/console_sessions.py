@@ -12,17 +12,18 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+from cachetools import FIFOCache
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from starlette.requests import Request
 
+from ...ingest.durable_files import create_secret_file
 from ...ingest.errors import ConfigError
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
 from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
@@ -90,7 +91,7 @@ class ConsoleSessions:
         self._sessions = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"session")))
         self._sign_ins = Fernet(base64.urlsafe_b64encode(_derive_key(key, b"sign-in")))
         self._forms = _derive_key(key, b"form")
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: FIFOCache[str, None] = FIFOCache(MAX_ENDED_SESSIONS)
 
     def seal(self, session: ConsoleSession) -> str:
         """The value of its cookie."""
@@ -116,8 +117,6 @@ class ConsoleSessions:
     def end(self, session: ConsoleSession) -> None:
         """Open no copy of it any more in this process."""
         self._ended[session.session_id] = None
-        if len(self._ended) > MAX_ENDED_SESSIONS:
-            self._ended.popitem(last=False)
 
     def seal_sign_in(self, under_way: PendingSignIn) -> str:
         """The value of the cookie of a sign-in."""
@@ -160,7 +159,7 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _write_new(path, base64.urlsafe_b64encode(os.urandom(32)))
+            create_secret_file(path, base64.urlsafe_b64encode(os.urandom(32)))
         if path.stat().st_mode & 0o077:
             raise ConfigError(f"{path}: others may read the key of the console's sessions; its mode must be 0600")
         key = path.read_bytes().strip()
@@ -169,23 +168,6 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
     if len(key) < 32:
         raise ConfigError(f"{path}: is no key of at least 32 characters; remove it to have another one made")
     return key
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Whole or not at all; a file that another process wrote meanwhile wins."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(scratch, path)
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 # From a person who signed in to what that person may see and do: the same `Caller` that a token makes.

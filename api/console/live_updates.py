@@ -26,11 +26,15 @@ from ...scoring.records.agents import RiskLevel
 from ..decisions.level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from ..decisions.service import DecisionService
 from ..http.auth.callers import SCOPE_SCORE_READ
+from ..http.server_sent_events import encode_event, encode_retry, event_stream
 from .console_sessions import SessionState
 from .page_dependencies import ConsoleDep, SignInNeeded, require_console_scope
 from .rendering import LEVEL_SYMBOLS, agent_url
 
 TICK_INTERVAL_S = 5.0
+RETRY_AFTER_MS = 2_000
+"""A page that lost its stream opens the next one after so long."""
+
 GATHER_CHANGES_S = 0.3
 """Changes of so long are told together: a storm of them is one event."""
 
@@ -66,11 +70,11 @@ _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
 
 
 def _stream_response(lines: AsyncIterator[bytes]) -> StreamingResponse:
-    return StreamingResponse(lines, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return event_stream(lines, {"X-Accel-Buffering": "no"})
 
 
 async def _session_over_events() -> AsyncIterator[bytes]:
-    yield _encode_event("end", "over")
+    yield encode_event("end", "over")
 
 
 async def _update_events(
@@ -79,15 +83,16 @@ async def _update_events(
     streams.add(subscription)
     try:
         with subscription:
-            yield b"retry: 2000\n\n" + _encode_event("opened", "")  # what changed while nobody listened is loaded now
+            # What changed while nobody listened is loaded now.
+            yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
                 changes = await _gather_changes(subscription)
                 state = standing()
                 if state == "over":
-                    yield _encode_event("end", "over")
+                    yield encode_event("end", "over")
                 if state != "lasts":
                     return
-                for line in _change_events(changes) if changes else [_encode_event("tick", "")]:
+                for line in _change_events(changes) if changes else [encode_event("tick", "")]:
                     yield line
     except SubscriptionEnded:
         return
@@ -105,13 +110,13 @@ async def _gather_changes(subscription: LevelChangeSubscription) -> list[LevelCh
 
 
 def _change_events(changes: list[LevelChange]) -> list[bytes]:
-    lines = [_encode_event("change", str(len(changes)))]
+    lines = [encode_event("change", str(len(changes)))]
     named = dict.fromkeys(agent_event_name(change.tenant, change.agent_id) for change in changes)
-    lines += [_encode_event(name, "") for name in list(named)[:MAX_NAMED_AGENTS]]
+    lines += [encode_event(name, "") for name in list(named)[:MAX_NAMED_AGENTS]]
     risen = [change for change in changes if change.level > change.previous_level and change.level >= RiskLevel.MEDIUM]
     if risen:
         worst = max(risen, key=lambda change: change.level)
-        lines.append(_encode_event("said", _announcement(worst, len(risen) - 1)))
+        lines.append(encode_event("said", _announcement(worst, len(risen) - 1)))
     return lines
 
 
@@ -121,9 +126,3 @@ def _announcement(change: LevelChange, more: int) -> Markup:
     return Markup('<a href="{}"><span class="mark level-{}" aria-hidden="true">{}</span> {} is now {}</a>{}').format(
         agent_url(change.tenant, None, change.agent_id), word, LEVEL_SYMBOLS[word], change.agent_id, word, others
     )
-
-
-def _encode_event(name: str, data: str) -> bytes:
-    """One event. What an agent is called may hold line breaks: each line is data of its own."""
-    lines = "".join(f"data: {line}\n" for line in (data.splitlines() or [""]))
-    return f"event: {name}\n{lines}\n".encode()

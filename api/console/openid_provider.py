@@ -12,19 +12,26 @@ import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
 import anyio
 import httpx
 import msgspec
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.settings import check_url
+from ...scoring.delivery.actuators.authenticators import (
+    ClientAuthenticator,
+    ClientSecretAuthenticator,
+    ClientSecretPostAuthenticator,
+    NoClientAuthenticator,
+    PrivateKeyJwtAuthenticator,
+)
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import assertion_signer
 from ..http.auth.token_verification import InvalidToken, UnknownKey, verify_id_token
 from ..settings.access_settings import IssuerSettings, VerificationSettings
 from ..settings.console_settings import ConsoleOidcSettings
-from ..settings.declaration import check_url
 from .console_sessions import PendingSignIn
 
 METADATA_VALID_S = 3600.0
@@ -33,8 +40,6 @@ FAILURE_REMEMBERED_S = 2.0
 
 MAX_PROVIDER_BYTES = 512 * 1024
 DISCOVERY_PATH = "/.well-known/openid-configuration"
-JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-CLIENT_SECRET_BASIC, CLIENT_SECRET_POST = "client_secret_basic", "client_secret_post"
 
 
 class ProviderUnavailable(TrustwatchError):
@@ -58,7 +63,7 @@ class ProviderMetadata(msgspec.Struct, frozen=True):
     jwks_uri: str
     userinfo_endpoint: str = ""
     end_session_endpoint: str = ""
-    token_endpoint_auth_methods_supported: tuple[str, ...] = (CLIENT_SECRET_BASIC,)
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
     authorization_response_iss_parameter_supported: bool = False
 
 
@@ -216,23 +221,22 @@ class OpenIdProvider:
             "code_verifier": verifier,
             "client_id": self.settings.client_id,
         }
-        headers = {}
-        secret = self.settings.client_secret
-        if self._sign is not None:
-            form |= {
-                "client_assertion_type": JWT_BEARER,
-                "client_assertion": self._sign(self.settings.client_id, found.issuer),
-            }
-        elif secret is not None and CLIENT_SECRET_BASIC in found.token_endpoint_auth_methods_supported:
-            pair = f"{quote_plus(self.settings.client_id)}:{quote_plus(secret.reveal())}"  # RFC 6749, 2.3.1
-            headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        elif secret is not None:
-            form["client_secret"] = secret.reveal()
+        headers = self._client_authenticator(found).authenticate(found.token_endpoint, form)
         body = await self._fetch("POST", found.token_endpoint, data=form, headers=headers)
         try:
             return msgspec.json.decode(body, type=_ProviderTokens)
         except msgspec.DecodeError:
             raise SignInRefused("the sign-in server gave no ID token") from None
+
+    def _client_authenticator(self, provider: ProviderMetadata) -> ClientAuthenticator:
+        client_id, secret = self.settings.client_id, self.settings.client_secret
+        if self._sign is not None:
+            return PrivateKeyJwtAuthenticator(client_id, self._sign, provider.issuer)
+        if secret is None:
+            return NoClientAuthenticator()
+        if "client_secret_basic" in provider.token_endpoint_auth_methods_supported:
+            return ClientSecretAuthenticator(client_id, secret.reveal())
+        return ClientSecretPostAuthenticator(client_id, secret.reveal())
 
     async def _verify_id_token(self, found: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
         issuer, jwks = await self._provider_keys(found)

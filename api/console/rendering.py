@@ -19,8 +19,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
-from ..http.schemas import format_rfc3339
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
@@ -174,7 +174,7 @@ def level_word(level: int) -> str:
 def time_of_day(at_ms: int) -> str:
     """The time of day of a time, UTC.
 
-    >>> clock(1_764_547_205_000)
+    >>> time_of_day(1_764_547_205_000)
     '00:00:05'
     """
     return format_rfc3339(at_ms)[11:19]
@@ -183,7 +183,7 @@ def time_of_day(at_ms: int) -> str:
 def with_break_points(text: str) -> Markup:
     """A name that may be broken between its parts, and nowhere else as long as it fits.
 
-    >>> str(breakable("CalendarAssistant"))
+    >>> str(with_break_points("CalendarAssistant"))
     'Calendar<wbr>Assistant'
     """
     return Markup("<wbr>").join(_WORD_BOUNDARY.split(text))
@@ -202,7 +202,7 @@ def event_time_ms(time: datetime) -> int:
 
 def relative_age(seconds: float) -> str:
     """
-    >>> age(3), age(200), age(-5), age(90_000)
+    >>> relative_age(3), relative_age(200), relative_age(-5), relative_age(90_000)
     ('3 s ago', '3 min ago', 'now', '25 h ago')
     """
     if seconds < 1:
@@ -213,8 +213,8 @@ def relative_age(seconds: float) -> str:
 def format_duration(seconds: float) -> str:
     """A duration in the unit that says most.
 
-    >>> lasts(0.25), lasts(59), lasts(150), lasts(7200), lasts(200_000)
-    ('250 ms', '59 s', '2 min', '2 h', '2 d')
+    >>> [format_duration(seconds) for seconds in (0.25, 59, 150, 7200, 200_000)]
+    ['250 ms', '59 s', '2 min', '2 h', '2 d']
     """
     if not math.isfinite(seconds):
         return "unknown"
@@ -229,7 +229,7 @@ def format_duration(seconds: float) -> str:
 def format_share(value: float, digits: int = 2) -> str:
     """A share or score in [0, 1].
 
-    >>> share(0.8765), share(float("nan"))
+    >>> format_share(0.8765), format_share(float("nan"))
     ('0.88', '–')
     """
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
@@ -237,7 +237,7 @@ def format_share(value: float, digits: int = 2) -> str:
 
 def format_number(value: float) -> str:
     """
-    >>> number(1234567), number(0.25)
+    >>> format_number(1234567), format_number(0.25)
     ('1,234,567', '0.25')
     """
     return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"

@@ -35,8 +35,10 @@ SignedInDep = Annotated[PageRequest, Depends(require_console_scope(""))]
 def safe_return_path(back: str) -> str:
     """A page of the console to go back to; whatever is none becomes the first one.
 
-    >>> safe_path("/console/agents?level=high"), safe_path("//evil.example"), safe_path("/console/\\\\evil")
-    ('/console/agents?level=high', '/console/', '/console/')
+    >>> safe_return_path("/console/agents?level=high")
+    '/console/agents?level=high'
+    >>> safe_return_path("//evil.example"), safe_return_path("/console/\\\\evil")
+    ('/console/', '/console/')
     """
     plain = all(" " < sign <= "~" for sign in back) and "\\" not in back and "//" not in back.partition("?")[0]
     return back if plain and back.startswith(CONSOLE_HOME) and not back.startswith(SIGN_IN_PATH) else CONSOLE_HOME

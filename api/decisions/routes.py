@@ -14,6 +14,7 @@ from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, RuntimeDep, provided
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
+from ..http.server_sent_events import encode_comment, encode_event, event_stream
 from .level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from .schemas import DecisionOut, decision_out, level_change_out
 from .service import DecisionService
@@ -70,12 +71,12 @@ async def stream_decisions(
     missed.
     """
     lines = _decision_events(decisions.subscribe(caller, tenant), lambda: runtime.clock() >= caller.exp)
-    return StreamingResponse(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return event_stream(lines, {"Cache-Control": "no-store"})
 
 
 async def _decision_events(subscription: LevelChangeSubscription, expired: Callable[[], bool]) -> AsyncIterator[bytes]:
     with subscription:
-        yield b": from now on\n\n"
+        yield encode_comment("from now on")
         while True:
             try:
                 change = await subscription.next_change(KEEP_ALIVE_S)
@@ -84,10 +85,10 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
             if expired():
                 return
             if change is None:
-                yield b": still here\n\n"
+                yield encode_comment("still here")
             else:
-                body = msgspec.json.encode(level_change_out(change))
-                yield b"id: %s\nevent: decision\ndata: %s\n\n" % (change.decision_id.encode(), body)
+                body = msgspec.json.encode(level_change_out(change)).decode()
+                yield encode_event("decision", body, change.decision_id)
 
 
 @router.get("/v1/decisions/{decision_id}", summary="One decision")

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.pipeline.ipc import LevelChange
 from ...scoring.records.decisions import Decision
-from ..http.schemas import Level, ReasonOut, TimeText, format_rfc3339, level_word
+from ..http.schemas import Level, ReasonOut, TimeText, level_word
 
 
 def decision_out(decision: Decision) -> DecisionOut:

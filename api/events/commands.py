@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...ingest.file_source import FileSource
+from ...scoring.delivery.retry_after import parse_retry_after
 from .. import clock
 from ..cli.history_input import MAX_SHOWN_PROBLEMS, input_files
 from ..cli.remote import DEFAULT_URL, ServiceClient, TokenOption, UrlOption, problem_text
@@ -17,6 +18,8 @@ from ..cli.terminal import JsonOption, byte_progress, fail, print_message, write
 INGEST_BATCH_RECORDS = 500
 
 INGEST_ATTEMPTS = 30
+DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
+"""Between attempts: where the service does not say how long, and at most."""
 
 
 def ingest(
@@ -62,7 +65,8 @@ def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) 
         )
         if response.status_code not in (429, 503):
             break
-        clock.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))
+        pause_s = parse_retry_after(response.headers.get("retry-after"), clock.now_ms())
+        clock.sleep(min(DEFAULT_PAUSE_S if pause_s is None else pause_s, MAX_PAUSE_S))
     answer = response.json() if "json" in response.headers.get("content-type", "") else {}
     if "rejected" not in answer:
         raise fail(problem_text(response))

@@ -12,6 +12,7 @@ from ...ingest.formats.raw_records import RawRecord
 from ...ingest.kafka.protocols import FetchedRecords, TopicReader
 from ...ingest.kafka.record_codec import KafkaRecord, headers_for
 from ...ingest.record_keys import record_id
+from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, TopicWriter
 from ..http.auth.callers import SourceBinding
 from ..settings.kafka_settings import ForeignTopicSettings
@@ -373,19 +374,22 @@ class TopicIngest:
         By another writer then: what is still under way in an idempotent one may be in doubt for ever.
         """
         failed = False
-        while True:
-            try:
-                self._writer = self._writer or self._open_writer()
-                for one in out:
-                    self._write_record(self._writer, one)
-                self._writer.flush(FLUSH_TIMEOUT_S)
-                return
-            except Unavailable as error:
-                if not failed:
-                    _log.error("events wait for Kafka", records=len(out), error=str(error))
-                failed = True
+
+        def write_all() -> None:
+            self._writer = self._writer or self._open_writer()
+            for record in out:
+                self._write_record(self._writer, record)
+            self._writer.flush(FLUSH_TIMEOUT_S)
+
+        def start_over(error: Unavailable) -> None:
+            nonlocal failed
+            if not failed:
+                _log.error("events wait for Kafka", records=len(out), error=str(error))
+            failed = True
             self._close_writer()
             self._sleep(WRITE_RETRY_S)
+
+        retry_until_available(write_all, start_over)
 
     def _write_record(self, writer: TopicWriter, one: Record | RejectedTopicRecord) -> None:
         if isinstance(one, RejectedTopicRecord):

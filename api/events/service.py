@@ -24,10 +24,7 @@ THREAD_ABOVE_BYTES = 32 * 1024
 
 
 class BodySplitter(NamedTuple):
-    """A way to take a body apart. *in_thread*.
-
-    It costs more than cutting, so that large bodies are done in a thread.
-    """
+    """A way to take a body apart. *in_thread*: it costs more than cutting, so large bodies are done in a thread."""
 
     parse: Callable[[Mapping[str, str], bytes], ParsedRecords]
     in_thread: bool = False

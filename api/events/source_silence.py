@@ -9,6 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from ...ingest.errors import Unavailable
+from ...ingest.timestamps import MINUTE_MS
 from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
 from ...scoring.records.commits import OutboxRow
 from ...scoring.store.outbox_store import OutboxStore
@@ -82,7 +83,7 @@ class SilenceDetector:
 STORE_EVERY_MS = 4_000
 """What is heard is noted so often at most: well below the shortest silence that can be configured, 10 s."""
 
-RECHECK_EVERY_MS = 60_000
+RECHECK_EVERY_MS = MINUTE_MS
 """A silence that is told is looked at again after so long: another process may have heard the source, and ended."""
 
 

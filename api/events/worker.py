@@ -13,7 +13,7 @@ from ...ingest.kafka.protocols import TopicReader
 from ...ingest.kafka.settings import KafkaClientSettings
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..composition import kafka_settings, principal_alias
+from ..composition import principal_alias
 from ..settings.kafka_settings import ForeignTopicSettings
 from ..settings.root import Settings
 from .admission import Admission, AgentRegistry
@@ -35,13 +35,13 @@ def run_ingest_worker(child: ChildRuntime) -> None:
 
 def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
     """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
-    kafka = kafka_settings(settings)
+    kafka = settings.kafka
     admission = Admission(AgentRegistry(settings.registry), principal_alias(settings))
     sources = [
         ForeignTopicReader(topic, _reader_factory(kafka, topic), admission, clock.monotonic, clock.now_ms)
         for topic in settings.kafka.topics
     ]
-    outputs = IngestOutputTopics(kafka.topics.events, kafka.topics.dead_letters)
+    outputs = IngestOutputTopics(kafka.names.events, kafka.names.dead_letters)
     return TopicIngest(sources, lambda: open_writer(kafka), outputs, clock.monotonic, clock.now_ms, child.sleep)
 
 

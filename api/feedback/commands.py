@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
+from ...scoring.records.agents import ALERTING_LEVELS
 from .. import clock
 from ..cli.remote import (
     DEFAULT_URL,
@@ -34,7 +35,7 @@ feedback_app = typer.Typer(
 POLL_EVERY_S = 0.3
 _MAX_SHOWN_ROWS = 10
 _MAX_EARLIER_DECISIONS = 100
-_ALERT_LEVELS = ("medium", "high", "critical")
+_ALERTING_LEVEL_NAMES = frozenset(level.label for level in ALERTING_LEVELS)
 _SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _VERDICTS = {"false-positive": "false_positive", "true-positive": "true_positive"}
@@ -45,7 +46,7 @@ FeedbackArgument = Annotated[str, typer.Argument(help="id of the feedback")]
 def parse_duration(text: str) -> int:
     """Seconds of a time such as `14d`, `12h`, `30m`, `90s`. Raises BadParameter.
 
-    >>> seconds_of("1.5h")
+    >>> parse_duration("1.5h")
     5400
     """
     found = _DURATION.fullmatch(text)
@@ -191,7 +192,7 @@ def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
     before = service.get("/v1/decisions", **given, limit=_MAX_EARLIER_DECISIONS)["items"]
     older = [one for one in before if one["decided_at"] < marked["decided_at"]]
-    rise = [marked, *takewhile(lambda one: one["level"] in _ALERT_LEVELS, older)]
+    rise = [marked, *takewhile(lambda one: one["level"] in _ALERTING_LEVEL_NAMES, older)]
     named = [reason["feature"] for one in rise for reason in one["reasons"]]
     wanted = [name for name in dict.fromkeys(named) if name in FEATURE_NAMES and name not in PROTECTED_FEATURES]
     if not wanted:

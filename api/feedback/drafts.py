@@ -8,6 +8,7 @@ from collections.abc import Collection
 import msgspec
 
 from ...ingest.features.feature_table import FEATURE_NAMES
+from ...ingest.timestamps import DAY_S, HOUR_S
 from ...scoring.engine.feedback_rules import PROTECTED_FEATURES
 from ...scoring.engine.hard_signals import HARD_SIGNALS, hard_signal_codes
 from ...scoring.records.agents import RiskLevel
@@ -17,7 +18,6 @@ from ..http.problems import ProblemDetails, ProblemError
 from ..settings.learning_settings import FeedbackSettings
 
 _FIRST_SEEN_PREFIX = "first_seen_"
-DAY_S, HOUR_S = 86_400.0, 3_600.0
 
 
 class FeedbackDraft(msgspec.Struct, frozen=True):

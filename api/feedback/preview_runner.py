@@ -15,6 +15,7 @@ import structlog
 
 from ...ingest.errors import Unavailable
 from ...ingest.record_keys import record_id
+from ...ingest.timestamps import DAY_MS, MINUTE_MS
 from ...scoring.learning.feedback_preview import MarkedDecision, PreviewJob
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import FeedbackPreview, FeedbackRule
@@ -78,8 +79,8 @@ class FairQueue:
 # Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in every way.
 
 
-PREVIEW_VALID_MS = 86_400_000
-LOST_AFTER_MS = 60_000
+PREVIEW_VALID_MS = DAY_MS
+LOST_AFTER_MS = MINUTE_MS
 """A preview that gave no sign of life for so long is over: the process that ran it has ended."""
 RETRY_AFTER_S = 10
 _PROGRESS_INTERVAL_S = 1.0
@@ -151,7 +152,7 @@ class PreviewRunner:
         marked = MarkedDecision(
             decision.decision_id, str(decision.agent.key), decision.event_id, decision.event_time_ms, decision.level
         )
-        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * 86_400_000), now_ms)
+        job = PreviewJob(rule, marked, now_ms - int(self._settings.preview_days * DAY_MS), now_ms)
         await self._store_row(row)
         task = asyncio.create_task(self._run_to_end(row, job))
         self._tasks[task] = row

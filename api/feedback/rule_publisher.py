@@ -16,7 +16,7 @@ from ...ingest.errors import TrustwatchError, Unavailable
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import agent_partition_key, key_for_partition, partition_of
 from ...ingest.source import Record, RecordKind
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackState, FeedbackStep, RevokeFeedbackRule
 from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink

@@ -13,6 +13,7 @@ import structlog
 from ...ingest.errors import TrustwatchError
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import record_id
+from ...ingest.timestamps import HOUR_MS
 from ...scoring.records.agents import AgentSummary, RiskLevel
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import (
@@ -46,7 +47,6 @@ from .rule_publisher import FeedbackRulePublisher, feedback_audit_event
 SYNCHRONISE_INTERVAL_S = 2.0
 _MAX_DECISION_PAGES = 40
 _MAX_NAMESAKES = 1_000
-_HOUR_MS = 3_600_000
 MAX_RULES_READ = 200
 """Rules in force of a tenant among which those about one agent are looked for."""
 
@@ -337,7 +337,7 @@ class FeedbackService:
             event_id=decision.event_id,
             event_time_ms=at_ms,
             level=decision.level,
-            from_ms=at_ms - _HOUR_MS,
+            from_ms=at_ms - HOUR_MS,
             until_ms=at_ms,
             withdraw=0.0 if positive else withdrawable_evidence(decision),
             revoked_by="",

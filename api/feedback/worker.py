@@ -22,6 +22,7 @@ from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_keys import raw_id_hash
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import MINUTE_MS
 from ...scoring.learning.feedback_preview import (
     FeedbackLabel,
     PreviewContext,
@@ -36,13 +37,13 @@ from ...scoring.records.feedback import FeedbackRule
 from ...scoring.store.agent_store import AgentQuery
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
-from ..composition import engine_settings, kafka_settings, load_active_model, load_erased_filter, open_service_store
+from ..composition import engine_settings, load_active_model, load_erased_filter, open_service_store
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
 
 RECORDS_PER_PART = 2_000
-TICK_INTERVAL_MS = 60_000
+TICK_INTERVAL_MS = MINUTE_MS
 WARM_UP_DAYS = 7
 """Of an archive so much is read before the window: levels are then what they had become."""
 _POLL_S = 5.0
@@ -137,8 +138,8 @@ def _archived_event(raw: bytes) -> Record | None:
 
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
-    kafka = kafka_settings(settings)
-    topic = kafka.topics.events
+    kafka = settings.kafka
+    topic = kafka.names.events
     unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()

@@ -86,10 +86,7 @@ class AgentResolver:
 
 
 def require_all_tenants(caller: AuthenticatedCaller) -> None:
-    """Refuse a caller that is not bound to all tenants, since what it asks for reaches all.
-
-    Raises ProblemError (403).
-    """
+    """Refuse a caller that is not bound to all tenants, for what reaches every tenant. Raises ProblemError (403)."""
     if ANY_NAME not in caller.tenants:
         detail = "this reaches every tenant; the caller must be bound to all of them (`tenants: ['*']`)"
         raise ProblemError(ProblemDetails(403, "all_tenants_needed", "All tenants needed", detail))

@@ -1,28 +1,20 @@
-"""Times in answers."""
+"""Times, pages and the bodies that several resources share."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import RiskLevel
 from ...scoring.store.database import MAX_PAGE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def format_rfc3339(at_ms: int) -> str:
-    """UTC milliseconds since 1970 as RFC 3339.
-
-    >>> iso_ms(1_764_023_054_130)
-    '2025-11-24T22:24:14.130Z'
-    """
-    return (_EPOCH + timedelta(milliseconds=at_ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
 
 
 def format_rfc3339_or_none(at_ms: int) -> str | None:

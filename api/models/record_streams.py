@@ -21,7 +21,7 @@ from ...ingest.record_erasure import ErasedFilter
 from ...ingest.source import RecordBatch
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from .. import clock
-from ..composition import kafka_settings, load_erased_filter
+from ..composition import load_erased_filter
 from ..settings.root import Settings
 
 POLL_RECORDS, POLL_S = 1_000, 0.5
@@ -108,16 +108,14 @@ class TopicRecordStream:
     multi_partition = True
 
     def __init__(self, settings: Settings) -> None:
-        kafka = kafka_settings(settings)
-        self._kafka: KafkaClientSettings = msgspec.structs.replace(
-            kafka, group_id=kafka.group_id + GROUP_SUFFIX, group_instance_id=GROUP_MEMBER
-        )
-        self._topic = kafka.topics.events
+        kafka = settings.kafka
+        self._kafka: KafkaClientSettings = msgspec.structs.replace(kafka, group_id=kafka.group_id + GROUP_SUFFIX)
+        self._topic = kafka.names.events
         self._settings, self._erased_filter = settings, ErasedFilter()
         self._duplicate_window = settings.kafka.duplicate_window
         self._next_offsets: dict[int, int] = {}
         self._target_offsets: dict[int, int] = {}
-        self._source = open_group_source(self._kafka)
+        self._source = open_group_source(self._kafka, member=GROUP_MEMBER)
         self._joined = self._idle = False
         self._reported_at = self._targets_set_at = float("-inf")
 

@@ -1,14 +1,14 @@
 """Bodies of answers and requests about models."""
 
-from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ingest.timestamps import format_day, format_rfc3339
 from ...scoring.learning.budget_chart import BudgetDay
 from ...scoring.learning.calibration_curve import CalibrationCurve
 from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
-from ..http.schemas import TimeText, format_rfc3339, format_rfc3339_or_none
+from ..http.schemas import TimeText, format_rfc3339_or_none
 from .service import ModelVersionView
 
 ModelStatusWord = Literal["champion", "challenger", "retired", "rejected"]
@@ -257,12 +257,3 @@ def drift_out(one: PeerGroupDay) -> DriftOut:
 def budget_day_out(row: BudgetDay) -> BudgetOut:
     """A row of the control chart as it is answered."""
     return BudgetOut(**row._asdict() | {"day": format_day(row.day)})
-
-
-def format_day(day: int) -> str:
-    """A day of UTC.
-
-    >>> day_out(20_000)
-    '2024-10-04'
-    """
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

@@ -9,15 +9,15 @@ import msgspec
 
 from ...ingest.errors import ModelError
 from ...ingest.hashing import NameHasher
+from ...ingest.timestamps import DAY_MS
 from ...models.detector import ForestDetector
 from ...models.model_directory import read_manifest
 from ...models.model_registry import ModelRegistry, RegisteredModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES, AlertVerdictCounts, BudgetDay, budget_chart
+from ...scoring.learning.budget_chart import AlertVerdictCounts, BudgetDay, budget_chart
 from ...scoring.learning.calibration_curve import CalibrationCurve, ObservedShare, calibration_curves, observed_shares
 from ...scoring.learning.promotion import PromotionAssessment, assess_promotion, comparison_from_dict
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import (
-    DAY_MS,
     ModelAction,
     ModelHistoryEntry,
     ModelStatus,
@@ -199,7 +199,7 @@ class ModelService:
         self, caller: AuthenticatedCaller, days: int = 30, level: str = "medium", tenant: str | None = None
     ) -> AlertBudgetChart:
         """The control chart of the alert budget of *level*, by day and group. Raises Unavailable."""
-        accepted = float(getattr(self._settings.risk.alert_budget, level))
+        accepted = self._settings.risk.alert_budget.by_level()[level]
         tenants = visible_tenants(caller, tenant)
         return AlertBudgetChart(
             level, accepted, await self._executor(self._budget_days, days, level, accepted, tenants)
@@ -277,8 +277,7 @@ class ModelService:
         figures = comparison_from_dict(model.figures)
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
-        accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = self._settings.risk.alert_budget.by_level()
         return assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days)
 
     def _previous_version(self) -> str:

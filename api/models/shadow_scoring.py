@@ -7,16 +7,16 @@ from collections.abc import Callable
 import structlog
 
 from ...ingest.source import RecordBatch
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
-from ...scoring.learning.budget_chart import ALERT_LEVEL_NAMES
-from ...scoring.learning.drift import DriftThresholds, PeerGroupMonitor, drift_alert_row, with_drift_start
+from ...scoring.learning.drift import PeerGroupMonitor, drift_alert_row, with_drift_start
 from ...scoring.learning.promotion import ShadowComparison, assess_promotion, comparison_to_dict
 from ...scoring.learning.shadow import ChampionChallengerRun, ShadowRun
 from ...scoring.pipeline.model_switch import ActiveModels, ModelChoice
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.feedback import Feedback
-from ...scoring.records.models import DAY_MS, ModelSwitch, ModelVersion, PeerGroupDay
+from ...scoring.records.models import ModelSwitch, ModelVersion, PeerGroupDay
 from ...scoring.store.database import MAX_PAGE
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
@@ -117,10 +117,9 @@ class ShadowScorer:
         firsts = self._record_stream.rewind(self._since_ms)
         champion = self._models.load(chosen.version, chosen.digest)
         self._champion = self._make_runs(champion, len(firsts))
-        bounds = self._settings.lifecycle.drift
         self._watch = PeerGroupMonitor(
             champion,
-            DriftThresholds(bounds.features, bounds.scores, bounds.min_events, bounds.reference_days),
+            self._settings.lifecycle.drift,
             self._load_stored_days(chosen.version),
         )
         self._watch.complete_ms = 0 if self._record_stream.multi_partition else None
@@ -196,8 +195,7 @@ class ShadowScorer:
             or clock.monotonic() - self._requested_at < PROMOTION_RETRY_S
         ):
             return
-        accepted = self._settings.risk.alert_budget
-        budget = {level: float(getattr(accepted, level)) for level in ALERT_LEVEL_NAMES}
+        budget = self._settings.risk.alert_budget.by_level()
         if not assess_promotion(figures, budget, self._settings.lifecycle.min_agent_days).reasons:
             self._requested_at = clock.monotonic()
             self._request_promotion(version)

@@ -20,7 +20,7 @@ from ...ingest.source import Record, RecordKind
 from ...scoring.learning.training import TrainingHistory
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.models import ModelVersion
-from ..composition import kafka_settings, load_erased_filter
+from ..composition import load_erased_filter
 from ..settings.root import Settings
 
 READ_RECORDS = 5_000
@@ -109,11 +109,11 @@ class TopicTrainingData:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._kafka = kafka_settings(settings)
+        self._kafka = settings.kafka
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """See `Origin`."""
-        topic = self._kafka.topics.events
+        topic = self._kafka.names.events
         archived = _read_archive(self._settings, history, since_ms, topic, check)
         with closing(open_reader(self._kafka, (topic,))) as reader:
             ranges = self._ranges(reader, archived, since_ms)

@@ -13,6 +13,7 @@ import structlog
 
 from ...ingest.columns import ColumnEncoder
 from ...ingest.errors import ConfigError, CorruptLog, Unavailable
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.detector import ForestDetector
 from ...models.input_checks import NotEnoughHistory
 from ...models.model_registry import ModelRegistry
@@ -45,7 +46,6 @@ from .training_state import (
     encode_training_state,
 )
 
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 CHALLENGER_GRACE_PERIODS = 4
 """A challenger that is short of agent-days is given so many periods before another one takes its place."""
 MAX_PAGES = 40

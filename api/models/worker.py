@@ -13,6 +13,7 @@ import os
 
 import structlog
 
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.store.database import LeaderLock
 from ...scoring.store.sql_store import SqlStore
@@ -29,7 +30,6 @@ CHECK_VERSIONS_EVERY_S = 1.0
 WRITE_FIGURES_EVERY_S = 5.0
 PURGE_EVERY_S = 3_600.0
 LOWEST_PRIORITY = 19
-DAY_MS = 86_400_000
 
 _log = structlog.get_logger(__name__)
 

@@ -20,7 +20,7 @@ from ...ingest.log.log_reader import LogReader
 from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_erasure import ErasureSubject, RecordEraser
 from ...ingest.source import Record, RecordKind
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import AgentRow
 from ...scoring.store.decision_chain import chain_heads_document
 from ...scoring.store.sql_store import SqlStore

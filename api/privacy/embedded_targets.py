@@ -16,7 +16,7 @@ from ...ingest.log.group_commit import GroupCommit
 from ...ingest.log.log_segments import closed_segments, count_changes, write_rewritten_segment
 from ...ingest.record_erasure import RecordEraser
 from ...ingest.source import Record
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.sql_store import SqlStore
 from ...scoring.store.subject_store import ErasureScope

@@ -13,7 +13,7 @@ import msgspec
 from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.source import Record, RecordKind
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.erasures import EraseCommand, Erasure, subject_digest
 from ...scoring.store.decision_chain import ChainHead, chain_heads_document
 from .embedded_targets import ErasureSummary, ErasureTargets

@@ -19,7 +19,7 @@ from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.record_keys import key_for_partition
 from ...ingest.source import Record, TopicWriter
-from ...scoring.delivery.notifiers.alert_events import format_rfc3339
+from ...ingest.timestamps import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS, format_rfc3339
 from ...scoring.pipeline.topic_publisher import RiskRecord, erased_agent_record
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.erasure_store import ForgetRecordPosition
@@ -29,11 +29,10 @@ from .local_archives import ArchiveErasureProgress, LocalArchives
 
 POLL_S = 0.5
 FLUSH_TIMEOUT_S = 20.0
-BROKER_DELAY_MS = 15 * 60_000
+BROKER_DELAY_MS = 15 * MINUTE_MS
 """Brokers look for what is too old every few minutes, and remove its file a minute later."""
-FOREVER_MS = 10 * 366 * 86_400_000
+FOREVER_MS = 10 * 366 * DAY_MS
 """Kafka's own words for `never` are numbers in the thousands of years."""
-_WEEK_MS = 7 * 86_400_000
 _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 
@@ -83,10 +82,10 @@ def gone_by_ms(topic: TopicDescription, now_ms: int) -> int | None:
 
     A file of the log goes when its newest record is old enough, and takes new ones until it is `segment.ms` old.
     """
-    segment = _config_number(topic.configs, "segment.ms", _WEEK_MS)
+    segment = _config_number(topic.configs, "segment.ms", WEEK_MS)
     if "delete" in topic.configs.get("cleanup.policy", "delete"):
         ahead = _config_number(topic.configs, "message.timestamp.after.max.ms", 0)
-        kept = _config_number(topic.configs, "retention.ms", _WEEK_MS)
+        kept = _config_number(topic.configs, "retention.ms", WEEK_MS)
         parts = [segment, kept, 0 if ahead > FOREVER_MS else ahead]
         kept_for = -1 if kept < 0 else sum(parts)
     else:
@@ -172,7 +171,7 @@ _log = structlog.get_logger(__name__)
 TOPIC_MEMBER = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
 MAX_TRACKED_ERASURES = 200
-RECHECK_DONE_WITHIN_MS = 2 * 3_600_000
+RECHECK_DONE_WITHIN_MS = 2 * HOUR_MS
 """What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
 
 

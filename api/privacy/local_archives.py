@@ -8,7 +8,6 @@ there; the others are named in its proof, and erased when they come back.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,15 +17,17 @@ import msgspec
 import structlog
 
 from ...ingest.archive.archive_files import ArchiveFileKind, read_positions
+from ...ingest.durable_files import create_file_once
 from ...ingest.errors import ConfigError, CorruptLog
+from ...ingest.timestamps import HOUR_MS, MINUTE_MS
 from ...scoring.records.erasures import Erasure
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 
 ID_FILE = "_archive-id"
 ARCHIVE_KEY_PREFIX, ACKNOWLEDGEMENT_KEY_PREFIX = "archive.", "erased."
-REGISTER_EVERY_MS = 60_000
-REGISTERED_WITHIN_MS = 3_600_000
+REGISTER_EVERY_MS = MINUTE_MS
+REGISTERED_WITHIN_MS = HOUR_MS
 """An archive whose process was not seen for so long does not hold an erasure up."""
 RETRY_S = 30.0
 """Until an archive that could not be erased is tried again."""
@@ -280,14 +281,6 @@ def _folder_id(place: str) -> str:
 
 def _read_archive_id(folder: Path) -> str:
     """The id of an archive, made on first use."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, scratch = folder / ID_FILE, folder / f"{ID_FILE}.{secrets.token_hex(8)}"
-    if not path.exists():
-        scratch.write_text(secrets.token_hex(8))
-        try:
-            os.link(scratch, path)  # whole or not at all; of two processes the first one wins
-        except FileExistsError:
-            pass
-        finally:
-            scratch.unlink()
+    path = folder / ID_FILE
+    create_file_once(path, secrets.token_hex(8).encode())
     return path.read_text()

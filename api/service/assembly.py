@@ -18,6 +18,7 @@ from ...ingest.kafka import open_admin, open_reader
 from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.ipc import agent_summaries
 from ...scoring.pipeline.pipeline_status import PipelineStatus
 from ...scoring.policy.access_evaluation import PolicyEvaluator
@@ -32,7 +33,6 @@ from ..access.approval_workflow import ApprovalWorkflow
 from ..access.decision_point import PolicyDecisionPoint
 from ..agents.baseline_profile import read_baseline_profile
 from ..composition import (
-    kafka_settings,
     new_id,
     open_model_registry,
     open_service_privacy_key,
@@ -237,7 +237,6 @@ def make_feedback_service(
 # The service of erasures, and what this process itself forgets.
 
 
-DAY_MS = 86_400_000
 ENTRIES_PER_SLICE = 5_000
 """Agents of the view that are looked at in one go; then requests get their turn."""
 
@@ -292,20 +291,20 @@ def make_erasure_service(
 def _kafka_targets(
     settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
 ) -> KafkaErasureTargets:
-    kafka, archive = kafka_settings(settings), settings.archive
+    kafka, archive = settings.kafka, settings.archive
     kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
     wanted = {kind: folder for kind, folder in kinds.items() if folder is not None}
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
         store,
         {kind: folder for kind, folder in wanted.items() if ours[kind]},
-        kafka.topics.events,
+        kafka.names.events,
         spool_directory(settings),
         socket.gethostname(),
         lambda: status.work_counts,
         archive.retention_days * DAY_MS,
     )
-    brokers = BrokerClients(kafka.topics, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
+    brokers = BrokerClients(kafka.names, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
     return KafkaErasureTargets(store, log, brokers, archives, frozenset(wanted))
 
 

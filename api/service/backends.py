@@ -18,6 +18,7 @@ from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.event_log import EventLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
@@ -26,7 +27,7 @@ from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..archive.archive_status import ArchiveStatus, ArchiveWorkerProcess, archived_offset, check_archive_available
 from ..child_process import SupervisedProcess
-from ..composition import kafka_settings, open_service_store
+from ..composition import open_service_store
 from ..events.ingest_status import IngestStatus, IngestWorkerProcess
 from ..settings.root import Settings
 
@@ -84,8 +85,6 @@ class ModelWorkerProcess(SupervisedProcess):
 
 
 _log = structlog.get_logger(__name__)
-
-DAY_MS = 86_400_000
 
 
 class BackendObservers(NamedTuple):
@@ -316,8 +315,8 @@ def _open_event_log(settings: Settings) -> EventLog:
 
 
 def _open_kafka_log(settings: Settings) -> KafkaCommitLog:
-    kafka = kafka_settings(settings)
-    return KafkaCommitLog(open_writer(kafka), kafka.topics.events)
+    kafka = settings.kafka
+    return KafkaCommitLog(open_writer(kafka), kafka.names.events)
 
 
 def _close_log(log: EventLog | KafkaCommitLog) -> None:

@@ -14,7 +14,7 @@ from ...ingest.kafka.settings import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
-from ..composition import kafka_settings, live_policy, open_service_store, service_url, topic_names
+from ..composition import live_policy, open_service_store, service_url
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
@@ -108,11 +108,9 @@ def require_brokers(settings: Settings) -> Settings:
 def create(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Create those of our topics that are missing, with the settings of docs/operations.md."""
     configured = require_brokers(load_process_settings(settings))
-    admin = open_admin(kafka_settings(configured))
+    admin = open_admin(configured.kafka)
     try:
-        made = admin.create_topics(
-            kafka_settings(configured).topics, configured.kafka.partitions, configured.kafka.replication
-        )
+        made = admin.create_topics(configured.kafka.names, configured.kafka.partitions, configured.kafka.replication)
     finally:
         admin.close()
     if json:
@@ -125,13 +123,13 @@ def create(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
 def status(settings: SettingsFileOption = None, json: JsonOption = False) -> None:
     """Partitions of each topic, and how far the state of each partition of events is."""
     configured = require_brokers(load_process_settings(settings))
-    kafka = kafka_settings(configured)
+    kafka = configured.kafka
     admin = open_admin(kafka)
     try:
-        found = {definition.role: admin.describe(definition.name(kafka.topics)) for definition in TOPIC_DEFINITIONS}
+        found = {definition.role: admin.describe(definition.name(kafka.names)) for definition in TOPIC_DEFINITIONS}
     finally:
         admin.close()
-    missing = [definition.name(kafka.topics) for definition in TOPIC_DEFINITIONS if found[definition.role] is None]
+    missing = [definition.name(kafka.names) for definition in TOPIC_DEFINITIONS if found[definition.role] is None]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
     topics = {one.name: {"partitions": one.partitions, "replication": one.replication} for one in found.values() if one}
@@ -147,9 +145,9 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
 
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
-    kafka = kafka_settings(settings)
+    kafka = settings.kafka
     store = open_service_store(settings)
-    reader = open_reader(kafka, (kafka.topics.events,))
+    reader = open_reader(kafka, (kafka.names.events,))
     try:
         applied = {position.partition: position.offset for position in store.partitions.list_positions()}
         ends = {partition: end for (_, partition), end in sorted(reader.end_offsets().items())}
@@ -170,12 +168,12 @@ def grow(
 ) -> None:
     """Move to more partitions. Stop senders, API and workers first: it applies what waits, then moves agents."""
     configured = require_brokers(load_process_settings(settings))
-    kafka = kafka_settings(configured)
-    store, admin, reader = open_service_store(configured), open_admin(kafka), open_reader(kafka, (kafka.topics.events,))
+    kafka = configured.kafka
+    store, admin, reader = open_service_store(configured), open_admin(kafka), open_reader(kafka, (kafka.names.events,))
     try:
-        grown = PartitionGrowth(
-            store, admin, reader, kafka.topics, lambda: drain_events(configured), print_message
-        ).run(partitions)
+        grown = PartitionGrowth(store, admin, reader, kafka.names, lambda: drain_events(configured), print_message).run(
+            partitions
+        )
     finally:
         reader.close()
         admin.close()
@@ -204,17 +202,17 @@ def restored(
     Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
     """
     configured = require_brokers(load_process_settings(settings))
-    kafka = kafka_settings(configured)
+    kafka = configured.kafka
     with contextlib.ExitStack() as opened:
         store = opened.enter_context(contextlib.closing(open_service_store(configured)))
-        with contextlib.closing(open_reader(kafka, (kafka.topics.events,))) as events:
+        with contextlib.closing(open_reader(kafka, (kafka.names.events,))) as events:
             next_offsets = resume_offsets(store, partition_offsets(events), anew=events_anew, accept_loss=accept_loss)
         if events_anew:
             store.erasures.reset_topic()
-        risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.topics.risk,))))
+        risk = opened.enter_context(contextlib.closing(open_reader(kafka, (kafka.names.risk,))))
         writer = opened.enter_context(contextlib.closing(open_writer(kafka)))
         publisher = TopicPublisher(
-            writer, store, topic_names(configured), live_policy(configured), service_url(configured)
+            writer, store, configured.kafka.names, live_policy(configured), service_url(configured)
         )
         done = restore_partitions(store, risk, next_offsets, publisher)
     if json:

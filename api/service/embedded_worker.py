@@ -26,8 +26,8 @@ from ..composition import (
     open_model_registry,
     open_service_store,
     open_spool,
-    pipeline_settings,
     processor_context,
+    service_url,
 )
 
 HEARTBEAT_EVERY_S = 0.5
@@ -74,10 +74,11 @@ class EmbeddedPipelineWorker:
             processor,
             self.store,
             told.policy,
-            pipeline_settings(settings),
+            settings.pipeline,
             clock.monotonic,
             child.sleep,
             self._after_commit,
+            service=service_url(settings),
         )
 
     def run(self) -> None:

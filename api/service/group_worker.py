@@ -18,6 +18,7 @@ from ...ingest.errors import Unavailable
 from ...ingest.kafka import open_group_source, open_writer
 from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.record_codec import headers_for
+from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
 from ...scoring.engine.agent_state_cache import AgentStateCache
 from ...scoring.engine.delegation import EdgeCollector
@@ -31,15 +32,12 @@ from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
-    kafka_settings,
     load_forgotten_agents,
     open_model_registry,
     open_service_store,
     open_spool,
-    pipeline_settings,
     processor_context,
     service_url,
-    topic_names,
 )
 from ..settings.root import Settings
 from .partition_migration import check_partitions
@@ -60,8 +58,8 @@ class GroupPipelineWorker:
     def __init__(self, settings: Settings, sleep: Callable[[float], None], *, check: bool = True) -> None:
         self._settings = settings
         self._sleep = sleep
-        kafka = kafka_settings(settings)
-        self._events = kafka.topics.events
+        kafka = settings.kafka
+        self._events = kafka.names.events
         self.store = open_service_store(settings)
         self.source = open_group_source(kafka)
         self.writer = open_writer(kafka)
@@ -77,7 +75,7 @@ class GroupPipelineWorker:
             check_partitions(self.store, self.partitions)
         self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
         policy = self._context.policy
-        self.publisher = TopicPublisher(self.writer, self.store, topic_names(settings), policy, service_url(settings))
+        self.publisher = TopicPublisher(self.writer, self.store, settings.kafka.names, policy, service_url(settings))
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}
@@ -85,12 +83,13 @@ class GroupPipelineWorker:
             self.source,
             self.store,
             policy,
-            pipeline_settings(settings),
+            settings.pipeline,
             clock.monotonic,
             sleep,
             self._after_commit,
             StageMetrics(clock.monotonic),
             self.publisher,
+            service_url(settings),
         )
         self.pipeline = ConsumerGroupPipeline(self.source, around, self._make_processor)
 
@@ -118,13 +117,13 @@ class GroupPipelineWorker:
 
     def _load_erasures(self, residence: AgentStateCache) -> None:
         """Nobody who was erased comes back, from the model's history or with what is loaded."""
-        while True:
-            try:
-                residence.erased_agents = load_forgotten_agents(self._settings, self.store)
-                residence.keep_out_erased(one.erasure_subject for one in self.store.erasures.list_open() if one.subject)
-                return
-            except Unavailable:
-                self._sleep(self._settings.pipeline.commit_interval_s)
+
+        def load() -> None:
+            residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+            open_erasures = self.store.erasures.list_open()
+            residence.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+
+        retry_until_available(load, lambda _: self._sleep(self._settings.pipeline.commit_interval_s))
 
     def write_ticks(self) -> None:
         """Record in every partition that time has passed. One that does not arrive is made up for by the next."""

@@ -13,7 +13,6 @@ from ...ingest.kafka.protocols import FetchedRecords, TopicReader
 from ...scoring.pipeline.risk_topic_reader import RiskTopicReader
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..composition import kafka_settings
 
 POLL_S = 0.05
 TELL_EVERY_S = 0.5
@@ -27,15 +26,15 @@ class RiskTopicFollower:
     """
 
     def __init__(self, child: ChildRuntime) -> None:
-        kafka = kafka_settings(child.settings)
+        kafka = child.settings.kafka
         self._child = child
-        self._names = kafka.topics
+        self._names = kafka.names
         writer = open_writer(kafka)
         try:
-            self._risk_follower = RiskTopicReader(writer.partitions(kafka.topics.events))
+            self._risk_follower = RiskTopicReader(writer.partitions(kafka.names.events))
         finally:
             writer.close()
-        topics = kafka.topics
+        topics = kafka.names
         # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
         self._reader: TopicReader = open_reader(
             kafka, (topics.risk, topics.decisions), start={topics.decisions: "latest"}

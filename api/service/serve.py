@@ -18,6 +18,7 @@ import structlog
 import uvicorn
 
 from ...ingest.errors import ConfigError, TrustwatchError
+from ...ingest.timestamps import DAY_MS
 from ...models.model_persistence import load_trained_model
 from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from ...scoring.delivery.dispatcher import Dispatcher
@@ -60,7 +61,6 @@ _log = structlog.get_logger(__name__)
 
 FIRST_RETENTION_S = 60.0
 RETENTION_EVERY_S = 3600.0
-DAY_MS = 86_400_000
 GC_THRESHOLD = (2_000, 10, 500)
 """Full collections go over every agent and hold up answers for 20 to 40 ms at 10,000 agents: hardly anything here makes
 cycles, so they come about every five minutes under full load, not every two seconds."""

@@ -10,8 +10,8 @@ import msgspec
 from ...ingest.errors import ConfigError
 from ...ingest.formats.format_registry import create_parser
 from ...ingest.formats.raw_records import FormatParser
-from .declaration import Name, SettingsPart, SilenceSeconds, check_url, setting
-from .kafka_settings import MappingSettings
+from ...ingest.formats.record_mapping import MappingSpec
+from ...ingest.settings import Name, SettingsPart, SilenceSeconds, check_url, setting
 
 SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
@@ -66,8 +66,8 @@ class CallerSettings(SettingsPart, frozen=True):
     format: Annotated[
         str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
     ] = "native"
-    mapping: Annotated[MappingSettings, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
-        MappingSettings()
+    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
+        MappingSpec()
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class CallerSettings(SettingsPart, frozen=True):
 
     def parser(self) -> FormatParser:
         """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping.spec())
+        return create_parser(self.format, self.mapping)
 
 
 class RegisteredAgent(SettingsPart, frozen=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .declaration import Name, Secret, SettingsPart, check_url, setting
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 
 ActuatorKind = Literal["hydra", "keycloak", "webhook"]
 AssertionAlgorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from .access_settings import SignatureAlgorithm
-from .declaration import Name, Secret, SettingsPart, check_url, setting
 
 ConsoleScope = Literal["trust.score:read", "trust.feedback", "trust.admin"]
 MIN_SESSION_KEY_LENGTH = 32

@@ -8,8 +8,8 @@ import msgspec
 
 from ...ingest.errors import ConfigError
 from ...ingest.formats.expressions import JmesPathExpression
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
 from .access_settings import IssuerSettings, SignatureAlgorithm
-from .declaration import Name, Secret, SettingsPart, check_url, setting
 
 HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]
 HookName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?\Z")]

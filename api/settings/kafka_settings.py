@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,46 +9,12 @@ import msgspec
 from ...ingest.errors import ConfigError
 from ...ingest.formats.format_registry import create_parser
 from ...ingest.formats.raw_records import FormatParser
-from ...ingest.formats.record_mapping import AnonymousPolicy, MappingSpec, TimeFormat
-from .declaration import Name, Secret, SettingsPart, SilenceSeconds, check_url, setting
+from ...ingest.formats.record_mapping import MappingSpec
+from ...ingest.kafka.settings import KafkaClientSettings
+from ...ingest.settings import Name, SettingsPart, SilenceSeconds, setting
 
-MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
-
-class MappingSettings(SettingsPart, frozen=True):
-    """How a record becomes an audit event; what is given here wins over what the format says."""
-
-    members: Annotated[
-        Mapping[Name, MappingExpression],
-        setting("JMESPath by event member (`agent.id`, `attributes.NAME`); a constant is `'text'`, empty removes it"),
-    ] = {}
-    values: Annotated[
-        Mapping[Name, Mapping[str, str]],
-        setting("by member: what a value becomes; `4xx` is a class of HTTP status, `*` every other value"),
-    ] = {}
-    when: Annotated[MappingExpression, setting("JMESPath: records for which it gives nothing or false are skipped")] = (
-        ""
-    )
-    anonymous: Annotated[
-        AnonymousPolicy | None, setting("what becomes of a record that names no agent; null is refuse")
-    ] = None
-    time_format: Annotated[TimeFormat | None, setting("of `time`: text, or a number since 1970; null is rfc3339")] = (
-        None
-    )
-    logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
-
-    def spec(self) -> MappingSpec:
-        """The same for `trustwatch.ingest.formats`."""
-        return MappingSpec(
-            members=self.members,
-            values=self.values,
-            when=self.when,
-            anonymous=self.anonymous,
-            time_format=self.time_format,
-            encoding="logfmt" if self.logfmt else None,
-        )
 
 
 class ForeignTopicSettings(SettingsPart, frozen=True):
@@ -69,9 +33,7 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
     issuers: Annotated[
         tuple[Name, ...], setting("agent issuers it may name; the only one is the default", min_length=1)
     ]
-    mapping: Annotated[MappingSettings, setting("own mapping (`mapping`), or changes to that of a gateway")] = (
-        MappingSettings()
-    )
+    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway")] = MappingSpec()
     sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
     trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
     events_per_s: Annotated[
@@ -90,76 +52,16 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
 
     def parser(self) -> FormatParser:
         """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping.spec())
+        return create_parser(self.format, self.mapping)
 
 
-# Apache Kafka: where it is, how we authenticate, and what our topics are called.
-
-
-KafkaProtocolName = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanismName = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
-KafkaClientName = Literal["kafka-python", "confluent"]
-
-
-class KafkaSecuritySettings(SettingsPart, frozen=True):
-    """How brokers are trusted, and what we show them."""
-
-    protocol: Annotated[KafkaProtocolName, setting("how brokers are spoken to; with SASL also `mechanism`")] = (
-        "PLAINTEXT"
-    )
-    ca_file: Annotated[Path | None, setting("certificates of the brokers' authority, PEM; null is the system's")] = None
-    certificate_file: Annotated[Path | None, setting("our certificate for mutual TLS, PEM")] = None
-    key_file: Annotated[Path | None, setting("key of our certificate, PEM")] = None
-    mechanism: Annotated[SaslMechanismName | None, setting("SASL mechanism")] = None
-    username: Annotated[str | None, setting("for PLAIN and SCRAM")] = None
-    password: Annotated[Secret | None, setting("for PLAIN and SCRAM: `{env: NAME}` or `{file: PATH}`")] = None
-    token_url: Annotated[str | None, setting("token endpoint, for OAUTHBEARER")] = None
-    client_id: Annotated[str | None, setting("client at the token endpoint")] = None
-    client_secret: Annotated[Secret | None, setting("its secret: `{env: NAME}` or `{file: PATH}`")] = None
-    scope: Annotated[str | None, setting("scope to ask for at the token endpoint")] = None
-
-    def __post_init__(self) -> None:
-        if self.protocol.startswith("SASL") != (self.mechanism is not None):
-            raise ValueError("`mechanism` belongs to the protocols SASL_PLAINTEXT and SASL_SSL, and these need one")
-        if self.mechanism == "OAUTHBEARER":
-            if not (self.token_url and self.client_id and self.client_secret):
-                raise ValueError("OAUTHBEARER needs `token_url`, `client_id` and `client_secret`")
-            check_url(self.token_url, "`token_url`", loopback_http=True)
-        elif self.mechanism is not None and not (self.username and self.password):
-            raise ValueError(f"{self.mechanism} needs `username` and `password`")
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("`certificate_file` and `key_file` belong together")
-
-
-class KafkaTopicNames(SettingsPart, frozen=True):
-    """Names of our own topics."""
-
-    events: Annotated[Name, setting("audit events, by agent")] = "trustwatch.events"
-    dead_letters: Annotated[Name, setting("records that are no audit events, with the reason in their headers")] = (
-        "trustwatch.events.dlq"
-    )
-    risk: Annotated[Name, setting("latest risk of every agent; compacted")] = "trustwatch.risk"
-    decisions: Annotated[Name, setting("changes of level")] = "trustwatch.decisions"
-    alerts: Annotated[Name, setting("alerts, as they go to webhooks")] = "trustwatch.alerts"
-
-
-class KafkaSettings(SettingsPart, frozen=True):
+class KafkaSettings(KafkaClientSettings, frozen=True):
     """The distributed form: events through Kafka instead of the log below `data_dir`."""
 
-    bootstrap_servers: Annotated[
-        tuple[str, ...], setting("brokers, `HOST:PORT`; none keeps events in the log below `data_dir`")
-    ] = ()
-    client: Annotated[
-        KafkaClientName, setting("`confluent` needs the extra `fast` and takes far less CPU per record")
-    ] = "kafka-python"
-    security: Annotated[KafkaSecuritySettings, setting("TLS and authentication")] = KafkaSecuritySettings()
-    group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
-    names: Annotated[KafkaTopicNames, setting("names of our topics")] = KafkaTopicNames()
-    partitions: Annotated[int, setting("partitions of topics that `trustwatch topics create` makes", ge=1, le=1024)] = 8
-    replication: Annotated[int, setting("copies of each of these partitions", ge=1, le=16)] = 3
-    session_timeout_s: Annotated[
-        float, setting("a worker that is silent for so long loses its partitions, s", ge=6, le=1800)
-    ] = 45.0
+    partitions: Annotated[
+        int, setting("partitions of topics that `trustwatch topics create` makes", after="names", ge=1, le=1024)
+    ] = 8
+    replication: Annotated[int, setting("copies of each of these partitions", after="partitions", ge=1, le=16)] = 3
     duplicate_window: Annotated[
         int,
         setting("records per partition within which a repeated event is recognised, at least", ge=1024, le=4_194_304),

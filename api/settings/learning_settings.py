@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .declaration import SettingsPart, setting
+from ...ingest.settings import SettingsPart, setting
+from ...scoring.learning.settings import DriftSettings
 
 
 class FeedbackSettings(SettingsPart, frozen=True):
@@ -28,23 +29,6 @@ class FeedbackSettings(SettingsPart, frozen=True):
 
 
 # Life of models: training, shadow, promotion, drift.
-
-
-class DriftSettings(SettingsPart, frozen=True):
-    """From which difference a peer group counts as drifted, and how it is told."""
-
-    features: Annotated[
-        float, setting("population stability index of a feature from which it has drifted", gt=0, le=10)
-    ] = 0.5
-    scores: Annotated[
-        float,
-        setting("population stability index of p-values from which they have drifted", gt=0, le=10),
-    ] = 0.2
-    min_events: Annotated[int, setting("events of a group on one day from which it is judged", ge=100)] = 500
-    reference_days: Annotated[
-        int, setting("first days of a group under a model, which later days are measured against", ge=1, le=90)
-    ] = 7
-    again_days: Annotated[int, setting("a drift that goes on is told again after, days", ge=1, le=365)] = 7
 
 
 class LifecycleSettings(SettingsPart, frozen=True):

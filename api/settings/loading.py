@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from ...ingest.errors import ConfigError
-from .declaration import Secret
+from ...ingest.settings import Secret
+from ...ingest.settings_reading import error_hint, read_yaml
 from .root import Settings
-from .settings_table import error_hint
 
 SETTINGS_FILE = "TRUSTWATCH_SETTINGS"
 """Names the settings file where none is given."""
@@ -26,8 +26,6 @@ OVERRIDES: Mapping[str, tuple[str, ...]] = {
     "TRUSTWATCH_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
 }
 """Variables that win over the file. Not `TRUSTWATCH_PORT`: Kubernetes sets that for a service named trustwatch."""
-
-MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
 def load_process_settings(path: Path | None = None) -> Settings:
@@ -65,29 +63,6 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin}: {error}{error_hint(Settings, str(error))}") from None
     return msgspec.structs.replace(settings, data_dir=base / settings.data_dir, model_dir=base / settings.model_dir)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; empty is an empty one. Raises ConfigError, which quotes nothing of the file."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-        raw = msgspec.yaml.decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"{path}: is no YAML{_error_position(error)}") from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings - at `$`")
-    return raw
-
-
-def _error_position(error: BaseException) -> str:
-    """Line and column of a syntax error. Not the message: it quotes the line, which may hold a secret."""
-    mark = getattr(error.__context__, "problem_mark", None)
-    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _apply_overrides(raw: dict[str, Any], environ: Mapping[str, str]) -> None:

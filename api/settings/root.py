@@ -6,15 +6,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
+from ...ingest.settings import Name, SettingsPart, is_loopback, setting
 from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuator_settings import ActuatorSettings
 from .console_settings import ConsoleSettings
-from .declaration import Name, SettingsPart, is_loopback, setting
 from .enforcement_settings import GatewaySettings, HookSettings
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings
-from .risk_settings import LevelPolicy, ServiceRiskSettings, TokenPolicySettings
-from .service_settings import DeadLetterSettings, ListenSettings, PipelineSettings, TenantSettings, WebhookSettings
+from .risk_settings import ServiceRiskSettings, TokenPolicySettings
+from .service_settings import (
+    DeadLetterSettings,
+    ListenSettings,
+    ServicePipelineSettings,
+    TenantSettings,
+    WebhookSettings,
+)
 from .storage_settings import ArchiveSettings, PrivacySettings, RetentionSettings, StoreSettings
 
 ANY_TENANT = "*"
@@ -45,7 +51,7 @@ class Settings(SettingsPart, frozen=True):
     console: Annotated[ConsoleSettings, setting("pages for people, at `/console`")] = ConsoleSettings()
     lifecycle: Annotated[LifecycleSettings, setting("retraining, shadow, promotion, drift")] = LifecycleSettings()
     kafka: Annotated[KafkaSettings, setting("Apache Kafka, where one machine is not enough")] = KafkaSettings()
-    pipeline: Annotated[PipelineSettings, setting("from events to risk")] = PipelineSettings()
+    pipeline: Annotated[ServicePipelineSettings, setting("from events to risk")] = ServicePipelineSettings()
     dead_letters: Annotated[DeadLetterSettings, setting("refused records")] = DeadLetterSettings()
     risk: Annotated[ServiceRiskSettings, setting("from evidence to levels")] = ServiceRiskSettings()
     token_policy: Annotated[TokenPolicySettings, setting("what a level means for tokens")] = TokenPolicySettings()
@@ -92,10 +98,6 @@ class Settings(SettingsPart, frozen=True):
     def domains(self) -> dict[str, tuple[str, ...]]:
         """Domains by tenant, as `trustwatch.ingest.targets.TenantDomains` takes them."""
         return {name: tenant.domains for name, tenant in self.tenants.items() if tenant.domains}
-
-    def policies(self) -> dict[str, LevelPolicy]:
-        """Token policy by level, in the order of levels."""
-        return {level: getattr(self.token_policy, level) for level in ("unknown", "low", "medium", "high", "critical")}
 
 
 def _check_unique(part: str, member: str, names: Iterable[str]) -> None:

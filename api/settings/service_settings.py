@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .declaration import LevelName, Name, PolicyModeName, Secret, SettingsPart, check_url, setting
+from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...scoring.pipeline.settings import PipelineSettings
+from ...scoring.policy.book import EnforcementMode
+from ...scoring.records.agents import LevelName
 
 AlertFormatName = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 
@@ -33,7 +36,7 @@ class TenantSettings(SettingsPart, frozen=True):
     """One tenant; the entry `*` stands for every tenant that has none of its own."""
 
     domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
-    mode: Annotated[PolicyModeName, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
+    mode: Annotated[EnforcementMode, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
 
 
 class WebhookSettings(SettingsPart, frozen=True):
@@ -73,17 +76,9 @@ class WebhookSettings(SettingsPart, frozen=True):
             raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
 
 
-class PipelineSettings(SettingsPart, frozen=True):
-    """How events become risk."""
+class ServicePipelineSettings(PipelineSettings, frozen=True):
+    """The pipeline's settings, and how far it may lag behind senders."""
 
-    batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
-    commit_interval_s: Annotated[float, setting("longest time between two commits, s", gt=0, le=60)] = 1.0
-    commit_share: Annotated[
-        float,
-        setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
-    ] = 0.25
-    resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
-    tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
     max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
         256 * 1024 * 1024
     )

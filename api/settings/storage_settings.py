@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from .declaration import Secret, SettingsPart, setting
+from ...ingest.settings import Secret, SettingsPart, setting
 
 
 class StoreSettings(SettingsPart, frozen=True):

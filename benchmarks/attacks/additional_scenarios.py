@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from trustwatch.ingest.timestamps import DAY_MS, HOUR_MS
 from trustwatch.simulator.actors import choose_task, expected_events, run_task, start_session
 from trustwatch.simulator.agent_roles import ROLES
 from trustwatch.simulator.agent_session import (
@@ -22,7 +23,6 @@ from trustwatch.simulator.attack_scenarios import ALL_ROLES, AttackContext, Atta
 from trustwatch.simulator.behaviour_model import AgentTask, ResourceKind, TaskStep, to_json
 from trustwatch.simulator.labelled_events import GroundTruth
 from trustwatch.simulator.random_streams import hex_digest, mix64
-from trustwatch.simulator.working_hours import DAY_MS, HOUR_MS
 
 _MOST_EXTRA = 20.0
 """Ramps stop at so many times the usual: beyond, there is nothing slow about them."""

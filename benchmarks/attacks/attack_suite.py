@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.ingest.timestamps import HOUR_MS, MINUTE_MS
+from trustwatch.scoring.engine.settings import AlertBudget
 from trustwatch.simulator.attack_scenarios import SCENARIOS
 
 from ..detection.report import FigureTable
 from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARIOS
 from .attacked_enterprise import AttackedEnterprise
 
-_LINGER_MS = 3_600_000
+_LINGER_MS = HOUR_MS
 """An alert this long after the last event of an attack still counts as noticing it."""
 
 
@@ -45,7 +46,7 @@ def outcomes(world: AttackedEnterprise) -> Iterator[AttackOutcome]:
             yield AttackOutcome(plan.scenario.name, False, False, 0, 0.0, len(malicious), highest)
             continue
         first = alerts[0]
-        waited = (time_ms[first] - time_ms[malicious[0]]) / 60_000
+        waited = (time_ms[first] - time_ms[malicious[0]]) / MINUTE_MS
         before = int((malicious <= first).sum())
         yield AttackOutcome(plan.scenario.name, True, before == 0, before, max(0.0, waited), len(malicious), highest)
 
@@ -100,5 +101,5 @@ def false_alerts(world: AttackedEnterprise) -> str:
     return (
         f"Noticed is a rise to *medium* or more by the default budget; numbers of events and minutes are medians. In "
         f"the same days {hit} of {agents} agents without any attack rose to *medium* or more, {alerts} times in {days} "
-        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertRateBudget().medium:.0f})."
+        f"agent-days: {1000 * alerts / max(days, 1):.0f} per 1,000 (budget {AlertBudget().medium:.0f})."
     )

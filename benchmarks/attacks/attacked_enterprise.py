@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings, ScoredBatch
@@ -32,7 +33,6 @@ from .additional_scenarios import ADDITIONAL_SCENARIOS, POISONED_HISTORY_SCENARI
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SALT = b"salt of the worlds"
 TENANTS = ("acme-corp", "globex")
-DAY_MS = 86_400_000
 FIELDS = ("time_ms", "p", "anomaly", "statistic", "gain", "before", "after", "group")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2, kstest
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
 from ..attacks.attacked_enterprise import AttackedEnterprise, replay_scores
 from . import traces
@@ -86,7 +86,7 @@ def of_world(world: AttackedEnterprise) -> list[FigureTable]:
 def _chart(world: AttackedEnterprise, budget: float) -> tuple[Any, ...]:
     """One replay of the calm agents at one budget."""
     rows = np.flatnonzero(world.unattacked_rows)
-    settings = EngineSettings(budget=AlertRateBudget(budget, budget / 4, budget / 20))
+    settings = EngineSettings(RiskEvaluationSettings(alert_budget=AlertBudget(budget, budget / 4, budget / 20)))
     trail = replay_scores(world.model, [world.events[at] for at in rows], settings)
     raised = (trail["after"] >= risk.MEDIUM) & (trail["after"] > trail["before"])
     alerts, days = int(raised.sum()), world.agent_days(world.unattacked_rows)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from trustwatch.ingest.timestamps import DAY_MS
 
-from ..attacks.attacked_enterprise import DAY_MS, AttackedEnterprise
+from ..attacks.attacked_enterprise import AttackedEnterprise
 from .report import FigureTable
 
 Floats = NDArray[np.float64]

@@ -11,22 +11,21 @@ Whoever rewrites or removes files of ranges that are archived already (merging, 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 from urllib.parse import quote
 
 import structlog
 
+from ..durable_files import lock_file, sync_directory, write_file_atomically
 from ..errors import ConfigError, CorruptLog
 from ..hashing import agent_key
-from ..log.log_segments import sync_directory
+from ..timestamps import DAY_MS, format_day
 
 ArchiveFileKind = Literal["events", "vectors"]
 NO_TENANT = "~"
@@ -34,6 +33,7 @@ NO_TENANT = "~"
 _MAX_TENANT_LENGTH = 120
 _FILE_NAME = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
 TEMPORARY_SUFFIX = ".tmp"
+"""Of a file that is being written; what a crash left is removed at the next start, or written anew."""
 _REWRITE_LOCK, _WRITER_LOCK = "_rewriting.lock", "_writer.lock"
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ def event_folder(at_ms: int, tenant: str) -> str:
 
 def utc_date(at_ms: int) -> str:
     """UTC date of a time, as in the names of folders."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d")
+    return format_day(at_ms // DAY_MS)
 
 
 def data_files(
@@ -149,27 +149,14 @@ def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
     return [path for path in directory.glob(f"date=*/tenant=*/{kind}-*.parquet") if path not in counting]
 
 
-def write_file_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_archive_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
 
     Args:
         path: of the file.
-        write: writes the content.
+        content: its bytes, or a function that writes them.
     """
-    made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except Exception:  # who goes on after it would leave the half file there, and with a full disk its room
-        temporary.unlink(missing_ok=True)
-        raise
-    for folder in (path.parent, *(one.parent for one in made)):
-        sync_directory(folder)
+    write_file_atomically(path, content, temporary=path.with_name(path.name + TEMPORARY_SUFFIX))
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None:
@@ -178,7 +165,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object] | None) -> None
     A tool that has listed the folder and opens a removed file afterwards fails; one that has it open reads on.
     """
     if write is not None:
-        write_file_atomically(path, write)
+        write_archive_file(path, write)
         return
     path.unlink()
     sync_directory(path.parent)
@@ -193,12 +180,7 @@ def rewrite_lock(directory: Path, *, wait: bool = True) -> Iterator[bool]:
         wait: until another process has done; else False is yielded where one is at it.
     """
     with (directory / _REWRITE_LOCK).open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        yield lock_file(file, wait=wait)
 
 
 def writer_lock(directory: Path) -> BinaryIO:
@@ -209,11 +191,9 @@ def writer_lock(directory: Path) -> BinaryIO:
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = (directory / _WRITER_LOCK).open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not lock_file(file, wait=False):
         file.close()
-        raise ConfigError(f"{directory}: another process writes this archive; only one may") from None
+        raise ConfigError(f"{directory}: another process writes this archive; only one may")
     return file
 
 
@@ -256,7 +236,8 @@ def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iter
         yield
         return
     with file:
-        fcntl.flock(file, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))
+        if not lock_file(file, shared=True, wait=wait):
+            raise BlockingIOError(f"{directory}: files are being rewritten")
         yield
 
 
@@ -319,7 +300,7 @@ def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> 
     told: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
     if not topic:
         told = {"offset": offsets[0]}
-    write_file_atomically(directory / POSITION_FILE, lambda file: file.write(json.dumps(told).encode()))
+    write_archive_file(directory / POSITION_FILE, json.dumps(told).encode())
 
 
 def _log_name(topic: str) -> str:

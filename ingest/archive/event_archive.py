@@ -20,7 +20,7 @@ from .archive_files import (
     read_positions,
     rewrite_lock,
     superseded_files,
-    write_file_atomically,
+    write_archive_file,
     write_positions,
     writer_lock,
 )
@@ -164,7 +164,7 @@ class EventArchive:
         name = file_name("events", partition if self.topic else None, base, end)
         for folder, rows in sorted(parts.items()):
             columns = event_table([(r.offset, r.received_ms, r.time_ms, r.event, r.raw) for r in rows], partition)
-            write_file_atomically(
+            write_archive_file(
                 self.directory / folder / name,
                 lambda file, columns=columns: pq.write_table(columns, file, compression="zstd"),  # type: ignore[misc]
             )

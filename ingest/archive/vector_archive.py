@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from .archive_files import TEMPORARY_SUFFIX, event_folder, file_name, rewrite_lock, write_file_atomically
+from .archive_files import TEMPORARY_SUFFIX, event_folder, file_name, rewrite_lock, write_archive_file
 from .vector_spool import VectorFrame, closed_spool_files, read_frames
 
 _TEXT = pa.string()
@@ -120,7 +120,7 @@ class VectorArchive:
             name = file_name("vectors", partition if self._named else None, *ranges[partition])
             table = self._table(found, features)
             target = self.directory / folder / name
-            write_file_atomically(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
+            write_archive_file(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
             self.rows_written += table.num_rows
             self.files_written += 1
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import columns
 from ..compilation import allocation_free, inlined
+from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
 from .deviations import update_reference
 from .feature_vector import write_feature_vector
@@ -67,18 +68,16 @@ def use_bucket(uses: np.int64) -> np.int64:
 # What an event touched, and in which order: the items whose frequencies are learned.
 
 
-_DAY_MS = 86_400_000
-_WEEK_MS = 7 * _DAY_MS
-_EPOCH_WEEK_OFFSET = 3 * _DAY_MS
+_EPOCH_WEEK_OFFSET = 3 * DAY_MS
 _MAX_ITEM_BYTES = 1e18
 
 
 @inlined
 def _part_of_week_item(at_ms: int) -> np.uint64:
     """Part of the week: eight parts of a day of three hours, weekdays and weekend apart (1 to 16)."""
-    in_week = (at_ms + _EPOCH_WEEK_OFFSET) % _WEEK_MS
-    weekend = 1 if in_week >= 5 * _DAY_MS else 0
-    return np.uint64(1 + (in_week % _DAY_MS) // (3 * 3_600_000) + 8 * weekend)
+    in_week = (at_ms + _EPOCH_WEEK_OFFSET) % WEEK_MS
+    weekend = 1 if in_week >= 5 * DAY_MS else 0
+    return np.uint64(1 + (in_week % DAY_MS) // (3 * HOUR_MS) + 8 * weekend)
 
 
 @inlined
@@ -275,7 +274,7 @@ def _change_version(times: Array, numbers: Array, table: Array, version: np.uint
     if now == 0 or seen == now:
         return
     times[layout.T_VERSION] = now
-    if seen == 0 or at_ms - times[layout.T_CHANGED] < _DAY_MS:
+    if seen == 0 or at_ms - times[layout.T_CHANGED] < DAY_MS:
         return
     times[layout.T_CHANGED] = at_ms
     halve_habits(table, numbers, layout.KINDS)
@@ -349,7 +348,7 @@ def observe(
         now_ms = max(at_ms, times[layout.T_LAST])
         if codes[row, columns.SELF_ASSERTED] == 0:
             _change_version(times, numbers, table, names[row, columns.VERSION], now_ms)
-        found.age_days[row] = (now_ms - times[layout.T_FIRST]) / _DAY_MS
+        found.age_days[row] = (now_ms - times[layout.T_FIRST]) / DAY_MS
         found.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
         session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)

@@ -82,7 +82,7 @@ _MCP = '("mcp.method.name" || "mcp.method")'
 _OUR_REFUSAL = "reason == 'ExtAuth' && contains(['401', '403'], to_string(\"http.status\"))"
 AGENTGATEWAY = MappingSpec(
     anonymous="skip",
-    encoding="logfmt",
+    logfmt=True,
     members={
         "time": "time || timestamp",
         "agent.id": '"jwt.act.sub" || client_id || "jwt.sub" || "agw.api_key.name"',

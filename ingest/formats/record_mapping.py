@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as MappingType
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import inspect
@@ -15,6 +15,7 @@ from msgspec import inspect
 from ..errors import ConfigError, MalformedEvent
 from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event
 from ..record_keys import event_id_hash
+from ..settings import Name, SettingsPart, setting
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
 from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array
@@ -179,31 +180,36 @@ ATTRIBUTE_PREFIX = "attributes."
 MEMBER_VOCABULARIES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
 
 AnonymousPolicy = Literal["skip", "refuse"]
-RecordEncoding = Literal["json", "logfmt"]
+MappingExpression = Annotated[str, msgspec.Meta(max_length=4096)]
 
 _decode_json = msgspec.json.Decoder().decode
 
 
-class MappingSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How records become native events. The defaults change nothing of what `over` merges it with.
+class MappingSpec(SettingsPart, frozen=True, kw_only=True):
+    """How a record becomes an audit event; what is given here wins over what the format says.
 
-    Attributes:
-        members: JMESPath expression by native member (`agent.id`, `resource.target`, `attributes.NAME`); a constant is
-            a JMESPath literal such as `'api.call'`. "" takes a member out again.
-        values: by member, what a value becomes: the value as text, else its class (`4xx`) where it is an HTTP status,
-            else `*`. A value that is not listed leaves the member out.
-        when: records for which it is null, false or empty are skipped; "" = all are taken.
-        anonymous: what becomes of a record that names no agent; None = refused.
-        time_format: of `time`; None = RFC 3339.
-        encoding: None = JSON; `logfmt` takes lines of `key=value` pairs besides.
+    A value of `values` is the one listed under its text, else under its class of HTTP status, else under `*`; one that
+    is not listed leaves the member out.
     """
 
-    members: MappingType[str, str] = {}
-    values: MappingType[str, MappingType[str, str]] = {}
-    when: str = ""
-    anonymous: AnonymousPolicy | None = None
-    time_format: TimeFormat | None = None
-    encoding: RecordEncoding | None = None
+    members: Annotated[
+        MappingType[Name, MappingExpression],
+        setting("JMESPath by event member (`agent.id`, `attributes.NAME`); a constant is `'text'`, empty removes it"),
+    ] = {}
+    values: Annotated[
+        MappingType[Name, MappingType[str, str]],
+        setting("by member: what a value becomes; `4xx` is a class of HTTP status, `*` every other value"),
+    ] = {}
+    when: Annotated[MappingExpression, setting("JMESPath: records for which it gives nothing or false are skipped")] = (
+        ""
+    )
+    anonymous: Annotated[
+        AnonymousPolicy | None, setting("what becomes of a record that names no agent; null is refuse")
+    ] = None
+    time_format: Annotated[TimeFormat | None, setting("of `time`: text, or a number since 1970; null is rfc3339")] = (
+        None
+    )
+    logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
         """*base* with what this one says otherwise."""
@@ -213,7 +219,7 @@ class MappingSpec(msgspec.Struct, frozen=True, kw_only=True):
             when=self.when or base.when,
             anonymous=self.anonymous or base.anonymous,
             time_format=self.time_format or base.time_format,
-            encoding=self.encoding or base.encoding,
+            logfmt=self.logfmt or base.logfmt,
         )
 
 
@@ -257,7 +263,7 @@ class RecordMapping:
     """A compiled mapping: a parser of foreign records.
 
     Args:
-        spec: complete; see `MappingSpec.over`.
+        spec: complete; see `MappingSpec.merged_over`.
 
     Raises:
         ConfigError: names the member, and what is wrong with it.
@@ -271,7 +277,7 @@ class RecordMapping:
         self._agent = next(member for member in self._members if member.name == "agent.id")
         self._when = _compile_condition(spec.when)
         self._skip_anonymous = spec.anonymous == "skip"
-        self._logfmt = spec.encoding == "logfmt"
+        self._logfmt = spec.logfmt
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """One JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
@@ -411,7 +417,7 @@ class MultiKindParser:
 
     Args:
         unpack: how.
-        specs: complete mappings by kind; see `MappingSpec.over`.
+        specs: complete mappings by kind; see `MappingSpec.merged_over`.
 
     Raises:
         ConfigError: a mapping is wrong.

@@ -14,7 +14,15 @@ from ..source import TopicWriter
 from .kafka_commit_log import KafkaCommitLog
 from .protocols import FetchedRecords, KafkaAdmin, KafkaGroupSource, StartPositions, TopicDescription, TopicReader
 from .record_codec import KafkaRecord
-from .settings import TOPIC_DEFINITIONS, KafkaClientSettings, KafkaTopics, SaslSettings, TlsSettings, TopicDefinition
+from .settings import (
+    DEFAULT_TUNING,
+    TOPIC_DEFINITIONS,
+    KafkaClientSettings,
+    KafkaSecuritySettings,
+    KafkaTopics,
+    KafkaTuning,
+    TopicDefinition,
+)
 
 __all__ = [
     "TOPIC_DEFINITIONS",
@@ -24,9 +32,9 @@ __all__ = [
     "KafkaCommitLog",
     "KafkaGroupSource",
     "KafkaRecord",
+    "KafkaSecuritySettings",
     "KafkaTopics",
-    "SaslSettings",
-    "TlsSettings",
+    "KafkaTuning",
     "TopicDefinition",
     "TopicDescription",
     "TopicReader",
@@ -48,25 +56,34 @@ _REQUIRED_PACKAGES = {
 pure Python, at eight times the cost of all the rest."""
 
 
-def open_group_source(settings: KafkaClientSettings) -> KafkaGroupSource:
+def open_group_source(
+    settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING, *, member: str = ""
+) -> KafkaGroupSource:
     """The events topic as a member of the workers' group.
+
+    Args:
+        member: a name that stays the same over restarts makes a static member; "" = dynamic.
 
     Raises:
         ConfigError: the client is not installed, or the brokers refuse us.
         Unavailable: no broker answers.
     """
-    source: KafkaGroupSource = _client_class(settings, "group_source", "GroupSource")(settings)
+    source: KafkaGroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member)
     return source
 
 
-def open_writer(settings: KafkaClientSettings) -> TopicWriter:
+def open_writer(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> TopicWriter:
     """An idempotent writer. Raises as `open_group_source`."""
-    writer: TopicWriter = _client_class(settings, "topic_writer", "TopicWriter")(settings)
+    writer: TopicWriter = _client_class(settings, "topic_writer", "TopicWriter")(settings, tuning)
     return writer
 
 
 def open_reader(
-    settings: KafkaClientSettings, topics: Collection[str], group_id: str = "", start: StartPositions = "earliest"
+    settings: KafkaClientSettings,
+    topics: Collection[str],
+    group_id: str = "",
+    start: StartPositions = "earliest",
+    tuning: KafkaTuning = DEFAULT_TUNING,
 ) -> TopicReader:
     """A reader of any topics: with a group from its committed offsets, without one from *start*.
 
@@ -74,14 +91,15 @@ def open_reader(
 
     Raises as `open_group_source`; ConfigError too where a topic does not exist.
     """
-    reader: TopicReader = _client_class(settings, "topic_reader", "TopicReader")(settings, topics, group_id, start)
+    make_reader = _client_class(settings, "topic_reader", "TopicReader")
+    reader: TopicReader = make_reader(settings, topics, group_id, start, tuning)
     return reader
 
 
-def open_admin(settings: KafkaClientSettings) -> KafkaAdmin:
+def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> KafkaAdmin:
     """Makes and describes topics; it needs no speed, so kafka-python does for both clients. Raises as the others."""
     made_by = msgspec.structs.replace(settings, client="kafka-python")
-    admin: KafkaAdmin = _client_class(made_by, "topic_admin", "Admin")(settings)
+    admin: KafkaAdmin = _client_class(made_by, "topic_admin", "Admin")(settings, tuning)
     return admin
 
 

@@ -12,18 +12,11 @@ from typing import Any, NamedTuple, Self
 
 import structlog
 
+from ..durable_files import sync_directory, sync_file
 from ..errors import CorruptLog, Unavailable
 from ..source import Record
 from . import log_frames
-from .log_segments import (
-    REWRITTEN_SUFFIX,
-    SyncedOffset,
-    lock_log,
-    map_path,
-    segment_bases,
-    segment_path,
-    sync_directory,
-)
+from .log_segments import REWRITTEN_SUFFIX, SyncedOffset, lock_log, map_path, segment_bases, segment_path
 
 _log = structlog.get_logger(__name__)
 
@@ -113,8 +106,7 @@ def _truncate_and_sync(path: Path, synced: int, end: int) -> None:
         unproven = file.read(end - synced)
         file.seek(synced)
         file.write(unproven)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 # The writing side of the event log: append, fsync, roll, drop. Not thread-safe: see `commit` for callers.

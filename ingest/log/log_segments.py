@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
@@ -13,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
+from ..durable_files import lock_file, sync_file, write_file_atomically
 from ..errors import ConfigError, CorruptLog
 from ..source import Record, RecordKind
 from . import log_frames
@@ -43,15 +43,6 @@ def segment_bases(directory: Path) -> list[int]:
     return sorted(int(stem) for stem in stems if len(stem) == 20 and stem.isdigit())
 
 
-def sync_directory(directory: Path) -> None:
-    """Make created and deleted names durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def map_path(path: Path) -> Iterator[mmap.mmap | bytes]:
     """A file's bytes without copying them; empty bytes for an empty file, which cannot be mapped."""
@@ -76,15 +67,11 @@ def lock_log(directory: Path) -> BinaryIO:
         LogInUse: somebody else holds it.
     """
     file = (directory / "lock").open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not lock_file(file, wait=False):
         file.seek(0)
         owner = file.read(32).decode(errors="replace") or "unknown"
         file.close()
-        raise LogInUse(
-            f"{directory}: event log is being written by process {owner}; only one writer is allowed"
-        ) from None
+        raise LogInUse(f"{directory}: event log is being written by process {owner}; only one writer is allowed")
     file.truncate(0)
     file.write(str(os.getpid()).encode())
     file.flush()
@@ -101,7 +88,7 @@ class SyncedOffset:
     def __init__(self, directory: Path, create: bool = False) -> None:
         path = directory / "synced"
         if create and (not path.exists() or path.stat().st_size != _SYNCED.size):
-            _create_synced(path)
+            write_file_atomically(path, _SYNCED.pack(_SYNCED_MAGIC, 0), temporary=path.with_suffix(".new"))
         with path.open("r+b" if create else "rb") as file:
             if os.fstat(file.fileno()).st_size != _SYNCED.size:
                 raise CorruptLog(f"{path}: not a synced position; open the log for writing once to rebuild it")
@@ -126,17 +113,6 @@ class SyncedOffset:
         self._words.release()
         self._view.release()
         self._map.close()
-
-
-def _create_synced(path: Path) -> None:
-    """Written under another name first, so that a crash never leaves half a file."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(_SYNCED.pack(_SYNCED_MAGIC, 0))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_directory(path.parent)
 
 
 # Closed segments of the event log written anew: records are replaced, offsets stay, all of a segment at once.
@@ -191,8 +167,7 @@ def write_rewritten_segment(
         for chunk, found in _rewritten_chunks(directory, base, end, change):
             file.write(chunk)
             total = total.plus(found)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     return fresh, total
 
 

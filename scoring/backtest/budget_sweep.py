@@ -7,7 +7,6 @@ found it suspicious, it did not learn for the others either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +16,8 @@ from ...ingest.features.feature_kernel import IGNORED_EVENT
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
-from ..records.agents import RiskLevel
-
-ALERTING_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
-"""Levels that an alert is raised at."""
-
-
-def count_rises(levels: npt.NDArray[np.int8], out: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]) -> Any:
-    """How often an event brought its agent from below each alerting level to it or above, int64 (3,).
-
-    Args:
-        levels: int8 (n, 2), after the event in column 1.
-        out: float64 (n, risk.OUTPUTS).
-        counted: bool (n,), rows that count.
-    """
-    before, after = out[counted, risk.LEVEL_BEFORE], levels[counted, 1]
-    return np.array([int(((before < level) & (after >= level)).sum()) for level in ALERTING_LEVELS])
+from ..engine.settings import AlertBudget, RiskEvaluationSettings
+from ..records.agents import ALERTING_LEVELS
 
 
 class BudgetSweep:
@@ -43,11 +28,9 @@ class BudgetSweep:
         budgets: to try.
     """
 
-    def __init__(
-        self, model: TrainedModel, settings: risk.RiskParameters, budgets: Sequence[risk.AlertRateBudget]
-    ) -> None:
+    def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
-        self._settings = settings
+        self._parameters = risk.kernel_parameters(settings)
         self._thresholds = [
             risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
         ]
@@ -78,18 +61,18 @@ class BudgetSweep:
                 scored.threshold_rows,
                 columns.codes[:, event_columns.SELF_ASSERTED],
                 skip,
-                self._settings,
+                self._parameters,
                 levels,
                 out,
             )
-            self.rises[at] += count_rises(levels, out, counted)
+            self.rises[at] += risk.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 
     def advance_time(self, now_ms: int) -> None:
         """Time passes, as in the run, behind the batch that was seen last."""
         for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)
-            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._settings, levels)
+            risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels)
 
     def _rows_of_agents(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
         """Row of each agent in the states; agents that are new here begin as the model's history left them."""
@@ -113,4 +96,4 @@ class BudgetSweep:
                 grown = risk.allocate(2 * (first + len(keys)))
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
-            risk.seed(state, places, seeds.events[at[at >= 0]], self._settings)
+            risk.seed(state, places, seeds.events[at[at >= 0]], self._parameters)

@@ -11,19 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..pipeline.processor import AppliedBatch
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision
 from .agent_shards import ShardSource, utc_ms
-from .budget_sweep import ALERTING_LEVELS, BudgetSweep, count_rises
+from .budget_sweep import BudgetSweep
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import PolicySimulation, PolicySimulationResult
-
-_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
-AgentIdentity = tuple[str, str, str]
 
 EVENT_ROW = np.dtype(
     [
@@ -115,20 +113,18 @@ class BacktestCounter:
         self._changes[decision.previous_level, decision.level, decision.cause] += 1
         name = decision.agent
         if decision.level >= RiskLevel.MEDIUM:
-            who = (name.tenant, name.issuer, name.agent_id)
+            who = name.identity
             self._peaks[who] = max(self._peaks.get(who, 0), decision.level)
 
     def _count_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], agents: ResidentAgents) -> None:
         time_ms = scored.columns.time_ms
         counted = time_ms >= self._since_ms
         self._counted += int(counted.sum())
-        pairs = np.stack(
-            [scored.columns.names[counted, columns.AGENT], (time_ms[counted] // _DAY_MS).astype(np.uint64)]
-        )
+        pairs = np.stack([scored.columns.names[counted, columns.AGENT], (time_ms[counted] // DAY_MS).astype(np.uint64)])
         self._days.update(zip(*np.unique(pairs, axis=1).tolist(), strict=True))
-        hours, numbers = np.unique(time_ms[counted] // _HOUR_MS, return_counts=True)
+        hours, numbers = np.unique(time_ms[counted] // HOUR_MS, return_counts=True)
         self._hours.update(dict(zip(hours.tolist(), numbers.tolist(), strict=True)))
-        self._rises += count_rises(scored.levels, scored.risk, counted)
+        self._rises += risk.count_rises(scored.risk[counted, risk.LEVEL_BEFORE], scored.levels[counted, 1])
         self._count_rises(scored, counted)
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
@@ -140,7 +136,7 @@ class BacktestCounter:
         after = scored.levels[:, 1]
         risen = counted & (after >= RiskLevel.MEDIUM) & (after > scored.risk[:, risk.LEVEL_BEFORE])
         for row in np.flatnonzero(risen).tolist():
-            self._rises_by_hour[int(scored.columns.time_ms[row]) // _HOUR_MS, int(after[row])] += 1
+            self._rises_by_hour[int(scored.columns.time_ms[row]) // HOUR_MS, int(after[row])] += 1
 
     def _event_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
         rows = np.zeros(len(offsets), EVENT_ROW)

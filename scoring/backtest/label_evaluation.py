@@ -1,4 +1,4 @@
-"""How well scores tell bad from good. Plain numpy; a test holds it to scikit-learn."""
+"""How well scores tell bad from good: scikit-learn's curves, and how far they may be off."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..records.agents import RiskLevel
-from .budget_sweep import ALERTING_LEVELS
+from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .plan import EventLabels
 
 FALSE_POSITIVE_SHARES = (0.01, 0.05)
@@ -33,8 +32,7 @@ class DetectionCurve(NamedTuple):
     @property
     def area(self) -> float:
         """ROC-AUC: the probability that a bad unit scores above a good one, ties half."""
-        found, false = np.r_[0.0, self.recall], np.r_[0.0, self.false_positive_rate]
-        return float((np.diff(false) * (found[1:] + found[:-1]) / 2).sum())
+        return float(np.trapezoid(np.r_[0.0, self.recall], np.r_[0.0, self.false_positive_rate]))
 
     @property
     def average_precision(self) -> float:
@@ -67,11 +65,13 @@ def detection_curve(bad: npt.ArrayLike, scores: npt.ArrayLike) -> DetectionCurve
     y, s = np.asarray(bad, bool), np.asarray(scores, np.float64)
     if not y.any() or y.all():
         return None
-    order = np.argsort(-s, kind="stable")
-    y, s = y[order], s[order]
-    last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
-    hits, alarms = np.cumsum(y)[last], np.cumsum(~y)[last]
-    return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / (hits + alarms))
+    # Not at the head: it takes a second to import, and a service that starts computes no curve.
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    false_positive_rate, recall, _ = roc_curve(y, s, drop_intermediate=False)
+    precision, _, _ = precision_recall_curve(y, s)
+    # The one begins with no unit at all, the other ends with it, and has the strictest threshold last.
+    return DetectionCurve(recall[1:], false_positive_rate[1:], precision[-2::-1])
 
 
 RESAMPLES, CONFIDENCE, BOOTSTRAP_SEED = 200, 0.95, 1
@@ -134,6 +134,8 @@ def bootstrap_bands(
 def _resampled_curve(
     y: npt.NDArray[np.bool_], last: npt.NDArray[np.int64], dice: np.random.Generator
 ) -> DetectionCurve | None:
+    # Not scikit-learn's curves, nor scipy's bootstrap: units are sorted once for all resamples, which differ in the
+    # weights alone. Those would sort, or copy, the units for each.
     weights = dice.poisson(1.0, len(y))
     hits, alarms = np.cumsum(weights * y)[last], np.cumsum(weights * ~y)[last]
     if not hits[-1] or not alarms[-1]:
@@ -237,7 +239,7 @@ def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluat
 
 
 def _labelled_rows(known: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows:
-    numbers: dict[tuple[str, str, str], int] = {}
+    numbers: dict[AgentIdentity, int] = {}
     session, bad = np.zeros(len(known), np.int64), np.zeros(len(known), np.bool_)
     bad_session: list[bool] = []
     for row, at in enumerate(known["label"].tolist()):

@@ -12,12 +12,11 @@ import msgspec
 from ...ingest.errors import ConfigError
 from ...ingest.file_source import FileSource
 from ..engine.engine import EngineSettings
-from ..engine.risk import AlertRateBudget
+from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook
 
 BUDGET_FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Alert budgets that are tried, in multiples of the budget set."""
-_MAX_BUDGET = 1000.0
 
 
 class BacktestPlan(NamedTuple):
@@ -43,7 +42,7 @@ class BacktestPlan(NamedTuple):
     models: Sequence[Path]
     settings: EngineSettings = EngineSettings()
     books: Sequence[PolicyBook] = ()
-    budgets: Sequence[AlertRateBudget] = ()
+    budgets: Sequence[AlertBudget] = ()
     domains: Mapping[str, Sequence[str]] = {}
     since: datetime | None = None
     before: datetime | None = None
@@ -54,18 +53,13 @@ class BacktestPlan(NamedTuple):
     after: datetime | None = None
 
 
-def default_budgets(budget: AlertRateBudget) -> list[AlertRateBudget]:
+def default_budgets(budget: AlertBudget) -> list[AlertBudget]:
     """The budgets that are tried unless others are asked for: multiples of one, none above what can be set.
 
-    >>> [budget.high for budget in default_budgets(AlertRateBudget(20.0, 5.0, 1.0))]
+    >>> [budget.high for budget in default_budgets(AlertBudget(20.0, 5.0, 1.0))]
     [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0]
     """
-    return [scale_budget(budget, factor) for factor in BUDGET_FACTORS]
-
-
-def scale_budget(budget: AlertRateBudget, factor: float) -> AlertRateBudget:
-    """A multiple of a budget, none above what can be set."""
-    return AlertRateBudget(*(min(alerts * factor, _MAX_BUDGET) for alerts in budget))
+    return [budget.scaled(factor) for factor in BUDGET_FACTORS]
 
 
 # Labels: which events were bad. The evaluation alone reads them; nothing that scores ever sees one.

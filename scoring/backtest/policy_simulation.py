@@ -20,8 +20,8 @@ from ...ingest.events import EVENT_TYPES, NativeEvent
 from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
-from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook, PolicyTable
-from ..records.agents import AgentName, RiskLevel
+from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook
+from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision
 
 ISSUANCE_TYPES = ("token.request", "token.exchange", "token.refresh")
@@ -72,7 +72,7 @@ class PolicySimulationResult(msgspec.Struct):
 
     counts: Counter[tuple[str, int, str]]
     enforced: int
-    agents: dict[tuple[str, str, str], Counter[str]]
+    agents: dict[AgentIdentity, Counter[str]]
     revoked: list[SimulatedRevocation]
 
 
@@ -89,7 +89,7 @@ class PolicySimulation:
         self._book = book
         self._from_ms = from_ms
         self._open: dict[int, SimulatedRevocation] = {}
-        tables = [book.table, *(PolicyTable({**book.table.policies, **rule.levels}) for rule in book.rules)]
+        tables = [book.table, *(rule.table(book.table) for rule in book.rules)]
         self._plain = np.array([all(_allows_everything(table[level]) for table in tables) for level in RiskLevel])
         self._least_s = np.array([min(table[level].max_token_lifetime_s for table in tables) for level in RiskLevel])
         self._revokes = np.array([any(table[level].revoke for table in tables) for level in RiskLevel])
@@ -183,11 +183,10 @@ class PolicySimulation:
         self.result.counts[kind, level, outcome] += 1
         if outcome != GRANTED:
             self.result.enforced += standing.enforced
-            who = (name.tenant, name.issuer, name.agent_id)
-            self.result.agents.setdefault(who, Counter())[outcome] += 1
+            self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
 
     def _effective_policy(self, name: AgentName, agent_type: str) -> EffectivePolicy:
-        return self._book.effective_policy(name.tenant, name.issuer, name.agent_id, agent_type)
+        return self._book.effective_policy(*name.identity, agent_type)
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
+from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook
-from ..records.agents import RiskLevel
-from .budget_sweep import ALERTING_LEVELS
-from .counts import AgentIdentity, BacktestCounts
+from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
+from .counts import BacktestCounts
 from .label_evaluation import LabelEvaluation, evaluate_labels
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import OUTCOMES, REQUEST_TYPES, PolicySimulationResult, SimulatedRevocation
 from .runner import MalformedRecord
 
-_HOUR_S = 3600
 _SEPARATION_FIGURES = {
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
@@ -210,7 +210,7 @@ def _build_side(
             LevelChangeCount(RiskLevel(before).label, RiskLevel(after).label, cause, times)
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
-        _level_alerts(plan.settings.budget, counts.rises.tolist(), days),
+        _level_alerts(plan.settings.risk.alert_budget, counts.rises.tolist(), days),
         budgets,
         _time_bins(counts),
         _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
@@ -218,10 +218,10 @@ def _build_side(
     )
 
 
-def _level_alerts(budget: Sequence[float], rises: Sequence[int], days: int) -> list[LevelAlerts]:
+def _level_alerts(budget: AlertBudget, rises: Sequence[int], days: int) -> list[LevelAlerts]:
     return [
         LevelAlerts(level.label, allowed, number, number * 1000.0 / days)
-        for level, allowed, number in zip(ALERTING_LEVELS, budget, rises, strict=True)
+        for level, allowed, number in zip(ALERTING_LEVELS, budget.by_level().values(), rises, strict=True)
     ]
 
 
@@ -241,7 +241,8 @@ def _time_bins(counts: BacktestCounts, most: int = 60) -> list[TimeBin]:
     for (hour, level), times in counts.rises_by_hour.items():
         bins[hour // wide][1][RiskLevel(level).label] += times
     return [
-        TimeBin(_iso_ms(start * wide * _HOUR_S * 1000), events, dict(rises)) for start, (events, rises) in bins.items()
+        TimeBin(format_rfc3339_seconds(start * wide * HOUR_MS), events, dict(rises))
+        for start, (events, rises) in bins.items()
     ]
 
 
@@ -280,8 +281,8 @@ def _revocation_report(entry: SimulatedRevocation) -> RevocationReport:
         name.issuer,
         name.agent_id,
         entry.agent_type,
-        _iso_ms(entry.at_ms),
-        _iso_ms(entry.until_ms) if entry.until_ms else None,
+        format_rfc3339_seconds(entry.at_ms),
+        format_rfc3339_seconds(entry.until_ms) if entry.until_ms else None,
         entry.event_id,
         RiskLevel(entry.level).label,
         entry.risk_score,
@@ -339,7 +340,7 @@ def _separation_differences(a: LabelEvaluation, b: LabelEvaluation) -> list[Figu
 def _revoked_names(policed: PolicySimulationResult | None) -> set[str]:
     if policed is None:
         return set()
-    return {_agent_text((one.agent.tenant, one.agent.issuer, one.agent.agent_id)) for one in policed.revoked}
+    return {_agent_text(revocation.agent.identity) for revocation in policed.revoked}
 
 
 def _agent_text(who: AgentIdentity) -> str:
@@ -348,10 +349,6 @@ def _agent_text(who: AgentIdentity) -> str:
 
 def _level_text(level: int | None) -> str:
     return "below medium" if level is None else RiskLevel(level).label
-
-
-def _iso_ms(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _iso_time(at: datetime | None) -> str | None:

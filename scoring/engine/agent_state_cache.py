@@ -15,6 +15,7 @@ from ...ingest.features import layout
 from ...ingest.features.feature_builder import AgentKeys, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.record_erasure import ErasureSubject
+from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
@@ -84,7 +85,7 @@ class AgentStateCache:
         self._removed_agents: set[int] = set()
         self.evicted: dict[int, AgentRow] = {}
         """Agents that moved out since the last commit (without a store: ever)."""
-        self.on_unavailable: Callable[[Unavailable], None] | None = None
+        self.on_unavailable: Callable[[Unavailable], None] = give_up
         """Called when the store does not answer, before it is asked again; None lets the error through.
 
         An agent's move must not be left half done: it would go on without its history.
@@ -186,25 +187,15 @@ class AgentStateCache:
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
         keys = [key for key in keys if key not in self._removed_agents]
-        return {} if store is None or not keys else self._retry_until_available(lambda: store.load(keys))
+        if store is None or not keys:
+            return {}
+        return retry_until_available(lambda: store.load(keys), self.on_unavailable)
 
     def _load_due(self, before_ms: int, limit: int, after: DueAgent | None) -> list[DueAgent]:
         store = self._store
-        return (
-            []
-            if store is None
-            else self._retry_until_available(lambda: store.due(before_ms, limit, after, self._partition))
-        )
-
-    def _retry_until_available(self, question: Callable[[], T]) -> T:
-        """Ask the store until it answers."""
-        while True:
-            try:
-                return question()
-            except Unavailable as error:
-                if self.on_unavailable is None:
-                    raise
-                self.on_unavailable(error)
+        if store is None:
+            return []
+        return retry_until_available(lambda: store.due(before_ms, limit, after, self._partition), self.on_unavailable)
 
     def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
         """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""
@@ -231,7 +222,7 @@ class AgentStateCache:
         stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
-        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.settings.risk)
+        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.risk_parameters)
 
     def _seed_rows(self, keys: AgentKeys) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""

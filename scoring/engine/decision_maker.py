@@ -179,7 +179,7 @@ class DecisionMaker:
         name = engine.agents.names[slot]
         assert name is not None
         state = engine.risk[slot]
-        standing = book.effective_policy(name.tenant, name.issuer, name.agent_id, agent_type)
+        standing = book.effective_policy(*name.identity, agent_type)
         partition, offset, at_ms = moment
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()

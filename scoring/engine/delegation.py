@@ -16,9 +16,9 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import NativeEvent
+from ...ingest.timestamps import HOUR_MS
 from ..records.agents import AgentEdge, EdgeKind
 
-HOUR_MS = 3_600_000
 MAX_REMEMBERED_PAIRS = 500_000
 """Pairs whose last hour is remembered; when there are more, all are forgotten and written once more than needed."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +29,7 @@ from . import evidence_dedup, risk
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
+from .settings import AlertBudget, RiskEvaluationSettings
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
@@ -39,11 +41,13 @@ NOTABLE_EVIDENCE = 1.0
 class EngineSettings(NamedTuple):
     """How the engine works; everything else comes with the model."""
 
+    risk: RiskEvaluationSettings = RiskEvaluationSettings()
     capacity: int = 200_000
     learn: bool = True
-    budget: risk.AlertRateBudget = risk.AlertRateBudget()
-    risk: risk.RiskParameters = risk.RiskParameters()
-    disabled_signals: tuple[str, ...] = ()
+
+    def with_budget(self, budget: AlertBudget) -> EngineSettings:
+        """The same at another alert budget."""
+        return self._replace(risk=msgspec.structs.replace(self.risk, alert_budget=budget))
 
 
 class ScoredBatch(NamedTuple):
@@ -142,8 +146,9 @@ class Engine:
         self.risk = risk.allocate(settings.capacity)
         self.agents = ResidentAgents(settings.capacity)
         self.dirty = np.zeros(settings.capacity, np.bool_)
-        self.signal_rules = HardSignalRules(settings.disabled_signals)
-        self.thresholds = risk.thresholds(model.group_rates, settings.budget, model.exponent, model.alarms)
+        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
+        self.risk_parameters = risk.kernel_parameters(settings.risk)
+        self.thresholds = risk.thresholds(model.group_rates, settings.risk.alert_budget, model.exponent, model.alarms)
         self.explainer = Explainer(self)
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
         """What people said counts as usual; changed by records, between batches."""
@@ -210,7 +215,7 @@ class Engine:
             out.threshold_rows,
             columns.codes[:, event_columns.SELF_ASSERTED],
             found.flags == IGNORED_EVENT,
-            self.settings.risk,
+            self.risk_parameters,
             out.levels,
             out.risk,
         )
@@ -284,7 +289,8 @@ class Engine:
         self.model = model
         self.builder.baseline = model.baseline
         self.feedback_rules.use_usual_values(model.detector.usual_values())
-        self.thresholds = risk.thresholds(model.group_rates, self.settings.budget, model.exponent, model.alarms)
+        budget = self.settings.risk.alert_budget
+        self.thresholds = risk.thresholds(model.group_rates, budget, model.exponent, model.alarms)
         self.explainer = Explainer(self)
 
     def due_slots(self, now_ms: int) -> SlotIndices:
@@ -295,7 +301,9 @@ class Engine:
     def advance_time(self, slots: SlotIndices, now_ms: int) -> npt.NDArray[np.int8]:
         """Let time pass for the given agents; returns their levels before and after, shape (m, 2)."""
         levels = np.zeros((len(slots), 2), np.int8)
-        risk.advance(slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.settings.risk, levels)
+        risk.advance(
+            slots, self.risk, self.thresholds, self.agents.threshold_rows, now_ms, self.risk_parameters, levels
+        )
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return levels
@@ -372,7 +380,7 @@ class Explainer:
 
     def _level_with(self, scored: ScoredBatch, row: int, p_value: float) -> int:
         """Level after the row, had it had another p-value."""
-        settings = self._engine.settings.risk
+        parameters = self._engine.risk_parameters
         confidence, streak, peak = (
             float(value) for value in scored.risk[row, [risk.CONFIDENCE, risk.STREAK_BEFORE, risk.PEAK_BEFORE]]
         )
@@ -386,7 +394,7 @@ class Explainer:
             return max(reached, rested)
         if rested >= RiskLevel.MEDIUM:
             return rested
-        return int(RiskLevel.UNKNOWN if confidence < settings.confidence_low else RiskLevel.LOW)
+        return int(RiskLevel.UNKNOWN if confidence < parameters.confidence_minimum else RiskLevel.LOW)
 
     def decision_evidence(self, slot: int, scored: ScoredBatch | None = None, row: int = 0) -> dict[str, Any]:
         """What the risk kernel saw: kept with a decision, so that it can be replayed."""

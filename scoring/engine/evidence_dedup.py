@@ -24,6 +24,7 @@ from ...ingest.features import layout
 from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
 from ...ingest.features.feature_kernel import RowObservations
 from ...ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
+from ...ingest.timestamps import MINUTE_MS
 from .composites import recompute_composites, spread_to_implied
 
 DEDUP_WINDOW_MINUTES = 24 * 60
@@ -39,7 +40,6 @@ CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
 """Evidence of its feature, decades times importance, from which a name is one of those that made an event odd; and the
 part of the event's strongest evidence that it must be."""
 
-_MINUTE_MS = 60_000
 _KIND_NAMES = np.array(
     sorted(one.told.kind for one in FEATURES if isinstance(one.told, Item) and one.counts == ONCE), np.int64
 )
@@ -108,7 +108,7 @@ def _find_counted(
         row = rows[place]
         if p_values[row] > LOOKUP_P_VALUE:
             continue
-        risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // _MINUTE_MS
+        risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // MINUTE_MS
         for kind in kinds:
             if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now):
                 mask |= np.uint32(1) << np.uint32(kind)
@@ -146,11 +146,11 @@ def _record_counted(
         for kind in kinds:
             if items[row, kind] == 0 or u[place, features[kind]] < least:
                 continue
-            _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // _MINUTE_MS)
+            _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // MINUTE_MS)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
             if key != 0 and u[place, levels[number]] >= least:
-                _put_first(risk, key, time_ms[row] // _MINUTE_MS)
+                _put_first(risk, key, time_ms[row] // MINUTE_MS)
 
 
 @compiled

@@ -48,7 +48,11 @@ CUMULATIVE_FEATURES = frozenset(one.name for one in FEATURES if one.gathering)
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
-    """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length."""
+    """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length.
+
+    A sign stands for each character that can not be shown, and a cut is visible (`printable_line` shows neither): two
+    agents whose names differ must not read alike in a reason.
+    """
     shown = text if len(text) <= most else f"{text[: most - 1]}…"
     return shown if shown.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from ...ingest.compilation import compiled
 from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
+from .settings import AlertBudget, RiskEvaluationSettings
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
 
@@ -51,23 +52,25 @@ _MIN_LEVEL_DISTANCE = 1.0
 """Least distance of two levels' thresholds, natural log."""
 
 
+DWELL_MS = 600_000.0
+"""A level lasts at least this long before the next step down."""
+OWN_EVENTS = 20.0
+"""Events at which an agent's own history is half of what can be known."""
+PEER_SHARE = 0.6
+"""What a well-known peer group alone can give to confidence."""
+
+
 class RiskParameters(NamedTuple):
-    """How evidence becomes levels. Times in milliseconds."""
+    """`RiskEvaluationSettings` as the kernel takes them. Times in milliseconds."""
 
-    half_life_ms: float = 3_600_000.0
-    dwell_ms: float = 600_000.0  # a level lasts at least this long before the next step down
-    hold_ms: float = 86_400_000.0  # critical ends by release or after this
-    confidence_low: float = 0.3  # below it, and without evidence, the level is unknown
-    own_events: float = 20.0  # events at which an agent's own history is half of what can be known
-    peer_share: float = 0.6  # what a well-known peer group alone can give
+    half_life_ms: float
+    hold_ms: float  # critical ends by release or after this
+    confidence_minimum: float  # below it, and without evidence, the level is unknown
 
 
-class AlertRateBudget(NamedTuple):
-    """False alerts per 1,000 agent-days that the operator accepts at each level."""
-
-    medium: float = 20.0
-    high: float = 5.0
-    critical: float = 1.0
+def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
+    """*settings* for the functions below."""
+    return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, settings.confidence_minimum)
 
 
 MAX_COUNTED_NAMES = 32
@@ -103,7 +106,7 @@ def allocate(slots: int) -> npt.NDArray[Any]:
 
 def thresholds(
     events_per_day: npt.NDArray[np.float64],
-    budget: AlertRateBudget,
+    budget: AlertBudget,
     exponent: float = 1.0,
     alarms: AlarmTail | None = None,
 ) -> npt.NDArray[np.float64]:
@@ -120,12 +123,7 @@ def thresholds(
         r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
         a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
         times that.
-
-    Raises:
-        ValueError: a budget that is not positive and finite: no threshold can promise it.
     """
-    if not all(0.0 < alerts < math.inf for alerts in budget):
-        raise ValueError(f"alert budgets must be positive and finite, are {tuple(budget)}")
     rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
     allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
     if alarms is not None and alarms.usable:
@@ -172,13 +170,13 @@ def _due_ms(row: Any, settings: RiskParameters) -> Any:
         return row.since_ms + np.int64(settings.hold_ms)
     limit = LEVEL_DOWN[row.level]
     wait = settings.half_life_ms * math.log2(row.score / limit) if row.score > limit else 0.0
-    return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(settings.dwell_ms))
+    return max(row.at_ms + np.int64(math.ceil(wait)) + 1, row.since_ms + np.int64(DWELL_MS))
 
 
 @compiled
 def _level_without_evidence(row: Any, settings: RiskParameters) -> Any:
     """Level of an agent without evidence: low if enough is known of it."""
-    return UNKNOWN if row.confidence < settings.confidence_low else LOW
+    return UNKNOWN if row.confidence < settings.confidence_minimum else LOW
 
 
 @compiled
@@ -267,7 +265,7 @@ def update(
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], p_values[r]
             if asserted[r] == 0:
-                out[r, GAIN] = _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, settings)
+                out[r, GAIN] = _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits)
             else:
                 out[r, GAIN] = _apply_unvouched_event(row, p_values[r], signals[r], limits)
             _raise_level(row, settings)
@@ -288,13 +286,11 @@ def _bet_on_event(row: Any, p_value: float) -> float:
 
 
 @compiled
-def _apply_vouched_event(
-    row: Any, p_value: float, coverage: float, signals: float, limits: Any, settings: RiskParameters
-) -> float:
+def _apply_vouched_event(row: Any, p_value: float, coverage: float, signals: float, limits: Any) -> float:
     """One event that a token vouches for; returns its evidence."""
     row.events += 1
-    own = row.events / (row.events + settings.own_events)
-    row.confidence = 1.0 - (1.0 - own) * (1.0 - settings.peer_share * coverage)
+    own = row.events / (row.events + OWN_EVENTS)
+    row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
     gain = _bet_on_event(row, p_value) + signals
     row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL)
     if gain > 0.0:
@@ -347,10 +343,10 @@ def seed(
     state: npt.NDArray[Any], slots: npt.NDArray[Any], events: npt.NDArray[np.int64], settings: RiskParameters
 ) -> None:
     """Let agents begin with what the model's history showed of them: those that it knows well are not unknown."""
-    own = events / (events + settings.own_events)
+    own = events / (events + OWN_EVENTS)
     state["events"][slots] = events
     state["confidence"][slots] = own
-    state["level"][slots] = np.where(own < settings.confidence_low, UNKNOWN, LOW)
+    state["level"][slots] = np.where(own < settings.confidence_minimum, UNKNOWN, LOW)
 
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
@@ -361,7 +357,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     row["due_ms"] = 0
     row["told"] = 0.0
     row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
-    row["level"] = UNKNOWN if row["confidence"] < settings.confidence_low else LOW
+    row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
 
 
 @compiled
@@ -387,3 +383,12 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
         row.level = level
         row.since_ms = row.at_ms
     row.due_ms = _due_ms(row, settings)
+
+
+def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How often an agent came from below each alerting level to it or above, int64 (3,).
+
+    Args:
+        before, after: levels (n,) of each event.
+    """
+    return np.array([np.count_nonzero((before < level) & (after >= level)) for level in ALERTING_LEVELS], np.int64)

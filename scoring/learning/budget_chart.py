@@ -22,7 +22,6 @@ LIMIT_PROBABILITY = 0.00135
 RUN_DAYS = 7
 MAX_CHARTED_GROUPS = 50
 """Groups that are told one by one, those with the most alerts first; the others are told together."""
-ALERT_LEVEL_NAMES = ("medium", "high", "critical")
 
 PeerGroup = tuple[str, str]
 """Tenant and agent type."""

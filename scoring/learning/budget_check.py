@@ -17,15 +17,14 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..records.agents import RiskLevel
+from ..engine.settings import AlertBudget, RiskEvaluationSettings
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 
 MIN_EXPECTED_ALERTS = 3.0
 """Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
-
-_DAY_MS = 86_400_000
-_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
 
 
 class LevelBudgetReport(NamedTuple):
@@ -78,14 +77,14 @@ def check_budget(
     model: TrainedModel,
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
-    budget: risk.AlertRateBudget,
-    settings: risk.RiskParameters,
+    settings: RiskEvaluationSettings,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
     Args:
         columns: the history, in order, with n events.
-        p_values: float64 (n,), held-out p-value of each, see `learning.train_with_held_out`.
+        p_values: float64 (n,), held-out p-value of each, see `train_with_held_out`.
+        settings: budget and risk that are asked about.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
@@ -99,25 +98,25 @@ def check_budget(
         np.zeros(n),
         model.coverage(groups),
         np.zeros(n),
-        risk.thresholds(model.group_rates, budget, model.exponent, model.alarms),
+        risk.thresholds(model.group_rates, settings.alert_budget, model.exponent, model.alarms),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
-        settings,
+        risk.kernel_parameters(settings),
         levels,
         outputs,
     )
-    days = len(np.unique(np.stack([slots, columns.time_ms // _DAY_MS]), axis=1).T)
+    days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
-    return BudgetReport(
-        days, tuple(_check_level(level, levels, days, budget) for level in _LEVELS), own, len(model.groups) - 1 - own
-    )
+    rises = risk.count_rises(levels[:, 0], levels[:, 1])
+    budget = settings.alert_budget
+    reports = [
+        _check_level(level, int(alerts), days, budget) for level, alerts in zip(ALERTING_LEVELS, rises, strict=True)
+    ]
+    return BudgetReport(days, tuple(reports), own, len(model.groups) - 1 - own)
 
 
-def _check_level(
-    level: RiskLevel, levels: npt.NDArray[np.int8], days: int, budget: risk.AlertRateBudget
-) -> LevelBudgetReport:
-    alerts = int(((levels[:, 0] < level) & (levels[:, 1] >= level)).sum())
-    allowed = float(getattr(budget, level.label))
+def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) -> LevelBudgetReport:
+    allowed = budget.by_level()[level.label]
     enough = allowed / 1000.0 * days >= MIN_EXPECTED_ALERTS
     return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

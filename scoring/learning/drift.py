@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -23,14 +22,16 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.timestamps import DAY_MS, HOUR_MS, format_day, format_rfc3339
 from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
+from ..engine import risk
 from ..engine.engine import ResidentAgents, ScoredBatch
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
-from ..records.models import DAY_MS, P_VALUE_EDGES, PeerGroupDay
-from .budget_chart import ALERT_LEVEL_NAMES
+from ..records.models import P_VALUE_EDGES, PeerGroupDay
+from .settings import DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 """Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
@@ -170,23 +171,13 @@ def measure_drift(
 
 MAX_GROUPS_PER_DAY = 200
 """Peer groups of one day that are kept apart; the others are one."""
-DAY_CLOSES_AFTER_MS = 3_600_000
+DAY_CLOSES_AFTER_MS = HOUR_MS
 """A day is over when events of so much later have come: those that were late are in it."""
 
 PeerGroup = tuple[str, str]
 FLEET_PEER_GROUP: PeerGroup = ("*", "*")
 """The fleet: also where its groups are too small to be measured each."""
 OTHER_GROUPS: PeerGroup = ("*", "(other)")
-_ALERT_LEVELS = tuple(RiskLevel[name.upper()] for name in ALERT_LEVEL_NAMES)
-
-
-class DriftThresholds(NamedTuple):
-    """From which index on something has drifted, and when a day is judged."""
-
-    features: float
-    scores: float
-    min_events: int
-    reference_days: int  # the first days of a group, which later ones are measured against
 
 
 class _PeerGroupDayCounts:
@@ -211,13 +202,13 @@ class PeerGroupMonitor:
 
     Args:
         model: whose events are seen.
-        thresholds: of drift.
+        settings: from when on it counts as drifted.
         known: days of the model that were noted before, to go on from.
     """
 
-    def __init__(self, model: TrainedModel, thresholds: DriftThresholds, known: Iterable[PeerGroupDay] = ()) -> None:
+    def __init__(self, model: TrainedModel, settings: DriftSettings, known: Iterable[PeerGroupDay] = ()) -> None:
         self._model = model
-        self._thresholds = thresholds
+        self._settings = settings
         self._features = len(model.detector.feature_names)
         self._references: dict[PeerGroup, dict[int, DistributionSketch]] = {}
         for day in known:
@@ -259,8 +250,8 @@ class PeerGroupMonitor:
         found.events += len(rows)
         found.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
-        for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
-            found.alerts[name] += int(((before < level) & (after >= level)).sum())
+        for level, rises in zip(ALERTING_LEVELS, risk.count_rises(before, after), strict=True):
+            found.alerts[level.label] += int(rises)
         p_values = scored.p_values[taught_rows]
         found.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[
             : len(P_VALUE_EDGES)
@@ -300,7 +291,7 @@ class PeerGroupMonitor:
 
     def _day_record(self, place: tuple[int, PeerGroup]) -> PeerGroupDay:
         (day, (tenant, agent_type)), found = place, self._days[place]
-        alerts = tuple(found.alerts[name] for name in ALERT_LEVEL_NAMES)
+        alerts = tuple(found.alerts[level.label] for level in ALERTING_LEVELS)
         p_values = tuple(found.p_values.tolist())
         return PeerGroupDay(
             self._model.version,
@@ -315,7 +306,7 @@ class PeerGroupMonitor:
         )
 
     def _measure_day(self, place: tuple[int, PeerGroup], found: _PeerGroupDayCounts) -> dict[str, Any]:
-        (day, group), sketch, bounds = place, found.sketch.sketch, self._thresholds
+        (day, group), sketch, bounds = place, found.sketch.sketch, self._settings
         if sketch.blocks < MIN_AGENT_DAYS or found.sketch.events < bounds.min_events:
             return {}
         usual = self._references.setdefault(group, {})
@@ -374,12 +365,12 @@ def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str
         "tenant": day.tenant,
         "agent_type": day.agent_type,
         "model_version": day.version,
-        "day": (date(1970, 1, 1) + timedelta(days=day.day)).isoformat(),
+        "day": format_day(day.day),
         "events": day.events,
         "drifted": day.drift["drifted"],
         "scores": day.drift["scores"],
         "features": day.drift["features"],
-        "since": (date(1970, 1, 1) + timedelta(days=since)).isoformat(),
+        "since": format_day(since),
         "risk_level": RiskLevel.MEDIUM.label,
         "suppressed_before": 0,
     }
@@ -389,7 +380,7 @@ def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str
         "type": DRIFT_ALERT_TYPE,
         "source": source,
         "subject": group,
-        "time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": format_rfc3339(now_ms),
         "datacontenttype": "application/json",
         "data": data,
     }

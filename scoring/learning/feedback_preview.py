@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...ingest.hashing import agent_key
 from ...ingest.source import Record, RecordBatch, RecordKind
+from ...ingest.timestamps import format_rfc3339
 from ...models.trained_model import TrainedModel
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.engine import EngineSettings, ScoredBatch
@@ -298,7 +298,7 @@ class RuleComparison:
             "agent_id": decision.agent.agent_id,
             "tenant": decision.agent.tenant,
             "issuer": decision.agent.issuer,
-            "time": _iso_time(decision.event_time_ms),
+            "time": format_rfc3339(decision.event_time_ms),
             "event_id": decision.event_id,
             "level": RiskLevel(decision.level).label,
             "level_with_rule": RiskLevel(level).label,
@@ -338,7 +338,7 @@ class RuleComparison:
                         "agent_id": agent.agent_id,
                         "tenant": agent.tenant,
                         "issuer": agent.issuer,
-                        "time": _iso_time(label.from_ms),
+                        "time": format_rfc3339(label.from_ms),
                         "event_id": label.event_id,
                         "level": RiskLevel(before).label,
                         "level_with_rule": RiskLevel(after).label,
@@ -367,7 +367,12 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
     events = sum(part.events for part in parts)
     odd = sum((part.still_odd for part in parts), Counter[str]())
     return {
-        "window": {"from": _iso_time(first), "to": _iso_time(job.until_ms), "events": events, "source": source},
+        "window": {
+            "from": format_rfc3339(first),
+            "to": format_rfc3339(job.until_ms),
+            "events": events,
+            "source": source,
+        },
         "events_matched": sum(part.matched for part in parts),
         "alerts_before": sum(part.alerts[0] for part in parts),
         "alerts_after": sum(part.alerts[1] for part in parts),
@@ -394,8 +399,3 @@ def _is_alert(decision: Decision) -> bool:
 def _arrival_ms(record: Record) -> int:
     """When a record arrived. History without arrivals is of no use here: readers fill in the event's time."""
     return record.received_ms
-
-
-def _iso_time(at_ms: int) -> str:
-    whole = datetime.fromtimestamp(at_ms // 1000, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

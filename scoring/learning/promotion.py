@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .budget_chart import ALERT_LEVEL_NAMES, upper_control_limit
+from ..records.agents import ALERTING_LEVELS
+from .budget_chart import upper_control_limit
 
 
 class ShadowModelStats(msgspec.Struct, frozen=True):
@@ -120,7 +121,7 @@ def assess_promotion(found: ShadowComparison, budget: Mapping[str, float], min_a
 def _budget_breaches(found: ShadowComparison, name: str, budget: Mapping[str, float]) -> list[str]:
     """Levels at which a model alerted more often than its budget explains."""
     told = []
-    for level in ALERT_LEVEL_NAMES:
+    for level in [alerting.label for alerting in ALERTING_LEVELS]:
         false = getattr(found, name).false_alerts[level]
         accepted = budget[level] * found.agent_days / 1000.0
         limit = upper_control_limit(accepted, BREACH_PROBABILITY)

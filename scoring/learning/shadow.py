@@ -19,14 +19,13 @@ from ...ingest import columns
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.source import RecordBatch, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.engine import EngineSettings, ScoredBatch
 from ..pipeline.processor import Processor, ProcessorContext
 from ..policy.book import LivePolicy, PolicyBook
-from ..records.agents import RiskLevel
-from ..records.models import DAY_MS
-from .budget_chart import ALERT_LEVEL_NAMES
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 from .promotion import AlertAgreement, LabelledAttackStats, ShadowComparison, ShadowModelStats
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ MAX_RISES = 50_000
 """Rises to medium or above that are kept to be compared with labels; older ones make way."""
 DETECTION_GRACE_MS = DAY_MS
 """A labelled attack counts as detected by a rise within its window or up to so long behind it."""
-
-_ALERT_LEVELS = tuple(RiskLevel[name.upper()] for name in ALERT_LEVEL_NAMES)
 
 
 class _EventTime(msgspec.Struct):
@@ -128,8 +125,8 @@ class ModelAlerts:
                 int(after[at]),
             )
             self.rises.append(rise)
-            for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
-                self.alerts[name] += rise.previous < level <= rise.level
+            for level in ALERTING_LEVELS:
+                self.alerts[level.label] += rise.previous < level <= rise.level
             if rise.previous < RiskLevel.MEDIUM:
                 alerted.add((rise.key, rise.at_ms // DAY_MS))
         del self.rises[: max(0, len(self.rises) - MAX_RISES)]
@@ -238,15 +235,15 @@ class ChampionChallengerRun:
         true: Counter[str] = Counter()
         for rise in side.rises:
             if _is_attack_rise(rise.key, rise.at_ms, attacks):
-                for name, level in zip(ALERT_LEVEL_NAMES, _ALERT_LEVELS, strict=True):
-                    true[name] += rise.previous < level <= rise.level
+                for level in ALERTING_LEVELS:
+                    true[level.label] += rise.previous < level <= rise.level
         delays = sorted(delay for delay in found if delay is not None)
-        days = max(self.agent_days, 1)
+        days, names = max(self.agent_days, 1), [level.label for level in ALERTING_LEVELS]
         return ShadowModelStats(
             self._names[at],
-            {name: side.alerts[name] for name in ALERT_LEVEL_NAMES},
-            {name: max(0, side.alerts[name] - true[name]) for name in ALERT_LEVEL_NAMES},
-            {name: round(1000.0 * side.alerts[name] / days, 3) for name in ALERT_LEVEL_NAMES},
+            {name: side.alerts[name] for name in names},
+            {name: max(0, side.alerts[name] - true[name]) for name in names},
+            {name: round(1000.0 * side.alerts[name] / days, 3) for name in names},
             len(delays),
             delays[len(delays) // 2] / 1000.0 if delays else None,
         )

@@ -14,6 +14,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent, decode_event
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.detector import DetectorSettings
 from ...models.model_directory import ModelManifest, read_manifest
 from ...models.model_persistence import save_trained_model
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 ENCODE_CHUNK = 5_000
 """Events that are decoded before their columns are made."""
-LEAD_UP_MS = 3_600_000
+LEAD_UP_MS = HOUR_MS
 """Time before a decision that is left out with it: evidence gathers over minutes, a decision names the last event."""
-MAX_SUSPICION_MS = 86_400_000
+MAX_SUSPICION_MS = DAY_MS
 """An agent that nothing brought down again is left out for so long."""
 
 AgentWindows = Mapping[int, Sequence[tuple[int, int]]]
@@ -191,7 +192,7 @@ def train_and_save(
         salt: that of the model in force, so that what is known of agents carries over.
         version: its name.
         settings: of the detector.
-        engine: its alert budget and rules of risk are what the model is checked against.
+        engine: its settings of risk are what the model is checked against.
         now_ms: creation time.
         progress: called with the stage and how far it is; may raise to give up.
 
@@ -199,7 +200,7 @@ def train_and_save(
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
     model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress)
-    report = check_budget(model, validation_events, p_values, engine.budget, engine.risk)
+    report = check_budget(model, validation_events, p_values, engine.risk)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)
     return TrainedVersion(model, manifest, read_manifest(directory)[1], report)

@@ -20,6 +20,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
+from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
 from ...models.calibration import Calibration
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
@@ -29,6 +30,7 @@ from ..engine import risk
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.engine import EngineSettings
 from ..engine.hard_signals import hard_signal_codes
+from ..engine.settings import RiskEvaluationSettings
 
 MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part below which nothing is rehearsed: p-values could not go below 0.5 %."""
@@ -36,13 +38,11 @@ MIN_VALIDATION_EVENTS = 200
 CALIBRATION_RUNS = 2
 """The first tells which events are odd by the calibration of strangers, the second by that of the first."""
 
-WEEK_MS = 7 * 86_400_000
 _BATCH = 4096
 _PLACEHOLDER_EVENT = decode_event(
     b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
     b'"agent":{"id":"-","issuer":"-","type":"-"}}'
 )
-_DAY_MS = 86_400_000
 
 
 class WalkForwardResult(NamedTuple):
@@ -146,7 +146,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     agents = max(2, len(np.unique(columns.names[:, event_columns.AGENT])))
     # Behaviour alone: hard signals come on top, and an operator may have switched them off. Nothing needs the events
     # themselves here, and a history that is kept for training has none.
-    settings = EngineSettings(capacity=agents, disabled_signals=hard_signal_codes())
+    settings = EngineSettings(RiskEvaluationSettings(disabled_signals=hard_signal_codes()), capacity=agents)
     engine = AgentStateCache(model, settings, None).engine
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, columns.names, columns.numbers, columns.codes, columns.time_ms)
@@ -160,7 +160,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
 
 def _daily_maxima(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:
     """Highest statistic of each agent on each day, at least 0."""
-    days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // _DAY_MS).astype(np.uint64)])
+    days = np.stack([columns.names[:, event_columns.AGENT], (columns.time_ms // DAY_MS).astype(np.uint64)])
     _, day = np.unique(days, axis=1, return_inverse=True)
     highest = np.zeros(int(day.max(initial=-1)) + 1)
     np.maximum.at(highest, day.ravel(), statistic)

@@ -94,7 +94,7 @@ class ControlRecords:
             return []
         state = engine.risk[slot]
         previous = int(state["level"])
-        risk.release(state, moment.at_ms, engine.settings.risk)
+        risk.release(state, moment.at_ms, engine.risk_parameters)
         reset_decaying_state(engine.builder.state, slot)
         engine.dirty[slot] = True
         engine.builder.pinned[slot] = False
@@ -113,7 +113,7 @@ class ControlRecords:
         decisions = self._decider.decide_time_passed(slots, moment)
         previous = int(engine.risk["level"][slot])
         limits = engine.thresholds[engine.agents.threshold_rows[slot]]
-        risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.settings.risk)
+        risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.risk_parameters)
         reset_session_strangeness(engine.builder.state, slot)
         engine.dirty[slot] = True
         engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0

@@ -13,6 +13,7 @@ from itertools import chain
 import msgspec
 
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
 from ..records.agents import AgentName, AgentRow, RiskLevel
@@ -22,7 +23,7 @@ from ..store.agent_store import AgentQuery
 from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
-PRINCIPAL_WINDOW_MS = 30 * 86_400_000
+PRINCIPAL_WINDOW_MS = 30 * DAY_MS
 """Consents of principals that the agent acted for within this time die with its tokens."""
 
 MAX_PRINCIPALS = 200
@@ -53,7 +54,7 @@ class DesiredStateResolver:
     async def resolve(self, asked: DesiredState) -> DesiredState:
         """What holds for the agent that *asked* is about. Raises Unavailable."""
         name = asked.name
-        row = await asyncio.to_thread(self._store.agents.get, name.tenant, name.issuer, name.agent_id)
+        row = await asyncio.to_thread(self._store.agents.get, *name.identity)
         wish = self._desired_state_of(name, row, asked)
         if not wish.revoke:
             return wish
@@ -70,7 +71,7 @@ class DesiredStateResolver:
 
     def _desired_state_of(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> DesiredState:
         agent_type = asked.agent_type if row is None else row.agent_type
-        pin = self._verdicts.interventions.active_pin((name.tenant, name.issuer, name.agent_id), self._now_ms())
+        pin = self._verdicts.interventions.active_pin(name.identity, self._now_ms())
         decided = asked.decision_id if row is None else row.decision_id or asked.decision_id
         return derive_desired_state(
             name,
@@ -123,7 +124,7 @@ class DesiredStateResolver:
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
         """A row that says what is known here; what is done is decided when it is delivered."""
-        full = (name.tenant, name.issuer, name.agent_id)
+        full = name.identity
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         agent_type = "" if entry is None else entry.summary.agent_type

@@ -48,7 +48,7 @@ class AgentErased(msgspec.Struct, array_like=True, frozen=True):
 
     def covers(self, name: AgentName, version: tuple[int, int] | None) -> bool:
         """Whether what is known of *name* as of *version* (None: of unknown age) is what has to be forgotten."""
-        same = (name.tenant, name.issuer, name.agent_id) == (self.tenant, self.issuer, self.agent_id)
+        same = name.identity == (self.tenant, self.issuer, self.agent_id)
         return same and (version is None or version[1] <= self.offset)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from ...ingest.errors import CorruptLog, Fenced, Unavailable
 from ...ingest.record_erasure import ErasedFilter
+from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import DurableSource, RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row
@@ -29,6 +30,7 @@ from ..records.decisions import Decision
 from ..records.models import ModelSwitch
 from ..store.sql_store import CommitResult, SqlStore
 from .processor import Processor, StageMetrics
+from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 _log = structlog.get_logger(__name__)
 
@@ -37,21 +39,6 @@ MIN_COMMIT_INTERVAL_S = 0.02
 """Commits that cost nearly nothing still leave this much time between them."""
 
 LOG_OUTAGE_EVERY_S = 30.0
-
-
-class PipelineParameters(NamedTuple):
-    """How the pipeline works. Times in seconds of the injected monotonic clock.
-
-    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
-    """
-
-    batch: int = 1000
-    commit_interval_s: float = 1.0  # longest time between two commits
-    commit_share: float = 0.25  # part of the time that commits before that may take; 0 waits for the interval
-    max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
-    retry_s: float = 0.5
-    poll_s: float = 0.2
-    service: str = "https://trustwatch.invalid"  # `source` of alerts
 
 
 class Publisher(Protocol):
@@ -82,12 +69,14 @@ class PipelineContext(NamedTuple):
     source: DurableSource
     store: SqlStore
     policy: LivePolicy
-    settings: PipelineParameters
+    settings: PipelineSettings
     monotonic: Callable[[], float]  # seconds on a clock that never goes back
     sleep: Callable[[float], None]  # waits between tries while a service does not answer; may raise to end the wait
     on_commit: Callable[[CommittedChanges], None]  # called after each commit with what became durable
     stages: StageMetrics
     publisher: Publisher | None = None
+    service: str = "https://trustwatch.invalid"  # `source` of alerts
+    tuning: PipelineTuning = DEFAULT_TUNING
 
 
 class PartitionPipeline:
@@ -184,7 +173,7 @@ class PartitionPipeline:
         self._dead_letters.extend(applied.dead_letters)
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
-        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch
+        self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch_size
         self._context.stages.count_batch(applied)
 
     @property
@@ -223,7 +212,7 @@ class PartitionPipeline:
         """Whether as much waits as memory has room for."""
         dirty = self._processor.engine.dirty
         waiting = int(np.count_nonzero(dirty)) + len(self._processor.agent_cache.evicted) + len(self._dead_letters)
-        return waiting >= self._context.settings.max_uncommitted
+        return waiting >= self._context.tuning.max_uncommitted
 
     def _commit_interval_s(self) -> float:
         """Least time between two commits: the quicker they are, the less, so that risk shows soon while there is room.
@@ -293,13 +282,9 @@ class PartitionPipeline:
             self.idle = False
         return max(0, self._end - self.position.offset)
 
-    def retry_until_available(self, call: Callable[[], Any]) -> Any:
-        """The answer of *call*, again and again while a service does not answer."""
-        while True:
-            try:
-                return call()
-            except Unavailable as error:
-                self.wait_before_retry(error)
+    def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
+        """The answer of *call*; while a service does not answer, the partition waits."""
+        return retry_until_available(call, self.wait_before_retry)
 
     def wait_before_retry(self, error: Unavailable) -> None:
         """Wait before another try, and complain now and then."""
@@ -312,7 +297,7 @@ class PartitionPipeline:
                 partition=self.partition,
                 offset=self._next,
             )
-        self._context.sleep(self._context.settings.retry_s)
+        self._context.sleep(self._context.tuning.retry_s)
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
         """Actions before alerts: they are what stops an agent."""
@@ -323,9 +308,7 @@ class PartitionPipeline:
         """Alerts tell of every change of level that people act on; cold starts are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
-        return build_alert_row(
-            decision, policy_members(self._context.policy.book, decision), self._context.settings.service
-        )
+        return build_alert_row(decision, policy_members(self._context.policy.book, decision), self._context.service)
 
 
 # What partitions of one worker have applied becomes durable in one transaction, and is told.

@@ -13,8 +13,9 @@ from ..policy.book import LivePolicy
 from ..policy.policy_book import policy_members
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
-from .partition import CommittedChanges, PartitionPipeline, PipelineContext, PipelineParameters, commit_partitions
+from .partition import CommittedChanges, PartitionPipeline, PipelineContext, commit_partitions
 from .processor import AppliedBatch, Processor, StageMetrics
+from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 ONLY_PARTITION = 0
 
@@ -27,10 +28,12 @@ class SinglePartitionPipeline:
         processor: applies them.
         store: keeps state, decisions, outbox, dead letters and position in one transaction.
         policy: token policies, for alerts.
-        settings: see PipelineSettings.
+        settings: of the operator.
         monotonic: seconds on a clock that never goes back.
         sleep: waits between tries while the store does not answer.
         on_commit: called after each commit with what became durable.
+        service: URI of this service, the `source` of alerts.
+        tuning: what no operator sets.
     """
 
     def __init__(
@@ -39,15 +42,20 @@ class SinglePartitionPipeline:
         processor: Processor,
         store: SqlStore,
         policy: LivePolicy,
-        settings: PipelineParameters,
+        settings: PipelineSettings,
         monotonic: Callable[[], float],
         sleep: Callable[[float], None],
         on_commit: Callable[[CommittedChanges], None],
+        *,
+        service: str = "https://trustwatch.invalid",
+        tuning: PipelineTuning = DEFAULT_TUNING,
     ) -> None:
         self._source = source
-        self._settings = settings
+        self._batch_size, self._poll_s = settings.batch_size, tuning.poll_s
         self.stages = StageMetrics(monotonic)
-        around = PipelineContext(source, store, policy, settings, monotonic, sleep, on_commit, self.stages)
+        around = PipelineContext(
+            source, store, policy, settings, monotonic, sleep, on_commit, self.stages, service=service, tuning=tuning
+        )
         self._partition = PartitionPipeline(ONLY_PARTITION, processor, around)
 
     @property
@@ -66,7 +74,7 @@ class SinglePartitionPipeline:
     def step(self) -> int:
         """Read and apply one batch, commit when it is time; returns the number of records."""
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._settings.batch, self._settings.poll_s)
+            batch = self._source.poll(self._batch_size, self._poll_s)
         if batch is not None:
             self._partition.apply(batch)
         if self._partition.commit_due:
@@ -82,7 +90,6 @@ __all__ = [
     "ONLY_PARTITION",
     "AppliedBatch",
     "CommittedChanges",
-    "PipelineParameters",
     "SinglePartitionPipeline",
     "policy_members",
 ]
@@ -179,7 +186,7 @@ class ConsumerGroupPipeline:
 
     def step(self) -> int:
         """Read and apply a batch of each partition that has one, commit what is due; returns the number of records."""
-        count = self._apply(self._context.settings.poll_s)
+        count = self._apply(self._context.tuning.poll_s)
         for _ in range(len(self._partitions) - 1 if count else 0):  # what is at hand shares the commit
             more = self._apply(0.0)
             count += more
@@ -191,7 +198,7 @@ class ConsumerGroupPipeline:
 
     def _apply(self, timeout_s: float) -> int:
         with self.stages.timed("poll"):
-            batch = self._source.poll(self._context.settings.batch, timeout_s)
+            batch = self._source.poll(self._context.settings.batch_size, timeout_s)
         if batch is None:
             return 0
         if batch.partition in self._partitions:

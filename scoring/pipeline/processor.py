@@ -23,6 +23,7 @@ from ...ingest.events import decode_event
 from ...ingest.features.feature_table import FEATURE_NAMES
 from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
 from ...ingest.source import Record, RecordBatch, RecordKind
+from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.decision_maker import DecisionMaker, RecordMoment
@@ -288,5 +289,5 @@ def warm_up(model: TrainedModel, encoder: ColumnEncoder, context: ProcessorConte
     agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
     records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))
-    records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + 86_400_000).to_bytes(8, "little")))
+    records.append(Record(RecordKind.TICK, 0, _WARM_UP_TIME_MS, (_WARM_UP_TIME_MS + DAY_MS).to_bytes(8, "little")))
     processor.apply(RecordBatch(0, 0, records))

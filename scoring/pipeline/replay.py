@@ -17,6 +17,7 @@ from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent
 from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.source import RecordBatch, Source
+from ...ingest.timestamps import MINUTE_MS
 from ...models.trained_model import TrainedModel
 from ..engine.agent_state_cache import AgentStateCache
 from ..engine.decision_maker import RecordMoment
@@ -27,7 +28,7 @@ from ..records.decisions import Decision, RiskReason
 from .processor import AppliedBatch, Processor, ProcessorContext
 
 REPLAY_BATCH_SIZE = 1000
-TICK_MS = 60_000
+TICK_MS = MINUTE_MS
 EXPLAINED_P_VALUE = 0.25
 """p-value from which an event brings evidence, and has reasons in the output; the others have nothing to explain."""
 

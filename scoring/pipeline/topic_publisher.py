@@ -13,10 +13,12 @@ from typing import NamedTuple
 import msgspec
 
 from ...ingest.errors import Unavailable
+from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import TopicWriter
-from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload, format_rfc3339
+from ...ingest.timestamps import format_rfc3339
+from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
 from ..policy.policy_book import policy_members
 from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
@@ -82,15 +84,6 @@ class _SentCommit(NamedTuple):
     """Agents that were erased, with the offset of the order: before `rows`, which may have them as somebody new."""
 
 
-class TopicNames(NamedTuple):
-    """Where things are sent."""
-
-    risk: str = "trustwatch.risk"
-    decisions: str = "trustwatch.decisions"
-    alerts: str = "trustwatch.alerts"
-    dead_letters: str = "trustwatch.events.dlq"
-
-
 class TopicPublisher:
     """Implements `Publisher` on topics.
 
@@ -100,13 +93,13 @@ class TopicPublisher:
     Args:
         writer: of topics.
         store: where unsent rows are found again.
-        names: of topics.
+        names: of our topics.
         policy: token policies, for alerts.
         service: URI of this service, for alerts.
     """
 
     def __init__(
-        self, writer: TopicWriter, store: SqlStore, names: TopicNames, policy: LivePolicy, service: str
+        self, writer: TopicWriter, store: SqlStore, names: KafkaTopics, policy: LivePolicy, service: str
     ) -> None:
         self._writer = writer
         self._store = store
@@ -245,7 +238,7 @@ class TopicPublisher:
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
         """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
         name = row.name
-        key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+        key = agent_partition_key(*name.identity)
         value = _encode(risk_record(row, partition, epoch, offset))
         self._send(self._names.risk, key, value, partition=partition)
         self.sent += 1
@@ -257,7 +250,7 @@ class TopicPublisher:
     def _send_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             name = decision.agent
-            key = agent_partition_key(name.tenant, name.issuer, name.agent_id)
+            key = agent_partition_key(*name.identity)
             headers = (("content-type", CLOUDEVENTS_CONTENT_TYPE.encode()),)
             value = decision_event(decision, self._service)
             self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from .book import EffectivePolicy, LevelTokenPolicy, LivePolicy, PolicyBook
 from .interventions import ActiveInterventions
 from .risk_view import RiskView, RiskViewEntry
@@ -36,6 +36,11 @@ class AccessRequest(NamedTuple):
     refresh: bool = False
     ancestors: tuple[str, ...] = ()
     approvable: bool = True
+
+    @property
+    def identity(self) -> AgentIdentity:
+        """Whose request it is."""
+        return self.tenant, self.issuer, self.agent_id
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -257,7 +262,7 @@ class PolicyEvaluator:
         self.interventions = interventions
         self._is_stale = stale
         self._now_ms = now_ms
-        self.critical_ancestors: Mapping[tuple[str, str, str], str] = {}
+        self.critical_ancestors: Mapping[AgentIdentity, str] = {}
         """Agents that a critical one delegated to, and that one; kept true by a chore, empty where nobody minds."""
 
     def evaluate(self, question: AccessRequest) -> tuple[Verdict, DecisionContext]:
@@ -265,13 +270,9 @@ class PolicyEvaluator:
         book = self.policy.book
         known = self.context_of(question, book)
         entry = known.entry
-        standing = book.effective_policy(
-            question.tenant, question.issuer, question.agent_id, "" if entry is None else entry.summary.agent_type
-        )
+        standing = book.effective_policy(*question.identity, "" if entry is None else entry.summary.agent_type)
         now_ms = self._now_ms()
-        approved = self.interventions.approved_scopes(
-            (question.tenant, question.issuer, question.agent_id), now_ms, int(known.effective_level)
-        )
+        approved = self.interventions.approved_scopes(question.identity, now_ms, int(known.effective_level))
         stale = self._is_stale(None if entry is None else entry.partition)
         return evaluate_policy(
             question, standing, known.effective_level, book.version, approved=approved, stale=stale
@@ -279,7 +280,7 @@ class PolicyEvaluator:
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
         """Risk of the agent that asks, and what else its level follows from."""
-        full = (question.tenant, question.issuer, question.agent_id)
+        full = question.identity
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         pin = self.interventions.active_pin(full, self._now_ms())
@@ -296,7 +297,7 @@ class PolicyEvaluator:
         """
         if book.descendants <= RiskLevel.LOW:
             return ""
-        if known := self.critical_ancestors.get((question.tenant, question.issuer, question.agent_id)):
+        if known := self.critical_ancestors.get(question.identity):
             return known
         for ancestor in question.ancestors:
             if self.effective_level(question.tenant, question.issuer, ancestor) == RiskLevel.CRITICAL:
@@ -313,7 +314,7 @@ class PolicyEvaluator:
     def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel) -> Verdict:
         """What holds for an agent that asks for nothing: for actuators, which lower what it may ask for."""
         book = self.policy.book
-        full = (name.tenant, name.issuer, name.agent_id)
+        full = name.identity
         question = AccessRequest(*full)
         if self.interventions.active_pin(full, self._now_ms()) is None and self.critical_ancestor(question, book):
             level = max(measured, book.descendants)

@@ -6,60 +6,72 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import structlog
 
 from ...ingest.errors import ConfigError
-from ..records.agents import RiskLevel
-
-
-class LevelTokenPolicy(msgspec.Struct, frozen=True):
-    """Answer to an authorization server.
-
-    Attributes:
-        allow: whether a token is issued at all.
-        max_token_lifetime_s: longest lifetime of a new token.
-        allowed_scopes: scopes or patterns with `*`; null where the level restricts none.
-        refresh_allowed: whether a refresh token may be used.
-        step_up: a person must approve; what for, says `step_up_scopes`.
-        revoke: tokens already issued are to be revoked.
-        step_up_scopes: patterns of the scopes that need the approval; `*` is all.
-    """
-
-    allow: bool
-    max_token_lifetime_s: int
-    allowed_scopes: tuple[str, ...] | None
-    refresh_allowed: bool
-    step_up: bool
-    revoke: bool
-    step_up_scopes: tuple[str, ...] = ()
-
+from ...ingest.settings import Name, SettingsPart, setting
+from ..records.agents import LevelName, RiskLevel
 
 WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
 
-DEFAULT_LEVEL_POLICIES: dict[RiskLevel, LevelTokenPolicy] = {
-    RiskLevel.LOW: LevelTokenPolicy(True, 900, None, True, False, False),
-    RiskLevel.UNKNOWN: LevelTokenPolicy(True, 300, None, True, False, False),
-    RiskLevel.MEDIUM: LevelTokenPolicy(True, 300, None, True, True, False, WRITE_SCOPE_PATTERNS),
-    RiskLevel.HIGH: LevelTokenPolicy(True, 60, None, False, True, False, ("*",)),
-    RiskLevel.CRITICAL: LevelTokenPolicy(False, 0, (), False, False, True),
-}
+
+class LevelTokenPolicy(SettingsPart, frozen=True):
+    """What one level means for the tokens of an agent. The order of members is that of answers and of the version."""
+
+    allow: Annotated[bool, setting("whether a token is issued at all")] = True
+    max_token_lifetime_s: Annotated[int, setting("longest lifetime of a new token, s", ge=0, le=86_400)] = 300
+    allowed_scopes: Annotated[tuple[Name, ...] | None, setting("glob patterns of scopes granted; null is all")] = None
+    refresh_allowed: Annotated[bool, setting("whether a refresh token may be used")] = True
+    step_up: Annotated[bool, setting("whether a person must approve, whatever the scopes")] = False
+    revoke: Annotated[bool, setting("whether tokens already issued are revoked")] = False
+    step_up_scopes: Annotated[
+        tuple[Name, ...], setting("glob patterns of scopes that a person must approve", after="step_up")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if self.allow and self.max_token_lifetime_s == 0:
+            raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
+
+    def effective(self) -> LevelTokenPolicy:
+        """As tables hold it: all that needs a person is in `step_up_scopes` (`*` is everything)."""
+        scopes = ("*",) if self.step_up else self.step_up_scopes
+        return msgspec.structs.replace(self, step_up=bool(scopes), step_up_scopes=scopes)
+
+
+class LevelPolicies(SettingsPart, frozen=True):
+    """Policy per level; a member that is not given keeps the default of its level."""
+
+    unknown: Annotated[LevelTokenPolicy, setting("an agent never seen, or too little known")] = LevelTokenPolicy()
+    low: Annotated[LevelTokenPolicy, setting("as usual")] = LevelTokenPolicy(max_token_lifetime_s=900)
+    medium: Annotated[LevelTokenPolicy, setting("unusual")] = LevelTokenPolicy(step_up_scopes=WRITE_SCOPE_PATTERNS)
+    high: Annotated[LevelTokenPolicy, setting("probably not the agent's own will")] = LevelTokenPolicy(
+        max_token_lifetime_s=60, refresh_allowed=False, step_up=True
+    )
+    critical: Annotated[LevelTokenPolicy, setting("contain")] = LevelTokenPolicy(
+        allow=False, max_token_lifetime_s=0, allowed_scopes=(), refresh_allowed=False, revoke=True
+    )
+
+    def by_level(self) -> dict[RiskLevel, LevelTokenPolicy]:
+        """As tables hold them."""
+        given: dict[RiskLevel, LevelTokenPolicy] = {level: getattr(self, level.label) for level in RiskLevel}
+        return {level: policy.effective() for level, policy in given.items()}
 
 
 class PolicyTable:
     """The policy of every level, and a version that changes whenever the table does.
 
     Args:
-        overrides: policies that replace the default of a level.
+        overrides: policies that replace the default of a level, as `LevelTokenPolicy.effective` gives them.
         version: what answers and decisions call this table; None derives it from the content.
     """
 
     def __init__(
         self, overrides: Mapping[RiskLevel, LevelTokenPolicy] | None = None, version: str | None = None
     ) -> None:
-        self._policies = {**DEFAULT_LEVEL_POLICIES, **(overrides or {})}
+        self._policies = {**LevelPolicies().by_level(), **(overrides or {})}
         encoded = msgspec.json.encode([self._policies[level] for level in RiskLevel])
         self.version = version or hashlib.sha256(encoded).hexdigest()[:12]
 
@@ -87,24 +99,25 @@ MATCH_ALL = ("*",)
 _MAX_REMEMBERED = 100_000
 
 
-class PolicyRule(msgspec.Struct, frozen=True):
-    """Where a policy differs from the book's own.
+class PolicyRule(SettingsPart, frozen=True):
+    """What is different for some agents. Patterns are case-sensitive, and one of each kind must match."""
 
-    Attributes:
-        name: for answers and logs.
-        tenants, agent_types, agents: glob patterns, case-sensitive; one of each must match.
-        mode: None keeps the mode of the agent's tenant.
-        rollout_percent: share of the matching agents that `enforce` holds for; the others stay in shadow.
-        levels: policies that replace the book's, by level.
-    """
+    name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
+    tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = MATCH_ALL
+    agent_types: Annotated[tuple[str, ...], setting("glob patterns of agent types", min_length=1)] = MATCH_ALL
+    agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = MATCH_ALL
+    mode: Annotated[EnforcementMode | None, setting("mode of these agents; null keeps that of their tenant")] = None
+    rollout_percent: Annotated[
+        float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
+    ] = 100.0
+    levels: Annotated[
+        Mapping[LevelName, LevelTokenPolicy], setting("policies by level; members not given are the file's")
+    ] = {}
 
-    name: str
-    tenants: tuple[str, ...] = MATCH_ALL
-    agent_types: tuple[str, ...] = MATCH_ALL
-    agents: tuple[str, ...] = MATCH_ALL
-    mode: EnforcementMode | None = None
-    rollout_percent: float = 100.0
-    levels: Mapping[RiskLevel, LevelTokenPolicy] = {}
+    def table(self, base: PolicyTable) -> PolicyTable:
+        """*base* with the rule's own policies, under the same version."""
+        policies = {RiskLevel[name.upper()]: policy.effective() for name, policy in self.levels.items()}
+        return PolicyTable({**base.policies, **policies}, base.version)
 
     def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
         """Whether the rule is meant for this agent."""
@@ -153,7 +166,7 @@ class PolicyBook:
         self.default_mode = default_mode
         self.descendants = descendants
         self._modes = dict(modes or {})
-        self._rules = [(rule, PolicyTable({**base.policies, **rule.levels}, base.version)) for rule in rules]
+        self._rules = [(rule, rule.table(base)) for rule in rules]
         self._base = base
         self.version = base.version
         self._effective_policies: dict[tuple[str, str, str, str], EffectivePolicy] = {}

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 
 CHANGES_OVERLAP_MS = 30_000
 """Changes are asked for from so long before the latest seen: clocks differ, and transactions end in another order."""
-
-AgentIdentity = tuple[str, str, str]
 
 
 class ActiveInterventions:
@@ -50,7 +48,7 @@ class ActiveInterventions:
         return news
 
     def _index(self, made: Intervention) -> None:
-        full = (made.agent.tenant, made.agent.issuer, made.agent.agent_id)
+        full = made.agent.identity
         mine = self._by_agent.setdefault(full, {})
         if made.status in OPEN_INTERVENTION_STATUSES:
             self._by_id[made.intervention_id] = mine[made.intervention_id] = made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from ..records.agents import AgentSummary, RiskLevel
+from ..records.agents import AgentIdentity, AgentSummary, RiskLevel
 
 MAX_VIEW_AGENTS = 5_000_000
 _SWEEP_SHARE = 0.05
@@ -39,7 +39,7 @@ class RiskView:
 
     def __init__(self, most: int = MAX_VIEW_AGENTS) -> None:
         self._max_agents = most
-        self._entries: dict[tuple[str, str, str], RiskViewEntry] = {}
+        self._entries: dict[AgentIdentity, RiskViewEntry] = {}
         self._by_id: dict[str, list[RiskViewEntry]] = {}
         self.outdated = 0
         """Agents that were told of in a version older than the one that is held."""
@@ -55,7 +55,7 @@ class RiskView:
         """Take over committed agents of a partition, in the order of their commits, or by their *versions*."""
         for at, summary in enumerate(summaries):
             name = summary.name
-            full = (name.tenant, name.issuer, name.agent_id)
+            full = name.identity
             version = None if versions is None else versions[at]
             entry = self._entries.get(full)
             if entry is None:
@@ -82,7 +82,7 @@ class RiskView:
         if entry is not None:
             self._remove_from_index(entry)
 
-    def remove_up_to(self, full: tuple[str, str, str], partition: int, offset: int) -> None:
+    def remove_up_to(self, full: AgentIdentity, partition: int, offset: int) -> None:
         """Know no more of an agent what commits up to *offset* of its partition said; newer is somebody else."""
         entry = self._entries.get(full)
         if entry is not None and (
@@ -120,7 +120,7 @@ class RiskView:
         excess = len(self._entries) - int(self._max_agents * (1 - _SWEEP_SHARE))
         for entry in calm[:excess]:
             name = entry.summary.name
-            del self._entries[(name.tenant, name.issuer, name.agent_id)]
+            del self._entries[name.identity]
             self._remove_from_index(entry)
 
     def _remove_from_index(self, entry: RiskViewEntry) -> None:

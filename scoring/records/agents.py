@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-if TYPE_CHECKING:
-    pass
-
-from typing import NamedTuple
+LevelName = Literal["unknown", "low", "medium", "high", "critical"]
+"""`RiskLevel` in the words of settings and answers."""
 
 
 class RiskLevel(IntEnum):
@@ -28,6 +26,13 @@ class RiskLevel(IntEnum):
         return self.name.lower()
 
 
+ALERTING_LEVELS = (RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL)
+"""Levels that an alert is raised at."""
+
+AgentIdentity = tuple[str, str, str]
+"""Tenant, issuer and id of an agent."""
+
+
 class AgentName(msgspec.Struct, frozen=True):
     """Identity of an agent in words; `key` is `trustwatch.ingest.hashing.agent_key` of it (unsigned 64 bits)."""
 
@@ -35,6 +40,11 @@ class AgentName(msgspec.Struct, frozen=True):
     tenant: str
     issuer: str
     agent_id: str
+
+    @property
+    def identity(self) -> AgentIdentity:
+        """The name without its key."""
+        return self.tenant, self.issuer, self.agent_id
 
 
 class AgentRow(msgspec.Struct, frozen=True):

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 
-DAY_MS = 86_400_000
-
 ModelStatus = Literal["champion", "challenger", "retired", "rejected"]
 ModelAction = Literal["installed", "trained", "promoted", "rolled_back", "rejected", "switched", "failed"]
 

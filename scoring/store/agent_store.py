@@ -8,8 +8,9 @@ import msgspec
 from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
 
 from ...ingest.hashing import agent_key
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentRow, AgentSummary, DueAgent, VersionedAgent
-from ..records.models import DAY_MS, AgentLifespans
+from ..records.models import AgentLifespans
 from . import codec
 from .database import Database, Page, Tenants, from_cursor, visible
 from .dialects.statements import starts_with

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import msgspec
 
 from ...ingest.hashing import agent_key
-from ..records.agents import AgentEdge, AgentName, RiskLevel
+from ...ingest.timestamps import WEEK_MS
+from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
 from .agent_store import AgentQuery
 from .containment_store import EdgeStore
 from .database import MAX_PAGE, iterate_pages
@@ -111,8 +112,7 @@ def _newly_reached(
 # Calls do not count here: whoever is called by a hijacked agent is a victim, not its accomplice.
 
 
-AgentIdentity = tuple[str, str, str]
-DELEGATION_WINDOW_MS = 7 * 86_400_000
+DELEGATION_WINDOW_MS = WEEK_MS
 """A delegation that was not seen for so long makes nobody a descendant."""
 
 
@@ -145,7 +145,7 @@ class CriticalDescendants:
                 self._store.edges, name, lambda _: None, since_ms=since_ms, kinds=(DELEGATED,), people=False
             )
             for agent in radius.agents:
-                descendants.setdefault((agent.name.tenant, agent.name.issuer, agent.name.agent_id), name.agent_id)
+                descendants.setdefault(agent.name.identity, name.agent_id)
         changed = {
             full
             for full in descendants.keys() | self.critical_ancestors.keys()
@@ -162,5 +162,5 @@ class CriticalDescendants:
         for agent in iterate_pages(
             lambda cursor: self._store.agents.page(msgspec.structs.replace(critical, cursor=cursor))
         ):
-            if (agent.name.tenant, agent.name.issuer, agent.name.agent_id) not in pinned:
+            if agent.name.identity not in pinned:
                 yield agent.name

@@ -11,10 +11,10 @@ from sqlalchemy import BigInteger, Connection, Float, bindparam, case, or_, sele
 
 from ...ingest.hashing import agent_key
 from ...ingest.record_erasure import ErasureSubject
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentEdge, AgentName
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
-from ..records.models import DAY_MS
 from . import codec
 from .codec import AGENT_NAME_COLUMNS
 from .database import Database, Page, Tenants, visible

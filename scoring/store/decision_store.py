@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Integer, cast, func, or_, select
 
+from ...ingest.timestamps import DAY_MS
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision
-from ..records.models import DAY_MS, DailyAlertCount
+from ..records.models import DailyAlertCount
 from . import codec
 from .database import Database, Page, Tenants, visible
 from .decision_chain import DIGESTED_COLUMNS, ChainHead, ChainLink

@@ -9,12 +9,7 @@ import msgspec
 from sqlalchemy import Connection, select, update
 
 from ..records.commits import OutboxRow
-from ..records.models import (
-    ModelHistoryEntry,
-    ModelSwitch,
-    ModelVersion,
-    PeerGroupDay,
-)
+from ..records.models import ModelHistoryEntry, ModelSwitch, ModelVersion, PeerGroupDay
 from .database import MAX_PAGE, Database, Page, Tenants, visible
 from .dialects.statements import insert_or_skip, upsert
 from .outbox_store import insert_outbox_rows

@@ -33,8 +33,8 @@ from sqlalchemy import (
 )
 
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.timestamps import DAY_MS
 from ..records.commits import ALERT_KEY_PREFIX
-from ..records.models import DAY_MS
 from . import codec
 from .containment_store import INSERT_EDGE, edge_params
 from .database import Database

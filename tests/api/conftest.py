@@ -32,9 +32,9 @@ from trustwatch.api.models.service import ModelService
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
-from trustwatch.api.settings.kafka_settings import MappingSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.service_settings import PipelineSettings, TenantSettings
+from trustwatch.api.settings.service_settings import ServicePipelineSettings, TenantSettings
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
@@ -68,7 +68,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="keycloak",
-        mapping=MappingSettings(members={"attributes.server": "'kc-1'"}),
+        mapping=MappingSpec(members={"attributes.server": "'kc-1'"}),
     ),
     CallerSettings(
         name="otel",
@@ -76,7 +76,7 @@ CALLERS = (
         tenants=("acme",),
         issuers=(AS,),
         format="otlp",
-        mapping=MappingSettings(members={"agent.self_asserted": ""}),
+        mapping=MappingSpec(members={"agent.self_asserted": ""}),
     ),
 )
 
@@ -319,7 +319,7 @@ def new_site(tmp_path: Path, database: Path, stopped: list[Site]) -> Iterator[Ca
 
 @pytest.fixture
 def site(new_site: Callable[..., Site]) -> Site:
-    return new_site(pipeline=PipelineSettings(max_lag_bytes=100_000_000))
+    return new_site(pipeline=ServicePipelineSettings(max_lag_bytes=100_000_000))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from trustwatch.ingest.errors import CorruptLog, Fenced, Unavailable
-from trustwatch.ingest.kafka import open_admin
 from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, partition_of
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
@@ -26,10 +25,12 @@ from ..support.checkout import ROOT
 from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
+    TUNING,
     Member,
     event,
     foreign_producer,
     make_topic,
+    open_admin,
     poll_until,
     record,
     settings,
@@ -57,8 +58,8 @@ def join() -> Iterator[Open]:
     """Opens members that are closed after the test, failed or not: librdkafka waits for ever for one that is not."""
     with ExitStack() as members:
 
-        def opened(*arguments: Any, kind: type[Member] = Member) -> Any:
-            member = kind(*arguments)
+        def opened(*arguments: Any, kind: type[Member] = Member, **named: Any) -> Any:
+            member = kind(*arguments, **named)
             members.callback(member.source.close)
             return member
 
@@ -73,7 +74,7 @@ def spread(partitions: int, number: int) -> list[Record]:
 def test_members_share_the_partitions_and_every_record_comes_once(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Partitions that move are revoked before they are assigned, and read on from where the store says."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events, 4)
+    make_topic(kafka, made.names.events, 4)
     journal: list[tuple[str, str, frozenset[int]]] = []
     stored: dict[int, int] = {}
 
@@ -124,7 +125,7 @@ def test_members_share_the_partitions_and_every_record_comes_once(kafka: KafkaCl
 def test_a_join_that_ends_between_two_polls_counts(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Who polls briefly and works for long takes the group's answer with the next poll, and does not ask again."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events, 4)
+    make_topic(kafka, made.names.events, 4)
     write(made, spread(4, 200))
     first, second = join(made), join(made)
 
@@ -149,6 +150,8 @@ DOOMED = """
 import logging, sys, time, msgspec
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
+from tests.support.kafka_topics import Member
+from trustwatch.ingest.kafka import KafkaClientSettings
 from tests.support.kafka_topics import Member
 member = Member(msgspec.json.decode(sys.argv[1], type=KafkaClientSettings))
 told = None
@@ -176,7 +179,7 @@ def member_process(made: KafkaClientSettings, log: Path) -> Iterator[subprocess.
 def test_the_partitions_of_a_killed_member_move(kafka: KafkaCluster, client: str, join: Open, tmp_path: Path) -> None:
     """kill -9: the others have everything after the session time limit."""
     made, log = settings(kafka, client), tmp_path / "doomed"
-    make_topic(kafka, made.topics.events, 4)
+    make_topic(kafka, made.names.events, 4)
     with member_process(made, log) as doomed:
         while "owns [0, 1, 2, 3]" not in log.read_text():
             assert doomed.poll() is None, log.read_text()
@@ -197,20 +200,20 @@ def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCl
     Where the group expels it just before it leaves by itself, librdkafka tells of one partition after the other, and
     hands out of the second in between: the store refuses that.
     """
-    made = settings(kafka, client, max_poll_interval_ms=6_000)
-    make_topic(kafka, made.topics.events, 2)
+    made = settings(kafka, client)
+    make_topic(kafka, made.names.events, 2)
     lost: list[tuple[frozenset[int], int]] = []
 
     class Sleeper(Member):
         def lost(self, partitions: Collection[int]) -> None:
             lost.append((frozenset(partitions), self.count))
 
-    sleeper = join(made, kind=Sleeper)
+    sleeper = join(made, kind=Sleeper, tuning=TUNING._replace(max_poll_interval_ms=6_000))
     poll_until(lambda: len(sleeper.source.owned()) == 2, sleeper)
     write(made, spread(2, 100))
     poll_until(lambda: sleeper.count, sleeper)
     before = sleeper.count
-    heir = join(made)
+    heir = join(made, tuning=TUNING._replace(max_poll_interval_ms=6_000))
     poll_until(lambda: len(heir.source.owned()) == 2, heir)  # the sleeper does not poll
     poll_until(lambda: frozenset().union(*(gone for gone, _ in lost)) == {0, 1}, sleeper, heir)
     assert [what for what, _ in sleeper.log if what == "revoked"] == []
@@ -228,7 +231,7 @@ def test_a_member_that_slept_is_told_that_its_partitions_are_lost(kafka: KafkaCl
 def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Meanwhile `poll` keeps its time, and questions end with Unavailable."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     write(made, spread(1, 10))
     member = join(made)
     poll_until(lambda: member.count == 10, member)
@@ -254,7 +257,7 @@ def test_reading_goes_on_after_the_broker_was_gone(kafka: KafkaCluster, client: 
 def test_an_unused_poll_keeps_its_time(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The pipeline has ticks and commits to do: None after about the time it gave."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     member = join(made)
     poll_until(member.source.owned, member)
     for timeout_s in (0.0, 0.3):
@@ -272,9 +275,9 @@ def remove_before(kafka: KafkaCluster, topic: str, offset: int) -> None:
 def test_records_that_are_gone_stop_the_reader(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Retention that removed what was not applied is never passed over; it is told each time."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     write(made, spread(1, 50))
-    remove_before(kafka, made.topics.events, 20)
+    remove_before(kafka, made.names.events, 20)
     member = join(made, {0: 7})
     for _ in range(2):
         with pytest.raises(CorruptLog, match=r"\[0\]: offset 7 is no longer kept.* 20: retention removed 13 records"):
@@ -289,7 +292,7 @@ def test_records_that_are_gone_stop_the_reader(kafka: KafkaCluster, client: str,
 def test_a_position_behind_the_end_stops_the_reader(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The store remembers records that the topic does not have: another cluster, or acknowledged records lost."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     write(made, spread(1, 50))
     member = join(made, {0: 51})
     with pytest.raises(CorruptLog, match=r"offset 51 is behind the end of the partition, 50"):
@@ -299,7 +302,7 @@ def test_a_position_behind_the_end_stops_the_reader(kafka: KafkaCluster, client:
 def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Whatever lies in the topic is handed out in order, and read a second time it is the same."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic, 2)
     route = agent_partition_key("t", "i", "a")
     home = partition_of(route, 2)
@@ -339,7 +342,7 @@ def test_poison_becomes_dead_letters_at_its_offsets(kafka: KafkaCluster, client:
 def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, client: str, join: Open) -> None:
     """JSON, structured and binary mode; keyed by agent with the partitioner that Kafka's producers have."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic, 4)
     route = agent_partition_key("t", "i", "a")
     binary = {"specversion": "1.0", "type": "io.trustwatch.audit.v1", "source": "urn:50%25", "id": "été 50%"}
@@ -371,7 +374,7 @@ def test_native_events_and_cloudevents_of_other_writers(kafka: KafkaCluster, cli
 def test_transactions_leave_gaps(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Aborted records are not seen; batches end before the gaps, and the next begins at its own offset."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic)
     with foreign_producer(kafka, transactional_id=topic) as producer:
         producer.init_transactions()
@@ -399,10 +402,10 @@ def test_transactions_leave_gaps(kafka: KafkaCluster, client: str, join: Open) -
 @pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "zstd"])
 def test_compressed_topics(kafka: KafkaCluster, client: str, join: Open, codec: str) -> None:
     """Records come out as they went in, from the middle of a batch too."""
-    made = settings(kafka, client, compression=codec)
-    make_topic(kafka, made.topics.events)
+    made = settings(kafka, client)
+    make_topic(kafka, made.names.events)
     records = [record(i) for i in range(500)]
-    write(made, records, partition=0)
+    write(made, records, partition=0, tuning=TUNING._replace(compression=codec))  # type: ignore[arg-type]
     member = join(made, {0: 123})
     poll_until(lambda: member.count == 377, member)
     assert member.records[0] == [one._replace(key=b"") for one in records[123:]]
@@ -411,7 +414,7 @@ def test_compressed_topics(kafka: KafkaCluster, client: str, join: Open, codec: 
 def test_id_hashes_are_read_back(kafka: KafkaCluster, client: str, join: Open) -> None:
     """One per offset; what retention removed counts as unknown; reading does not move the position."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     records = [record(i) for i in range(5000)]
     write(made, records, partition=0)
     member = join(made)
@@ -421,7 +424,7 @@ def test_id_hashes_are_read_back(kafka: KafkaCluster, client: str, join: Open) -
         assert member.source.read_id_hashes(0, start, end).tolist() == expected[start:end].tolist()
     with pytest.raises(CorruptLog, match="behind the end"):
         member.source.read_id_hashes(0, 0, 5001)
-    remove_before(kafka, made.topics.events, 1000)
+    remove_before(kafka, made.names.events, 1000)
     expected[:1000] = 0
     assert member.source.read_id_hashes(0, 500, 5000).tolist() == expected[500:].tolist()
     assert not member.source.read_id_hashes(0, 0, 1000).any()
@@ -431,12 +434,13 @@ def test_id_hashes_are_read_back(kafka: KafkaCluster, client: str, join: Open) -
 
 def test_a_full_partition_does_not_starve_the_others(kafka: KafkaCluster, client: str, join: Open) -> None:
     """The few records of three partitions come long before the last of the thousands of the fourth."""
-    made = settings(kafka, client, fetch_max_bytes=1024 * 1024, partition_fetch_bytes=256 * 1024, compression="none")
-    make_topic(kafka, made.topics.events, 4)
-    write(made, [record(i) for i in range(20_000)], partition=0)
+    made = settings(kafka, client)
+    tuning = TUNING._replace(fetch_max_bytes=1024 * 1024, partition_fetch_bytes=256 * 1024, compression="none")
+    make_topic(kafka, made.names.events, 4)
+    write(made, [record(i) for i in range(20_000)], partition=0, tuning=tuning)
     for partition in (1, 2, 3):
-        write(made, [record(i) for i in range(10)], partition=partition)
-    member = join(made)
+        write(made, [record(i) for i in range(10)], partition=partition, tuning=tuning)
+    member = join(made, tuning=tuning)
     poll_until(lambda: all(len(member.records.get(p, ())) == 10 for p in (1, 2, 3)), member)
     assert len(member.records.get(0, ())) < 15_000
     poll_until(lambda: member.count == 20_030, member)
@@ -445,7 +449,7 @@ def test_a_full_partition_does_not_starve_the_others(kafka: KafkaCluster, client
 def test_a_paused_partition_waits_for_a_seek(kafka: KafkaCluster, client: str, join: Open) -> None:
     """What was fetched of it is dropped, the others go on."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events, 2)
+    make_topic(kafka, made.names.events, 2)
     for partition in (0, 1):
         write(made, [record(i) for i in range(100)], partition=partition)
     member = join(made)
@@ -466,7 +470,7 @@ def test_a_paused_partition_waits_for_a_seek(kafka: KafkaCluster, client: str, j
 def test_what_the_owner_raises_comes_out_of_poll(kafka: KafkaCluster, client: str, join: Open) -> None:
     """A store that does not answer, or a fence: the worker decides, and nothing is handed out meanwhile."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     write(made, spread(1, 10))
 
     class Refusing(Member):
@@ -486,11 +490,11 @@ def test_what_the_owner_raises_comes_out_of_poll(kafka: KafkaCluster, client: st
 
 def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Two processes with one name are a mistake that both must not survive."""
-    made = settings(kafka, client, group_instance_id="worker-1")
-    make_topic(kafka, made.topics.events)
-    old = join(made)
+    made = settings(kafka, client)
+    make_topic(kafka, made.names.events)
+    old = join(made, member="worker-1")
     poll_until(old.source.owned, old)
-    new = join(made)
+    new = join(made, member="worker-1")
     poll_until(new.source.owned, new)
     with pytest.raises(Fenced, match="worker-1"):
         poll_until(lambda: False, old)
@@ -501,11 +505,11 @@ def test_a_static_member_that_comes_again_fences_the_old_one(kafka: KafkaCluster
 def test_positions_are_noted_for_lag_tools(kafka: KafkaCluster, client: str, join: Open) -> None:
     """Best effort: the group's offsets show where we are."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     write(made, spread(1, 10))
     member = join(made)
     poll_until(lambda: member.count == 10, member)
-    place = TopicPartition(made.topics.events, 0)
+    place = TopicPartition(made.names.events, 0)
     with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap.split(","))) as admin:
 
         def noted() -> int | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from trustwatch.api.service.assembly import label_retention_days
-from trustwatch.api.service.serve import DAY_MS, retention_cutoff
+from trustwatch.api.service.serve import retention_cutoff
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings, RetentionSettings
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention

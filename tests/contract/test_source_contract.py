@@ -40,7 +40,7 @@ def files(directory: Path, _: pytest.FixtureRequest) -> Source:
 def kafka(client: str, _: Path, request: pytest.FixtureRequest) -> Source:
     cluster = request.getfixturevalue("kafka")
     made = settings(cluster, client)
-    make_topic(cluster, made.topics.events)
+    make_topic(cluster, made.names.events)
     write(made, RECORDS, partition=0)
     member = Member(made)
     deadline = time.monotonic() + 90

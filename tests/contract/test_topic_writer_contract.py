@@ -15,22 +15,26 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka import open_admin, open_reader, open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
 from trustwatch.ingest.kafka.protocols import TopicReader
 from trustwatch.ingest.kafka.record_codec import KafkaRecord
-from trustwatch.ingest.kafka.settings import KafkaClientSettings, SaslSettings, TlsSettings
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import partition_of
+from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import TopicWriter
 
 from ..support.kafka_topics import (
     CLIENTS,
     NOW_MS,
+    TUNING,
     Member,
     foreign_producer,
     make_topic,
+    open_admin,
+    open_reader,
+    open_writer,
     poll_until,
     record,
     settings,
@@ -75,7 +79,7 @@ def collect(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
 def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> None:
     """Key, value, headers and time, in order; a tombstone too."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         writer.send(topic, b"k", b"v", headers=[("a", b"1"), ("a", b"2")], timestamp_ms=NOW_MS)
@@ -92,7 +96,7 @@ def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> N
 def test_keys_choose_the_partition_that_kafkas_producers_choose(kafka: KafkaCluster, client: str) -> None:
     """Whatever a client's own default is: an agent's records from all writers meet in one partition."""
     made = settings(kafka, client)
-    ours, theirs = made.topics.events, f"{made.topics.events}-theirs"
+    ours, theirs = made.names.events, f"{made.names.events}-theirs"
     make_topic(kafka, ours, 7)
     make_topic(kafka, theirs, 7)
     keys = [b'["t","i","agent-%d"]' % n for n in range(100)]
@@ -113,28 +117,28 @@ def test_topics_that_are_not_there_are_not_made(kafka: KafkaCluster, client: str
     """A misspelt name must not become a topic with one partition."""
     made = settings(kafka, client)
     with closing(open_writer(made)) as writer, pytest.raises(ConfigError, match="there is no topic"):
-        writer.partitions(made.topics.events)
+        writer.partitions(made.names.events)
     with pytest.raises(ConfigError, match="there is no topic"):
-        open_reader(made, [made.topics.events])
+        open_reader(made, [made.names.events])
     with closing(open_admin(made)) as admin:
-        assert admin.describe(made.topics.events) is None
+        assert admin.describe(made.names.events) is None
 
 
 def test_a_record_that_is_too_large_is_the_callers_error(kafka: KafkaCluster, client: str) -> None:
     """The others are not held up."""
     made = settings(kafka, client)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     with closing(open_writer(made)) as writer:
         with pytest.raises(ValueError, match="too large"):
-            writer.send(made.topics.events, b"k", b"x" * 2_000_000)
-        writer.send(made.topics.events, b"k", b"v")
+            writer.send(made.names.events, b"k", b"x" * 2_000_000)
+        writer.send(made.names.events, b"k", b"v")
         writer.flush(10)
 
 
 def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaCluster, client: str) -> None:
     """The same writer writes again; what failed was not acknowledged; nothing good is there twice."""
-    made = settings(kafka, client, delivery_timeout_ms=6_000)
-    topic = made.topics.events
+    made = settings(kafka, client)
+    topic = made.names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         writer.send(topic, b"k", b"before", timestamp_ms=NOW_MS)
@@ -170,10 +174,10 @@ def recovered(writer: TopicWriter, topic: str) -> None:
 
 def test_a_repeated_request_is_written_once(kafka_cluster3: KafkaCluster, client: str) -> None:
     """Idempotent: while leaders are killed every acknowledged record is there exactly once, in order."""
-    made = settings(kafka_cluster3, client, delivery_timeout_ms=30_000)
-    topic = made.topics.events
+    made = settings(kafka_cluster3, client)
+    topic = made.names.events
     make_topic(kafka_cluster3, topic, 1, 3, min_insync_replicas="2")
-    with closing(open_writer(made)) as writer:
+    with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=30_000))) as writer:
         for number in range(3_000):
             if number == 1_000:
                 kafka_cluster3.kill_node(1)
@@ -192,7 +196,7 @@ def test_a_repeated_request_is_written_once(kafka_cluster3: KafkaCluster, client
 def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: str) -> None:
     """What was handed out and not committed comes again; a new group begins at either end."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic)
 
     def send(*values: bytes) -> None:
@@ -229,7 +233,7 @@ def test_a_group_reads_on_from_what_it_committed(kafka: KafkaCluster, client: st
 def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, client: str) -> None:
     """The end is that of when reading began: whoever follows a topic that never rests gets there, and stays there."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic, 2)
     ended, enough = threading.Event(), threading.Event()
 
@@ -265,7 +269,7 @@ def test_a_reader_is_at_the_end_beside_a_steady_stream(kafka: KafkaCluster, clie
 def test_topics_begin_where_each_is_to_begin(kafka: KafkaCluster, client: str) -> None:
     """One from its first record, the other from what comes after the opening; what they hold is told."""
     made = settings(kafka, client)
-    old, new = made.topics.events, f"{made.topics.events}-new"
+    old, new = made.names.events, f"{made.names.events}-new"
     for topic in (old, new):
         make_topic(kafka, topic, 2)
 
@@ -297,11 +301,11 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
 
     It counts as failed until something was acknowledged again: a replica says by it whether it takes events.
     """
-    made = settings(kafka, client, delivery_timeout_ms=4_000)
-    make_topic(kafka, made.topics.events, 2)
+    made = settings(kafka, client)
+    make_topic(kafka, made.names.events, 2)
     records = [record(n, f"agent-{n}") for n in range(20)]
-    with closing(open_writer(made)) as writer:
-        log = KafkaCommitLog(writer, made.topics.events, 8)
+    with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=4_000))) as writer:
+        log = KafkaCommitLog(writer, made.names.events, 8)
         log.append(records)
         log.sync()
         kafka.kill()
@@ -331,22 +335,28 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
 
 def secured(kafka: KafkaCluster, client: str, mechanism: str) -> KafkaClientSettings:
     there = kafka.secured
-    tls = TlsSettings(ca_file=str(there.ca))
     if not mechanism:
-        return settings(kafka, client, bootstrap_servers=(there.tls,), security_protocol="SSL", tls=tls)
-    sasl = SaslSettings(mechanism=mechanism, username=there.user, password=there.password)  # type: ignore[arg-type]
-    return settings(kafka, client, bootstrap_servers=(there.sasl,), security_protocol="SASL_SSL", tls=tls, sasl=sasl)
+        tls = KafkaSecuritySettings(protocol="SSL", ca_file=there.ca)
+        return settings(kafka, client, bootstrap_servers=(there.tls,), security=tls)
+    security = KafkaSecuritySettings(
+        protocol="SASL_SSL",
+        ca_file=there.ca,
+        mechanism=mechanism,  # type: ignore[arg-type]
+        username=there.user,
+        password=Secret(there.password),
+    )
+    return settings(kafka, client, bootstrap_servers=(there.sasl,), security=security)
 
 
 @pytest.mark.parametrize("mechanism", ["", "PLAIN", "SCRAM-SHA-512"])
 def test_tls_and_sasl(kafka: KafkaCluster, client: str, mechanism: str) -> None:
     """Writing, reading, and a group, through the secured listeners."""
     made = secured(kafka, client, mechanism)
-    make_topic(kafka, made.topics.events)
+    make_topic(kafka, made.names.events)
     with closing(open_writer(made)) as writer:
-        writer.send(made.topics.events, b"k", b"v")
+        writer.send(made.names.events, b"k", b"v")
         writer.flush(10)
-    assert [raw.value for raw in read_all(made, made.topics.events)[0]] == [b"v"]
+    assert [raw.value for raw in read_all(made, made.names.events)[0]] == [b"v"]
     member = Member(made)
     poll_until(lambda: member.count == 1, member)
     member.source.close()
@@ -355,10 +365,10 @@ def test_tls_and_sasl(kafka: KafkaCluster, client: str, mechanism: str) -> None:
 def test_a_wrong_password_is_an_error_of_the_settings(kafka: KafkaCluster, client: str) -> None:
     """It is said, as far as the client tells; the message holds no secret."""
     made = secured(kafka, client, "PLAIN")
-    assert made.sasl is not None
-    made = msgspec.structs.replace(made, sasl=msgspec.structs.replace(made.sasl, password="hunter2"))
+    wrong = msgspec.structs.replace(made.security, password=Secret("hunter2"))
+    made = msgspec.structs.replace(made, security=wrong)
     with pytest.raises((ConfigError, Unavailable)) as error, closing(open_writer(made)) as writer:
-        writer.partitions(made.topics.events)
+        writer.partitions(made.names.events)
     assert "hunter2" not in str(error.value)
     if client == "confluent":
         assert isinstance(error.value, ConfigError)
@@ -400,55 +410,53 @@ def token_endpoint() -> Iterator[str]:
 
 def test_tokens_are_bought_with_client_credentials(token_endpoint: str) -> None:
     """RFC 6749, section 4.4, with the scope; a refusal names the endpoint and no secret."""
-    sasl = SaslSettings(
+    security = KafkaSecuritySettings(
+        protocol="SASL_PLAINTEXT",
         mechanism="OAUTHBEARER",
-        token_endpoint=token_endpoint,
+        token_url=token_endpoint,
         client_id="worker",
-        client_secret="s3cret",
+        client_secret=Secret("s3cret"),
         scope="kafka",
     )
-    made = KafkaClientSettings(bootstrap_servers=("127.0.0.1:1",), sasl=sasl)
     TokenEndpoint.seen.clear()
-    assert KafkaTokenProvider(sasl, made).token() == "granted"
+    assert KafkaTokenProvider(security).token() == "granted"
     assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"], "scope": ["kafka"]}]
-    wrong = msgspec.structs.replace(sasl, client_secret="other")
+    wrong = msgspec.structs.replace(security, client_secret=Secret("other"))
     with pytest.raises(Unavailable, match="token") as error:
-        KafkaTokenProvider(wrong, made).token()
+        KafkaTokenProvider(wrong).token()
     assert "other" not in str(error.value)
 
 
 def test_both_clients_log_in_with_a_token(token_endpoint: str, client: str) -> None:
     """Either one buys a token as soon as it connects (there is no broker here that takes it)."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint) as no_broker:
-        sasl = SaslSettings(
+        security = KafkaSecuritySettings(
+            protocol="SASL_PLAINTEXT",
             mechanism="OAUTHBEARER",
-            token_endpoint=token_endpoint,
+            token_url=token_endpoint,
             client_id="worker",
-            client_secret="s3cret",
+            client_secret=Secret("s3cret"),
         )
         made = KafkaClientSettings(
             bootstrap_servers=(f"127.0.0.1:{no_broker.server_port}",),
             client=client,  # type: ignore[arg-type]
-            security_protocol="SASL_PLAINTEXT",
-            sasl=sasl,
-            request_timeout_ms=2_000,
-            metadata_timeout_ms=2_000,
+            security=security,
         )
         TokenEndpoint.seen.clear()
         with pytest.raises((Unavailable, ConfigError)) as error:
-            open_writer(made)
+            open_writer(made, tuning=KafkaTuning(request_timeout_ms=2_000, metadata_timeout_ms=2_000))
         assert "s3cret" not in str(error.value)
     if client == "confluent":
         assert TokenEndpoint.seen == [{"grant_type": ["client_credentials"]}] * len(TokenEndpoint.seen) != []
     else:  # kafka-python asks for it when a broker offers the mechanism
-        options = connection_options(made)
+        options = connection_options(made, TUNING)
         assert (options["sasl_mechanism"], options["sasl_oauth_token_provider"].token()) == ("OAUTHBEARER", "granted")
 
 
 def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> None:
     """To an offset, which may come from a time; behind the newest record it is the end."""
     made = settings(kafka, client)
-    topic = made.topics.events
+    topic = made.names.events
     make_topic(kafka, topic)
     with closing(open_writer(made)) as writer:
         for number in range(6):

@@ -17,7 +17,7 @@ FOLDERS = (*LAYERS, "client")
 """What is installed: the layers, and the client beside them."""
 
 IMPORTERS = {
-    "sklearn": {"models/detector_training.py"},
+    "sklearn": {"models/detector_training.py", "scoring/backtest/label_evaluation.py"},
     "sqlalchemy": {"scoring/store/"},
     "alembic": {"scoring/store/"},
     "psycopg": {"scoring/store/dialects/"},

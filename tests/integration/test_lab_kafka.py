@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from trustwatch.api.composition import kafka_settings
 from trustwatch.ingest.kafka import open_admin, open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
@@ -55,11 +54,11 @@ def test_events_of_a_topic(kafka: KafkaCluster, tmp_path: Path) -> None:
         f"kafka: {{bootstrap_servers: [{kafka.bootstrap}], names: {{{names}}}}}\nprivacy: {{read_unlisted: true}}\n"
     )
     session = open_session(settings)
-    brokers = kafka_settings(session.settings)
+    brokers = session.settings.kafka
     with closing(open_admin(brokers)) as admin:
-        admin.create_topics(brokers.topics, 3, 1)
+        admin.create_topics(brokers.names, 3, 1)
     with closing(open_writer(brokers)) as writer:
-        log = KafkaCommitLog(writer, brokers.topics.events)
+        log = KafkaCommitLog(writer, brokers.names.events)
         log.append([record(number) for number in range(120)] + [record(7)])
         log.sync()
     found = frames.events(session)

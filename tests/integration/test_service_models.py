@@ -19,9 +19,9 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
 from ..support.service_checks import Models, child_pid, post_lines
@@ -52,10 +52,11 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
         processor,
         store,
         told.policy,
-        PipelineParameters(poll_s=0.0),
+        PipelineSettings(),
         time.monotonic,
         time.sleep,
         lambda _: None,
+        tuning=PipelineTuning(poll_s=0.0),
     )
     pipeline.start()
     while pipeline.step():

@@ -15,6 +15,7 @@ from trustwatch.models.betting import (
     fit_alarm_tail,
 )
 from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.settings import AlertBudget
 
 DAY_MS = 86_400_000
 
@@ -53,15 +54,15 @@ def test_the_budget_is_kept_on_days_to_come() -> None:
     """Thresholds from one history are reached on no more agent-days of another than the budget accepts."""
     tail = fit_alarm_tail(*history(40, 30, 50))
     assert tail.usable
-    bounds = risk.thresholds(np.array([50.0]), risk.AlertRateBudget(), 0.2, tail)[0]
+    bounds = risk.thresholds(np.array([50.0]), AlertBudget(), 0.2, tail)[0]
     later = fit_alarm_tail(*history(40, 30, 50, seed=2))
-    for threshold, allowed in zip(bounds, risk.AlertRateBudget(), strict=True):
+    for threshold, allowed in zip(bounds, AlertBudget().by_level().values(), strict=True):
         assert later.share * math.exp(-(threshold - later.start) / later.scale) <= allowed / 1000.0
 
 
 def test_what_reaches_further_asks_for_more() -> None:
     """Thresholds rise with the tail and never fall below what independent events would need."""
-    rates, budget = np.array([100.0]), risk.AlertRateBudget()
+    rates, budget = np.array([100.0]), AlertBudget()
     free = risk.thresholds(rates, budget)
     heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS)
     assert heavy.level_for_share(0.02) == pytest.approx(10.0 + 4.0 * math.log(5.0))

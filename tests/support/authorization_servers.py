@@ -244,9 +244,9 @@ class HydraWorld(World):
     def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
         """Hydra's admin API asks for no credentials: refusal is that of the proxy that one puts before it."""
         if good:
-            return HydraActuator(AdminApi(http, self.hydra.admin_url, NoAuthenticator()), DEFAULT_S)
+            return HydraActuator(AdminApi(http, self.hydra.admin_url, NoAuthenticator(), now_ms), DEFAULT_S)
         refusing = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(401)))
-        return HydraActuator(AdminApi(refusing, "https://proxy", StaticTokenAuthenticator("wrong")), DEFAULT_S)
+        return HydraActuator(AdminApi(refusing, "https://proxy", StaticTokenAuthenticator("wrong"), now_ms), DEFAULT_S)
 
     def client(self, client_id: str = "", lifespan_s: int | None = None) -> str:
         more: dict[str, Any] = {"client_id": client_id} if client_id else {}
@@ -352,7 +352,7 @@ class KeycloakWorld(World):
     def actuator(self, http: httpx.AsyncClient, *, good: bool = True) -> Actuator:
         proof = ClientSecretAuthenticator("trustwatch", self.secret if good else "wrong")
         auth = ClientCredentialsAuthenticator(http, self.realm.token_url, proof, time.monotonic)
-        api = AdminApi(http, f"{self.keycloak.url}/admin/realms/{self.realm.name}", auth)
+        api = AdminApi(http, f"{self.keycloak.url}/admin/realms/{self.realm.name}", auth, now_ms)
         return KeycloakActuator(api, time.time, DEFAULT_S)
 
     def client(self, client_id: str = "", lifespan_s: int | None = None) -> str:

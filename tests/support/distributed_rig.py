@@ -26,7 +26,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
-from trustwatch.api.composition import kafka_settings, open_service_store
+from trustwatch.api.composition import open_service_store
 from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.api.service.commands import drain_events
 from trustwatch.api.settings.loading import load_process_settings
@@ -227,7 +227,7 @@ class Rig:
         (folder / "password").write_text(re.search(":([^:@]+)@", postgres.url)[1])  # type: ignore[index]
         self.settings_file = self.write_settings("main", self.database, self.name, self.name)
         self.settings = load_process_settings(self.settings_file)
-        self.kafka_settings = kafka_settings(self.settings)
+        self.kafka_settings = self.settings.kafka
         self._make_topics()
         self.store = open_service_store(self.settings)
         self.workers: list[WorkerProcess] = []
@@ -235,7 +235,7 @@ class Rig:
 
     def _make_topics(self) -> None:
         with self.admin() as admin:
-            admin.create_topics(self.kafka_settings.topics, self._defaults["partitions"], self._defaults["replication"])
+            admin.create_topics(self.kafka_settings.names, self._defaults["partitions"], self._defaults["replication"])
 
     @contextmanager
     def admin(self) -> Iterator[Any]:
@@ -282,7 +282,7 @@ class Rig:
 
     def ends(self) -> dict[int, int]:
         """Records of events by partition."""
-        reader = open_reader(self.kafka_settings, (self.kafka_settings.topics.events,))
+        reader = open_reader(self.kafka_settings, (self.kafka_settings.names.events,))
         try:
             return {partition: end for (_, partition), end in reader.end_offsets().items()}
         finally:
@@ -317,7 +317,7 @@ class Rig:
         )
         settings = load_process_settings(path)
         with self.admin() as admin:
-            admin.create_topics(kafka_settings(settings).topics, 8, self._defaults["replication"])
+            admin.create_topics(settings.kafka.names, 8, self._defaults["replication"])
         store = open_service_store(settings)
         prepare(store)
         drain_events(settings)
@@ -345,7 +345,7 @@ class Rig:
 
     def records(self, *topics: str) -> dict[str, list[KafkaRecord]]:
         """All records of *topics* (roles, as in the settings)."""
-        names = {getattr(self.kafka_settings.topics, role): role for role in topics}
+        names = {getattr(self.kafka_settings.names, role): role for role in topics}
         reader = open_reader(self.kafka_settings, tuple(names))
         found: dict[str, list[KafkaRecord]] = defaultdict(list)
         try:
@@ -535,7 +535,7 @@ class Load(threading.Thread):
 
     def _run(self) -> None:
         writer = open_writer(self._kafka)
-        log = KafkaCommitLog(writer, self._kafka.topics.events, 10.0)
+        log = KafkaCommitLog(writer, self._kafka.names.events, 10.0)
         started = time.monotonic()
         try:
             while not self._ended.is_set() and not (self._most and self.total >= self._most):
@@ -682,7 +682,7 @@ def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
     """Write events as the door does."""
     writer = open_writer(rig.kafka_settings)
     try:
-        log = KafkaCommitLog(writer, rig.kafka_settings.topics.events)
+        log = KafkaCommitLog(writer, rig.kafka_settings.names.events)
         records = []
         for number, event in enumerate(events):
             route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])

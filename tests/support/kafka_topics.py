@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
-from trustwatch.ingest.kafka import open_group_source, open_writer, record_codec
+from trustwatch.ingest import kafka as ours
+from trustwatch.ingest.kafka import record_codec
 from trustwatch.ingest.kafka.protocols import KafkaGroupSource
-from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaTopics, KafkaTuning
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 
@@ -21,21 +23,24 @@ if TYPE_CHECKING:
 
 CLIENTS = ("kafka-python", "confluent")
 NOW_MS = 1_780_000_000_000
+TUNING = KafkaTuning(request_timeout_ms=5_000, metadata_timeout_ms=3_000, delivery_timeout_ms=6_000)
+"""Short time limits."""
 _names = itertools.count()
+
+open_writer = partial(ours.open_writer, tuning=TUNING)
+open_reader = partial(ours.open_reader, tuning=TUNING)
+open_admin = partial(ours.open_admin, tuning=TUNING)
 
 
 def settings(kafka: KafkaCluster, client: str = "kafka-python", **more: Any) -> KafkaClientSettings:
-    """Settings of a test of its own: names that no other test has, and short time limits."""
+    """Settings of a test of its own: names that no other test has, and a short session."""
     name = f"test-{time.time_ns()}-{next(_names)}"
     made = KafkaClientSettings(
         bootstrap_servers=tuple(kafka.bootstrap.split(",")),
         client=client,
         group_id=name,  # type: ignore[arg-type]
-        topics=KafkaTopics(events=name),
-        session_timeout_ms=6_000,
-        request_timeout_ms=5_000,
-        metadata_timeout_ms=3_000,
-        delivery_timeout_ms=6_000,
+        names=KafkaTopics(events=name),
+        session_timeout_s=6.0,
     )
     return msgspec.structs.replace(made, **more)
 
@@ -82,13 +87,15 @@ def record(number: int, agent: str = "a") -> Record:
     )
 
 
-def write(made: KafkaClientSettings, records: Iterable[Record], partition: int | None = None) -> None:
+def write(
+    made: KafkaClientSettings, records: Iterable[Record], partition: int | None = None, tuning: KafkaTuning = TUNING
+) -> None:
     """Write records of ours."""
-    writer = open_writer(made)
+    writer = open_writer(made, tuning=tuning)
     try:
         for one in records:
             writer.send(
-                made.topics.events,
+                made.names.events,
                 one.key or None,
                 one.payload,
                 partition=partition,
@@ -103,12 +110,19 @@ def write(made: KafkaClientSettings, records: Iterable[Record], partition: int |
 class Member:
     """A member of the group, and its owner: keeps what it was told and handed."""
 
-    def __init__(self, made: KafkaClientSettings, starts: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        made: KafkaClientSettings,
+        starts: Mapping[int, int] | None = None,
+        *,
+        tuning: KafkaTuning = TUNING,
+        member: str = "",
+    ) -> None:
         self.starts = dict(starts or {})
         self.log: list[tuple[str, frozenset[int]]] = []
         self.records: dict[int, list[Record]] = {}
         self.offsets: dict[int, list[int]] = {}
-        self.source: KafkaGroupSource = open_group_source(made)
+        self.source: KafkaGroupSource = ours.open_group_source(made, tuning, member=member)
         try:
             self.source.join(self)
         except BaseException:

@@ -16,6 +16,7 @@ from ....ingest.errors import TrustwatchError
 from ....scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
     ClientSecretAuthenticator,
+    NoClientAuthenticator,
     PrivateKeyJwtAuthenticator,
 )
 from ....scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
@@ -148,13 +149,6 @@ class IntrospectionUnreachable(TrustwatchError):
     """An authorization server did not say whether a token is active."""
 
     code = "unreachable"
-
-
-class _NoClientAuthentication:
-    """For endpoints that their network protects, as Hydra's admin API."""
-
-    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:  # noqa: ARG002 - the protocol's names
-        return {}
 
 
 class IntrospectionClient:
@@ -327,7 +321,7 @@ def _client_authentication(
     issuer: GatewayIssuerSettings, clock: EpochClock, new_id: Callable[[], str]
 ) -> ClientAuthenticator:
     if issuer.client_id is None:
-        return _NoClientAuthentication()
+        return NoClientAuthenticator()
     if issuer.private_key is not None:
         sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, issuer.key_algorithm, clock, new_id)
         return PrivateKeyJwtAuthenticator(issuer.client_id, sign, issuer.issuer)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ....ingest.settings import Secret
 from ....scoring.policy.access_evaluation import UNDECIDED
 from ....scoring.policy.book import LivePolicy
 from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.request_body import RequestBodyTooLong, read_request_body
-from ...settings.declaration import Secret
 from ...settings.enforcement_settings import HookSettings
 from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
 from .authzen_hook import (

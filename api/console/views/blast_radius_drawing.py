@@ -55,7 +55,7 @@ def draw_blast_radius(agent_id: str, level: RiskLevel, reached: Sequence[Reached
 def shorten_agent_id(agent_id: str) -> str:
     """An id that fits into a box. Its end stays whole: ids of one fleet begin alike.
 
-    >>> shortened("https://agents.acme.example/research-agent/0")
+    >>> shorten_agent_id("https://agents.acme.example/research-agent/0")
     'https:…research-agent/0'
     """
     return agent_id if len(agent_id) <= MAX_LABEL_LENGTH else f"{agent_id[:6]}…{agent_id[7 - MAX_LABEL_LENGTH :]}"

@@ -89,7 +89,7 @@ def display_bytes(raw: bytes, most: int = MAX_DISPLAYED_BYTES) -> DisplayedBytes
 def hex_dump(raw: bytes) -> list[str]:
     """A hex dump, 16 bytes a line.
 
-    >>> hex_lines(b"GIF89a\\x00\\xff")
+    >>> hex_dump(b"GIF89a\\x00\\xff")
     ['00000000  47 49 46 38 39 61 00 ff                          |GIF89a..|']
     """
     return [_hex_line(at, raw[at : at + HEX_LINE_BYTES]) for at in range(0, len(raw), HEX_LINE_BYTES)]

@@ -118,7 +118,7 @@ def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
 def describe_odds(p_value: float) -> str:
     """A p-value in words.
 
-    >>> odds(0.0001)
+    >>> describe_odds(0.0001)
     'about 1 in 10,000 normal events looks at least this odd'
     """
     if not 0.0 < p_value <= 1.0:
@@ -196,7 +196,7 @@ def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
 def describe_policy(policy: LevelTokenPolicy) -> list[str]:
     """What a token policy means, a line each; exactly what it holds, in words.
 
-    >>> policy_words(TokenPolicy(False, 0, (), False, False, True))
+    >>> describe_policy(LevelTokenPolicy(False, 0, (), False, False, True))
     ['no token is issued', 'tokens that are out are revoked']
     """
     if not policy.allow:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from ....ingest.timestamps import HOUR_MS
 from ....scoring.records.decisions import Decision
 
 T = TypeVar("T")
 
-MAX_STEP_INTERVAL_MS: Final = 3_600_000
+MAX_STEP_INTERVAL_MS: Final = HOUR_MS
 """Longest time between two steps of one climb."""
 
 

@@ -9,12 +9,12 @@ import msgspec
 
 from ....ingest.features.feature_declaration import label_of
 from ....ingest.features.feature_table import FEATURE_NAMES, FEATURES
+from ....ingest.timestamps import DAY_S
 from ....scoring.engine.feedback_rules import PROTECTED_FEATURES
 from ....scoring.records.decisions import Decision
 from ....scoring.records.feedback import Feedback, FeedbackPreview
 from ...feedback.drafts import FeedbackDraft
 
-DAY_S = 86_400
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE_FIELD_PREFIX = "feature."
 """How a check box of a feature is called; its name follows."""
@@ -55,7 +55,7 @@ def named_resources(rise: Sequence[Decision]) -> list[str]:
 def describe_feature(name: str) -> str:
     """A feature as people call it.
 
-    >>> feature_words("target_surprise"), feature_words("pace_4h")
+    >>> describe_feature("target_surprise"), describe_feature("pace_4h")
     ('target', 'pace, 4 h')
     """
     return _LABELS.get(name, name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from ....ingest.features.feature_table import FEATURES
+from ....ingest.timestamps import format_day
 from ....scoring.learning.budget_chart import BudgetDay, upper_control_limit
 from ....scoring.learning.calibration_curve import CalibrationCurve, ObservedShare
 from ....scoring.records.models import ModelVersion, PeerGroupDay
@@ -51,10 +51,10 @@ class DisplayedDrift(NamedTuple):
 def format_day_number(day: float) -> str:
     """A day of UTC.
 
-    >>> day_words(20_000)
+    >>> format_day_number(20_000)
     '2024-10-04'
     """
-    return (date(1970, 1, 1) + timedelta(days=round(day))).isoformat()
+    return format_day(round(day))
 
 
 def describe_group(tenant: str, agent_type: str) -> str:

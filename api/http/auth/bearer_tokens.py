@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+from cachetools import FIFOCache
+
 from ...settings.access_settings import IssuerSettings, VerificationSettings
 from .jwks import EpochClock, JwksCache
 from .token_verification import (
@@ -28,7 +30,10 @@ CachedCaller = TypeVar("CachedCaller")
 
 
 class TokenCache(Generic[CachedCaller]):
-    """Two bounded maps from token digest to judgement, least recently used out first. For one thread.
+    """Two bounded maps from token digest to judgement. For one thread.
+
+    Of the accepted tokens the least recently used goes first, of the refused ones the oldest. The former is looked at
+    for every answer, so it is a bare OrderedDict: one of cachetools would cost a few calls more.
 
     Args:
         verified: how many accepted tokens are kept.
@@ -38,9 +43,8 @@ class TokenCache(Generic[CachedCaller]):
 
     def __init__(self, verified: int, refused: int, refused_s: float) -> None:
         self._verified: OrderedDict[bytes, tuple[CachedCaller, float, str]] = OrderedDict()
-        self._refused: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._refused: FIFOCache[bytes, tuple[str, float]] = FIFOCache(refused)
         self._max_verified = verified
-        self._max_refused = refused
         self._refused_s = refused_s
 
     def __len__(self) -> int:
@@ -84,8 +88,6 @@ class TokenCache(Generic[CachedCaller]):
         if not error.lasting or not self._refused_s:
             return
         self._refused[digest] = (error.reason, now + self._refused_s)
-        if len(self._refused) > self._max_refused:
-            self._refused.popitem(last=False)
 
     def forget_issuer(self, issuer: str) -> None:
         """Drop what was judged with keys of *issuer* that are no longer current, and every refusal."""

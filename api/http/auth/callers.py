@@ -244,5 +244,5 @@ def binding_of_caller(caller: CallerSettings) -> SourceBinding:
         trusted=caller.trusted,
         events_per_s=caller.events_per_s,
         record_format=caller.format,
-        mapping=caller.mapping.spec(),
+        mapping=caller.mapping,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import ECAlgorithm
 
+from ....ingest.durable_files import create_secret_file, write_file_atomically
 from ....ingest.errors import ConfigError
 from ... import clock
 
@@ -66,7 +66,7 @@ class LocalSigningKey:
             local = cls(_load_key(path))
             published = data_dir / LOCAL_JWKS_FILE
             if not published.exists() or published.read_bytes() != local.jwks():
-                _write_atomically(published, local.jwks(), 0o644)
+                write_file_atomically(published, local.jwks(), mode=0o644)
         except OSError as error:
             raise ConfigError(f"{path}: the local key can not be read or written: {error.strerror}") from None
         return local
@@ -172,27 +172,7 @@ def _thumbprint(jwk: dict[str, str]) -> str:
 
 def _create_key(path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    _write_atomically(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600, replace=False)
-
-
-def _write_atomically(path: Path, content: bytes, mode: int, *, replace: bool = True) -> None:
-    """Write whole or not at all; without *replace* a file that another process wrote meanwhile wins."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            scratch.replace(path)
-        elif not path.exists():
-            os.link(scratch, path)
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink(missing_ok=True)
+    create_secret_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

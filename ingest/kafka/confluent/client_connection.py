@@ -10,7 +10,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ...errors import ConfigError, Unavailable
-from ..settings import KafkaClientSettings
+from ...settings import reveal
+from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 
 LIBRDKAFKA_LOGGER = logging.getLogger("trustwatch.kafka")
 """Takes librdkafka's own log lines, which would go to standard error otherwise."""
@@ -33,53 +34,53 @@ _REFUSED_ERRORS = frozenset(
 )
 
 
-def connection_options(settings: KafkaClientSettings) -> dict[str, Any]:
+def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
     """What every client of librdkafka takes: addresses, security, time limits."""
     return {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
-        "client.id": settings.client_id,
-        "socket.timeout.ms": settings.request_timeout_ms,
+        "client.id": tuning.client_id,
+        "socket.timeout.ms": tuning.request_timeout_ms,
         "reconnect.backoff.max.ms": _RECONNECT_MS,
         "message.max.bytes": _MAX_MESSAGE_BYTES,
         "log_level": _CRITICAL_LOG_LEVEL,
-        "security.protocol": settings.security_protocol,
-        **_tls_options(settings),
-        **_sasl_options(settings),
+        "security.protocol": settings.security.protocol,
+        **_tls_options(settings.security, tuning),
+        **_sasl_options(settings.security),
     }
 
 
-def _tls_options(settings: KafkaClientSettings) -> dict[str, Any]:
-    if "SSL" not in settings.security_protocol:
+def _tls_options(security: KafkaSecuritySettings, tuning: KafkaTuning) -> dict[str, Any]:
+    if "SSL" not in security.protocol:
         return {}
-    tls = settings.tls
-    files = {
-        "ssl.ca.location": tls.ca_file,
-        "ssl.certificate.location": tls.certificate_file,
-        "ssl.key.location": tls.key_file,
-        "ssl.key.password": tls.key_password,
+    options = {
+        "ssl.ca.location": security.ca_file,
+        "ssl.certificate.location": security.certificate_file,
+        "ssl.key.location": security.key_file,
+        "ssl.key.password": reveal(tuning.key_password),
     }
-    check = "https" if tls.check_hostname else "none"
-    return {"ssl.endpoint.identification.algorithm": check} | {name: value for name, value in files.items() if value}
+    check = "https" if tuning.check_hostname else "none"
+    return {"ssl.endpoint.identification.algorithm": check} | {
+        name: str(value) for name, value in options.items() if value
+    }
 
 
-def _sasl_options(settings: KafkaClientSettings) -> dict[str, Any]:
-    sasl = settings.sasl
-    if sasl is None or not settings.security_protocol.startswith("SASL"):
+def _sasl_options(security: KafkaSecuritySettings) -> dict[str, Any]:
+    if security.mechanism is None:
         return {}
-    if sasl.mechanism != "OAUTHBEARER":
+    if security.mechanism != "OAUTHBEARER":
         return {
-            "sasl.mechanisms": sasl.mechanism,
-            "sasl.username": sasl.username,
-            "sasl.password": sasl.password,
+            "sasl.mechanisms": security.mechanism,
+            "sasl.username": security.username,
+            "sasl.password": reveal(security.password),
         }
-    optional = {"sasl.oauthbearer.scope": sasl.scope, "https.ca.location": settings.tls.ca_file}
+    optional = {"sasl.oauthbearer.scope": security.scope, "https.ca.location": security.ca_file}
     return {
-        "sasl.mechanisms": sasl.mechanism,
+        "sasl.mechanisms": security.mechanism,
         "sasl.oauthbearer.method": "oidc",
-        "sasl.oauthbearer.client.id": sasl.client_id,
-        "sasl.oauthbearer.client.secret": sasl.client_secret,
-        "sasl.oauthbearer.token.endpoint.url": sasl.token_endpoint,
-    } | {name: value for name, value in optional.items() if value}
+        "sasl.oauthbearer.client.id": security.client_id,
+        "sasl.oauthbearer.client.secret": reveal(security.client_secret),
+        "sasl.oauthbearer.token.endpoint.url": security.token_url,
+    } | {name: str(value) for name, value in optional.items() if value}
 
 
 def translate_error(what: str, error: KafkaError) -> ConfigError | Unavailable:
@@ -112,7 +113,9 @@ DAMAGED_DATA_ERRORS = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSIO
 """A record batch fails its CRC or cannot be uncompressed, or acknowledged records are gone."""
 
 
-def open_consumer(settings: KafkaClientSettings, error_cb: Callable[[KafkaError], None], **more: Any) -> Consumer:
+def open_consumer(
+    settings: KafkaClientSettings, tuning: KafkaTuning, error_cb: Callable[[KafkaError], None], **more: Any
+) -> Consumer:
     """A consumer of committed records only, with no offset made up where ours is gone, and with bounded memory.
 
     Args:
@@ -123,7 +126,7 @@ def open_consumer(settings: KafkaClientSettings, error_cb: Callable[[KafkaError]
         ConfigError: an option is wrong, such as a file that is missing.
     """
     options = {
-        **connection_options(settings),
+        **connection_options(settings, tuning),
         "group.id": settings.group_id,
         "auto.offset.reset": "error",
         "enable.auto.commit": False,
@@ -131,10 +134,10 @@ def open_consumer(settings: KafkaClientSettings, error_cb: Callable[[KafkaError]
         "isolation.level": "read_committed",
         "allow.auto.create.topics": False,
         "check.crcs": True,
-        "fetch.max.bytes": settings.fetch_max_bytes,
-        "max.partition.fetch.bytes": settings.partition_fetch_bytes,
-        "receive.message.max.bytes": settings.fetch_max_bytes + settings.partition_fetch_bytes,
-        "queued.max.messages.kbytes": settings.fetch_max_bytes // 1024,
+        "fetch.max.bytes": tuning.fetch_max_bytes,
+        "max.partition.fetch.bytes": tuning.partition_fetch_bytes,
+        "receive.message.max.bytes": tuning.fetch_max_bytes + tuning.partition_fetch_bytes,
+        "queued.max.messages.kbytes": tuning.fetch_max_bytes // 1024,
         "fetch.queue.backoff.ms": 5,  # a full queue is looked at again then; the default of a second starves us
         "error_cb": error_cb,
         **{name.replace("_", "."): value for name, value in more.items()},

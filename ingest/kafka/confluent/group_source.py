@@ -15,7 +15,7 @@ from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...source import PartitionOwner, Record, RecordBatch
 from .. import record_codec
 from ..group_buffer import FairBuffer, RecordRun, offset_out_of_range
-from ..settings import KafkaClientSettings
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
@@ -34,14 +34,18 @@ _IGNORED_ERRORS = frozenset({KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXC
 class ConfluentGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
+    Args:
+        member: a name that stays the same over restarts; "" = a dynamic member.
+
     Raises:
         ConfigError: an option is wrong.
         Unavailable: no broker answers.
     """
 
-    def __init__(self, settings: KafkaClientSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING, member: str = "") -> None:
         self.settings = settings
-        self.topic = settings.topics.events
+        self._tuning, self._member = tuning, member
+        self.topic = settings.names.events
         self.failed_polls = 0
         self._buffer = FairBuffer()
         self._owned: set[int] = set()
@@ -52,18 +56,19 @@ class ConfluentGroupSource:
         self._closed = False
         self._query_consumer: Consumer | None = None
         self._last_poll, self._overslept = time.monotonic(), False
-        static = {"group_instance_id": settings.group_instance_id} if settings.group_instance_id else {}
+        static = {"group_instance_id": member} if member else {}
         self._consumer = open_consumer(
             settings,
+            tuning,
             self._on_error,
             partition_assignment_strategy="cooperative-sticky",
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-            max_poll_interval_ms=settings.max_poll_interval_ms,
+            max_poll_interval_ms=tuning.max_poll_interval_ms,
             **static,
         )
         try:
-            self._partition_count = partition_count(self._consumer, self.topic, settings.metadata_timeout_ms)
+            self._partition_count = partition_count(self._consumer, self.topic, tuning.metadata_timeout_ms)
         except TrustwatchError:
             self._consumer.close()
             raise
@@ -104,7 +109,7 @@ class ConfluentGroupSource:
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
         """What is there. `consume` waits for all it was asked for, so one is waited for, the others taken along."""
         now = time.monotonic()
-        self._overslept = now - self._last_poll > self.settings.max_poll_interval_ms / 1000
+        self._overslept = now - self._last_poll > self._tuning.max_poll_interval_ms / 1000
         self._last_poll = now
         messages: list[Message] = self._consumer.consume(most, 0)
         if not messages and timeout_s > 0 and not self._pending_error:
@@ -175,7 +180,7 @@ class ConfluentGroupSource:
         _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
         refused: Exception = translate_error("reading Kafka", error)
         if error.code() == KafkaError._FATAL:
-            name = self.settings.group_instance_id
+            name = self._member
             refused = Fenced(f"member {name!r} of the group {self.settings.group_id} is shut out: {error.str()}")
         if not isinstance(refused, Unavailable):
             self._pending_error = self._pending_error or refused
@@ -269,13 +274,13 @@ class ConfluentGroupSource:
             raise ValueError(
                 f"{self.topic} has the partitions 0 to {self._partition_count - 1}, no partition {partition}"
             )
-        return offset_bounds(self._open_query_consumer(), place, self.settings.metadata_timeout_ms)
+        return offset_bounds(self._open_query_consumer(), place, self._tuning.metadata_timeout_ms)
 
     def _open_query_consumer(self) -> Consumer:
         """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
         a second on a quiet topic."""
         if self._query_consumer is None:
-            self._query_consumer = open_consumer(self.settings, self._on_error)
+            self._query_consumer = open_consumer(self.settings, self._tuning, self._on_error)
         return self._query_consumer
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
@@ -294,7 +299,7 @@ class ConfluentGroupSource:
             raise offset_out_of_range(self.topic, partition, end_offset, start, end)
         if max(start, start_offset) >= end_offset:
             return hashes
-        consumer = open_consumer(self.settings, self._on_error, enable_partition_eof=True)
+        consumer = open_consumer(self.settings, self._tuning, self._on_error, enable_partition_eof=True)
         try:
             consumer.assign([TopicPartition(self.topic, partition, max(start, start_offset))])
             self._read_back(consumer, start_offset, hashes)
@@ -304,7 +309,7 @@ class ConfluentGroupSource:
 
     def _read_back(self, consumer: Consumer, start: int, hashes: npt.NDArray[np.uint64]) -> None:
         """Fill *hashes* up to its end, or to the end of the partition (transaction markers may be its last offsets)."""
-        patience_s = self.settings.request_timeout_ms / 1000
+        patience_s = self._tuning.request_timeout_ms / 1000
         heard = time.monotonic()
         while time.monotonic() - heard < patience_s:
             with translated_errors(f"reading {self.topic} back"):

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from ...errors import CorruptLog, TrustwatchError, Unavailable
 from .. import record_codec
 from ..protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
-from ..settings import KafkaClientSettings
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     DAMAGED_DATA_ERRORS,
     OFFSET_GONE_ERRORS,
@@ -46,8 +46,10 @@ class ConfluentTopicReader:
         topics: Collection[str],
         group_id: str = "",
         start: StartPositions = "earliest",
+        tuning: KafkaTuning = DEFAULT_TUNING,
     ) -> None:
         self.settings = settings
+        self._tuning = tuning
         self.lost_records = 0
         self.failed_polls = 0
         self._start = start
@@ -56,14 +58,15 @@ class ConfluentTopicReader:
         self._end_targets: dict[TopicPartitionKey, int] = {}
         self._consumer = open_consumer(
             settings,
+            tuning,
             self._on_error,
             group_id=group_id or settings.group_id,
             enable_partition_eof=True,
             session_timeout_ms=settings.session_timeout_ms,
-            max_poll_interval_ms=settings.max_poll_interval_ms,
+            max_poll_interval_ms=tuning.max_poll_interval_ms,
         )
         try:
-            limit = settings.metadata_timeout_ms
+            limit = tuning.metadata_timeout_ms
             counts = {topic: partition_count(self._consumer, topic, limit) for topic in topics}
             if group_id:
                 with translated_errors("reading topics"):
@@ -85,7 +88,7 @@ class ConfluentTopicReader:
         """Called by librdkafka within `consume`."""
         try:
             with translated_errors("asking for committed offsets"):
-                stored = self._consumer.committed(places, self.settings.metadata_timeout_ms / 1000)
+                stored = self._consumer.committed(places, self._tuning.metadata_timeout_ms / 1000)
             known = {_partition_key(place): place.offset for place in stored}
             self._assign_at(
                 {
@@ -189,7 +192,7 @@ class ConfluentTopicReader:
         ends = self.end_offsets()
         asked = [TopicPartition(*place, max(0, time_ms)) for place in ends]
         with translated_errors("asking for offsets"):
-            told = self._consumer.offsets_for_times(asked, self.settings.metadata_timeout_ms / 1000) if asked else []
+            told = self._consumer.offsets_for_times(asked, self._tuning.metadata_timeout_ms / 1000) if asked else []
         found = {_partition_key(one): one.offset for one in told if one.error is None and one.offset >= 0}
         return {place: found.get(place, end) for place, end in ends.items()}
 
@@ -199,7 +202,7 @@ class ConfluentTopicReader:
             self._assign_at(self._positions | {(topic, partition): offset})
 
     def _bounds(self, place: TopicPartitionKey) -> tuple[int, int]:
-        return offset_bounds(self._consumer, TopicPartition(*place), self.settings.metadata_timeout_ms)
+        return offset_bounds(self._consumer, TopicPartition(*place), self._tuning.metadata_timeout_ms)
 
     def lag(self) -> int | None:
         """See `TopicReader.lag`."""

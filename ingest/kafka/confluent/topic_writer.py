@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
-from ..settings import KafkaClientSettings
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import LIBRDKAFKA_LOGGER, connection_options, translate_error, translated_errors
 
 _BATCH_BYTES = 1024 * 1024
@@ -30,8 +30,9 @@ class ConfluentTopicWriter:
         ConfigError: an option is wrong.
     """
 
-    def __init__(self, settings: KafkaClientSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
         self.settings = settings
+        self._tuning = tuning
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: KafkaError | None = None
@@ -41,13 +42,13 @@ class ConfluentTopicWriter:
 
     def _open(self) -> Producer:
         options: dict[str, Any] = {
-            **connection_options(self.settings),
+            **connection_options(self.settings, self._tuning),
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": _LINGER_MS,
             "batch.size": _BATCH_BYTES,
-            "compression.type": self.settings.compression,
-            "delivery.timeout.ms": self.settings.delivery_timeout_ms,
+            "compression.type": self._tuning.compression,
+            "delivery.timeout.ms": self._tuning.delivery_timeout_ms,
             "queue.buffering.max.kbytes": _QUEUE_KBYTES,
             "allow.auto.create.topics": False,
             "error_cb": self._on_error,
@@ -68,7 +69,7 @@ class ConfluentTopicWriter:
         """See `TopicWriter.send`."""
         if partition is None:
             partition = -1 if key is None else partition_of(key, self.partitions(topic))
-        deadline = time.monotonic() + self.settings.metadata_timeout_ms / 1000
+        deadline = time.monotonic() + self._tuning.metadata_timeout_ms / 1000
         while True:
             try:
                 self._producer.produce(
@@ -138,7 +139,7 @@ class ConfluentTopicWriter:
     def _list_topics(self) -> None:
         """All topics: asking for a single one would create it on a broker that creates topics by itself."""
         try:
-            found = self._producer.list_topics(timeout=self.settings.metadata_timeout_ms / 1000).topics
+            found = self._producer.list_topics(timeout=self._tuning.metadata_timeout_ms / 1000).topics
         except KafkaException as error:
             self._producer.poll(0)  # error_cb may know why
             raise self._refused or translate_error("asking for topics", error.args[0]) from error

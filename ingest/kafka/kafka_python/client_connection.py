@@ -15,8 +15,9 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
+from ...settings import reveal
 from .. import record_codec
-from ..settings import KafkaClientSettings, SaslSettings
+from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 
 ClientT = TypeVar("ClientT")
 
@@ -30,17 +31,17 @@ _REFUSED_ERRORS = (
 )
 
 
-def connection_options(settings: KafkaClientSettings) -> dict[str, Any]:
+def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
     """What every client of kafka-python takes: addresses, security, time limits."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
-        "client_id": settings.client_id,
-        "request_timeout_ms": settings.request_timeout_ms,
-        "bootstrap_timeout_ms": settings.request_timeout_ms,
+        "client_id": tuning.client_id,
+        "request_timeout_ms": tuning.request_timeout_ms,
+        "bootstrap_timeout_ms": tuning.request_timeout_ms,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
-        "security_protocol": settings.security_protocol,
-        **_tls_options(settings),
-        **_sasl_options(settings),
+        "security_protocol": settings.security.protocol,
+        **_tls_options(settings.security, tuning),
+        **_sasl_options(settings.security),
     }
 
 
@@ -68,29 +69,27 @@ def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
             raise
 
 
-def _tls_options(settings: KafkaClientSettings) -> dict[str, Any]:
-    if "SSL" not in settings.security_protocol:
+def _tls_options(security: KafkaSecuritySettings, tuning: KafkaTuning) -> dict[str, Any]:
+    if "SSL" not in security.protocol:
         return {}
-    tls = settings.tls
     return {
-        "ssl_check_hostname": tls.check_hostname,
-        "ssl_cafile": tls.ca_file or None,
-        "ssl_certfile": tls.certificate_file or None,
-        "ssl_keyfile": tls.key_file or None,
-        "ssl_password": tls.key_password or None,
+        "ssl_check_hostname": tuning.check_hostname,
+        "ssl_cafile": None if security.ca_file is None else str(security.ca_file),
+        "ssl_certfile": None if security.certificate_file is None else str(security.certificate_file),
+        "ssl_keyfile": None if security.key_file is None else str(security.key_file),
+        "ssl_password": reveal(tuning.key_password) or None,
     }
 
 
-def _sasl_options(settings: KafkaClientSettings) -> dict[str, Any]:
-    sasl = settings.sasl
-    if sasl is None or not settings.security_protocol.startswith("SASL"):
+def _sasl_options(security: KafkaSecuritySettings) -> dict[str, Any]:
+    if security.mechanism is None:
         return {}
-    if sasl.mechanism == "OAUTHBEARER":
-        return {"sasl_mechanism": sasl.mechanism, "sasl_oauth_token_provider": KafkaTokenProvider(sasl, settings)}
+    if security.mechanism == "OAUTHBEARER":
+        return {"sasl_mechanism": security.mechanism, "sasl_oauth_token_provider": KafkaTokenProvider(security)}
     return {
-        "sasl_mechanism": sasl.mechanism,
-        "sasl_plain_username": sasl.username,
-        "sasl_plain_password": sasl.password,
+        "sasl_mechanism": security.mechanism,
+        "sasl_plain_username": security.username,
+        "sasl_plain_password": reveal(security.password),
     }
 
 
@@ -102,11 +101,14 @@ class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-p
     """Buys an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
+    Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks in a thread of its own,
+    and it sends id and secret as they are: Kafka's own clients do not encode them unless told to, and servers expect
+    the same of us.
     """
 
-    def __init__(self, sasl: SaslSettings, settings: KafkaClientSettings) -> None:
-        self._sasl = sasl
-        self._verify: str | bool = settings.tls.ca_file or True
+    def __init__(self, security: KafkaSecuritySettings) -> None:
+        self._security = security
+        self._verify: str | bool = True if security.ca_file is None else str(security.ca_file)
         self._lock = threading.Lock()
 
     def token(self) -> str:
@@ -115,21 +117,21 @@ class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-p
         Raises:
             Unavailable: the token endpoint refused, or does not answer; no secret is in the message.
         """
-        sasl = self._sasl
-        form = {"grant_type": "client_credentials"} | ({"scope": sasl.scope} if sasl.scope else {})
+        security, url = self._security, self._security.token_url or ""
+        form = {"grant_type": "client_credentials"} | ({"scope": security.scope} if security.scope else {})
         try:
             with self._lock:
                 answer = httpx.post(
-                    sasl.token_endpoint,
+                    url,
                     data=form,
-                    auth=(sasl.client_id, sasl.client_secret),
+                    auth=(security.client_id or "", reveal(security.client_secret)),
                     timeout=_TOKEN_TIMEOUT_S,
                     verify=self._verify,
                 )
             answer.raise_for_status()
             return msgspec.json.decode(answer.content, type=_KafkaAccessToken).access_token
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            raise Unavailable(f"{sasl.token_endpoint}: no token for Kafka: {error}") from None
+            raise Unavailable(f"{url}: no token for Kafka: {error}") from None
 
 
 @contextlib.contextmanager
@@ -155,16 +157,16 @@ def _error_text(error: errors.KafkaError) -> str:
 # What all consumers of kafka-python share.
 
 
-def consumer_options(settings: KafkaClientSettings) -> dict[str, Any]:
+def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
     """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
     return {
-        **connection_options(settings),
+        **connection_options(settings, tuning),
         "auto_offset_reset": "none",
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
         "allow_auto_create_topics": False,
-        "fetch_max_bytes": settings.fetch_max_bytes,
-        "max_partition_fetch_bytes": settings.partition_fetch_bytes,
+        "fetch_max_bytes": tuning.fetch_max_bytes,
+        "max_partition_fetch_bytes": tuning.partition_fetch_bytes,
         "metrics_enabled": False,
     }
 

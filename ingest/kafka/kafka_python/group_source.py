@@ -17,7 +17,7 @@ from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...source import PartitionOwner, RecordBatch
 from .. import record_codec
 from ..group_buffer import FairBuffer, offset_out_of_range
-from ..settings import KafkaClientSettings
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .batch_decoding import enable_batch_decoding, fetched_parts
 from .client_connection import (
     consumer_options,
@@ -38,14 +38,18 @@ _READ_BACK_MS = 100
 class KafkaPythonGroupSource:
     """The events topic, read as a member of a consumer group. Not thread-safe: one thread calls everything.
 
+    Args:
+        member: a name that stays the same over restarts; "" = a dynamic member.
+
     Raises:
         Unavailable: no broker answers.
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaClientSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING, member: str = "") -> None:
         self.settings = settings
-        self.topic = settings.topics.events
+        self._tuning, self._member = tuning, member
+        self.topic = settings.names.events
         self.failed_polls = 0
         self._buffer = FairBuffer()
         self._owned: set[int] = set()
@@ -61,13 +65,13 @@ class KafkaPythonGroupSource:
             self._consumer = open_client(
                 KafkaConsumer,
                 group_id=settings.group_id,
-                group_instance_id=settings.group_instance_id or None,
+                group_instance_id=member or None,
                 partition_assignment_strategy=[self._assignor],
                 kafka_client=self._poll_thread.client,
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=min(3_000, settings.session_timeout_ms // 3),
-                max_poll_interval_ms=settings.max_poll_interval_ms,
-                **consumer_options(settings),
+                max_poll_interval_ms=tuning.max_poll_interval_ms,
+                **consumer_options(settings, tuning),
             )
         except TrustwatchError:
             self._poll_thread.close()
@@ -123,7 +127,7 @@ class KafkaPythonGroupSource:
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
             raise CorruptLog(f"{self.topic}: {error}") from error
         except errors.FencedInstanceIdError as error:
-            name = self.settings.group_instance_id
+            name = self._member
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
         anew = self._retake_after_expulsion()
         for place, records in fetched.items():
@@ -231,19 +235,19 @@ class KafkaPythonGroupSource:
             ValueError: there is no such partition.
         """
         return end_offset(
-            self._open_query_consumer(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms
+            self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
         )
 
     def _bounds(self, partition: int) -> tuple[int, int]:
         return offset_bounds(
-            self._open_query_consumer(), TopicPartition(self.topic, partition), self.settings.metadata_timeout_ms
+            self._open_query_consumer(), TopicPartition(self.topic, partition), self._tuning.metadata_timeout_ms
         )
 
     def _open_query_consumer(self) -> KafkaConsumer:
         """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
         a second on a quiet topic."""
         if self._query_consumer is None:
-            self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings))
+            self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         return self._query_consumer
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
@@ -260,12 +264,12 @@ class KafkaPythonGroupSource:
         if not len(hashes):
             return hashes
         place = TopicPartition(self.topic, partition)
-        consumer = open_client(KafkaConsumer, **consumer_options(self.settings))
+        consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         with translated_errors(f"reading {self.topic}[{partition}] back"):
             try:
                 most = enable_batch_decoding(consumer)
                 consumer.assign([place])
-                start, end = offset_bounds(consumer, place, self.settings.metadata_timeout_ms)
+                start, end = offset_bounds(consumer, place, self._tuning.metadata_timeout_ms)
                 if end_offset > end:
                     raise offset_out_of_range(self.topic, partition, end_offset, start, end)
                 consumer.seek(place, max(start, start_offset))
@@ -278,7 +282,7 @@ class KafkaPythonGroupSource:
         self, consumer: KafkaConsumer, most: int, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
     ) -> None:
         """Fill *hashes* up to its end; the last offsets may be transaction markers, which no poll returns."""
-        end, patience_s = start + len(hashes), self.settings.request_timeout_ms / 1000
+        end, patience_s = start + len(hashes), self._tuning.request_timeout_ms / 1000
         position, heard = -1, time.monotonic()
         while (now_at := consumer.position(place)) < end:
             if now_at == position and time.monotonic() - heard > patience_s:

@@ -9,7 +9,14 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from ...errors import ConfigError
 from ..protocols import TopicDescription
-from ..settings import TOPIC_DEFINITIONS, KafkaClientSettings, KafkaTopics, with_min_insync_replicas
+from ..settings import (
+    DEFAULT_TUNING,
+    TOPIC_DEFINITIONS,
+    KafkaClientSettings,
+    KafkaTopics,
+    KafkaTuning,
+    with_min_insync_replicas,
+)
 from .client_connection import connection_options, open_client, translated_errors
 
 
@@ -21,8 +28,8 @@ class KafkaPythonAdmin:
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaClientSettings) -> None:
-        self._client = open_client(KafkaAdminClient, **connection_options(settings))
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
+        self._client = open_client(KafkaAdminClient, **connection_options(settings, tuning))
 
     def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
         """See `KafkaAdmin.create_topics`."""

@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition, errors
 
 from ...errors import CorruptLog, Unavailable
 from ..protocols import MAX_POLL_RECORDS, FetchedRecords, StartPositions, start_position_of
-from ..settings import KafkaClientSettings
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     consumer_options,
     offset_bounds,
@@ -43,20 +43,22 @@ class KafkaPythonTopicReader:
         topics: Collection[str],
         group_id: str = "",
         start: StartPositions = "earliest",
+        tuning: KafkaTuning = DEFAULT_TUNING,
     ) -> None:
         self.settings = settings
+        self._tuning = tuning
         self.lost_records = 0
         self.failed_polls = 0
         self._group = bool(group_id)
         self._start = start
         self._end_targets: dict[TopicPartition, int] = {}
-        options = consumer_options(settings)
+        options = consumer_options(settings, tuning)
         if group_id:
             options |= {
                 "group_id": group_id,
                 "session_timeout_ms": settings.session_timeout_ms,
                 "heartbeat_interval_ms": min(3_000, settings.session_timeout_ms // 3),
-                "max_poll_interval_ms": settings.max_poll_interval_ms,
+                "max_poll_interval_ms": tuning.max_poll_interval_ms,
             }
         self._consumer = open_client(KafkaConsumer, **options)
         try:
@@ -114,7 +116,7 @@ class KafkaPythonTopicReader:
         return {}
 
     def _skip_lost(self, place: TopicPartition, offset: int) -> None:
-        start, end = offset_bounds(self._consumer, place, self.settings.metadata_timeout_ms)
+        start, end = offset_bounds(self._consumer, place, self._tuning.metadata_timeout_ms)
         lost = max(0, start - offset)
         self.lost_records += lost
         _log.error(
@@ -131,7 +133,7 @@ class KafkaPythonTopicReader:
     def commit(self) -> None:
         """See `TopicReader.commit`."""
         with translated_errors("committing offsets"):
-            self._consumer.commit(timeout_ms=self.settings.metadata_timeout_ms)
+            self._consumer.commit(timeout_ms=self._tuning.metadata_timeout_ms)
 
     def end_offsets(self) -> dict[tuple[str, int], int]:
         """See `TopicReader.end_offsets`."""
@@ -144,7 +146,7 @@ class KafkaPythonTopicReader:
         """See `TopicReader.first_offsets`."""
         with translated_errors("asking for offsets"):
             places = list(self._consumer.assignment())
-            found = self._consumer.beginning_offsets(places, self.settings.metadata_timeout_ms) if places else {}
+            found = self._consumer.beginning_offsets(places, self._tuning.metadata_timeout_ms) if places else {}
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
     def offsets_at(self, time_ms: int) -> dict[tuple[str, int], int]:
@@ -164,7 +166,7 @@ class KafkaPythonTopicReader:
     def _end_offsets_of(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         wanted = list(places)
         with translated_errors("asking for offsets"):
-            return self._consumer.end_offsets(wanted, self.settings.metadata_timeout_ms) if wanted else {}
+            return self._consumer.end_offsets(wanted, self._tuning.metadata_timeout_ms) if wanted else {}
 
     def lag(self) -> int | None:
         """See `TopicReader.lag`."""
@@ -173,7 +175,7 @@ class KafkaPythonTopicReader:
 
     def _position(self, place: TopicPartition) -> int:
         with translated_errors("asking for positions"):
-            position: int | None = self._consumer.position(place, self.settings.metadata_timeout_ms)
+            position: int | None = self._consumer.position(place, self._tuning.metadata_timeout_ms)
         if position is None:
             raise Unavailable("asking for positions: no answer in time")
         return position

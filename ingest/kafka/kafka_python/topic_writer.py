@@ -10,7 +10,7 @@ from kafka import KafkaProducer, errors
 
 from ...errors import ConfigError, Unavailable
 from ...record_keys import partition_of
-from ..settings import KafkaClientSettings
+from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import connection_options, open_client, translated_errors
 from .topic_admin import KafkaPythonAdmin
 
@@ -27,24 +27,25 @@ class KafkaPythonTopicWriter:
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaClientSettings) -> None:
+    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING) -> None:
         self.settings = settings
+        self._tuning = tuning
         self._partitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
-        longest = settings.delivery_timeout_ms - _LINGER_MS
+        longest = tuning.delivery_timeout_ms - _LINGER_MS
         self._producer = open_client(
             KafkaProducer,
             enable_idempotence=True,
             acks="all",
             linger_ms=_LINGER_MS,
             batch_size=_BATCH_BYTES,
-            compression_type=None if settings.compression == "none" else settings.compression,
-            delivery_timeout_ms=settings.delivery_timeout_ms,
-            max_block_ms=settings.metadata_timeout_ms,
+            compression_type=None if tuning.compression == "none" else tuning.compression,
+            delivery_timeout_ms=tuning.delivery_timeout_ms,
+            max_block_ms=tuning.metadata_timeout_ms,
             allow_auto_create_topics=False,
             metrics_enabled=False,
-            **connection_options(settings) | {"request_timeout_ms": min(settings.request_timeout_ms, longest)},
+            **connection_options(settings, tuning) | {"request_timeout_ms": min(tuning.request_timeout_ms, longest)},
         )
 
     def send(
@@ -91,7 +92,7 @@ class KafkaPythonTopicWriter:
 
     def _count_partitions(self, topic: str) -> int:
         """Asked of the admin client: the producer does not say whether nobody answers or there is no such topic."""
-        admin = KafkaPythonAdmin(self.settings)
+        admin = KafkaPythonAdmin(self.settings, self._tuning)
         try:
             found = admin.describe(topic)
         finally:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import httpx
 
 from ....ingest.errors import TrustwatchError
+from ....ingest.printable_text import printable_line
 from ..delivery_target import DeliveryTarget
 from .desired_state import DesiredState
 
@@ -126,5 +127,5 @@ def error_detail(answer: httpx.Response) -> str:
     if not isinstance(body, dict):
         return ""
     texts = [body[name] for name in _ERROR_MEMBERS if isinstance(body.get(name), str) and body[name]]
-    line = " ".join("".join(char if char.isprintable() else " " for char in ": ".join(texts)).split())
-    return f": {line[:MAX_DETAIL_CHARS]}" if line else ""
+    line = printable_line(": ".join(texts), MAX_DETAIL_CHARS)
+    return f": {line}" if line else ""

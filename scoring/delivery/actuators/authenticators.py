@@ -1,4 +1,7 @@
-"""How we prove to an authorization server's admin API who we are. Secrets and tokens stay in here."""
+"""How we prove to an authorization server who we are: at its token endpoint and at its admin API.
+
+Actuators, gateways' issuers and the console's sign-in use it. Secrets and tokens stay in here.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,29 @@ class ClientAuthenticator(Protocol):
 
     def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
         """Adds to *form* what proves us at *url*; returns headers that do."""
+
+
+class NoClientAuthenticator:
+    """No proof: for public clients, and for endpoints that their network protects, as Hydra's admin API."""
+
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
+        """Adds nothing."""
+        del url, form
+        return {}
+
+
+class ClientSecretPostAuthenticator:
+    """`client_secret_post` (RFC 6749, 2.3.1), for servers that take no other way."""
+
+    def __init__(self, client_id: str, secret: str) -> None:
+        self._client_id = client_id
+        self._secret = secret
+
+    def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
+        """Adds id and secret to the form."""
+        del url
+        form |= {"client_id": self._client_id, "client_secret": self._secret}
+        return {}
 
 
 class ClientSecretAuthenticator:

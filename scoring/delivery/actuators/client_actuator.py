@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 import httpx
 import msgspec
 
+from ..retry_after import parse_retry_after
 from .actuator import (
     ActuationNotConfirmed,
     ActuationResult,
@@ -29,12 +30,16 @@ class AdminApi:
         http: client without a time limit of its own, that follows no redirects.
         url: of the API, without a slash at the end.
         auth: proves us.
+        now_ms: UTC milliseconds.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str, auth: RequestAuthenticator) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, url: str, auth: RequestAuthenticator, now_ms: Callable[[], int]
+    ) -> None:
         self._http = http
         self._url = url.rstrip("/")
         self._auth = auth
+        self._now_ms = now_ms
 
     async def call(
         self, method: str, path: str, *, expect: Collection[int] = (200, 204), missing: str = "", **request: Any
@@ -63,8 +68,7 @@ class AdminApi:
             raise UnknownClient(missing)
         if status in (401, 403):
             raise ActuatorAccessDenied(f"{where} - the server does not take our credentials, or they lack a right")
-        wait = answer.headers.get("retry-after", "")
-        raise ActuatorUnavailable(where, float(wait[:9]) if wait.isascii() and wait.isdigit() else None)
+        raise ActuatorUnavailable(where, parse_retry_after(answer.headers.get("retry-after"), self._now_ms()))
 
     async def _send(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
         headers = await self._auth.headers()

@@ -121,7 +121,7 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
     The row counts as a call to look: what is done is what holds when it is delivered (`DesiredStateResolver`).
     """
     agent = decision.agent
-    full = (agent.tenant, agent.issuer, agent.agent_id)
+    full = agent.identity
     standing = book.effective_policy(*full, decision.agent_type)
     if not standing.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
         return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import httpx
+from cachetools import FIFOCache
 
 from .actuator import error_detail
 from .authenticators import ClientAuthenticator
@@ -73,7 +73,7 @@ class TokenRevoker:
         self._endpoints = {issuer: one for one in reversed(endpoints) for issuer in one.issuers}
         self._http = http
         self._observe = observe
-        self._revoked_tokens: OrderedDict[bytes, None] = OrderedDict()
+        self._revoked_tokens: FIFOCache[bytes, None] = FIFOCache(MAX_REMEMBERED_TOKENS)
         self._tasks: set[asyncio.Task[RevocationResult]] = set()
 
     def serves(self, issuer: str) -> bool:
@@ -145,8 +145,6 @@ class TokenRevoker:
 
     def _remember(self, mark: bytes) -> None:
         self._revoked_tokens[mark] = None
-        while len(self._revoked_tokens) > MAX_REMEMBERED_TOKENS:
-            self._revoked_tokens.popitem(last=False)
 
 
 def _classify_refusal(answer: httpx.Response) -> RevocationResult:

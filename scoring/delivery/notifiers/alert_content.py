@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ....ingest.printable_text import printable_line
 from ...records.agents import RiskLevel
 from .alert_events import ALERT_TYPE, APPROVAL_TYPE, SILENCE_TYPE, TEST_TYPE
 
@@ -150,11 +151,11 @@ def parse_alert(event: Mapping[str, Any]) -> AlertContent:
 def display_text(value: Any) -> str:
     """*value* for people: one line without control characters or direction marks; lists joined; nothing for the rest.
 
-    >>> text("a\\nb"), text(0.97), text(["x", 2]), text(None), text({"a": 1}), text(True)
-    ('a b', '0.97', 'x, 2', '', '', 'true')
+    >>> [display_text(value) for value in ("a\\nb", 0.97, ["x", 2], None, {"a": 1}, True)]
+    ['a b', '0.97', 'x, 2', '', '', 'true']
     """
     if isinstance(value, str):
-        return " ".join("".join(char if char.isprintable() else " " for char in value).split())
+        return printable_line(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from ....ingest.timestamps import format_rfc3339
 from ...records.agents import RiskLevel
 from ...records.commits import OutboxRow
 from ...records.containment import Intervention
@@ -160,15 +160,6 @@ def build_test_alert_row(
         level=level,
         tenant=tenant,
     )
-
-
-def format_rfc3339(at_ms: int) -> str:
-    """UTC time with milliseconds.
-
-    >>> rfc3339(1_764_000_000_123)
-    '2025-11-24T16:00:00.123Z'
-    """
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -> dict[str, Any]:

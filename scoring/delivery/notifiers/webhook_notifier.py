@@ -10,15 +10,16 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import httpx
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ....ingest.errors import ConfigError
+from ....ingest.printable_text import printable_line
 from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult, DeliveryTarget
+from ..retry_after import parse_retry_after
 from .alert_formats import ALERT_FORMATS, SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat, render_alert
 
 MAX_ERROR_CHARS = 200
@@ -49,29 +50,8 @@ def classify_response(status: int, retry_after: str | None, text: str, now_ms: i
     return DeliveryResult("failed", error)
 
 
-def parse_retry_after(header: str | None, now_ms: int) -> float | None:
-    """Seconds to wait by a Retry-After header, which is a number or a date; None = absent or not understood.
-
-    >>> retry_after_s("120", 0), retry_after_s("Thu, 01 Jan 1970 00:00:30 GMT", 10_000), retry_after_s("soon", 0)
-    (120.0, 20.0, None)
-    """
-    if header is None:
-        return None
-    header = header.strip()
-    if header.isascii() and header.isdigit():
-        return float(header[:9])
-    try:
-        at = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, at.timestamp() - now_ms / 1000)
-
-
 def _printable_detail(text: str) -> str:
-    """One line without control characters: a target must not write into our log or terminal."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())[:MAX_ERROR_CHARS]
+    line = printable_line(text, MAX_ERROR_CHARS)
     return f": {line}" if line else ""
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, MetaData, text
 
+from ....ingest.timestamps import DAY_MS, WEEK_MS
 from ..sql_schema import DECISIONS
 
-WEEK_MS = 7 * 86_400_000
-_FIRST_MONDAY_MS = 4 * 86_400_000  # 1970-01-05
+_FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
 WEEKS_AHEAD = 4
 """Weeks that are prepared beyond the one of now: upkeep may fail to run for so long before rows take a detour."""
 

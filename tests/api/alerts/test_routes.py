@@ -14,9 +14,9 @@ import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import webhook_targets
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.service_settings import WebhookSettings
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, TEST_TYPE

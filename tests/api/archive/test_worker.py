@@ -134,7 +134,7 @@ class Crash(BaseException):
     """Whatever ends a process."""
 
 
-@pytest.mark.parametrize("what", ["rename", "fsync"])
+@pytest.mark.parametrize("what", ["replace", "fsync"])
 def test_a_crash_at_any_step_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(
     for step in count():
         directory = tmp_path / f"{what}-{step}"
         with monkeypatch.context() as patched:
-            owner: Any = Path if what == "rename" else os
+            owner: Any = Path if what == "replace" else os
             original, calls = getattr(owner, what), count()
 
             def failing(*args: Any, at: int = step, go: Any = original, numbers: Iterator[int] = calls) -> Any:

@@ -33,11 +33,11 @@ from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.console_settings import ConsoleGrantSettings, ConsoleOidcSettings, ConsoleSettings
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ListenSettings, TenantSettings
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.pipeline.ipc import LevelChange, PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable

@@ -12,8 +12,8 @@ from trustwatch.api.console.console_app import content_security_policy
 from trustwatch.api.console.console_sessions import ConsoleSessions, new_session, session_caller, session_key
 from trustwatch.api.console.login_links import issue_login_code, redeem_login_code
 from trustwatch.api.settings.console_settings import ConsoleSettings
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
 
 KEY = "k" * 32
 

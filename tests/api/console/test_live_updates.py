@@ -10,6 +10,7 @@ import httpx
 import pytest
 from trustwatch.api.console import live_updates
 from trustwatch.api.console.live_updates import agent_event_name
+from trustwatch.api.http.server_sent_events import encode_event
 from trustwatch.scoring.pipeline.ipc import LevelChange
 
 
@@ -145,7 +146,7 @@ def test_streams_are_bounded(site: Any, monkeypatch: Any) -> None:
 def test_a_name_can_not_end_an_event() -> None:
     """Line breaks of all kinds stay inside the data."""
     sentence = live_updates._announcement(LevelChange("d", "t", "a\n\nevent: end\rx\u2028y", 1, 4, 0.9, "", 0, 0), 0)
-    event = live_updates._encode_event("said", sentence).decode()
+    event = encode_event("said", sentence).decode()
 
     assert event.endswith("\n\n") and event.count("\n\n") == 1
     assert all(line.startswith(("data: ", "event: said")) for line in event.strip("\n").splitlines())

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from trustwatch.api.console.console_sessions import matching_grant
-from trustwatch.api.settings.declaration import Secret
+from trustwatch.ingest.settings import Secret
 
 NOW = 1_764_000_000.0
 

@@ -17,8 +17,9 @@ from trustwatch.api.events.foreign_topics import (
     IngestOutputTopics,
     TopicIngest,
 )
-from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, MappingSettings
+from trustwatch.api.settings.kafka_settings import ForeignTopicSettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.formats.record_mapping import MappingSpec
 from trustwatch.ingest.kafka.protocols import FetchedRecords
 from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.record_keys import agent_partition_key
@@ -238,7 +239,7 @@ def test_a_huge_refused_record_is_cut_and_says_so(world: World) -> None:
 
 def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: World) -> None:
     """Not every record of a gateway is ours to judge."""
-    mapping = MappingSettings(when="kind == 'audit'")
+    mapping = MappingSpec(when="kind == 'audit'")
     envoy = settings(format="caddy", mapping=mapping)
     source = ingest(world, (envoy, Reader(world, [None, b'{"kind": "other"}'])))
 

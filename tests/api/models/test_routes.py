@@ -19,6 +19,7 @@ from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models import model_persistence
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_directory import read_manifest
@@ -35,14 +36,7 @@ from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import Feedback, FeedbackStep
-from trustwatch.scoring.records.models import (
-    DAY_MS,
-    P_VALUE_EDGES,
-    ModelSwitch,
-    PeerGroupDay,
-    SwitchModel,
-    decode_model_switch,
-)
+from trustwatch.scoring.records.models import P_VALUE_EDGES, ModelSwitch, PeerGroupDay, SwitchModel, decode_model_switch
 
 NOW_MS = 1_764_000_000_000
 TODAY = NOW_MS // DAY_MS

@@ -127,7 +127,7 @@ class Ending:
     def __init__(self, store: Any, end: BaseException) -> None:
         self.store, self.end, self.noted = store, end, []  # type: ignore[var-annotated]
 
-    def fill(self, *_: Any) -> Any:
+    def read_into(self, *_: Any) -> Any:
         self.noted.append(
             training_state.decode_training_state(self.store.metadata.get(training_state.TRAINING_STATE_KEY))
         )
@@ -141,7 +141,7 @@ class Desk:
         self.store = open_store(sqlite_url(folder / "store.db"))
         self.origin = Ending(self.store, end)
         settings = Settings(data_dir=folder, lifecycle=LifecycleSettings(every_h=0))
-        shelf: Any = SimpleNamespace(installed=lambda: SimpleNamespace(version="first"), remove=lambda _: None)
+        shelf: Any = SimpleNamespace(installed_model=lambda: SimpleNamespace(version="first"), remove=lambda _: None)
         self.teacher = training_scheduler.TrainingScheduler(settings, self.store, shelf, self.origin, lambda: None)
 
     def wish(self, name: str) -> None:

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from trustwatch.api.composition import policy_table
 from trustwatch.api.settings.access_settings import IssuerSettings
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.policy.book import PolicyTable
-from trustwatch.scoring.records.agents import RiskLevel
+from trustwatch.ingest.settings import Secret
 
 from ...support.checkout import ROOT
 
@@ -108,13 +105,6 @@ def test_the_star_tenant_stands_for_tenants_without_an_entry(tmp_path: Path) -> 
     assert [settings.tenant(name).mode for name in ("careful", "other")] == ["shadow", "enforce"]
 
 
-def test_default_token_policies_are_those_that_replay_uses() -> None:
-    """The defaults stand in two tables, of the settings and of scoring, which knows no settings: they agree."""
-    table, defaults = policy_table(Settings()), PolicyTable()
-
-    assert all(table[level] == defaults[level] for level in RiskLevel)
-
-
 def test_a_level_given_in_part_keeps_the_rest_of_its_own_default(tmp_path: Path) -> None:
     """Shortening tokens at high does not switch refresh tokens on again."""
     policy = load(tmp_path, "token_policy: {high: {max_token_lifetime_s: 30}, version: '7'}").token_policy
@@ -126,7 +116,7 @@ def test_a_level_given_in_part_keeps_the_rest_of_its_own_default(tmp_path: Path)
 
 def test_default_token_policy_is_that_of_the_design() -> None:
     """Low 900 s, unknown and medium 300 s, high 60 s without refresh, critical deny and revoke."""
-    policies = Settings().policies()
+    policies = {level.label: policy for level, policy in Settings().token_policy.by_level().items()}
 
     assert {level: policy.max_token_lifetime_s for level, policy in policies.items()} == {
         "unknown": 300,

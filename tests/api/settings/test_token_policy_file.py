@@ -8,9 +8,9 @@ import pytest
 from trustwatch.api.composition import live_policy, policy_book
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.settings_table import settings_table
-from trustwatch.api.settings.token_policy_file import PolicyFile
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+from trustwatch.scoring.policy.policy_file import PolicyFile
 from trustwatch.scoring.records.agents import RiskLevel
 
 from ...support.checkout import DOCS

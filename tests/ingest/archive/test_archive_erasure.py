@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from trustwatch.ingest.archive import archive_erasure, archive_files
 from trustwatch.ingest.archive.archive_erasure import FileErasureCount, erase_files
-from trustwatch.ingest.archive.archive_files import event_folder, write_file_atomically
+from trustwatch.ingest.archive.archive_files import event_folder, write_archive_file
 from trustwatch.ingest.archive.event_archive import event_table
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.events import decode_event
@@ -32,7 +32,7 @@ def write(directory: Path, name: str, events: list[dict[str, Any]], first: int =
         raw = json.dumps(made).encode()
         rows.append((first + at, DAY, DAY, decode_event(raw), raw))
     path = directory / event_folder(DAY, events[0]["tenant"]) / name
-    write_file_atomically(path, lambda file: pq.write_table(event_table(rows), file))
+    write_archive_file(path, lambda file: pq.write_table(event_table(rows), file))
     return path
 
 

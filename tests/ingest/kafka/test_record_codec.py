@@ -18,9 +18,10 @@ from trustwatch.ingest.kafka import open_group_source, record_codec
 from trustwatch.ingest.kafka.group_buffer import FairBuffer, RecordRun
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.record_codec import KafkaRecord, SourcePartition
-from trustwatch.ingest.kafka.settings import KafkaClientSettings, SaslSettings, TlsSettings
+from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, partition_of
+from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
 
@@ -204,11 +205,18 @@ def test_the_log_takes_no_record_without_a_key() -> None:
 
 def test_settings_show_no_secret() -> None:
     """In logs and tracebacks."""
-    sasl = SaslSettings(username="user", password="hunter2", client_secret="hunter3")
-    shown = repr(KafkaClientSettings(bootstrap_servers=("a:1",), sasl=sasl, tls=TlsSettings(key_password="hunter4")))
+    security = KafkaSecuritySettings(
+        protocol="SASL_SSL",
+        mechanism="PLAIN",
+        username="user",
+        password=Secret("hunter2"),
+        client_secret=Secret("hunter3"),
+    )
+    settings = KafkaClientSettings(bootstrap_servers=("a:1",), security=security)
+    shown = repr(settings) + repr(KafkaTuning(key_password=Secret("hunter4")))
     assert "hunter" not in shown
     assert shown.count("***") == 3
-    assert "password=''" in repr(SaslSettings())
+    assert "password=None" in repr(KafkaSecuritySettings())
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def announce(rig: Any, version: str) -> None:
     writer = open_writer(rig.kafka_settings)
 
     async def tell() -> None:
-        log = GroupCommit(KafkaCommitLog(writer, rig.kafka_settings.topics.events))
+        log = GroupCommit(KafkaCommitLog(writer, rig.kafka_settings.names.events))
         await ControlRecordWriter(log, lambda: time.time_ns() // 1_000_000)(command)
         await log.close()
 

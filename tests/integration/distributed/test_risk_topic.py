@@ -94,7 +94,7 @@ def _write_late(rig: Any, victim: Any) -> None:
     writer = open_writer(rig.kafka_settings)
     try:
         for name, record in told:
-            writer.send(rig.kafka_settings.topics.risk, name, msgspec.json.encode(record), partition=partition)
+            writer.send(rig.kafka_settings.names.risk, name, msgspec.json.encode(record), partition=partition)
         writer.flush(10.0)
     finally:
         writer.close()

@@ -37,6 +37,22 @@ def test_figures_equal_those_of_scikit_learn(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_curve_is_what_one_counts_at_each_threshold(seed: int) -> None:
+    """Shares of bad and good units at or above each score, strictest first; the area is that of pairs, ties half."""
+    dice = np.random.default_rng(seed)
+    bad = np.r_[True, False, dice.random(60) < 0.3]
+    scores = np.round(dice.random(62) + 0.3 * bad, 1 + seed)
+    found = detection_curve(bad, scores)
+    assert found is not None
+    reached = [scores >= threshold for threshold in sorted(set(scores.tolist()), reverse=True)]
+    assert found.recall.tolist() == [(bad & above).sum() / bad.sum() for above in reached]
+    assert found.false_positive_rate.tolist() == [(~bad & above).sum() / (~bad).sum() for above in reached]
+    assert found.precision.tolist() == [(bad & above).sum() / above.sum() for above in reached]
+    above, equal = (compare(*np.ix_(scores[bad], scores[~bad])) for compare in (np.greater, np.equal))
+    assert found.area == pytest.approx((above + equal / 2).mean(), abs=1e-12)
+
+
 def test_nothing_is_told_of_one_class() -> None:
     """Without bad or without good units there is no curve."""
     assert detection_curve([True, True], [0.1, 0.2]) is None

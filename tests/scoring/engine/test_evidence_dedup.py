@@ -127,7 +127,7 @@ def test_a_release_forgets_what_has_counted(one: Callable[..., ScoredBatch]) -> 
     first = one(0, **STRANGER)
     slot = int(first.slots[0])
     engine: Engine = one.engine  # type: ignore[attr-defined]
-    risk.release(engine.risk[slot], int(first.columns.time_ms[0]), engine.settings.risk)
+    risk.release(engine.risk[slot], int(first.columns.time_ms[0]), engine.risk_parameters)
     assert one(1, **STRANGER).p_values[0] <= ODD
 
 

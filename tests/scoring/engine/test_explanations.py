@@ -242,7 +242,7 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
         scored.threshold_rows,
         scored.columns.codes[:, 7],
         np.zeros(1, np.bool_),
-        engine.settings.risk,
+        engine.risk_parameters,
         levels,
         out,
     )

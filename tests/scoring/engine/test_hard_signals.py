@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.engine.hard_signals import HARD_SIGNALS, HardSignalRules, hard_signal_codes
+from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 
 
 def token(name: str, **more: Any) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def fired(kit: Any, make: Any) -> Callable[..., tuple[set[str], float]]:
 
     def tell(story: list[dict[str, Any]], disabled: tuple[str, ...] = ()) -> tuple[set[str], float]:
         events = [make.event(n, 2, make.START_MS + n * 60_000, **dict(part)) for n, part in enumerate(story)]
-        engine = Engine(kit.model, EngineSettings(capacity=10, disabled_signals=disabled))
+        engine = Engine(kit.model, EngineSettings(RiskEvaluationSettings(disabled_signals=disabled), capacity=10))
         scored = engine.score(kit.columns(events))
         last = len(story) - 1
         found = engine.signal_rules.fired_signals(scored.columns, last, scored.vectors, scored.observations)

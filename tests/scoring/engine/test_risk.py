@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
 T0 = 1_764_000_000_000
 HOUR = 3_600_000
 BOUNDS = np.array([[4.0, 6.0, 8.0]])
-SETTINGS = risk.RiskParameters()
+SETTINGS = risk.kernel_parameters(RiskEvaluationSettings())
 
 
 class One:
@@ -91,7 +92,7 @@ def test_a_bet_beyond_the_streaks_peak_counts_in_full() -> None:
 @pytest.mark.parametrize("per_day", [1, 10, 48])
 def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     """Normal agents with uniform p-values reach each level on no more agent-days than the budget accepts."""
-    agents, days, budget = 400, 200 if per_day < 48 else 50, risk.AlertRateBudget()
+    agents, days, budget = 400, 200 if per_day < 48 else 50, AlertBudget()
     dice = np.random.default_rng(per_day)
     bounds, state = risk.thresholds(np.array([float(per_day)]), budget), risk.allocate(agents)
     rows, slots = np.arange(agents), np.arange(agents, dtype=np.int32)
@@ -127,7 +128,7 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
 @pytest.mark.parametrize("per_hour", [5, 300, 1000])
 def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
     """Normal events, however many an hour, do not damp the evidence of 200 impossible ones."""
-    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), risk.AlertRateBudget())
+    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), AlertBudget())
     calm = 1.0 - dice.random(3 * per_hour)
     p_values = np.concatenate([calm, np.full(200, 1e-4)])
     times = T0 + np.concatenate(
@@ -160,21 +161,23 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
 
 def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
     """Busier groups and smaller budgets ask for more evidence, levels stay at least 1 apart, and nothing is free."""
-    quiet, busy = risk.thresholds(np.array([1.0, 500.0]), risk.AlertRateBudget())
+    quiet, busy = risk.thresholds(np.array([1.0, 500.0]), AlertBudget())
     assert (busy > quiet).all()
-    assert (risk.thresholds(np.array([500.0]), risk.AlertRateBudget(2.0, 0.5, 0.1)) > busy).all()
-    assert (risk.thresholds(np.array([500.0]), risk.AlertRateBudget(), 0.5) > busy).all()
-    generous = risk.thresholds(np.array([1.0]), risk.AlertRateBudget(1e9, 1e9, 1e9))[0]
+    assert (risk.thresholds(np.array([500.0]), AlertBudget(2.0, 0.5, 0.1)) > busy).all()
+    assert (risk.thresholds(np.array([500.0]), AlertBudget(), 0.5) > busy).all()
+    generous = risk.thresholds(np.array([1.0]), AlertBudget(1e9, 1e9, 1e9))[0]
     assert (generous >= [3.0, 5.0, 7.0]).all()
-    upside_down = risk.thresholds(np.array([100.0]), risk.AlertRateBudget(0.1, 5.0, 20.0))[0]
-    assert (np.diff(upside_down) >= 1.0).all()
+    level = risk.thresholds(np.array([100.0]), AlertBudget(5.0, 5.0, 5.0))[0]
+    assert (np.diff(level) >= 1.0).all()
+    with pytest.raises(ValueError, match="no larger"):
+        AlertBudget(0.1, 5.0, 20.0)
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, math.nan])
 def test_impossible_budget_is_refused(wrong: float) -> None:
     """No threshold keeps a budget of nothing."""
     with pytest.raises(ValueError, match="budgets must be positive"):
-        risk.thresholds(np.array([1.0]), risk.AlertRateBudget(high=wrong))
+        risk.thresholds(np.array([1.0]), AlertBudget(high=wrong))
 
 
 def test_displayed_score_meets_levels_at_their_thresholds() -> None:
@@ -203,13 +206,13 @@ def test_high_steps_down_one_level_at_a_time_and_dwells() -> None:
     agent = One()
     agent.event(T0, p=0.9, signal=7.0)
     assert agent["level"] == 3
-    assert agent["due_ms"] >= T0 + SETTINGS.dwell_ms
+    assert agent["due_ms"] >= T0 + risk.DWELL_MS
     due = agent["due_ms"]
     assert agent.tick(due - 1) == (3, 3)
     assert agent.tick(due) == (3, 2)
     assert agent["score"] <= risk.LEVEL_DOWN[3]
     again = agent["due_ms"]
-    assert again >= due + SETTINGS.dwell_ms
+    assert again >= due + risk.DWELL_MS
     assert agent.tick(again - 1) == (2, 2)
     assert agent.tick(again)[1] in (0, 1)
     assert agent["due_ms"] == 0
@@ -305,8 +308,8 @@ def test_confidence_decides_between_unknown_and_low() -> None:
     while lone["level"] == 0:
         lone.event(T0 + seen, coverage=0.0)
         seen += 1
-    assert lone["confidence"] >= SETTINGS.confidence_low
-    assert seen == math.ceil(0.3 * SETTINGS.own_events / 0.7)
+    assert lone["confidence"] >= SETTINGS.confidence_minimum
+    assert seen == math.ceil(0.3 * risk.OWN_EVENTS / 0.7)
 
 
 def test_recovery_is_bounded() -> None:

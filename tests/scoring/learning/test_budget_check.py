@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 from trustwatch.models.model_training import train_with_held_out
-from trustwatch.scoring.engine.risk import AlertRateBudget, RiskParameters
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.learning.budget_check import check_budget
 
-BUDGET = AlertRateBudget()
+BUDGET = AlertBudget()
 
 
-def promised(make: Any, kit: Any, p_values: Any, budget: AlertRateBudget = BUDGET) -> Any:
+def promised(make: Any, kit: Any, p_values: Any, budget: AlertBudget = BUDGET) -> Any:
     """Promise of the kit's model over 400 events of twelve agents with the given p-values."""
     columns = kit.columns(make.stream(5, 400))
-    return check_budget(kit.model, columns, np.asarray(p_values(len(columns)), float), budget, RiskParameters())
+    return check_budget(
+        kit.model, columns, np.asarray(p_values(len(columns)), float), RiskEvaluationSettings(alert_budget=budget)
+    )
 
 
 def test_calm_history_keeps_every_budget(kit: Any, make: Any) -> None:
@@ -42,7 +44,7 @@ def test_odd_history_shows(kit: Any, make: Any) -> None:
 
 def test_a_generous_budget_can_be_checked(kit: Any, make: Any) -> None:
     """With three alerts allowed over the history, their number says something."""
-    generous = AlertRateBudget(medium=999.0, high=1.0, critical=0.5)
+    generous = AlertBudget(medium=999.0, high=1.0, critical=0.5)
     levels = promised(make, kit, lambda n: np.full(n, 0.7), generous).levels
     assert [level.enough_data for level in levels] == [True, False, False]
 
@@ -52,6 +54,6 @@ def test_held_out_scores_are_those_of_the_history(make: Any, kit: Any) -> None:
     columns = kit.columns(make.stream(9, 900))
     model, held_out = train_with_held_out(columns, make.SALT, "p", make.SETTINGS)
     assert held_out.p_value.shape == (900,)
-    promise = check_budget(model, columns, held_out.p_value, AlertRateBudget(), RiskParameters())
+    promise = check_budget(model, columns, held_out.p_value, RiskEvaluationSettings())
     assert promise.levels[0].alerts <= 1
     assert promise.groups_of_their_own + promise.groups_of_the_fleet == 2

@@ -15,26 +15,27 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.drift import (
     EVIDENCE_BINS,
     DistributionSketch,
-    DriftThresholds,
     PeerGroupMonitor,
     drift_alert_row,
     population_stability_index,
     sketch_from_json,
     with_drift_start,
 )
+from trustwatch.scoring.learning.settings import DriftSettings
 from trustwatch.scoring.learning.shadow import ShadowRun
 from trustwatch.scoring.learning.training import TrainedVersion, train_and_save
-from trustwatch.scoring.records.models import DAY_MS, PeerGroupDay
+from trustwatch.scoring.records.models import PeerGroupDay
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
-BOUNDS = DriftThresholds(0.5, 0.2, 300, 2)
+BOUNDS = DriftSettings(features=0.5, scores=0.2, min_events=300, reference_days=2)
 SALT = b"salt of drift"
 
 

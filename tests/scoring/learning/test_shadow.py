@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.risk import AlertRateBudget
+from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.learning.promotion import (
     AlertAgreement,
     LabelledAttackStats,
@@ -38,11 +38,14 @@ def run(kit: Any, **settings: Any) -> ShadowRun:
 
 
 def duel(
-    kit: Any, records: list[Record], size: int, start: int = 0, budget: AlertRateBudget | None = None
+    kit: Any, records: list[Record], size: int, start: int = 0, budget: AlertBudget | None = None
 ) -> ChampionChallengerRun:
     """The same model twice; with *budget* the challenger has another one."""
     found = ChampionChallengerRun({0: start}, ("old", "new"))
-    champion, challenger = run(kit), run(kit) if budget is None else run(kit, budget=budget)
+    champion, challenger = (
+        run(kit),
+        run(kit) if budget is None else run(kit, risk=RiskEvaluationSettings(alert_budget=budget)),
+    )
     for batch in kit.batches(records, itertools.repeat(size)):
         found.compare_batch(list(champion.apply(batch)), challenger.apply(batch))
     return found
@@ -139,7 +142,7 @@ def test_counting_begins_at_an_offset(kit: Any, day: list[Record]) -> None:
 
 def test_a_stricter_challenger_alerts_less(kit: Any, day: list[Record]) -> None:
     """And on fewer agent-days, which is told."""
-    figures = duel(kit, day, 100, budget=AlertRateBudget(0.02, 0.005, 0.001)).comparison([])
+    figures = duel(kit, day, 100, budget=AlertBudget(0.02, 0.005, 0.001)).comparison([])
     assert figures.challenger.alerts["medium"] < figures.champion.alerts["medium"]
     assert figures.agreement.only_champion > figures.agreement.only_challenger
     assert figures.challenger.per_1000["medium"] == pytest.approx(
@@ -149,7 +152,7 @@ def test_a_stricter_challenger_alerts_less(kit: Any, day: list[Record]) -> None:
 
 def test_labels_say_what_was_kept_and_lost(kit: Any, day: list[Record]) -> None:
     """A detection of the champion alone is lost; its alerts do not count as false."""
-    found = duel(kit, day, 100, budget=AlertRateBudget(0.02, 0.005, 0.001))
+    found = duel(kit, day, 100, budget=AlertBudget(0.02, 0.005, 0.001))
     champion, challenger = ({rise.key for rise in side.rises} for side in found._sides)
     lost = next(iter(champion - challenger), None)
     assert lost is not None

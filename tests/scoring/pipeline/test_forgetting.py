@@ -18,8 +18,8 @@ from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 from trustwatch.ingest.record_erasure import ErasureSubject, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.forgetting import ErasedAgents
-from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.erasures import EraseCommand
@@ -125,7 +125,7 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
     log = EventLog(tmp_path / "log")
     store = open_store(sqlite_url(tmp_path / "tw.db"))
     source = LogReader(tmp_path / "log")
-    settings = PipelineParameters(poll_s=0.0, commit_interval_s=0.0)
+    settings = PipelineSettings(commit_interval_s=0.0)
     pipeline = SinglePartitionPipeline(
         source,
         kit.processor(store.agents, 5),
@@ -135,6 +135,7 @@ def test_the_commit_removes_the_row(kit: Any, make: Any, tmp_path: Path) -> None
         time.monotonic,
         time.sleep,
         lambda _: None,
+        tuning=PipelineTuning(poll_s=0.0),
     )
     for part in (records, [forget(GONE, records[-1].received_ms)], late):
         log.append(part)

@@ -27,9 +27,9 @@ from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
-from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit
 from trustwatch.scoring.records.models import ModelSwitch, SwitchModel, encode_model_switch
@@ -103,9 +103,17 @@ class Site:
             models=models,
         )
         self.readers.append(LogReader(self.folder / "log"))
-        settings = PipelineParameters(batch=batch, poll_s=0.0, commit_interval_s=0.0, retry_s=0.01)
+        settings = PipelineSettings(batch_size=batch, commit_interval_s=0.0)
         pipeline = SinglePartitionPipeline(
-            self.readers[-1], processor, self.store, POLICY, settings, time.monotonic, time.sleep, lambda _: None
+            self.readers[-1],
+            processor,
+            self.store,
+            POLICY,
+            settings,
+            time.monotonic,
+            time.sleep,
+            lambda _: None,
+            tuning=PipelineTuning(poll_s=0.0, retry_s=0.01),
         )
         pipeline.start()
         return pipeline

@@ -14,10 +14,10 @@ from trustwatch.ingest.source import Record, RecordBatch
 from trustwatch.scoring.pipeline.partition import (
     PartitionPipeline,
     PipelineContext,
-    PipelineParameters,
     commit_partitions,
 )
 from trustwatch.scoring.pipeline.processor import StageMetrics
+from trustwatch.scoring.pipeline.settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
@@ -60,10 +60,12 @@ class Source:
 class Site:
     """One partition on a database of its own."""
 
-    def __init__(self, path: Path, kit: Any, records: list[Record], **settings: Any) -> None:
+    def __init__(
+        self, path: Path, kit: Any, records: list[Record], tuning: PipelineTuning = DEFAULT_TUNING, **settings: Any
+    ) -> None:
         self.kit, self.clock, self.source = kit, Clock(), Source(records)
         self.store: SqlStore = open_store(sqlite_url(path))
-        self.settings = PipelineParameters(**{"batch": 10, **settings})
+        self.settings, self.tuning = PipelineSettings(**{"batch_size": 10, **settings}), tuning
         self.commits: list[int] = []
         self.sleep: Callable[[float], None] = lambda _seconds: None
 
@@ -77,6 +79,7 @@ class Site:
             self._sleep,
             self._committed,
             StageMetrics(self.clock),
+            tuning=self.tuning,
         )
 
     def start(self, *, store: Any = None, capacity: int = 4, partition: int = 0) -> PartitionPipeline:
@@ -134,7 +137,7 @@ def history(kit: Any, make: Any) -> list[Record]:
 def test_the_moments_of_commits_change_nothing(site: Callable[..., Site], kit: Any, make: Any, seed: int) -> None:
     """With commits at any moments, and restarts between them, agents and decisions are byte for byte the same."""
     records = history(kit, make)
-    calm = site(records, commit_interval_s=1e9, commit_share=0.0, max_uncommitted=10**9)
+    calm = site(records, commit_interval_s=1e9, commit_share=0.0, tuning=PipelineTuning(max_uncommitted=10**9))
     work = calm.start(capacity=100)
     while work.next_offset < len(records):
         work.apply(calm.batch(work, 10))

@@ -22,8 +22,9 @@ from trustwatch.scoring.pipeline.ipc import (
     agent_summaries,
     decode_update,
 )
-from trustwatch.scoring.pipeline.partition import CommittedChanges, PipelineParameters
+from trustwatch.scoring.pipeline.partition import CommittedChanges
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import Position
@@ -50,11 +51,13 @@ class Site:
         self.log.append(records)
         self.log.sync()
 
-    def pipeline(self, capacity: int = 100, store: Any = None, **settings: Any) -> SinglePartitionPipeline:
+    def pipeline(
+        self, capacity: int = 100, store: Any = None, max_uncommitted: int = 20_000, **settings: Any
+    ) -> SinglePartitionPipeline:
         store = store or self.store
         source = LogReader(self.folder / "log")
         self.readers.append(source)
-        chosen = PipelineParameters(**{"poll_s": 0.0, "commit_interval_s": 0.0, "retry_s": 0.01, **settings})
+        chosen = PipelineSettings(**{"commit_interval_s": 0.0, **settings})
         return SinglePartitionPipeline(
             source,
             self.kit.processor(store.agents, capacity),
@@ -64,6 +67,7 @@ class Site:
             time.monotonic,
             self.pause,
             self.committed.append,
+            tuning=PipelineTuning(max_uncommitted, retry_s=0.01, poll_s=0.0),
         )
 
     def pause(self, seconds: float) -> None:
@@ -128,7 +132,7 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
 def test_a_flood_of_bad_records_is_committed_early(site: Site, kit: Any) -> None:
     """Dead letters do not pile up in memory until the commit interval has passed."""
     site.append([Record(0, number, 9, b"rubbish") for number in range(1, 31)])
-    pipeline = site.pipeline(batch=10, max_uncommitted=20, commit_interval_s=60.0)
+    pipeline = site.pipeline(batch_size=10, max_uncommitted=20, commit_interval_s=60.0)
     pipeline.start()
     pipeline.step()
     assert site.committed == []
@@ -180,7 +184,7 @@ def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> 
         kit.processor(site.store.agents),
         site.store,
         POLICY,
-        PipelineParameters(),
+        PipelineSettings(),
         time.monotonic,
         site.pause,
         site.committed.append,

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
-from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicNames, TopicPublisher
+from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
@@ -80,7 +81,7 @@ def topics() -> Topics:
 
 @pytest.fixture
 def publisher(store: SqlStore, topics: Topics) -> TopicPublisher:
-    return TopicPublisher(topics, store, TopicNames(), LivePolicy(PolicyBook()), "https://tw")
+    return TopicPublisher(topics, store, KafkaTopics(), LivePolicy(PolicyBook()), "https://tw")
 
 
 def agent(number: int, level: int = RiskLevel.LOW, **more: Any) -> AgentRow:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
-from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicNames, TopicPublisher
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER, TopicPublisher
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentRow
@@ -52,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 def publisher(store: SqlStore) -> tuple[TopicPublisher, Writer]:
     writer = Writer()
-    made = TopicPublisher(writer, store, TopicNames(), LivePolicy(PolicyBook()), "https://service")  # type: ignore[arg-type]
+    made = TopicPublisher(writer, store, KafkaTopics(), LivePolicy(PolicyBook()), "https://service")  # type: ignore[arg-type]
     return made, writer
 
 

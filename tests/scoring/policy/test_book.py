@@ -51,7 +51,7 @@ def test_the_first_rule_that_matches_decides() -> None:
     strict = LevelTokenPolicy(True, 10, None, False, False, False)
     book = PolicyBook(
         rules=[
-            PolicyRule("one", tenants=("acme",), agent_types=("Pay*",), levels={RiskLevel.LOW: strict}),
+            PolicyRule("one", tenants=("acme",), agent_types=("Pay*",), levels={"low": strict}),
             PolicyRule("two", tenants=("acme",), mode="enforce"),
         ]
     )

@@ -24,9 +24,9 @@ from trustwatch.models.model_persistence import load_trained_model, save_trained
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.pipeline.partition import PipelineParameters
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
@@ -132,10 +132,11 @@ def run(folder: Path, data: Path, batch: int) -> None:
         processor,
         store,
         POLICY,
-        PipelineParameters(batch=batch, commit_interval_s=0.02, poll_s=0.0),
+        PipelineSettings(batch_size=batch, commit_interval_s=0.02),
         time.monotonic,
         time.sleep,
         lambda done: None,
+        tuning=PipelineTuning(poll_s=0.0),
     )
     pipeline.start()
     sys.stdout.write("ready\n")

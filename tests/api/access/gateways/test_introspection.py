@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 import pytest
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.api.settings.enforcement_settings import GatewayClientSettings, IntrospectionServerSettings
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.records.agents import RiskLevel
 
 INACTIVE = {"active": False}

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from trustwatch.api.access.hooks.hook_adapter import MAX_HOOK_BODY_BYTES
-from trustwatch.api.settings.declaration import Secret
 from trustwatch.ingest.errors import Unavailable
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.policy.book import PolicyBook, PolicyRule, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
 

@@ -179,7 +179,7 @@ def test_a_refused_token_is_replaced_once(server: Endpoint, answers: Answers) ->
         auth = ClientCredentialsAuthenticator(
             http, f"{server.url}/token", ClientSecretAuthenticator("me", "s"), Ticking()
         )
-        return await AdminApi(http, f"{server.url}/admin/", auth).call("GET", "/clients/x")
+        return await AdminApi(http, f"{server.url}/admin/", auth, now_ms).call("GET", "/clients/x")
 
     assert run(work).json() == {"a": 1}
     assert [path for _, path, _, _ in server.seen] == ["/token", "/admin/clients/x", "/token", "/admin/clients/x"]
@@ -187,7 +187,11 @@ def test_a_refused_token_is_replaced_once(server: Endpoint, answers: Answers) ->
     with pytest.raises(
         ActuatorAccessDenied, match="GET /clients/x: HTTP 403: forbidden - the server does not take our credentials"
     ):
-        run(lambda http: AdminApi(http, server.url, StaticTokenAuthenticator("x")).call("GET", "/clients/x?secret=1"))
+        run(
+            lambda http: AdminApi(http, server.url, StaticTokenAuthenticator("x"), now_ms).call(
+                "GET", "/clients/x?secret=1"
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_answers_of_an_admin_api_are_told_apart(
 
     with pytest.raises(kind, match=text) as error:
         run(
-            lambda http: AdminApi(http, server.url, NoAuthenticator()).call(
+            lambda http: AdminApi(http, server.url, NoAuthenticator(), now_ms).call(
                 "GET", "/x", expect=(204,), missing="no such client"
             )
         )
@@ -215,13 +219,16 @@ def test_answers_of_an_admin_api_are_told_apart(
     assert len(server.seen) == 1
 
 
-def test_how_long_to_wait_is_heard(server: Endpoint) -> None:
-    """Retry-After in seconds."""
-    server.answer = lambda _: (429, {"retry-after": "7"}, b"")
+@pytest.mark.parametrize(
+    ("header", "wait_s"), [("7", 7.0), ("Mon, 24 Nov 2025 16:01:00 GMT", 60.0), ("soon", None), ("", None)]
+)
+def test_how_long_to_wait_is_heard(server: Endpoint, header: str, wait_s: float | None) -> None:
+    """Retry-After in seconds, or as a date."""
+    server.answer = lambda _: (429, {"retry-after": header}, b"")
 
     with pytest.raises(ActuatorUnavailable) as error:
-        run(lambda http: AdminApi(http, server.url, NoAuthenticator()).call("GET", "/x"))
-    assert error.value.retry_after_s == 7.0
+        run(lambda http: AdminApi(http, server.url, NoAuthenticator(), lambda: 1_764_000_000_000).call("GET", "/x"))
+    assert error.value.retry_after_s == wait_s
 
 
 def hook(http: httpx.AsyncClient, server: Endpoint, *, confirm: bool = False) -> WebhookActuator:

@@ -1,21 +1,28 @@
-"""What every part of the settings is made of: described members, and addresses that may be trusted."""
+"""Base of every part of the settings: described members, secrets, and addresses that may be trusted.
+
+Each subsystem declares its own part and takes it as its argument; `trustwatch.api.settings.root` nests them.
+"""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
 
-LevelName = Literal["unknown", "low", "medium", "high", "critical"]
-PolicyModeName = Literal["shadow", "enforce"]
+AFTER_KEY = "after"
+"""Key of `setting(after=…)` in the annotation."""
 
 
-def setting(description: str, **limits: Any) -> msgspec.Meta:
-    """Meaning of one member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs."""
-    return msgspec.Meta(description=description, **limits)
+def setting(description: str, *, after: str = "", **limits: Any) -> msgspec.Meta:
+    """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs.
+
+    Args:
+        after: an inherited member that this one stands behind in the docs; "" is the order of declaration.
+    """
+    return msgspec.Meta(description=description, extra={AFTER_KEY: after} if after else None, **limits)
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
@@ -86,3 +93,8 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is never serialised")
+
+
+def reveal(secret: Secret | None) -> str:
+    """The secret itself; "" where there is none."""
+    return "" if secret is None else secret.reveal()

@@ -9,41 +9,25 @@ from typing import Annotated, Any
 import msgspec
 
 from ...ingest.errors import ConfigError
-from .declaration import LevelName, Name, PolicyModeName, SettingsPart, setting
-from .loading import read_yaml
-from .risk_settings import LevelPolicies, LevelPolicy
-from .settings_table import error_hint
+from ...ingest.settings import Name, SettingsPart, setting
+from ...ingest.settings_reading import error_hint, read_yaml
+from ..records.agents import LevelName, RiskLevel
+from .book import EnforcementMode, LevelPolicies, PolicyBook, PolicyRule, PolicyTable
 
-LEVEL_NAMES: tuple[LevelName, ...] = ("unknown", "low", "medium", "high", "critical")
-
-
-class PolicyRuleSettings(SettingsPart, frozen=True):
-    """What is different for some agents."""
-
-    name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
-    tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = ("*",)
-    agent_types: Annotated[tuple[str, ...], setting("glob patterns of agent types", min_length=1)] = ("*",)
-    agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = ("*",)
-    mode: Annotated[PolicyModeName | None, setting("mode of these agents; null keeps that of their tenant")] = None
-    rollout_percent: Annotated[
-        float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
-    ] = 100.0
-    levels: Annotated[
-        Mapping[LevelName, LevelPolicy], setting("policies by level; members not given are the file's")
-    ] = {}
+_LEVEL_NAMES = tuple(level.label for level in RiskLevel)
 
 
 class PolicyFile(SettingsPart, frozen=True):
     """The whole file."""
 
     version: Annotated[Name, setting("`policy_version` of answers and decisions; raise it with every change")]
-    mode: Annotated[PolicyModeName, setting("mode of tenants that are not named")] = "shadow"
-    tenants: Annotated[Mapping[Name, PolicyModeName], setting("mode by tenant")] = {}
+    mode: Annotated[EnforcementMode, setting("mode of tenants that are not named")] = "shadow"
+    tenants: Annotated[Mapping[Name, EnforcementMode], setting("mode by tenant")] = {}
     descendants: Annotated[
         LevelName, setting("agents that a `critical` agent delegated to are treated as at least at this level")
     ] = "low"
     levels: Annotated[LevelPolicies | None, setting("policies by level; members not given keep their default")] = None
-    rules: Annotated[tuple[PolicyRuleSettings, ...], setting("first match wins")] = ()
+    rules: Annotated[tuple[PolicyRule, ...], setting("first match wins")] = ()
 
     def __post_init__(self) -> None:
         names = [rule.name for rule in self.rules]
@@ -52,6 +36,16 @@ class PolicyFile(SettingsPart, frozen=True):
                 raise ValueError(f"`name` must be unique; `{name}` is twice - at `$.rules[{index}].name`")
         if self.descendants == "unknown":
             raise ValueError("`descendants` is a level to be treated at least as; `low` leaves descendants alone")
+
+    def book(self) -> PolicyBook:
+        """The book that it says."""
+        table = PolicyTable((self.levels or LevelPolicies()).by_level(), self.version)
+        return PolicyBook(table, self.rules, self.tenants, self.mode, RiskLevel[self.descendants.upper()])
+
+
+def read_policy_book(path: Path) -> PolicyBook:
+    """Token policies of a policy file. Raises ConfigError where it is wrong."""
+    return read_policy_file(path).book()
 
 
 def read_policy_file(path: Path) -> PolicyFile:
@@ -69,10 +63,11 @@ def _fill_levels(raw: dict[str, Any]) -> None:
     defaults = msgspec.to_builtins(LevelPolicies())
     given = raw.get("levels")
     base = {
-        name: _merge_level(defaults[name], given.get(name) if isinstance(given, dict) else None) for name in LEVEL_NAMES
+        name: _merge_level(defaults[name], given.get(name) if isinstance(given, dict) else None)
+        for name in _LEVEL_NAMES
     }
     if isinstance(given, dict):
-        raw["levels"] = {**given, **{name: base[name] for name in LEVEL_NAMES if isinstance(given.get(name), dict)}}
+        raw["levels"] = {**given, **{name: base[name] for name in _LEVEL_NAMES if isinstance(given.get(name), dict)}}
     rules = raw.get("rules")
     for rule in rules if isinstance(rules, list) else ():
         levels = rule.get("levels") if isinstance(rule, dict) else None

@@ -1,0 +1,111 @@
+"""Files that a crash leaves whole: synced, put in place in one step, and locked against other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, BinaryIO
+
+_DEFAULT_MODE = 0o666
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Make what was written to an open file durable."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Make created, renamed and removed names durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file_atomically(
+    path: Path,
+    content: bytes | Callable[[BinaryIO], object],
+    *,
+    temporary: Path | None = None,
+    mode: int = _DEFAULT_MODE,
+) -> None:
+    """Make a file with its folders, or put another content in its place; whoever reads sees all of it or none.
+
+    Args:
+        path: of the file.
+        content: its bytes, or a function that writes them.
+        temporary: where the content is written first, in the same folder; a crash may leave it there. None = a hidden
+            name of this process, so that two processes may write one file.
+        mode: of a new file, less the umask.
+    """
+    temporary = temporary or _scratch_path(path)
+    new_folders = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_new_file(temporary, content, mode)
+        temporary.replace(path)
+    except Exception:  # who goes on after it would leave the half file there, and with a full disk its room
+        temporary.unlink(missing_ok=True)
+        raise
+    for folder in (path.parent, *(folder.parent for folder in new_folders)):
+        sync_directory(folder)
+
+
+def create_file_once(path: Path, content: bytes, *, mode: int = _DEFAULT_MODE) -> None:
+    """Make a file with its folders, whole or not at all.
+
+    One that is there already stays, and of two processes the first one wins: read the file afterwards.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    scratch = _scratch_path(path)
+    try:
+        _write_new_file(scratch, content, mode)
+        with contextlib.suppress(FileExistsError):
+            os.link(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def create_secret_file(path: Path, content: bytes) -> None:
+    """As `create_file_once`; nobody but the owner may read it (mode 0600)."""
+    create_file_once(path, content, mode=0o600)
+
+
+def lock_file(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock an open file against other processes, until it is closed or this process ends.
+
+    Args:
+        file: open for writing, or for reading where the lock is shared.
+        shared: with others that share it; else alone.
+        wait: until the others have let go.
+
+    Returns:
+        False, without *wait*, where another process holds it.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _scratch_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _write_new_file(path: Path, content: bytes | Callable[[BinaryIO], object], mode: int) -> None:
+    path.unlink(missing_ok=True)  # of a process with the same id that died, or of the last try
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
+        sync_file(file)

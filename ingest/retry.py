@@ -1,0 +1,30 @@
+"""Asking again while a service does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from .errors import Unavailable
+
+Answer = TypeVar("Answer")
+
+
+def retry_until_available(call: Callable[[], Answer], on_unavailable: Callable[[Unavailable], None]) -> Answer:
+    """The answer of *call*, asked again and again while a service does not answer.
+
+    Args:
+        call: may be made several times over.
+        on_unavailable: is given each failure, and waits before the next call; it raises to give up. The wait is the
+            caller's own, since it ends with the process, is counted, or keeps a lease alive meanwhile.
+    """
+    while True:
+        try:
+            return call()
+        except Unavailable as error:
+            on_unavailable(error)
+
+
+def give_up(error: Unavailable) -> None:
+    """Ask once: the `on_unavailable` of those who leave it to their callers."""
+    raise error

@@ -1,0 +1,125 @@
+"""Reading of settings files, and what error messages and docs say of a member."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec.structs import FieldInfo
+
+from .errors import ConfigError
+from .settings import AFTER_KEY
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+
+_PATH_STEP = re.compile(r"\.(\w+)|(\[[^\]]*\])")
+_ERROR_PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+_MISSING_FIELD = re.compile(r"missing required field `(\w+)`")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; empty is an empty one. Raises ConfigError, which quotes nothing of the file."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        raw = msgspec.yaml.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{path}: is no YAML{_error_position(error)}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings - at `$`")
+    return raw
+
+
+def _error_position(error: BaseException) -> str:
+    """Line and column of a syntax error. Not the message: it quotes the line, which may hold a secret."""
+    mark = getattr(error.__context__, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+
+
+def error_hint(root: type, message: str) -> str:
+    """What the member that *message* complains of may be; empty where nothing is known of it."""
+    at = _ERROR_PATH.search(message)
+    part, text = _find_member(root, at.group(1) if at else "")
+    if "unknown field" in message and _is_struct(part):
+        hints = get_type_hints(part, include_extras=True)
+        return "; may have " + ", ".join(f"`{field.name}`" for field in documented_fields(part, hints))
+    missing = _MISSING_FIELD.search(message)
+    if missing and _is_struct(part):
+        part, text = _find_member(part, f".{missing.group(1)}")
+    allowed = literal_choices(part)
+    one_of = f"; one of {', '.join(allowed)}" if allowed else ""
+    return one_of + (f" ({text})" if text else "")
+
+
+def _find_member(root: Any, path: str) -> tuple[Any, str]:
+    """Type and meaning of the member at *path* below *root*; (None, "") where there is none."""
+    here, text = root, ""
+    for name, index in _PATH_STEP.findall(path):
+        here, _ = element_type(here) if index else (here, "")
+        if name and not _is_struct(here):
+            return None, ""
+        if name:
+            annotation = get_type_hints(here, include_extras=True).get(name)
+            here, text = without_annotation(annotation)
+    return without_none(here), text
+
+
+def documented_fields(part: type, hints: Mapping[str, Any]) -> list[FieldInfo]:
+    """Members of *part* in the order in which people read them: as declared, but for those with `after`."""
+    ordered: list[FieldInfo] = []
+    for field in msgspec.structs.fields(part):
+        after = _predecessor(hints[field.name])
+        names = [earlier.name for earlier in ordered]
+        ordered.insert(names.index(after) + 1 if after else len(ordered), field)
+    return ordered
+
+
+def _predecessor(annotation: Any) -> str:
+    """The member that one with this annotation stands behind; "" where nothing is said."""
+    metas = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((meta.extra[AFTER_KEY] for meta in metas if getattr(meta, "extra", None)), "")
+
+
+def literal_choices(kind: Any) -> list[str]:
+    """Texts that a member of a `Literal`, or a list or mapping of them, may hold; [] where it is none."""
+    element = element_type(kind)[0]
+    return [str(arg) for arg in get_args(element)] if get_origin(element) is Literal else []
+
+
+def element_type(kind: Any) -> tuple[Any, str]:
+    """What a list or mapping holds, and how its path goes on; a plain member holds itself."""
+    kind = without_none(kind)
+    if get_origin(kind) is tuple:
+        return without_annotation(get_args(kind)[0])[0], "[]"
+    if hasattr(get_origin(kind), "keys"):
+        return without_annotation(get_args(kind)[1])[0], ".NAME"
+    return kind, ""
+
+
+def without_none(kind: Any) -> Any:
+    """The type beside `None`, without its annotation."""
+    kind = without_annotation(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        return without_annotation(next(arg for arg in get_args(kind) if arg is not type(None)))[0]
+    return kind
+
+
+def without_annotation(annotation: Any) -> tuple[Any, str]:
+    """The type inside `Annotated`, and the description of the outermost."""
+    text = ""
+    while get_origin(annotation) is Annotated:
+        annotation, *metas = get_args(annotation)
+        text = next((meta.description for meta in reversed(metas) if getattr(meta, "description", None)), text)
+    return annotation, text
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

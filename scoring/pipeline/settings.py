@@ -1,0 +1,34 @@
+"""Operators' settings of the pipeline, and what tests alone change."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+from ...ingest.settings import SettingsPart, setting
+
+
+class PipelineSettings(SettingsPart, frozen=True):
+    """How events become risk. Times are of the injected monotonic clock.
+
+    When commits are made depends on time, what they make durable does not: state is a function of the records alone.
+    """
+
+    batch_size: Annotated[int, setting("events per kernel batch", ge=1, le=65_536)] = 1000
+    commit_interval_s: Annotated[float, setting("longest time between two commits, s", gt=0, le=60)] = 1.0
+    commit_share: Annotated[
+        float,
+        setting("part of the pipeline's time that earlier commits may take; 0 is none before the interval", ge=0, le=1),
+    ] = 0.25
+    resident_agents: Annotated[int, setting("agents whose state is held in memory", ge=1)] = 200_000
+    tick_interval_s: Annotated[float, setting("time advances without events every, s", gt=0, le=3600)] = 5.0
+
+
+class PipelineTuning(NamedTuple):
+    """What no operator sets. Times in seconds."""
+
+    max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
+    retry_s: float = 0.5
+    poll_s: float = 0.2
+
+
+DEFAULT_TUNING = PipelineTuning()

@@ -1,0 +1,107 @@
+"""Files that a crash leaves whole, and locks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from trustwatch.ingest.durable_files import (
+    create_file_once,
+    create_secret_file,
+    lock_file,
+    write_file_atomically,
+)
+
+LOCKER = """
+import sys
+from pathlib import Path
+from trustwatch.ingest.durable_files import lock_file
+with Path(sys.argv[1]).open("a+b") as file:
+    print([lock_file(file, shared=True, wait=False), lock_file(file, wait=False)])
+"""
+
+
+CREATOR = """
+import sys
+from pathlib import Path
+from trustwatch.ingest.durable_files import create_secret_file
+sys.stdin.read(1)
+create_secret_file(Path(sys.argv[1]), sys.argv[2].encode())
+print(Path(sys.argv[1]).read_text())
+"""
+
+
+def test_a_file_is_made_with_its_folders_and_replaced(tmp_path):
+    path = tmp_path / "a" / "b" / "file"
+    write_file_atomically(path, b"first")
+    write_file_atomically(path, lambda file: file.write(b"second"))
+
+    assert path.read_bytes() == b"second"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "file"
+    write_file_atomically(path, b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_file_atomically(path, fail)
+
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_crash_left_is_written_anew(tmp_path):
+    left = tmp_path / "file.tmp"
+    left.write_bytes(b"half of something longer")
+    write_file_atomically(tmp_path / "file", b"whole", temporary=left)
+
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert not left.exists()
+
+
+def test_a_file_made_once_stays(tmp_path):
+    path = tmp_path / "new" / "id"
+    create_file_once(path, b"first")
+    create_file_once(path, b"second")
+
+    assert path.read_bytes() == b"first"
+    assert [entry.name for entry in path.parent.iterdir()] == ["id"]
+
+
+def test_nobody_else_may_read_a_secret_file(tmp_path):
+    create_secret_file(tmp_path / "key", b"secret")
+
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_of_many_processes_the_first_one_wins(tmp_path):
+    command = [sys.executable, "-c", CREATOR, str(tmp_path / "key")]
+    creators = [
+        subprocess.Popen([*command, f"{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for number in range(4)
+    ]
+    for creator in creators:
+        assert creator.stdin is not None
+        creator.stdin.write(b"!")
+        creator.stdin.flush()
+    contents = {creator.communicate()[0] for creator in creators}
+
+    assert contents == {(tmp_path / "key").read_bytes() + b"\n"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize(("shared", "answer"), [(False, "[False, False]"), (True, "[True, False]")])
+def test_a_lock_keeps_other_processes_out_until_the_file_is_closed(tmp_path, shared, answer):
+    path = tmp_path / "lock"
+
+    def ask() -> str:
+        return subprocess.check_output([sys.executable, "-c", LOCKER, str(path)], text=True, env=os.environ).strip()
+
+    with path.open("a+b") as file:
+        assert lock_file(file, shared=shared, wait=False)
+        assert ask() == answer
+    assert ask() == "[True, True]"
