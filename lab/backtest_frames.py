@@ -16,6 +16,7 @@ import pandas as pd
 from ..api import clock
 from ..api.backtest.report import render_report
 from ..api.composition import policy_book
+from ..ingest.timestamps import DAY_MS
 from ..scoring.backtest import runner
 from ..scoring.backtest.counts import BacktestCounts
 from ..scoring.backtest.label_evaluation import ScoreSeparation
@@ -30,7 +31,6 @@ from .frame_builder import build_frame
 from .score_frames import events_to_replay
 from .session import LabError, LabModel, LabSession
 
-_DAY_MS = 86_400_000
 PolicyChoice = str | Path | Mapping[str, Any] | None
 """A policy file, or what one would hold; None = the policy of the settings."""
 
@@ -295,7 +295,7 @@ def _first_bad_events(session: LabSession, labels: pd.DataFrame, revoked: pd.Dat
     bad = labels[labels["bad_event"]]
     agents = {row.id: (row.tenant, row.agent_id) for row in bad.itertuples()}
     revoked_ms = parse_time_ms(revoked["at"].min())
-    since_ms = None if revoked_ms is None else revoked_ms - _DAY_MS
+    since_ms = None if revoked_ms is None else revoked_ms - DAY_MS
     first_ms: dict[tuple[str, str], int] = {}
     for record in EventHistory(session.settings).events(EventFilter(since_ms=since_ms, tenants=session.tenants)):
         agent = agents.get(record.event.id)

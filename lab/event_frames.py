@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..ingest.timestamps import HOUR_MS
 from ..scoring.backtest.plan import read_labels
 from .event_history import (
     AgentReference,
@@ -19,8 +20,6 @@ from .event_history import (
 )
 from .frame_builder import build_frame
 from .session import DEFAULT_ROW_LIMIT, LabError, LabSession
-
-_HOUR_MS = 3_600_000
 
 
 def events(
@@ -49,8 +48,8 @@ def last_hours(session: LabSession, hours: float = 24.0) -> dict[str, Any]:
     newest_ms = max((summary.last_seen_ms for summary in session.agent_summaries()), default=0)
     if not newest_ms:
         raise LabError("no agent has done anything yet: the store is empty")
-    until_ms = (newest_ms // _HOUR_MS + 1) * _HOUR_MS
-    return {"since": timestamp_of(until_ms - int(hours * _HOUR_MS)), "until": timestamp_of(until_ms)}
+    until_ms = (newest_ms // HOUR_MS + 1) * HOUR_MS
+    return {"since": timestamp_of(until_ms - int(hours * HOUR_MS)), "until": timestamp_of(until_ms)}
 
 
 def window_around(row: pd.Series, minutes: float) -> dict[str, Any]:

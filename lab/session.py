@@ -8,13 +8,13 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from ..api.composition import engine_settings
 from ..api.settings.loading import load_process_settings
@@ -29,7 +29,7 @@ from ..scoring.engine.engine import EngineSettings
 from ..scoring.learning.budget_check import BudgetReport
 from ..scoring.records.agents import AgentSummary
 from ..scoring.store.agent_store import AgentQuery
-from ..scoring.store.database import MAX_PAGE, Page
+from ..scoring.store.database import MAX_PAGE, iterate_pages
 from ..scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
@@ -39,7 +39,6 @@ DEFAULT_ROW_LIMIT = 100_000
 
 EXTRA_MISSING = "trustwatch.lab needs pandas and matplotlib: pip install 'trustwatch[lab]'"
 _CACHED_AGENTS = 50_000
-Item = TypeVar("Item")
 
 
 class LabError(ConfigError):
@@ -232,17 +231,6 @@ def open_read_only_store(settings: Settings) -> SqlStore:
             "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
     return open_reading_store(sqlite_url(path))
-
-
-def iterate_pages(read_page: Callable[[str | None], Page[Item]]) -> Iterator[Item]:
-    """All items of a list, a page at a time."""
-    cursor: str | None = None
-    while True:
-        page = read_page(cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
 
 
 def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:

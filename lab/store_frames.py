@@ -15,13 +15,13 @@ import msgspec
 import pandas as pd
 
 from ..scoring.records.agents import AgentName, AgentSummary, RiskLevel
-from ..scoring.records.commits import Delivery
+from ..scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from ..scoring.records.decisions import Decision, RiskReason
 from ..scoring.store.blast_radius import ACTS_FOR, CALLED, DELEGATED, find_blast_radius
-from ..scoring.store.database import MAX_PAGE
+from ..scoring.store.database import MAX_PAGE, iterate_pages
 from .event_history import AgentReference, agent_identity, parse_time_ms
 from .frame_builder import build_frame
-from .session import DEFAULT_ROW_LIMIT, LabError, LabSession, iterate_pages, warn_incomplete
+from .session import DEFAULT_ROW_LIMIT, LabError, LabSession, warn_incomplete
 
 Item = TypeVar("Item")
 EDGE_KINDS = (DELEGATED, CALLED, ACTS_FOR)
@@ -289,7 +289,7 @@ def _decision_row(decision: Decision) -> tuple[Any, ...]:
 
 
 def _alert_rows(session: LabSession, decision: Decision) -> list[tuple[Any, ...]]:
-    sent = session.store.outbox.page(key=f"alert-{decision.decision_id}", limit=MAX_PAGE).items
+    sent = session.store.outbox.page(key=f"{ALERT_KEY_PREFIX}{decision.decision_id}", limit=MAX_PAGE).items
     deliveries: Sequence[Delivery | None] = sent or (None,)
     alert = (
         decision.event_time_ms,

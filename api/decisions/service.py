@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ...scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
-from ...scoring.delivery.notifiers.alert_events import ALERT_KEY_PREFIX
 from ...scoring.records.agents import AgentSummary, RiskLevel
-from ...scoring.records.commits import Delivery
+from ...scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.records.decisions import Decision
 from ...scoring.store.database import Page

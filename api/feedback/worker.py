@@ -35,6 +35,7 @@ from ...scoring.learning.feedback_preview import (
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from ...scoring.records.feedback import FeedbackRule
 from ...scoring.store.agent_store import AgentQuery
+from ...scoring.store.database import iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import engine_settings, load_active_model, load_erased_filter, open_service_store
@@ -188,16 +189,13 @@ def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
         return {int(rule.key)}
     keys: set[int] = set()
     query = AgentQuery(tenants=(rule.tenant,), agent_type=rule.agent_type, limit=500)
-    while True:
-        page = store.agents.page(query)
-        keys.update(one.name.key for one in page.items)
+    for agent in iterate_pages(lambda cursor: store.agents.page(msgspec.structs.replace(query, cursor=cursor))):
+        keys.add(agent.name.key)
         if len(keys) > MAX_PREVIEW_AGENTS:
             raise TooManyPreviewAgents(
                 f"the peer group has more than {MAX_PREVIEW_AGENTS} agents; choose the scope `agent`"
             )
-        if page.next_cursor is None:
-            return keys
-        query = msgspec.structs.replace(query, cursor=page.next_cursor)
+    return keys
 
 
 def confirmed_attacks(store: SqlStore, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[FeedbackLabel]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -27,7 +28,7 @@ from ...scoring.records.models import (
     SwitchModel,
     encode_model_switch,
 )
-from ...scoring.store.database import MAX_PAGE, Page, Tenants
+from ...scoring.store.database import MAX_PAGE, Page, Tenants, iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
@@ -440,13 +441,10 @@ class ModelService:
 
     def _active_feedback(self, tenants: Tenants) -> Iterator[Feedback]:
         """The newest feedback that was not revoked, a bounded number."""
-        cursor: str | None = None
-        for _ in range(MAX_FEEDBACK_ITEMS // MAX_PAGE):
-            page = self._store.feedback.page(tenants, limit=MAX_PAGE, cursor=cursor)
-            yield from (feedback for feedback in page.items if feedback.status not in ("revoking", "revoked"))
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        newest = iterate_pages(lambda cursor: self._store.feedback.page(tenants, limit=MAX_PAGE, cursor=cursor))
+        for feedback in islice(newest, MAX_FEEDBACK_ITEMS):
+            if feedback.status not in ("revoking", "revoked"):
+                yield feedback
 
     def _today(self) -> int:
         return self._now_ms() // DAY_MS

@@ -6,6 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from ...scoring.pipeline.model_switch import ModelChoice
 from ...scoring.records.decisions import Decision
 from ...scoring.records.feedback import Feedback
 from ...scoring.records.models import ModelHistoryEntry, ModelSwitch, ModelVersion
-from ...scoring.store.database import MAX_PAGE
+from ...scoring.store.database import MAX_PAGE, iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..child_process import StopRequested
@@ -234,13 +235,10 @@ class TrainingScheduler:
                 return
 
     def _active_feedback(self) -> Iterator[Feedback]:
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            page = self._store.feedback.page(limit=MAX_PAGE, cursor=cursor)
-            yield from (one for one in page.items if one.status not in ("revoking", "revoked"))
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        newest = iterate_pages(lambda cursor: self._store.feedback.page(limit=MAX_PAGE, cursor=cursor))
+        for feedback in islice(newest, MAX_PAGES * MAX_PAGE):
+            if feedback.status not in ("revoking", "revoked"):
+                yield feedback
 
 
 def versions_in_use(switches: Sequence[ModelSwitch]) -> set[str]:

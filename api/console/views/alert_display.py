@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ....scoring.delivery.notifiers.alert_content import AlertContent, parse_alert
-from ....scoring.delivery.notifiers.alert_events import ALERT_KEY_PREFIX
 from ....scoring.records.agents import RiskLevel
-from ....scoring.records.commits import Delivery
+from ....scoring.records.commits import ALERT_KEY_PREFIX, Delivery
 from .escalations import Escalation, LevelStep, group_escalations
 
 _STATUS_TEXTS = {

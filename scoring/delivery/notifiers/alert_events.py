@@ -10,14 +10,11 @@ import msgspec
 
 from ....ingest.timestamps import format_rfc3339
 from ...records.agents import RiskLevel
-from ...records.commits import OutboxRow
+from ...records.commits import ALERT_KEY_PREFIX, OutboxRow
 from ...records.containment import Intervention
 from ...records.decisions import Decision
 
 ALERT_ROW_KIND = "alert"
-ALERT_KEY_PREFIX = "alert-"
-"""Beginning of the key of an alert about a decision, whose id follows."""
-
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"

@@ -141,9 +141,9 @@ def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: 
     def worker(host: str) -> LocalArchives:
         (tmp_path / host / "spool").mkdir(parents=True)
         made: Any = archives(store, tmp_path / host, host, folders=folders, heard=lambda: reports[-1])
-        walk = made._walk
-        made._walk = lambda *given: (walked.append(host), walk(*given))[1]
-        made.show(0)
+        walk = made._erase_files
+        made._erase_files = lambda *given: (walked.append(host), walk(*given))[1]
+        made.register(0)
         return made
 
     idle, busy = worker("idle"), worker("busy")

@@ -26,7 +26,7 @@ def test_calm_history_keeps_every_budget(kit: Any, make: Any) -> None:
     assert [level.alerts for level in promise.levels] == [0, 0, 0]
     assert promise.agent_days >= 12
     assert not promise.levels[-1].enough_data
-    assert "too little history to tell" in promise.lines()[-1 if not promise.groups_of_the_fleet else -2]
+    assert "too little history to tell" in promise.describe()[-1 if not promise.groups_of_the_fleet else -2]
 
 
 def test_odd_history_shows(kit: Any, make: Any) -> None:

@@ -264,7 +264,7 @@ def test_a_denial_tells_nothing(desk: Any) -> None:
             content = answer.json()
             assert set(content) == {"error", "request_id"}
             seen.append((answer.status_code, dict(answer.headers), content["error"]))
-    desk.policy.book.standing = None  # type: ignore[method-assign] # a fault of ours
+    desk.policy.book.effective_policy = None  # type: ignore[method-assign] # a fault of ours
     answer = desk.envoy(desk.issuer.token("other"))
     seen.append((answer.status_code, dict(answer.headers), answer.json()["error"]))
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote
 
 import msgspec
 import pytest
+from trustwatch.api.access.gateways.gateway_issuers import GatewayIssuers
 from trustwatch.api.settings.enforcement_settings import GatewayClientSettings, IntrospectionServerSettings
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.records.agents import RiskLevel
@@ -378,7 +379,7 @@ def test_tokens_that_policy_revokes_burn_on_sight(
     for _ in range(3):
         getattr(desk, way)(mine)
         getattr(desk, way)(others)
-    desk.run(desk.app._gateway_server._dependencies.issuers.revoker.close())
+    desk.run(desk.app.app.state.services.get(GatewayIssuers).revoker.close())
 
     assert set(server.tokens) == {others}
     assert server.questions("/revoke") == 1
@@ -395,11 +396,11 @@ def test_nobody_waits_for_a_revocation(new_desk: Callable[..., Any], issuer: Any
     begun = time.monotonic()
     assert desk.envoy(issuer.token()).status_code == 403
     assert time.monotonic() - begun < 0.5
-    desk.run(desk.app._gateway_server._dependencies.issuers.revoker.close())
+    desk.run(desk.app.app.state.services.get(GatewayIssuers).revoker.close())
 
     server.asked.clear()
     shadow = new_desk(issuer.settings(**given), mode="shadow")
     shadow.agent("bot", RiskLevel.CRITICAL)
     assert shadow.envoy(issuer.token()).status_code == 200
-    shadow.run(shadow.app._gateway_server._dependencies.issuers.revoker.close())
+    shadow.run(shadow.app.app.state.services.get(GatewayIssuers).revoker.close())
     assert server.asked == []

@@ -247,7 +247,7 @@ def test_who_may_ask(make_desk: Any, make_hook: Any) -> None:
     bound = make_desk(make_hook("authzen", tenant="acme", issuer="https://as.example"))
     assert bound.evaluate(SINGLE, client="all", several=False).json() == YES
     assert bound.evaluate(SINGLE, client="other").status_code == 403
-    assert desk.guard.counts.total() == 0
+    assert desk.guard.verdict_counts.total() == 0
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_fault_of_ours_is_answered_as_the_settings_say(
 
     expected = [YES] * 3 if decision else [no("undecided")] * 3
     assert (answer.status_code, answer.json()) == (200, {"evaluations": expected})
-    assert desk.guard.failures == {("authzen", "open" if decision else "closed"): 1}
+    assert desk.guard.failure_counts == {("authzen", "open" if decision else "closed"): 1}
     assert [event["attributes"]["verdict"] for event in desk.events()] == ["undecided"]
 
 

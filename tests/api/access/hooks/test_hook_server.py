@@ -96,7 +96,7 @@ def test_in_shadow_nothing_is_refused_whatever_fails(
 
     assert said(desk.ask(product, body(words.body))) == words.allowed
     assert said(desk.ask(product, b"[1]")) == words.allowed
-    assert desk.guard.failures[product, "open"] == 2
+    assert desk.guard.failure_counts[product, "open"] == 2
 
 
 def test_a_rule_that_enforces_keeps_the_door_closed(
@@ -120,7 +120,7 @@ def test_a_body_that_says_nothing_is_undecided(make_desk: Any, make_hook: Any, p
         opens = on_failure == "open" and content in (b"[]", b"null", b'"text"', b"{}")
 
         assert said(desk.ask(product, content)) == (PRODUCTS[product].allowed if opens else PRODUCTS[product].undecided)
-        assert desk.guard.failures == {(product, "open" if opens else "closed"): 1}
+        assert desk.guard.failure_counts == {(product, "open" if opens else "closed"): 1}
 
 
 def strange(value: Any) -> Any:
@@ -138,7 +138,7 @@ def test_members_that_nobody_knows_are_no_error(make_desk: Any, body: Any, produ
     more = desk.ask(product, strange(body(words.body)))
 
     assert (more.status_code, plain.status_code) == (200, 200)
-    assert desk.guard.failures.total() == 0
+    assert desk.guard.failure_counts.total() == 0
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -215,7 +215,7 @@ def test_a_wrong_secret_is_refused(make_desk: Any, body: Any, product: str, give
 
     assert answer.status_code == 401
     assert answer.json()
-    assert (desk.guard.counts.total(), desk.events()) == (0, [])
+    assert (desk.guard.verdict_counts.total(), desk.events()) == (0, [])
     assert desk.metric(f'trustwatch_http_requests_total{{route="/hooks/{product}",status="401"}}') == 1
 
 
@@ -278,7 +278,7 @@ def test_an_answer_does_not_wait_for_the_log(make_desk: Any, body: Any, monkeypa
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no event")
 
-    monkeypatch.setattr(desk.guard, "record", broken)
+    monkeypatch.setattr(desk.guard, "record_decision", broken)
 
     assert desk.ask("hydra", body("hydra_token")).status_code == 200
     assert desk.metric('trustwatch_audit_events_total{outcome="dropped"}') == 1

@@ -72,7 +72,7 @@ def test_a_signature_is_of_body_time_and_key(make_desk: Any, body: Any) -> None:
     answers = {given: desk.ask("zitadel", content, zitadel_signature=given) for given in wrong}
 
     assert {given: answer.status_code for given, answer in answers.items()} == dict.fromkeys(wrong, 401)
-    assert desk.guard.counts.total() == desk.guard.failures.total() == 0
+    assert desk.guard.verdict_counts.total() == desk.guard.failure_counts.total() == 0
 
 
 def test_a_key_is_changed_with_two_signatures(make_desk: Any, body: Any) -> None:

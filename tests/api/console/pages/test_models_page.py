@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.service import ModelService
-from trustwatch.api.settings.root import Settings
 from trustwatch.scoring.learning.calibration_curve import CalibrationCurve, CalibrationPoint
 from trustwatch.scoring.learning.promotion import PromotionAssessment
 from trustwatch.scoring.records.models import ModelHistoryEntry, ModelVersion
-from trustwatch.scoring.store.database import Page
 
 from ....support.console_records import NOW_MS
 
@@ -23,51 +21,35 @@ WORDS = ("shown to those who may see all of them", "87,654", "agent-days of othe
 FLEET = CalibrationCurve("*", "*", 4_321, True, (CalibrationPoint(0.1, 1.0), CalibrationPoint(0.9, 0.001)))
 
 
-class Versions:
-    """What the store, the registry and their figures would say of a champion and a challenger."""
+class Known:
+    """Curves of agents that a version knows; none until it was rehearsed."""
 
-    def __init__(self) -> None:
-        told = {"source": "archive", "events": 87_654}
-        self.all = [
-            ModelVersion("m2", "challenger", "d", 1, 2, 3, trained=told),
-            ModelVersion("m1", "champion", "d", 1, 2, 3, trained=told),
-        ]
-        self.lines = [ModelHistoryEntry("1", 3, "m2", "trained", "root-of-all", "it was time")]
-        self.known: tuple[CalibrationCurve, ...] = ()
-
-    def installed_model(self) -> Any:
-        return SimpleNamespace(version="m1")
-
-    def models(self, _: Any, limit: int, __: Any) -> Page[ModelVersion]:
-        return Page(self.all[:limit], None)
-
-    def alert_counts(self, *_: Any) -> list[Any]:
-        return []
-
-    model_days = known_agents = model_switches = alert_counts
-
-    def list_feedback(self, *_: Any, **__: Any) -> Page[Any]:
-        return Page([], None)
-
-    def model_history(self, _: Any, limit: int, cursor: Any = None) -> Page[ModelHistoryEntry]:
-        return Page(self.lines[:limit], None)
-
-    def model(self, version: str) -> ModelVersion:
-        return next(one for one in self.all if one.version == version)
+    curves: tuple[CalibrationCurve, ...] = ()
 
 
 async def _no_control(_: bytes) -> None:
     raise AssertionError("nothing is ordered")
 
 
-def serve(site: Any, known: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the site the service of models over such versions; curves and judgements are as the test says."""
-    store: Any = known
-    models = ModelService(Settings(), store, store, _no_control, StoreExecutor(), lambda: NOW_MS, lambda: "1")
-    monkeypatch.setattr(models, "_calibration_curves", lambda *_: ([FLEET], list(known.known)))
+def serve(site: Any, monkeypatch: pytest.MonkeyPatch) -> Known:
+    """Give the site a champion and a challenger; curves and judgements are as the test says."""
+    told, known = {"source": "archive", "events": 87_654}, Known()
+    versions = [
+        ModelVersion("m2", "challenger", "d", 1, 2, 3, trained=told),
+        ModelVersion("m1", "champion", "d", 1, 2, 3, trained=told),
+    ]
+    for version in versions:
+        entry = ModelHistoryEntry(version.version, 3, version.version, "trained", "root-of-all", "it was time")
+        assert site.store.models.add(version, entry)
+    registry: Any = SimpleNamespace(installed_model=lambda: SimpleNamespace(version="m1"))
+    models = ModelService(
+        site.settings, site.store, registry, _no_control, StoreExecutor(), lambda: NOW_MS, lambda: "1"
+    )
+    monkeypatch.setattr(models, "_calibration_curves", lambda *_: ([FLEET], list(known.curves)))
     judgement = PromotionAssessment(["fewer on 12 agent-days of others"], [])
     monkeypatch.setattr(models, "_assess", lambda _: judgement)
     site.app.app.state.services.add(models)
+    return known
 
 
 @pytest.mark.parametrize(("group", "everybody"), [("trust-admins", True), ("soc", False)])
@@ -75,8 +57,8 @@ def test_figures_of_all_tenants_are_for_those_who_see_all(
     new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, group: str, everybody: bool
 ) -> None:
     """One tenant's analyst reads which versions there are, and why there is no more."""
-    site, desk = new_site(), Versions()
-    serve(site, desk, monkeypatch)
+    site = new_site()
+    serve(site, monkeypatch)
     site.sign_in(group)
     listed, one = (site.browser.get(path) for path in ("/console/models", "/console/models/m2"))
 
@@ -91,11 +73,11 @@ def test_a_version_says_whether_known_agents_have_a_calibration_of_their_own(
     new_site: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rehearsed, both curves are drawn by name; if not, the page warns that all are judged as newcomers."""
-    site, desk = new_site(), Versions()
-    serve(site, desk, monkeypatch)
+    site = new_site()
+    known = serve(site, monkeypatch)
     site.sign_in("trust-admins")
     without = site.browser.get("/console/models/m1").text
-    desk.known = (FLEET._replace(events=1_234),)
+    known.curves = (FLEET._replace(events=1_234),)
     rehearsed = site.browser.get("/console/models/m1").text
 
     assert "This version was not rehearsed" in without and "Rehearsed</dt><dd>no</dd>" in without

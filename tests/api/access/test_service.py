@@ -1,4 +1,4 @@
-"""Rules that services check by themselves, whoever asks them: bounds of reasons and times, and who may order what."""
+"""Rules of containment that hold whoever asks: bounds of reasons, times and levels."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ from trustwatch.api.access.service import ContainmentService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.problems import ProblemError
-from trustwatch.api.models.service import ModelService
 
-AS = "https://as.example"
-BOT = AgentSelector("bot", "acme", AS)
-
-
-def caller(*tenants: str) -> AuthenticatedCaller:
-    return AuthenticatedCaller(AS, "ann", "ann", frozenset(), 0.0, SourceBinding("ann", tenants))
+BOT = AgentSelector("bot", "acme", "https://as.example")
 
 
 class Nothing:
@@ -28,19 +22,13 @@ class Nothing:
         raise AssertionError(f"{name} was asked")
 
 
+def caller(*tenants: str) -> AuthenticatedCaller:
+    return AuthenticatedCaller("https://as.example", "ann", "ann", frozenset(), 0.0, SourceBinding("ann", tenants))
+
+
 def containment() -> ContainmentService:
     nothing: Any = Nothing()
     return ContainmentService(nothing, nothing, nothing, nothing)
-
-
-def models() -> ModelService:
-    class Registry(Nothing):
-        def installed_model(self) -> Any:
-            return type("Installed", (), {"version": "m1"})
-
-    nothing: Any = Nothing()
-    registry: Any = Registry()
-    return ModelService(nothing, nothing, registry, nothing, nothing, nothing, nothing)
 
 
 def refusal(order: Awaitable[object]) -> ProblemError:
@@ -93,22 +81,3 @@ def test_an_approval_holds_for_a_while_and_no_longer() -> None:
     assert [refusal(service.approve(ann, "i-1", "known", valid_s)).problem.status for valid_s in (1.0, 1e9)] == [
         422
     ] * 2
-
-
-def test_models_are_ordered_by_callers_of_all_tenants() -> None:
-    """With a reason of bounded length."""
-    service, ann, root = models(), caller("acme"), caller("*")
-
-    assert [
-        refusal(order).problem.code
-        for order in (service.train(ann, "due"), service.rollback(ann, "due"), service.promote(ann, "m2", "due"))
-    ] == ["all_tenants_needed"] * 3
-    assert [
-        refusal(order).problem.status
-        for order in (
-            service.train(root, "x" * 2_001),
-            service.rollback(root, "x" * 2_001),
-            service.promote(root, "m2", "x" * 2_001),
-            service.history(ann),
-        )
-    ] == [422, 422, 422, 403]
