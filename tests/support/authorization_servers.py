@@ -197,7 +197,7 @@ class MemoryActuator(ClientActuator[MemoryState]):
         self._server = server
         self._good = good
 
-    async def _read(self, client_id: str) -> ClientRepresentation:
+    async def _read_client(self, client_id: str) -> ClientRepresentation:
         await asyncio.sleep(0)
         if not self._server.running:
             raise ActuatorUnavailable("nobody answers")
@@ -207,12 +207,12 @@ class MemoryActuator(ClientActuator[MemoryState]):
             raise UnknownClient(f"no client {client_id}")
         return {"id": client_id, "state": self._server.clients[client_id]}
 
-    async def _write(self, client: ClientRepresentation, state: MemoryState) -> None:
+    async def _write_client(self, client: ClientRepresentation, state: MemoryState) -> None:
         await asyncio.sleep(0)
         self._server.clients[client["id"]] = state
         self._server.writes += 1
 
-    async def _kill_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
+    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
         for token, (owner, _) in list(self._server.tokens.items()):
             if owner == client["id"]:
                 del self._server.tokens[token]
@@ -220,12 +220,12 @@ class MemoryActuator(ClientActuator[MemoryState]):
             if owner == client["id"]:
                 del self._server.refresh_tokens[token]
 
-    def _state(self, client: ClientRepresentation) -> MemoryState:
+    def _extract_state(self, client: ClientRepresentation) -> MemoryState:
         state = client["state"]
         assert isinstance(state, MemoryState)
         return state
 
-    def _aim(self, first: MemoryState, found: MemoryState, wish: DesiredState) -> MemoryState:
+    def _compute_state(self, first: MemoryState, found: MemoryState, wish: DesiredState) -> MemoryState:
         lifespan_s = first.lifespan_s
         if wish.ceiling_s is not None and (lifespan_s or DEFAULT_S) > wish.ceiling_s:
             lifespan_s = wish.ceiling_s

@@ -136,7 +136,7 @@ def test_credentials_that_are_refused_are_seen_and_tried_again(store: SqlStore) 
 class Forgetful(MemoryActuator):
     """A server that takes every call and keeps nothing of it."""
 
-    async def _write(self, client: Any, state: MemoryState) -> None:
+    async def _write_client(self, client: Any, state: MemoryState) -> None:
         self.asked = state
 
 
@@ -160,7 +160,7 @@ def test_what_is_not_read_back_is_no_success(store: SqlStore) -> None:
 class Hanging(MemoryActuator):
     """A server that does not answer."""
 
-    async def _read(self, client_id: str) -> Any:
+    async def _read_client(self, client_id: str) -> Any:
         await asyncio.sleep(60)
 
 
@@ -255,10 +255,10 @@ class Slow(MemoryActuator):
         self.reached = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def _write(self, client: Any, state: MemoryState) -> None:
+    async def _write_client(self, client: Any, state: MemoryState) -> None:
         self.reached.set()
         await self.go.wait()
-        await super()._write(client, state)
+        await super()._write_client(client, state)
 
 
 def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> None:
