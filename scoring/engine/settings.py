@@ -11,7 +11,7 @@ from ...ingest.settings import Name, SettingsPart, setting
 from .hard_signals import hard_signal_codes
 
 PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
-MAX_BUDGET = 1000.0
+MAX_BUDGET = 1000
 """Largest budget that can be set: an alert per agent and day."""
 
 

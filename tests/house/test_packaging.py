@@ -11,7 +11,7 @@ import pytest
 
 from ..support.checkout import ROOT
 
-FOLDERS = ("ingest", "models", "scoring", "api", "client")
+FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

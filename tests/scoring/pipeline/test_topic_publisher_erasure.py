@@ -79,7 +79,7 @@ def test_replicas_forget_and_know_somebody_new(store: SqlStore) -> None:
     first = commits(store, store.partitions.claim(PARTITION), 10, agents=[row(9)])
     sender.publish_commit(first)
     met = PartitionErasure(ID, BOT, 12, 1000, True)
-    second = commits(store, first.position, 20, agents=[row(1)], forgotten=[NAME.key], forgets=[met])
+    second = commits(store, first.position, 20, agents=[row(1)], removed_agents=[NAME.key], erasures=[met])
     sender.publish_commit(second)
     view = RiskView()
     follow(view, RiskTopicReader(4), writer)
@@ -103,7 +103,7 @@ def test_a_crash_between_commit_and_topic(store: SqlStore) -> None:
     """Who takes over tells it; where the agent is another partition's, nobody does."""
     at = store.partitions.claim(PARTITION)
     store.erasures.add(Erasure(ID, "agent", "waiting", "acme", AS, "bot", "", "", "why", "who", 1))
-    done = commits(store, at, 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
+    done = commits(store, at, 20, erasures=[PartitionErasure(ID, BOT, 12, 1000, True)])
     sender, writer = publisher(store)
     sender.republish(done.position, 10)
     assert [(key, value) for key, value, _, _ in writer.sent] == [(BOT.partition_key, None)]
@@ -121,7 +121,7 @@ def test_a_crash_between_commit_and_topic(store: SqlStore) -> None:
 
 def test_an_order_that_the_database_does_not_know_begins_again(store: SqlStore) -> None:
     """A back-up was put back, and the topic has the order still."""
-    commits(store, store.partitions.claim(PARTITION), 20, forgets=[PartitionErasure(ID, BOT, 12, 1000, True)])
+    commits(store, store.partitions.claim(PARTITION), 20, erasures=[PartitionErasure(ID, BOT, 12, 1000, True)])
     (found,) = store.erasures.list_open()
 
     assert (found.erasure_id, found.status, found.subject, found.at_ms) == (ID, "waiting", "bot", 1000)
