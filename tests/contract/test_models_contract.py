@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.models import (
-    DAY_MS,
     AgentLifespans,
     DailyAlertCount,
     ModelHistoryEntry,
