@@ -17,6 +17,8 @@ COPY models models
 COPY scoring scoring
 COPY api api
 COPY client client
+COPY lab lab
+COPY simulator simulator
 RUN python -m venv --without-pip /opt/trustwatch/venv \
  && python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
  && PYTHONDONTWRITEBYTECODE='' python -m pip --python /opt/trustwatch/venv/bin/python install --no-cache-dir \
