@@ -1,4 +1,7 @@
-"""What no audit event may hold: tokens, credentials, bodies. A net for mistakes, not a classifier of data."""
+"""Audit events as a client writes them, and a check that they hold no token, credential or body.
+
+The check is a net for mistakes, not a classifier of data.
+"""
 
 from __future__ import annotations
 
@@ -208,6 +211,10 @@ class AuditEvent(EventPart, kw_only=True):
     txn: EventText | None = None
     attributes: dict[str, Any] | None = None
 
+
+# Names of 0.1: programs were written with them.
+Agent, Principal, Resource, Scopes = EventAgent, EventPrincipal, EventResource, EventScopes
+Client, Credential = EventClient, EventCredential
 
 _event_decoder = msgspec.json.Decoder(AuditEvent)
 

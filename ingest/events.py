@@ -201,7 +201,8 @@ PUBLISHED_NAME = "AuditEvent"
 def event_schema_components(prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """JSON Schema of the native event and of what it is made of, by published name; references begin with *prefix*."""
     _, components = msgspec.json.schema_components([NativeEvent], ref_template=prefix + "{name}")
-    components = {PUBLISHED_NAME if name == NativeEvent.__name__ else name: part for name, part in components.items()}
+    event = components.pop(NativeEvent.__name__) | {"title": PUBLISHED_NAME}
+    components = {PUBLISHED_NAME: event, **components}
     return {"$ref": prefix + PUBLISHED_NAME}, components
 
 

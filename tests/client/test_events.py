@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,10 +43,10 @@ def shape(value: Any) -> Any:
 
 def test_the_schema_is_the_services() -> None:
     """Declared twice, so that the client imports nothing; it can not lag."""
-    mine = msgspec.json.schema_components([ours.AuditEvent], ref_template="{name}")
-    served = msgspec.json.schema_components([theirs.NativeEvent], ref_template="{name}")
+    mine = json.dumps(msgspec.json.schema_components([ours.AuditEvent], ref_template="{name}"))
+    (schema,), components = json.loads(re.sub(r'"Event(\w+)"', r'"\1"', mine))  # the client's names of the parts
 
-    assert shape(json.loads(json.dumps(mine))) == shape(json.loads(json.dumps(served)))
+    assert (shape(schema), shape(components)) == tuple(map(shape, theirs.event_schema_components("")))
     assert (ours.MAX_EVENT_ID_CHARACTERS, ours.MAX_EVENT_BYTES) == (theirs.MAX_ID_LENGTH, theirs.MAX_EVENT_BYTES)
 
 

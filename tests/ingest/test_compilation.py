@@ -12,7 +12,7 @@ from trustwatch.ingest import compilation
 from trustwatch.ingest.features import feature_kernel
 
 KERNEL = """
-from trustwatch.ingest.compiled import compiled
+from trustwatch.ingest.compilation import compiled
 
 @compiled
 def twice(x):

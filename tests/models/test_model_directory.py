@@ -247,7 +247,7 @@ import os, shutil, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from trustwatch.models.artifact import load_model, save_model
+from trustwatch.models.model_directory import load_model, save_model
 
 path = Path(sys.argv[1])
 features = dict(feature_names=("pace", "novelty"), feature_table_hash="feature-table-1")
@@ -310,7 +310,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from trustwatch.models.artifact import load_model, save_model
+from trustwatch.models.model_directory import load_model, save_model
 path = Path(sys.argv[1])
 manifest = load_model(path, feature_names=("pace", "novelty"), feature_table_hash="feature-table-1").manifest
 for turn in range(1, 1_000_000):

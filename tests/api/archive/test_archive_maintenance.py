@@ -148,7 +148,7 @@ def test_what_goes_wrong_ends_no_process(tmp_path: Path, monkeypatch: pytest.Mon
             pass
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         tried()
         tried()
     assert told == ["[Errno 28] No space left on device"] and not upkeep.merged
@@ -200,7 +200,7 @@ def test_a_spool_that_is_never_empty_holds_up_no_upkeep(tmp_path: Path, monkeypa
         settings = Settings(data_dir=tmp_path, archive=ArchiveSettings(vectors=tmp_path / "vectors"))
 
         @property
-        def ending(self) -> bool:
+        def should_stop(self) -> bool:
             nonlocal steps
             steps -= 1
             time.now += 1

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -125,12 +126,13 @@ def test_killed_at_any_step_readers_see_every_row_once(
         pass
 
     with monkeypatch.context() as patched:
-        for name in ("rename", "unlink"):
+        for name in ("replace", "unlink"):
+            original = getattr(Path, name)
 
-            def failing(path: Path, *to: Path, name: str = name) -> Path | None:
+            def failing(path: Path, *to: Path, original: Any = original, **more: Any) -> Any:
                 if next(calls) == step:
                     raise Crash
-                return path.replace(*to) if name == "rename" else __import__("os").unlink(path)
+                return original(path, *to, **more)
 
             patched.setattr(Path, name, failing)
         with pytest.raises(Crash):

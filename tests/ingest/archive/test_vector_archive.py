@@ -228,11 +228,11 @@ def test_a_crash_between_file_and_spool_doubles_nothing(
         def failing(path: Path, to: Path, at: int = step, calls: Any = calls) -> Path:
             if next(calls) == at:
                 raise KeyboardInterrupt
-            path.replace(to)
+            path.rename(to)
             return to
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "rename", failing)
+            patched.setattr(Path, "replace", failing)
             try:
                 drained(archive_of(tmp_path))
                 break

@@ -47,7 +47,7 @@ def test_the_same_name_counts_once_a_day(one: Callable[..., ScoredBatch]) -> Non
     assert again.effective_anomaly[0] < again.anomaly[0]
     assert first.effective_rows == {}
     assert again.effective_vectors([0]).sum() < again.vectors[0].sum()
-    explain = one.engine.explainer.evidence  # type: ignore[attr-defined]
+    explain = one.engine.explainer.decision_evidence  # type: ignore[attr-defined]
     assert "left_aside" not in explain(0, first)
     assert {"target_surprise", "external_target"} & set(explain(0, again)["left_aside"])
 

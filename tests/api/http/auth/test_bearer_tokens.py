@@ -42,7 +42,7 @@ def test_a_token_becomes_its_caller(world: Any, es: Any, rs: Any, ed: Any) -> No
 
     async def scene() -> None:
         for key in (es, rs, ed):
-            caller = world.verifier.verified(key.token())
+            caller = world.verifier.verify_now(key.token())
             assert (caller.name, caller.client_id, caller.tenants) == ("gateway", "gateway-1", {"acme-corp"})
         assert world.server.requests == 1
 
@@ -54,7 +54,7 @@ def test_a_client_without_an_entry_speaks_for_nobody(world: Any, es: Any) -> Non
     world.server.publish(es)
 
     async def scene() -> None:
-        caller = world.verifier.verified(es.token(client_id="stranger"))
+        caller = world.verifier.verify_now(es.token(client_id="stranger"))
         assert (caller.client_id, caller.name, caller.tenants) == ("stranger", "", frozenset())
 
     run(world, scene)
@@ -66,7 +66,7 @@ def test_refuses_an_issuer_that_is_not_configured(world: Any, es: Any) -> None:
 
     async def scene() -> None:
         with pytest.raises(InvalidToken, match="issuer"):
-            world.verifier.verified(es.token(iss="https://evil.example"))
+            world.verifier.verify_now(es.token(iss="https://evil.example"))
         assert world.server.requests == 1
 
     run(world, scene)
@@ -78,12 +78,12 @@ def test_a_remembered_token_still_expires(world: Any, es: Any) -> None:
     token = es.token()
 
     async def scene() -> None:
-        first = world.verifier.verified(token)
+        first = world.verifier.verify_now(token)
         world.clock.now += 329
-        assert world.verifier.verified(token) is first
+        assert world.verifier.verify_now(token) is first
         world.clock.now += 1
         with pytest.raises(InvalidToken, match="expired"):
-            world.verifier.verified(token)
+            world.verifier.verify_now(token)
         assert len(world.verifier.cache) == 0
 
     run(world, scene)
@@ -95,14 +95,14 @@ def test_the_cache_is_bounded_and_garbage_pushes_out_garbage_alone(new_world: An
     world.server.publish(es)
 
     async def scene() -> None:
-        kept = world.verifier.verified(token := es.token())
+        kept = world.verifier.verify_now(token := es.token())
         for number in range(50):
             with pytest.raises(InvalidToken):
-                world.verifier.verified(b"garbage.%d.x" % number)
-        assert world.verifier.verified(token) is kept
+                world.verifier.verify_now(b"garbage.%d.x" % number)
+        assert world.verifier.verify_now(token) is kept
         assert (len(world.verifier.cache), world.verifier.cache.refusals) == (1, 8)
         for number in range(6):
-            world.verifier.verified(es.token(jti=str(number)))
+            world.verifier.verify_now(es.token(jti=str(number)))
         assert len(world.verifier.cache) == 4
 
     run(world, scene)
@@ -115,13 +115,13 @@ def test_rotation_is_followed_without_a_refused_request(world: Any, es: Any, new
     old, new = es.token(), fresh.token()
 
     async def scene() -> None:
-        world.verifier.verified(old)
+        world.verifier.verify_now(old)
         world.server.publish(fresh)
         world.clock.now += 60
-        assert world.verifier.verified(old), "still remembered, the change is not known yet"
+        assert world.verifier.verify_now(old), "still remembered, the change is not known yet"
         assert (await world.verifier.verify(new)).name == "gateway"
         with pytest.raises(UnknownKey):
-            world.verifier.verified(old)
+            world.verifier.verify_now(old)
 
     run(world, scene)
 
@@ -135,9 +135,9 @@ def test_the_sync_way_refuses_now_and_asks_for_the_key(world: Any, es: Any, new_
         world.server.publish(es, fresh)
         world.clock.now += 60
         with pytest.raises(UnknownKey):
-            world.verifier.verified(fresh.token())
+            world.verifier.verify_now(fresh.token())
         await settled(world)
-        assert world.verifier.verified(fresh.token()).name == "gateway"
+        assert world.verifier.verify_now(fresh.token()).name == "gateway"
         assert world.server.requests == 2
 
     run(world, scene)
@@ -151,7 +151,7 @@ def test_a_flood_of_key_ids_makes_one_fetch(world: Any, es: Any) -> None:
         world.clock.now += 60
         for number in range(400):
             with pytest.raises(UnknownKey):
-                world.verifier.verified(es.token({"kid": f"random-{number}"}))
+                world.verifier.verify_now(es.token({"kid": f"random-{number}"}))
         waits = [world.verifier.verify(es.token({"kid": f"more-{number}"})) for number in range(100)]
         refused = await asyncio.gather(*waits, return_exceptions=True)
         assert {type(error) for error in refused} == {UnknownKey}
@@ -177,7 +177,7 @@ def test_a_hanging_issuer_delays_nobody_whose_key_is_known(new_world: Any, es: A
         waiting = asyncio.create_task(world.verifier.verify(es.token({"kid": "unknown"})))
         await asyncio.sleep(0)
         for number in range(20):
-            assert world.verifier.verified(es.token(jti=str(number))).name == "gateway"
+            assert world.verifier.verify_now(es.token(jti=str(number))).name == "gateway"
         assert not waiting.done()
         with pytest.raises(UnknownKey):
             await asyncio.wait_for(waiting, timeout=5)
@@ -206,7 +206,7 @@ def test_keys_outlive_a_failing_issuer_up_to_a_bound(
 
     async def scene() -> None:
         remembered = es.token(exp=int(world.clock.now) + 9000)
-        world.verifier.verified(remembered)
+        world.verifier.verify_now(remembered)
         for name, value in change.items():
             setattr(world.server, name, value)
         world.clock.now += 4999
@@ -214,11 +214,11 @@ def test_keys_outlive_a_failing_issuer_up_to_a_bound(
         (status,) = world.jwks.status()
         assert error in status.last_error
         assert (status.keys, status.fetches) == (1, 2)
-        assert world.verifier.verified(es.token(exp=int(world.clock.now) + 9)).name == "gateway"
+        assert world.verifier.verify_now(es.token(exp=int(world.clock.now) + 9)).name == "gateway"
         world.clock.now += 1
         for token in (remembered, es.token(exp=int(world.clock.now) + 9)):
             with pytest.raises(UnknownKey):
-                world.verifier.verified(token)
+                world.verifier.verify_now(token)
         assert world.jwks.status()[0].keys == 0
 
     run(world, scene)
@@ -229,12 +229,12 @@ def test_an_emptied_key_set_is_the_issuers_word(world: Any, es: Any) -> None:
     world.server.publish(es)
 
     async def scene() -> None:
-        world.verifier.verified(token := es.token())
+        world.verifier.verify_now(token := es.token())
         world.server.publish()
         world.clock.now += 60
         await world.jwks.refresh_soon("https://as.example")
         with pytest.raises(UnknownKey):
-            world.verifier.verified(token)
+            world.verifier.verify_now(token)
 
     run(world, scene)
 
@@ -244,11 +244,11 @@ def test_unchanged_keys_keep_what_is_remembered(world: Any, es: Any) -> None:
     world.server.publish(es)
 
     async def scene() -> None:
-        first = world.verifier.verified(token := es.token())
+        first = world.verifier.verify_now(token := es.token())
         world.clock.now += 60
         await world.jwks.refresh_soon("https://as.example")
         assert world.server.requests == 2
-        assert world.verifier.verified(token) is first
+        assert world.verifier.verify_now(token) is first
 
     run(world, scene)
 
@@ -259,7 +259,7 @@ def test_a_dead_issuer_at_start_stops_nothing(world: Any, es: Any) -> None:
 
     async def scene() -> None:
         with pytest.raises(UnknownKey):
-            world.verifier.verified(es.token())
+            world.verifier.verify_now(es.token())
         assert "503" in world.jwks.status()[0].last_error
         world.server.status = 200
         world.server.publish(es)
@@ -281,7 +281,7 @@ def test_keys_are_kept_fresh_in_the_background(new_world: Any, es: Any, new_key:
         world.server.publish(es, fresh)
         world.clock.now += 2
         await asyncio.wait_for(arrived.wait(), timeout=10)
-        assert world.verifier.verified(fresh.token()).name == "gateway"
+        assert world.verifier.verify_now(fresh.token()).name == "gateway"
 
     run(world, scene)
 
@@ -318,7 +318,7 @@ def test_no_log_line_holds_a_token(world: Any, es: Any, capsys: Any, caplog: Any
     errors: list[str] = []
 
     async def scene() -> None:
-        world.verifier.verified(es.token(sub="SENTINEL"))
+        world.verifier.verify_now(es.token(sub="SENTINEL"))
         world.clock.now += 60
         for token in wrong:
             try:
@@ -337,7 +337,7 @@ def test_no_log_line_holds_a_token(world: Any, es: Any, capsys: Any, caplog: Any
 def test_a_token_that_is_too_long_is_refused_before_any_work(world: Any) -> None:
     """16 KiB is the limit; the refusal is not even remembered."""
     with pytest.raises(InvalidToken, match="too long"):
-        world.verifier.verified(b"a" * 20_000)
+        world.verifier.verify_now(b"a" * 20_000)
     assert world.verifier.cache.refusals == 0
 
 
@@ -349,9 +349,9 @@ def test_without_an_event_loop_known_keys_work(world: Any, es: Any) -> None:
         return None
 
     run(world, scene)
-    assert world.verifier.verified(es.token()).name == "gateway"
+    assert world.verifier.verify_now(es.token()).name == "gateway"
     with pytest.raises(UnknownKey):
-        world.verifier.verified(es.token({"kid": "other"}))
+        world.verifier.verify_now(es.token({"kid": "other"}))
 
 
 def test_refusals_are_forgotten_after_a_while_and_never_kept_when_they_may_pass() -> None:
