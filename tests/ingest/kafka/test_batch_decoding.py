@@ -216,13 +216,13 @@ def test_broken_lengths_never_lead_out_of_the_batch(at: int, value: int) -> None
 
 WARM = """
 import sys
-from trustwatch.ingest.kafka import KafkaSettings, warm_up
-from trustwatch.ingest.kafka.kafka_python import batches, kernel
+from trustwatch.ingest.kafka import KafkaClientSettings, warm_up
+from trustwatch.ingest.kafka.kafka_python import batch_decoding, record_kernel
 
-warm_up(KafkaSettings(bootstrap_servers=("127.0.0.1:9",)))
-compiled = set(kernel.decode_records.signatures)
-batches.decode_batch(batches.DefaultRecordBatch(bytearray.fromhex(sys.argv[1])), 0)
-assert compiled and compiled == set(kernel.decode_records.signatures), compiled
+warm_up(KafkaClientSettings(bootstrap_servers=("127.0.0.1:9",)))
+compiled = set(record_kernel.decode_records.signatures)
+batch_decoding.decode_batch(batch_decoding.DefaultRecordBatch(bytearray.fromhex(sys.argv[1])), 0)
+assert compiled and compiled == set(record_kernel.decode_records.signatures), compiled
 """
 
 

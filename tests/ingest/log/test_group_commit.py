@@ -190,7 +190,8 @@ def test_a_record_that_cannot_be_encoded_fails_its_round_only(tmp_path: Path, di
 WRITER = textwrap.dedent("""
     import asyncio, os, resource, sys
     from pathlib import Path
-    from trustwatch.ingest.log import EventLog, GroupCommit, LogFailed
+    from trustwatch.ingest.log.event_log import EventLog, LogFailed
+    from trustwatch.ingest.log.group_commit import GroupCommit
     from trustwatch.ingest.source import Record
 
     def acknowledged(offset, name):

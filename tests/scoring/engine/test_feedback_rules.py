@@ -340,7 +340,7 @@ def test_batches_change_no_bit_of_it(kit: Any, make: Any) -> None:
         decisions = [one for batch in kit.batches(records, sizes) for one in processor.apply(batch).decisions]
         rows = {row.name.agent_id: (row.features, row.risk) for row in processor.agent_cache.changed_rows()}
         rows |= {row.name.agent_id: (row.features, row.risk) for row in processor.agent_cache.evicted.values()}
-        return decisions, rows, processor.engine.feedback.changed(0, 1)
+        return decisions, rows, processor.engine.feedback_rules.uncommitted(0, 1)
 
     whole = run(itertools.repeat(len(records)), 1000)
     assert sum(held.matched for held in whole[2]) > 100
