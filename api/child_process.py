@@ -1,4 +1,4 @@
-"""What every process beside the answering one has in common: its settings, its socket to the service, and its end.
+"""Child processes of the service: what they have in common, and what supervises them.
 
 It ends when told to (SIGTERM), when nobody reads what it reports any more, or with a status that says why it could not
 go on; the service starts it again.

@@ -1,4 +1,4 @@
-"""What both senders share: the bounded queue, and what a reply means for a batch. No I/O; safe from any thread."""
+"""Senders of audit events, for threads and for asyncio, over one bounded queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Risk look-up for threads."""
+"""Risk look-up and events, for threads and for asyncio."""
 
 from __future__ import annotations
 

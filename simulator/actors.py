@@ -1,4 +1,4 @@
-"""Everyday work: an agent walks through its tasks, hands work to others, and is put into service and out of it."""
+"""Actors of the simulation: agents at everyday work, from being put into service to retirement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of resources of the enterprise, and the short form in which the role tables write a step."""
+"""Roles of simulated agents: the resources of the enterprise, and the tasks of each role in their written form."""
 
 from __future__ import annotations
 

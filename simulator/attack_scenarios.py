@@ -1,4 +1,4 @@
-"""Scenarios of attacks, and what one may use."""
+"""Attack scenarios, and what one may use."""
 
 from __future__ import annotations
 

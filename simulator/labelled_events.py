@@ -1,4 +1,4 @@
-"""Rows on their way to the output: the text of an event without id and time, and what it is labelled with."""
+"""Simulated events on their way to the output: their text without id and time, and their labels."""
 
 from __future__ import annotations
 

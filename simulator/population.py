@@ -1,4 +1,4 @@
-"""Changes of an agent while it runs: restarts, versions, keys."""
+"""Agents of the simulated enterprise, and their changes while they run: restarts, versions, keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containment: approvals, pins, blast radius, and the risk of principals."""
+"""Routes of containment: approvals, pins, blast radius, actuations, and the risk of principals."""
 
 from __future__ import annotations
 

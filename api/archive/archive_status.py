@@ -1,4 +1,4 @@
-"""What the archiving processes say, and what is known of them where it is asked for."""
+"""Status of the archiving processes: their reports, and what is known of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Risk over time, as this process saw it: the store keeps decisions, and what happened between them is drawn from here.
+"""Activity of the fleet as this process saw it: risk over time, rates and counts by level.
 
 Bounded: so many agents, so many points of each. A full trail loses every other point, so that it goes back as far as
 before, more coarsely. It ends with the process; then decisions are all that is known of earlier times.

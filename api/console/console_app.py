@@ -1,4 +1,4 @@
-"""Around every answer of the console: security headers, and cookies that a request has renewed."""
+"""The console as an application: its routes, security headers, and cookies that a request has renewed."""
 
 from __future__ import annotations
 

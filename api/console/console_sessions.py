@@ -1,4 +1,4 @@
-"""Sessions of people: sealed into a cookie, so that every replica that has the key knows them.
+"""Console sessions: sealed into a cookie, so that every replica that has the key knows them.
 
 A cookie holds who signed in and by which grant, encrypted and authenticated (Fernet); what the grant allows is looked
 up at every request. A sign-out is remembered by the process that heard it; elsewhere a copy of the cookie, had somebody

@@ -1,4 +1,4 @@
-"""Static files: held in memory, known by their content, so that browsers may keep them for good."""
+"""Rendering of pages, and static files that are known by their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator knows of agents: their role and what they are meant to do."""
+"""Admission of a record: what its source may speak for, and what the operator knows of its agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One foreign topic: read in turns, taken apart, judged, and counted."""
+"""Foreign topics: read in turns, taken apart, admitted, and counted."""
 
 from __future__ import annotations
 

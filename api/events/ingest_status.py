@@ -1,4 +1,4 @@
-"""What the ingest process says of its sources, and what is known of them where it is asked for."""
+"""Status of the ingest process: its reports, and what is known of its sources."""
 
 from __future__ import annotations
 

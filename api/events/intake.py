@@ -1,4 +1,4 @@
-"""Event ids that were accepted lately, as far as this process knows.
+"""Intake of events: authenticated, admitted, made durable; with the ids that were accepted lately.
 
 Only for the counts of answers and to spare the log: the pipeline's own window (`ingest/duplicate_window.py`) is the one
 that drops every duplicate exactly, across restarts too. An id becomes known after its commit, so two requests that

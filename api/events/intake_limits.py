@@ -1,4 +1,4 @@
-"""Why a whole request is not taken. Single records are judged by MalformedEvent and SourceNotAllowed.
+"""Limits of the intake, and why a whole request is not taken.
 
 ::
 

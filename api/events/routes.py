@@ -1,4 +1,4 @@
-"""Events in, and what became of those that were refused."""
+"""Routes of events: native, CloudEvents and OTLP; dead letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices sources that have fallen silent: an attacker that cuts off the audit trail must not look like a quiet day."""
+"""Sources that have fallen silent: an attacker that cuts off the audit trail must not look like a quiet day."""
 
 from __future__ import annotations
 

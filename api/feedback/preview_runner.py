@@ -1,4 +1,4 @@
-"""One thing at a time, for tenants that share it: who waits is let in by tenant, not by when it came."""
+"""Previews, one at a time: who waits is let in by tenant, not by when it came."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written of feedback beside the store: control records for event logs, and events for the audit trail."""
+"""Publication of feedback rules: control records for event logs, and events for the audit trail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a preview's history comes from: the embedded log, with an archive before it, or the events topic."""
+"""The process of one preview, over the history from log, archive or topic."""
 
 from __future__ import annotations
 

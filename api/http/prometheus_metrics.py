@@ -1,4 +1,4 @@
-"""Metrics that are read from the services at the moment when somebody asks for them."""
+"""Prometheus metrics: counted as things happen, or read from the services when somebody asks."""
 
 from __future__ import annotations
 

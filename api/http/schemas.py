@@ -1,4 +1,4 @@
-"""Times, pages and the bodies that several resources share."""
+"""Bodies, parameters and times that several slices share."""
 
 from __future__ import annotations
 

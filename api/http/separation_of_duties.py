@@ -1,4 +1,4 @@
-"""Who may say something of whom: nobody judges itself, neither by name nor as one of a group."""
+"""Separation of duties: nobody decides about itself, neither by name nor as one of a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof of an erasure: a signed document that names who was erased by a slow salted hash alone."""
+"""Steps of an erasure, and its proof: a signed document that names who was erased by a slow salted hash alone."""
 
 from __future__ import annotations
 

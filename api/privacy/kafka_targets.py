@@ -1,4 +1,4 @@
-"""What can be said and done about records in topics: nobody rewrites them, but some can be ended, and all age out."""
+"""Erasure in topics: nobody rewrites their records, but some can be ended, and all age out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard of a running service: made once, fed by the view, and kept true by a chore."""
+"""Assembly of the slices' services: made once, with what runs beside them."""
 
 from __future__ import annotations
 

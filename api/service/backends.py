@@ -1,4 +1,4 @@
-"""What a `serve` process does: everything, or its part of the distributed form."""
+"""Backends of `serve`: the embedded and the distributed form, and the roles of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that run the service or belong to it: `serve`, `token`, `demo`."""
+"""Commands that run the service or belong to it: `serve`, `token`, `console-link`, `topics`."""
 
 from __future__ import annotations
 

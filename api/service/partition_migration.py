@@ -1,4 +1,4 @@
-"""How many partitions the state was made for, and the drained move to more of them.
+"""Migration to another number of partitions, and the number that the state was made for.
 
 An agent's partition follows from its name and their number. With another number, agents would be worked on in two
 places: so the number is kept with the state, and a worker that finds another one in Kafka refuses to start.

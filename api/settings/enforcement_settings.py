@@ -1,4 +1,4 @@
-"""Hooks: authorization servers that ask while they issue a token, each by a secret of its own."""
+"""Settings of hooks and gateways."""
 
 from __future__ import annotations
 

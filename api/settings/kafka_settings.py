@@ -1,4 +1,4 @@
-"""Foreign topics: gateways and authorization servers write there in their own formats, each topic with one mapping."""
+"""Settings of Apache Kafka in the service, and of foreign topics, each with one mapping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feedback: how far and how long a person's word reaches."""
+"""Settings of feedback and of the life of models."""
 
 from __future__ import annotations
 

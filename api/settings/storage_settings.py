@@ -1,4 +1,4 @@
-"""Where state is kept."""
+"""Settings of store, archive, retention and privacy."""
 
 from __future__ import annotations
 

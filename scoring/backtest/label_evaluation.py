@@ -1,4 +1,4 @@
-"""How well scores tell bad from good: scikit-learn's curves, and how far they may be off."""
+"""Evaluation against labels: curves, and the bands in which they may lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a back-test is asked for: a plain value that every process of it gets."""
+"""The plan of a back-test, and its labels."""
 
 from __future__ import annotations
 

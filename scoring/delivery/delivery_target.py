@@ -1,4 +1,4 @@
-"""When to try again, and when to give up."""
+"""The seam of delivery: targets, notifiers, results, and when to try again or give up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drift: what a peer group does on one day against its first days under the model that judges it.
+"""Drift of a peer group: one day against its first days under the model that judges it.
 
 Each feature's evidence, in decades of rarity, is cut into bins, and so are p-values. The population stability index of
 two distributions, `sum (p - q) ln(p / q)`, does not grow with the number of events; what chance alone makes of it is

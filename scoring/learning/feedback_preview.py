@@ -1,4 +1,4 @@
-"""What people said of decisions, as labels for training: which events of which agent were an attack, or were not."""
+"""Preview of a feedback rule over the last days, and labels made of what people said of decisions."""
 
 from __future__ import annotations
 

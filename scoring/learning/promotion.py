@@ -1,4 +1,4 @@
-"""What a shadow run measured of champion and challenger over the same events."""
+"""Comparison of champion and challenger over the same events, and whether a challenger may be promoted."""
 
 from __future__ import annotations
 

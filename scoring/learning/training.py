@@ -1,4 +1,4 @@
-"""A history to train on: columns of many events without the events, and without what must not be learned."""
+"""Training: a history as columns without what must not be learned, and the model made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model judges a partition: what the newest switch says, unless the operator has installed another one since."""
+"""The model that judges a partition: the newest switch's, unless the operator has installed another one since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One partition's way from records to committed state: everything between a source that hands out batches and a store.
+"""The way of one partition from records to committed state, between a source that hands out batches and a store.
 
 Memory never runs ahead of the store for readers: what the view, the outbox and the topics show has been committed. When
 the store does not answer, the work in hand waits and nothing is lost (fails closed: no new answers, old ones turn

@@ -1,4 +1,4 @@
-"""The pipeline on a log of one partition: poll, apply, commit. Several partitions of a group: `group.py`."""
+"""Pipelines: of a log with one partition, and of the partitions that a consumer group gives to this worker."""
 
 from __future__ import annotations
 

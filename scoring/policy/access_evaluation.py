@@ -1,4 +1,4 @@
-"""The one value that every hook, gateway and actuator renders: what is to happen to one request of an agent.
+"""Evaluation of an access request: the verdict that every hook, gateway and actuator renders, and what it rests on.
 
 `judge` is a pure function of the policy, the level, the request and the approvals that people gave. Products differ in
 what they can do; their renderers say so. None of them decides.

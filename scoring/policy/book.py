@@ -1,4 +1,4 @@
-"""Token policy: what a risk level means for the tokens of an agent."""
+"""Policy books: token policies by level, rules for tenants, types and agents, and the book in force."""
 
 from __future__ import annotations
 

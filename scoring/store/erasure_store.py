@@ -1,4 +1,4 @@
-"""Wishes to erase, how far each of them is, and the marks of agents that must not come back from a model's history.
+"""Erasures: orders, how far each of them is, and marks of agents that must not come back from a model's history.
 
 An order to erase is met at an offset of its own in each partition of a topic, in the transaction of that position. The
 row of the erasure keeps the identifier until the topic has none of its records; then both are removed.

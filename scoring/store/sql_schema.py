@@ -1,4 +1,4 @@
-"""Text that every database keeps as it is, and orders byte by byte."""
+"""Tables of the store, and the types of their columns."""
 
 from __future__ import annotations
 

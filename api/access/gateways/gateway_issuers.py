@@ -1,4 +1,4 @@
-"""Whose token it is: from verified claims to the question that the guard is asked at every call."""
+"""Issuers behind gateways: whose token it is, from verified claims to an access request."""
 
 from __future__ import annotations
 

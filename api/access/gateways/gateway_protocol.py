@@ -1,4 +1,4 @@
-"""What gateways send, read from the headers that each product is known to send. Nothing of it decides but the token."""
+"""Protocols of gateways: the headers that each product is known to send, and the answers it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AuthZEN's questions: one evaluation, or many with defaults (OpenID AuthZEN Authorization API 1.0).
+"""AuthZEN: one evaluation, or many with defaults (OpenID AuthZEN Authorization API 1.0).
 
 An item whose action is `issue:<token type>:<grant type>` is the gate of the token issuance profile: whether a token is
 issued at all. Every other item asks for its action by name: a scope, in that profile. The items that one agent asks for

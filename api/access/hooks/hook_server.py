@@ -1,4 +1,4 @@
-"""How a product proves itself: a secret in a header, as bearer token, as basic authentication, or a signed body."""
+"""The server of hooks, and the proofs by which a product shows who it is."""
 
 from __future__ import annotations
 

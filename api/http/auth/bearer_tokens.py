@@ -1,4 +1,4 @@
-"""Tokens already judged. A signature check costs about 120 us, a look-up here about one.
+"""Bearer tokens of callers: verified once and remembered until they end.
 
 Verified and refused tokens are kept apart, so that a flood of garbage pushes out garbage alone.
 """

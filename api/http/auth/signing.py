@@ -1,4 +1,4 @@
-"""What we sign: tokens of the local development key (RFC 9068), and assertions by which we prove who we are elsewhere.
+"""Signing: tokens of the local development key (RFC 9068), and assertions that prove who we are elsewhere.
 
 Nothing trusts the local key unless the settings name its issuer and its `jwks_file`, as they would any other issuer.
 The only module that imports PyJWT for signing.

@@ -1,4 +1,4 @@
-"""Why a request is not authenticated (RFC 6750 section 3.1). Messages are fixed sentences: none holds part of a token.
+"""Verification of tokens (RFC 9068), and why a request is not authenticated (RFC 6750, section 3.1).
 
 ::
 

@@ -1,4 +1,4 @@
-"""How actuations fared in this process, for metrics."""
+"""Delivery of desired states to actuators, and metrics of how they fare."""
 
 from __future__ import annotations
 

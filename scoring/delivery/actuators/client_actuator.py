@@ -1,4 +1,4 @@
-"""Calls of a server's admin API, with its failures as errors of actuators."""
+"""Actuators of servers that show their clients, over the calls of an admin API."""
 
 from __future__ import annotations
 

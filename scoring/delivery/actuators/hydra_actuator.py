@@ -1,4 +1,4 @@
-"""Durations as Go writes them (`1h30m0s`), which Hydra speaks."""
+"""Ory Hydra: lifetimes, scopes and grants of a client, with durations as Go writes them (`1h30m0s`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an HTTP answer of a target means for the delivery."""
+"""Webhooks: signed requests, and the meaning of an HTTP answer for the delivery."""
 
 from __future__ import annotations
 
