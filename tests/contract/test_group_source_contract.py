@@ -525,7 +525,7 @@ def test_topics_are_created_once_and_grow(kafka: KafkaCluster) -> None:
     """With the settings of the table; what is there already stays as it is."""
     made = settings(kafka)
     topics = msgspec.structs.replace(
-        made.topics, **{role: f"{made.group_id}-{role}" for role in made.topics.__struct_fields__}
+        made.names, **{role: f"{made.group_id}-{role}" for role in made.names.__struct_fields__}
     )
     with closing(open_admin(made)) as admin:
         assert sorted(admin.create_topics(topics, 2, 1)) == sorted(msgspec.structs.astuple(topics))
