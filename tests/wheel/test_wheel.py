@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(not WHEEL, reason="NO WHEEL: `make test-wheel` builds it and runs this"),
 ]
 
-FOLDERS = ("ingest", "models", "scoring", "api", "client")
+FOLDERS = ("ingest", "models", "scoring", "api", "client", "lab", "simulator")
 OF_EXTRAS = {
     "a2a",
     "confluent_kafka",
@@ -85,14 +85,22 @@ def run(folder: Path, *arguments: str, program: list[str] | None = None) -> str:
     return done.stdout
 
 
+def packed_name(path: Path, source: Path) -> str:
+    """Name in the wheel of a file of the tree; the folder `trustwatch` is the package itself."""
+    return f"trustwatch/{path.relative_to(source).as_posix().removeprefix('trustwatch/')}"
+
+
+def tree_path(name: str, source: Path) -> Path:
+    """The file of the tree that a name in the wheel is of."""
+    inner = name.removeprefix("trustwatch/")
+    return source / inner if "/" in inner else source / "trustwatch" / inner
+
+
 def test_it_holds_all_files_of_the_packages_and_nothing_else(source: Path) -> None:
     """Modules, migrations, templates, assets and their licences: what lies in a package's folder is packed."""
-    in_tree = {
-        f"trustwatch/{path.relative_to(source).as_posix()}"
-        for folder in FOLDERS
-        for path in (source / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    below = [path for folder in FOLDERS for path in (source / folder).rglob("*")]
+    paths = [path for path in [*below, *(source / "trustwatch").iterdir()] if path.is_file()]
+    in_tree = {packed_name(path, source) for path in paths if "__pycache__" not in path.parts}
     names = packed()
     ours = {name for name in names if ".dist-info/" not in name}
     assert (sorted(in_tree - ours), sorted(ours - in_tree)) == ([], [])
@@ -107,8 +115,7 @@ def test_files_are_those_of_the_tree(source: Path) -> None:
         other = [
             name
             for name in wheel.namelist()
-            if name.startswith("trustwatch/")
-            and wheel.read(name) != (source / name.removeprefix("trustwatch/")).read_bytes()
+            if name.startswith("trustwatch/") and wheel.read(name) != tree_path(name, source).read_bytes()
         ]
     assert other == []
 
