@@ -58,9 +58,28 @@ def went_on(service: Service) -> list[Row]:
     """What the service lists, without what is another in every run; and what it refused: nothing of 0.1's own."""
     letters = [service.get(f"/v1/dead-letters/{one['letter_id']}") for one in service.pages("/v1/dead-letters")]
     refused = sorted(letters, key=lambda one: str(one["raw"]))
+    return without_wall_time(
+        [
+            *({kind: lasting(one) for kind, one in row.items()} for row in told(service)),
+            *({"letter": {name: one[name] for name in ("reason", "path", "raw")}} for one in refused),
+        ]
+    )
+
+
+EVENTS_END = "2026-02"
+"""Every event of the data is before; what was evaluated later was evaluated by the wall clock."""
+
+
+def without_wall_time(rows: list[Row]) -> list[Row]:
+    """Rows without the risk of agents whose last evaluation was by the wall clock.
+
+    A feedback rule of the data expired two hours after it was made. Whoever opens the data later ends it then.
+    """
     return [
-        *({kind: lasting(one) for kind, one in row.items()} for row in told(service)),
-        *({"letter": {name: one[name] for name in ("reason", "path", "raw")}} for one in refused),
+        {"agent": {name: value for name, value in row["agent"].items() if name not in ("risk_score", "evaluated_at")}}
+        if row.get("agent", {}).get("evaluated_at", "") > EVENTS_END
+        else row
+        for row in rows
     ]
 
 

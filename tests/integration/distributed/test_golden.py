@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ...golden.collecting import LIVE, MODEL, POSTGRES, WENT_ON_DISTRIBUTED, live, week
-from ...golden.opening import DATA, distributed, kept, later, restore, told, went_on
+from ...golden.opening import DATA, distributed, kept, later, restore, told, went_on, without_wall_time
 from ...golden.shapes import postgres_rows
 from ...golden.support import (
     RECORDED,
@@ -71,7 +71,7 @@ def test_a_worker_goes_on_from_the_database_and_the_topics_of_0_1(
         assert [row for row in read_rows(DATA / "distributed-kept.jsonl.gz") if row not in found] == []
         service.send(later())
         service.settle_topics()
-        assert_same(went_on(service), read_rows(RECORDED / WENT_ON_DISTRIBUTED))
+        assert_same(went_on(service), without_wall_time(read_rows(RECORDED / WENT_ON_DISTRIBUTED)))
 
 
 def test_a_worker_without_a_state_applies_the_topic_of_0_1_from_its_beginning(
@@ -83,4 +83,4 @@ def test_a_worker_without_a_state_applies_the_topic_of_0_1_from_its_beginning(
     with distributed(tmp_path / "service", model, postgres, database, kafka, name, "events") as service:
         service.send(later())
         service.settle_topics()
-        assert_same(went_on(service), read_rows(RECORDED / WENT_ON_DISTRIBUTED))
+        assert_same(went_on(service), without_wall_time(read_rows(RECORDED / WENT_ON_DISTRIBUTED)))
