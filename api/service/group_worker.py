@@ -208,10 +208,6 @@ def run_group_worker(child: ChildRuntime) -> None:
         worker.close()
 
 
-if __name__ == "__main__":
-    raise SystemExit(run_child(run_group_worker))
-
-
 def start_vector_collector(
     spool: VectorSpoolWriter | None, collectors: MutableMapping[int, VectorCollector], partition: int
 ) -> VectorCollector | None:
@@ -226,3 +222,7 @@ def start_vector_collector(
     spool.roll()
     collectors[partition] = VectorCollector(partition)
     return collectors[partition]
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_child(run_group_worker))
