@@ -112,9 +112,9 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
             (builder, "admit", "agents to slots"),
             (builder, "observe", "observe (features)"),
             (builder, "learn", "learn"),
-            (made.engine.signal_rules, "evidence", "hard signals"),
-            (made.decision_maker, "scored", "decide, explain"),
-            (made.edge_collector, "see", "who with whom"),
+            (made.engine.signal_rules, "write_evidence", "hard signals"),
+            (made.decision_maker, "decide_scored", "decide, explain"),
+            (made.edge_collector, "collect", "who with whom"),
         ]
         for owner, name, stage in stages:
             setattr(owner, name, clock.timed(stage, getattr(owner, name)))
