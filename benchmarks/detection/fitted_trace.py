@@ -70,7 +70,7 @@ def fit_trace(trace: Trace, change: BatchTransform = lambda columns: columns) ->
         caught.append(CrossFittedHistory(X, groups, sessions, {**keywords, "feature_names": names}))
         return fit_detector_with_held_out(X, groups, sessions, settings, names, **keywords)
 
-    with mock.patch.object(crossfit, "fit_with_held_out", spy):
+    with mock.patch.object(crossfit, "fit_detector_with_held_out", spy):
         model = learning.train_model(train, SALT, trace.name)
     return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, event_columns.GROUP].copy())
 
