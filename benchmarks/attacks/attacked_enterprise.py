@@ -91,7 +91,7 @@ class AttackedEnterprise:
 class NumericReplay(HistoryReplay):
     """A replay that keeps numbers instead of words."""
 
-    def _lines(self, scored: ScoredBatch) -> Iterator[Any]:
+    def _events_of(self, scored: ScoredBatch) -> Iterator[Any]:
         risks, levels = scored.risk.copy(), scored.levels.copy()
         yield (
             scored.columns.time_ms,
