@@ -1,4 +1,4 @@
-"""Taking a name out of what was written down: one agent's or principal's identifier, wherever it stands."""
+"""Erasure of a name from what was written down, and the filter that keeps it out of every reader."""
 
 from __future__ import annotations
 

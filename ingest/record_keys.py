@@ -1,4 +1,4 @@
-"""Identities: of an event, as 64 bits for the duplicate window, and of what a record causes."""
+"""Keys of records: the identity of an event, and the partition key of an agent."""
 
 from __future__ import annotations
 

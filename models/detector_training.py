@@ -1,7 +1,8 @@
-"""Fits scikit-learn's `IsolationForest` and takes it apart into plain arrays. The only importer of scikit-learn's
-forest.
+"""Training of a detector: fits scikit-learn's `IsolationForest` and takes it apart into plain arrays.
 
-Scoring needs the arrays alone (`evaluator.py`): a process that only scores never pays for importing scikit-learn.
+The only importer of scikit-learn's forest.
+
+Scoring needs arrays alone (`forest_evaluator.py`): a process that only scores never pays for importing scikit-learn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of the models layer; the base classes and what to do about each are in `ingest/errors.py`::
+"""Checks of what a model is given, and the errors of this layer; what to do about each is in `ingest/errors.py`::
 
     TrustwatchError
     ├── NotFinite        not_finite     a feature is NaN or infinite: refuse the row, find the bug that made it

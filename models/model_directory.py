@@ -1,4 +1,4 @@
-"""The manifest of a saved model: what it is, what it was trained on, and the digest of every file.
+"""Model directories: arrays and a manifest that says what it is, what it was trained on, and the digest of every file.
 
 `manifest.json` is a JSON object. Its `digest` is the SHA-256 of the canonical JSON (sorted keys, no spaces, UTF-8) of
 all other members, so an edited manifest is noticed. That guards against damage and mix-ups; it is no signature.

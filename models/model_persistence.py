@@ -1,4 +1,4 @@
-"""A `ForestDetector` as plain named arrays, and back. The arrays are checked: a detector that loads is one that
+"""Models as named arrays, and back. The arrays are checked: a detector that loads is one that
 scores.
 """
 

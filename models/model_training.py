@@ -1,4 +1,4 @@
-"""Honest feature vectors of a history: each event measured against baselines that have not seen it.
+"""Training of a model on a history: each event is measured against baselines that have not seen it.
 
 Otherwise a detector would learn from vectors in which everything is known, and no new event will ever look like that.
 Where there are enough agents, each is measured against the history of *others* and its own past, as live: a baseline

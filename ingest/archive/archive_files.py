@@ -1,4 +1,4 @@
-"""The files of an archive: how they are named, found, written and replaced. Needs no pyarrow.
+"""Files of an archive: how they are named, found, written and replaced. Needs no pyarrow.
 
 A folder of events and one of feature vectors are laid out alike, `date=YYYY-MM-DD/tenant=NAME/KIND-FIRST-END.parquet`.
 KIND is `events` or `vectors`, FIRST and END are offsets of the log. Archives of a topic name the partition, too:

@@ -1,4 +1,4 @@
-"""The reading side for replays: raw events of an archive in the order in which they were logged. Bounded memory."""
+"""Reading of an archive: raw events in the order in which they were logged, of all or of one agent. Bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of an archived event. `raw` holds the record as it was logged; the others are its main members."""
+"""The archive of events: its columns and its writer. `raw` holds the record as it was logged."""
 
 from __future__ import annotations
 

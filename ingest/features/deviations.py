@@ -1,4 +1,4 @@
-"""Surprise and distance: what an event means against the levels of baselines, the most specific first."""
+"""Deviations of an event: surprise and distance against the levels of baselines, and drift against a reference."""
 
 from __future__ import annotations
 

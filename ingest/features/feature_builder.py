@@ -1,4 +1,4 @@
-"""Which agent lives in which slot: a compiled table from agent key to slot, and who has been quiet the longest."""
+"""The feature builder: resident agents in slots, and the feature vectors of a batch."""
 
 from __future__ import annotations
 

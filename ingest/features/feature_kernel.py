@@ -1,4 +1,4 @@
-"""Sessions of an agent: a fixed number of slots, each with the uses of its actions."""
+"""The kernel of features: sessions, items and quantities of a batch, observed and learned in event order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of `key=value` pairs behind a time and a level, as agentgateway writes them by default."""
+"""Lines of logs: `key=value` pairs behind a time and a level, and JSON that a shipper has wrapped."""
 
 from __future__ import annotations
 

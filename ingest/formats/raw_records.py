@@ -1,4 +1,4 @@
-"""One record as it came in, cut out of whatever carried it, and the seam that every format implements."""
+"""Raw records, cut out of whatever carried them, and the seam that every format implements."""
 
 from __future__ import annotations
 

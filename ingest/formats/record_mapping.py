@@ -1,4 +1,4 @@
-"""Members of the native event that a mapping can fill, and how values of foreign records become theirs."""
+"""Mappings of foreign records to the native event."""
 
 from __future__ import annotations
 

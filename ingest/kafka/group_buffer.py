@@ -1,4 +1,4 @@
-"""What was fetched and is not handed out yet, fairly between partitions."""
+"""Records that were fetched and are not handed out yet, fairly between partitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a writer does with the files that an earlier writer left behind."""
+"""The event log's writer, and recovery of what an earlier writer left behind."""
 
 from __future__ import annotations
 

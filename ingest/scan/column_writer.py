@@ -1,4 +1,4 @@
-"""The part of a name that decides: the network of an address, the host of a URL or mail address."""
+"""Columns of a batch, written straight from the bytes of records."""
 
 from __future__ import annotations
 
