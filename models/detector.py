@@ -1,7 +1,7 @@
 """A detector: feature vectors in, calibrated anomaly scores and p-values out, with the features that made them.
 
 It is a snapshot: scoring changes nothing, and an event is scored before anything learns from it. `training.py` fits
-one, `saved.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
+one, `model_persistence.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def average_path_length(samples: NDArray[np.integer[Any]]) -> NDArray[np.float64
     return np.where(samples <= 1, 0.0, np.where(samples == 2, 1.0, long))
 
 
-# Fits a detector on normal history. Imports scikit-learn (through `forest.py`); a process that only scores does not.
+# Fitting of a detector on normal history.
 #
 # The calibration is cross-conformal: the history is cut into folds along sessions, each fold is scored by a detector
 # that never saw it, and the p-values and group scales come from these held-out scores alone. The final tails and forest

@@ -19,7 +19,7 @@ from . import log_frames
 
 SEGMENT_SUFFIX = ".log"
 REWRITTEN_SUFFIX = ".erasing"
-"""Of a segment that is being written anew without what was erased (`rewriting.py`)."""
+"""Of a segment that is being written anew without what was erased."""
 _SYNCED = struct.Struct("=8sQ")
 _SYNCED_MAGIC = b"TWSYNC1\n"
 

@@ -1,7 +1,7 @@
 """The processor: raw records in, decisions out. Everything that moves state is a record, so a replay sees the same.
 
-`Processor` has no store and no clock: the live pipeline (`pipeline.py`) adds transactions, `replay` adds nothing.
-Changes of level become decisions in `deciding.py`; what people and the service order is carried out in `orders.py`.
+`Processor` has no store and no clock: the live pipeline (`pipelines.py`) adds transactions, `replay` adds nothing.
+Changes of level become decisions in `engine/decision_maker.py`; control records are applied in `control_records.py`.
 """
 
 from __future__ import annotations
