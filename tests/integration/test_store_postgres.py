@@ -287,12 +287,15 @@ def test_racing_claims_and_commits(store: SqlStore, second: SqlStore) -> None:
 @pytest.mark.parametrize("count", [20, 300])
 def test_workers_write_the_same_agents(store: SqlStore, second: SqlStore, count: int) -> None:
     """Workers that write the same agents in opposite orders wait for each other; there is no deadlock."""
-    rows = [agent(key * 0x9E3779B97F4A7C15 % 2**64) for key in range(1, count + 1)]
     before = deadlocks(store)
+    barrier = threading.Barrier(2)
 
     def work(number: int) -> None:
         mine = (store, second)[number]
-        for _ in range(30):
+        for turn in range(30):
+            first = 1 + turn * count // 2  # half of them are new
+            rows = [agent(key * 0x9E3779B97F4A7C15 % 2**64) for key in range(first, first + count)]
+            barrier.wait(60)
             commit(mine, number, agents=rows if number else rows[::-1])
 
     with ThreadPoolExecutor(2) as pool:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from ....ingest.errors import ConfigError
 from ...records.agents import AgentRow
@@ -71,6 +71,9 @@ _OPTIONS = (
 _TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _READ_ONLY = "25006"
 _TRANSIENT = frozenset({"55P03", "25P03", "25P04", _READ_ONLY})
+
+_UNIQUE_VIOLATION = "23505"
+_INSERT_ATTEMPTS = 5
 
 _MIN_SERVER_VERSION = 140_000
 _SERVER_SETTINGS = "SELECT current_setting('server_version_num'), current_setting('server_encoding')"
@@ -149,8 +152,23 @@ def try_transaction_lock(connection: Connection, job: str) -> bool:
 
 
 def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """In the order of their keys, so that two who write the same agents wait for each other, not in a circle."""
+    """In the order of their keys, so that two who write the same agents wait for each other, not in a circle.
+
+    ON CONFLICT (key) minds the key alone: of two transactions that insert the same new agent at once, the later one is
+    told now and then that the name exists. By then the earlier one has committed, and the second attempt updates.
+    """
     ordered = sorted(rows, key=lambda row: codec.to_signed(row.name.key))
+    for _ in range(_INSERT_ATTEMPTS - 1):
+        try:
+            with connection.begin_nested():
+                return _upsert_agents(connection, ordered, version)
+        except IntegrityError as error:
+            if getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
+                raise
+    _upsert_agents(connection, ordered, version)
+
+
+def _upsert_agents(connection: Connection, ordered: Sequence[AgentRow], version: Position) -> None:
     if len(ordered) > COPY_THRESHOLD:
         copy_agents(connection, ordered, version)
     else:
