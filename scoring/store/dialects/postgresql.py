@@ -158,14 +158,14 @@ def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
     told now and then that the name exists. By then the earlier one has committed, and the second attempt updates.
     """
     ordered = sorted(rows, key=lambda row: codec.to_signed(row.name.key))
-    for _ in range(_INSERT_ATTEMPTS - 1):
+    for attempts_left in reversed(range(_INSERT_ATTEMPTS)):
         try:
             with connection.begin_nested():
-                return _upsert_agents(connection, ordered, version)
+                _upsert_agents(connection, ordered, version)
+            return
         except IntegrityError as error:
-            if getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION:
+            if getattr(error.orig, "sqlstate", None) != _UNIQUE_VIOLATION or not attempts_left:
                 raise
-    _upsert_agents(connection, ordered, version)
 
 
 def _upsert_agents(connection: Connection, ordered: Sequence[AgentRow], version: Position) -> None:
