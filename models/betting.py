@@ -129,7 +129,7 @@ class AlarmTail(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether there were agent-days enough."""
+        """True if there were agent-days enough."""
         return self.days >= MIN_AGENT_DAYS
 
     def level_for_share(self, allowed: float) -> float:

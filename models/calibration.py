@@ -76,7 +76,7 @@ class Calibration(NamedTuple):
         )
 
     def covers(self, group: int) -> bool:
-        """Whether the group's promise rests on its own scores; if not, on the fleet's."""
+        """Tell whether the p-values of a group rest on its own scores; if not, on the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def n_for(self, group: int) -> int:

@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 
 
 class Detector(Protocol):
-    """What the pipeline needs of a detector. `tests/support/detector_checks.py` states what each one must hold to."""
+    """Interface of a detector, as the pipeline needs it. `tests/support/detector_checks.py` states its contract."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Detector(Protocol):
         """
 
     def covers(self, group: int) -> bool:
-        """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
 
     def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out."""
@@ -77,7 +77,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
-    """How a `ForestDetector` is trained.
+    """Settings for the training of a `ForestDetector`.
 
     Attributes:
         trees: trees of the forest.
@@ -125,7 +125,7 @@ _SETTING_RANGES = (
 
 @dataclass(frozen=True, slots=True)
 class UsualEvidence:
-    """What a feature's evidence usually is, from the training rows.
+    """Usual evidence of each feature, from the training rows.
 
     Attributes:
         median: float64 (F,), decades.
@@ -189,7 +189,7 @@ class ForestDetector:
         return Scores(anomaly, p_values, found.feature_evidence)
 
     def covers(self, group: int) -> bool:
-        """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
         return self.calibration.covers(group)
 
     def evidence(self, X: NDArray[np.float64]) -> CombinedEvidence:
@@ -200,7 +200,7 @@ class ForestDetector:
             raise self._named(error) from None
 
     def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What moved the score of each row.
+        """Contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
         forest over the steps that shortened the row's paths (`attribution`). Costs about as much as scoring.

@@ -25,7 +25,7 @@ FOREST_MIN_IMPORTANCE = 0.5
 
 
 class EvidenceCombination(NamedTuple):
-    """What turns rows into T. All arrays are read only by convention: a combination is a snapshot.
+    """Everything that turns rows into T. All arrays are read only by convention: a combination is a snapshot.
 
     Attributes:
         tails: upper tails of the F features.

@@ -1,4 +1,4 @@
-"""How unusual each feature is by itself: the upper tail of what training saw, as evidence in decades.
+"""Unusualness of each feature by itself: the upper tail of what training saw, as evidence in decades.
 
 Every feature points one way, higher is more suspicious, so `u = -log10 P(X_f >= x)`: 0 is ordinary, 2 is one in a
 hundred. P is counted as conformal prediction does, `(1 + #{values >= x}) / (n + 1)`. The curve is kept as a grid of

@@ -42,8 +42,8 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class TrainingWindow:
-    """What the model has seen: first and last event time (Unix milliseconds), numbers of events, agents and
-    sessions."""
+    """Extent of the history that a model has seen: first and last event time (Unix milliseconds), numbers of events,
+    agents and sessions."""
 
     from_ms: int
     to_ms: int
@@ -273,7 +273,7 @@ def copy_model(source: Path, target: Path) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
+    """Tell whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
     try:
         return f'"{MODEL_KIND}"'.encode() in (path / MANIFEST_FILE).read_bytes()
     except OSError:

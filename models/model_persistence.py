@@ -80,7 +80,7 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
 
 
 def settings_document(settings: DetectorSettings) -> dict[str, Any]:
-    """What goes to `settings["detector"]` of the manifest."""
+    """The member `settings["detector"]` of the manifest."""
     return asdict(settings)
 
 

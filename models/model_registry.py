@@ -1,4 +1,4 @@
-"""Where versions of models lie: one directory each, and the one that the operator installed beside them."""
+"""Storage of model versions: one directory each, and the one that the operator installed beside them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ModelRegistry:
 
     @staticmethod
     def _contains(place: Path, digest: str) -> bool:
-        """Whether that model lies there; one that is damaged does not."""
+        """Tell whether that model is in the directory; a damaged one does not count."""
         try:
             return is_model(place) and read_manifest(place)[1] == digest
         except ModelError:

@@ -112,7 +112,7 @@ def first_appearance_numbers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint
 
 
 def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """How many events of the same agent come before each event, (n,)."""
+    """Number of events of the same agent before each event, (n,)."""
     order = np.argsort(agents, kind="stable")
     ordered = agents[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -226,7 +226,7 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
-    """How far the evidence of normal events falls short of independence: Lundberg's exponent over sessions.
+    """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 where they are independent.
 
     The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
     independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of

@@ -29,7 +29,7 @@ class _RoutedAgent(msgspec.Struct, gc=False):
 
 
 class _RoutedEvent(msgspec.Struct, gc=False):
-    """What of a record says whose it is and when it happened."""
+    """The members of a record that say whose it is and when it happened."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
     agent: _RoutedAgent
@@ -130,7 +130,7 @@ class ShardSource:
         return RecordBatch(0, base, records)
 
     def _route(self, line: bytes) -> tuple[bool, datetime | None, int, str]:
-        """Whether a record is this share's, its time (None = it moves no time), its identity and id."""
+        """Tell whether a record is this share's; with its time (None = it moves no time), identity and id."""
         try:
             routed = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no event: the first share says so

@@ -35,11 +35,11 @@ EVENT_ROW = np.dtype(
         ("level", np.int8),  # and after it
     ]
 )
-"""What is kept of an event where rows are kept."""
+"""One event, where the rows of events are kept."""
 
 
 class BacktestCounts(msgspec.Struct):
-    """What happened under one model.
+    """Counts of events, level changes and alerts under one model.
 
     Attributes:
         events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included.

@@ -80,7 +80,7 @@ CURVE_GRID = np.linspace(0.0, 1.0, 51)
 
 
 class ConfidenceBands(NamedTuple):
-    """Where a curve lies in most resamples of its units; lower and upper bound each.
+    """Bounds, lower and upper, within which a curve lies in most resamples of its units.
 
     Attributes:
         area, average_precision: of these figures.
@@ -150,7 +150,7 @@ _SLOW_QUANTILE = 0.9
 
 
 class ScoreSeparation(msgspec.Struct, frozen=True):
-    """How well a score tells bad units from good ones; figures are None where there is no bad or no good unit."""
+    """Separation of bad units from good ones by a score; figures are None where one of the two kinds is missing."""
 
     units: int
     bad: int
@@ -167,7 +167,7 @@ class ScoreSeparation(msgspec.Struct, frozen=True):
 
 
 class LevelDetection(msgspec.Struct, frozen=True):
-    """How bad sessions fared at one level.
+    """Detection of bad sessions at one level.
 
     Attributes:
         sessions: bad ones.

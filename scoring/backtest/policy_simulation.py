@@ -1,4 +1,4 @@
-"""What a token policy would have said to each request of a history, and whose tokens it would have revoked.
+"""A token policy applied to each request of a history: its answers, and the agents whose tokens it would have revoked.
 
 A request is judged at the level that its agent had just before it, as an authorization server or gateway would have
 been told. The policy is taken as if it were enforced for everybody; whether it is, is said beside. Nothing is taken
@@ -31,8 +31,8 @@ REQUEST_TYPES = (*ISSUANCE_TYPES, *CALL_TYPES)
 
 GRANTED, SHORTENED, NARROWED, HELD, DENIED = "allowed", "shortened", "narrowed", "held", "denied"
 OUTCOMES = (GRANTED, SHORTENED, NARROWED, HELD, DENIED)
-"""What becomes of a request, in the order of what it costs the agent. `held` waits for a person; `narrowed` gets some
-of its scopes; `shorten_agent_id` a shorter lifetime than it had (only where the event says how long that was)."""
+"""Outcomes of a request, in the order of what they cost the agent. `held` waits for a person; `narrowed` gets some of
+its scopes; `shortened` a shorter lifetime than it had (only where the event says how long that was)."""
 
 MAX_REVOCATION_REASONS = 3
 _REFRESH_CODE = EVENT_TYPES.index("token.refresh")
@@ -61,7 +61,7 @@ class SimulatedRevocation(msgspec.Struct):
 
 
 class PolicySimulationResult(msgspec.Struct):
-    """What one policy would have done.
+    """Outcomes of the requests of a history under one policy.
 
     Attributes:
         counts: requests by (event type, level, outcome).
@@ -190,7 +190,7 @@ class PolicySimulation:
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:
-    """Whether a level asks nothing of a request but its lifetime."""
+    """Tell whether a level restricts nothing of a request but its lifetime."""
     return policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
 
 

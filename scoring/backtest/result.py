@@ -1,4 +1,4 @@
-"""What a back-test found, as one value that is printed as JSON and drawn as a report."""
+"""The result of a back-test, as one value that is printed as JSON and drawn as a report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LevelAlerts(msgspec.Struct, frozen=True):
 
 
 class LevelChangeCount(msgspec.Struct, frozen=True):
-    """How often agents went from one level to another, because of events or of time (`tick`)."""
+    """Number of changes from one level to another, because of events or of time (`tick`)."""
 
     before: str
     after: str
@@ -55,7 +55,7 @@ class TimeBin(msgspec.Struct, frozen=True):
 
 
 class RequestOutcomes(msgspec.Struct, frozen=True):
-    """What became of requests of one type at one level."""
+    """Outcomes of the requests of one type at one level."""
 
     type: str
     level: str
@@ -89,7 +89,7 @@ class RevocationReport(msgspec.Struct, frozen=True):
 
 
 class PolicyOutcome(msgspec.Struct, frozen=True):
-    """What a policy would have done. *totals* are requests by outcome; lists are cut at `MOST_AGENTS`."""
+    """Outcomes under one policy. *totals* are requests by outcome; lists are cut at `MOST_AGENTS`."""
 
     version: str
     totals: dict[str, int]
@@ -133,7 +133,7 @@ class FigureDifference(msgspec.Struct, frozen=True):
 
 
 class BacktestComparison(msgspec.Struct, frozen=True):
-    """Where two sides differ. Agents are `tenant issuer agent`, parts that are empty left out."""
+    """Differences between two sides. Agents are `tenant issuer agent`, parts that are empty left out."""
 
     figures: list[FigureDifference]
     revoked_only_by_a: list[str]

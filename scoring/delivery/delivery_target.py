@@ -90,12 +90,12 @@ class DeliveryTarget:
 
     @property
     def has_cooldown(self) -> bool:
-        """Whether repeated alerts about one agent and reason are kept back for a while."""
+        """True if repeated alerts about one agent and reason are kept back for a while."""
         return True
 
     @property
     def ordered(self) -> bool:
-        """Whether an alert about an agent must not arrive after a newer one about it."""
+        """True if an alert about an agent must not arrive after a newer one about it."""
         return False
 
     @property
@@ -105,7 +105,7 @@ class DeliveryTarget:
 
 
 class DeliveryResult(NamedTuple):
-    """What came of one attempt.
+    """Result of one attempt.
 
     `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
     (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and

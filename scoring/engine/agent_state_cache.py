@@ -1,4 +1,4 @@
-"""Which agents are in memory: they move in from the store or the model's history, and move out without loss."""
+"""Agents in memory: they move in from the store or the model's history, and move out without loss."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AgentLoader(Protocol):
 
 
 class AgentExplanation(NamedTuple):
-    """What is said about an agent beside its numbers."""
+    """Explanation of an agent's risk: its decision, reasons and counterfactual."""
 
     decision_id: str = ""
     reasons: bytes = NO_REASONS
@@ -92,7 +92,7 @@ class AgentStateCache:
         """
 
     def explanation(self, slot: int) -> AgentExplanation:
-        """What is said about the agent in a slot."""
+        """Explanation of the agent in a slot."""
         return self._explanations[slot]
 
     def set_explanation(self, slot: int, note: AgentExplanation) -> None:
@@ -234,7 +234,7 @@ class AgentStateCache:
         return at
 
     def _update_shared_counts(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """How much of an agent the shared baseline counts is up to this model, not to the one it was stored under."""
+        """Set each agent's count of events in the shared baseline: this model's, not that of the model it was stored under."""
         at = self._seed_rows(keys)
         numbers = self.engine.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0

@@ -1,4 +1,4 @@
-"""What follows from features that count as usual: others that are made of them, and the agent's short-term state.
+"""Consequences of features that count as usual: features made of others, and the agent's short-term state.
 
 A first use is odd several times over: a target that is new to an agent is, by necessity, new together with its action.
 Where a rule names the one, the other is usual too, in such events alone. Composites (`write_surprise`,
@@ -52,7 +52,7 @@ def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
 
 
 def _session_strangeness(vectors: Matrix) -> Matrix:
-    """What an event adds to the strangeness of its session."""
+    """Amount that an event adds to the strangeness of its session."""
     total = vectors[:, feature_vector.F_TRANSITION] + np.maximum(
         vectors[:, feature_vector.F_TARGET], vectors[:, feature_vector.F_ACTION_TARGET]
     )

@@ -160,7 +160,7 @@ class DecisionMaker:
             self._set_explanation(slot, note, weight, at_ms)
 
     def _set_explanation(self, slot: int, note: AgentExplanation, weight: float, at_ms: int) -> None:
-        """What is said about an agent from now on. The weight is kept with its risk: a restart goes on alike."""
+        """Set an agent's explanation. Its weight is kept with the agent's risk, so that a restart changes nothing."""
         self._agent_cache.set_explanation(slot, note)
         state = self._engine.risk[slot]
         state["told"], state["told_ms"] = weight, at_ms
@@ -211,17 +211,17 @@ class DecisionMaker:
 
 
 def _needs_feature_reasons(previous: int, level: int) -> bool:
-    """Whether a row is told with its features' reasons: a rise that people act on, or no change at all."""
+    """Tell whether a row's features are among its reasons: at a rise that people act on, or at no change at all."""
     return level == previous or level >= RiskLevel.MEDIUM
 
 
 def _faded_weight(weight: float, since_ms: int, at_ms: int) -> float:
-    """What the weight of kept reasons is worth later."""
+    """Weight of stored reasons after they have aged."""
     return weight * float(0.5 ** (max(at_ms - since_ms, 0) / _REASONS_HALF_LIFE_MS))
 
 
 def _relaxation_reason(previous: int, level: int) -> RiskReason:
-    """Why a level went down, or first became known."""
+    """Reason of a level that went down, or that became known for the first time."""
     before, after = RiskLevel(previous).label, RiskLevel(level).label
     if previous == RiskLevel.CRITICAL:
         text = "the longest hold of a critical agent has ended"

@@ -1,4 +1,4 @@
-"""Who had to do with whom: pairs are picked out of batches and written with the state they belong to.
+"""Delegation edges between agents: picked out of batches and written with the state that they belong to.
 
 A pair is written when it is new, and once an hour of event time while it goes on: what is written is a first and a
 last time, so that writing it twice changes nothing. Most batches therefore write none. Only what a token vouches for

@@ -1,4 +1,4 @@
-"""What is odd counts once: the same name brings an agent no more evidence for a day.
+"""Deduplication of evidence: the same name brings an agent no more evidence for a day.
 
 One new object is odd in each event of its session, and a lasting honest change is odd in every event until it is
 learned, which it is not while it is under suspicion. Counted each time, either would climb to an alert by itself. So a
@@ -73,13 +73,13 @@ def _level_key(number: int, z: float) -> Any:
 
 @compiled
 def _same_count(known: Any, key: Any) -> bool:
-    """Whether both are levels of one count over hours."""
+    """Tell whether both are levels of one count over hours."""
     return bool(key < _NAME_BIT and known >> np.uint32(8) == key >> np.uint32(8))
 
 
 @compiled
 def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
-    """Whether a name, or the same level or a higher one, has counted within the day."""
+    """Tell whether a name, or the same level or a higher one, has counted within the day."""
     for k in range(len(risk.counted)):
         known = risk.counted[k]
         covered = known == key or (known > key and _same_count(known, key))
@@ -178,8 +178,8 @@ def find_counted(
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """Which of *rows* have what has counted: places in *rows*, and for each a bit per kind of its names, and behind
-    them one per level.
+    """The *rows* in which something has counted before, as positions in *rows*; with each a bit per kind of its names,
+    and above those one per level.
 
     Args:
         rows: int64 (m,), of a round: each of another agent.

@@ -72,7 +72,7 @@ _OF_EVENT: dict[str, Callable[[NativeEvent], str]] = {
     "action": lambda event: sanitize_text(event.action),
     "credential": lambda event: sanitize_text(credential_of(event)),
 }
-"""What a declared sentence may say of the event, beside the feature's value."""
+"""Facts of the event that a declared sentence may name beside the feature's value."""
 
 
 class Row(NamedTuple):
@@ -204,7 +204,7 @@ _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] =
     Drifted: ReasonWriter._drift_reason,
     Sentence: ReasonWriter._of_sentence,
 }
-"""Who makes the sentence of each kind of explanation."""
+"""Method that words each kind of explanation."""
 
 
 def check_told(features: Sequence[Feature]) -> None:

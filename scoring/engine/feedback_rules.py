@@ -1,4 +1,4 @@
-"""What rules do to scoring: in matching events the named features get their usual value, before anything is scored.
+"""Feedback rules in scoring: in matching events the named features get their usual value, before anything is scored.
 
 So p-values, evidence and learning take such an event as ordinary in these features; all other features count as ever,
 and hard signals, which look at the events themselves, fire as ever. One object belongs to one engine, that is to one
@@ -84,7 +84,7 @@ def feature_mask(names: Iterable[str] | None) -> Flags:
 
 
 def _is_in_sorted(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
-    """Which of *values* are in *keys*, which are sorted; `isin` would sort both each time."""
+    """Flags of the *values* that are in the sorted *keys*; `numpy.isin` would sort both each time."""
     if not len(keys):
         return np.zeros(len(values), np.bool_)
     places = np.searchsorted(keys, values)
@@ -177,11 +177,11 @@ class FeedbackRules:
         self._group_keys = np.unique(np.array([held.scope for held in self._groups], np.uint64))
 
     def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
-        """What the next commit is to write. Until `settled` it stays changed."""
+        """Rules that the next commit is to write; the same ones until `mark_committed`."""
         return [held.partition_rule(partition, epoch) for held in self._rules_by_id.values() if held.dirty]
 
     def mark_committed(self, epoch: int) -> None:
-        """What `changed` gave is in the store."""
+        """Note that the rules of `uncommitted` are in the store."""
         for held in self._rules_by_id.values():
             if held.dirty:
                 held.dirty, held.epoch = False, held.epoch or epoch

@@ -29,7 +29,7 @@ class ErasedAgents:
         self._keys.add(agent_key)
 
     def select_erased(self, keys: Iterable[int]) -> set[int]:
-        """Those of *keys* that were forgotten."""
+        """The *keys* whose agents were erased."""
         if not self._marks:
             return self._keys.intersection(keys)
         key = self._key

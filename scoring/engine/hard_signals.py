@@ -22,7 +22,7 @@ _MAX_CHAIN_DEPTH = 5
 
 
 class SignalInput(NamedTuple):
-    """What a rule may look at: a batch, and what was found in it."""
+    """Facts that a rule may look at: a batch, and what the feature builder observed in it."""
 
     columns: EventColumns
     matrix: Matrix

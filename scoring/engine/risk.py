@@ -32,7 +32,7 @@ LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
 """Risk score below which a level may be left: hysteresis, so that a score on the edge does not flicker."""
 
 _MAX_ABOVE_CRITICAL = 4.0
-"""How far above the critical threshold the statistic may rise: bounds the clean events that recovery takes."""
+"""Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
 
 _CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
@@ -57,7 +57,7 @@ DWELL_MS = 600_000.0
 OWN_EVENTS = 20.0
 """Events at which an agent's own history is half of what can be known."""
 PEER_SHARE = 0.6
-"""What a well-known peer group alone can give to confidence."""
+"""Most confidence that a well-known peer group alone can give."""
 
 
 class RiskParameters(NamedTuple):
@@ -163,7 +163,7 @@ def level_for_score(score: float) -> Any:
 
 @compiled
 def _due_ms(row: Any, settings: RiskParameters) -> Any:
-    """When the level of a silent agent next steps down; 0 = never."""
+    """Time at which the level of a silent agent next steps down; 0 = never."""
     if row.level < MEDIUM:
         return 0
     if row.level == CRITICAL:
@@ -386,7 +386,7 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
 
 
 def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """How often an agent came from below each alerting level to it or above, int64 (3,).
+    """Number of rises from below each alerting level to it or above, int64 (3,).
 
     Args:
         before, after: levels (n,) of each event.

@@ -118,7 +118,7 @@ def budget_chart(
 
 
 def _estimated_agent_days(days: range, known: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
-    """How many agents of each group were there on each day, taken as active from first to last sight."""
+    """Estimated number of agents of each group on each day, taken as active from first to last sight."""
     found: defaultdict[tuple[int, str, str], int] = defaultdict(int)
     for one in known:
         for day in range(max(one.first_day, days.start), min(one.last_day + 1, days.stop)):

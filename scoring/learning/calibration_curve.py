@@ -77,7 +77,7 @@ def _calibration_curve(calibration: Calibration, name: PeerGroup, key: int) -> C
 
 
 def observed_shares(days: Iterable[PeerGroupDay]) -> list[ObservedShare]:
-    """What shares of events had p-values up to each edge, over all *days*; empty where nobody counted."""
+    """Shares of events with p-values up to each edge, over all *days*; empty where none was counted."""
     total = np.zeros(len(P_VALUE_EDGES), np.int64)
     for day in days:
         if (

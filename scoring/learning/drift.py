@@ -34,7 +34,7 @@ from ..records.models import P_VALUE_EDGES, PeerGroupDay
 from .settings import DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
-"""Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
+"""Edges of the bins of evidence, decades: finer cuts see differences that no alert would ever follow from."""
 EVIDENCE_BINS = len(EVIDENCE_EDGES) + 1
 P_VALUE_BINS = 10
 MAX_REPORTED_FEATURES = 8
@@ -77,7 +77,7 @@ class DistributionSketch(NamedTuple):
 
 
 def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSketch | None:
-    """What `plain` gave; None where it is of another program or another number of features."""
+    """Inverse of `DistributionSketch.as_json`; None if another program wrote it, or for another number of features."""
     try:
         found = DistributionSketch(
             np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
@@ -98,7 +98,7 @@ def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
 
 
 def bin_evidence(u: FloatArray) -> CountArray:
-    """How many rows of evidence (n, F) lie in each bin, int64 (F, BINS)."""
+    """Number of rows of evidence (n, F) in each bin, int64 (F, BINS)."""
     places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
     return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
 
@@ -152,7 +152,7 @@ class DaySketchBuilder:
 
     @property
     def sketch(self) -> DistributionSketch:
-        """What was gathered."""
+        """The distributions gathered so far."""
         return self._sketch
 
 

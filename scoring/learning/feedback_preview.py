@@ -94,7 +94,7 @@ class MarkedDecision(msgspec.Struct, frozen=True):
 
 
 class PreviewJob(msgspec.Struct, frozen=True):
-    """What is to be previewed: *rule*, over what happened from *from_ms* until *until_ms*."""
+    """Preview to make: of *rule*, over the events from *from_ms* until *until_ms*."""
 
     rule: FeedbackRule
     marked: MarkedDecision
@@ -131,7 +131,7 @@ class RecordFilter:
         self._command_decoder = msgspec.json.Decoder(_RuleCommand)
 
     def keeps(self, record: Record) -> bool:
-        """Whether it is about one of them, or about all (time, rules)."""
+        """Tell whether a record concerns one of the agents, or all of them (time, rules)."""
         if record.kind == RecordKind.EVENT:
             try:
                 whose = self._owner_decoder.decode(record.payload)
@@ -148,7 +148,7 @@ class RecordFilter:
 
 
 class PreviewContext(NamedTuple):
-    """What both runs share."""
+    """Model, settings and lists that both runs share."""
 
     model: TrainedModel
     settings: EngineSettings
@@ -267,7 +267,7 @@ class RuleComparison:
                 self._record_removed(decision, levels[decision.offset])
 
     def _explain(self, scored: ScoredBatch, touched: npt.NDArray[np.int64]) -> None:
-        """Which features make events odd although the rule touches them."""
+        """Count the features that make events odd although the rule touches them."""
         odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
         if len(odd):
             shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
@@ -397,5 +397,5 @@ def _is_alert(decision: Decision) -> bool:
 
 
 def _arrival_ms(record: Record) -> int:
-    """When a record arrived. History without arrivals is of no use here: readers fill in the event's time."""
+    """Arrival of a record. History without arrivals is of no use here: readers fill in the event's time."""
     return record.received_ms

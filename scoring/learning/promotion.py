@@ -61,7 +61,7 @@ def comparison_to_dict(figures: ShadowComparison) -> dict[str, Any]:
 
 
 def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
-    """What was stored; None before the first, or where another version of the program wrote it."""
+    """Inverse of `comparison_to_dict`; None before the first one, or where another version of the program wrote it."""
     try:
         return msgspec.convert(stored, ShadowComparison) if stored else None
     except msgspec.ValidationError:

@@ -106,7 +106,7 @@ def read_event_time(payload: bytes) -> int:
 
 
 class ModelAlerts:
-    """What one model did, counted."""
+    """Alerts and rises under one model."""
 
     def __init__(self) -> None:
         self.alerts: Counter[str] = Counter()
@@ -157,7 +157,7 @@ class ChampionChallengerRun:
         challenger: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
         partition: int = 0,
     ) -> None:
-        """What both made of one batch of *partition*."""
+        """Compare the decisions of both models on one batch of *partition*."""
         alerted: list[set[tuple[int, int]]] = [set(), set()]
         active: set[tuple[int, int]] = set()
         for side, parts in enumerate((champion, challenger)):

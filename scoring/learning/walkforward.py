@@ -60,7 +60,7 @@ class WalkForwardResult(NamedTuple):
 
 
 class _LivePathScores(NamedTuple):
-    """What the live path said of n events."""
+    """Scores of n events on the live path."""
 
     anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
     statistic: npt.NDArray[np.float64]
@@ -113,7 +113,7 @@ def walk_forward_events(model: TrainedModel) -> int:
 
 
 def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
-    """Where the part that is judged begins in ascending times (n,).
+    """Index at which the judged part begins in ascending times (n,).
 
     The more is known before it, the more it is like days to come: what is new is the odder the longer the history. It
     must also have every day of the week. So it is the last week, or eighth where that is longer, and half of a history

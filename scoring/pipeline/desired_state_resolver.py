@@ -1,4 +1,4 @@
-"""What is to hold for an agent now, and for whom actuators have to look.
+"""Desired states of agents as of now, and the agents that actuators have to look at again.
 
 Rows of the outbox are calls to look: between a row and its delivery people pin, the policy changes, time passes. So a
 delivery asks here, and never applies what has been overtaken.
@@ -52,7 +52,7 @@ class DesiredStateResolver:
         self._new_id = new_id
 
     async def resolve(self, asked: DesiredState) -> DesiredState:
-        """What holds for the agent that *asked* is about. Raises Unavailable."""
+        """Compute the state that holds now for the agent of *asked*. Raises Unavailable."""
         name = asked.name
         row = await asyncio.to_thread(self._store.agents.get, *name.identity)
         wish = self._desired_state_of(name, row, asked)

@@ -43,7 +43,7 @@ class ActiveModels:
         self._loaded: dict[str, TrainedModel] = {}
 
     def choose(self, last: ModelSwitch | None) -> ModelChoice:
-        """What is in force behind the switch *last*; None = nothing was ever written."""
+        """Choose the model in force behind the switch *last*; None = there never was a switch."""
         if last is None or last.installed != self._installed.digest:
             return ModelChoice(self._installed.version, self._installed.digest, True)
         return ModelChoice(last.version, last.digest, False)
@@ -81,7 +81,7 @@ class ActiveModels:
 
 
 class ModelSwitcher:
-    """Which model judges a partition.
+    """Switches between the models that judge a partition.
 
     Args:
         residence: resident agents; a switch moves them over to the other model.

@@ -64,7 +64,7 @@ class Publisher(Protocol):
 
 
 class PipelineContext(NamedTuple):
-    """What every partition of a worker shares."""
+    """Source, store, policy and settings that every partition of a worker shares."""
 
     source: DurableSource
     store: SqlStore
@@ -98,7 +98,7 @@ class PartitionPipeline:
         self.committed_ms = 0
         """Arrival of the last record that was committed; 0 = none was."""
         self.idle = False
-        """Whether nothing waited when it was last asked how much is behind."""
+        """True if nothing waited when the source was last asked how much is behind."""
         self._received_ms = 0
         self._next = 0
         self._end = 0
@@ -142,7 +142,7 @@ class PartitionPipeline:
         return self._next
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """What says which model is in force here; a partition that is new goes by the others."""
+        """The newest switch of this partition; of a new partition the newest switch of any."""
         store = self._context.store
         return store.models.current_switch(self.partition) or next(iter(store.models.list_switches(1)), None)
 
@@ -178,7 +178,7 @@ class PartitionPipeline:
 
     @property
     def has_uncommitted(self) -> bool:
-        """Whether something was applied that is not committed."""
+        """True if something was applied that is not committed."""
         return self._next != self.position.offset
 
     @property
@@ -188,12 +188,12 @@ class PartitionPipeline:
 
     @property
     def backlogged(self) -> bool:
-        """Whether a batch since the last commit was full: more waits than is read at a time."""
+        """True if a batch since the last commit was full: more waits than is read at a time."""
         return self._backlogged
 
     @property
     def commit_due(self) -> bool:
-        """Whether it is time to commit: much waits, or something urgent, or for long enough."""
+        """True if it is time to commit: much waits, or something urgent, or for long enough."""
         if not self.has_uncommitted:
             return False
         return self._buffer_full() or self._context.monotonic() - self._committed_at >= self._commit_interval_s()
@@ -209,7 +209,7 @@ class PartitionPipeline:
             raise error
 
     def _buffer_full(self) -> bool:
-        """Whether as much waits as memory has room for."""
+        """Tell whether as much waits as memory has room for."""
         dirty = self._processor.engine.dirty
         waiting = int(np.count_nonzero(dirty)) + len(self._processor.agent_cache.evicted) + len(self._dead_letters)
         return waiting >= self._context.tuning.max_uncommitted
@@ -322,7 +322,7 @@ if TYPE_CHECKING:
 
 
 class CommittedChanges(NamedTuple):
-    """What became durable, for the risk view: changed agents, decisions, and how far the partition is."""
+    """Changes that became durable, for the risk view: agents, decisions, and the position of the partition."""
 
     rows: Sequence[AgentRow]
     decisions: Sequence[Decision]

@@ -60,7 +60,7 @@ class SinglePartitionPipeline:
 
     @property
     def position(self) -> Position:
-        """How far it has committed."""
+        """Committed position of the partition."""
         return self._partition.position
 
     def start(self) -> None:
@@ -109,7 +109,7 @@ than a group takes to notice that a member sleeps."""
 
 
 class PartitionProgress(NamedTuple):
-    """How far one partition is."""
+    """Progress of one partition."""
 
     position: Position
     behind: int  # records that wait, those that are applied and not committed included
@@ -206,7 +206,7 @@ class ConsumerGroupPipeline:
         return len(batch.records)
 
     def _commit_due(self) -> None:
-        """Where one partition is due, all go along that are not far behind: a transaction more costs more than rows."""
+        """Commit the due partitions, and with them all not far behind: one more transaction costs more than rows."""
         waiting = [work for _, work in sorted(self._partitions.items()) if work.has_uncommitted]
         due = {work.partition for work in waiting if work.commit_due}
         if due:
@@ -236,7 +236,7 @@ class ConsumerGroupPipeline:
         self._commit([work for _, work in sorted(self._partitions.items()) if work.has_uncommitted])
 
     def progress(self) -> dict[int, PartitionProgress]:
-        """How far each of our partitions is."""
+        """Progress of each of our partitions."""
         found = {}
         for partition, work in sorted(self._partitions.items()):
             behind = work.count_behind()

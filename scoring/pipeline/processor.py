@@ -39,7 +39,7 @@ _MAX_AHEAD_MS = 300_000
 
 
 class AppliedBatch(NamedTuple):
-    """What a batch of records did."""
+    """Results of a batch of records."""
 
     scored: list[tuple[ScoredBatch, np.ndarray[tuple[int], np.dtype[np.int64]]]]  # with the offsets of the rows
     decisions: list[Decision]
@@ -86,7 +86,7 @@ class Processor:
         self.edge_collector = edges
         self.vector_collector = vectors
         self.model_switcher = ModelSwitcher(residence, models)
-        """Which model judges, and the switches that were met."""
+        """Chooses the model that judges, and keeps the switches that were met."""
         self.decision_maker = DecisionMaker(residence, context.policy)
         self.control_records = ControlRecords(residence, self.decision_maker, self.model_switcher, edges)
         """Carries out what is no event, and keeps what the pipeline has to commit of it."""

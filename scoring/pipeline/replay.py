@@ -47,7 +47,7 @@ class ReplayedEvent(NamedTuple):
 
 
 class ReplaySummary(NamedTuple):
-    """What a replay did."""
+    """Counts and decisions of a replay."""
 
     events: int
     malformed: int

@@ -126,7 +126,7 @@ class RiskTopicReader:
             self._changes.append(change)
 
     def drain_updates(self, *, with_freshness: bool) -> list[PipelineUpdate]:
-        """What was collected since the last call; agents before changes, signs of life last.
+        """Updates since the last call; agents before changes, signs of life last.
 
         Args:
             with_freshness: whether the topic was read up to its end at the start; before, answers are stale.

@@ -1,4 +1,4 @@
-"""What leaves by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
+"""Publishing by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
 
 The tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote it, a decision
 its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is found again by its
@@ -75,7 +75,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
 
 
 class _SentCommit(NamedTuple):
-    """What was sent of a commit."""
+    """Records that were sent of a commit."""
 
     position: Position
     rows: Sequence[AgentRow]
@@ -109,9 +109,9 @@ class TopicPublisher:
         self._last_sent: dict[int, dict[int, int]] = {}
         """By partition and agent: the mark of what was told last."""
         self._unacknowledged: list[_SentCommit] = []
-        """What was sent and perhaps has not arrived."""
+        """Commits that were sent and perhaps have not arrived."""
         self._must_resend = False
-        """Whether some of it is known not to have."""
+        """True if some records of them are known not to have arrived."""
         self.sent = 0
         self.unchanged = 0
 
@@ -318,7 +318,7 @@ def erased_agent_record(route: bytes, offset: int) -> tuple[bytes, None, list[tu
 
 
 def summary_from_record(record: RiskRecord) -> AgentSummary:
-    """What the risk view holds of it. Raises KeyError for a level of a later version."""
+    """The agent of a record, as the risk view holds it. Raises KeyError for a level of a later version."""
     return AgentSummary(
         AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id),
         record.agent_type,

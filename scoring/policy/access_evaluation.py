@@ -19,7 +19,7 @@ from .risk_view import RiskView, RiskViewEntry
 
 
 class AccessRequest(NamedTuple):
-    """What an agent asks for.
+    """Request of an agent for a token or a call.
 
     Attributes:
         tenant, issuer, agent_id: whose request; all may be "".
@@ -44,7 +44,7 @@ class AccessRequest(NamedTuple):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What is to happen.
+    """Answer of the policy to an access request.
 
     Attributes:
         allow: what the asking server is to do. Always true in shadow mode.
@@ -82,7 +82,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def narrowed(self) -> bool:
-        """Whether fewer scopes than asked for are granted; who can not grant fewer has to deny."""
+        """True if fewer scopes than asked for are granted; a server that can not grant fewer has to deny."""
         return self.scopes is not None
 
 
@@ -129,7 +129,7 @@ def evaluate_policy(
     approved: Collection[str] = (),
     stale: bool = False,
 ) -> Verdict:
-    """What the policy says to a request.
+    """Verdict of the policy on a request.
 
     Args:
         question: what is asked for.
@@ -208,12 +208,12 @@ def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool
 
 
 def _approves_all(approved: Collection[str], wanted: Collection[str]) -> bool:
-    """Whether every wanted pattern was approved."""
+    """Tell whether every wanted pattern was approved."""
     return all(_is_approved(approved, pattern) for pattern in wanted)
 
 
 def _is_approved(approved: Collection[str], scope: str) -> bool:
-    """Whether a scope was approved: to the letter. What a request calls a scope must not become a pattern."""
+    """Tell whether a scope was approved: to the letter, since a scope in a request must not become a pattern."""
     return scope in approved or ALL_SCOPES in approved
 
 
@@ -229,7 +229,7 @@ def _scope_matches(patterns: Collection[str], scope: str) -> bool:
 
 
 class DecisionContext(NamedTuple):
-    """What a verdict stands on, for logs, claims and audit events."""
+    """Facts that a verdict stands on, for logs, claims and audit events."""
 
     entry: RiskViewEntry | None  # None = never seen
     measured_level: RiskLevel
@@ -312,7 +312,7 @@ class PolicyEvaluator:
         return self.interventions.effective_level(full, measured, self._now_ms())
 
     def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel) -> Verdict:
-        """What holds for an agent that asks for nothing: for actuators, which lower what it may ask for."""
+        """Verdict on an agent that asks for nothing: for actuators, which lower what it may ask for."""
         book = self.policy.book
         full = name.identity
         question = AccessRequest(*full)

@@ -19,7 +19,7 @@ WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*"
 
 
 class LevelTokenPolicy(SettingsPart, frozen=True):
-    """What one level means for the tokens of an agent. The order of members is that of answers and of the version."""
+    """Token policy of one level. The order of members is that of answers and of the version."""
 
     allow: Annotated[bool, setting("whether a token is issued at all")] = True
     max_token_lifetime_s: Annotated[int, setting("longest lifetime of a new token, s", ge=0, le=86_400)] = 300
@@ -100,7 +100,7 @@ _MAX_REMEMBERED = 100_000
 
 
 class PolicyRule(SettingsPart, frozen=True):
-    """What is different for some agents. Patterns are case-sensitive, and one of each kind must match."""
+    """Exceptions for some agents. Patterns are case-sensitive, and one of each kind must match."""
 
     name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
     tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = MATCH_ALL
@@ -120,7 +120,7 @@ class PolicyRule(SettingsPart, frozen=True):
         return PolicyTable({**base.policies, **policies}, base.version)
 
     def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
-        """Whether the rule is meant for this agent."""
+        """Tell whether the rule is meant for this agent."""
         return (
             _matches_any(self.tenants, tenant)
             and _matches_any(self.agent_types, agent_type)
@@ -129,7 +129,7 @@ class PolicyRule(SettingsPart, frozen=True):
 
 
 class EffectivePolicy(NamedTuple):
-    """What holds for one agent."""
+    """Policy that holds for one agent."""
 
     table: PolicyTable
     mode: EnforcementMode
@@ -137,7 +137,7 @@ class EffectivePolicy(NamedTuple):
 
     @property
     def enforced(self) -> bool:
-        """Whether policy is acted on, not only recorded."""
+        """True if the policy is acted on, not only recorded."""
         return self.mode == ENFORCE
 
 
@@ -178,11 +178,11 @@ class PolicyBook:
 
     @property
     def table(self) -> PolicyTable:
-        """What holds where no rule matches."""
+        """Policies that hold where no rule matches."""
         return self._base
 
     def effective_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
-        """What holds for an agent; remembered, since it is asked on every answer."""
+        """Policy that holds for an agent; remembered, since it is asked on every answer."""
         asked = (tenant, issuer, agent_id, agent_type)
         known = self._effective_policies.get(asked)
         if known is None:
@@ -192,7 +192,7 @@ class PolicyBook:
         return known
 
     def may_enforce(self, tenant: str) -> bool:
-        """Whether policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
+        """Tell whether the policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
         return self._modes.get(tenant, self.default_mode) == ENFORCE or any(
             rule.mode == ENFORCE and _matches_any(rule.tenants, tenant) for rule, _ in self._rules
         )
@@ -214,7 +214,7 @@ class PolicyBook:
 
 
 def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
-    """Whether the agent is among the share that a rule is rolled out to. The same answer in every process."""
+    """Tell whether the agent is in the share that a rule is rolled out to. The same answer in every process."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
     place = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
     return place * 100 < rule.rollout_percent
@@ -248,7 +248,7 @@ class LivePolicy:
         self.reloads = 0
         self.errors = 0
         self.error = ""
-        """Why the file as it is now is not in force; "" = it is."""
+        """Reason why the file as it is now is not in force; "" = it is."""
         self._path = path
         self._load = load
         self._last_stamp = self._stamp()
@@ -275,7 +275,7 @@ class LivePolicy:
         return True
 
     def _stamp(self) -> FileStamp | None:
-        """What changes with the file: also when it is replaced by one of the same age."""
+        """Value that changes with the file: also when it is replaced by one of the same age."""
         if self._path is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What people ordered, in memory: pins and approvals that are in force, for verdicts that touch no database.
+"""Interventions of people in memory: pins and approvals in force, for verdicts that touch no database.
 
 Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
 (`note`). Expiry needs no message: each entry says when it ends.
@@ -114,7 +114,7 @@ class ActiveInterventions:
         return max(waiting, key=lambda one: (one.asked_ms, one.intervention_id)) if len(waiting) >= most else None
 
     def expired(self, now_ms: int) -> list[Intervention]:
-        """Those whose time is over and that are not written down as ended."""
+        """Interventions that have expired and are not yet stored as ended."""
         return [one for one in self._by_id.values() if one.expires_ms <= now_ms]
 
     def effective_level(self, full: AgentIdentity, measured: RiskLevel, now_ms: int) -> RiskLevel:

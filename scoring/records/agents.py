@@ -92,7 +92,8 @@ EdgeKind = Literal["delegated", "called", "acts_for"]
 
 
 class AgentEdge(msgspec.Struct, frozen=True):
-    """Who had to do with whom: an agent `delegated` to or `called` another one, or it `acts_for` a principal.
+    """Tie between two agents, or an agent and a principal: an agent `delegated` to or `called` another one, or it
+    `acts_for` a principal.
 
     Written when it is new, once an hour while it goes on, and when its risk rises; so `last_ms` may be an hour old.
     `risk` is the highest risk score of the agent that acted in events which showed the pair, as of `risk_ms`.

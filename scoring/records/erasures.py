@@ -75,7 +75,7 @@ class PartitionErasure(NamedTuple):
 
 
 def erasure_pseudonym(erasure_id: str) -> str:
-    """What stands where others' records named who was erased."""
+    """Name that replaces the erased one in others' records."""
     return f"erased~{erasure_id[-12:]}"
 
 
@@ -100,5 +100,5 @@ class EraseCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def subject(self) -> ErasureSubject:
-        """Who is meant."""
+        """The agent or principal to erase."""
         return ErasureSubject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)

@@ -19,7 +19,7 @@ OPEN_FEEDBACK_STATES: frozenset[str] = frozenset({"adopting", "active", "revokin
 
 
 class FeedbackRule(msgspec.Struct, frozen=True):
-    """What the engine holds to: in matching events the named features count as usual.
+    """Rule for the engine: in matching events the named features count as usual.
 
     It travels in control records and is stored with what it matched, so it says all by itself.
 
@@ -83,7 +83,7 @@ class PartitionRule(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """What a person said of a decision, and where a rule follows from it, that rule.
+    """Judgement of a person on a decision, and the rule that follows from it, if any.
 
     Attributes:
         agent, agent_type, event_id, event_time_ms, level: of the decision.
@@ -125,7 +125,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
     @property
     def rule(self) -> FeedbackRule:
-        """What the engine is to hold to."""
+        """The rule that the engine is to apply."""
         agent = self.agent
         return FeedbackRule(
             self.feedback_id,

@@ -58,7 +58,7 @@ class ModelSwitch(msgspec.Struct, frozen=True):
 
 
 class PeerGroupDay(msgspec.Struct, frozen=True):
-    """What one peer group did on one day, as a keeper saw it with one version in shadow.
+    """One peer group on one day, as the model worker saw it with one version in shadow.
 
     `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_VALUE_EDGES`.
     """
@@ -86,7 +86,7 @@ class DailyAlertCount(msgspec.Struct, frozen=True):
 
 
 class AgentLifespans(msgspec.Struct, frozen=True):
-    """How many agents of one peer group were first seen on one day and last on another."""
+    """Number of agents of one peer group that were first seen on one day and last on another."""
 
     tenant: str
     agent_type: str

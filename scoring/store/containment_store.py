@@ -82,7 +82,7 @@ class InterventionStore:
             return [_to_intervention(row) for row in connection.execute(query)]
 
     def changed_since(self, updated_ms: int) -> list[Intervention]:
-        """Those changed at *updated_ms* or later, oldest change first."""
+        """Interventions changed at *updated_ms* or later, oldest change first."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.updated_ms >= updated_ms)
         with self._database.read() as connection:
             return [_to_intervention(row) for row in connection.execute(query.order_by(INTERVENTIONS.c.updated_ms))]

@@ -117,7 +117,7 @@ class FeedbackStore:
             return [_to_partition_rule(row) for row in connection.execute(query)]
 
     def rules_of_feedback(self, feedback_ids: Collection[str]) -> list[PartitionRule]:
-        """Those rules in every partition that took them over."""
+        """Rules that follow from those feedbacks, in every partition that took them over."""
         table = FEEDBACK_HOLDINGS
         rules: list[PartitionRule] = []
         with self._database.read() as connection:

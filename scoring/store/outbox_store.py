@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this agent a short while before"
-"""Why most suppressed deliveries are."""
+"""Reason of most suppressed deliveries."""
 
 LAST_HEARD_PREFIX = "source.heard_ms."
 """Before the name of a source in `counters`."""
@@ -183,7 +183,7 @@ class OutboxStore:
             connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
-        """Those of *seqs* that a delivered one about the same agent's level has overtaken at *target*.
+        """Sequence numbers of *seqs* whose agent's level a later delivery to *target* has told already.
 
         What has no cool-down group tells of no level: it neither overtakes nor is overtaken.
         """

@@ -17,7 +17,7 @@ ANY_NAME = "*"
 
 
 class ActuatorError(TrustwatchError):
-    """What an actuator could not do. Texts are at most a line, and are shown to operators."""
+    """Failure of an actuator. Texts are at most a line, and are shown to operators."""
 
     code = "actuator"
 
@@ -51,7 +51,7 @@ class ActuationNotConfirmed(ActuatorError):
 
 
 class ActuationResult(NamedTuple):
-    """What came of `lower` or `restore`.
+    """Result of `lower` or `restore`.
 
     Attributes:
         original: what has to be restored from now on; a revocation may add to it what must not come back.
@@ -70,7 +70,7 @@ class Actuator(Protocol):
     """
 
     async def capture(self, client_id: str) -> bytes:
-        """What the server has of all that may be lowered; never empty, no secrets. Opaque to its keeper."""
+        """Read from the server all that may be lowered: never empty, no secrets, and opaque to the caller."""
 
     async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
         """Bring about *wish* (which does not restore), measured against *original*, and read back."""
@@ -98,7 +98,7 @@ class ActuatorTarget(DeliveryTarget):
         return False
 
     def serves(self, tenant: str, issuer: str) -> bool:
-        """Whether it may touch agents of that tenant and issuer."""
+        """Tell whether the actuator may touch agents of that tenant and issuer."""
         return _matches(self.tenants, tenant) and _matches(self.issuers, issuer)
 
     def client_of(self, agent_id: str) -> str:

@@ -77,7 +77,7 @@ ActuationObserver = Callable[[str, str, float | None], None]
 
 
 class _ActuationAttempt(NamedTuple):
-    """What one try at the server came to."""
+    """Result of one attempt at the server."""
 
     row: Actuation
     result: DeliveryResult
@@ -242,7 +242,7 @@ class ActuatorNotifier:
 
 
 def _stored_desired_state(row: Actuation | None) -> DesiredState | None:
-    """What was wanted; None = nothing, or what another version of us wrote."""
+    """The desired state of a stored actuation; None = there is none, or another version of us wrote it."""
     try:
         return None if row is None else decode_desired_state(row.desired)
     except UnreadableAction:
@@ -269,7 +269,7 @@ def _keep_confirmation_time(
 
 
 def _confirmed_desired_state(before: Actuation | None) -> DesiredState | None:
-    """What the server has confirmed last."""
+    """The desired state that the server confirmed last."""
     return _stored_desired_state(before) if before is not None and before.status == "confirmed" else None
 
 

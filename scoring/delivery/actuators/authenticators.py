@@ -1,4 +1,4 @@
-"""How we prove to an authorization server who we are: at its token endpoint and at its admin API.
+"""Client authentication at authorization servers: at their token endpoints and their admin APIs.
 
 Actuators, gateways' issuers and the console's sign-in use it. Secrets and tokens stay in here.
 """

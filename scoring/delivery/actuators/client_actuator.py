@@ -87,7 +87,7 @@ ClientRepresentation = Mapping[str, Any]
 
 
 class UnreadableOriginal(ActuatorError):
-    """What was kept can not be read: written by another version."""
+    """The stored original can not be read: another version wrote it."""
 
     code = "bad_original"
 
@@ -100,7 +100,7 @@ class ClientActuator(ABC, Generic[ClientState]):
         self._encode = msgspec.json.Encoder().encode
 
     async def capture(self, client_id: str) -> bytes:
-        """That part, as JSON."""
+        """Read the part of the client that may be lowered, as JSON."""
         return self._encode(self._extract_state(await self._read_client(client_id)))
 
     async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
@@ -156,10 +156,10 @@ class ClientActuator(ABC, Generic[ClientState]):
         """The state that *wish* asks of a client that had *first* and has *found*; *found* where that will do."""
 
     def _is_satisfied(self, found: ClientState, aim: ClientState) -> bool:
-        """Whether *found* is what is asked for, though it may be written in another way."""
+        """Tell whether *found* is what is asked for, though it may be written in another way."""
         return found == aim
 
     def _restorable_state(self, first: ClientState, now: ClientState, wish: DesiredState) -> ClientState:
-        """What has to be restored once *wish* is brought about: *first*, but for what would bring dead tokens back."""
+        """State to restore once *wish* is brought about: *first*, but for what would bring dead tokens back."""
         del now, wish
         return first

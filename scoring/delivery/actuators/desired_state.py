@@ -1,4 +1,4 @@
-"""What tokens of an agent may be, as an actuator is asked for it, and the outbox row that asks."""
+"""The desired state of an agent's tokens, as an actuator is asked for it, and the outbox row that asks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTION_ROW_KIND = "action"
 
 
 class DesiredState(msgspec.Struct, frozen=True):
-    """What is to hold for an agent at an authorization server.
+    """State that is to hold for an agent at an authorization server.
 
     Attributes:
         tenant, issuer, agent_id, agent_key: the agent; the key is `trustwatch.ingest.hashing.agent_key`, unsigned.
@@ -90,7 +90,7 @@ def derive_desired_state(
     decided_ms: int,
     principals: tuple[str, ...] = (),
 ) -> DesiredState:
-    """What a verdict about an agent that asks for nothing means for its client.
+    """Desired state of an agent's client, from a verdict about the agent that asks for nothing.
 
     Nothing is lowered at `low` and `unknown`, and in shadow mode. A person's approval that is missing (step-up) lowers
     nothing either: what waits for a person is refused where it is asked for, by hooks and gateways.

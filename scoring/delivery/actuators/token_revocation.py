@@ -31,7 +31,7 @@ _FINAL_OUTCOMES = frozenset({"confirmed", "accepted", "unsupported"})
 
 
 class RevocationResult(NamedTuple):
-    """What came of a token. *error* is a line for operators."""
+    """Result of revoking one token. *error* is a line for operators."""
 
     outcome: RevocationOutcome
     error: str = ""
@@ -39,7 +39,7 @@ class RevocationResult(NamedTuple):
 
 @dataclass(frozen=True)
 class RevocationEndpoint:
-    """Where tokens of an issuer are revoked.
+    """Endpoint that revokes the tokens of some issuers.
 
     Args:
         name: in metrics.
@@ -77,7 +77,7 @@ class TokenRevoker:
         self._tasks: set[asyncio.Task[RevocationResult]] = set()
 
     def serves(self, issuer: str) -> bool:
-        """Whether tokens of that issuer can be revoked."""
+        """Tell whether tokens of that issuer can be revoked."""
         return issuer in self._endpoints
 
     def revoke_in_background(self, token: str, issuer: str) -> bool:

@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class RenderedAlert(NamedTuple):
-    """What is posted."""
+    """Body of a request to a target."""
 
     body: bytes
     content_type: str

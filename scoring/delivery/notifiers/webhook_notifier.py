@@ -70,7 +70,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
 @dataclass(frozen=True)
 class WebhookTarget(DeliveryTarget):
-    """Where alerts are posted.
+    """Webhook that alerts are posted to.
 
     Args:
         url: https; plain http only to this machine's loopback and with *allow_plain_loopback*.
@@ -235,7 +235,7 @@ def _is_secret(secret: str) -> bool:
 
 
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether a body was signed with *secret* of late, as the Standard Webhooks specification says.
+    """Tell whether a body was lately signed with *secret*, as the Standard Webhooks specification says.
 
     Args:
         secret: `whsec_` + base64.

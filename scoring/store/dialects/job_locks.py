@@ -34,7 +34,7 @@ class NoLock:
         return True
 
     def release(self) -> None:
-        """Nobody waits."""
+        """Do nothing: no other process waits."""
 
 
 class SessionLock:

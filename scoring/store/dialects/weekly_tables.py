@@ -57,7 +57,7 @@ def week_of(at_ms: int) -> DecisionWeek:
 
 
 def list_weeks(connection: Connection) -> list[DecisionWeek]:
-    """Those that have a table, oldest first."""
+    """Weeks that have a table, oldest first."""
     return [week_from_name(row.relname) for row in connection.execute(_SELECT_WEEKS)]
 
 
