@@ -16,7 +16,7 @@ ODD_P_VALUE = 0.05
 """p-value up to which an event is odd."""
 
 LEARNED_ONE_IN = np.uint64(8)
-"""Odd events per one that is learned."""
+"""Number of odd events of which one is learned."""
 
 MIN_LEARNED_EVENTS = 3
 """Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature

@@ -28,7 +28,7 @@ MIN_BET_WEIGHT = 0.2
 """However long a streak is, this part of each bet counts: an agent that is always busy can still be noticed."""
 
 STREAK_BET = LOG_HALF - 0.5 * float(np.log(0.05))
-"""Bets from which a streak grows (p at most 0.05): a quarter of all normal events bring some evidence, and would
+"""Least bet by which a streak grows (p at most 0.05): a quarter of all normal events bring some evidence, and would
 otherwise damp a busy agent for good."""
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
@@ -83,13 +83,11 @@ def damped_bets(
     return bets
 
 
-# How high evidence climbs on normal agents: the tail that thresholds are read from.
-#
-# The held-out p-values of a history, as bets, run through the same sum as live (`L = max(L, 0) + bet`), one sum an
-# agent. What matters to an operator is the highest that an agent reaches in a day. An exponential is fitted to the
-# largest of these agent-day maxima (peaks over threshold), so that a budget far below one alert in the history has an
-# answer, too. Nothing is assumed about how events depend on each other: whatever dependence a day of an agent has is in
-# its maximum.
+# Thresholds are read from the tail of the evidence that normal agents reach. The held-out p-values of a history, as
+# bets, run through the same sum as live (`L = max(L, 0) + bet`), one sum an agent. What matters to an operator is the
+# highest that an agent reaches in a day. An exponential is fitted to the largest of these agent-day maxima (peaks over
+# threshold), so that a budget far below one alert in the history has an answer, too. Nothing is assumed about how
+# events depend on each other: whatever dependence a day of an agent has is in its maximum.
 
 
 MIN_AGENT_DAYS = 100
@@ -124,7 +122,7 @@ class AlarmTail(NamedTuple):
 
     @staticmethod
     def empty() -> AlarmTail:
-        """Nothing is known."""
+        """The tail of no agent-days."""
         return AlarmTail(0.0, 0.0, 1.0, 0)
 
     @property

@@ -40,7 +40,7 @@ class Calibration(NamedTuple):
 
     @staticmethod
     def empty() -> Calibration:
-        """Of nobody: nothing is promised."""
+        """The calibration without scores: nothing is promised."""
         whole, real = np.zeros(0, np.int64), np.zeros(0)
         return Calibration(np.zeros(0, np.uint64), np.zeros(1, np.int64), whole, real, whole)
 
@@ -159,9 +159,8 @@ def _p_values(
         out[row] = p_value(scores[row], group_index(ids, groups[row]), start, sizes, values, above)
 
 
-# One scale for all peer groups: what is usual in a group maps to the same anomaly score in each.
-#
-# Of the held-out statistic T a group's median is its location, and the way from there to its 99th percentile its scale;
+# One scale holds for all peer groups: an event that is usual in its group has the same anomaly score in each. Of the
+# held-out statistic T a group's median is its location, and the way from there to its 99th percentile its scale;
 # both are shrunk to the fleet's where the group has little history. The anomaly score is a fixed, strictly increasing
 # function of `z = (T - location) / scale`: 0.5 at the median, 0.75 at the 99th percentile, and it never saturates.
 

@@ -1,7 +1,7 @@
 """A detector: feature vectors in, calibrated anomaly scores and p-values out, with the features that made them.
 
-It is a snapshot: scoring changes nothing, and an event is scored before anything learns from it. `training.py` fits
-one, `model_persistence.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
+It is a snapshot: scoring changes nothing, and an event is scored before anything learns from it. `detector_training.py`
+fits one, `model_persistence.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class DetectorSettings:
 
 
 _MAX_FEATURE_VALUE = 64.0
-"""No feature goes beyond it."""
+"""Value that no feature exceeds."""
 
 _SETTING_RANGES = (
     ("trees", 1, 10_000),
@@ -145,7 +145,7 @@ class ForestDetector:
         scales: T to anomaly score, per peer group.
         calibration: anomaly score to p-value, per peer group.
         familiar: the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is
-            normal is their own past. Without groups, where no history was long enough to tell (`scoring.rehearsal`).
+            normal is their own past. Without groups, where no history was long enough to tell (`walkforward`).
         usual: what is usual, for explanations.
         settings: how it was trained.
         feature_names: names of the F features.
@@ -203,7 +203,7 @@ class ForestDetector:
         """Contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
-        forest over the steps that shortened the row's paths (`attribution`). Costs about as much as scoring.
+        forest over the steps that shortened the row's paths (`path_shortenings`). Costs about as much as scoring.
 
         Args:
             X: float64 (n, F), finite.

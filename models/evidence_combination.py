@@ -54,7 +54,7 @@ class CombinedEvidence(NamedTuple):
 
 
 def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
-    """T of rows (n, F) and what it is made of.
+    """T of rows (n, F) and its parts.
 
     Raises:
         NotFinite: a value is NaN or infinite.

@@ -154,11 +154,10 @@ def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManife
     return manifest, files
 
 
-# A model as a directory: `manifest.json` and arrays as `.npy` files. Never a pickle: loading a model runs no code of
-# it.
+# The files of a model. Never a pickle: loading a model runs no code of it.
 #
 # model/manifest.json
-# model/detector/NAME.npy           what the detector needs
+# model/detector/NAME.npy           arrays of the detector
 # model/extras/GROUP/NAME.npy       arrays of others, e.g. the baselines of the feature builder
 #
 # Writing is all or nothing. Everything goes to a directory beside the target, is flushed to disk, and is then renamed.

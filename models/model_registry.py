@@ -17,14 +17,14 @@ _MAX_DIRECTORY_NAME = 120
 
 
 class RegisteredModel(NamedTuple):
-    """A model on the shelf. `digest` is that of its manifest, and with it of every file."""
+    """A model in the registry. `digest` is that of its manifest, and with it of every file."""
 
     manifest: ModelManifest
     digest: str
 
     @property
     def version(self) -> str:
-        """Its name."""
+        """Name of the version."""
         return self.manifest.model_version
 
 
@@ -55,7 +55,7 @@ class ModelRegistry:
         return RegisteredModel(*read_manifest(self._installed))
 
     def register_installed(self) -> RegisteredModel:
-        """Copy the installed model to the shelf, unless it lies there already. Raises ModelError, OSError."""
+        """Copy the installed model into the registry, unless it is there already. Raises ModelError, OSError."""
         found = self.installed_model()
         place = self.directory_of(found.version)
         if not self._contains(place, found.digest):
@@ -75,7 +75,7 @@ class ModelRegistry:
             return False
 
     def find_directory(self, version: str, digest: str | None = None) -> Path:
-        """Directory that holds *version*: on the shelf, or the installed model itself.
+        """Directory that holds *version*: in the registry, or the installed model itself.
 
         Raises:
             ModelError: nowhere, or with another digest than *digest*.
@@ -96,7 +96,7 @@ class ModelRegistry:
         return load_trained_model(self.find_directory(version, digest))
 
     def versions(self) -> Iterator[RegisteredModel]:
-        """Every sound manifest on the shelf; what can not be read is left out."""
+        """Every sound manifest in the registry; what can not be read is left out."""
         if not self.root.is_dir():
             return
         for path in sorted(self.root.iterdir()):

@@ -121,9 +121,6 @@ def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]
     return turn
 
 
-# Learns a model from normal history: baselines, agents' own histories, and a detector on top (see `crossfit`).
-
-
 MIN_EXPONENT = 0.1
 """Below it thresholds would be out of reach: normal sessions then look so alike in oddness that only signals decide."""
 

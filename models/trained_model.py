@@ -33,7 +33,7 @@ class AgentSeeds:
 
     @staticmethod
     def empty() -> AgentSeeds:
-        """No agent is known."""
+        """Seeds of a history without agents."""
         return AgentSeeds(np.zeros(0, np.uint64), np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -58,7 +58,7 @@ class TrainedModel:
         group_events: int64 (g,), held-out events behind the group's calibration.
         version: written into every decision.
         baseline_version: digest of the baseline.
-        exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence_exponent`).
+        exponent: in (0, 1], how far evidence falls short of independence (`model_training.dependence_exponent`).
         alarms: how high evidence climbs on agents of the history.
         window_ms: first and last event time of the history.
     """

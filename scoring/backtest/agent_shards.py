@@ -58,7 +58,7 @@ class ShardDuplicateWindow(DuplicateWindow):
         self._newest: datetime | None = None
 
     def expect_batch(self, base: int, ours: npt.NDArray[np.bool_], times: list[datetime | None]) -> None:
-        """The next batch: which records are of this share, and the event times of those that any share applies."""
+        """Announce the next batch: the records of this share, and the event times of those that any share applies."""
         self._base, self._ours, self._times, self._newest = base, ours, times, None
 
     def mark(self, hashes: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -81,7 +81,7 @@ class ShardDuplicateWindow(DuplicateWindow):
 
 
 class ShardSource:
-    """Implements `Source` over files: all records in order, with word to the window of which are this share's.
+    """Implements `Source` over files: all records in order, and tells the duplicate window which are this share's.
 
     Args:
         files: the history.

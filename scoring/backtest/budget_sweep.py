@@ -68,7 +68,7 @@ class BudgetSweep:
             self.rises[at] += risk.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 
     def advance_time(self, now_ms: int) -> None:
-        """Time passes, as in the run, behind the batch that was seen last."""
+        """Let time pass, as in the run, behind the batch that was seen last."""
         for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)

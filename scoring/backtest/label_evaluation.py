@@ -13,7 +13,7 @@ from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .plan import EventLabels
 
 FALSE_POSITIVE_SHARES = (0.01, 0.05)
-"""Shares of false positives at which recall is told."""
+"""Shares of false positives at which recall is reported."""
 
 
 class DetectionCurve(NamedTuple):
@@ -143,7 +143,7 @@ def _resampled_curve(
     return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))
 
 
-# Scores held against labels: how well bad events and sessions stand out, and how soon the level told of them.
+# Evaluation of scores: separation of bad events and sessions, and delay until the level showed them.
 
 
 _SLOW_QUANTILE = 0.9
@@ -221,7 +221,7 @@ class _LabelledRows(msgspec.Struct):
 
 
 def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluation:
-    """Hold rows of dtype `tally.ROW`, in the order of the history, against labels."""
+    """Hold rows of dtype `EVENT_ROW`, in the order of the history, against labels."""
     known = rows[rows["label"] >= 0]
     told = _labelled_rows(known, labels)
     top = np.full(len(told.bad_sessions), -np.inf)
@@ -286,7 +286,7 @@ def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float6
 
 
 def _detection_delays(told: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
-    """(events, seconds) of each bad session that reached the level, and how many were there before."""
+    """(events, seconds) of each bad session that reached the level, and the number that were at it before."""
     order = np.argsort(told.session, kind="stable")
     starts = np.searchsorted(told.session[order], np.arange(len(told.bad_sessions) + 1))
     found: list[tuple[int, float]] = []

@@ -27,7 +27,7 @@ from ..records.decisions import Decision
 ISSUANCE_TYPES = ("token.request", "token.exchange", "token.refresh")
 CALL_TYPES = ("api.call", "tool.call", "a2a.message")
 REQUEST_TYPES = (*ISSUANCE_TYPES, *CALL_TYPES)
-"""Events that are questions: of an authorization server at issuance, of a gateway or middleware at a call."""
+"""Events that are access requests: of an authorization server at issuance, of a gateway or middleware at a call."""
 
 GRANTED, SHORTENED, NARROWED, HELD, DENIED = "allowed", "shortened", "narrowed", "held", "denied"
 OUTCOMES = (GRANTED, SHORTENED, NARROWED, HELD, DENIED)
@@ -77,7 +77,7 @@ class PolicySimulationResult(msgspec.Struct):
 
 
 class PolicySimulation:
-    """Judges the requests of one share.
+    """Evaluates the requests of one share under a policy.
 
     Args:
         book: the policy.
@@ -96,7 +96,7 @@ class PolicySimulation:
         self._verdicts: dict[tuple[Any, ...], str] = {}
 
     def apply_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Changes of level, before the rows of their batch."""
+        """Take over changes of level, before the rows of their batch."""
         for decision in decisions:
             name = decision.agent
             standing = self._effective_policy(name, decision.agent_type)

@@ -25,7 +25,7 @@ _SEPARATION_FIGURES = {
     "recall_at_5_percent": "recall at 5 % false",
 }
 MAX_LISTED_AGENTS = 1000
-"""Agents of one list that are told; the figures count all."""
+"""Most agents in one list; the figures count all."""
 
 
 class LevelAlerts(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class RequestOutcomes(msgspec.Struct, frozen=True):
 
 
 class AgentOutcomes(msgspec.Struct, frozen=True):
-    """An agent, and what became of its requests."""
+    """Outcomes of one agent's requests."""
 
     tenant: str
     issuer: str
@@ -72,7 +72,7 @@ class AgentOutcomes(msgspec.Struct, frozen=True):
 
 
 class RevocationReport(msgspec.Struct, frozen=True):
-    """An agent whose tokens would have been revoked; see `policing.SimulatedRevocation`."""
+    """An agent whose tokens would have been revoked; see `policy_simulation.SimulatedRevocation`."""
 
     tenant: str
     issuer: str
@@ -89,7 +89,7 @@ class RevocationReport(msgspec.Struct, frozen=True):
 
 
 class PolicyOutcome(msgspec.Struct, frozen=True):
-    """Outcomes under one policy. *totals* are requests by outcome; lists are cut at `MOST_AGENTS`."""
+    """Outcomes under one policy. *totals* are requests by outcome; lists are cut at `MAX_LISTED_AGENTS`."""
 
     version: str
     totals: dict[str, int]
@@ -142,7 +142,7 @@ class BacktestComparison(msgspec.Struct, frozen=True):
 
 
 class BacktestResult(msgspec.Struct, frozen=True):
-    """All of it."""
+    """Result of a back-test: every side, and their differences."""
 
     files: list[str]
     since: str | None

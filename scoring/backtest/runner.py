@@ -23,7 +23,7 @@ MalformedRecord = tuple[int, str, str]
 ShardTask = tuple[int, int]
 
 _bytes_read: Any = None
-"""In a worker process: bytes that each task has read, shared with the parent."""
+"""Bytes that each task has read, shared between a worker process and its parent."""
 
 
 def run_backtest(

@@ -1,4 +1,4 @@
-"""The seam of delivery: targets, notifiers, results, and when to try again or give up."""
+"""Interface of delivery: targets, notifiers, results, and the times to try again or give up."""
 
 from __future__ import annotations
 
@@ -52,9 +52,6 @@ def retry_delay_s(
     """Like `backoff_s`, but never earlier than the target asked for."""
     chosen = backoff_s(policy, attempt, random_source)
     return chosen if retry_after_s is None else max(chosen, min(retry_after_s, policy.retry_after_cap_s))
-
-
-# The seam of what leaves: a target, a notifier that knows how to reach it, and what came of an attempt.
 
 
 ALL_LEVELS = frozenset(RiskLevel)

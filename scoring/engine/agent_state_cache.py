@@ -35,7 +35,7 @@ _ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated
 
 
 class AgentLoader(Protocol):
-    """The part of a store that agents come back from."""
+    """The part of a store that agents are loaded from."""
 
     def load(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those keys that exist."""
@@ -96,11 +96,11 @@ class AgentStateCache:
         return self._explanations[slot]
 
     def set_explanation(self, slot: int, note: AgentExplanation) -> None:
-        """Say something about the agent in a slot."""
+        """Set the explanation of the agent in a slot."""
         self._explanations[slot] = note
 
     def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
-        """Know nothing of an agent any more, in memory and with the next commit; name nobody by that name.
+        """Erase an agent, in memory and with the next commit, and its name from the reasons of others.
 
         Args:
             ours: whether its row is this partition's to remove: elsewhere it may act again already, as somebody new.
@@ -115,7 +115,7 @@ class AgentStateCache:
             self.evicted[key] = self._redacted_row(row)
 
     def keep_out_erased(self, subjects: Iterable[ErasureSubject]) -> None:
-        """Erasures that are under way as the process starts: what it loads must not bring their names back."""
+        """Take over erasures under way as the process starts: what it loads must not bring their names back."""
         for subject in subjects:
             self._erasers.add(subject)
 
@@ -179,7 +179,7 @@ class AgentStateCache:
         self._update_shared_counts(keys, slots)
 
     def switch_model(self, model: TrainedModel) -> None:
-        """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
+        """Use another model of the same salt. Agents move out, and come back to be measured against it."""
         self.engine.builder.evict_all()
         self.engine.use_model(model)
         self._seeds = model.seeds
@@ -234,7 +234,7 @@ class AgentStateCache:
         return at
 
     def _update_shared_counts(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """Set each agent's count of events in the shared baseline: this model's, not that of the model it was stored under."""
+        """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
         at = self._seed_rows(keys)
         numbers = self.engine.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0
@@ -321,7 +321,7 @@ class AgentStateCache:
         return rows
 
     def changed_rows(self) -> list[AgentRow]:
-        """Rows of all agents that changed since `settled`, those that moved out meanwhile included.
+        """Rows of all agents that changed since `mark_committed`, those that moved out meanwhile included.
 
         Until then they stay changed: a commit that was given up half way is made whole by the next one.
         """
@@ -334,7 +334,7 @@ class AgentStateCache:
         return rows
 
     def mark_committed(self) -> None:
-        """The rows handed out by `take_dirty` are in the store; nothing was applied since."""
+        """Note that the rows of `changed_rows` are in the store; nothing was applied since."""
         self.engine.dirty[:] = False
         self._removed_agents.clear()
         if self._store is not None:

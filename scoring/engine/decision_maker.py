@@ -1,4 +1,4 @@
-"""A change of level becomes a decision, and the reasons of notable events are kept with their agents."""
+"""Decisions from changes of level; the reasons of notable events are kept with their agents."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class DecisionMaker:
     def decide_level_change(
         self, slot: int, moment: RecordMoment, previous: int, level: int, cause: str, reason: RiskReason | None = None
     ) -> Decision:
-        """The decision of a level that no event has moved; *reason* None = time did."""
+        """The decision of a level that no event has moved; *reason* None = the passing of time did."""
         told = (reason or _relaxation_reason(previous, level),)
         decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, told)
         self._set_explanation(slot, AgentExplanation(decision.decision_id, encode_reasons(told), ""), 0.0, moment.at_ms)

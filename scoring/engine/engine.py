@@ -73,7 +73,7 @@ class ScoredBatch(NamedTuple):
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
     def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Vectors that the p-values of *rows* rest on, shape (len(rows), F): without surprises that have counted before."""
+        """Vectors that the p-values of *rows* rest on, shape (len(rows), F): without what has counted before."""
         vectors = self.vectors[list(rows)]
         for place, row in enumerate(rows):
             if row in self.effective_rows:
@@ -319,9 +319,6 @@ class Engine:
             self.agents.types[slot] = ""
 
 
-# Explains scored rows: reasons, counterfactual, and the evidence that a decision keeps.
-
-
 if TYPE_CHECKING:
     pass
 
@@ -338,7 +335,7 @@ class Explainer:
         self._reason_writer = ReasonWriter(engine.model.baseline)
 
     def reasons(self, scored: ScoredBatch, rows: list[int], *, alone: bool = False) -> list[tuple[RiskReason, ...]]:
-        """Reasons of the given rows, the strongest first; see `reasons.ReasonWriter`.
+        """Reasons of the given rows, the strongest first; see `explanations.ReasonWriter`.
 
         What has counted before is no reason for a level now. *alone* asks what is odd about the events by themselves.
         """
@@ -361,7 +358,7 @@ class Explainer:
         ]
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
-        """Change that would have kept the level lower, found by scoring the row without its strongest feature; or ""."""
+        """Change that would have kept the level lower: the row is scored without its strongest feature; or ""."""
         engine = self._engine
         features = [reason for reason in reasons if reason.feature in FEATURE_NAMES]
         if not features:

@@ -44,7 +44,7 @@ _KIND_NAMES = np.array(
     sorted(one.told.kind for one in FEATURES if isinstance(one.told, Item) and one.counts == ONCE), np.int64
 )
 _FEATURES_BESIDE_KIND = {kind: [at for at, one in enumerate(FEATURES) if kind in one.restates] for kind in ITEMS}
-"""Features that say of a name what its own feature says, against others."""
+"""Features that repeat the surprise of a kind's own feature from another view, such as that of the peer group."""
 _HOURLY_COUNT_FEATURES = np.array([at for at, one in enumerate(FEATURES) if one.counts == BY_LEVEL], np.int64)
 _GATHERING = [(at, one) for at, one in enumerate(FEATURES) if one.gathering]
 _NAME_BIT = np.uint32(1 << 31)

@@ -37,18 +37,18 @@ from .hard_signals import HardSignal, hard_signal_codes
 MAX_REASONS = 4
 _MIN_SHARE = 0.08
 _MIN_VALUE = 0.1
-"""Bits or standard deviations: less is nothing to tell, even where its absence is what is odd."""
+"""Least bits or standard deviations that are worth a reason, even where an absence is what is odd."""
 MAX_NAME_LENGTH = 200
 """Characters of a name in a reason."""
 
 AgentNumbers = npt.NDArray[np.float32]
 
 CUMULATIVE_FEATURES = frozenset(one.name for one in FEATURES if one.gathering)
-"""Features that say how much has gathered, and not of what: told last, however much they weigh."""
+"""Features that say how much has gathered, and not of what: the last reasons, however much they weigh."""
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
-    """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length.
+    """Clean text from outside: no control characters, line breaks or reordering marks, and of bounded length.
 
     A sign stands for each character that can not be shown, and a cut is visible (`printable_line` shows neither): two
     agents whose names differ must not read alike in a reason.
@@ -90,7 +90,7 @@ class Row(NamedTuple):
 
 
 Told = tuple[str, str, str, str]
-"""Code, what was seen, what is usual, and the sentence."""
+"""Parts of a reason: code, value seen, usual value, and the sentence."""
 
 
 class ReasonWriter:
@@ -208,7 +208,7 @@ _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] =
 
 
 def check_told(features: Sequence[Feature]) -> None:
-    """Refuse what nobody could put into words: it would be told as something else. Raises BadFeature."""
+    """Refuse an explanation that no method words: it would be given as another one. Raises BadFeature."""
     for feature in features:
         if type(feature.told) not in _TELLERS:
             kind = type(feature.told).__name__
@@ -230,14 +230,12 @@ def _check_form(name: str, form: str) -> None:
 check_told(FEATURES)
 
 
-# Reasons of a rise that several events brought about: what was odd before the event that crossed the threshold.
-#
 # A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What gathered
 # is in the reasons that were kept for the agent on the way.
 
 
 PRIOR_REASON_MARKER = "; earlier, at "
-"""Begins the time of an event before the decision's own, at the end of a reason's text."""
+"""Mark before the time of an earlier event, at the end of a reason's text."""
 
 _FEATURES = frozenset(FEATURE_NAMES)
 _NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES

@@ -68,7 +68,7 @@ class _ActiveRule:
         self.features = feature_mask(rule.features)
 
     def partition_rule(self, partition: int, epoch: int) -> PartitionRule:
-        """As it is stored. A rule that came since the last commit gets the epoch of this one."""
+        """The rule as it is stored. One that came since the last commit gets the epoch of this one."""
         return PartitionRule(
             self.rule, partition, self.epoch or epoch, self.from_offset, self.until_offset, self.matched, self.last_ms
         )
@@ -122,7 +122,7 @@ class FeedbackRules:
         return len(self._agents) + len(self._groups)
 
     def use_usual_values(self, usual: npt.NDArray[np.float64]) -> None:
-        """Another model of the same salt says what is usual from now on."""
+        """Take the usual values of another model of the same salt from now on."""
         self._usual = usual
 
     def restore(self, holdings: Iterable[PartitionRule]) -> None:
@@ -131,7 +131,7 @@ class FeedbackRules:
         self._index_rules()
 
     def adopt(self, rule: FeedbackRule, offset: int, at_ms: int) -> bool:
-        """Hold to a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
+        """Apply a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
         if rule.rule_id in self._rules_by_id or rule.expires_ms <= at_ms:
             return False
         self._rules_by_id[rule.rule_id] = _ActiveRule(
@@ -141,7 +141,7 @@ class FeedbackRules:
         return True
 
     def revoke(self, rule: FeedbackRule, offset: int) -> bool:
-        """Hold to it no more, for good, also where it was not known yet; whether it held."""
+        """Apply a rule no more, for good, also where it was not known yet; True if it was in force."""
         held = self._rules_by_id.get(rule.rule_id)
         if held is None:
             self._rules_by_id[rule.rule_id] = _ActiveRule(
@@ -155,7 +155,7 @@ class FeedbackRules:
         return True
 
     def expire(self, now_ms: int, offset: int) -> None:
-        """Time has passed: end what is over."""
+        """End the rules whose time is over."""
         over = [held for held in (*self._agents, *self._groups) if held.rule.expires_ms <= now_ms]
         for held in over:
             self._end_rule(held, offset)

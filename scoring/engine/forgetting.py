@@ -1,4 +1,4 @@
-"""Forgetting in the pipeline: an order in the log, met by who owns the partition, so that nothing is written back."""
+"""Erasure in the pipeline: whoever owns a partition meets the order in its log, so that nothing is written back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ErasedAgents:
 
 
 class NameErasers:
-    """Keeps names out of what is loaded after they were forgotten, until the store is rid of them."""
+    """Keeps erased names out of reasons that are loaded later, until the store is rid of them."""
 
     def __init__(self) -> None:
         self._erasers: list[tuple[str, NameEraser]] = []

@@ -41,12 +41,12 @@ _LOG_HALF = math.log(0.5)
 
 SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, STATISTIC_BEFORE, LEVEL_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(9)
 OUTPUTS = 9
-"""Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
+"""Columns of the output of `update`, per row: risk score, evidence of the event (natural log), statistic, confidence
 and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
 
 MAX_STRETCH = 1.5
 """Thresholds are at most this many times what independent events would need: a history full of odd days must not put
-levels out of reach. `scoring.promise` then says that the budget is not kept."""
+levels out of reach. `scoring.learning.budget_check` then reports that the budget is not kept."""
 
 _MIN_LEVEL_DISTANCE = 1.0
 """Least distance of two levels' thresholds, natural log."""
@@ -92,7 +92,7 @@ ROW = np.dtype(
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
         ("level", np.int8),
-        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names whose oddness has counted of late (see `scoring.counted`)
+        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted of late (see `evidence_dedup`)
         ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
     ]
 )

@@ -21,7 +21,7 @@ LIMIT_PROBABILITY = 0.00135
 """Probability of three sigma on one side."""
 RUN_DAYS = 7
 MAX_CHARTED_GROUPS = 50
-"""Groups that are told one by one, those with the most alerts first; the others are told together."""
+"""Groups that are charted one by one, those with the most alerts first; the others are charted together."""
 
 PeerGroup = tuple[str, str]
 """Tenant and agent type."""
@@ -127,7 +127,7 @@ def _estimated_agent_days(days: range, known: Iterable[AgentLifespans]) -> dict[
 
 
 def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str], int]) -> dict[PeerGroup, PeerGroup]:
-    """Each group under the name that it is told by."""
+    """Name in the chart of each group: its own, or that of all smaller ones."""
     total: defaultdict[PeerGroup, int] = defaultdict(int)
     for (_, tenant, agent_type), count in observed.items():
         total[tenant, agent_type] += count

@@ -53,7 +53,7 @@ class BudgetReport(NamedTuple):
     groups_of_the_fleet: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON tells it."""
+        """The report as plain data for JSON."""
         return {**self._asdict(), "levels": [level._asdict() for level in self.levels]}
 
     def describe(self) -> list[str]:

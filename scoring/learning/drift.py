@@ -38,7 +38,7 @@ EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
 EVIDENCE_BINS = len(EVIDENCE_EDGES) + 1
 P_VALUE_BINS = 10
 MAX_REPORTED_FEATURES = 8
-"""Features that are told, the largest first."""
+"""Most features that are reported, the largest first."""
 MIN_AGENT_DAYS = 10
 """Agents of a day from which its index means anything."""
 SCORES_KEY = "scores"
@@ -62,17 +62,17 @@ class DistributionSketch(NamedTuple):
 
     @staticmethod
     def empty(features: int) -> DistributionSketch:
-        """Of nothing."""
+        """The sketch of no events."""
         return DistributionSketch(np.zeros((features, EVIDENCE_BINS), np.int64), np.zeros(P_VALUE_BINS, np.int64), 0)
 
     def merged(self, other: DistributionSketch) -> DistributionSketch:
-        """Both together."""
+        """Sum of this sketch and *other*."""
         return DistributionSketch(
             self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The sketch as plain data for JSON."""
         return {"features": self.features.tolist(), "p_values": self.p_values.tolist(), "blocks": self.blocks}
 
 
@@ -164,9 +164,6 @@ def measure_drift(
     scores = population_stability_index(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
     order = np.argsort(-found, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
     return round(float(scores[0]), 4), {names[at]: round(float(found[at]), 4) for at in order if found[at] > 0}
-
-
-# What peer groups did day by day while a model ran in shadow: agent-days, alerts, p-values, drift.
 
 
 MAX_GROUPS_PER_DAY = 200
@@ -329,9 +326,6 @@ class PeerGroupMonitor:
 def _is_weekend(day: int) -> bool:
     """A Saturday or Sunday is measured against those, other days against others: agents follow people's hours."""
     return (day + 3) % 7 >= 5  # day 0 was a Thursday
-
-
-# Tells alert targets of drift: once per drift of a group, and again while it goes on.
 
 
 DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"

@@ -70,7 +70,7 @@ def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: 
             )
 
 
-# A preview: the same history through the same processor twice, without a rule and with it, and what differs.
+# A preview runs the same history through the same processor twice, without a rule and with it.
 
 
 ODD_P_VALUE = 0.05
@@ -164,7 +164,7 @@ class MarkedRise:
 
     def __init__(self) -> None:
         self.removed_alerts: list[dict[str, Any]] = []
-        """Removed alerts of this rise that nothing is known about yet."""
+        """Removed alerts of this rise that may still lead to the marked decision."""
         self._level = -1
 
     def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
@@ -174,12 +174,12 @@ class MarkedRise:
         return ended
 
     def end(self) -> Sequence[dict[str, Any]]:
-        """No more comes of it. Returns its steps."""
+        """End the rise. Returns its steps."""
         ended, self.removed_alerts = self.removed_alerts, []
         return ended
 
     def reach_marked(self) -> None:
-        """It got to the marked decision."""
+        """Note that the rise got to the marked decision."""
         for told in self.end():
             told["same_rise"] = True
 
@@ -317,7 +317,7 @@ class RuleComparison:
             self._record_lost_alerts([told])
 
     def _record_lost_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
-        """Of alerts that are removed, those of high and critical are detections."""
+        """Count removed alerts of high and critical, which are lost detections."""
         for told in removed:
             if RiskLevel[told["level"].upper()] >= RiskLevel.HIGH:
                 self._record_lost({**told, "why": "level"})
@@ -328,7 +328,7 @@ class RuleComparison:
             self.lost_detections.append(told)
 
     def finish(self) -> None:
-        """All records were fed: see which confirmed attacks would be found no more, or less."""
+        """Compare the confirmed attacks, once all records were fed: those detected no more, or at a lower level."""
         self._record_lost_alerts(self._rise.end())
         for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
             if before >= RiskLevel.MEDIUM and after < before:

@@ -55,7 +55,7 @@ class ShadowComparison(msgspec.Struct, frozen=True):
 
 
 def comparison_to_dict(figures: ShadowComparison) -> dict[str, Any]:
-    """For the store and for people."""
+    """The comparison as plain data, for the store and for people."""
     found: dict[str, Any] = msgspec.to_builtins(figures)
     return found
 
@@ -68,7 +68,7 @@ def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
         return None
 
 
-# Whether a challenger may replace the champion: only by a measured gain, within its budget, with no detection lost.
+# A challenger replaces the champion only by a measured gain, within its budget, with no detection lost.
 
 
 MAX_CHANCE = 0.05

@@ -1,4 +1,4 @@
-"""Models in shadow: the identical live path over the records of the log, without any action: what they would have done.
+"""Models in shadow: the identical live path over the records of the log, without any action.
 
 Champion and challenger run over the same records. Each begins behind its own training history, and what both did is
 counted from one offset of each partition on. Partitions have a run of their own each, as live.

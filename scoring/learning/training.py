@@ -91,7 +91,7 @@ class TrainingHistory:
             self._held_events -= len(self._chunks.popleft())
 
     def columns(self) -> EventColumns | None:
-        """All that is held, in the order in which it was added; None = nothing."""
+        """Columns of all events held, in the order in which they were added; None = there are none."""
         self._encode()
         if not self._chunks:
             return None
@@ -130,7 +130,7 @@ def _in_windows(columns: EventColumns, windows: AgentWindows) -> npt.NDArray[np.
 
 
 def labelled_windows(feedback: Iterable[Feedback]) -> AgentWindows:
-    """Windows that people called attacks."""
+    """Windows of events that people labelled as attacks, by agent."""
     found: dict[int, list[tuple[int, int]]] = {}
     for one in feedback:
         if one.verdict == "true_positive":
@@ -154,9 +154,6 @@ def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset
             found.setdefault(key, []).append((at_ms - LEAD_UP_MS, until))
         ends[key] = at_ms
     return found
-
-
-# A new version from a history: trained, checked against the budget, saved.
 
 
 class TrainedVersion(NamedTuple):

@@ -1,4 +1,4 @@
-"""Learning with a rehearsal: the history's end is lived through on what came before it taught.
+"""Walk-forward calibration: the history's end is scored by a model that learned from what came before it.
 
 Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.model_training`). An agent
 that the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing
@@ -33,7 +33,7 @@ from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
 
 MIN_VALIDATION_EVENTS = 200
-"""Events of familiar agents in the judged part below which nothing is rehearsed: p-values could not go below 0.5 %."""
+"""Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
 
 CALIBRATION_RUNS = 2
 """The first tells which events are odd by the calibration of strangers, the second by that of the first."""
@@ -73,7 +73,7 @@ def train_walk_forward(
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
 ) -> WalkForwardResult:
-    """Learn a model from a history, and rehearse it; see `learning.train_with_held_out` for arguments and errors.
+    """Learn a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
 
     A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
     judged as strangers are.
@@ -105,7 +105,7 @@ def train_walk_forward(
 
 
 def walk_forward_events(model: TrainedModel) -> int:
-    """Events of known agents that their calibration rests on; 0 = *model* was not rehearsed."""
+    """Events of known agents that their calibration rests on; 0 = *model* has no such calibration."""
     detector = model.detector
     return (
         int(detector.familiar.sizes[0]) if isinstance(detector, ForestDetector) and len(detector.familiar.sizes) else 0

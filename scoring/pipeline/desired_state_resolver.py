@@ -24,7 +24,7 @@ from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
 PRINCIPAL_WINDOW_MS = 30 * DAY_MS
-"""Consents of principals that the agent acted for within this time die with its tokens."""
+"""Age up to which consents of principals that the agent acted for die with its tokens."""
 
 MAX_PRINCIPALS = 200
 ENQUEUE_BATCH = 500
@@ -34,7 +34,7 @@ _ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL)
 
 
 class DesiredStateResolver:
-    """Wishes of one process. For one event loop; the store is asked in threads.
+    """Desired states as one process sees them. For one event loop; the store is asked in threads.
 
     Args:
         store: levels and principals of agents, and what is lowered.
@@ -94,7 +94,7 @@ class DesiredStateResolver:
         return tuple(sorted({edge.target for edge in edges}))
 
     async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
-        """Enqueue a look at those agents; how many there are. Raises Unavailable."""
+        """Enqueue a look at those agents; returns how many there are. Raises Unavailable."""
         rows = [self._reconciliation_row(name, target) for name in names]
         for start in range(0, len(rows), ENQUEUE_BATCH):
             await asyncio.to_thread(self._store.outbox.enqueue, rows[start : start + ENQUEUE_BATCH])
@@ -123,7 +123,7 @@ class DesiredStateResolver:
         return [*(agent.name for agent in agents), *lowered]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
-        """A row that says what is known here; what is done is decided when it is delivered."""
+        """Outbox row of a look at the agent; the state to bring about is decided when it is delivered."""
         full = name.identity
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)

@@ -38,7 +38,7 @@ class LevelChange(msgspec.Struct, array_like=True):
 
 
 class AgentErased(msgspec.Struct, array_like=True, frozen=True):
-    """An agent that was erased: what commits up to an offset of its partition said of it is to be forgotten."""
+    """An erased agent: forget what commits up to an offset of its partition said of it."""
 
     tenant: str
     issuer: str
@@ -95,7 +95,7 @@ class PipelineUpdateSender:
     def send_commit(
         self, done: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
-        """Send what a commit made durable, in frames of at most MOST_ROWS agents or changes of level.
+        """Send what a commit made durable, in frames of at most `MAX_FRAME_ITEMS` agents or changes of level.
 
         Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
         Raises OSError when nobody reads.

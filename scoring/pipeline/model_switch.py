@@ -1,4 +1,4 @@
-"""The model that judges a partition: the newest switch's, unless the operator has installed another one since."""
+"""Choice of the model that judges a partition: the newest switch's, unless the operator has installed another since."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ActiveModels:
         return model
 
     def load_next(self, wish: SwitchModel, model: TrainedModel) -> TrainedModel:
-        """The model that a command asks for, behind *model*.
+        """Load the model that a command asks for, to follow *model*.
 
         Raises:
             ModelError: it can not be read, or agents' state could not be carried over to it. The worker ends with that:
@@ -75,9 +75,6 @@ class ActiveModels:
         """The row of a switch at (partition, epoch, offset); without *at_ms*, now."""
         at = self._now_ms() if at_ms is None else at_ms
         return ModelSwitch(*place, chosen.version, chosen.digest, self._installed.digest, at)
-
-
-# One model after another in a partition: the one it is taken over with, and the switches that are met in its log.
 
 
 class ModelSwitcher:
@@ -109,7 +106,7 @@ class ModelSwitcher:
             )
 
     def switch(self, wish: SwitchModel, partition: int, offset: int, at_ms: int) -> None:
-        """Another model from the record behind *offset* on, ordered at *at_ms*.
+        """Use another model from the record behind *offset* on, ordered at *at_ms*.
 
         Raises:
             MalformedEvent: there is one model alone.

@@ -36,13 +36,13 @@ _log = structlog.get_logger(__name__)
 
 
 MIN_COMMIT_INTERVAL_S = 0.02
-"""Commits that cost nearly nothing still leave this much time between them."""
+"""Least time between commits, however little they cost."""
 
 LOG_OUTAGE_EVERY_S = 30.0
 
 
 class Publisher(Protocol):
-    """Tells the world, by topics, what became durable. At least once: versions let readers drop what they have."""
+    """Publishes by topics what became durable. At least once: versions let readers drop what they have."""
 
     def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Send dead letters. Called before their commit: none is lost with a crash in between.
@@ -54,7 +54,7 @@ class Publisher(Protocol):
         """Send agents, decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
 
     def wait_acknowledged(self) -> None:
-        """Wait until everything that `committed` sent has arrived.
+        """Wait until everything that `publish_commit` sent has arrived.
 
         Raises Unavailable: some of it did not, and is sent again by the next call.
         """
@@ -204,7 +204,7 @@ class PartitionPipeline:
             self.commit()
 
     def commit(self) -> None:
-        """Write everything since the last commit in one transaction, then tell of it. Raises Fenced."""
+        """Write everything since the last commit in one transaction, then publish it. Raises Fenced."""
         for error in commit_partitions([self], self._context).values():
             raise error
 
@@ -258,7 +258,7 @@ class PartitionPipeline:
         )
 
     def mark_committed(self, commit: Commit) -> None:
-        """*commit*, from `gather`, is in the store."""
+        """Note that *commit*, from `build_commit`, is in the store."""
         self._processor.agent_cache.mark_committed()
         self._processor.engine.feedback_rules.mark_committed(self.position.epoch)
         self._processor.model_switcher.pending_switches.clear()
@@ -269,7 +269,7 @@ class PartitionPipeline:
         self._decisions, self._dead_letters, self._edges, self._backlogged = [], [], [], False
 
     def mark_published(self, took_s: float) -> None:
-        """All that is committed was told; that took so many seconds, with all that was committed at the same time."""
+        """Note that all that is committed was published, *seconds* after the commits of all partitions began."""
         self._published = self.position.offset
         self._commit_took_s = took_s
 
@@ -283,7 +283,7 @@ class PartitionPipeline:
         return max(0, self._end - self.position.offset)
 
     def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
-        """The answer of *call*; while a service does not answer, the partition waits."""
+        """Call *call* until it answers; while a service does not, the partition waits."""
         return retry_until_available(call, self.wait_before_retry)
 
     def wait_before_retry(self, error: Unavailable) -> None:
@@ -300,19 +300,17 @@ class PartitionPipeline:
         self._context.sleep(self._context.tuning.retry_s)
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
-        """Actions before alerts: they are what stops an agent."""
+        """Outbox rows of decisions, actions before alerts: they are what stops an agent."""
         rows = (build_decision_action_row(decision, self._context.policy.book), self._alert_row(decision))
         return [row for row in rows if row is not None]
 
     def _alert_row(self, decision: Decision) -> OutboxRow | None:
-        """Alerts tell of every change of level that people act on; cold starts are no news."""
+        """The alert of a change of level that people act on; None for cold starts, which are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
         return build_alert_row(decision, policy_members(self._context.policy.book, decision), self._context.service)
 
 
-# What partitions of one worker have applied becomes durable in one transaction, and is told.
-#
 # A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps
 # its own compare-and-set: one that the store refuses does not hold the others up.
 

@@ -13,7 +13,7 @@ MAX_PROGRESS_MARKS = 4096
 """Reports that are remembered while the pipeline is behind."""
 
 MAX_QUEUED_CHANGES = 1000
-"""Changes that wait for one slow watcher; then it is cut off and has to come again."""
+"""Most changes that wait for one slow watcher; beyond, it is cut off and has to subscribe again."""
 
 LevelChangeQueue = asyncio.Queue[LevelChange | None]
 
@@ -73,7 +73,7 @@ class PipelineStatus:
             self._publish(change)
 
     def mark_stopped(self) -> None:
-        """The process that reports has ended."""
+        """Note that the process that reports has ended."""
         self.alive = False
 
     def apply_worker_report(self, update: PipelineUpdate) -> None:
@@ -86,7 +86,7 @@ class PipelineStatus:
         return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
 
     def _advance_freshness(self, now_ms: int) -> None:
-        """Advance `fresh_ms`: once the offset has passed an earlier report's end of the log, all until then is applied."""
+        """Advance `fresh_ms`: once the offset passes the log's end at an earlier report, all until then is applied."""
         self._marks.append((now_ms, self.offset + self.records_behind))
         while self._marks and self._marks[0][1] <= self.offset:
             self.fresh_ms = self._marks.popleft()[0]

@@ -95,8 +95,6 @@ __all__ = [
 ]
 
 
-# The pipeline on the partitions that a consumer group hands out: taken over, worked on, and handed back in order.
-#
 # The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
 # compare-and-set on the position; whoever is refused there drops the partition.
 

@@ -87,7 +87,7 @@ class RiskTopicReader:
             self.unreadable_records += 1
 
     def _read_erased(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
-        """An agent was erased; a tombstone without our header is nobody's word."""
+        """Take over that an agent was erased; a tombstone without our header is ignored."""
         try:
             gone = AgentErased(
                 *_route_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
@@ -99,7 +99,7 @@ class RiskTopicReader:
         self._erased.append(gone)
 
     def _read_heartbeat(self, beat: Heartbeat) -> None:
-        """A worker that was asleep may still speak for a partition: the highest epoch counts."""
+        """Take over a sign of life. A worker that was asleep may still send some: the highest epoch counts."""
         known = self._heartbeats.get(beat.partition)
         if known is None or beat.epoch >= known.epoch:
             self._heartbeats[beat.partition] = beat

@@ -65,7 +65,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
-    """A worker's word on one partition, on the risk topic: everything that arrived before `fresh_ms` is told."""
+    """Sign of life of one partition's worker, on the risk topic: all that arrived before `fresh_ms` is published."""
 
     partition: int
     epoch: int
@@ -107,7 +107,7 @@ class TopicPublisher:
         self._policy = policy
         self._service = service
         self._last_sent: dict[int, dict[int, int]] = {}
-        """By partition and agent: the mark of what was told last."""
+        """Fingerprint of the row that was sent last, by partition and agent."""
         self._unacknowledged: list[_SentCommit] = []
         """Commits that were sent and perhaps have not arrived."""
         self._must_resend = False
@@ -155,7 +155,7 @@ class TopicPublisher:
         self._remember_sent(position.partition, marks)
 
     def wait_acknowledged(self) -> None:
-        """Wait until what `committed` sent has arrived. Raises Unavailable: the next call sends all of it again."""
+        """Wait until all that `publish_commit` sent arrived. Raises Unavailable: the next call sends all again."""
         if not self._unacknowledged:
             return
         if self._must_resend:
@@ -165,7 +165,7 @@ class TopicPublisher:
         self._flush()
 
     def _require_resend(self) -> None:
-        """A record was not taken: others that wait may be gone with it, so they are sent again."""
+        """Note that a record was not taken: others that wait may be gone with it, so all are sent again."""
         self._must_resend = bool(self._unacknowledged)
 
     def _send(
@@ -217,7 +217,7 @@ class TopicPublisher:
         self._flush()
 
     def publish_all_agents(self, position: Position) -> int:
-        """Send the risk of every agent of a partition as of *position*, be it told or not; returns their number.
+        """Send the risk of every agent of a partition as of *position*, be it published or not; returns their number.
 
         For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
         Unavailable.
@@ -236,7 +236,7 @@ class TopicPublisher:
         self._send(self._names.risk, key, _encode(beat), partition=position.partition)
 
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
-        """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
+        """Send a risk record, with the time of sending: a broker refuses times ahead, as those of an agent may be."""
         name = row.name
         key = agent_partition_key(*name.identity)
         value = _encode(risk_record(row, partition, epoch, offset))
@@ -265,7 +265,7 @@ class TopicPublisher:
 
 
 def _row_fingerprint(row: AgentRow) -> int:
-    """Equal for rows whose answers do not differ in anything that is acted on."""
+    """Fingerprint of a row: equal where answers do not differ in anything that is acted on."""
     return hash(
         (
             row.level,

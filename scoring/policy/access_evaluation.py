@@ -39,7 +39,7 @@ class AccessRequest(NamedTuple):
 
     @property
     def identity(self) -> AgentIdentity:
-        """Whose request it is."""
+        """Tenant, issuer and id of the agent."""
         return self.tenant, self.issuer, self.agent_id
 
 
@@ -110,7 +110,7 @@ VERDICT_REASONS = {
     NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
     UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
 }
-"""Reason codes of verdicts. They may leave the service; nothing else about why does."""
+"""Reason codes of verdicts. They may leave the service; no other part of a reason does."""
 
 
 def deny(verdict: Verdict, reason: str) -> Verdict:
@@ -202,8 +202,8 @@ def _verdict_reason(
 
 
 def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool:
-    """A request without scopes is held only where all scopes need a person: it gets what its client is registered for,
-    which nobody here knows."""
+    """Tell whether held scopes concern a request: one without scopes only where all scopes need a person, since it gets
+    the scopes that its client is registered for, which are not known here."""
     return bool(question.scopes) or "*" in policy.step_up_scopes
 
 
@@ -218,14 +218,13 @@ def _is_approved(approved: Collection[str], scope: str) -> bool:
 
 
 def _scope_matches(patterns: Collection[str], scope: str) -> bool:
-    """Whatever the case: `Files.ReadWrite` writes, too."""
+    """Match a scope whatever its case: `Files.ReadWrite` writes, too."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
-# Verdicts from memory: what is to happen to a request of an agent, asked by hooks and gateways while they wait.
-#
-# Only the current actor decides (RFC 8693: nested actors inform). The one exception is the operator's to make: the
-# policy book may say that whom a *critical* agent delegated to is treated as at least at some level.
+# Hooks and gateways wait for a verdict, so it comes from memory. Only the current actor decides (RFC 8693: nested
+# actors inform). The one exception is the operator's to make: the policy book may raise the level of whom a *critical*
+# agent delegated to.
 
 
 class DecisionContext(NamedTuple):
@@ -239,7 +238,7 @@ class DecisionContext(NamedTuple):
 
 
 class PolicyEvaluator:
-    """Judges requests.
+    """Evaluates requests.
 
     Args:
         view: risk of every agent.
@@ -263,10 +262,10 @@ class PolicyEvaluator:
         self._is_stale = stale
         self._now_ms = now_ms
         self.critical_ancestors: Mapping[AgentIdentity, str] = {}
-        """Agents that a critical one delegated to, and that one; kept true by a chore, empty where nobody minds."""
+        """Critical ancestor by the agent it delegated to; kept true by a chore, empty where no policy asks for it."""
 
     def evaluate(self, question: AccessRequest) -> tuple[Verdict, DecisionContext]:
-        """The verdict, and what it stands on."""
+        """The verdict on a request, and the facts that it stands on."""
         book = self.policy.book
         known = self.context_of(question, book)
         entry = known.entry
@@ -279,7 +278,7 @@ class PolicyEvaluator:
         ), known
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
-        """Risk of the agent that asks, and what else its level follows from."""
+        """Risk of the agent that asks, and the pins and ancestors that its level follows from."""
         full = question.identity
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)

@@ -36,7 +36,7 @@ class LevelTokenPolicy(SettingsPart, frozen=True):
             raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
 
     def effective(self) -> LevelTokenPolicy:
-        """As tables hold it: all that needs a person is in `step_up_scopes` (`*` is everything)."""
+        """The policy as tables hold it: all that needs a person is in `step_up_scopes` (`*` is everything)."""
         scopes = ("*",) if self.step_up else self.step_up_scopes
         return msgspec.structs.replace(self, step_up=bool(scopes), step_up_scopes=scopes)
 
@@ -55,7 +55,7 @@ class LevelPolicies(SettingsPart, frozen=True):
     )
 
     def by_level(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """As tables hold them."""
+        """Policies by level, as tables hold them."""
         given: dict[RiskLevel, LevelTokenPolicy] = {level: getattr(self, level.label) for level in RiskLevel}
         return {level: policy.effective() for level, policy in given.items()}
 
@@ -77,15 +77,13 @@ class PolicyTable:
 
     @property
     def policies(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """By level; a copy."""
+        """Policies by level; a copy."""
         return dict(self._policies)
 
     def __getitem__(self, level: int) -> LevelTokenPolicy:
         return self._policies[RiskLevel(level)]
 
 
-# The policy book: which token policy holds for which agent, and whether it is acted on.
-#
 # A book is a value: it never changes, and every answer and decision carries its version. Rules are looked at in order
 # and the first that matches an agent decides. A rule may be rolled out in stages: to a share of the agents that match,
 # chosen by a hash of the agent, so that an agent once in stays in while the share grows.
@@ -173,7 +171,7 @@ class PolicyBook:
 
     @property
     def rules(self) -> list[PolicyRule]:
-        """In order."""
+        """Rules in the order in which they are tried."""
         return [rule for rule, _ in self._rules]
 
     @property
@@ -224,9 +222,6 @@ def _matches_any(patterns: Sequence[str], text: str) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
-# A policy book that is read anew while the service runs.
-
-
 _log = structlog.get_logger(__name__)
 
 FileStamp = tuple[int, int, int]
@@ -254,7 +249,7 @@ class LivePolicy:
         self._last_stamp = self._stamp()
 
     def refresh(self) -> bool:
-        """Read the file if it changed; whether another book is in force. Blocks on the file system."""
+        """Read the file if it changed; returns whether another book is in force. Blocks on the file system."""
         if self._path is None or self._load is None:
             return False
         mark = self._stamp()

@@ -1,7 +1,7 @@
 """Interventions of people in memory: pins and approvals in force, for verdicts that touch no database.
 
 Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
-(`note`). Expiry needs no message: each entry says when it ends.
+(`apply_changes`). Expiry needs no message: each entry says when it ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 
 CHANGES_OVERLAP_MS = 30_000
-"""Changes are asked for from so long before the latest seen: clocks differ, and transactions end in another order."""
+"""Overlap of one query for changes with the one before: clocks differ, and transactions end in another order."""
 
 
 class ActiveInterventions:
@@ -25,14 +25,14 @@ class ActiveInterventions:
 
     @property
     def since_ms(self) -> int:
-        """From when on changes have to be asked for."""
+        """Time from which on changes have to be asked for."""
         return max(0, self._latest_ms - CHANGES_OVERLAP_MS)
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def apply_changes(self, changed: Iterable[Intervention]) -> list[Intervention]:
-        """Take over what changed, in any order; returns what was news here."""
+        """Take over changed interventions, in any order; returns those that were news here."""
         news = []
         for made in changed:
             known = self._by_id.get(made.intervention_id)
@@ -59,7 +59,7 @@ class ActiveInterventions:
             del self._by_agent[full]
 
     def remove_agent(self, full: AgentIdentity) -> None:
-        """Know nothing of an agent's pins and approvals any more: they were erased."""
+        """Remove an agent's pins and approvals: they were erased."""
         for intervention_id in self._by_agent.pop(full, {}):
             del self._by_id[intervention_id]
 

@@ -1,4 +1,4 @@
-"""Plain values that scoring hands to its store, its outbox and the edge. Times are UTC milliseconds since 1970."""
+"""Plain values about agents and their risk. Times are UTC milliseconds since 1970."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 LevelName = Literal["unknown", "low", "medium", "high", "critical"]
-"""`RiskLevel` in the words of settings and answers."""
+"""Levels of risk in the words of settings and answers."""
 
 
 class RiskLevel(IntEnum):

@@ -14,7 +14,7 @@ from .feedback import PartitionRule
 from .models import ModelSwitch
 
 ALERT_KEY_PREFIX = "alert-"
-"""Before the id of a decision: key of the outbox row that announces it."""
+"""Prefix of the key of the outbox row that announces a decision; the decision's id follows."""
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
@@ -82,4 +82,4 @@ class Commit(msgspec.Struct, frozen=True):
     removed_agents: Sequence[int] = ()
     """Keys of agents whose rows go before `agents` are written."""
     erasures: Sequence[PartitionErasure] = ()
-    """Orders to forget that were met, where there are several partitions: each has its own offset of an order."""
+    """Erasures that were met, where there are several partitions: each has its own offset of an order."""

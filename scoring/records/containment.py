@@ -1,4 +1,4 @@
-"""Plain values of containment: what people ordered and what actuators did. Times are UTC milliseconds."""
+"""Plain values of containment: interventions of people and actuations. Times are UTC milliseconds."""
 
 from __future__ import annotations
 

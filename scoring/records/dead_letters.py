@@ -1,4 +1,4 @@
-"""Dead letters of the pipeline: records that are no events or orders, and inputs that the edge refused at the door."""
+"""Dead letters: records that are no events or commands, and inputs that the event intake refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...ingest.source import Record
 
 
 class RefusedInput(msgspec.Struct):
-    """Payload of a DEAD record: an input that the edge refused."""
+    """Payload of a DEAD record: an input that the event intake refused."""
 
     letter_id: str
     received_ms: int

@@ -153,7 +153,7 @@ PreviewStatus = Literal["waiting", "running", "done", "failed"]
 
 
 class FeedbackPreview(msgspec.Struct, frozen=True):
-    """One preview: what it is of, how far it is, and what it found.
+    """One preview of a rule: its subject, progress and result.
 
     Attributes:
         draft: digest of decision, verdict, scope and expiry: adoption asks for the same.

@@ -169,7 +169,7 @@ class LeaderLock:
         self._lock = lock
 
     def ensure_held(self) -> None:
-        """Go on only while it is still ours.
+        """Refuse to go on when the job is not ours any more.
 
         Raises:
             Unavailable: the database does not answer, and may have given it to somebody else.

@@ -1,4 +1,4 @@
-"""The seam of actuators: what one can do to an agent's client at its authorization server, and how it can fail."""
+"""Interface of actuators: calls that change an agent's client at its authorization server, and their errors."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ class Actuator(Protocol):
     """Changes one client at one server. One contract suite holds for every implementation.
 
     Every call may be repeated, after success too: the same call changes nothing further. Every call may be cancelled.
-    Raises UnknownClient, Refused, ActuatorUnavailable, ActuationNotConfirmed.
+    Raises UnknownClient, ActuatorAccessDenied, ActuatorUnavailable, ActuationNotConfirmed.
     """
 
     async def capture(self, client_id: str) -> bytes:
         """Read from the server all that may be lowered: never empty, no secrets, and opaque to the caller."""
 
     async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
-        """Bring about *wish* (which does not restore), measured against *original*, and read back."""
+        """Bring about *desired* (which does not restore), starting from *original*, and read it back."""
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Make it exactly *original* again, and read back."""
+        """Make the client exactly *original* again, and read it back."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ActuatorTarget(DeliveryTarget):
 
     @property
     def has_cooldown(self) -> bool:
-        """Nothing that is to be brought about is kept back."""
+        """False: no change at a server may be kept back."""
         return False
 
     def serves(self, tenant: str, issuer: str) -> bool:
@@ -110,7 +110,7 @@ def _matches(names: frozenset[str], name: str) -> bool:
     return ANY_NAME in names or name in names
 
 
-# What of an answer of a server may be shown to operators.
+# Detail of a server's answer that operators may see: an error code, since bodies hold secrets.
 
 
 MAX_DETAIL_CHARS = 160

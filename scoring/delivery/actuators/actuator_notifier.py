@@ -58,16 +58,14 @@ class ActuationMetrics:
         return sorted(self._buckets)
 
 
-# Carries wishes of the outbox to an actuator until the server says that it is so.
-#
-# The store keeps, per target and agent, the newest wish and what the server had before anything was lowered. Each
-# attempt compares itself with that: an older wish is dropped, and one that is overtaken while it is applied goes on
-# with the newer, so that whoever is last to touch the server leaves the newest wish there. Several processes may do so
-# at a time.
+# Several processes may deliver to one server at a time. So the store keeps, per target and agent, the newest desired
+# state and what the server had before anything was lowered. Each attempt compares itself with that: an older desired
+# state is dropped, and one that is overtaken while it is applied goes on with the newer, so that whoever is last to
+# touch the server leaves the newest one there.
 
 
 MAX_ROUNDS = 8
-"""Wishes that may overtake each other within one attempt; the next attempt goes on."""
+"""Desired states that may overtake each other within one attempt; the next attempt goes on."""
 
 SERVER_TIME_SHARE = 0.9
 """Share of the target's time for the server, so that there is some left to write down that it did not answer."""
@@ -148,7 +146,7 @@ class ActuatorNotifier:
         return self._report(target, "retry", DeliveryResult("retry", error))
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
-        """The newer wish. What was there before anything was lowered is not lost with it, whoever restored."""
+        """The newer actuation. The server's original state is not lost with it, whoever restored."""
         newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent.key)
         if newer is None or newer.original or not mine.original:
             return newer
@@ -179,7 +177,7 @@ class ActuatorNotifier:
             )
 
     async def _apply_at_server(self, client: str, row: Actuation, wish: DesiredState, done: str) -> _ActuationAttempt:
-        """Lower or restore, and what that makes of the row."""
+        """Lower or restore; returns the row as that leaves it."""
         if wish.restores:
             if row.original:
                 await self._actuator.restore(client, row.original)
@@ -197,7 +195,7 @@ class ActuatorNotifier:
         return _ActuationAttempt(self._updated_actuation(lowered, status, ""), DeliveryResult("delivered"), status)
 
     def _handle_unknown_client(self, row: Actuation, wish: DesiredState, error: str) -> _ActuationAttempt:
-        """No such client: an error where something was to be lowered; to be restored there is nothing left."""
+        """Settle a row without a client: an error if something was to be lowered; to restore there is nothing left."""
         if wish.restores:
             gone = msgspec.structs.replace(row, original=b"")
             return _ActuationAttempt(
@@ -228,7 +226,7 @@ class ActuatorNotifier:
         return msgspec.structs.replace(row, status=status, confirmed_ms=confirmed_ms, updated_ms=now, error=error)
 
     def _containment_time_s(self, row: Actuation, wish: DesiredState, before: Actuation | None) -> float | None:
-        """From the event to the confirmed consequence; told once for each decision that lowers something."""
+        """Seconds from the event to the confirmed consequence; given once for each decision that lowers something."""
         told = _confirmed_desired_state(before)
         if row.status != "confirmed" or not wish.caused_ms or (told and told.decision_id == wish.decision_id):
             return None
@@ -250,7 +248,7 @@ def _stored_desired_state(row: Actuation | None) -> DesiredState | None:
 
 
 def _with_decision_times(wish: DesiredState, before: Actuation | None) -> DesiredState:
-    """*wish* with the times of its decision, where that was wanted before: a further look does not make it later."""
+    """*desired* with the times of its decision, where that was wanted before: a further look does not make it later."""
     was = _stored_desired_state(before)
     if was is None or not wish.decision_id or (was.decision_id, was.level) != (wish.decision_id, wish.level):
         return wish
@@ -260,7 +258,7 @@ def _with_decision_times(wish: DesiredState, before: Actuation | None) -> Desire
 def _keep_confirmation_time(
     tried: _ActuationAttempt, wish: DesiredState, before: Actuation | None
 ) -> _ActuationAttempt:
-    """A further look that finds all as it was confirmed before says since when it is so."""
+    """Keep the time of the earlier confirmation where a further look finds all as it was confirmed then."""
     told = _confirmed_desired_state(before)
     same = told is not None and (told.decision_id, told.level) == (wish.decision_id, wish.level)
     if before is None or not same or tried.row.status != "confirmed":

@@ -78,7 +78,7 @@ class AdminApi:
             raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None
 
 
-# Actuators of servers that show and take a client's configuration: read, compare, write, read back.
+# Actuators of servers that show their clients write nothing but differences, and read each write back.
 
 
 ClientState = TypeVar("ClientState", bound=msgspec.Struct)
@@ -104,7 +104,7 @@ class ClientActuator(ABC, Generic[ClientState]):
         return self._encode(self._extract_state(await self._read_client(client_id)))
 
     async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
-        """Write what is not as wished, read it back, then let tokens die where they are to."""
+        """Write where the client differs from *desired*, read it back, then let tokens die where they are to."""
         first = self._decode(original)
         client = await self._read_client(client_id)
         aim = self._compute_state(first, self._extract_state(client), wish)
@@ -120,7 +120,7 @@ class ClientActuator(ABC, Generic[ClientState]):
         )
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Write what is not as it was, and read it back."""
+        """Write where the client differs from the original, and read it back."""
         first = self._decode(original)
         client = await self._read_client(client_id)
         if self._extract_state(client) != first:
@@ -137,11 +137,11 @@ class ClientActuator(ABC, Generic[ClientState]):
 
     @abstractmethod
     async def _read_client(self, client_id: str) -> ClientRepresentation:
-        """The client. Raises UnknownClient, Refused, ActuatorUnavailable."""
+        """Read the client. Raises UnknownClient, ActuatorAccessDenied, ActuatorUnavailable."""
 
     @abstractmethod
     async def _write_client(self, client: ClientRepresentation, state: ClientState) -> None:
-        """Give the client that state. Raises as `_read` does."""
+        """Give the client that state. Raises as `_read_client` does."""
 
     @abstractmethod
     async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
@@ -153,13 +153,13 @@ class ClientActuator(ABC, Generic[ClientState]):
 
     @abstractmethod
     def _compute_state(self, first: ClientState, found: ClientState, wish: DesiredState) -> ClientState:
-        """The state that *wish* asks of a client that had *first* and has *found*; *found* where that will do."""
+        """State that *desired* asks of a client that had *first* and has *current*; *current* where that will do."""
 
     def _is_satisfied(self, found: ClientState, aim: ClientState) -> bool:
-        """Tell whether *found* is what is asked for, though it may be written in another way."""
+        """Tell whether *current* is what is asked for, though it may be written in another way."""
         return found == aim
 
     def _restorable_state(self, first: ClientState, now: ClientState, wish: DesiredState) -> ClientState:
-        """State to restore once *wish* is brought about: *first*, but for what would bring dead tokens back."""
+        """State to restore once *desired* is brought about: *first*, but for what would bring dead tokens back."""
         del now, wish
         return first

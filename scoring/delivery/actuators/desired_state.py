@@ -53,7 +53,7 @@ class DesiredState(msgspec.Struct, frozen=True):
 
     @property
     def restores(self) -> bool:
-        """Nothing is to be lowered: the server is to be as it was."""
+        """True if nothing is to be lowered: the server is to be as it was."""
         return self.allow and self.refresh_allowed and not self.revoke and self.max_token_lifetime_s is None
 
     @property
@@ -73,7 +73,7 @@ encode_desired_state = msgspec.json.Encoder().encode
 
 
 def decode_desired_state(payload: bytes) -> DesiredState:
-    """Raises UnreadableAction."""
+    """Decode the payload of an action row. Raises UnreadableAction."""
     try:
         return _desired_state_decoder.decode(payload)
     except msgspec.DecodeError as error:
@@ -138,7 +138,7 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
 
 
 def build_action_row(key: str, wish: DesiredState, target: str = "") -> OutboxRow:
-    """The outbox row of *wish*; *target* "" = every actuator that serves the agent."""
+    """The outbox row of *desired*; *target* "" = every actuator that serves the agent."""
     return OutboxRow(
         key=key,
         kind=ACTION_ROW_KIND,

@@ -44,9 +44,9 @@ def parse_go_duration(text: str) -> float:
     return total / 10**9
 
 
-# Ory Hydra (2.x) by its admin API.
+# Means of lowering a client of Ory Hydra (2.x), by its admin API:
 #
-# | wish | what is done to the client |
+# | desired | change of the client |
 # |---|---|
 # | ceiling | lifespans of access and ID tokens of every grant: the lower of the ceiling and what it had |
 # | no refresh | `refresh_token` is taken out of `grant_types` (and refresh lifespans are lowered too) |

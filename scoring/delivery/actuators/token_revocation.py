@@ -1,4 +1,4 @@
-"""Burn on sight: tokens of contained agents that a gateway sees are revoked at their server (RFC 7009).
+"""Revocation of tokens of contained agents at their server (RFC 7009), as soon as a gateway sees one.
 
 Not an actuator of clients: it needs the token itself, which only who verifies it has. A token is held in memory for as
 long as the request takes, is in no log, error or store, and is known again by its hash alone. Many servers revoke only
@@ -24,7 +24,7 @@ RevocationOutcome = Literal["confirmed", "accepted", "still_active", "known", "u
 `known`: it was burned before; `unsupported`: no endpoint for that issuer, or not for such tokens."""
 
 MAX_REMEMBERED_TOKENS = 10_000
-"""Tokens known as burned, by hash."""
+"""Revoked tokens that are remembered, by hash."""
 
 MAX_CONCURRENT_REVOCATIONS = 32
 _FINAL_OUTCOMES = frozenset({"confirmed", "accepted", "unsupported"})
@@ -98,7 +98,7 @@ class TokenRevoker:
         await asyncio.gather(*self._tasks)
 
     async def revoke(self, token: str, issuer: str) -> RevocationResult:
-        """Revoke *token* at *issuer*, once: a token that was burned is not sent again. Never raises."""
+        """Revoke *token* at *issuer*, once: a token that was revoked is not sent again. Never raises."""
         endpoint, mark = self._endpoints.get(issuer), _token_hash(token)
         if endpoint is None:
             return RevocationResult("unsupported", "no revocation endpoint is configured for the issuer")

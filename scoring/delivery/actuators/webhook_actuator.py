@@ -1,4 +1,4 @@
-"""Any server that takes what is wanted by a signed HTTP POST (Standard Webhooks), for products without an actuator.
+"""Actuator that posts the desired state, signed (Standard Webhooks): for products without an actuator of their own.
 
 The body is JSON: `action` (`lower` or `restore`) and the members of `DesiredState`. 2xx says that it is accepted; what
 that is worth, only `confirm_url` can tell, which gets the same body and answers `{"confirmed": true}` once it is so.
@@ -48,13 +48,13 @@ class WebhookActuator:
         return msgspec.json.encode({"client_id": client_id})
 
     async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
-        """Tell what is wanted."""
+        """Send the desired state."""
         told = msgspec.to_builtins(wish)
         del told["agent_key"]  # ours, and larger than the numbers of some languages
         return ActuationResult(original, await self._send_action("lower", client_id, told))
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Tell that everything is to be as it was."""
+        """Send that everything is to be as it was."""
         return ActuationResult(original, await self._send_action("restore", client_id, {}))
 
     async def _send_action(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
@@ -87,5 +87,5 @@ class WebhookActuator:
 
 
 def _message_id(action: str, body: bytes) -> str:
-    """The same for the same wish, so that a receiver knows it again."""
+    """Id that is the same for the same desired state, so that a receiver recognises a repetition."""
     return f"{action}-{hashlib.sha256(body).hexdigest()[:32]}"

@@ -22,7 +22,7 @@ class DialectInsert(NamedTuple):
     by_database: dict[str, Insert]
 
     def for_connection(self, connection: Connection) -> Insert:
-        """The one for *connection*."""
+        """The statement for the database of *connection*."""
         return self.by_database[connection.dialect.name]
 
 
@@ -78,16 +78,13 @@ def _compile_contains_sqlite(element: _Contains, compiler: Any, **named: Any) ->
 
 @compiles(_Contains, "postgresql")
 def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any) -> str:
-    """By its full name, since POSITION is a word of SQL: that takes (text, text) and (bytea, bytea)."""
+    """Call POSITION by its full name, since it is a word of SQL: that takes (text, text) and (bytea, bytea)."""
     return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
 UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS)
 """The name never changes, so the indexes on it are left alone."""
 INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
-
-
-# Many values in several statements.
 
 
 T = TypeVar("T")
