@@ -76,10 +76,10 @@ def damped_bets(
     p_values: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """Evidence of each event of a history, natural log, shape (n,), as the risk kernel would have taken it."""
-    known, at = np.unique(agents, return_inverse=True)
-    first = np.full(len(known), time_ms.min() if len(time_ms) else 0, np.int64)
+    distinct_agents, at = np.unique(agents, return_inverse=True)
+    first = np.full(len(distinct_agents), time_ms.min() if len(time_ms) else 0, np.int64)
     bets = log_bet(p_values)
-    _damp_all(bets, at, time_ms, np.zeros(len(known)), np.zeros(len(known)), first)
+    _damp_all(bets, at, time_ms, np.zeros(len(distinct_agents)), np.zeros(len(distinct_agents)), first)
     return bets
 
 
@@ -177,7 +177,7 @@ def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: A
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
     day, below 0 where there is none.
     """
-    found = 0
+    count = 0
     for row in range(len(bets)):
         slot = slots[row]
         seen[slot] += 1
@@ -185,13 +185,13 @@ def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: A
             continue
         if days[row] > day[slot]:
             if highest[slot] >= 0.0:
-                maxima[found] = highest[slot]
-                found += 1
+                maxima[count] = highest[slot]
+                count += 1
             day[slot], highest[slot] = days[row], 0.0
         sums[slot] = max(sums[slot], 0.0) + bets[row]
         highest[slot] = max(highest[slot], sums[slot], 0.0)
     for slot in range(len(highest)):
         if highest[slot] >= 0.0:
-            maxima[found] = highest[slot]
-            found += 1
-    return found
+            maxima[count] = highest[slot]
+            count += 1
+    return count

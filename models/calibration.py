@@ -99,11 +99,11 @@ def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     above = n - np.cumsum(counts)
     if n > EXACT_RANKS:
         points = int(EXACT_RANKS * np.log(n / EXACT_RANKS)) + 2
-        wanted = np.concatenate([np.arange(EXACT_RANKS), np.geomspace(EXACT_RANKS, n, points).astype(np.int64)])
+        ranks = np.concatenate([np.arange(EXACT_RANKS), np.geomspace(EXACT_RANKS, n, points).astype(np.int64)])
         # `above` descends. Around each wanted rank both neighbours are kept, so that a value shared by many stays
         # exact.
         rising = above[::-1]
-        places = np.concatenate([np.searchsorted(rising, wanted), np.searchsorted(rising, wanted, side="right") - 1])
+        places = np.concatenate([np.searchsorted(rising, ranks), np.searchsorted(rising, ranks, side="right") - 1])
         kept = np.unique(len(above) - 1 - np.clip(places, 0, len(above) - 1))
         values, above = values[kept], above[kept]
     return values, above.astype(np.int64), n

@@ -181,12 +181,12 @@ class ForestDetector:
         if groups.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
         groups = np.ascontiguousarray(groups, dtype=np.uint64)
-        found = self.evidence(X)
-        anomaly = anomaly_scores(self.scales, found.statistic, groups)
+        combined = self.evidence(X)
+        anomaly = anomaly_scores(self.scales, combined.statistic, groups)
         p_values = self.calibration.p_values(anomaly, groups)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
-        return Scores(anomaly, p_values, found.feature_evidence)
+        return Scores(anomaly, p_values, combined.feature_evidence)
 
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
@@ -214,14 +214,15 @@ class ForestDetector:
         Raises:
             NotFinite, WrongShape: as `score`.
         """
-        found = self.evidence(X)
+        combined = self.evidence(X)
         weight = self.parts.forest_weight
-        alone = np.maximum(found.feature_evidence - self.usual.upper, 0.0)
-        total = _shares(alone) * ((1.0 - weight) * found.tails)[:, None]
+        alone = np.maximum(combined.feature_evidence - self.usual.upper, 0.0)
+        total = _shares(alone) * ((1.0 - weight) * combined.tails)[:, None]
         if weight > 0.0:
-            seen = forest_input(found.feature_evidence, self.parts.importance)
+            seen = forest_input(combined.feature_evidence, self.parts.importance)
             total += (
-                _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0)) * (weight * found.forest)[:, None]
+                _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0))
+                * (weight * combined.forest)[:, None]
             )
         return _shares(total)
 
@@ -233,8 +234,8 @@ class ForestDetector:
         low, high = np.zeros(len(self.feature_names)), np.full(len(self.feature_names), _MAX_FEATURE_VALUE)
         for _ in range(60):  # evidence never falls with the value
             middle = 0.5 * (low + high)
-            found = weighted_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
-            ordinary = found <= self.usual.median
+            evidence = weighted_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
+            ordinary = evidence <= self.usual.median
             low, high = np.where(ordinary, middle, low), np.where(ordinary, high, middle)
         return low
 

@@ -207,9 +207,9 @@ def fit_detector_with_held_out(
     folds = assign_folds(sessions, settings.folds, settings.seed)
     statistic, u = np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        found = combined_evidence(_fit_parts(X[~held], settings, resolution, weight, decades), X[held])
-        statistic[held], u[held] = found.statistic, found.feature_evidence
+        held_out = folds == fold
+        combined = combined_evidence(_fit_parts(X[~held_out], settings, resolution, weight, decades), X[held_out])
+        statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)

@@ -115,10 +115,10 @@ def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, Ar
         raise ModelError(
             f'{where} has no "kind": "{MODEL_KIND}"; this is not a Trustwatch model: give another directory'
         )
-    found = content.get("format_version")
-    if found != MODEL_FORMAT_VERSION:
+    format_version = content.get("format_version")
+    if format_version != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {found!r}; "
+            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {format_version!r}; "
             "retrain, or run the version of Trustwatch that wrote it"
         )
     expected = manifest_digest(content)
@@ -369,10 +369,10 @@ def _check_listing(folder: Path, files: Mapping[str, ArrayFile]) -> None:
 
 def _load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
     data = _read_file(folder / name, folder)
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected.sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected.sha256:
         raise ModelError(
-            f"{folder / name}: expected sha256 {expected.sha256}, found {found}; it was changed: {_RESTORE_ADVICE}"
+            f"{folder / name}: expected sha256 {expected.sha256}, found {digest}; it was changed: {_RESTORE_ADVICE}"
         )
     try:
         array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)

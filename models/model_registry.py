@@ -56,21 +56,21 @@ class ModelRegistry:
 
     def register_installed(self) -> RegisteredModel:
         """Copy the installed model into the registry, unless it is there already. Raises ModelError, OSError."""
-        found = self.installed_model()
-        place = self.directory_of(found.version)
-        if not self._contains(place, found.digest):
+        installed = self.installed_model()
+        directory = self.directory_of(installed.version)
+        if not self._contains(directory, installed.digest):
             try:
-                copy_model(self._installed, place)
+                copy_model(self._installed, directory)
             except (OSError, ModelError):
-                if not self._contains(place, found.digest):  # else another process of the service was quicker
+                if not self._contains(directory, installed.digest):  # else another process of the service was quicker
                     raise
-        return found
+        return installed
 
     @staticmethod
-    def _contains(place: Path, digest: str) -> bool:
+    def _contains(directory: Path, digest: str) -> bool:
         """Tell whether that model is in the directory; a damaged one does not count."""
         try:
-            return is_model(place) and read_manifest(place)[1] == digest
+            return is_model(directory) and read_manifest(directory)[1] == digest
         except ModelError:
             return False
 
@@ -82,8 +82,8 @@ class ModelRegistry:
         """
         for path in (self.directory_of(version), self._installed):
             if is_model(path):
-                manifest, found = read_manifest(path)
-                if manifest.model_version == version and digest in (None, found):
+                manifest, actual_digest = read_manifest(path)
+                if manifest.model_version == version and digest in (None, actual_digest):
                     return path
         exactly = "" if digest is None else f" with digest {digest[:12]}…"
         raise ModelError(

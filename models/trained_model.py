@@ -88,5 +88,5 @@ class TrainedModel:
     def coverage(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
         """Share of each peer group that is known, in [0, 1); 0 for a group that the history did not show."""
         rows = self.group_rows(groups)
-        known = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
-        return known / (known + HALF_COVERED_EVENTS)
+        events = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
+        return events / (events + HALF_COVERED_EVENTS)
