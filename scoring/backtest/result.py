@@ -164,7 +164,7 @@ def build_result(
     pairs = [(0, 0)]
     if len(plan.models) > 1 or len(plan.books) > 1:
         pairs.append((len(plan.models) - 1, len(plan.books) - 1))
-    evaluations = [None if labels is None else evaluate_labels(one.rows, labels) for one in counts]
+    evaluations = [None if labels is None else evaluate_labels(model_counts.rows, labels) for model_counts in counts]
     sides = [
         _build_side(name, plan, counts[model], model, book, evaluations[model])
         for name, (model, book) in zip("AB", pairs, strict=False)
@@ -299,7 +299,7 @@ def _compare_sides(
 ) -> BacktestComparison:
     a, b = ({_agent_text(who): level for who, level in side.items()} for side in peaks)
     differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
-    ours, theirs = (_revoked_names(one) for one in policed)
+    ours, theirs = (_revoked_names(simulation) for simulation in policed)
     return BacktestComparison(
         _figure_differences(*sides),
         sorted(ours - theirs)[:MAX_LISTED_AGENTS],
