@@ -72,7 +72,7 @@ class Actuator(Protocol):
     async def capture(self, client_id: str) -> bytes:
         """Read from the server all that may be lowered: never empty, no secrets, and opaque to the caller."""
 
-    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
+    async def lower(self, client_id: str, original: bytes, desired: DesiredState) -> ActuationResult:
         """Bring about *desired* (which does not restore), starting from *original*, and read it back."""
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:

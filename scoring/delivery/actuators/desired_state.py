@@ -126,7 +126,7 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
     if not standing.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
         return None
     verdict = evaluate_policy(AccessRequest(*full), standing, RiskLevel(decision.level), book.version)
-    wish = derive_desired_state(
+    desired = derive_desired_state(
         agent,
         decision.agent_type,
         verdict,
@@ -134,18 +134,18 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
         caused_ms=decision.event_time_ms if decision.event_id else 0,
         decided_ms=decision.decided_ms,
     )
-    return build_action_row(f"action-{decision.decision_id}", wish)
+    return build_action_row(f"action-{decision.decision_id}", desired)
 
 
-def build_action_row(key: str, wish: DesiredState, target: str = "") -> OutboxRow:
+def build_action_row(key: str, desired: DesiredState, target: str = "") -> OutboxRow:
     """The outbox row of *desired*; *target* "" = every actuator that serves the agent."""
     return OutboxRow(
         key=key,
         kind=ACTION_ROW_KIND,
         target=target,
-        payload=encode_desired_state(wish),
-        created_ms=wish.decided_ms,
-        agent_key=wish.agent_key,
-        level=RiskLevel[wish.level.upper()],
-        tenant=wish.tenant,
+        payload=encode_desired_state(desired),
+        created_ms=desired.decided_ms,
+        agent_key=desired.agent_key,
+        level=RiskLevel[desired.level.upper()],
+        tenant=desired.tenant,
     )

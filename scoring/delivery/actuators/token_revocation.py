@@ -70,7 +70,7 @@ class TokenRevoker:
     def __init__(
         self, endpoints: Sequence[RevocationEndpoint], http: httpx.AsyncClient, observe: Callable[[str, str], None]
     ) -> None:
-        self._endpoints = {issuer: one for one in reversed(endpoints) for issuer in one.issuers}
+        self._endpoints = {issuer: endpoint for endpoint in reversed(endpoints) for issuer in endpoint.issuers}
         self._http = http
         self._observe = observe
         self._revoked_tokens: FIFOCache[bytes, None] = FIFOCache(MAX_REMEMBERED_TOKENS)

@@ -47,18 +47,20 @@ class WebhookActuator:
         """The client's name: the receiver keeps what it has to restore."""
         return msgspec.json.encode({"client_id": client_id})
 
-    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
+    async def lower(self, client_id: str, original: bytes, desired: DesiredState) -> ActuationResult:
         """Send the desired state."""
-        told = msgspec.to_builtins(wish)
-        del told["agent_key"]  # ours, and larger than the numbers of some languages
-        return ActuationResult(original, await self._send_action("lower", client_id, told))
+        members = msgspec.to_builtins(desired)
+        del members["agent_key"]  # ours, and larger than the numbers of some languages
+        return ActuationResult(original, await self._send_action("lower", client_id, members))
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Send that everything is to be as it was."""
         return ActuationResult(original, await self._send_action("restore", client_id, {}))
 
-    async def _send_action(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
-        body = msgspec.json.encode({"action": action, "client_id": client_id} | wish, order="sorted")
+    async def _send_action(
+        self, action: Literal["lower", "restore"], client_id: str, members: dict[str, object]
+    ) -> bool:
+        body = msgspec.json.encode({"action": action, "client_id": client_id} | members, order="sorted")
         await self._post(self._target.url, action, client_id, body)
         if not self._confirm_url:
             return False

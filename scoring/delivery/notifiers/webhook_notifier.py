@@ -107,14 +107,14 @@ class WebhookTarget(DeliveryTarget):
         """Hash of the URL (and routing key): it says whether the target changed, and no more."""
         return hashlib.sha256((self.url + self.routing_key).encode()).hexdigest()[:32]
 
-    def redact(self, told: str) -> str:
-        """*told* by the target, without what of its secrets it repeats."""
+    def redact(self, text: str) -> str:
+        """*text* by the target, without what of its secrets it repeats."""
         parts = urlsplit(self.url)
         tail = parts.path + (f"?{parts.query}" if parts.query else "")
         hidden = {self.url, tail, *tail.split("/"), *self.secrets, self.routing_key}
         for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
-            told = told.replace(secret, "***")
-        return told
+            text = text.replace(secret, "***")
+        return text
 
 
 class WebhookNotifier:
