@@ -207,9 +207,9 @@ def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool
     return bool(question.scopes) or "*" in policy.step_up_scopes
 
 
-def _approves_all(approved: Collection[str], wanted: Collection[str]) -> bool:
+def _approves_all(approved: Collection[str], patterns: Collection[str]) -> bool:
     """Tell whether every wanted pattern was approved."""
-    return all(_is_approved(approved, pattern) for pattern in wanted)
+    return all(_is_approved(approved, pattern) for pattern in patterns)
 
 
 def _is_approved(approved: Collection[str], scope: str) -> bool:
@@ -267,15 +267,15 @@ class PolicyEvaluator:
     def evaluate(self, question: AccessRequest) -> tuple[Verdict, DecisionContext]:
         """The verdict on a request, and the facts that it stands on."""
         book = self.policy.book
-        known = self.context_of(question, book)
-        entry = known.entry
+        context = self.context_of(question, book)
+        entry = context.entry
         standing = book.effective_policy(*question.identity, "" if entry is None else entry.summary.agent_type)
         now_ms = self._now_ms()
-        approved = self.interventions.approved_scopes(question.identity, now_ms, int(known.effective_level))
+        approved = self.interventions.approved_scopes(question.identity, now_ms, int(context.effective_level))
         stale = self._is_stale(None if entry is None else entry.partition)
         return evaluate_policy(
-            question, standing, known.effective_level, book.version, approved=approved, stale=stale
-        ), known
+            question, standing, context.effective_level, book.version, approved=approved, stale=stale
+        ), context
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
         """Risk of the agent that asks, and the pins and ancestors that its level follows from."""
@@ -296,8 +296,8 @@ class PolicyEvaluator:
         """
         if book.descendants <= RiskLevel.LOW:
             return ""
-        if known := self.critical_ancestors.get(question.identity):
-            return known
+        if ancestor := self.critical_ancestors.get(question.identity):
+            return ancestor
         for ancestor in question.ancestors:
             if self.effective_level(question.tenant, question.issuer, ancestor) == RiskLevel.CRITICAL:
                 return ancestor

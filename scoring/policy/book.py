@@ -181,13 +181,13 @@ class PolicyBook:
 
     def effective_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
         """Policy that holds for an agent; remembered, since it is asked on every answer."""
-        asked = (tenant, issuer, agent_id, agent_type)
-        known = self._effective_policies.get(asked)
-        if known is None:
+        agent = (tenant, issuer, agent_id, agent_type)
+        policy = self._effective_policies.get(agent)
+        if policy is None:
             if len(self._effective_policies) >= _MAX_REMEMBERED:
                 self._effective_policies.clear()
-            known = self._effective_policies[asked] = self._find_policy(tenant, issuer, agent_id, agent_type)
-        return known
+            policy = self._effective_policies[agent] = self._find_policy(tenant, issuer, agent_id, agent_type)
+        return policy
 
     def may_enforce(self, tenant: str) -> bool:
         """Tell whether the policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
@@ -214,8 +214,8 @@ class PolicyBook:
 def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
     """Tell whether the agent is in the share that a rule is rolled out to. The same answer in every process."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
-    place = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
-    return place * 100 < rule.rollout_percent
+    share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
+    return share * 100 < rule.rollout_percent
 
 
 def _matches_any(patterns: Sequence[str], text: str) -> bool:
@@ -274,7 +274,7 @@ class LivePolicy:
         if self._path is None:
             return None
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return status.st_mtime_ns, status.st_size, status.st_ino

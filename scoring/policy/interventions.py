@@ -34,27 +34,28 @@ class ActiveInterventions:
     def apply_changes(self, changed: Iterable[Intervention]) -> list[Intervention]:
         """Take over changed interventions, in any order; returns those that were news here."""
         news = []
-        for made in changed:
-            known = self._by_id.get(made.intervention_id)
-            self._latest_ms = max(self._latest_ms, made.updated_ms)
-            if known is not None and (
-                known == made or (known.updated_ms > made.updated_ms and made.status in OPEN_INTERVENTION_STATUSES)
+        for intervention in changed:
+            stored = self._by_id.get(intervention.intervention_id)
+            self._latest_ms = max(self._latest_ms, intervention.updated_ms)
+            if stored is not None and (
+                stored == intervention
+                or (stored.updated_ms > intervention.updated_ms and intervention.status in OPEN_INTERVENTION_STATUSES)
             ):
                 continue  # an end is final, whatever clock it was written by
-            if known is None and made.status not in OPEN_INTERVENTION_STATUSES:
+            if stored is None and intervention.status not in OPEN_INTERVENTION_STATUSES:
                 continue
-            news.append(made)
-            self._index(made)
+            news.append(intervention)
+            self._index(intervention)
         return news
 
-    def _index(self, made: Intervention) -> None:
-        full = made.agent.identity
+    def _index(self, intervention: Intervention) -> None:
+        full = intervention.agent.identity
         mine = self._by_agent.setdefault(full, {})
-        if made.status in OPEN_INTERVENTION_STATUSES:
-            self._by_id[made.intervention_id] = mine[made.intervention_id] = made
+        if intervention.status in OPEN_INTERVENTION_STATUSES:
+            self._by_id[intervention.intervention_id] = mine[intervention.intervention_id] = intervention
             return
-        self._by_id.pop(made.intervention_id, None)
-        mine.pop(made.intervention_id, None)
+        self._by_id.pop(intervention.intervention_id, None)
+        mine.pop(intervention.intervention_id, None)
         if not mine:
             del self._by_agent[full]
 
@@ -72,13 +73,13 @@ class ActiveInterventions:
     def active_pins(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
         """All pins of an agent that have not ended, the one that holds first."""
         mine = self._by_agent.get(full, {}).values()
-        found = [one for one in mine if one.kind == "pin" and one.expires_ms > now_ms]
-        return sorted(found, key=lambda one: (one.asked_ms, one.intervention_id), reverse=True)
+        pins = [pin for pin in mine if pin.kind == "pin" and pin.expires_ms > now_ms]
+        return sorted(pins, key=lambda pin: (pin.asked_ms, pin.intervention_id), reverse=True)
 
     def pinned_agents(self, now_ms: int) -> list[AgentName]:
         """Agents with a pin in force."""
-        pins = (one for one in self._by_id.values() if one.kind == "pin" and one.expires_ms > now_ms)
-        return list({one.agent.key: one.agent for one in pins}.values())
+        pins = (pin for pin in self._by_id.values() if pin.kind == "pin" and pin.expires_ms > now_ms)
+        return list({pin.agent.key: pin.agent for pin in pins}.values())
 
     def pinned_levels(self, now_ms: int) -> dict[AgentIdentity, RiskLevel]:
         """The level that is acted on, of every agent that is pinned."""
@@ -93,9 +94,9 @@ class ActiveInterventions:
             return frozenset()
         return frozenset(
             scope
-            for one in mine.values()
-            if one.status == "approved" and one.expires_ms > now_ms and one.level >= level
-            for scope in one.scopes
+            for approval in mine.values()
+            if approval.status == "approved" and approval.expires_ms > now_ms and approval.level >= level
+            for scope in approval.scopes
         )
 
     def pending_approval(
@@ -105,17 +106,21 @@ class ActiveInterventions:
 
         So an agent that asks for ever other scopes does not flood those who approve.
         """
-        wanted = set(scopes)
+        asked_scopes = set(scopes)
         mine = self._by_agent.get(full, {}).values()
-        waiting = [one for one in mine if one.status == "pending" and one.expires_ms > now_ms]
-        for one in waiting:
-            if wanted <= set(one.scopes):
-                return one
-        return max(waiting, key=lambda one: (one.asked_ms, one.intervention_id)) if len(waiting) >= most else None
+        waiting = [approval for approval in mine if approval.status == "pending" and approval.expires_ms > now_ms]
+        for approval in waiting:
+            if asked_scopes <= set(approval.scopes):
+                return approval
+        return (
+            max(waiting, key=lambda approval: (approval.asked_ms, approval.intervention_id))
+            if len(waiting) >= most
+            else None
+        )
 
     def expired(self, now_ms: int) -> list[Intervention]:
         """Interventions that have expired and are not yet stored as ended."""
-        return [one for one in self._by_id.values() if one.expires_ms <= now_ms]
+        return [intervention for intervention in self._by_id.values() if intervention.expires_ms <= now_ms]
 
     def effective_level(self, full: AgentIdentity, measured: RiskLevel, now_ms: int) -> RiskLevel:
         """The level to act on."""

@@ -45,7 +45,7 @@ class ModelHistoryEntry(msgspec.Struct, frozen=True):
 class ModelSwitch(msgspec.Struct, frozen=True):
     """From *offset* of *partition* on, *version* is in force.
 
-    `installed` is the digest of the model in `model_dir` at that time: another one there later is a new wish.
+    `installed` is the digest of the model in `model_dir` at that time: a later change of it outweighs the switch.
     """
 
     partition: int
@@ -113,9 +113,9 @@ _switch_decoder = msgspec.json.Decoder(SwitchModel)
 _encode_switch = msgspec.json.Encoder().encode
 
 
-def encode_model_switch(wish: SwitchModel) -> bytes:
+def encode_model_switch(command: SwitchModel) -> bytes:
     """Payload of the control record."""
-    return _encode_switch(wish)
+    return _encode_switch(command)
 
 
 def decode_model_switch(payload: bytes) -> SwitchModel | None:

@@ -40,14 +40,14 @@ def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
 def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> DialectInsert:
     """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*."""
     changed = [c.name for c in table.columns if c.name not in keys + keep]
-    one, other = sqlite.insert(table), postgresql.insert(table)
+    sqlite_insert, postgresql_insert = sqlite.insert(table), postgresql.insert(table)
     return DialectInsert(
         {
-            "sqlite": one.on_conflict_do_update(
-                index_elements=list(keys), set_={name: one.excluded[name] for name in changed}
+            "sqlite": sqlite_insert.on_conflict_do_update(
+                index_elements=list(keys), set_={name: sqlite_insert.excluded[name] for name in changed}
             ),
-            "postgresql": other.on_conflict_do_update(
-                index_elements=list(keys), set_={name: other.excluded[name] for name in changed}
+            "postgresql": postgresql_insert.on_conflict_do_update(
+                index_elements=list(keys), set_={name: postgresql_insert.excluded[name] for name in changed}
             ),
         }
     )

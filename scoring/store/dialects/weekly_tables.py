@@ -69,10 +69,10 @@ def week_from_name(name: str) -> DecisionWeek:
 
 def prepare_weeks(engine: Engine, now_ms: int) -> None:
     """Make the tables of the week of *now_ms* and of those ahead, each in a transaction of its own."""
-    wanted = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
+    weeks = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
     with engine.begin() as connection:
         there = set(list_weeks(connection))
-    for week in wanted:
+    for week in weeks:
         if week not in there:
             with engine.begin() as connection:
                 _create_week(connection, week)
