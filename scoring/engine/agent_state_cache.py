@@ -64,7 +64,7 @@ class AgentStateCache:
 
     Args:
         model: knows where agents of the training history go on.
-        settings: of the engine that is made here, since engine and residence belong together.
+        settings: of the engine that is made here, since engine and cache belong together.
         store: where other agents come from; None keeps those that moved out in memory (replay).
         partition: whose agents these are: time alone changes only those.
     """

@@ -33,13 +33,13 @@ class DecisionMaker:
     """Makes the decisions of one partition.
 
     Args:
-        residence: engine and resident agents.
+        agent_cache: engine and resident agents.
         policy: its version and mode stand in each decision.
     """
 
-    def __init__(self, residence: AgentStateCache, policy: LivePolicy) -> None:
-        self._agent_cache = residence
-        self._engine = residence.engine
+    def __init__(self, agent_cache: AgentStateCache, policy: LivePolicy) -> None:
+        self._agent_cache = agent_cache
+        self._engine = agent_cache.engine
         self._policy = policy
 
     def decide_scored(self, partition: int, scored: ScoredBatch, offsets: Any, received: Any) -> list[Decision]:
@@ -56,22 +56,25 @@ class DecisionMaker:
         rows = self._rows_to_explain(scored, changed)
         levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
         explained = [row for row in rows if levels[row][1] >= levels[row][0] and _needs_feature_reasons(*levels[row])]
-        found = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
+        reasons_by_row = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
         for row in rows:
             slot, (previous, level) = int(scored.slots[row]), levels[row]
             rising = level > previous and level >= RiskLevel.MEDIUM
-            own = found.get(row, ())
+            own = reasons_by_row.get(row, ())
             reasons = self._add_prior_reasons(scored, row, own) if rising else own
-            told = reasons if rising or level == previous else (_relaxation_reason(previous, level),)
+            shown_reasons = reasons if rising or level == previous else (_relaxation_reason(previous, level),)
             counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
             decision_id = self._agent_cache.explanation(slot).decision_id
             if row in changed:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
-                decision = self._event_decision(moment, scored, row, told, counterfactual)
+                decision = self._event_decision(moment, scored, row, shown_reasons, counterfactual)
                 decisions.append(decision)
                 decision_id = decision.decision_id
             self._keep_explanation(
-                AgentExplanation(decision_id, encode_reasons(told), counterfactual), scored, row, row in changed
+                AgentExplanation(decision_id, encode_reasons(shown_reasons), counterfactual),
+                scored,
+                row,
+                row in changed,
             )
         return decisions
 
@@ -88,9 +91,11 @@ class DecisionMaker:
         self, slot: int, moment: RecordMoment, previous: int, level: int, cause: str, reason: RiskReason | None = None
     ) -> Decision:
         """The decision of a level that no event has moved; *reason* None = the passing of time did."""
-        told = (reason or _relaxation_reason(previous, level),)
-        decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, told)
-        self._set_explanation(slot, AgentExplanation(decision.decision_id, encode_reasons(told), ""), 0.0, moment.at_ms)
+        reasons = (reason or _relaxation_reason(previous, level),)
+        decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, reasons)
+        self._set_explanation(
+            slot, AgentExplanation(decision.decision_id, encode_reasons(reasons), ""), 0.0, moment.at_ms
+        )
         return decision
 
     def _rows_to_explain(self, scored: ScoredBatch, changed: set[int]) -> list[int]:
@@ -99,17 +104,17 @@ class DecisionMaker:
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows in a batch.
         """
         notable = (scored.evidence >= NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
-        told: dict[int, tuple[float, int]] = {}
+        strongest: dict[int, tuple[float, int]] = {}
         last: dict[int, int] = {}
         kept = set(changed)
         for row in sorted(changed | set(np.flatnonzero(notable).tolist())):
             slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
             state = self._engine.risk[slot]
-            old, since = told.get(slot) or (float(state["told"]), int(state["told_ms"]))
+            old, since = strongest.get(slot) or (float(state["told"]), int(state["told_ms"]))
             if row in changed and slot in last:
                 kept.add(last[slot])
             if row in changed or weight >= _faded_weight(old, since, at_ms):
-                told[slot] = weight, at_ms
+                strongest[slot] = weight, at_ms
                 last[slot] = row
         return sorted(kept | set(last.values()))
 

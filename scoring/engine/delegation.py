@@ -103,12 +103,12 @@ class EdgeCollector:
             if source == target or not source or not target:
                 continue
             named = (tenant, issuer, kind, source, target)
-            known = self._pending.get(named)
-            if known is None:
+            edge = self._pending.get(named)
+            if edge is None:
                 self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, at_ms, at_ms, risk, at_ms)
                 continue
-            worst, worst_ms = max((known.risk, known.risk_ms), (risk, at_ms))
-            first, last = min(known.first_ms, at_ms), max(known.last_ms, at_ms)
+            worst, worst_ms = max((edge.risk, edge.risk_ms), (risk, at_ms))
+            first, last = min(edge.first_ms, at_ms), max(edge.last_ms, at_ms)
             self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, first, last, worst, worst_ms)
 
 

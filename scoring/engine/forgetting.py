@@ -33,7 +33,11 @@ class ErasedAgents:
         if not self._marks:
             return self._keys.intersection(keys)
         key = self._key
-        return {one for one in keys if one in self._keys or (key is not None and key.erasure_mark(one) in self._marks)}
+        return {
+            agent
+            for agent in keys
+            if agent in self._keys or (key is not None and key.erasure_mark(agent) in self._marks)
+        }
 
 
 class NameErasers:

@@ -129,11 +129,11 @@ def thresholds(
     if alarms is not None and alarms.usable:
         reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
         free = np.log(rates / allowed)
-        wanted = np.clip(reached, free, MAX_STRETCH * free)
+        evidence = np.clip(reached, free, MAX_STRETCH * free)
     else:
-        wanted = np.log(rates / allowed) / exponent
+        evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
-    least = np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
+    least = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
     steps = _MIN_LEVEL_DISTANCE * np.arange(3)
     return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
 
