@@ -180,8 +180,8 @@ class MarkedRise:
 
     def reach_marked(self) -> None:
         """Note that the rise got to the marked decision."""
-        for told in self.end():
-            told["same_rise"] = True
+        for alert in self.end():
+            alert["same_rise"] = True
 
 
 class RuleComparison:
@@ -198,7 +198,7 @@ class RuleComparison:
         self._runs = (_make_processor(around), _make_processor(around))
         self._rule_adopted = False
         self._next = 0
-        self._labels = [one for one in labels if one.verdict == "true_positive"]
+        self._labels = [label for label in labels if label.verdict == "true_positive"]
         self._peaks = np.zeros((len(self._labels), 2), np.int64)
         self._agents: set[int] = set()
         self.first_ms = 0
@@ -216,8 +216,8 @@ class RuleComparison:
     @property
     def matched(self) -> int:
         """Events in which the rule would have counted."""
-        held = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
-        return sum(one.matched for one in held if one.rule.rule_id == self._job.rule.rule_id)
+        rules = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
+        return sum(rule.matched for rule in rules if rule.rule.rule_id == self._job.rule.rule_id)
 
     @property
     def agents(self) -> set[int]:
@@ -228,7 +228,7 @@ class RuleComparison:
         """Apply records that a `RecordFilter` wants."""
         first, end = 0, len(records)
         if not self._rule_adopted:
-            begin = next((at for at, one in enumerate(records) if _arrival_ms(one) >= self._job.from_ms), None)
+            begin = next((at for at, record in enumerate(records) if _arrival_ms(record) >= self._job.from_ms), None)
             first = end if begin is None else begin
             self._apply(records[:first], counts=False)
             if begin is None:
@@ -249,14 +249,19 @@ class RuleComparison:
     def _count(self, before: AppliedBatch, after: AppliedBatch) -> None:
         self.events += before.events
         levels: dict[int, int] = {}
-        for (one, offsets), (other, _) in zip(before.scored, after.scored, strict=True):
-            differing = one.p_values != other.p_values
-            self._agents.update(one.columns.names[differing, columns.AGENT].tolist())
-            self._explain(other, np.flatnonzero((one.vectors != other.vectors).any(axis=1)))
-            levels.update(zip(offsets.tolist(), other.levels[:, 1].tolist(), strict=True))
+        for (without_rule, offsets), (with_rule, _) in zip(before.scored, after.scored, strict=True):
+            differing = without_rule.p_values != with_rule.p_values
+            self._agents.update(without_rule.columns.names[differing, columns.AGENT].tolist())
+            self._explain(with_rule, np.flatnonzero((without_rule.vectors != with_rule.vectors).any(axis=1)))
+            levels.update(zip(offsets.tolist(), with_rule.levels[:, 1].tolist(), strict=True))
             for at, label in enumerate(self._labels):
                 self._update_peaks(
-                    at, label, one.columns.names[:, columns.AGENT], one.columns.time_ms, one.levels, other.levels
+                    at,
+                    label,
+                    without_rule.columns.names[:, columns.AGENT],
+                    without_rule.columns.time_ms,
+                    without_rule.levels,
+                    with_rule.levels,
                 )
         self.alerts[0] += sum(map(_is_alert, before.decisions))
         self.alerts[1] += sum(map(_is_alert, after.decisions))
@@ -294,7 +299,7 @@ class RuleComparison:
         is_marked = mine and (
             decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
         )
-        told: dict[str, Any] = {
+        alert: dict[str, Any] = {
             "agent_id": decision.agent.agent_id,
             "tenant": decision.agent.tenant,
             "issuer": decision.agent.issuer,
@@ -308,24 +313,24 @@ class RuleComparison:
         }
         self.removed_alert_count += 1
         if len(self.removed_alerts) < MAX_LISTED:
-            self.removed_alerts.append(told)
+            self.removed_alerts.append(alert)
         if is_marked:
             self._rise.reach_marked()
         elif mine:
-            self._rise.removed_alerts.append(told)
+            self._rise.removed_alerts.append(alert)
         else:
-            self._record_lost_alerts([told])
+            self._record_lost_alerts([alert])
 
     def _record_lost_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
         """Count removed alerts of high and critical, which are lost detections."""
-        for told in removed:
-            if RiskLevel[told["level"].upper()] >= RiskLevel.HIGH:
-                self._record_lost({**told, "why": "level"})
+        for alert in removed:
+            if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
+                self._record_lost({**alert, "why": "level"})
 
-    def _record_lost(self, told: dict[str, Any]) -> None:
+    def _record_lost(self, alert: dict[str, Any]) -> None:
         self.lost_detection_count += 1
         if len(self.lost_detections) < MAX_LISTED:
-            self.lost_detections.append(told)
+            self.lost_detections.append(alert)
 
     def finish(self) -> None:
         """Compare the confirmed attacks, once all records were fed: those detected no more, or at a lower level."""
@@ -360,9 +365,10 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
         unseen: why there was none; "" where there was.
     """
     first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
-    removed = sorted((one for part in parts for one in part.removed_alerts), key=lambda one: str(one["time"]))
+    removed = sorted((alert for part in parts for alert in part.removed_alerts), key=lambda alert: str(alert["time"]))
     lost = sorted(
-        (one for part in parts for one in part.lost_detections), key=lambda one: (one["why"], str(one["time"]))
+        (alert for part in parts for alert in part.lost_detections),
+        key=lambda alert: (alert["why"], str(alert["time"])),
     )
     events = sum(part.events for part in parts)
     odd = sum((part.still_odd for part in parts), Counter[str]())
@@ -387,9 +393,9 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
 
 
 def _make_processor(around: PreviewContext) -> Processor:
-    residence = AgentStateCache(around.model, around.settings, None)
+    agent_cache = AgentStateCache(around.model, around.settings, None)
     encoder = ColumnEncoder(around.model.salt, around.domains)
-    return Processor(residence, encoder, DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook())))
+    return Processor(agent_cache, encoder, DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook())))
 
 
 def _is_alert(decision: Decision) -> bool:

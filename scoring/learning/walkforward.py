@@ -85,20 +85,20 @@ def train_walk_forward(
     taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
     split = validation_start(columns.time_ms[taught])
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
-    known = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
+    familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
-    if int(known.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
+    if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
         return WalkForwardResult(model, columns, held_out.p_value)
     first = _model_before(model, before)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
         lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
-        found = Calibration.fit(lived.anomaly[known], groups[known], detector.settings.group_minimum)
-        detector = dataclasses.replace(detector, familiar=found)
+        calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], detector.settings.group_minimum)
+        detector = dataclasses.replace(detector, familiar=calibration)
     p_values = detector.calibration.p_values(lived.anomaly, groups)
-    p_values[known] = detector.familiar.p_values(lived.anomaly[known], groups[known])
-    alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[known], after.take(np.flatnonzero(known))))
+    p_values[familiar] = detector.familiar.p_values(lived.anomaly[familiar], groups[familiar])
+    alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[familiar], after.take(np.flatnonzero(familiar))))
     rehearsed = dataclasses.replace(model, detector=detector, alarms=alarms if alarms.usable else model.alarms)
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
     return WalkForwardResult(rehearsed, after, p_values)
@@ -134,8 +134,8 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
     """The model, had it known no more of what is normal than *before*."""
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
-    _, found = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
-    baseline = fit_baseline(before, found, np.ones(len(before), np.bool_))
+    _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
+    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_))
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(before)
     return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
