@@ -36,17 +36,17 @@ class ControlRecords:
     """Applies the control records of one partition.
 
     Args:
-        residence: engine and resident agents.
+        agent_cache: engine and resident agents.
         decider: makes decisions of what an order changes.
         models: which model judges.
         edges: who had to do with whom, as far as it is collected; None where nobody does.
     """
 
     def __init__(
-        self, residence: AgentStateCache, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None
+        self, agent_cache: AgentStateCache, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None
     ) -> None:
-        self._agent_cache = residence
-        self._engine = residence.engine
+        self._agent_cache = agent_cache
+        self._engine = agent_cache.engine
         self._decider = decider
         self._models = models
         self._edges = edges
@@ -66,8 +66,8 @@ class ControlRecords:
         if record.kind == RecordKind.FORGET:
             self._apply_erasure(record.payload, moment)
             return []
-        if (wish := decode_model_switch(record.payload)) is not None:
-            self._models.switch(wish, *moment)
+        if (switch := decode_model_switch(record.payload)) is not None:
+            self._models.switch(switch, *moment)
             return []
         return self._apply_command(record.payload, moment)
 

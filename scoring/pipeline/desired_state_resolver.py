@@ -55,17 +55,17 @@ class DesiredStateResolver:
         """Compute the state that holds now for the agent of *asked*. Raises Unavailable."""
         name = asked.name
         row = await asyncio.to_thread(self._store.agents.get, *name.identity)
-        wish = self._desired_state_of(name, row, asked)
-        if not wish.revoke:
-            return wish
+        desired = self._desired_state_of(name, row, asked)
+        if not desired.revoke:
+            return desired
         principals = await asyncio.to_thread(self._recent_principals, name)
         return derive_desired_state(
             name,
-            wish.agent_type,
+            desired.agent_type,
             self._evaluate_policy(name, row, asked),
-            wish.decision_id,
-            caused_ms=wish.caused_ms,
-            decided_ms=wish.decided_ms,
+            desired.decision_id,
+            caused_ms=desired.caused_ms,
+            decided_ms=desired.decided_ms,
             principals=principals,
         )
 
@@ -106,11 +106,11 @@ class DesiredStateResolver:
         These are the agents at `medium` and above, those that are pinned or that a critical agent delegated to, and
         those of which the store knows that something is lowered or was not brought about, whatever their level is now.
         """
-        known = self._verdicts.interventions.pinned_agents(self._now_ms())
-        known += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
-        mine = [name for name in known if tenants is None or name.tenant in tenants]
-        found = await asyncio.to_thread(self._affected_agents, target, tenants)
-        names = {name.key: name for name in chain(mine, found)}
+        in_memory = self._verdicts.interventions.pinned_agents(self._now_ms())
+        in_memory += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
+        mine = [name for name in in_memory if tenants is None or name.tenant in tenants]
+        affected = await asyncio.to_thread(self._affected_agents, target, tenants)
+        names = {name.key: name for name in chain(mine, affected)}
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
@@ -130,8 +130,8 @@ class DesiredStateResolver:
         agent_type = "" if entry is None else entry.summary.agent_type
         verdict = self._verdicts.evaluate_agent(name, agent_type, measured)
         decision_id = "" if entry is None else entry.summary.decision_id
-        wish = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
-        return build_action_row(f"action-{self._new_id()}", wish, target)
+        desired = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
+        return build_action_row(f"action-{self._new_id()}", desired, target)
 
 
 def _is_lowered_or_pending(actuation: Actuation) -> bool:

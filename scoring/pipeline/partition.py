@@ -128,8 +128,8 @@ class PartitionPipeline:
         self._check_end(self._end)
         self._republish()
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
-        held = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
-        self._processor.engine.feedback_rules.restore(held)
+        rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
+        self._processor.engine.feedback_rules.restore(rules)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
         window = self._processor.duplicate_window
         first = window.first_offset_to_rebuild(self._next)
@@ -157,8 +157,8 @@ class PartitionPipeline:
         publisher = self._context.publisher
         if publisher is None:
             return
-        known = self.retry_until_available(lambda: self._context.store.partitions.published_offset(self.partition))
-        self.retry_until_available(lambda: publisher.republish(self.position, known))
+        published = self.retry_until_available(lambda: self._context.store.partitions.published_offset(self.partition))
+        self.retry_until_available(lambda: publisher.republish(self.position, published))
         self._published = self.position.offset
 
     def apply(self, batch: RecordBatch) -> None:
@@ -240,8 +240,10 @@ class PartitionPipeline:
                 self._processor.edge_collector.drain()
             )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
-        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.model_switcher.pending_switches]
-        held = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
+        switches = [
+            replace(switch, epoch=self.position.epoch) for switch in self._processor.model_switcher.pending_switches
+        ]
+        rules = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
         return Commit(
             self.position,
             position,
@@ -251,7 +253,7 @@ class PartitionPipeline:
             self._dead_letters,
             self._published,
             self._edges,
-            held,
+            rules,
             switches,
             removed_agents=self._processor.agent_cache.removed_agents,
             erasures=self._processor.control_records.erasures[:] if self._context.publisher is not None else (),
@@ -355,7 +357,7 @@ def commit_partitions(works: Sequence[PartitionPipeline], around: PipelineContex
     for work, commit, dropped in done:
         work.mark_published(took_s)
         around.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
-    return {work.partition: one for work, one in zip(works, results, strict=True) if isinstance(one, Fenced)}
+    return {work.partition: result for work, result in zip(works, results, strict=True) if isinstance(result, Fenced)}
 
 
 def publish_commits(commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext) -> None:
@@ -372,20 +374,20 @@ def write_commits(
     commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext
 ) -> list[CommitResult | Fenced]:
     """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
-    found: dict[int, CommitResult | Fenced] = {}
+    outcomes: dict[int, CommitResult | Fenced] = {}
     left = list(commits)
     while left:
         try:
             for commit, result in zip(left, around.store.commit_all(left), strict=True):
-                found[commit.position.partition] = result
+                outcomes[commit.position.partition] = result
             break
         except Unavailable as error:
             speaker.wait_before_retry(error)
         for commit in list(left):
-            place = commit.position
-            if place == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
+            position = commit.position
+            if position == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
-            if speaker.retry_until_available(partial(around.store.partitions.position, place.partition)) == place:
-                found[place.partition] = CommitResult(0)
+            if speaker.retry_until_available(partial(around.store.partitions.position, position.partition)) == position:
+                outcomes[position.partition] = CommitResult(0)
                 left.remove(commit)
-    return [found[commit.position.partition] for commit in commits]
+    return [outcomes[commit.position.partition] for commit in commits]

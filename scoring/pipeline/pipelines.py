@@ -235,8 +235,8 @@ class ConsumerGroupPipeline:
 
     def progress(self) -> dict[int, PartitionProgress]:
         """Progress of each of our partitions."""
-        found = {}
+        progress = {}
         for partition, work in sorted(self._partitions.items()):
             behind = work.count_behind()
-            found[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
-        return found
+            progress[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
+        return progress

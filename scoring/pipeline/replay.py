@@ -81,10 +81,10 @@ class HistoryReplay:
         self.ticked_ms = 0
         """Event time up to which time passed for all agents behind the last batch; 0 = it did not."""
         self._malformed: list[MalformedEvent] = []
-        residence = AgentStateCache(model, settings, None)
+        agent_cache = AgentStateCache(model, settings, None)
         context = ProcessorContext(LivePolicy(PolicyBook()))
         encoder = ColumnEncoder(model.salt, domains)
-        self._processor = Processor(residence, encoder, window or DuplicateWindow(), context, self._decode)
+        self._processor = Processor(agent_cache, encoder, window or DuplicateWindow(), context, self._decode)
         self._newest = newest
         self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
         self._decisions: list[Decision] = []

@@ -138,20 +138,20 @@ class TopicPublisher:
     def publish_commit(self, commit: Commit) -> None:
         """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
         position = commit.position
-        known, marks = self._last_sent.setdefault(position.partition, {}), {}
+        fingerprints, marks = self._last_sent.setdefault(position.partition, {}), {}
         rows, gone = [], [(met.subject, met.offset) for met in commit.erasures if met.owns_agent]
         for subject, _ in gone:
-            known.pop(subject.key, None)
+            fingerprints.pop(subject.key, None)
         for row in commit.agents:
             mark = _row_fingerprint(row)
-            if known.get(row.name.key) == mark:
+            if fingerprints.get(row.name.key) == mark:
                 self.unchanged += 1
                 continue
             marks[row.name.key] = mark
             rows.append(row)
-        told = _SentCommit(position, rows, commit.decisions, gone)
-        self._send_commit(told)
-        self._unacknowledged.append(told)
+        sent = _SentCommit(position, rows, commit.decisions, gone)
+        self._send_commit(sent)
+        self._unacknowledged.append(sent)
         self._remember_sent(position.partition, marks)
 
     def wait_acknowledged(self) -> None:
@@ -159,8 +159,8 @@ class TopicPublisher:
         if not self._unacknowledged:
             return
         if self._must_resend:
-            for told in self._unacknowledged:
-                self._send_commit(told)
+            for sent in self._unacknowledged:
+                self._send_commit(sent)
             self._must_resend = False
         self._flush()
 
@@ -193,13 +193,13 @@ class TopicPublisher:
         if not self._must_resend:
             self._unacknowledged.clear()
 
-    def _send_commit(self, told: _SentCommit) -> None:
-        place = told.position
-        for subject, offset in told.erased:
-            self._send_erased(subject, place.partition, offset)
-        for row in told.rows:
-            self._send_risk(row, place.partition, place.epoch, place.offset)
-        self._send_decisions(told.decisions)
+    def _send_commit(self, sent: _SentCommit) -> None:
+        position = sent.position
+        for subject, offset in sent.erased:
+            self._send_erased(subject, position.partition, offset)
+        for row in sent.rows:
+            self._send_risk(row, position.partition, position.epoch, position.offset)
+        self._send_decisions(sent.decisions)
 
     def republish(self, position: Position, published: int) -> None:
         """Send again what commits after *published* wrote. Raises Unavailable.
@@ -209,8 +209,8 @@ class TopicPublisher:
         self._last_sent.pop(position.partition, None)
         if published >= position.offset:
             return
-        for one in self._store.erasures.erased_since(position.partition, published):
-            self._send_erased(one.subject, position.partition, one.up_to[position.partition])
+        for erasure in self._store.erasures.erased_since(position.partition, published):
+            self._send_erased(erasure.subject, position.partition, erasure.up_to[position.partition])
         for summary, epoch, offset in self._store.agents.iterate_unpublished(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.decisions.iterate_unpublished(position.partition, published))
@@ -258,10 +258,10 @@ class TopicPublisher:
                 alert = build_alert_payload(decision, policy_members(self._policy.book, decision), self._service)
                 self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
-    def _remember_sent(self, partition: int, told: dict[int, int]) -> None:
-        if sum(map(len, self._last_sent.values())) + len(told) > MAX_REMEMBERED_AGENTS:
+    def _remember_sent(self, partition: int, fingerprints: dict[int, int]) -> None:
+        if sum(map(len, self._last_sent.values())) + len(fingerprints) > MAX_REMEMBERED_AGENTS:
             self._last_sent.clear()  # then some are sent once more than needed
-        self._last_sent.setdefault(partition, {}).update(told)
+        self._last_sent.setdefault(partition, {}).update(fingerprints)
 
 
 def _row_fingerprint(row: AgentRow) -> int:
