@@ -1,4 +1,4 @@
-"""From scores to probabilities: conformal p-values on held-out normal behaviour, per peer group or fleet.
+"""Calibration, from scores to probabilities: conformal p-values on held-out normal behaviour, per peer group or fleet.
 
 `p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behaviour stays what it was, at most a share *a* of normal
 events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores of its own uses those of

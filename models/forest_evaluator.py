@@ -233,7 +233,7 @@ def score_rows(
 
 
 def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much each feature shortened the path of each row, below what the forest expects before it looks.
+    """Steps by which each feature shortened the path of each row, below the forest's expectation before it looks.
 
     Args:
         forest: the forest.

@@ -35,7 +35,7 @@ AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 
 CROSS_FIT_ROUNDS = 2
-"""The first tells which events are odd; the second learns those as rarely as the live service does."""
+"""Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
 
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}

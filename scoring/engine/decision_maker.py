@@ -98,7 +98,7 @@ class DecisionMaker:
         return decision
 
     def _rows_to_explain(self, scored: ScoredBatch, changed: set[int]) -> list[int]:
-        """Changes of level, and the notable row of each agent whose reasons stand at each rise and at the batch's end.
+        """Rows that change a level, and each agent's notable row whose reasons hold at a rise or at the batch's end.
 
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows in a batch.
         """

@@ -46,7 +46,7 @@ class EdgeCollector:
         self._pending: dict[tuple[str, str, str, str, str], AgentEdge] = {}
 
     def collect(self, columns: EventColumns, risks: npt.NDArray[np.float64]) -> None:
-        """Take what is new of a batch.
+        """Take the new pairs of a batch.
 
         Args:
             columns: n events.

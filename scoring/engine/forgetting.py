@@ -8,7 +8,7 @@ from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 
 MAX_NAME_ERASERS = 100
-"""Erasures since the start of a process whose names are kept out of what is loaded later; older ones are long done."""
+"""Most erasures whose names are kept out of what a process loads later; older ones are long done."""
 
 
 class ErasedAgents:

@@ -287,7 +287,7 @@ def _bet_on_event(row: Any, p_value: float) -> float:
 
 @compiled
 def _apply_vouched_event(row: Any, p_value: float, coverage: float, signals: float, limits: Any) -> float:
-    """One event that a token vouches for; returns its evidence."""
+    """Apply one event that a token vouches for; returns its evidence."""
     row.events += 1
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
@@ -302,7 +302,7 @@ def _apply_vouched_event(row: Any, p_value: float, coverage: float, signals: flo
 
 @compiled
 def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any) -> float:
-    """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise.
+    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
@@ -315,7 +315,7 @@ def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any
 
 @compiled
 def _raise_level(row: Any, settings: RiskParameters) -> None:
-    """Levels rise at once; between low and unknown the confidence decides."""
+    """Raise the level at once; between low and unknown the confidence decides."""
     reached = level_for_score(row.score)
     if reached > row.level and reached >= MEDIUM:
         row.level = reached
@@ -331,7 +331,7 @@ def _raise_level(row: Any, settings: RiskParameters) -> None:
 def advance(
     slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
 ) -> None:
-    """Time passes for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
+    """Let time pass for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
     for position in range(len(slots)):
         row = state[slots[position]]
         out_level[position, 0] = row.level
@@ -350,7 +350,7 @@ def seed(
 
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
+    """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
     row["statistic"] = row["streak"] = row["peak"] = row["score"] = 0.0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]

@@ -1,4 +1,4 @@
-"""Preview of a feedback rule over the last days, and labels made of what people said of decisions."""
+"""Preview of a feedback rule over the last days, and labels made of people's judgements of decisions."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class MarkedRise:
         self._level = -1
 
     def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
-        """The agent rises. Returns the steps of the rise before, where this is another one: they led to nothing."""
+        """Take over a rise. Returns the steps of the rise before, where this is another one: they led to nothing."""
         ended = self.end() if decision.previous_level != self._level else ()
         self._level = decision.level
         return ended

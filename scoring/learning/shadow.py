@@ -73,7 +73,7 @@ class ShadowRun:
         self._learned_ms = model.window_ms[1]
 
     def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, npt.NDArray[np.int64]]]:
-        """Scored events with their offsets; what the model learned from is left out."""
+        """Apply a batch; yields scored events with their offsets, without those that the model learned from."""
         for part in self._parts(batch):
             yield from self.processor.apply(part).scored
 
@@ -172,7 +172,7 @@ class ChampionChallengerRun:
             self._mark_day(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
 
     def _mark_day(self, key: int, day: int, champion: bool, challenger: bool) -> None:
-        """The day before an agent's newest stays open for what is late; what is later still is counted nowhere."""
+        """Mark who alerted on an agent's day. The day before its newest stays open for late events, older ones do not."""
         days = self._open_days.setdefault(key, {})
         if day < max(days, default=day) - 1:
             return

@@ -139,7 +139,7 @@ def labelled_windows(feedback: Iterable[Feedback]) -> AgentWindows:
 
 
 def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> AgentWindows:
-    """From an hour before an agent reached high until it left it again.
+    """Windows from an hour before an agent reached high until it left it again, by agent.
 
     Args:
         decisions: newest first, as the store lists them.

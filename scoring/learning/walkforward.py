@@ -35,7 +35,7 @@ MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
 
 CALIBRATION_RUNS = 2
-"""The first tells which events are odd by the calibration of strangers, the second by that of the first."""
+"""Two runs: the first judges oddness by the calibration of strangers, the second by that of the first run."""
 
 _BATCH = 4096
 _PLACEHOLDER_EVENT = decode_event(
@@ -131,7 +131,7 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
-    """The model, had it known no more of what is normal than *before*."""
+    """The model as it would be with *before* alone as its history."""
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
     _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
     baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_))

@@ -95,7 +95,7 @@ class ModelSwitcher:
         """Models that came into force since the last commit; the pipeline takes them."""
 
     def resume(self, last: ModelSwitch | None, position: Position) -> None:
-        """Score with what is in force at *position*, behind the switch *last*. Raises ModelError."""
+        """Score with the model in force at *position*, behind the switch *last*. Raises ModelError."""
         if self._models is None:
             return
         chosen = self._models.choose(last)

@@ -99,7 +99,7 @@ class Processor:
         return self._apply_events(batch, first, len(batch.records), applied)
 
     def _apply_events(self, batch: RecordBatch, first: int, end: int, applied: AppliedBatch) -> AppliedBatch:
-        """A run of events, records[first:end]: drop duplicates, read, score, decide."""
+        """Apply a run of events, records[first:end]: drop duplicates, read, score, decide."""
         if first == end:
             return applied
         run = batch.records[first:end]

@@ -50,7 +50,7 @@ def epoch_of_record(value: bytes | None) -> int:
 
 
 class RiskTopicReader:
-    """Collects what was read and hands it out as updates.
+    """Collects records that were read and hands them out as updates.
 
     Args:
         partitions: of the events topic: a partition without any sign of life makes its agents' answers stale.

@@ -87,7 +87,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 ALL_SCOPES = "*"
-"""In approvals: every scope. A scope that is itself called so is never asked for."""
+"""Pattern in approvals that stands for every scope. A scope of that name is never asked for."""
 
 ALLOWED = "allowed"
 DENIED_BY_LEVEL = "risk_level"

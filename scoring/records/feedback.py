@@ -41,7 +41,7 @@ class FeedbackRule(msgspec.Struct, frozen=True):
 
 
 class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_unknown_fields=True):
-    """From this record's offset on, the partition holds to a rule. Repeated, it changes nothing.
+    """Command: apply a rule in the partition, from this record's offset on. Repeated, it changes nothing.
 
     Attributes:
         withdraw: evidence of the agent that is taken back; 0 in the copies for partitions that are not the agent's.
@@ -56,7 +56,7 @@ class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt
 
 
 class RevokeFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.revoke", forbid_unknown_fields=True):
-    """From this record's offset on, the partition does not hold to the rule any more, for good."""
+    """Command: end a rule in the partition for good, from this record's offset on."""
 
     rule: FeedbackRule
     by: str

@@ -43,7 +43,7 @@ class ModelHistoryEntry(msgspec.Struct, frozen=True):
 
 
 class ModelSwitch(msgspec.Struct, frozen=True):
-    """From *offset* of *partition* on, *version* is in force.
+    """Switch of a partition to a model: from *offset* of *partition* on, *version* is in force.
 
     `installed` is the digest of the model in `model_dir` at that time: a later change of it outweighs the switch.
     """

@@ -14,7 +14,7 @@ MAX_BREAKS = 20
 
 
 class ChainBreak(NamedTuple):
-    """A place where the chain does not hold."""
+    """Break of a chain: a link that does not hold."""
 
     partition: int
     sequence: int

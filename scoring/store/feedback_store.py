@@ -33,7 +33,7 @@ _PLAIN_COLUMNS = tuple(
     name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
 )
 _MUTABLE_COLUMNS = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
-"""Columns of feedback that change in its life; the others are what was said, and stay."""
+"""Columns of feedback that change in its life; the others are the judgement, and stay."""
 _encode = msgspec.json.Encoder().encode
 _scope_decoder = msgspec.json.Decoder(dict[str, Any])
 _rule_decoder = msgspec.json.Decoder(FeedbackRule)

@@ -127,7 +127,7 @@ class SubjectStore:
         self._new_salt = new_salt
 
     def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
-        """Take somebody out of every table, a few rows a transaction; *dry* only counts what is left to do.
+        """Erase a subject from every table, a few rows a transaction; *dry* only counts what is left to do.
 
         Returns:
             Rows by `table` (removed) and `table.changed`; empty where nothing was found.

@@ -65,7 +65,7 @@ _REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a kind of to
 
 
 class HydraState(msgspec.Struct, frozen=True):
-    """Of a client: its grant types, and its lifespans by member as Hydra writes them (null = the server's own)."""
+    """Grant types of a client, and its lifespans by member as Hydra writes them (null = the server's own)."""
 
     grant_types: list[str]
     lifespans: dict[str, str | None]
@@ -124,7 +124,7 @@ class HydraActuator(ClientActuator[HydraState]):
         return HydraState(grants, lifespans)
 
     def _lowered_lifespan(self, member: str, value: str | None, desired: DesiredState) -> str | None:
-        """The lower of what it was and the ceiling; what is no higher stays as it is written."""
+        """The lower of a member's lifespan and the ceiling; a lifespan that is no higher stays as it is written."""
         of = member.removesuffix("_lifespan").partition("_grant_")[2]
         if desired.ceiling_s is None or not (
             of in _BOUNDED_TOKENS or (of == _REFRESH_TOKEN and not desired.refresh_allowed)

@@ -28,7 +28,7 @@ LOWERED_ATTRIBUTES: Final = (LIFESPAN_ATTRIBUTE, REFRESH_ATTRIBUTE, SERVICE_REFR
 
 
 class KeycloakState(msgspec.Struct, frozen=True):
-    """Of a client: whether it is enabled, since when its tokens count (s since 1970); attributes (null = absent)."""
+    """State of a client: enabled or not, start of valid tokens (s since 1970), attributes (null = absent)."""
 
     enabled: bool
     not_before: int
@@ -58,7 +58,7 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         return clients[0]
 
     async def _write_client(self, client: ClientRepresentation, state: KeycloakState) -> None:
-        """The whole representation, with what is lowered replaced. An empty attribute removes it."""
+        """Write the whole representation, with the lowered parts replaced. An empty attribute removes it."""
         attributes = dict(client.get("attributes") or {}) | {
             name: "" if value is None else value for name, value in state.attributes.items()
         }
@@ -68,7 +68,7 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         await self._api.call("PUT", path, json=dict(client) | changed, expect=(204,), missing=missing)
 
     async def _revoke_tokens(self, client: ClientRepresentation, desired: DesiredState) -> None:
-        """Tokens are dead since `notBefore` was raised; sessions of the client's own user end with them."""
+        """End the sessions of the client's own user; tokens are dead since `notBefore` was raised."""
         del desired
         if not client.get("serviceAccountsEnabled"):
             return
@@ -101,7 +101,7 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         )
 
     def _compute_not_before(self, first: KeycloakState, current: KeycloakState, desired: DesiredState) -> int:
-        """Since when tokens count: what it was, or from now on, unless it was raised for this decision already.
+        """Time from which tokens count: the original, or now, unless it was raised for this decision already.
 
         A token of the very second counts as old for a revocation, and as new where only refresh is refused.
         """

@@ -1,4 +1,4 @@
-"""From a stored alert to the bytes that one kind of target takes.
+"""Rendering of a stored alert as the bytes that one kind of target takes.
 
 It happens at delivery, so that the outbox holds one format and a target whose format changes is right at once.
 """
@@ -23,7 +23,7 @@ SIGNED_FORMATS: frozenset[AlertFormat] = frozenset({"cloudevents", "ocsf"})
 """Formats of receivers that check a signature. The others know us by a secret in the URL or the body."""
 
 STATEFUL_FORMATS: frozenset[AlertFormat] = frozenset({"pagerduty", "ocsf"})
-"""Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be told."""
+"""Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be sent."""
 
 JSON_CONTENT_TYPE = "application/json"
 
