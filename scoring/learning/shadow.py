@@ -172,7 +172,7 @@ class ChampionChallengerRun:
             self._mark_day(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
 
     def _mark_day(self, key: int, day: int, champion: bool, challenger: bool) -> None:
-        """Mark who alerted on an agent's day. The day before its newest stays open for late events, older ones do not."""
+        """Mark who alerted on an agent's day. The day before its newest stays open for late events, older ones not."""
         days = self._open_days.setdefault(key, {})
         if day < max(days, default=day) - 1:
             return
