@@ -32,7 +32,7 @@ from .settings.service_settings import WebhookSettings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
-    """How the engine works under these settings; *capacity* agents in memory, None = those of the settings."""
+    """Settings of the scoring engine; *capacity* agents in memory, None = those of the settings."""
     return EngineSettings(settings.risk, settings.pipeline.resident_agents if capacity is None else capacity, learn)
 
 
@@ -60,7 +60,7 @@ def processor_context(settings: Settings) -> ProcessorContext:
 
 
 def service_url(settings: Settings) -> str:
-    """Where this service is reached, for links in alerts."""
+    """URL of this service, for links in alerts."""
     return settings.listen.url()
 
 
@@ -98,7 +98,7 @@ def open_service_store(settings: Settings) -> SqlStore:
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:
-    """Where versions of models lie."""
+    """Open the registry of model versions."""
     return ModelRegistry(settings.data_dir / "models", settings.model_dir)
 
 
@@ -115,11 +115,8 @@ def open_service_privacy_key(settings: Settings) -> PrivacyKey:
 
 
 def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
-    """What is logged in place of principals; None = their identifiers. Raises ConfigError."""
+    """Aliases logged in place of principals; None = their identifiers are logged. Raises ConfigError."""
     return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
-
-
-# Who is left out where the events topic is read again, as the settings of whoever reads it say.
 
 
 _log = structlog.get_logger(__name__)

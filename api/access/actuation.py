@@ -44,7 +44,7 @@ ACTUATION_DISPATCH_POLICY = DispatchPolicy(
 """Containment is tried again sooner than alerts are, and for more agents at once."""
 
 RECONCILE_EVERY_S = 3600.0
-"""Whatever was missed, or changed at a server behind our back, is put right after so long."""
+"""Interval between full reconciliations, s: a missed change, or one made at a server itself, lasts no longer."""
 
 STORE_RETRY_S = 5.0
 HYDRA_DEFAULT_LIFETIME_S = 3600
@@ -54,7 +54,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ActuationService:
-    """What acts at authorization servers. For one event loop; close it at the end.
+    """Delivery of desired states to authorization servers. For one event loop; close it at the end.
 
     Args:
         settings: as configured.
@@ -95,7 +95,7 @@ class ActuationService:
         )
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
-        """Something about those agents changed that no decision tells: a person pinned one, or a pin ended."""
+        """Take up a change for those agents that came without a decision: a person pinned one, or a pin ended."""
         if self._channels and agents:
             task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)

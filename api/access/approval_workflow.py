@@ -243,7 +243,7 @@ class ApprovalWorkflow:
         self._apply_and_audit(made, action, person.name, person.why)
 
     def _apply_and_audit(self, made: Intervention, action: str, by: str, why: str) -> None:
-        """What is written holds here at once, is told, and is an audit event."""
+        """Apply a written intervention in this process, tell the observers, and write its audit event."""
         self.active_interventions.apply_changes([made])
         agent = made.agent
         self._audit.enqueue(
@@ -269,7 +269,7 @@ class ApprovalWorkflow:
 
 
 def _next_update_ms(made: Intervention, now_ms: int) -> int:
-    """When it changed: never before it did last, whatever the clocks of other processes say."""
+    """UTC ms to note for a change: later than that of the last change, whatever the clocks of other processes say."""
     return max(now_ms, made.updated_ms + 1)
 
 

@@ -27,7 +27,7 @@ class AccessDecision(NamedTuple):
     approval_id: str
 
     def risk_claims(self) -> dict[str, Any]:
-        """What a token may tell resource servers, where the product lets a hook write claims."""
+        """Claims of risk for a token's resource servers, where the product lets a hook write claims."""
         return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 

@@ -35,7 +35,7 @@ class UsualRange(NamedTuple):
 
 
 class BaselineProfile(NamedTuple):
-    """What an agent's state says of it."""
+    """Usual behaviour of an agent, read from its state."""
 
     learned: int
     known: list[tuple[str, int]]

@@ -37,7 +37,7 @@ _WORD_PATTERN = re.compile(rb"[A-Za-z0-9._-]+")
 
 
 class LogExcerpt(NamedTuple):
-    """What was found.
+    """Events of an agent found in the embedded log.
 
     Attributes:
         events: newest first.
@@ -111,7 +111,7 @@ def read_log_excerpt(
 
 
 def is_near_decision(event: NativeEvent, moment_ms: int) -> bool:
-    """Whether an event is one of those around the moment of a decision, UTC ms."""
+    """True if an event is one of those around the moment of a decision, UTC ms."""
     return -DECISION_WINDOW_S <= event.time.timestamp() - moment_ms / 1000 <= DECISION_WINDOW_S / 10
 
 
@@ -146,10 +146,8 @@ def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: Er
         return None
 
 
-# Events of one agent for its page: out of the embedded log, and behind that, or with Kafka, out of the archive.
-#
-# Both looks are bounded and say how far they went. What is being erased is not shown from the moment it is asked for.
-
+# Both looks, into the log and into the archive, are bounded and say how far they went. The events of a subject are not
+# shown from the moment its erasure is asked for.
 
 if TYPE_CHECKING:
     from ...ingest.archive.latest_events import AgentEventQuery, LatestEvents
@@ -159,7 +157,7 @@ MAX_LISTED_EVENTS = 50
 
 
 class EventLocations(NamedTuple):
-    """Where events lie.
+    """Places of stored events: embedded log, archive, topic.
 
     Attributes:
         log: directory of the embedded log; None = events are in Kafka.
@@ -181,10 +179,10 @@ class DecisionMoment(NamedTuple):
 
 
 class AgentEventHistory(NamedTuple):
-    """What is told of an agent's events.
+    """Latest events of an agent from log and archive, with counts of all that were found.
 
     Attributes:
-        events: newest first, at most `MOST`.
+        events: newest first, at most `MAX_LISTED_EVENTS`.
         around: those around the moment that was asked about, oldest first.
         found: events of the agent among all that was looked at.
         logged: records of the log looked at; None = there is no log here.
@@ -212,7 +210,7 @@ class AgentEventHistory(NamedTuple):
 
 
 def event_locations(settings: Settings) -> EventLocations:
-    """Where the events of a service are."""
+    """Places where a service keeps its events."""
     kafka = settings.kafka
     if kafka.bootstrap_servers:
         return EventLocations(None, settings.archive.directory, kafka.names.events)
@@ -308,14 +306,14 @@ class _ArchiveSearch:
         )
 
     def _query_before_log(self) -> AgentEventQuery | None:
-        """What lies behind the look into the log."""
+        """Query of the archive for the events before those of the log."""
         made = self._base_query()
         if made is None or self._log is None:
             return made
         return made._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
 
     def _query_around_decision(self) -> AgentEventQuery | None:
-        """What lies around the moment of the decision."""
+        """Query of the archive for the events around the moment of the decision."""
         made, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
         if made is None:
             return None

@@ -191,5 +191,5 @@ def _effective_level(measured: RiskLevel, pin: Intervention | None, ancestor: st
 
 
 def shows_reasons(summary: AgentSummary) -> bool:
-    """Whether there is risk left that the kept reasons explain."""
+    """True if some of the risk that the stored reasons explain is left."""
     return bool(summary.reasons) and summary.risk_score >= MIN_RISK_WITH_REASONS

@@ -1,4 +1,4 @@
-"""What the archiving processes do beside writing: retention and merging, now and then, a step at a time."""
+"""Retention and merging of archive files, a step at a time, in the processes that write them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ArchiveMaintenance:
 
     @property
     def overdue(self) -> bool:
-        """Whether a piece is to be done even though there is other work."""
+        """True if a step is to be done even though there is other work."""
         since = self._worked_at + PIECE_EVERY_S if self._merging else self._due_at + OVERDUE_AFTER_S
         return clock.monotonic() >= since
 

@@ -48,7 +48,7 @@ def decode_archive_report(frame: bytes) -> ArchiveWorkerReport:
 
 
 class ArchiveStatus:
-    """What is known of the archiving processes of this service. For one event loop.
+    """State of the archiving processes of this service. For one event loop.
 
     Attributes:
         archive_only: whether this process does nothing but keep an archive.
@@ -75,11 +75,8 @@ class ArchiveStatus:
         self.alive[kind] = False
 
     def is_ready(self) -> bool:
-        """Whether every process that is to run does."""
+        """True if every process that is to run does."""
         return all(self.alive.values())
-
-
-# What the answering process knows of the archive: whether one can be written, how far it goes, and how it fares.
 
 
 def check_archive_available(settings: Settings) -> None:

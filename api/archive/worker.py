@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionArchiver:
-    """What was read of one partition and is not in files.
+    """Records of one partition that are read and not yet in files.
 
     Args:
         partition: its number.
@@ -139,7 +139,7 @@ class EventArchiver:
 
     @property
     def source(self) -> DurableSource:
-        """What is read, once it was started."""
+        """Source of records, once it was started."""
         assert self._source is not None
         return self._source
 
@@ -204,7 +204,7 @@ class EventArchiver:
             self._flush(lane)
 
     def report(self) -> ArchiveWorkerReport:
-        """How it fares."""
+        """Report of progress for the service."""
         waiting = [lane.oldest_ms for lane in self.partitions.values() if lane.pending_records]
         lag_s = max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
         try:

@@ -81,13 +81,12 @@ class RiskSeries:
         track.add(at_ms, risk)
 
     def points(self, key: int) -> list[RiskPoint]:
-        """What is known of an agent, oldest first."""
+        """Risk of an agent over time, oldest first."""
         track = self._series.get(key)
         return [] if track is None else [RiskPoint(*both) for both in zip(track.times, track.risks, strict=True)]
 
 
-# What the overview counts: sampled here while the process runs, bounded, and gone with it.
-
+# Samples for the overview: taken while the process runs, bounded, and gone with it.
 
 SAMPLE_INTERVAL_S = 5.0
 MAX_SAMPLES = 720
@@ -98,7 +97,7 @@ LEVEL_COUNTS_VALID_S = 1.0
 
 
 class PipelineSample(NamedTuple):
-    """What the pipeline had done at one time."""
+    """Totals of the pipeline at one time."""
 
     at_ms: int
     events: int

@@ -88,9 +88,6 @@ class SecurityHeadersMiddleware:
         await self._app(scope, receive, headed)
 
 
-# The console as an application of its own, mounted at `/console`: pages for people instead of problem documents.
-
-
 CONSOLE_ROOT: Final = "/console"
 
 

@@ -103,7 +103,7 @@ class ConsoleSessions:
         return session if session is not None and self.state(session) == "lasts" else None
 
     def state(self, session: ConsoleSession) -> SessionState:
-        """How it stands now. A younger copy of one that is idle may last; one that is over is over in every copy."""
+        """State of a session now. A younger copy of an idle one may last; one that is over is over in every copy."""
         now = self._clock()
         if session.session_id in self._ended or session.began_s + self._session_s <= now:
             return "over"
@@ -128,7 +128,7 @@ class ConsoleSessions:
         return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_TIMEOUT_S else None
 
     def form_token(self, session: ConsoleSession) -> str:
-        """What every form and request of a session's pages has to carry."""
+        """Token that every form and request of a session's pages has to carry."""
         return hmac.new(self._forms, session.session_id.encode(), hashlib.sha256).hexdigest()
 
     def _seal(self, box: Fernet, value: msgspec.Struct) -> str:
@@ -170,8 +170,7 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
     return key
 
 
-# From a person who signed in to what that person may see and do: the same `Caller` that a token makes.
-
+# Sessions become the same `AuthenticatedCaller` that a token makes, so that pages and the API check the same rights.
 
 DEVELOPMENT_SUBJECT: Final = "development login"
 CONSOLE_NAME_PREFIX: Final = "console:"
@@ -231,7 +230,7 @@ def new_development_session(now_s: float) -> ConsoleSession:
 
 
 def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> AuthenticatedCaller | None:
-    """Who acts in a session, as the settings are now; None where they allow it nothing any more."""
+    """Caller that a session acts as under the settings of now; None where they grant it nothing any more."""
     if not session.grant:
         if not settings.development_login:
             return None
@@ -256,8 +255,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
     )
 
 
-# The console's cookies. Over https their names begin `__Host-`: a sister domain can neither read nor plant them.
-
+# Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
 
 class SessionCookies:
     """Reads and writes them.

@@ -1,4 +1,4 @@
-"""What people see where something failed: a page with what to do, or a notice where a part of a page was asked for."""
+"""Pages for errors: a page with what to do, or a notice where a part of a page was asked for."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def agent_event_name(tenant: str, agent_id: str) -> str:
 
 @router.get("/live")
 async def stream_updates(request: Request, desk: ConsoleDep) -> StreamingResponse:
-    """What changes from now on."""
+    """Stream the changes from now on."""
     try:
         visit = await _authorise_stream(request)
     except SignInNeeded:

@@ -55,7 +55,7 @@ class SignInRefused(TrustwatchError):
 
 
 class ProviderMetadata(msgspec.Struct, frozen=True):
-    """What a provider says of itself (OpenID Connect Discovery)."""
+    """Metadata of the provider (OpenID Connect Discovery)."""
 
     issuer: str
     authorization_endpoint: str
@@ -117,7 +117,7 @@ class OpenIdProvider:
         self._jwks = self._http = None
 
     async def metadata(self) -> ProviderMetadata:
-        """What the provider says of itself, read again every hour. Raises ProviderUnavailable."""
+        """Metadata of the provider, read again every hour. Raises ProviderUnavailable."""
         async with self._lock:
             now = self._clock()
             if self._metadata is not None and now - self._metadata[1] < METADATA_VALID_S:
@@ -135,7 +135,7 @@ class OpenIdProvider:
             return found
 
     def form_targets(self) -> list[str]:
-        """Where the form that signs out may lead: to the provider, where the settings want that."""
+        """Targets that the form of signing out may lead to: the provider, where the settings want that."""
         if not self.settings.sign_out_there:
             return []
         known = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
@@ -156,7 +156,7 @@ class OpenIdProvider:
         return found
 
     async def begin_sign_in(self, back: str) -> tuple[str, PendingSignIn]:
-        """Where to send the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
+        """Return the URL for the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
         found = await self.metadata()
         under_way = PendingSignIn(
             secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self._clock()
@@ -203,7 +203,7 @@ class OpenIdProvider:
         return await self._merge_userinfo(found, claims, tokens.access_token)
 
     async def end_session_url(self, back: str) -> str | None:
-        """Where a person signs out at the provider too; None where that is not wanted, or the provider has no such."""
+        """URL for signing out at the provider too; None where settings do not want that, or the provider has none."""
         if not self.settings.sign_out_there:
             return None
         found = await self.metadata()

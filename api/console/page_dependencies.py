@@ -1,4 +1,4 @@
-"""What every page depends on: the console, and the person with the scope it needs. Unsafe requests prove their origin.
+"""Dependencies of every page: the console, and the person with the scope it needs. Unsafe requests prove their origin.
 
 `require(scope)` is the only way to a caller, and it checks the form token of everything that is no GET: a route can not
 forget it.
@@ -43,7 +43,7 @@ which a browser opens again whenever it breaks, and which can have no header."""
 
 
 class SignInNeeded(TrustwatchError):
-    """Nobody is signed in: pages lead to the sign-in."""
+    """Raised for a request without a session: pages lead to the sign-in."""
 
     code = "sign_in_needed"
 
@@ -58,7 +58,7 @@ class PageRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class ConsoleContext:
-    """What pages work with; in `app.state.console`."""
+    """Dependencies of pages; in `app.state.console`."""
 
     services: ServiceRegistry
     sessions: ConsoleSessions

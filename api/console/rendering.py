@@ -50,7 +50,7 @@ class StaticAssets:
         return self._files.get(path)
 
     def url(self, path: str) -> str:
-        """Where a file is served, under a name that changes with its content. Raises KeyError."""
+        """URL of a file, under a name that changes with its content. Raises KeyError."""
         return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
 
 
@@ -68,9 +68,6 @@ def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsse
     return found
 
 
-# An entry in the menu.
-
-
 class MenuEntry(NamedTuple):
     """One page. *scope* is what a person needs to see it; others do not see the entry either."""
 
@@ -79,8 +76,7 @@ class MenuEntry(NamedTuple):
     scope: str
 
 
-# Templates, and how values are shown. Everything that comes from outside is escaped by the templates themselves.
-
+# The templates themselves escape everything that comes from outside.
 
 if TYPE_CHECKING:
     from .page_dependencies import PageRequest
@@ -244,7 +240,7 @@ def format_number(value: float) -> str:
 
 
 def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:
-    """Where the page of an agent is; all three name it, and any of them may be a URL. None: whatever the issuer."""
+    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer."""
     named = (
         {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
     )

@@ -48,7 +48,7 @@ def safe_return_path(back: str) -> str:
 async def show_sign_in(
     request: Request, desk: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME, said: str = ""
 ) -> Response:
-    """How to sign in; who has is sent on."""
+    """Page with the ways to sign in; a person who is signed in is sent on."""
     try:
         page_request_of(request)
     except SignInNeeded:

@@ -62,11 +62,8 @@ class AgentRegistry:
         return found
 
 
-# One record at the door: is it an event, may this source say so, and what of it counts.
-
-
 MAX_CLOCK_AHEAD_S = 300
-"""How far ahead of our clock an event may be: clocks differ, but a date of next year would freeze an agent's time."""
+"""Tolerated lead of an event's time, s: clocks differ, but a date of next year would freeze an agent's time."""
 
 PrincipalAlias = Callable[[str, str], str]
 
@@ -92,7 +89,7 @@ class Admission:
 
     @property
     def replaces_principals(self) -> bool:
-        """Whether something else is logged in place of principals' identifiers."""
+        """True if something else is logged in place of principals' identifiers."""
         return self._alias is not None
 
     def admit(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
@@ -198,8 +195,7 @@ def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> Non
             members[name] = msgspec.Raw(msgspec.json.encode(value))
 
 
-# What the door refuses is logged too, so that the sender's mistake can be looked at and tried again.
-
+# Refused input is logged too, so that the sender's mistake can be looked at and tried again.
 
 MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
 """Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""

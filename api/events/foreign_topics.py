@@ -25,7 +25,7 @@ POLL_RECORDS = 100
 """Records of one poll."""
 
 POLL_TIMEOUT_S = 0.005
-"""How long a topic without records is waited for. Not 0: kafka-python gets nowhere in joining its group then."""
+"""Wait for a topic without records. Not 0: kafka-python gets nowhere in joining its group then."""
 
 MAX_TURN_S = 0.05
 MAX_TURN_RECORDS = 1000
@@ -237,7 +237,7 @@ class ForeignTopicReader:
 
 
 def binding_of_topic(settings: ForeignTopicSettings) -> SourceBinding:
-    """What the events of a foreign topic may claim."""
+    """Claims that the events of a foreign topic may make."""
     return SourceBinding(
         settings.name,
         settings.tenants,
@@ -253,14 +253,11 @@ def _header_texts(record: KafkaRecord) -> dict[str, str]:
     return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
 
 
-# The ingest role: foreign topics in, our own topic out.
-#
 # At least once: what a round has read is acknowledged on our topics before its offsets are committed. Whatever is read
 # again after a crash carries the same ids, and the pipeline drops what it has seen.
 #
 # Fair: each topic has its own reader and takes turns with the others; a turn is bounded in time, records and bytes. A
 # topic over its own limit is not read for a while, and its backlog stays in Kafka.
-
 
 IDLE_S = 0.02
 OBSERVE_LAG_EVERY_S = 5.0
@@ -347,7 +344,7 @@ class TopicIngest:
             source.observe()
 
     def report(self) -> IngestReport:
-        """What was done so far."""
+        """Report of progress for the service."""
         return IngestReport([source.report for source in self._sources], list(self._silence))
 
     def close(self) -> None:

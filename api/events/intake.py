@@ -47,7 +47,7 @@ class RecentEventIds:
         return len(self._young) + len(self._old)
 
     def isdisjoint(self, id_hashes: Set[int]) -> bool:
-        """Whether none of them is remembered."""
+        """True if none of them is remembered."""
         return self._young.isdisjoint(id_hashes) and self._old.isdisjoint(id_hashes)
 
     def add(self, id_hashes: Iterable[int]) -> None:
@@ -55,9 +55,6 @@ class RecentEventIds:
         self._young.update(id_hashes)
         if len(self._young) >= self._generation:
             self._old, self._young = self._young, set()
-
-
-# The door: parcels in, one durable commit, a receipt that counts what became of each.
 
 
 FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128

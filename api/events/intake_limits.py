@@ -48,9 +48,6 @@ class Overloaded(Unavailable):
         self.retry_after_s = retry_after_s
 
 
-# Who may send how much: a rate and a share of memory per source, and a bound on what is not yet applied.
-
-
 MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024
 """Bytes of bodies that are held at one time, over all sources."""
 

@@ -188,7 +188,6 @@ async def replay_dead_letter(
 
 # OTLP/HTTP: traces and logs from an OpenTelemetry collector, an SDK, or a server that traces itself.
 
-
 PROTOBUF_MEDIA_TYPES = ("application/x-protobuf", "application/protobuf")
 OTLP_JSON_HINT = (
     "install the extra `otlp` for protobuf, or set the exporter to JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/json, or "

@@ -41,7 +41,7 @@ class SilenceDetector:
         self._sources = {name: _SourceSilence(silence_s, now) for name, silence_s in bounds.items()}
 
     def note_received(self, name: str, now: float, now_ms: int) -> None:
-        """Something came from that source, be it good or bad."""
+        """Note that the source sent something, be it good or bad."""
         source = self._sources.get(name)
         if source is None:
             return
@@ -51,7 +51,7 @@ class SilenceDetector:
             _log.info("source is heard again", code="source_heard", source=name)
 
     def note_unreadable(self, name: str, now: float) -> None:
-        """That source can not be heard now (its topic is not read): its silence says nothing, and starts anew."""
+        """Note that the source can not be heard (its topic is not read): its silence says nothing, and starts anew."""
         source = self._sources.get(name)
         if source is not None and not source.silent:
             source.quiet_since = now
@@ -74,14 +74,11 @@ class SilenceDetector:
         return (SilenceReport(name, source.silent, source.last_ms) for name, source in self._sources.items())
 
 
-# Tells people of silent sources, once per silence, whichever processes notice it.
-#
 # Each process hears only a part: a caller may be talking to another replica, partitions of a topic may be read by
-# another worker. So each notes in the store what it hears, and a silence is one only if nobody heard anything.
-
+# another worker. So each notes in the store what it hears, and a silence is one only if no process heard anything.
 
 STORE_EVERY_MS = 4_000
-"""What is heard is noted so often at most: well below the shortest silence that can be configured, 10 s."""
+"""Shortest time between two writes of a source's last record: well below the shortest configurable silence, 10 s."""
 
 RECHECK_EVERY_MS = MINUTE_MS
 """A silence that is told is looked at again after so long: another process may have heard the source, and ended."""

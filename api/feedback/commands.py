@@ -224,7 +224,7 @@ def _run_preview(service: ServiceClient, path: str, body: dict[str, Any]) -> dic
 
 
 def _print_preview(seen: dict[str, Any]) -> None:
-    """What a preview found."""
+    """Print the result of a preview."""
     window = seen["window"]
     if seen["unseen"]:
         print_message(f"no preview: {seen['unseen']}")

@@ -1,4 +1,4 @@
-"""What a person may ask for: scope, features and time of a rule, checked before anything is previewed or written."""
+"""Drafts of feedback: scope, features and time of a rule, checked before anything is previewed or written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST_SEEN_PREFIX = "first_seen_"
 
 
 class FeedbackDraft(msgspec.Struct, frozen=True):
-    """What is asked for; see `docs/feedback.md`.
+    """Feedback as a person asks for it; see `docs/feedback.md`.
 
     Attributes:
         features: names of features or codes of reasons; None = all but those of hard signals.
@@ -108,7 +108,7 @@ def _check_time(draft: FeedbackDraft, settings: FeedbackSettings) -> None:
 
 
 def draft_digest(draft: FeedbackDraft, decision_id: str) -> str:
-    """What a preview is of: decision, verdict, scope and time; the reason may still be put better."""
+    """Digest that ties a preview to its draft: decision, verdict, scope and time; the reason may still be reworded."""
     parts = (decision_id, draft.verdict, draft.kind, draft.features, draft.resource, draft.expires_in_s)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 

@@ -34,7 +34,7 @@ class FairQueue:
         self._busy = False
         self._turn_count = 0
         self._last_turns: dict[str, int] = {}
-        """When a tenant had its last turn, counted; only while somebody has one."""
+        """Number of the turn that each tenant had last; kept only while somebody has a turn."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     async def acquire(self, tenant: str) -> None:
@@ -76,8 +76,7 @@ class FairQueue:
             del self._waiting[tenant]
 
 
-# Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in every way.
-
+# Each preview runs in a process of its own at low priority, one at a time, tenants in turn.
 
 PREVIEW_VALID_MS = DAY_MS
 LOST_AFTER_MS = MINUTE_MS
@@ -160,7 +159,7 @@ class PreviewRunner:
         return row
 
     def _check_room(self, tenant: str) -> None:
-        """What others have under way neither takes a tenant's places nor is told."""
+        """Refuse a preview if the tenant has too many; those of other tenants neither count nor are mentioned."""
         mine = sum(row.tenant == tenant for row in self._tasks.values())
         most = self._settings.previews_waiting + 1
         if mine >= most:

@@ -71,7 +71,7 @@ async def start_feedback_preview(
     "/v1/feedback/previews/{preview_id}", responses=problem_responses({404: "no such preview"}), summary="One preview"
 )
 async def get_feedback_preview(preview_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> PreviewOut:
-    """How far it is, and what it found. Scope `trust.score:read`."""
+    """Progress and result of a preview. Scope `trust.score:read`."""
     return preview_out(await feedback.get_preview(caller, preview_id))
 
 

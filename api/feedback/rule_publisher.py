@@ -69,15 +69,12 @@ def feedback_audit_event(made: Feedback, action: str, by: str, why: str, at_ms: 
     }
 
 
-# Rules that follow from feedback: on their way into the event logs, in force there, and on their way out.
-#
-# What is said is written first, with the state `adopting`; then a control record goes into the log of each partition
-# that the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next one
-# (`follow`) sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
-
+# Feedback is written first, with the state `adopting`; then a control record goes into the log of each partition that
+# the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next call of
+# `synchronise` sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
 
 RESEND_AFTER_MS = 5_000
-"""What was not sent so long after it was written is sent by whoever notices."""
+"""Age at which a rule that was written and not sent is sent by any process that notices it, ms."""
 
 _log = structlog.get_logger(__name__)
 

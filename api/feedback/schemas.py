@@ -17,7 +17,7 @@ FeedbackText = Annotated[str, Field(max_length=1000)]
 
 
 class FeedbackScopeIn(BaseModel):
-    """What a rule speaks of."""
+    """Scope of a rule: agents and features that it is about."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +31,7 @@ class FeedbackScopeIn(BaseModel):
 
 
 class FeedbackIn(BaseModel):
-    """What a person says of a decision."""
+    """Verdict of a person on a decision."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,7 @@ class FeedbackStepOut(BaseModel):
 
 
 class FeedbackScopeOut(BaseModel):
-    """What a rule speaks of."""
+    """Scope of a rule: agents and features that it is about."""
 
     kind: Literal["agent", "peer_group"]
     agent_id: str
@@ -100,7 +100,7 @@ class PreviewStartedOut(BaseModel):
 
 
 class PreviewWindowOut(BaseModel):
-    """What was replayed."""
+    """Events that a preview replayed."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -168,7 +168,7 @@ class PreviewOut(BaseModel):
 
 
 def draft_from_body(wish: FeedbackIn) -> FeedbackDraft:
-    """What a body asks for."""
+    """Draft that a body asks for."""
     features = wish.scope.features
     return FeedbackDraft(
         verdict=wish.verdict,

@@ -1,4 +1,4 @@
-"""Which agent a caller means, and what it may know of it. The same rules for answers, histories and releases.
+"""Look-up of the agent that a caller names, and of its rights to it. Same rules for answers, histories and releases.
 
 - A tenant that is named must be one of the caller's: else 403, whether or not the agent exists.
 - Where none is named, only the caller's own tenants are searched; agents of others are as if they did not exist.

@@ -1,4 +1,4 @@
-"""What the application is given: everything it uses, made by the composition root. There are no globals."""
+"""Objects that the application uses, all made by the composition root. There are no globals."""
 
 from __future__ import annotations
 

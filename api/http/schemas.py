@@ -35,7 +35,7 @@ NameText = Annotated[str, Field(max_length=2048)]
 
 
 class ReasonOut(BaseModel):
-    """Why risk moved."""
+    """A reason why risk moved."""
 
     code: str
     feature: str
@@ -46,7 +46,7 @@ class ReasonOut(BaseModel):
 
 
 class TokenPolicyOut(BaseModel):
-    """What a level means for the tokens of an agent."""
+    """Token policy of a level."""
 
     allow: bool
     max_token_lifetime_s: int
@@ -99,7 +99,7 @@ class LivenessOut(BaseModel):
 
 
 class ReadinessOut(BaseModel):
-    """Whether the service can do its work, by component."""
+    """Readiness of the service, by component."""
 
     ready: bool
     components: dict[str, Literal["ok", "not ok"]]

@@ -96,7 +96,7 @@ class ModelSwitchOut(_ModelSchema):
 
 
 class PromotionJudgementOut(BaseModel):
-    """Whether a version may be promoted by its figures: where `reasons` is empty."""
+    """Judgement by figures: the version may be promoted if `reasons` is empty."""
 
     gains: list[str]
     reasons: list[str]
@@ -169,7 +169,7 @@ class BudgetPageOut(BaseModel):
 
 
 class ModelOrderIn(BaseModel):
-    """Why somebody orders something of a model."""
+    """Order about a model, with its reason."""
 
     why: str = Field(default="", max_length=2000)
 
@@ -181,7 +181,7 @@ class PromotionIn(ModelOrderIn):
 
 
 class ModelOrderOut(_ModelSchema):
-    """What was ordered. It is done when `GET /v1/models` says so."""
+    """An accepted order. It is done when `GET /v1/models` says so."""
 
     version: str | None = Field(description="null = it has no name yet")
     by: str

@@ -1,4 +1,4 @@
-"""What the keeper does with each record: champion and challenger in shadow, and what is written of them."""
+"""Shadow scoring: champion and challenger on each record, and the figures that are stored of them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class ShadowScorer:
         return ShadowRuns(lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window()))
 
     def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
-        """What is stored of days: one that is counted again from a shorter log must not be overwritten by less."""
+        """Load the stored days: one that is counted again from a shorter log must not be overwritten by less."""
         self._stored_events, self._judged_days = {}, {}
         known = self._store.models.list_days(0, version=version)
         for day in known:

@@ -1,4 +1,4 @@
-"""What a new version learns from: the archive where one is kept, and the log or the events topic behind it."""
+"""Training data of a new version: the archive where one is kept, and the log or the events topic behind it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ_RECORDS = 5_000
 
 
 class ReadRanges(NamedTuple):
-    """What of the log was looked at.
+    """Ranges of the log that were read.
 
     Attributes:
         source: in words.
@@ -49,7 +49,7 @@ def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
 
 
 class TrainingData(Protocol):
-    """Where history is read."""
+    """Source of history for training."""
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """Add every event that arrived since *since_ms*, each once; *check* is called now and then.
@@ -141,7 +141,7 @@ class TopicTrainingData:
 
 
 class _TrainingEventFilter:
-    """Which events of a topic are learned: those before its end at the beginning, each once."""
+    """Filter of a topic's events for training: those before its end at the beginning, each once."""
 
     def __init__(self, ends: Mapping[int, int], since_ms: int, window: int) -> None:
         self._ends = ends

@@ -1,4 +1,4 @@
-"""When a new version is trained, and from what."""
+"""Training of new versions: schedule, data and registration."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TrainingScheduler:
         self._check = check
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
-        """What is to be trained now; *champion* is in force."""
+        """Training that is due now, None = none; *champion* is in force."""
         last, wish = (
             decode_training_state(self._store.metadata.get(TRAINING_STATE_KEY)),
             self._store.metadata.get(TRAINING_REQUEST_KEY) or "",

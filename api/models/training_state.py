@@ -30,7 +30,7 @@ class TrainingState(msgspec.Struct, frozen=True):
 
 
 def decode_training_state(stored: str | None) -> TrainingState:
-    """What was stored; nothing before the first."""
+    """Decode the stored state; the empty one before the first training."""
     return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
 
 

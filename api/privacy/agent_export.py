@@ -30,7 +30,7 @@ POLL_RECORDS = 1_000
 
 
 class ExportSources(NamedTuple):
-    """What an export reads.
+    """Sources of an export.
 
     Attributes:
         store: database.
@@ -114,13 +114,13 @@ class _ZipBuffer:
         """Nothing is held."""
 
     def take(self) -> bytes:
-        """What was written since the last call."""
+        """Bytes written since the last call."""
         parts, self._parts, self.size = self._parts, [], 0
         return b"".join(parts)
 
 
 def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
-    """What is known of its behaviour, in words; `agents.jsonl` has the row."""
+    """Behaviour of the agent in words; `agents.jsonl` has the row."""
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
@@ -144,7 +144,7 @@ def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[b
 
 
 def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
-    """Whether a logged event is of the agent: just what an erasure would remove."""
+    """True if a logged event is of the agent: just what an erasure would remove."""
     eraser = RecordEraser(subject)
     return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
 

@@ -1,4 +1,4 @@
-"""Where a service keeps what events said: one walk for erasing, the same one for looking whether anything is left."""
+"""Places where a service keeps what events said: one walk for erasing, the same one for looking for remains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .local_archives import waiting_spool_files
 
 
 class ErasureSummary(NamedTuple):
-    """What a place has to say in a proof.
+    """Facts about an erasure for its proof.
 
     Attributes:
         covers: up to where records were looked at.
@@ -48,13 +48,13 @@ class ErasureTargets(Protocol):
 
     @property
     def keeps_name(self) -> bool:
-        """Whether the identifier is needed after the end, to keep records from being read that can not be erased."""
+        """True if the identifier is needed after the end, to keep records from being read that can not be erased."""
 
     async def write_order(self, made: Erasure, record: Record) -> Erasure:
         """Log the order to forget; returns the erasure with where it lies. Raises LogFailed, Backpressure."""
 
     async def waiting_for(self, made: Erasure, now_ms: int) -> str:
-        """What is waited for, in words; "" = everybody has come past the order."""
+        """Components that are waited for, in words; "" = all have come past the order."""
 
     async def acknowledged(self, made: Erasure) -> Erasure:
         """The erasure with all that is known once everybody has come past its order."""
@@ -63,16 +63,16 @@ class ErasureTargets(Protocol):
         """Erase everywhere; counts of records and rows by place. May be called again at any time."""
 
     async def remaining(self, made: Erasure) -> dict[str, int]:
-        """What is still to be found, by place; empty = nothing."""
+        """Counts of what is still there, by place; empty = nothing."""
 
     async def not_checked(self, now_ms: int) -> list[str]:
-        """What `left` does not reach from this process, in words."""
+        """Places that `remaining` does not reach from this process, in words."""
 
     async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
         """For the proof."""
 
     async def assist(self, now_ms: int) -> list[Erasure]:
-        """What every process of the service does; returns the erasures that all workers have come past."""
+        """Do the part of every process of the service; return the erasures that all workers have come past."""
 
     async def release_names(self, now_ms: int) -> list[Erasure]:
         """Look after finished ones whose name is kept; takes it away where its time is over, and returns those."""
@@ -171,7 +171,7 @@ class EmbeddedErasureTargets:
         return []
 
     def committed_offset(self) -> int:
-        """How far the pipeline has committed."""
+        """Offset up to which the pipeline has committed."""
         return self.store.partitions.position(0).offset
 
     def spool_files(self) -> list[str]:
@@ -238,7 +238,7 @@ _REMAINS_IN_LOG = (
 
 
 def erasure_scope(made: Erasure, offsets: Mapping[int, int] | None = None) -> ErasureScope:
-    """What an erasure covers in the store."""
+    """Scope of an erasure in the store."""
     return ErasureScope(made.erasure_id, made.erasure_subject, made.at_offset, made.at_ms, offsets)
 
 

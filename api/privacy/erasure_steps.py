@@ -143,7 +143,7 @@ MAX_ROUNDS = 3
 
 
 class ErasureSteps:
-    """What is done at each status. Whether this process may is for the caller to know.
+    """Steps of an erasure, one for each status. The caller knows if this process may take them.
 
     Args:
         places: where it is erased.

@@ -37,7 +37,7 @@ _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 
 class TopicErasureSummary(NamedTuple):
-    """What was done about a topic, and until when records of the subject may be in it.
+    """Erasure in a topic, and the time until which it may hold records of the subject.
 
     `gone_by_ms` is UTC milliseconds, as its settings are now; None = nothing ends it.
     """
@@ -172,11 +172,11 @@ TOPIC_MEMBER = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
 MAX_TRACKED_ERASURES = 200
 RECHECK_DONE_WITHIN_MS = 2 * HOUR_MS
-"""What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
+"""Time for which a finished erasure is looked at again, ms: clocks of processes differ, and reports may be late."""
 
 
 class BrokerClients(NamedTuple):
-    """How topics are reached.
+    """Access to topics.
 
     Attributes:
         topics: their names.
@@ -384,7 +384,7 @@ class KafkaErasureTargets:
 
 
 def _latest_order_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
-    """Where the order stands last in each partition, if it was logged twice."""
+    """Offsets of the order by partition; the last one where it was logged twice."""
     told = order_offsets(made)
     return {at: max(offset, places[at].offset if at in places else offset) for at, offset in told.items()}
 

@@ -44,7 +44,7 @@ class ArchiveRegistration(msgspec.Struct, frozen=True):
 
 
 class ArchiveAcknowledgement(msgspec.Struct, frozen=True):
-    """What an archive did for an order that was given at `at_ms`; 0 = it could not, and `error` says why."""
+    """Report of an archive on an order given at `at_ms`; 0 = it failed, and `error` says why."""
 
     at_ms: int
     removed: int = 0
@@ -72,7 +72,7 @@ _registration_decoder, _acknowledgement_decoder = (
 
 
 class LocalArchives:
-    """Those of this process.
+    """Archives of this process.
 
     Args:
         store: of the deployment.
@@ -129,7 +129,7 @@ class LocalArchives:
         return f"{_read_archive_id(self._spool)}-{place}"
 
     def erasure_progress(self, made: Erasure, now_ms: int) -> ArchiveErasureProgress:
-        """How far all archives of the deployment are with an erasure; blocks."""
+        """Progress of an erasure in all archives of the deployment; blocks."""
         acks = {
             key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
             for key, text in self._store.metadata.find(_acknowledgement_prefix(made)).items()
@@ -188,7 +188,7 @@ class LocalArchives:
         return ArchiveAcknowledgement(made.at_ms, removed, changed)
 
     def remaining(self, made: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
-        """What is still found in the archives of this process; blocks."""
+        """Counts of what the archives of this process still hold; blocks."""
         found = {f"archive.{kind}": sum(self._erase_files(kind, made, up_to, dry=True)) for kind in self._folders}
         return {place: count for place, count in found.items() if count}
 
@@ -232,13 +232,13 @@ class LocalArchives:
         return all(positions.get(partition, 0) > offset for partition, offset in up_to.items())
 
     def _is_spool_drained(self, order: tuple[str, int]) -> bool:
-        """Whether what the worker beside us computed before the order is in files."""
+        """True if what the worker beside us computed before the order is in files."""
         handover = self._handovers.setdefault(order, _SpoolHandover())
         return handover.is_complete(self._last_worker_report(), self._spool)
 
 
 class _SpoolHandover:
-    """What a worker computed before an order, on its way through the spool.
+    """Passage of vectors that a worker computed before an order through the spool.
 
     A worker hands vectors on after their commit, and reports then. The first report that comes after the order was
     seen to be committed may have left before that; the second one has not.
@@ -264,7 +264,7 @@ def waiting_spool_files(folder: Path) -> list[str]:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether anything is in a file of the spool; one that is empty was opened for what comes later."""
+    """True if a file of the spool has content; an empty one was opened for what comes later."""
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:  # done, or handed on under its other name: looked at again

@@ -16,7 +16,7 @@ SubjectIdentifier = Annotated[str, Field(min_length=2, max_length=2048)]
 
 
 class ErasureIn(BaseModel):
-    """Whom to erase: an agent or a principal."""
+    """Subject to erase: an agent or a principal."""
 
     agent: SubjectIdentifier | None = Field(None, description="agent id")
     principal: SubjectIdentifier | None = Field(
@@ -39,7 +39,7 @@ class ErasureIn(BaseModel):
 
 
 class ErasureOut(BaseModel):
-    """How far an erasure is. The identifier is shown while the work goes on, and known to nobody afterwards."""
+    """Progress of an erasure. The identifier is shown while the work goes on, and is not kept afterwards."""
 
     erasure_id: str
     kind: str
@@ -65,7 +65,7 @@ class ProofCheckIn(BaseModel):
 
 
 class ProofCheckOut(BaseModel):
-    """What a look at everything found."""
+    """Result of another look at everything that is kept."""
 
     signed: bool = Field(description="the proof is of this service")
     same_subject: bool = Field(description="the proof is about that identifier, and of this erasure")
@@ -77,7 +77,7 @@ class ProofCheckOut(BaseModel):
 
 
 class ChainHeadOut(BaseModel):
-    """Where the chain of a partition ends, and behind which sequence number all of it must be there."""
+    """End of the chain of a partition; all entries behind the sequence number `complete_after` must be there."""
 
     partition: int
     sequence: int
@@ -94,7 +94,7 @@ class ChainBreakOut(BaseModel):
 
 
 class ChainOut(BaseModel):
-    """Whether decisions are what was written."""
+    """Result of the check that decisions are as they were written."""
 
     intact: bool
     checked: int = Field(description="decisions whose content fits their digest")

@@ -71,7 +71,7 @@ class ProofCheck(NamedTuple):
 
     @property
     def nothing_left(self) -> bool:
-        """Whether everything was looked at for the subject, and nothing was there."""
+        """True if everything was looked at for the subject, and nothing was there."""
         return self.signed and self.same_subject and not self.left
 
 
@@ -199,7 +199,7 @@ class ErasureService:
         )
 
     async def open_erasures(self) -> Sequence[Erasure]:
-        """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""
+        """Erasures that are asked for and not done, oldest first: their subjects are not to be shown any more."""
         return await self._executor(self._targets.store.erasures.list_open)
 
     async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
@@ -214,7 +214,7 @@ class ErasureService:
         return erasure
 
     def document(self, erasure: Erasure) -> dict[str, Any] | None:
-        """What the proof says; None = there is none yet."""
+        """Content of the proof; None = there is none yet."""
         return self._signer().read(erasure.proof.decode(), PROOF_TYPE) if erasure.proof else None
 
     async def verify(self, caller: AuthenticatedCaller, erasure_id: str, proof: str, name: str) -> ProofCheck:
@@ -329,7 +329,7 @@ class ErasureService:
         return True
 
     async def _assist(self) -> None:
-        """What every process does for erasures that any of them carries out: its archives, and what it remembers."""
+        """Do this process's part of erasures that any process carries out: its archives, and what it remembers."""
         passed = {one.erasure_id: one for one in await self._targets.assist(self._now_ms())}
         if self._forgotten_at_ms is None:  # what was over before this process began, it has never known
             self._forgotten_at_ms = {name: one.at_ms for name, one in passed.items() if one.status == "done"}
@@ -339,7 +339,7 @@ class ErasureService:
                 self._forgotten_at_ms[name] = one.at_ms
 
     async def _is_leading(self) -> bool:
-        """Whether erasures are this process's to carry out. Raises Unavailable."""
+        """True if this process is the one that carries erasures out. Raises Unavailable."""
         if not self._may_lead:
             return False
         try:

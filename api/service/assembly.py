@@ -311,7 +311,7 @@ def _kafka_targets(
 async def forget_in_memory(
     subject: ErasureSubject, store: SqlStore, view: RiskView, guard: PolicyDecisionPoint
 ) -> None:
-    """What this process keeps in memory: the view, pins and approvals. The pipeline has forgotten the subject."""
+    """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already."""
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
         row = await asyncio.to_thread(store.agents.get, *full)

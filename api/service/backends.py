@@ -88,7 +88,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BackendObservers(NamedTuple):
-    """What answers are made from, and what is told when it changes."""
+    """Sources of answers, and observers that are told of changes."""
 
     view: RiskView
     status: PipelineStatus
@@ -99,7 +99,7 @@ class BackendObservers(NamedTuple):
 
 
 class EventBackend:
-    """Where events become durable and how this process learns of risk.
+    """Durable log of events, and source of risk for this process.
 
     Args:
         settings: of the service.
@@ -123,7 +123,7 @@ class EventBackend:
         raise NotImplementedError
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
-        """How many logged records wait, for the bound at the door; None where the log itself has room for them."""
+        """Number of logged records that wait, for the bound at intake; None where the log itself has room for them."""
         raise NotImplementedError
 
     async def write_tick(self) -> None:
@@ -252,7 +252,7 @@ class KafkaBackend(EventBackend):
         return [*found, *archives]
 
     def _worker_side_processes(self, known: BackendObservers) -> list[SupervisedProcess]:
-        """What runs where workers do. Of keepers, one works at a time."""
+        """Processes that run beside the workers. Of the model workers, one works at a time."""
         found: list[SupervisedProcess] = []
         if self.settings.kafka.topics:
             found.append(IngestWorkerProcess(self.settings_file, known.ingest))
@@ -305,7 +305,7 @@ async def open_backend(
 def _archive_processes(
     settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
 ) -> list[SupervisedProcess]:
-    """What keeps events and vectors as files, as far as that is set and this process's to do."""
+    """Processes that keep events and vectors as files, as far as that is configured and this process's to do."""
     kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
     return [ArchiveWorkerProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
 

@@ -116,7 +116,7 @@ class GroupPipelineWorker:
         return processor
 
     def _load_erasures(self, residence: AgentStateCache) -> None:
-        """Nobody who was erased comes back, from the model's history or with what is loaded."""
+        """Load erased agents, so that none comes back from the model's history or with what is loaded."""
 
         def load() -> None:
             residence.erased_agents = load_forgotten_agents(self._settings, self.store)

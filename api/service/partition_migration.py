@@ -42,7 +42,7 @@ def check_partitions(store: SqlStore, count: int) -> None:
 
 
 class GrowthResult(NamedTuple):
-    """What a move did."""
+    """Result of moving agents to more partitions."""
 
     before: int
     after: int
@@ -139,14 +139,14 @@ POLL_S = 0.5
 
 
 class PartitionOffsets(NamedTuple):
-    """What a partition of the events topic holds: offset of its first record, and of the next one to come."""
+    """Contents of a partition of the events topic: offset of its first record, and of the next one to come."""
 
     first: int
     end: int
 
 
 class RestoreResult(NamedTuple):
-    """What was done."""
+    """Result of a restore."""
 
     above: int  # the highest epoch that was ever told
     partitions: int
@@ -154,7 +154,7 @@ class RestoreResult(NamedTuple):
 
 
 def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
-    """What each partition of the topic that *reader* reads holds. Raises Unavailable."""
+    """Offsets of each partition of the topic that *reader* reads. Raises Unavailable."""
     first, ends = reader.first_offsets(), reader.end_offsets()
     return {place[1]: PartitionOffsets(first[place], end) for place, end in ends.items()}
 
@@ -172,7 +172,7 @@ def highest_epoch(reader: TopicReader) -> int:
 def resume_offsets(
     store: SqlStore, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
-    """Where each partition is to be read on.
+    """Offsets at which each partition is to be read on.
 
     Args:
         store: the state as it was put back.

@@ -198,7 +198,7 @@ class RunningService:
         self._processes = backend.processes(known)
 
     def _wake_dispatcher(self) -> None:
-        """Something may have to leave."""
+        """Wake the dispatcher: new rows may be waiting."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
 
@@ -221,7 +221,7 @@ class RunningService:
         self._wake_dispatcher()
 
     def _has_issuer_keys(self) -> bool:
-        """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
+        """True if tokens of any issuer can be verified; one that is down must not take the others' callers down."""
         issuers = self._jwks.status()
         return not issuers or any(issuer.keys > 0 for issuer in issuers)
 
@@ -276,7 +276,7 @@ class RunningService:
         )
 
     def _background_tasks(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-        """What goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
+        """Work that goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
         policy, store = self._services.live_policy, self._backend.store
         helpers: list[Coroutine[Any, Any, None]] = [
             self._write_ticks(quiet),

@@ -90,7 +90,7 @@ class GatewayDecider:
         return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
 
     def _may_enforce(self, tenant: str) -> bool:
-        """Where no policy is enforced, no fault of ours may refuse anything."""
+        """True if the tenant's policy is enforced; where none is, no fault of the service may refuse a request."""
         try:
             return self._live_policy.book.may_enforce(tenant)
         except Exception:
@@ -124,7 +124,7 @@ class GatewayDecider:
         return _deny(verdict, STALE) if verdict.stale and self._denies_stale and verdict.would_allow else verdict
 
     def _constrain_unsafe(self, verdict: Verdict) -> Verdict:
-        """Nobody knows which of its scopes a call uses, so every one of them must be good."""
+        """Refuse the call if any scope of its token is refused: a gateway does not tell which of them a call uses."""
         verdict = self._constrain_stale(verdict)
         if not verdict.would_allow:
             return verdict

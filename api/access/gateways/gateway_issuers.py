@@ -33,7 +33,7 @@ CLIENT_CLAIMS = ("client_id", "azp", "cid")
 
 
 class TokenHolder(NamedTuple):
-    """What a token says, read once and remembered with it.
+    """Claims of a token, read once and remembered with it.
 
     Attributes:
         access_request: about its agent; the same at every call, the answer is not.
@@ -129,9 +129,6 @@ def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]
     return named
 
 
-# The issuers behind gateways: their keys, what they are asked about opaque tokens, where tokens are revoked.
-
-
 MAX_INTROSPECTION_BYTES = 64 * 1024
 MAX_CONCURRENT_INTROSPECTIONS = 64
 """Questions to one authorization server at a time; a further one is told that it can not be reached."""
@@ -183,7 +180,7 @@ class IntrospectionClient:
         self._failing = False
 
     async def introspect(self, token: bytes) -> ClaimMembers:
-        """What the server says of an active token.
+        """Ask the authorization server about an active token.
 
         Raises:
             InvalidToken: it is not active, or not for the APIs behind our gateways.

@@ -92,12 +92,9 @@ def call_target(host: bytes | None, uri: bytes) -> str:
     return (name + shown)[:MAX_TARGET_LENGTH]
 
 
-# What gateways are answered: made once, sent as it is. A denial tells nothing but that it is one.
-#
-# Allowed is exactly 200 with an empty body: Envoy takes any other status for a denial. Denied is 401 or 403 and nothing
-# else: NGINX turns any other status into 500. Envoy, Caddy and Traefik hand all headers of a denial to the client, so
-# there is none that tells why, how risky, or by whose rules.
-
+# Answers to gateways, made once and sent as they are. Allowed is exactly 200 with an empty body: Envoy takes any other
+# status for a denial. Denied is 401 or 403 and nothing else: NGINX turns any other status into 500. Envoy, Caddy and
+# Traefik hand all headers of a denial to the client, so there is none that tells why, how risky, or by whose rules.
 
 RawHeader = tuple[bytes, bytes]
 

@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 
 class GatewayServerDependencies(NamedTuple):
-    """What checks work with.
+    """Dependencies of the checks of gateways.
 
     Attributes:
         issuers: whose tokens agents present; started and closed by the application.

@@ -42,7 +42,7 @@ IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
 class IntrospectionClientRefused(TrustwatchError):
-    """Who asks is no client of gateways."""
+    """Raised if the client that asks for introspection is none of the configured gateways."""
 
     code = "invalid_client"
 
@@ -137,7 +137,7 @@ class IntrospectionEndpoint:
         return _json_gateway_response(200, members, "active")
 
     async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Whose token it is. Raises InvalidToken, Unreachable."""
+        """Return the holder of a token. Raises InvalidToken, Unreachable."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken("the token is too long")
         try:
@@ -162,7 +162,7 @@ class IntrospectionEndpoint:
             raise
 
     async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Nobody knows whose it is but its issuer: each that can be asked is, until one says that it is active.
+        """Ask the issuers about an opaque token, which does not name its own, until one says that it is active.
 
         Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
         """

@@ -50,7 +50,7 @@ _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource":
 
 
 class EvaluationRequester(NamedTuple):
-    """Whose request an item is: items of the same are one question."""
+    """Agent, principal and ancestors that an item of a batch asks about: items that agree in them are one question."""
 
     agent: str
     principal: str
@@ -160,11 +160,8 @@ def _parsed_request_of(
     return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")
 
 
-# OpenID AuthZEN Authorization API 1.0 as decision point, with the profile for OAuth token issuance.
-#
 # Callers prove themselves by an access token with the scope `trust.decide`; their binding says whose agents they ask
 # about. A denial is an answer of status 200. Requests that are none get 400 with a sentence, as the standard has it.
-
 
 EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluations"
 METADATA_PATH = "/.well-known/authzen-configuration"
@@ -189,7 +186,7 @@ class AuthZenEndpoint:
         self._is_batch = several
 
     async def admit(self, request: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
-        """What answers the request once its body is there, or a refusal that needs none."""
+        """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         try:
             caller = await self._identify(scope)
             caller.require(SCOPE_DECIDE)
@@ -271,7 +268,7 @@ class AuthZenEndpoint:
 
 
 class AuthZenMetadataEndpoint:
-    """Where the decision point is, and what it can do: open to all, since it says nothing else.
+    """AuthZEN metadata: URLs and capabilities of the decision point. Open to all, since it says nothing else.
 
     Args:
         url: how others reach the service.

@@ -1,4 +1,4 @@
-"""What all hooks have in common: requests, answers, and what a product's module does."""
+"""Common parts of all hooks: requests, answers, and the interface of a product's adapter."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class HookRequest(NamedTuple):
 
 
 class HookResponse(NamedTuple):
-    """What is sent back."""
+    """An HTTP answer of a hook."""
 
     status: int
     body: bytes = b""
@@ -113,7 +113,7 @@ class HookAdapter(ABC):
         """A denial in place of what the product can not do; the same verdict where it can."""
 
     def granted_lifetime_s(self, asked: ParsedHookRequest, _: Verdict) -> int | None:
-        """How long the token will live, as far as is known here."""
+        """Lifetime of the token, s, as far as the request tells."""
         return asked.lifetime_s
 
     @abstractmethod

@@ -50,7 +50,7 @@ class HookDecider:
             return self.undecided_decision(error, asked.access_request)
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
-        """What holds for a question that could not be decided; counts it."""
+        """Count a question that could not be decided, and return the decision that holds for it."""
         enforced = self._may_enforce(question.tenant)
         allow = self.fails_open(error, question.tenant)
         verdict = Verdict(
@@ -59,7 +59,7 @@ class HookDecider:
         return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
 
     def fails_open(self, error: Exception, tenant: str) -> bool:
-        """Whether a question that failed with *error* is answered as if nothing stood against it; counts it.
+        """Count a question that failed with *error*; true if it is answered as if nothing stood against it.
 
         Where no policy is enforced nothing may be refused. What a client can bring about never opens the door.
         """

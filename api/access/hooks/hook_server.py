@@ -41,7 +41,7 @@ MAX_SIGNATURES = 8
 
 
 class HookAuthentication(NamedTuple):
-    """Whether a request is from the product. Comparisons take as long whether a secret is nearly right or not at all.
+    """Check that a request is from the product. A secret that is nearly right takes as long to refuse as any other.
 
     Attributes:
         is_authentic: the check.
@@ -84,7 +84,7 @@ def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> H
 
 
 def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tolerance_s: float) -> bool:
-    """Whether `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
+    """True if `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
     parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE_HEADER) or b"").split(b",")]
     times = [value for name, _, value in parts if name == b"t"]
     given = [value for name, _, value in parts if name == b"v1"]
@@ -114,9 +114,6 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
         return None
 
 
-# One configured hook of a product that proves itself by a secret.
-
-
 HookResponder = Callable[[HookRequest], HookResponse]
 
 
@@ -135,7 +132,7 @@ class HookEndpoint:
         self._decider = asking
 
     async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:
-        """What answers the request once its body is there, or a refusal that needs none."""
+        """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         if self._authentication.needs_body or self._authentication.is_authentic(request):
             return self.answer
         return self._unauthenticated_response()
@@ -181,11 +178,8 @@ class HookEndpoint:
         return answer._replace(headers=(*answer.headers, (b"www-authenticate", challenge))) if challenge else answer
 
 
-# Hooks on bare ASGI: found by path, bounded, answered from memory, measured.
-#
 # Tokens wait for these answers, so they take the short way that the risk answer takes (`api/http/fast_path.py`), not
 # the one through FastAPI.
-
 
 HOOK_PATH_PREFIX = "/hooks/"
 HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
@@ -203,7 +197,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HookServerDependencies(NamedTuple):
-    """What hooks work with.
+    """Dependencies of the hooks.
 
     Attributes:
         decision_point: decides and records.

@@ -100,7 +100,7 @@ class Wso2Hook(HookAdapter):
 
 
 class _AllowedOperations:
-    """Which operations a request allows; a path that ends in `/` stands for all below it."""
+    """Operations that a request allows, by path; a path that ends in `/` stands for all below it."""
 
     def __init__(self, data: Any) -> None:
         self._paths = [
@@ -125,7 +125,7 @@ def _claims_by_name(token: Any) -> dict[str, Any]:
 
 
 def _exceeds_ceiling(lifetime_s: int | None, ceiling: int) -> bool:
-    """Whether a lifetime is above the ceiling; one that is not told may be."""
+    """True if a lifetime is above the ceiling; one that the request does not tell may be."""
     return lifetime_s is None or lifetime_s > ceiling
 
 

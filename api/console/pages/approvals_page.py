@@ -46,7 +46,7 @@ async def list_approvals(
     cursor: Cursor = "",
     shown: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """What waits first, then what was decided. *shown*: how many wait on the page that asks for news."""
+    """Pending approvals first, then those decided. *shown*: how many wait on the page that asks for news."""
     return await _approvals_page(request, desk, visit, containment, done=done, cursor=cursor or None, shown=shown)
 
 
@@ -85,7 +85,7 @@ async def _approvals_page(
 
 
 def _unexpired(page: Page[Intervention], now_ms: int) -> list[Intervention]:
-    """Those whose time is not over; who expires first comes first."""
+    """Approvals that are not expired, the first to expire first."""
     return sorted((one for one in page.items if one.expires_ms > now_ms), key=lambda one: one.expires_ms)
 
 

@@ -73,7 +73,7 @@ async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) ->
 
 
 def may_see_service(caller: AuthenticatedCaller) -> bool:
-    """Whether figures of the whole service may be shown: they add up all tenants."""
+    """True if a caller may see figures of the whole service: they add up all tenants."""
     return ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
 
 

@@ -23,7 +23,7 @@ _STATUS_TEXTS = {
 
 
 class DisplayedTarget(NamedTuple):
-    """How one alert fares at one target.
+    """State of one alert at one target.
 
     Attributes:
         words: its state in a sentence.
@@ -112,7 +112,7 @@ _SEVERITY = ["dead", "failed", "pending", "suppressed", "delivered"]
 
 
 def _alert_facts(delivery: Delivery) -> AlertContent:
-    """What the alert says; an actuator's row is none, and is told by its kind alone."""
+    """Content of an alert for display; an actuator's row is no alert, and is described by its kind alone."""
     try:
         decoded: Any = msgspec.json.decode(delivery.payload)
     except msgspec.DecodeError:

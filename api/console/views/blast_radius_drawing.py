@@ -1,4 +1,4 @@
-"""Whom an agent reached, as a drawing: a column for each step, made here, so that it prints and needs no script."""
+"""Drawing of the agents that an agent reached, a column for each step: made here, so it prints and needs no script."""
 
 from __future__ import annotations
 

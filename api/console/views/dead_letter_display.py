@@ -42,12 +42,11 @@ def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGr
 
 
 def filter_dead_letters(letters: Sequence[StoredDeadLetter], source: str, reason: str) -> list[StoredDeadLetter]:
-    """Those of that source and reason; "" = any."""
+    """Dead letters of that source and reason; "" = any."""
     return [one for one in letters if source in ("", one.letter.source) and reason in ("", one.letter.reason)]
 
 
-# Bytes that somebody else wrote, for the eye: text where they are text, else as a hex dump. Never interpreted.
-
+# Bytes of a foreign sender are shown as text where they are text, else as a hex dump. They are never interpreted.
 
 MAX_DISPLAYED_BYTES = 16_384
 """Bytes of one record that a page shows; the API gives all of them."""

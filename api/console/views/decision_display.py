@@ -53,7 +53,7 @@ class DisplayedThreshold(NamedTuple):
 
 
 class DisplayedEvidence(NamedTuple):
-    """What the risk kernel saw, natural logs; None where the decision keeps no such figure.
+    """Evidence of the risk kernel, natural logs; None where the decision keeps no such figure.
 
     Attributes:
         statistic: evidence after the event.
@@ -75,7 +75,7 @@ class DisplayedEvidence(NamedTuple):
 
 
 class DisplayedPolicy(NamedTuple):
-    """What the level means for tokens; *current* is false where the policy has changed since the decision."""
+    """Token policy of the level; *current* is false where the policy has changed since the decision."""
 
     policy: LevelTokenPolicy
     rule: str
@@ -159,7 +159,7 @@ def _display_feature(name: str, value: float) -> DisplayedFeature:
 
 
 def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
-    """What a decision keeps of the risk kernel, whichever version wrote it."""
+    """Evidence that a decision keeps of the risk kernel, whichever version wrote it."""
     statistic = _number_or_none(evidence.get("statistic"))
     limits = evidence.get("thresholds")
     given = limits if isinstance(limits, Mapping) else {}
@@ -194,7 +194,7 @@ def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
 
 
 def describe_policy(policy: LevelTokenPolicy) -> list[str]:
-    """What a token policy means, a line each; exactly what it holds, in words.
+    """Describe a token policy in words, a line for each rule; exactly what it holds.
 
     >>> describe_policy(LevelTokenPolicy(False, 0, (), False, False, True))
     ['no token is issued', 'tokens that are out are revoked']

@@ -36,7 +36,7 @@ class Escalation(NamedTuple, Generic[T]):
 
     @property
     def oldest(self) -> T:
-        """Where it began."""
+        """Step with which the escalation began."""
         return self.steps[-1]
 
 

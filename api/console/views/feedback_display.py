@@ -1,4 +1,4 @@
-"""What a form says of a decision, and what a preview found, between the page and the feedback service."""
+"""Values of the feedback form and of previews, between the page and the feedback service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...feedback.drafts import FeedbackDraft
 
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE_FIELD_PREFIX = "feature."
-"""How a check box of a feature is called; its name follows."""
+"""Prefix in the names of the features' check boxes; the feature's name follows."""
 _LABELS = {one.name: label_of(one) for one in FEATURES}
 
 
@@ -62,14 +62,14 @@ def describe_feature(name: str) -> str:
 
 
 def describe_scope(made: Feedback) -> str:
-    """Whom and what a rule is about, in words."""
+    """Describe in words which agents and features a rule is about."""
     who = made.agent.agent_id if made.kind == "agent" else f"every {made.agent_type} of {made.agent.tenant}"
     what = "all features" if made.features is None else "; ".join(map(describe_feature, made.features))
     return f"{who}: {what}" + (f", on {made.resource}" if made.resource else "")
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """What the form asks for, not checked yet: the service says what is wrong with it."""
+    """Draft that the form asks for, not checked yet: the service says what is wrong with it."""
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))
@@ -103,7 +103,7 @@ class DisplayedPreview(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes."""
+        """True if the preview has ended and nothing more comes."""
         return self.status in ("done", "failed")
 
     @property

@@ -106,7 +106,7 @@ def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
 
 
 def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
-    """How odd a score is: the share of held-out normal events that score at least as high."""
+    """Chart of how odd a score is: the share of held-out normal events that score at least as high."""
     series = [
         ChartSeries(one.name, [(at.score, at.p_value) for at in one.curve.points], style)
         for one, style in zip(curves, _STYLES, strict=False)
@@ -128,7 +128,7 @@ def reliability_chart(found: Sequence[ObservedShare]) -> Markup:
 def largest_drifts(
     days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
 ) -> list[DisplayedDrift]:
-    """What drifted furthest, of the last judged day of each group; the furthest first, in measures of its threshold."""
+    """Largest drifts of the last judged day of each group, in multiples of the threshold; the largest first."""
     last: dict[tuple[str, str], PeerGroupDay] = {}
     for one in days:
         if one.drift.get("judged") and one.day >= last.get((one.tenant, one.agent_type), one).day:
@@ -154,7 +154,7 @@ def _drift_measures(one: PeerGroupDay, features_above: float, scores_above: floa
 
 
 def describe_training(model: ModelVersion) -> list[tuple[str, str]]:
-    """What a version learned from, as (label, value): members that are plain."""
+    """Training data of a version as (label, value): members that are plain."""
     return [
         (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in model.trained.items()

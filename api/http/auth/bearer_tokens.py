@@ -52,7 +52,7 @@ class TokenCache(Generic[CachedCaller]):
 
     @property
     def refusals(self) -> int:
-        """How many refusals are kept."""
+        """Number of refusals that are kept."""
         return len(self._refused)
 
     def get(self, digest: bytes, now: float) -> CachedCaller | None:

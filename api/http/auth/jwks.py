@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class JwksStatus(msgspec.Struct, frozen=True):
-    """How the keys of one issuer fare. Times are seconds since 1970; 0 is never."""
+    """State of the keys of one issuer. Times are seconds since 1970; 0 is never."""
 
     issuer: str
     keys: int
@@ -82,7 +82,7 @@ class JwksCache:
         return held.keys
 
     def usable_until(self, issuer: str) -> float:
-        """When the keys now held of *issuer* stop being trusted, unless they are fetched again."""
+        """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
         return self._issuers[issuer].fetched_at + self._rules.keys_max_age_s
 
     def status(self) -> list[JwksStatus]:

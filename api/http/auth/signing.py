@@ -113,7 +113,7 @@ class LocalSigningKey:
         return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
 
     def read_document(self, signed: str, kind: str) -> dict[str, Any]:
-        """What `sign_document` was given.
+        """Verify a signed document and return what `sign_document` was given.
 
         Raises:
             ValueError: it was not signed by this key, or is of another kind.

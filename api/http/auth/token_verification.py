@@ -105,7 +105,7 @@ NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
-    """What a verified token says. Times are seconds since 1970; `members` are all claims, as they are."""
+    """Claims of a verified token. Times are seconds since 1970; `members` are all claims, as they are."""
 
     issuer: str
     subject: str
