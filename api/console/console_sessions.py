@@ -257,6 +257,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 
 # Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
 
+
 class SessionCookies:
     """Reads and writes them.
 

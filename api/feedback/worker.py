@@ -162,11 +162,9 @@ def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
         reader.close()
 
 
-# The process of one preview: `python -m trustwatch.api.feedback.worker`, started by `previews.PreviewProcess`.
-#
-# It reads a `PreviewJob` on stdin and writes lines of JSON on stdout: `{"progress": …}` now and then, at the end
-# `{"result": …}` or `{"error": …}`. It has the lowest priority, so that answers and the pipeline do not wait for it.
-
+# The process reads a `PreviewJob` on stdin and writes lines of JSON on stdout: `{"progress": …}` now and then, at
+# the end `{"result": …}` or `{"error": …}`. It has the lowest priority, so that answers and the
+# pipeline do not wait for it.
 
 LOWEST_PRIORITY = 19
 MAX_PREVIEW_AGENTS = 100_000

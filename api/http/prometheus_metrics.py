@@ -110,9 +110,6 @@ def age_s(at_ms: int, now_ms: int) -> float:
     return (now_ms - at_ms) / 1000 if at_ms else -1.0
 
 
-# What one application counts as things happen, and the page on which all its metrics are told.
-
-
 DURATION_BUCKETS: Final = (
     0.0001,
     0.00025,

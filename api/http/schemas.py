@@ -22,9 +22,6 @@ def format_rfc3339_or_none(at_ms: int) -> str | None:
     return format_rfc3339(at_ms) if at_ms else None
 
 
-# Bodies of answers and requests, as OpenAPI shows them.
-
-
 T = TypeVar("T")
 
 Level = Literal["unknown", "low", "medium", "high", "critical"]

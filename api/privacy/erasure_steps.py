@@ -129,15 +129,14 @@ def _remaining_entries(made: Erasure, on_server: bool) -> list[tuple[str, str, s
     return found
 
 
-# From one status of an erasure to the next; every step may be killed and is done again.
+# Any step may be killed and is done again.
 #
 # 1. *queued*: the agent's mark is stored, and a FORGET record logged: from there on the pipeline knows nothing of it.
 # 2. *waiting* for the pipeline, the archive and the archive of vectors to come past that record.
 # 3. *erasing* in the database, the log, the archives.
-# 4. *checking*: the same walk once more, counting only. What is found is erased again, at most `MAX_ROUNDS` times.
-# 5. *compacting*: the identifier leaves the wish itself, and the database its removed rows.
+# 4. *checking*: the same walk once more, counting only. Remains are erased again, at most `MAX_ROUNDS` times.
+# 5. *compacting*: the identifier leaves the erasure's own row, and the database its removed rows.
 # 6. *done*, with a signed proof.
-
 
 MAX_ROUNDS = 3
 

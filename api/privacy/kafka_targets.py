@@ -160,12 +160,9 @@ def send_corrections(writer: TopicWriter, topic: str, found: Iterable[RiskTopicC
     writer.flush(FLUSH_TIMEOUT_S)
 
 
-# The places of a deployment on Kafka and a database that all processes share.
-#
 # The order to forget is met in each partition at an offset of its own, in the transaction of that position. Nobody can
 # rewrite the topic: the identifier is kept until its records are gone from there, so that whatever reads them again
 # leaves the subject out (`ingest/record_erasure.py`).
-
 
 _log = structlog.get_logger(__name__)
 TOPIC_MEMBER = "topic"

@@ -168,9 +168,6 @@ async def _wait_for_stop(stop: asyncio.Event) -> None:
         return
 
 
-# The service of models, and what keeps it up to date.
-
-
 VERSION_REFRESH_EVERY_S = 2.0
 """The version in force is looked up so often: answers name it."""
 
@@ -206,9 +203,6 @@ async def track_active_version(models: ModelService, stop: asyncio.Event) -> Non
             await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)
 
 
-# The service of feedback.
-
-
 def label_retention_days(settings: Settings) -> int:
     """Days for which labels are kept: else as long as training may read the events that they speak of."""
     archive = settings.archive
@@ -232,9 +226,6 @@ def make_feedback_service(
 
     previews = PreviewRunner(settings.feedback, store, PreviewProcess(settings_file), clock.now_ms, new_id)
     return FeedbackService(settings, store, log, audit, previews, agents, executor, clock.now_ms, partitions)
-
-
-# The service of erasures, and what this process itself forgets.
 
 
 ENTRIES_PER_SLICE = 5_000

@@ -62,9 +62,6 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
         raise ConfigError(f"{option} needs a place for the archive: set archive.directory")
 
 
-# The answering side of the keeper.
-
-
 class ModelWorkerProcess(SupervisedProcess):
     """Keeps the keeper running, and hands on what it asks for.
 
@@ -79,9 +76,6 @@ class ModelWorkerProcess(SupervisedProcess):
 
     def _handle_frame(self, frame: bytes) -> None:
         self._on_challenger_ready(frame.decode())
-
-
-# What the answering process stands on: the embedded log, or Kafka. Chosen once, by the settings.
 
 
 _log = structlog.get_logger(__name__)

@@ -88,9 +88,6 @@ def console_link(settings: SettingsFileOption = None) -> None:
     sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
 
 
-# `trustwatch topics`: create our topics, look at them, and move to more partitions.
-
-
 topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
 
 GROUP_LEAVE_S = 30.0

@@ -129,11 +129,9 @@ def _partition_of_agent(name: AgentName, partitions: int) -> int:
     return partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)
 
 
-# After another state of the database was put in place: make it newer than everything that the topics tell.
-#
-# Readers of the risk topic drop what is older than what they have, by epoch and offset. A back-up knows neither the
-# epochs that were handed out since it was made nor what was told in them.
-
+# A restored database has to be newer than everything that the topics tell: readers of the risk topic drop what is older
+# than what they have, by epoch and offset, and a back-up knows neither the epochs that were handed out since it was
+# made nor what was published in them.
 
 POLL_S = 0.5
 

@@ -85,9 +85,6 @@ class HookSettings(SettingsPart, frozen=True):
             raise ValueError("`secret` must be `user:password` where `proof` is `basic`")
 
 
-# Gateways: whose tokens agents present there, how calls are answered, and the introspection façade.
-
-
 HttpMethod = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]
 MIN_CLIENT_SECRET_LENGTH = 16
 

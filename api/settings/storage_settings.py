@@ -33,9 +33,6 @@ class StoreSettings(SettingsPart, frozen=True):
             raise ValueError("`url` must be postgresql://USER@HOST:PORT/NAME")
 
 
-# Events as Parquet files, for analysts.
-
-
 class ArchiveSettings(SettingsPart, frozen=True):
     """Files of events and feature vectors: places and retention. Needs the extra `archive`."""
 
@@ -58,9 +55,6 @@ class ArchiveSettings(SettingsPart, frozen=True):
     spool_mb: Annotated[
         int, setting("room for vectors that wait to become files; what comes beyond is dropped and counted, MiB", ge=16)
     ] = 1024
-
-
-# Pseudonyms, and how long what is kept.
 
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]

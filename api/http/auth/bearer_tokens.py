@@ -97,9 +97,6 @@ class TokenCache(Generic[CachedCaller]):
         self._refused.clear()
 
 
-# The gate: from an Authorization header to a caller.
-
-
 BoundCaller = TypeVar("BoundCaller")
 
 

@@ -187,9 +187,6 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-# Tokens of the local development issuer, for demo and command line.
-
-
 def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:
     """A token signed with the key of *data_dir*; only accepted where the settings trust that issuer."""
     return LocalSigningKey.open(data_dir).issue_token(
