@@ -66,13 +66,13 @@ class ChildRuntime:
         return bool(readable) and self._connection.recv(1, socket.MSG_PEEK) == b""
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a service that does not answer. Raises Stopping once the process was told to end."""
+        """Wait for a service that does not answer. Raises StopRequested once the process was told to end."""
         if self.should_stop:
             raise StopRequested
         clock.sleep(seconds)
 
     def raise_if_stopping(self) -> None:
-        """Raises Stopping once the process was told to end."""
+        """Raises StopRequested once the process was told to end."""
         if self.should_stop:
             raise StopRequested
 

@@ -51,7 +51,7 @@ class _AxisScale(NamedTuple):
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Values to label."""
+        """Values to label on the axis."""
         if self.axis.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             stride = max(1, math.ceil((last - first + 1) / (_TICKS + 2)))

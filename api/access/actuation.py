@@ -84,7 +84,7 @@ class ActuationService:
 
     @property
     def channels(self) -> list[DeliveryChannel[ActuatorTarget]]:
-        """For the dispatcher."""
+        """Delivery channels, for the dispatcher."""
         return list(self._channels)
 
     def notifier(self, one: ActuatorSettings) -> ActuatorNotifier:
@@ -110,7 +110,7 @@ class ActuationService:
             self._full_reconciliation_requested.set()
 
     def request_full_reconciliation(self) -> None:
-        """Another policy is in force."""
+        """Have everything compared again, since another policy is in force."""
         self._full_reconciliation_requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:

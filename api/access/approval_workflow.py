@@ -48,7 +48,7 @@ class InterventionNotOpen(ProblemError):
 
 
 class ApprovalWorkflow:
-    """Asks persons, and does what they say.
+    """Requests for approval, and the approvals and pins that persons decide.
 
     It knows no callers: who may decide is checked before it is asked. What persons and agents wait for goes by the
     executor; what follows the store in the background takes its time, in threads that nobody waits for.

@@ -1,4 +1,4 @@
-"""The one place that hooks and gateways ask."""
+"""The policy decision point that hooks and gateways ask."""
 
 from __future__ import annotations
 
@@ -150,14 +150,14 @@ MAX_ACTORS = 32
 
 
 class ClientInducedFailure(TrustwatchError):
-    """A client may have brought it about, so it never opens the door: denied where policy is enforced, whatever
+    """A client may have brought it about, so it never lets a request pass: denied where policy is enforced, whatever
     `on_failure` says."""
 
     code = "by_client"
 
 
 class RequestLimitExceeded(ClientInducedFailure):
-    """More than a hook takes."""
+    """A request holds more than a hook takes."""
 
     code = "too_much"
 

@@ -63,7 +63,7 @@ class LogExcerpt(NamedTuple):
 
 
 def unfiltered_payload(_: int, payload: bytes) -> bytes | None:
-    """Nothing is being erased."""
+    """The payload as it is: the filter where no erasure is open."""
     return payload
 
 
@@ -171,7 +171,7 @@ class EventLocations(NamedTuple):
 
 
 class DecisionMoment(NamedTuple):
-    """Of the decision whose events are wanted, too; *at_ms* UTC, 0 = of none."""
+    """Position of the decision whose surrounding events are looked for; *at_ms* UTC, 0 = of none."""
 
     at_ms: int = 0
     partition: int = 0
@@ -240,7 +240,7 @@ def load_event_history(
 
 
 def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
-    """Of a topic, offsets say nothing by themselves: there all of it is taken as from before the order."""
+    """Filter of events of erased subjects. In a topic all are taken as from before the order: offsets do not tell."""
     erasers = [(RecordEraser(one.erasure_subject), one.at_offset if by_offset else -1) for one in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:

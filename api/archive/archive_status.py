@@ -66,7 +66,7 @@ class ArchiveStatus:
         self.alive[kind] = False
 
     def note(self, kind: str, report: ArchiveWorkerReport) -> None:
-        """Take over one report."""
+        """Store one report."""
         self.alive[kind] = True
         self.reports[kind] = report
 

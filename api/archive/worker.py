@@ -68,7 +68,7 @@ class PartitionArchiver:
         return self.next_offset - self.base_offset
 
     def add(self, batch: RecordBatch) -> None:
-        """Add what is new."""
+        """Add the records that were not seen before."""
         if self.next_offset == self.base_offset:
             self.pending_since, self.oldest_ms = clock.monotonic(), batch.records[0].received_ms
         offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
@@ -85,7 +85,7 @@ class PartitionArchiver:
         self.next_offset = batch.next_offset
 
     def mark_written(self) -> None:
-        """All of it is in files."""
+        """Note that all records up to *end* are in files."""
         self.base_offset, self.events, self.bytes = self.next_offset, [], 0
 
 
@@ -110,7 +110,7 @@ class EventArchiver:
         self.maintenance = ArchiveMaintenance(directory, "events", settings.archive)
 
     def start(self) -> None:
-        """Go to where the archive ends.
+        """Open the source of records where the archive ends.
 
         Raises:
             CorruptLog: the log does not go back, or on, to there; or the archive is of another log.

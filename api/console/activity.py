@@ -23,7 +23,7 @@ MAX_POINTS = 256
 
 MIN_RISK_STEP = 0.01
 MAX_POINT_INTERVAL_MS = 600_000
-"""A point is noted when risk has moved by STEP, or after so long."""
+"""A point is noted when risk has moved by `MIN_RISK_STEP`, or after so long."""
 
 MIN_RECORDED_RISK = 0.02
 """Agents that never had more risk than this leave no trail."""
@@ -65,7 +65,7 @@ class RiskSeries:
         self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
 
     def record(self, summary: AgentSummary) -> None:
-        """Take over what an agent is at now."""
+        """Add the risk of an agent at a time."""
         key, risk, at_ms = summary.name.key, summary.risk_score, summary.evaluated_ms
         track = self._series.get(key)
         if track is None:
@@ -129,7 +129,7 @@ class ActivitySampler:
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     def sample(self) -> None:
-        """Note what is known now."""
+        """Take a sample now."""
         self._samples.append(
             PipelineSample(self._now_ms(), self._status.work_counts.get("events", 0), self._status.records_behind)
         )

@@ -69,7 +69,7 @@ class SecurityHeadersMiddleware:
         self._form_targets = form_targets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Serve one request with the headers added."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -109,11 +109,11 @@ class ConsoleApplication:
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
 
     async def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         self._sampling = asyncio.create_task(self._console.activity.run())
 
     async def close(self) -> None:
-        """End what runs, close connections."""
+        """Stop sampling and close connections."""
         if self._sampling is not None:
             self._sampling.cancel()
             with suppress(asyncio.CancelledError):

@@ -94,7 +94,7 @@ class ConsoleSessions:
         self._ended: FIFOCache[str, None] = FIFOCache(MAX_ENDED_SESSIONS)
 
     def seal(self, session: ConsoleSession) -> str:
-        """The value of its cookie."""
+        """The session as the value of its cookie."""
         return self._seal(self._sessions, session)
 
     def open(self, cookie: str) -> ConsoleSession | None:
@@ -259,7 +259,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
 
 
 class SessionCookies:
-    """Reads and writes them.
+    """Reads and writes the cookies of sessions and sign-ins.
 
     Args:
         sessions: seals them.

@@ -76,7 +76,7 @@ class ConsoleContext:
     def render_page(
         self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
     ) -> Response:
-        """A template as an answer; see `Renderer.page`."""
+        """A template as an answer; see `PageRenderer.page`."""
         return self.renderer.page(request, template, visit, status, **values)
 
 

@@ -87,7 +87,7 @@ LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium
 
 
 class PageRenderer:
-    """Makes pages.
+    """Renders the templates of pages.
 
     Args:
         assets: files that pages refer to.

@@ -66,7 +66,7 @@ async def show_sign_in(
 
 @router.get("/sign-in/start")
 async def start_sign_in(request: Request, desk: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME) -> Response:
-    """Off to the provider."""
+    """Redirect to the provider."""
     if desk.provider is None:
         raise SignInRefused("no sign-in server is configured")
     url, under_way = await desk.provider.begin_sign_in(safe_return_path(back))
@@ -76,7 +76,7 @@ async def start_sign_in(request: Request, desk: ConsoleDep, back: ReturnPathPara
 
 @router.get("/callback")
 async def complete_sign_in(request: Request, desk: ConsoleDep) -> Response:
-    """Back from the provider."""
+    """End the sign-in with the provider's answer, and begin a session."""
     if desk.provider is None:
         raise SignInRefused("no sign-in server is configured")
     under_way = desk.cookies.read_sign_in(request)

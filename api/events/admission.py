@@ -72,7 +72,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Admission:
-    """Turns parcels into log records.
+    """Turns records as received into log records.
 
     An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
     them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is

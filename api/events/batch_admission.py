@@ -1,4 +1,4 @@
-"""Many records at the door at once: what is plain goes by compiled code, everything else by `Admission`, one by one."""
+"""Admission of many records at once: plain ones by compiled code, all others one by one by `Admission`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BatchOutcome(NamedTuple):
 
 
 class BatchAdmission:
-    """Gives what `Admission.admit` gives for each parcel. For one thread.
+    """Admits records with the outcomes that `Admission.admit` has for each. For one thread.
 
     What decides about a plain record, besides its time, is its claim: the sender, and what the event says of tenant,
     issuer, source and agent. Where `Admission` once took a record with that claim as it was sent, it would take every
@@ -118,7 +118,7 @@ _PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
 
 
 def _native_payloads(parcels: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
-    """Native JSON of each parcel, and what is wrong with those of which none can be made, by position."""
+    """Native JSON of each record, and what is wrong with those of which none can be made, by position."""
     payloads: list[bytes] = []
     wrong: dict[int, MalformedEvent] = {}
     for position, (raw, native, _) in enumerate(parcels):

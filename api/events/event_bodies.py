@@ -58,11 +58,11 @@ would take minutes."""
 
 
 def decompress_body(body: bytes, coding: str) -> bytes:
-    """The body without its Content-Encoding; stops at MAX_BODY, so that a small bomb stays small.
+    """The body without its Content-Encoding; stops at `MAX_BODY_BYTES`, so that a small bomb stays small.
 
     Raises:
         UnsupportedBody: a coding other than gzip.
-        BodyTooLarge: more than MAX_BODY bytes inside.
+        BodyTooLarge: more than `MAX_BODY_BYTES` inside.
         MalformedEvent: damaged or incomplete gzip.
     """
     coding = coding.strip().lower() or "identity"

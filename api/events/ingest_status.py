@@ -72,7 +72,7 @@ class IngestStatus:
         self.report = IngestReport([], [])
 
     def note(self, report: IngestReport) -> None:
-        """Take over one report."""
+        """Store one report."""
         self.alive = True
         self.report = report
 

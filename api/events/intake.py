@@ -138,7 +138,7 @@ class EventIntake:
     async def receive(
         self, parcels: Sequence[RawRecord], binding: SourceBinding, *, keep_refused: bool = True
     ) -> Receipt:
-        """Judge *parcels* and make what is taken, and what is refused, durable.
+        """Judge records and make what is taken, and what is refused, durable.
 
         Args:
             parcels: records of one body, in order.
@@ -244,7 +244,7 @@ class EventIntake:
 
 
 def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
-    """Consecutive records of at most COMMIT_BYTES together, with their size."""
+    """Consecutive records of at most `MAX_COMMIT_BYTES` together, with their size."""
     size = sum(len(record.payload) for record in records)
     if size <= MAX_COMMIT_BYTES:
         if records:

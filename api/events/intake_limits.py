@@ -26,7 +26,7 @@ class BodyTooLarge(TrustwatchError):
 
 
 class UnsupportedBody(TrustwatchError):
-    """No media type, character set or content coding that the door reads; the message names those it does."""
+    """No media type, character set or content coding that the intake reads; the message names those it does."""
 
     code = "unsupported_body"
 

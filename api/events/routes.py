@@ -178,7 +178,7 @@ async def get_dead_letter(
 async def replay_dead_letter(
     letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep, record_format: FormatParam = None
 ) -> Response:
-    """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
+    """Through the same intake, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
 
     What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
     from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.

@@ -153,7 +153,7 @@ def list_feedback(
 def show(
     feedback: FeedbackArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False
 ) -> None:
-    """Show one, with every step of its life."""
+    """Show one feedback, with every step of its life."""
     with closing(ServiceClient(url, token)) as service:
         found = service.get(f"/v1/feedback/{quote(feedback, safe='')}")
     if json:

@@ -132,7 +132,7 @@ class PreviewRunner:
         return len(self._tasks)
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
-        """Begin one. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
+        """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
         now_ms = self._now_ms()
         row = FeedbackPreview(
@@ -185,7 +185,7 @@ class PreviewRunner:
         return any(row.preview_id == preview_id for row in self._tasks.values())
 
     async def close(self) -> None:
-        """End what runs."""
+        """End the running preview, and those that wait."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -260,7 +260,7 @@ class PreviewProcess:
         self._settings_file = settings_file
 
     async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
-        """Run one; whoever cancels it ends the process."""
+        """Run one job; whoever cancels it ends the process."""
         command = [sys.executable, "-m", "trustwatch.api.feedback.worker"]
         if self._settings_file is not None:
             command += ["--settings", str(self._settings_file)]

@@ -108,7 +108,7 @@ class FeedbackRulePublisher:
         self._orphans_checked_ms = 0
 
     async def publish(self, made: Feedback) -> Feedback:
-        """Tell every event log that is concerned; where one does not answer, `follow` tries again."""
+        """Tell every event log that is concerned; where one does not answer, `synchronise` tries again."""
         try:
             await self._log.commit(rule_control_records(made, self._partitions(), self._now_ms()))
         except TrustwatchError as error:

@@ -182,7 +182,7 @@ class TooManyPreviewAgents(TrustwatchError):
 
 
 def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
-    """Agents that a rule speaks of, as far as they are known now. Raises TooMany, Unavailable."""
+    """Agents that a rule speaks of, as far as they are known now. Raises TooManyPreviewAgents, Unavailable."""
     if rule.kind == "agent":
         return {int(rule.key)}
     keys: set[int] = set()

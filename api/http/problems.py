@@ -161,7 +161,7 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
 
 
 def problem_response(problem: ProblemDetails) -> Response:
-    """As a Starlette response."""
+    """The problem as a Starlette response."""
     return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
 
 

@@ -328,7 +328,7 @@ def _choose_salt(given: str | None, model: Path) -> bytes:
 
 
 def _window_text(window: TimeWindow) -> str:
-    """In words."""
+    """The window in words."""
     bounds = (("from", window.after), ("up to", window.before))
     return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
 

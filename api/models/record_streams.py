@@ -52,14 +52,14 @@ class RecordStream(Protocol):
         """The next records; None where there are none for a moment. Raises CorruptLog, Fenced."""
 
     def is_caught_up(self) -> bool:
-        """True if all was handed out that was there when this was last true (or at `begin`)."""
+        """True if all was handed out that was there when this was last true (or at `rewind`)."""
 
     def close(self) -> None:
         """Release files and connections."""
 
 
 def open_record_stream(settings: Settings) -> RecordStream:
-    """The one that the settings mean. Raises ConfigError, Unavailable."""
+    """The record stream of the configured log. Raises ConfigError, Unavailable."""
     return TopicRecordStream(settings) if settings.kafka.bootstrap_servers else LogRecordStream(settings)
 
 

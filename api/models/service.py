@@ -290,7 +290,7 @@ class ModelService:
         raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
 
     def _adopt_from_registry(self, version: str) -> None:
-        """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
+        """Make a version that was trained elsewhere and put into the registry a challenger like any other."""
         if self._store.models.get(version) is not None:
             return
         registered = next((one for one in self._registry.versions() if one.version == version), None)

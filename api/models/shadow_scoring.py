@@ -28,7 +28,7 @@ from .training_data import trained_end_offsets
 MAX_RESIDENT_AGENTS = 20_000
 """Agents in memory per model; the others are kept as bytes."""
 MIN_RESIDENT_AGENTS = 1_000
-"""Of one partition."""
+"""Least number of agents in memory for one partition."""
 PROMOTION_RETRY_S = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -156,7 +156,7 @@ class ShadowScorer:
         return known
 
     def process(self, batch: RecordBatch) -> None:
-        """Records of the log, in order."""
+        """Score records of the log, in order."""
         if self._champion is None or batch.records[-1].received_ms < self._since_ms:
             return
         assert self._watch is not None
@@ -175,7 +175,7 @@ class ShadowScorer:
             self._watch.complete_ms, self._newest_at_targets_ms = self._newest_at_targets_ms, self._watch.newest_ms
 
     def write_figures(self) -> None:
-        """Write what was counted since the last time."""
+        """Store the figures counted since the last call."""
         self._settle_days()
         self._write_days()
         if self._duel is None or self._challenger is None:

@@ -38,7 +38,7 @@ class ReadRanges(NamedTuple):
     ranges: Mapping[int, tuple[int, int]]
 
     def as_dict(self) -> dict[str, Any]:
-        """As a version's `trained` holds it."""
+        """Value for the column `trained` of a version."""
         return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
 
 
@@ -59,7 +59,7 @@ class TrainingData(Protocol):
 
 
 def open_training_data(settings: Settings) -> TrainingData:
-    """The one that the settings mean."""
+    """Training data of the configured log: embedded, or the events topic."""
     return TopicTrainingData(settings) if settings.kafka.bootstrap_servers else LogTrainingData(settings)
 
 
@@ -74,7 +74,7 @@ class LogTrainingData:
         self._settings = settings
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """See `Origin`."""
+        """See `TrainingData`."""
         folder = self._settings.data_dir / "log"
         archived = _read_archive(self._settings, history, since_ms, "", check)
         with closing(LogReader(folder)) as reader:
@@ -112,7 +112,7 @@ class TopicTrainingData:
         self._kafka = settings.kafka
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """See `Origin`."""
+        """See `TrainingData`."""
         topic = self._kafka.names.events
         archived = _read_archive(self._settings, history, since_ms, topic, check)
         with closing(open_reader(self._kafka, (topic,))) as reader:

@@ -52,13 +52,13 @@ CHALLENGER_GRACE_PERIODS = 4
 MAX_PAGES = 40
 """Pages of decisions and feedback that are looked at for what must not be learned."""
 MAX_ATTEMPTS = 3
-"""A training in which the keeper died so often is given up."""
+"""Attempts at one training after which it is given up: the worker died in each."""
 
 _log = structlog.get_logger(__name__)
 
 
 class TrainingScheduler:
-    """Trains versions when they are due or wanted. What it does is noted before: the next keeper goes on with it.
+    """Trains versions when they are due or wanted. What it does is noted before: the next model worker goes on with it.
 
     Args:
         settings: of the service.
@@ -109,7 +109,7 @@ class TrainingScheduler:
 
     def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
         """Train on what is kept now; a failure is a line of the history."""
-        if self._store.models.get(work.version) is not None:  # it was registered, and then the keeper died
+        if self._store.models.get(work.version) is not None:  # it was registered, and then the worker died
             self._finish_training(work)
             return
         if work.tries >= MAX_ATTEMPTS:
@@ -130,7 +130,7 @@ class TrainingScheduler:
         except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
                 self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
-            raise  # whatever else ends it stays counted as a try, and the work of a keeper that lost its seat another's
+            raise  # any other end counts as a try; after a loss of leadership the work is another worker's
         else:
             self._finish_training(work)
             _log.info("trained", version=made.version, **{k: v for k, v in made.trained.items() if isinstance(v, int)})

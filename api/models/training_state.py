@@ -35,5 +35,5 @@ def decode_training_state(stored: str | None) -> TrainingState:
 
 
 def encode_training_state(state: TrainingState) -> str:
-    """For the store."""
+    """Encode the state for the store."""
     return msgspec.json.encode(state).decode()

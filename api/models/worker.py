@@ -1,4 +1,4 @@
-"""The keeper: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`.
+"""The model worker: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`.
 
 It follows the event log with a reader of its own, or the events topic as a consumer group of its own, at the lowest
 priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes what it finds to the
@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ModelWorker:
-    """Trains and follows.
+    """Training and shadow scoring in one process, as the leader among model workers.
 
     Args:
         child: the process.
@@ -96,7 +96,7 @@ class ModelWorker:
         self._child.send(version.encode())
 
     def finish(self) -> None:
-        """Write what was counted."""
+        """Store the figures counted so far."""
         self._shadow_scorer.write_figures()
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class ModelWorker:
 
 
 def run_model_worker(child: ChildRuntime) -> None:
-    """Keep models until told to end, once nobody else does."""
+    """Run the model worker until told to end, once it is the leader."""
     os.nice(LOWEST_PRIORITY)
     store = open_service_store(child.settings)
     try:
@@ -120,7 +120,7 @@ def run_model_worker(child: ChildRuntime) -> None:
 
 
 def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
-    """Wait until nobody else keeps models. Raises Stopping, Unavailable."""
+    """Wait to become the leader among the model workers. Raises StopRequested, Unavailable."""
     told = False
     while (seat := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
         if not told:

@@ -108,10 +108,10 @@ class _ZipBuffer:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits elsewhere."""
+        """Nothing to flush: all written bytes are in the buffer."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def take(self) -> bytes:
         """Bytes written since the last call."""

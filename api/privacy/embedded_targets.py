@@ -44,7 +44,7 @@ class ErasureTargets(Protocol):
 
     @property
     def store(self) -> SqlStore:
-        """Database."""
+        """The deployment's database."""
 
     @property
     def keeps_name(self) -> bool:
@@ -69,7 +69,7 @@ class ErasureTargets(Protocol):
         """Places that `remaining` does not reach from this process, in words."""
 
     async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
-        """For the proof."""
+        """Facts for the proof."""
 
     async def assist(self, now_ms: int) -> list[Erasure]:
         """Do the part of every process of the service; return the erasures that all workers have come past."""
@@ -121,17 +121,17 @@ class EmbeddedErasureTargets:
 
     @property
     def directory(self) -> Path:
-        """Of the log."""
+        """Directory of the log."""
         log = self.log.log
         assert isinstance(log, EventLog)
         return log.directory
 
     async def write_order(self, made: Erasure, record: Record) -> Erasure:
-        """See `Everywhere.order`."""
+        """See `ErasureTargets.write_order`."""
         return msgspec.structs.replace(made, at_offset=await self.log.commit([record]))
 
     async def waiting_for(self, made: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
-        """See `Everywhere.behind`."""
+        """See `ErasureTargets.waiting_for`."""
         who = await self._waiting_component(made)
         return f"waits for {who} to come past offset {made.at_offset} of the log" if who else ""
 
@@ -153,21 +153,21 @@ class EmbeddedErasureTargets:
         return ""
 
     async def acknowledged(self, made: Erasure) -> Erasure:
-        """See `Everywhere.passed`."""
+        """See `ErasureTargets.acknowledged`."""
         return made
 
     async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:  # noqa: ARG002 (nothing of it ages here)
-        """See `Everywhere.told`."""
+        """See `ErasureTargets.summary`."""
         return ErasureSummary(
             {"log_up_to_offset": made.at_offset, "log_up_to": format_rfc3339(made.at_ms)}, remains=[_REMAINS_IN_LOG]
         )
 
     async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (there is one process)
-        """See `Everywhere.assist`."""
+        """See `ErasureTargets.assist`."""
         return []
 
     async def release_names(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
-        """See `Everywhere.rest`."""
+        """See `ErasureTargets.release_names`."""
         return []
 
     def committed_offset(self) -> int:
@@ -181,7 +181,7 @@ class EmbeddedErasureTargets:
         return waiting_spool_files(self._spool)
 
     async def erase(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.erase`."""
+        """See `ErasureTargets.erase`."""
         scope = erasure_scope(made)
         counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
         counts.update(await self._erase_log(scope))
@@ -190,7 +190,7 @@ class EmbeddedErasureTargets:
         return dict(counts)
 
     async def remaining(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.left`."""
+        """See `ErasureTargets.remaining`."""
         scope = erasure_scope(made)
         counts = Counter(
             prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
@@ -201,7 +201,7 @@ class EmbeddedErasureTargets:
         return {place: count for place, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
-        """See `Everywhere.not_looked_at`."""
+        """See `ErasureTargets.not_checked`."""
         return []
 
     async def _erase_log(self, scope: ErasureScope) -> dict[str, int]:

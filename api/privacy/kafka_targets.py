@@ -48,13 +48,13 @@ class TopicErasureSummary(NamedTuple):
     gone_by_ms: int | None
 
     def document(self) -> dict[str, Any]:
-        """As it stands in a proof."""
+        """Member of a proof about the topic."""
         gone_by = None if self.gone_by_ms is None else format_rfc3339(self.gone_by_ms)
         return {"topic": self.topic, "holds": self.holds, "done": self.done, "gone_by": gone_by}
 
 
 def summarise_topics(admin: KafkaAdmin, topics: KafkaTopics, now_ms: int) -> list[TopicErasureSummary]:
-    """About each of our topics. Raises Unavailable."""
+    """Summary of the erasure in each of our topics. Raises Unavailable."""
     return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
 
 
@@ -154,7 +154,7 @@ def _correction_of(
 
 
 def send_corrections(writer: TopicWriter, topic: str, found: Iterable[RiskTopicCorrection]) -> None:
-    """Write them, and wait until they have arrived. Raises Unavailable."""
+    """Write corrections, and wait until they are acknowledged. Raises Unavailable."""
     for one in found:
         writer.send(topic, one.key, one.value, partition=one.partition, headers=one.headers)
     writer.flush(FLUSH_TIMEOUT_S)
@@ -215,13 +215,13 @@ class KafkaErasureTargets:
         self._unfinished: set[str] = set()
 
     async def write_order(self, made: Erasure, record: Record) -> Erasure:
-        """See `Everywhere.order`: once in each partition, all acknowledged or none."""
+        """See `ErasureTargets.write_order`: once in each partition, all acknowledged or none."""
         count = await self._log.run_between_rounds(_partition_count)
         await self._log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
         return msgspec.structs.replace(made, at_offset=0, counts={**made.counts, TOPIC_MEMBER: {"partitions": count}})
 
     async def waiting_for(self, made: Erasure, now_ms: int) -> str:
-        """See `Everywhere.behind`: the workers, then every archive that is there."""
+        """See `ErasureTargets.waiting_for`: the workers, then every archive that is there."""
         met, missing = await self._acknowledged_offsets(made)
         if missing:
             told = ", ".join(map(str, missing))
@@ -241,7 +241,7 @@ class KafkaErasureTargets:
         return ""
 
     async def acknowledged(self, made: Erasure) -> Erasure:
-        """See `Everywhere.passed`."""
+        """See `ErasureTargets.acknowledged`."""
         met, _ = await self._acknowledged_offsets(made)
         told = {**made.counts.get(TOPIC_MEMBER, {}), "offsets": {str(at): offset for at, offset in met.items()}}
         return msgspec.structs.replace(made, counts={**made.counts, TOPIC_MEMBER: told})
@@ -259,7 +259,7 @@ class KafkaErasureTargets:
         )
 
     async def erase(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.erase`: the database, and what the risk topic says."""
+        """See `ErasureTargets.erase`: the database, and what the risk topic says."""
         up_to = order_offsets(made)
         scope = erasure_scope(made, up_to)
         counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
@@ -277,7 +277,7 @@ class KafkaErasureTargets:
         return len(found)
 
     async def remaining(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
+        """See `ErasureTargets.remaining`: the database, the risk topic, and archives of this process."""
         up_to = order_offsets(made)
         scope = erasure_scope(made, up_to)
         counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
@@ -286,7 +286,7 @@ class KafkaErasureTargets:
         return {place: count for place, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:
-        """See `Everywhere.not_looked_at`: topics that nobody rewrites, and archives of other processes."""
+        """See `ErasureTargets.not_checked`: topics that nobody rewrites, and archives of other processes."""
         away = await asyncio.to_thread(self._archives.other_archives, now_ms)
         told = sorted({f"the archive of {one.kind} on {one.host} ({one.path})" for one in away})
         topics = self._brokers.topics
@@ -298,7 +298,7 @@ class KafkaErasureTargets:
             return find_corrections(reader, made.erasure_subject, up_to)
 
     async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
-        """See `Everywhere.told`."""
+        """See `ErasureTargets.summary`."""
         topics = await asyncio.to_thread(self._summarise_topics, now_ms)
         standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
         covers = {
@@ -318,7 +318,7 @@ class KafkaErasureTargets:
             return summarise_topics(admin, self._brokers.topics, now_ms)
 
     async def assist(self, now_ms: int) -> list[Erasure]:
-        """See `Everywhere.assist`: show the archives of this process, and erase in them."""
+        """See `ErasureTargets.assist`: show the archives of this process, and erase in them."""
         await asyncio.to_thread(self._archives.register, now_ms)
         if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
@@ -338,7 +338,7 @@ class KafkaErasureTargets:
         return found
 
     async def release_names(self, now_ms: int) -> list[Erasure]:
-        """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
+        """See `ErasureTargets.release_names`: end late records of a stalled worker, and see if the topic has any."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
         for made, places in await asyncio.to_thread(self.store.erasures.list_with_positions):

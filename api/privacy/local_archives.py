@@ -193,7 +193,7 @@ class LocalArchives:
         return {place: count for place, count in found.items() if count}
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
-        """Archives that `left` does not look at: those of other processes, while they have files of ours; blocks."""
+        """Archives that `remaining` does not look at: of other processes, while they have files of ours; blocks."""
         ours = {_folder_id(place) for place in self._ids.values()}
         places = {
             key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)

@@ -76,7 +76,7 @@ class ProofCheck(NamedTuple):
 
 
 class ErasureService:
-    """One per service. For one event loop.
+    """Erasures, their proofs, and exports. One per service, for one event loop.
 
     What people ask waits for the store as all requests do (`StoreExecutor`); the work itself takes as long as it takes,
     in threads that no request waits for.
@@ -276,7 +276,7 @@ class ErasureService:
         return await asyncio.to_thread(verify_chains, self._targets.store.decisions, self._targets.store.erasures)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Carry out what is open, from the beginning of the process on, until *stop*."""
+        """Carry out open erasures, from the beginning of the process on, until *stop*."""
         ending = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():

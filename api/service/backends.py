@@ -63,7 +63,7 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
 
 
 class ModelWorkerProcess(SupervisedProcess):
-    """Keeps the keeper running, and hands on what it asks for.
+    """Supervisor of the model worker, which hands on what the worker asks for.
 
     Args:
         settings_file: passed on; None where there is none.
@@ -147,7 +147,7 @@ class EmbeddedBackend(EventBackend):
         view.apply(self.store.agents.iterate())
 
     def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
-        """The pipeline."""
+        """See `EventBackend`: the pipeline, the model worker and the archive."""
 
         def apply(update: PipelineUpdate) -> None:
             known.view.apply(update.agents)
@@ -167,7 +167,7 @@ class EmbeddedBackend(EventBackend):
         return [worker, *keeper, *archives]
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
-        """Counted live."""
+        """See `EventBackend`: counted live."""
         return make_lag_counter(self._event_log, status)
 
     async def write_tick(self) -> None:
@@ -200,7 +200,7 @@ class KafkaBackend(EventBackend):
         self._roles = roles
 
     def load_view(self, view: RiskView) -> None:
-        """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
+        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last."""
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():
@@ -208,7 +208,7 @@ class KafkaBackend(EventBackend):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
     def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
-        """Follower, worker, or both."""
+        """See `EventBackend`: the risk follower, the worker, or both."""
         status, found = known.status, []
 
         def followed(update: PipelineUpdate) -> None:

@@ -47,7 +47,7 @@ MIN_RESIDENT_AGENTS = 1_000
 
 
 class GroupPipelineWorker:
-    """One member of the group with its surroundings.
+    """One member of the workers' consumer group, with its source, store and publisher.
 
     Args:
         settings: of the service.

@@ -203,20 +203,20 @@ class RunningService:
             self._dispatcher.wake()
 
     def _promote_challenger(self, version: str) -> None:
-        """The keeper says that a challenger is better."""
+        """Promote a challenger that the model worker found better."""
         task = asyncio.get_running_loop().create_task(promote_ready_challenger(self._models, version))
         self._promotions.add(task)
         task.add_done_callback(self._promotions.discard)
 
     def _interventions_changed(self, agents: Collection[AgentName]) -> None:
-        """A person pinned or approved something, here or elsewhere."""
+        """Drop answers that a pin or an approval, made here or elsewhere, has changed."""
         drop_cached_answers(self._services.risk_view, agents)
         if self._roles.workers:
             self._actuation.reconcile(agents)
         self._wake_dispatcher()
 
     def _policy_changed(self) -> None:
-        """Another book is in force."""
+        """Drop answers made under an earlier policy book."""
         self._actuation.request_full_reconciliation()
         self._wake_dispatcher()
 

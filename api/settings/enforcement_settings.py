@@ -71,7 +71,7 @@ class HookSettings(SettingsPart, frozen=True):
         self.expression()
 
     def expression(self) -> JmesPathExpression | None:
-        """Finds the agent in a request; None where the product's own place is meant."""
+        """Expression that finds the agent in a request; None where the product's own place is meant."""
         try:
             return None if self.agent is None else JmesPathExpression(self.agent)
         except ConfigError as error:

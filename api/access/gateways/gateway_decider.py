@@ -1,4 +1,4 @@
-"""Asks the guard about a call: what a gateway can not do is denied, and what fails is answered as the settings say."""
+"""Decisions on calls: what a gateway can not do is denied, and what fails is answered as the settings say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GatewayConstraint = Callable[[Verdict], Verdict]
 
 
 class GatewayDecider:
-    """The guard, as gateways ask it.
+    """Access decisions for gateways.
 
     Args:
         settings: of gateways.
@@ -97,7 +97,7 @@ class GatewayDecider:
             return True
 
     def count_unverifiable(self, via: str, issuer: str) -> None:
-        """Count a token that can not be verified since the issuer's keys can not be had. It never opens the door:
+        """Count a token that can not be verified since the issuer's keys can not be had. It never passes:
         anybody can write a token that names that issuer."""
         self._decision_point.count_failure(via, fails_open=False)
         _log.warning("gateway_without_keys", via=via, issuer=issuer)

@@ -55,7 +55,7 @@ class TokenHolder(NamedTuple):
 
 
 class TokenHolderFactory:
-    """Makes holders.
+    """Makes the holder of a token from its claims, or from an introspection answer.
 
     Args:
         issuers: of the settings.
@@ -184,7 +184,7 @@ class IntrospectionClient:
 
         Raises:
             InvalidToken: it is not active, or not for the APIs behind our gateways.
-            Unreachable: the server did not say.
+            IntrospectionUnreachable: the server did not say.
         """
         digest = hashlib.blake2b(token, digest_size=16).digest()
         known = self._cache.get(digest, self._clock())
@@ -258,7 +258,7 @@ class IntrospectionClient:
 
 
 class GatewayIssuers:
-    """Everything that is held of the issuers of a service's gateways; `start` and `close` it.
+    """Keys, introspection and revocation of the issuers of a service's gateways; `start` and `close` it.
 
     Args:
         settings: of gateways.
@@ -306,7 +306,7 @@ class GatewayIssuers:
         await self.jwks.start()
 
     async def close(self) -> None:
-        """End everything; revocations under way are waited for."""
+        """Close connections, once revocations under way have ended."""
         await self.jwks.close()
         for server in self.introspection_clients.values():
             await server.close()

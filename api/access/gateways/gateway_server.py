@@ -38,7 +38,7 @@ EXT_AUTHZ_PATH, FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/ext-authz", b"/forward-a
 GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
 
 GatewayMeter = Callable[[str, str, int, str, float], None]
-"""Told of every answer: way, route, status, kind of answer, seconds."""
+"""Counts an answer: way, route, status, kind of answer, seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class GatewayServerDependencies(NamedTuple):
 
 
 class GatewayServer:
-    """Answers gateways.
+    """ASGI handler of the checks of gateways.
 
     Args:
         settings: of gateways.
@@ -179,7 +179,7 @@ class GatewayServer:
         return request_id(scope) or self._dependencies.new_id()
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
-        """Nothing before the guard may fail; where it does all the same, nobody passes: no token is verified yet."""
+        """Nothing before the decision may fail; where it does all the same, nobody passes: no token is verified yet."""
         self._dependencies.decision_point.count_failure(way, fails_open=False)
         trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
         _log.error("gateway_failed", via=way, error=type(error).__name__, traceback=trace)

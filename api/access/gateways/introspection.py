@@ -77,7 +77,7 @@ class IntrospectionEndpoint:
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
         }
-        """None = its tokens say."""
+        """Tenant by issuer; None = its tokens name it."""
         self._clients = {client.client_id: client for client in settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
@@ -98,7 +98,7 @@ class IntrospectionEndpoint:
             return _problem_gateway_response(error)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
-        """Tenants whose tokens the client may ask about. Raises what says that it is none."""
+        """Tenants whose tokens the client may ask about. Raises IntrospectionClientRefused."""
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
@@ -137,7 +137,7 @@ class IntrospectionEndpoint:
         return _json_gateway_response(200, members, "active")
 
     async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Return the holder of a token. Raises InvalidToken, Unreachable."""
+        """Return the holder of a token. Raises InvalidToken, IntrospectionUnreachable."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken("the token is too long")
         try:
@@ -196,7 +196,7 @@ async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
 
 
 def _token_of_form(form: bytes) -> bytes:
-    """The only `token` of a form. Raises Unreadable."""
+    """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
     try:
         found = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:

@@ -65,7 +65,7 @@ class ParsedHookRequest(NamedTuple):
     """One question as a product asked it.
 
     Attributes:
-        access_request: for the guard.
+        access_request: for the decision point.
         action: grant type, or what the product says of it.
         data: the request, for the answer.
         event_extras: further members of the audit event; never a token, a secret or a body.
@@ -102,7 +102,7 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The question in a body. Raises Unreadable, ClientInducedFailure."""
+        """The question in a body. Raises UnreadableHookRequest, ClientInducedFailure."""
 
     @abstractmethod
     def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
@@ -118,7 +118,7 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def denial_response(self, reason: str) -> HookResponse:
-        """No token."""
+        """The answer that refuses the token."""
 
     @abstractmethod
     def unauthenticated_response(self) -> HookResponse:

@@ -1,4 +1,4 @@
-"""Asks the guard for a hook, says what holds when that fails, and makes every question an audit event."""
+"""Decisions for hooks: what holds when a question fails, and an audit event of every question."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class HookDecider:
-    """The guard, as one hook asks it.
+    """Access decisions for one hook.
 
     Args:
         settings: of the hook.
@@ -61,7 +61,7 @@ class HookDecider:
     def fails_open(self, error: Exception, tenant: str) -> bool:
         """Count a question that failed with *error*; true if it is answered as if nothing stood against it.
 
-        Where no policy is enforced nothing may be refused. What a client can bring about never opens the door.
+        Where no policy is enforced nothing may be refused. What a client can bring about never lets it pass.
         """
         opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
         opened = opened or not self._may_enforce(tenant)

@@ -191,7 +191,7 @@ HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
 
 HookAdmission = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookResponse] | HookResponse]]
 HookMeter = Callable[[str, str, int, float], None]
-"""Told of every answer: name of the hook, route, status, seconds."""
+"""Counts an answer: name of the hook, route, status, seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -221,7 +221,7 @@ class HookServerDependencies(NamedTuple):
 
 
 class HookRoute(NamedTuple):
-    """One path."""
+    """Route of a hook: path, method and the functions that answer it."""
 
     hook: str
     route: str

@@ -79,7 +79,7 @@ async def show_agent_parts(
     tenant: Tenant = None,
     issuer: Issuer = None,
 ) -> Response:
-    """The parts of the page that move."""
+    """The parts of the page that change."""
     summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
     return desk.render_page(request, "agent_parts.html", visit, **await _page_values(desk, visit, summary))
 

@@ -184,7 +184,7 @@ async def adopt_feedback(
     feedback: FeedbackServiceDep,
     form: FormDep,
 ) -> Response:
-    """Say it for good."""
+    """Adopt the feedback of the form."""
     draft = draft_from_form(form)
     try:
         adopted = await feedback.adopt(visit.caller, decision_id, draft)

@@ -108,7 +108,7 @@ async def order_rollback(
 async def order_training(
     request: Request, desk: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
 ) -> Response:
-    """Order a training from the keeper."""
+    """Order a training from the model worker."""
     order = models.train(visit.caller, _reason_of(form))
     return await _redirect_or_explain_order(request, desk, visit, models, "training", order)
 

@@ -39,7 +39,7 @@ async def show_overview(request: Request, desk: ConsoleDep, visit: PageReaderDep
 
 @router.get("/overview")
 async def show_overview_parts(request: Request, desk: ConsoleDep, visit: PageReaderDep) -> Response:
-    """The parts of it that move."""
+    """The parts of the page that change."""
     return desk.render_page(request, "overview_parts.html", visit, **await _overview_values(desk, visit.caller))
 
 

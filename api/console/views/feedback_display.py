@@ -88,7 +88,7 @@ def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
 
 
 class DisplayedPreview(NamedTuple):
-    """A preview for people.
+    """Values of a preview for its page.
 
     Attributes:
         percent: how far it is.

@@ -20,7 +20,7 @@ _STYLES = ("first", "second dash-a", "medium dash-b", "critical dash-c")
 
 
 class BudgetTotal(NamedTuple):
-    """All groups that are seen, on one day. `limit` is the most alerts that do not stand out."""
+    """Sum over the peer groups that the caller may see, on one day; more alerts than `limit` stand out."""
 
     day: int
     expected: float

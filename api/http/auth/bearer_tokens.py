@@ -119,7 +119,7 @@ def bearer_token(authorization: bytes | None) -> bytes:
 
 
 class TokenVerifier(Generic[BoundCaller]):
-    """Judges bearer tokens. For one event loop; `verified` neither waits nor calls out.
+    """Judges bearer tokens. For one event loop; `verify_now` neither waits nor calls out.
 
     Args:
         issuers: issuers that are trusted, and what is accepted of each.
@@ -160,7 +160,7 @@ class TokenVerifier(Generic[BoundCaller]):
         return found if found is not None else self._verify_and_cache(token, digest, now)
 
     async def verify(self, token: bytes) -> BoundCaller:
-        """As `verified`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
+        """As `verify_now`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
 
         Raises:
             InvalidToken: as `verified`.
