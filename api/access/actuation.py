@@ -80,16 +80,16 @@ class ActuationService:
         self._http = make_webhook_client()
         self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._channels = [_make_channel(one, self) for one in settings.actuators]
+        self._channels = [_make_channel(actuator, self) for actuator in settings.actuators]
 
     @property
     def channels(self) -> list[DeliveryChannel[ActuatorTarget]]:
         """Delivery channels, for the dispatcher."""
         return list(self._channels)
 
-    def notifier(self, one: ActuatorSettings) -> ActuatorNotifier:
+    def notifier(self, settings: ActuatorSettings) -> ActuatorNotifier:
         """The notifier of one actuator."""
-        actuator = _make_actuator(one, self._http)
+        actuator = _make_actuator(settings, self._http)
         return ActuatorNotifier(
             actuator, self._store.actuations, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
         )
@@ -133,8 +133,8 @@ class ActuationService:
         await self._http.aclose()
 
 
-async def _wait_for_either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in (one, other)]
+async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in (first, second)]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -144,28 +144,28 @@ async def _wait_for_either(one: asyncio.Event, other: asyncio.Event, seconds: fl
                 await task
 
 
-def _make_channel(one: ActuatorSettings, acting: ActuationService) -> DeliveryChannel[ActuatorTarget]:
+def _make_channel(settings: ActuatorSettings, acting: ActuationService) -> DeliveryChannel[ActuatorTarget]:
     target = ActuatorTarget(
-        one.name,
-        timeout_s=one.timeout_s,
-        tenants=frozenset(one.tenants),
-        issuers=frozenset(one.issuers),
-        clients=dict(one.clients),
+        settings.name,
+        timeout_s=settings.timeout_s,
+        tenants=frozenset(settings.tenants),
+        issuers=frozenset(settings.issuers),
+        clients=dict(settings.clients),
     )
-    return DeliveryChannel(ACTION_ROW_KIND, target, acting.notifier(one), ACTUATION_DISPATCH_POLICY)
+    return DeliveryChannel(ACTION_ROW_KIND, target, acting.notifier(settings), ACTUATION_DISPATCH_POLICY)
 
 
-def _make_actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
-    if one.kind == "webhook":
-        secrets = () if one.secret is None else (one.secret.reveal(),)
-        target = WebhookTarget(one.name, one.url, secrets, allow_plain_loopback=one.allow_http)
-        return WebhookActuator(http, target, clock.now_ms, one.confirm_url or "")
-    if one.kind == "keycloak":
-        realm_url = f"{one.url.rstrip('/')}/admin/realms/{one.realm}"
-        api = AdminApi(http, realm_url, _make_authentication(one.auth, http), clock.now_ms)
-        return KeycloakActuator(api, clock.now_s, one.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
-    api = AdminApi(http, one.url, _make_authentication(one.auth, http), clock.now_ms)
-    return HydraActuator(api, one.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
+def _make_actuator(settings: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
+    if settings.kind == "webhook":
+        secrets = () if settings.secret is None else (settings.secret.reveal(),)
+        target = WebhookTarget(settings.name, settings.url, secrets, allow_plain_loopback=settings.allow_http)
+        return WebhookActuator(http, target, clock.now_ms, settings.confirm_url or "")
+    if settings.kind == "keycloak":
+        realm_url = f"{settings.url.rstrip('/')}/admin/realms/{settings.realm}"
+        api = AdminApi(http, realm_url, _make_authentication(settings.auth, http), clock.now_ms)
+        return KeycloakActuator(api, clock.now_s, settings.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
+    api = AdminApi(http, settings.url, _make_authentication(settings.auth, http), clock.now_ms)
+    return HydraActuator(api, settings.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
 
 
 def _make_authentication(given: ActuatorAuthSettings | None, http: httpx.AsyncClient) -> RequestAuthenticator:

@@ -61,7 +61,7 @@ class PolicyDecisionPoint:
             via: the way.
             fit: makes a denial (`scoring.policy.denied`) of what the asking server can not do.
         """
-        verdict, known = self.policy_evaluator.evaluate(question)
+        verdict, context = self.policy_evaluator.evaluate(question)
         if fit is not None:
             verdict = fit(verdict)
         mode = "enforce" if verdict.enforced else "shadow"
@@ -77,7 +77,7 @@ class PolicyDecisionPoint:
             approval_id = self.approval_workflow.request_approval(
                 name, verdict.held_scopes, verdict.level, verdict.reason, via
             )
-        return AccessDecision(verdict, known, approval_id)
+        return AccessDecision(verdict, context, approval_id)
 
     def count_failure(self, via: str, *, fails_open: bool) -> None:
         """Count a question that could not be decided, and how it was answered for that reason."""
@@ -176,10 +176,10 @@ def check_name_length(name: str) -> str:
 
 def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
     """Earlier actors of a delegation chain (`act` of RFC 8693), nearest first; the agent itself is not one of them."""
-    found: list[str] = []
-    while type(act) is dict and len(found) <= MAX_ACTORS:
-        found.append(check_name_length(text_or_empty(act.get("sub"))))
+    actors: list[str] = []
+    while type(act) is dict and len(actors) <= MAX_ACTORS:
+        actors.append(check_name_length(text_or_empty(act.get("sub"))))
         act = act.get("act")
-    if found[:1] == [agent]:  # the outermost is the current actor
-        del found[0]
-    return tuple(name for name in found[:MAX_ACTORS] if name)
+    if actors[:1] == [agent]:  # the outermost is the current actor
+        del actors[0]
+    return tuple(name for name in actors[:MAX_ACTORS] if name)

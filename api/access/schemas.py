@@ -153,7 +153,7 @@ def intervention_out(intervention: Intervention) -> InterventionOut:
 
 def interventions_out(page: Page[Intervention]) -> PageOut[InterventionOut]:
     """A page of pins and approvals as it is answered."""
-    return PageOut(items=[intervention_out(one) for one in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[intervention_out(intervention) for intervention in page.items], next_cursor=page.next_cursor)
 
 
 def blast_radius_out(report: BlastRadiusReport) -> BlastRadiusOut:

@@ -92,12 +92,12 @@ def read_log_excerpt(
     around: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_AROUND)
     actions: Counter[str] = Counter()
     resources: Counter[str] = Counter()
-    hours, found = [0] * 24, 0
+    hours, match_count = [0] * 24, 0
     with LogReader(log) as reader:
         end = reader.end_offset(0)
         start = max(bases[0], end - look_back)
         for event in _agent_events(reader, start, end, name, unerased):
-            found += 1
+            match_count += 1
             kept.append(event)
             if is_near_decision(event, moment_ms):
                 around.append(event)
@@ -106,7 +106,15 @@ def read_log_excerpt(
                 resources[event.resource.id] += 1
             hours[event.time.hour] += 1
     return LogExcerpt(
-        list(reversed(kept)), list(around), found, end - start, start <= bases[0], start, actions, resources, hours
+        list(reversed(kept)),
+        list(around),
+        match_count,
+        end - start,
+        start <= bases[0],
+        start,
+        actions,
+        resources,
+        hours,
     )
 
 
@@ -231,7 +239,7 @@ def load_event_history(
     Raises:
         OSError: the log can not be read.
     """
-    concerned = [one for one in erasures if one.subject and one.tenant == name.tenant]
+    concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
     unerased = _make_erasure_filter(concerned, by_offset=places.log is not None)
     log = None
     if places.log is not None:
@@ -241,7 +249,7 @@ def load_event_history(
 
 def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
     """Filter of events of erased subjects. In a topic all are taken as from before the order: offsets do not tell."""
-    erasers = [(RecordEraser(one.erasure_subject), one.at_offset if by_offset else -1) for one in erasures]
+    erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:
         record = Record(RecordKind.EVENT, 0, 0, payload)
@@ -284,16 +292,16 @@ class _ArchiveSearch:
     def _combine(
         self, events: list[NativeEvent], around: list[NativeEvent], older: LatestEvents | None
     ) -> AgentEventHistory:
-        both = [one for one in (self._log, older) if one is not None]
-        actions = sum((one.actions for one in both), Counter[str]())
-        resources = sum((one.resources for one in both), Counter[str]())
+        both = [part for part in (self._log, older) if part is not None]
+        actions = sum((part.actions for part in both), Counter[str]())
+        resources = sum((part.resources for part in both), Counter[str]())
         whole = (
             older.complete and not older.damaged_files if older is not None else bool(self._log and self._log.complete)
         )
         return AgentEventHistory(
             events,
             around,
-            sum(one.match_count for one in both),
+            sum(part.match_count for part in both),
             None if self._log is None else self._log.records_examined,
             None if older is None else older.rows_examined,
             whole and not self._trouble,
@@ -302,23 +310,23 @@ class _ArchiveSearch:
             self._busy,
             actions.most_common(12),
             resources.most_common(12),
-            [sum(hours) for hours in zip([0] * 24, *(one.hours for one in both), strict=True)],
+            [sum(hours) for hours in zip([0] * 24, *(part.hours for part in both), strict=True)],
         )
 
     def _query_before_log(self) -> AgentEventQuery | None:
         """Query of the archive for the events before those of the log."""
-        made = self._base_query()
-        if made is None or self._log is None:
-            return made
-        return made._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
+        query = self._base_query()
+        if query is None or self._log is None:
+            return query
+        return query._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
 
     def _query_around_decision(self) -> AgentEventQuery | None:
         """Query of the archive for the events around the moment of the decision."""
-        made, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
-        if made is None:
+        query, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
+        if query is None:
             return None
         until = at + timedelta(seconds=DECISION_WINDOW_S / 10, milliseconds=1)
-        return made._replace(
+        return query._replace(
             since=at - timedelta(seconds=DECISION_WINDOW_S),
             until=until,
             limit=MAX_EVENTS_AROUND,
@@ -346,19 +354,19 @@ class _ArchiveSearch:
         from ...ingest.archive.latest_events import latest_events
 
         try:
-            found = latest_events(self._places.archive, self._places.topic, asked)
+            result = latest_events(self._places.archive, self._places.topic, asked)
         except BlockingIOError:
             self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
             return None
         except (TrustwatchError, OSError) as error:
             self._trouble = f"The archive can not be read: {error}."
             return None
-        if found is None and self._places.log is None:
+        if result is None and self._places.log is None:
             self._trouble = (
                 f"Nothing is archived in {self._places.archive} so far, or the archive is on another machine."
             )
-        return found
+        return result
 
-    def _displayable_events(self, found: LatestEvents) -> list[NativeEvent]:
-        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in found.rows)
+    def _displayable_events(self, result: LatestEvents) -> list[NativeEvent]:
+        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in result.rows)
         return [event for event in shown if event is not None]

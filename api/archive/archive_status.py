@@ -81,8 +81,8 @@ class ArchiveStatus:
 
 def check_archive_available(settings: Settings) -> None:
     """Raises ConfigError where an archive is wanted and the extra is not installed."""
-    wanted = settings.archive.directory or settings.archive.vectors
-    if wanted is not None and find_spec("pyarrow") is None:
+    directory = settings.archive.directory or settings.archive.vectors
+    if directory is not None and find_spec("pyarrow") is None:
         raise ConfigError("an archive is set, and pyarrow is not installed: pip install 'trustwatch[archive]'")
 
 

@@ -66,7 +66,7 @@ def history_files(named: list[str], settings: Settings, window: TimeWindow = Tim
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
-        yield [_history_file(one, settings, window, stack, alone=len(named) == 1) for one in named]
+        yield [_history_file(name, settings, window, stack, alone=len(named) == 1) for name in named]
 
 
 def _history_file(named: str, settings: Settings, window: TimeWindow, stack: ExitStack, *, alone: bool) -> Path:
@@ -111,8 +111,8 @@ def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
         reader.seek(0, min(segment_bases(path)))
         end = reader.end_offset(0)
         while (batch := reader.poll(_POLL_RECORDS, 0.0)) is not None:
-            wanted = batch.records[: end - batch.base_offset]
-            yield from (as_one_line(record.payload) for record in wanted if _may_be_in_window(record, window))
+            durable = batch.records[: end - batch.base_offset]
+            yield from (as_one_line(record.payload) for record in durable if _may_be_in_window(record, window))
             if batch.next_offset >= end:
                 return
 
@@ -155,17 +155,17 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
 
 
 def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
-    found: dict[int, tuple[int, int | None]] = {}
+    ranges: dict[int, tuple[int, int | None]] = {}
     try:
         for part in text.split(","):
             partition, _, both = part.partition(":")
             first, dash, end = both.partition("-")
             if not dash:
                 raise ValueError(part)
-            found[int(partition)] = int(first), int(end) if end else None
+            ranges[int(partition)] = int(first), int(end) if end else None
     except ValueError:
         raise ConfigError(f"{named}: offsets must be PARTITION:FIRST-END,… such as 0:100-200,1:50-") from None
-    return found
+    return ranges
 
 
 def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:

@@ -139,13 +139,13 @@ class ActivitySampler:
 
         A pipeline that was started anew counts from 0 again: what it had done before is not counted backwards.
         """
-        found, before = [], None
+        rates, before = [], None
         for sample in self._samples:
             if before is not None and sample.at_ms > before.at_ms:
                 done = sample.events - before.events if sample.events >= before.events else sample.events
-                found.append((sample.at_ms, done * 1000 / (sample.at_ms - before.at_ms)))
+                rates.append((sample.at_ms, done * 1000 / (sample.at_ms - before.at_ms)))
             before = sample
-        return found
+        return rates
 
     def throughput(self, over_s: float = 60.0) -> float | None:
         """Events per second lately; None = not known yet."""
@@ -161,11 +161,11 @@ class ActivitySampler:
                 counts = await asyncio.to_thread(_count_levels, entries)
                 self._cached_counts = self._monotonic(), counts
             counts = self._cached_counts[1]
-        found = dict.fromkeys((level.label for level in RiskLevel), 0)
+        by_level = dict.fromkeys((level.label for level in RiskLevel), 0)
         for (tenant, level), count in counts.items():
             if tenants is None or tenant in tenants:
-                found[RiskLevel(level).label] += count
-        return found
+                by_level[RiskLevel(level).label] += count
+        return by_level
 
     async def known_tenants(self) -> list[str]:
         """Tenants that have agents, by name."""

@@ -142,10 +142,10 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime))
 
 
-def _build_application(desk: ConsoleContext) -> FastAPI:
+def _build_application(console: ConsoleContext) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.console = desk
-    app.state.services = desk.services
+    app.state.console = console
+    app.state.services = console.services
     assets = StaticAssets()
 
     @app.get("/static/{path:path}")
@@ -158,5 +158,5 @@ def _build_application(desk: ConsoleContext) -> FastAPI:
 
     for router in (sign_in.router, live_updates.router, *page_routers()):
         app.include_router(router)
-    install_error_pages(app, desk)
+    install_error_pages(app, console)
     return app

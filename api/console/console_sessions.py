@@ -124,8 +124,8 @@ class ConsoleSessions:
 
     def open_sign_in(self, cookie: str) -> PendingSignIn | None:
         """The sign-in that *cookie* holds, if it is not too old."""
-        found = self._open(self._sign_ins, cookie, PendingSignIn)
-        return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_TIMEOUT_S else None
+        sign_in = self._open(self._sign_ins, cookie, PendingSignIn)
+        return sign_in if sign_in is not None and 0 <= self._clock() - sign_in.began_s < SIGN_IN_TIMEOUT_S else None
 
     def form_token(self, session: ConsoleSession) -> str:
         """Token that every form and request of a session's pages has to carry."""
@@ -188,22 +188,22 @@ def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
     """`realm_access.roles` → `claims["realm_access"]["roles"]`; a claim whose name itself has dots is found first."""
     if path in claims:
         return claims[path]
-    found: Any = claims
+    value: Any = claims
     for step in path.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(value, Mapping):
             return None
-        found = found.get(step)
-    return found
+        value = value.get(step)
+    return value
 
 
-def _claim_matches(found: Any, value: str) -> bool:
-    if isinstance(found, str):
-        held = {found, *found.split()}
-    elif isinstance(found, list):
-        held = {one for one in found if isinstance(one, str)}
+def _claim_matches(claim: Any, value: str) -> bool:
+    if isinstance(claim, str):
+        values = {claim, *claim.split()}
+    elif isinstance(claim, list):
+        values = {item for item in claim if isinstance(item, str)}
     else:
         return False
-    return value in held or (value == "*" and bool(held - {""}))
+    return value in values or (value == "*" and bool(values - {""}))
 
 
 def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: float) -> ConsoleSession:
@@ -211,7 +211,7 @@ def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: f
     named = claims.get(name_claim)
     name = named if isinstance(named, str) and named else str(claims["sub"])
     shown = next(
-        (claims[one] for one in ("name", "preferred_username", "email") if isinstance(claims.get(one), str)), name
+        (claims[claim] for claim in ("name", "preferred_username", "email") if isinstance(claims.get(claim), str)), name
     )
     return ConsoleSession(
         secrets.token_urlsafe(24),
@@ -241,10 +241,12 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
         )
         tenants: tuple[str, ...] = ("*",)
     else:
-        found = [] if settings.oidc is None else [one for one in settings.oidc.grants if one.name == session.grant]
-        if not found or settings.oidc is None:
+        grants = (
+            [] if settings.oidc is None else [grant for grant in settings.oidc.grants if grant.name == session.grant]
+        )
+        if not grants or settings.oidc is None:
             return None
-        scopes, tenants = frozenset(found[0].scopes), found[0].tenants
+        scopes, tenants = frozenset(grants[0].scopes), grants[0].tenants
         issuer, client_id = settings.oidc.issuer, settings.oidc.client_id
     speaks = (
         ("*",) if SCOPE_ADMIN in scopes else ()

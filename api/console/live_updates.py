@@ -51,19 +51,19 @@ def agent_event_name(tenant: str, agent_id: str) -> str:
 
 
 @router.get("/live")
-async def stream_updates(request: Request, desk: ConsoleDep) -> StreamingResponse:
+async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResponse:
     """Stream the changes from now on."""
     try:
         visit = await _authorise_stream(request)
     except SignInNeeded:
-        if desk.cookies.session_name not in request.cookies:
+        if console.cookies.session_name not in request.cookies:
             raise
         return _stream_response(_session_over_events())  # a page would go on asking for what is refused
-    if len(desk.streams) >= MAX_OPEN_STREAMS:
+    if len(console.streams) >= MAX_OPEN_STREAMS:
         raise Unavailable("too many pages are open")
-    subscription = desk.services.get(DecisionService).subscribe(visit.caller)
-    standing = partial(desk.sessions.state, visit.session)
-    return _stream_response(_update_events(subscription, standing, desk.streams))
+    subscription = console.services.get(DecisionService).subscribe(visit.caller)
+    standing = partial(console.sessions.state, visit.session)
+    return _stream_response(_update_events(subscription, standing, console.streams))
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)

@@ -93,9 +93,9 @@ async def read_form(request: Request) -> Mapping[str, str]:
     Raises:
         ProblemError: 413 or 400, it is too large or no form.
     """
-    known: Mapping[str, str] | None = getattr(request.state, "form", None)
-    if known is not None:
-        return known
+    parsed: Mapping[str, str] | None = getattr(request.state, "form", None)
+    if parsed is not None:
+        return parsed
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -162,12 +162,12 @@ def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Reque
     """
 
     async def visit(request: Request) -> PageRequest:
-        made = page_request_of(request, quiet=quiet)
+        page_request = page_request_of(request, quiet=quiet)
         if request.method not in SAFE_METHODS:
-            await check_form_origin(request, made)
+            await check_form_origin(request, page_request)
         if scope:
-            made.caller.require(scope)
-        return made
+            page_request.caller.require(scope)
+        return page_request
 
     return visit
 

@@ -55,17 +55,17 @@ class StaticAssets:
 
 
 def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsset]]:
-    found = []
+    assets = []
     for entry in folder.iterdir():
         path = prefix + entry.name
         if entry.is_dir():
-            found += _read_folder(entry, f"{path}/")
+            assets += _read_folder(entry, f"{path}/")
         else:
             body = entry.read_bytes()
             suffix = "." + path.rpartition(".")[2]
             kind = STATIC_MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
-            found.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
-    return found
+            assets.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
+    return assets
 
 
 class MenuEntry(NamedTuple):
@@ -105,7 +105,7 @@ class PageRenderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
+        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[level.label for level in RiskLevel])
         environment.filters.update(
             when=self.time_with_age,
             level=level_badge,
@@ -187,8 +187,8 @@ def with_break_points(text: str) -> Markup:
 
 def reason_texts(encoded: bytes, most: int = 50) -> str:
     """The first reasons of an agent in words, from its JSON."""
-    found = msgspec.json.decode(encoded) if encoded else []
-    return "; ".join(str(one.get("text", "")) for one in found[:most])
+    reasons = msgspec.json.decode(encoded) if encoded else []
+    return "; ".join(str(reason.get("text", "")) for reason in reasons[:most])
 
 
 def event_time_ms(time: datetime) -> int:

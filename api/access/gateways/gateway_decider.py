@@ -37,7 +37,7 @@ class GatewayDecider:
 
     Args:
         settings: of gateways.
-        guard: decides and records.
+        decision_point: decides and records.
         policy: the book in force.
         revoker: of tokens that are seen though policy says `revoke`.
         now_ms: UTC milliseconds.
@@ -46,12 +46,12 @@ class GatewayDecider:
     def __init__(
         self,
         settings: GatewaySettings,
-        guard: PolicyDecisionPoint,
+        decision_point: PolicyDecisionPoint,
         policy: LivePolicy,
         revoker: TokenRevoker,
         now_ms: Callable[[], int],
     ) -> None:
-        self._decision_point = guard
+        self._decision_point = decision_point
         self._live_policy = policy
         self._revoker = revoker
         self._now_ms = now_ms
@@ -155,10 +155,10 @@ def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
 
 def narrow_scope_claims(members: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Members of an active introspection answer, with the scopes that the token is good for now."""
-    found = {name: value for name, value in members.items() if name not in ("scp", "scope")}
+    narrowed = {name: value for name, value in members.items() if name not in ("scp", "scope")}
     given = members.get("scope", members.get("scp"))
     scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
     if scopes:
         left = scopes if verdict.scopes is None else [scope for scope in scopes if scope in verdict.scopes]
-        found["scope"] = " ".join(left)
-    return found
+        narrowed["scope"] = " ".join(left)
+    return narrowed

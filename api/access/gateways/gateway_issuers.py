@@ -50,8 +50,8 @@ class TokenHolder(NamedTuple):
 
     def decode_claims(self) -> dict[str, Any]:
         """All claims, decoded anew."""
-        found: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
-        return found
+        claims: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
+        return claims
 
 
 class TokenHolderFactory:
@@ -187,9 +187,9 @@ class IntrospectionClient:
             IntrospectionUnreachable: the server did not say.
         """
         digest = hashlib.blake2b(token, digest_size=16).digest()
-        known = self._cache.get(digest, self._clock())
-        if known is not None:
-            return known
+        cached = self._cache.get(digest, self._clock())
+        if cached is not None:
+            return cached
         asking = self._in_flight.get(digest)
         if asking is None:
             if len(self._in_flight) >= MAX_CONCURRENT_INTROSPECTIONS:
@@ -276,7 +276,10 @@ class GatewayIssuers:
     def __init__(
         self, settings: GatewaySettings, rules: VerificationSettings, clock: EpochClock, new_id: Callable[[], str]
     ) -> None:
-        proofs = {one.issuer: _client_authentication(one, clock, new_id) for one in settings.issuers}
+        proofs = {
+            issuer_settings.issuer: _client_authentication(issuer_settings, clock, new_id)
+            for issuer_settings in settings.issuers
+        }
         self.holder_factory = TokenHolderFactory(settings.issuers)
         self.jwks = JwksCache(settings.issuers, rules, clock)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
@@ -289,12 +292,16 @@ class GatewayIssuers:
             follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=200)
         )
         self.introspection_clients = {
-            one.issuer: IntrospectionClient(one, one.introspection, proofs[one.issuer], self._http, clock)
-            for one in settings.issuers
-            if one.introspection is not None
+            issuer_settings.issuer: IntrospectionClient(
+                issuer_settings, issuer_settings.introspection, proofs[issuer_settings.issuer], self._http, clock
+            )
+            for issuer_settings in settings.issuers
+            if issuer_settings.introspection is not None
         }
         endpoints = [
-            endpoint for one in settings.issuers if (endpoint := _revocation_endpoint(one, proofs[one.issuer]))
+            endpoint
+            for issuer_settings in settings.issuers
+            if (endpoint := _revocation_endpoint(issuer_settings, proofs[issuer_settings.issuer]))
         ]
         self.revoker = TokenRevoker(endpoints, self._http, self._count_revocation)
 

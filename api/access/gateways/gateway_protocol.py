@@ -37,9 +37,9 @@ class PresentedToken(NamedTuple):
 def single_header(scope: Scope, *names: bytes) -> bytes | None:
     """The first of the headers *names* that is there; None where it is there twice: one may be the agent's own."""
     for name in names:
-        found: list[bytes] = [value for key, value in scope["headers"] if key == name]
-        if found:
-            return found[0] if len(found) == 1 else None
+        values: list[bytes] = [value for key, value in scope["headers"] if key == name]
+        if values:
+            return values[0] if len(values) == 1 else None
     return None
 
 
@@ -125,9 +125,11 @@ class GatewayResponses:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         name = settings.risk_header
-        told = {level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel}
+        level_headers = {
+            level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel
+        }
         self._allowed = {
-            level: GatewayResponse(200, [*told[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
+            level: GatewayResponse(200, [*level_headers[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
             for level in RiskLevel
         }
         self.allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")

@@ -114,8 +114,8 @@ class IntrospectionEndpoint:
         except (binascii.Error, UnicodeDecodeError):
             raise IntrospectionClientRefused("the credentials are malformed") from None
         client = self._clients.get(unquote_plus(user))
-        wanted = "" if client is None else client.secret.reveal()
-        if client is None or not hmac.compare_digest(unquote_plus(password).encode(), wanted.encode()):
+        expected_secret = "" if client is None else client.secret.reveal()
+        if client is None or not hmac.compare_digest(unquote_plus(password).encode(), expected_secret.encode()):
             raise IntrospectionClientRefused("no such client, or another secret")
         return client
 
@@ -198,13 +198,13 @@ async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
 def _token_of_form(form: bytes) -> bytes:
     """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
     try:
-        found = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
+        fields = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
         raise UnreadableIntrospectionRequest("the body is no form") from None
-    tokens: Iterable[str] = found.get("token", ())
-    if len(list(tokens)) != 1 or not found["token"][0]:
+    tokens: Iterable[str] = fields.get("token", ())
+    if len(list(tokens)) != 1 or not fields["token"][0]:
         raise UnreadableIntrospectionRequest("the form must have one `token`")
-    return found["token"][0].encode()
+    return fields["token"][0].encode()
 
 
 def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:

@@ -102,7 +102,7 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
     semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
     if semantic not in EVALUATION_SEMANTICS:
         raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
-    return EvaluationBatch([_read_item(one, data) for one in given], semantic, True)
+    return EvaluationBatch([_read_item(evaluation, data) for evaluation in given], semantic, True)
 
 
 def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
@@ -204,15 +204,17 @@ class AuthZenEndpoint:
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             return _with_request_id(request, _text_response(400, str(error)))
         every = group_by_requester(asked.items, tenant, issuer)
-        decided = {who: self._decider.decide(one, _unconstrained) for who, one in every.items()}
+        decided = {who: self._decider.decide(parsed, _unconstrained) for who, parsed in every.items()}
         try:
             content = self._render(asked, decided)
         except Exception as error:
-            decided = {who: self._decider.undecided_decision(error, one.access_request) for who, one in every.items()}
+            decided = {
+                who: self._decider.undecided_decision(error, parsed.access_request) for who, parsed in every.items()
+            }
             content = self._render(asked, decided)
-        for who, one in every.items():
+        for who, parsed in every.items():
             verdict = decided[who].verdict
-            self._decider.record(one, decided[who], None if one.own_event_type else verdict.max_token_lifetime_s)
+            self._decider.record(parsed, decided[who], None if parsed.own_event_type else verdict.max_token_lifetime_s)
         return _with_request_id(request, json_hook_response(200, content))
 
     def too_large(self, request: HookRequest, most: int) -> HookResponse:
@@ -257,14 +259,14 @@ class AuthZenEndpoint:
 
     def _issuance_context(self, decided: AccessDecision) -> dict[str, Any]:
         verdict = decided.verdict
-        found: dict[str, Any] = {}
+        context: dict[str, Any] = {}
         if verdict.max_token_lifetime_s is not None:
-            found["token_lifetime"] = verdict.max_token_lifetime_s
+            context["token_lifetime"] = verdict.max_token_lifetime_s
         if verdict.scopes is not None:
-            found["granted_scope"] = " ".join(verdict.scopes)
+            context["granted_scope"] = " ".join(verdict.scopes)
         if self._decider.settings.claims and decided.verdict.policy_version:
-            found["claims"] = decided.risk_claims()
-        return found
+            context["claims"] = decided.risk_claims()
+        return context
 
 
 class AuthZenMetadataEndpoint:

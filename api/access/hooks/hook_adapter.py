@@ -49,8 +49,8 @@ class HookRequest(NamedTuple):
 
     def header(self, name: bytes) -> bytes | None:
         """The only header of that name; None where there is none, or more than one."""
-        found = [value for key, value in self.headers if key == name]
-        return found[0] if len(found) == 1 else None
+        values = [value for key, value in self.headers if key == name]
+        return values[0] if len(values) == 1 else None
 
 
 class HookResponse(NamedTuple):
@@ -154,14 +154,14 @@ class HookAdapter(ABC):
 def decode_json_object(body: bytes) -> dict[str, Any]:
     """A JSON object; members that nobody knows are no error. Raises ClientInducedFailure, Unreadable."""
     try:
-        found = msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ClientInducedFailure(
             "the body is no JSON"
         ) from None  # half a surrogate in a parameter of the client is enough
-    if type(found) is not dict:
+    if type(decoded) is not dict:
         raise UnreadableHookRequest("the body is no JSON object")
-    return found
+    return decoded
 
 
 def member_at(data: Any, *path: str) -> Any:
@@ -175,10 +175,10 @@ def member_at(data: Any, *path: str) -> Any:
 
 def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
     """The texts among *values*, each once, in order. Raises RequestLimitExceeded."""
-    found = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
-    if len(found) > MAX_SCOPES:
+    texts = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
+    if len(texts) > MAX_SCOPES:
         raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
-    return found
+    return texts
 
 
 def list_or_empty(value: Any) -> list[Any]:

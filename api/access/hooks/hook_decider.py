@@ -28,17 +28,17 @@ class HookDecider:
 
     Args:
         settings: of the hook.
-        guard: decides and records.
+        decision_point: decides and records.
         policy: the book in force.
         now_ms: UTC milliseconds.
     """
 
     def __init__(
-        self, settings: HookSettings, guard: PolicyDecisionPoint, policy: LivePolicy, now_ms: Callable[[], int]
+        self, settings: HookSettings, decision_point: PolicyDecisionPoint, policy: LivePolicy, now_ms: Callable[[], int]
     ) -> None:
         self.settings = settings
         self.channel = settings.kind
-        self._decision_point = guard
+        self._decision_point = decision_point
         self._live_policy = policy
         self._now_ms = now_ms
 

@@ -93,8 +93,8 @@ def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tole
     if abs(now_s - int(times[0])) > tolerance_s:
         return False
     key = secret.reveal().encode()
-    wanted = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()
-    return any([hmac.compare_digest(wanted, one.lower()) for one in given])  # a list: all are compared
+    expected = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()
+    return any([hmac.compare_digest(expected, signature.lower()) for signature in given])  # a list: all are compared
 
 
 def _equals_secret(given: bytes | None, secret: Secret) -> bool:
@@ -240,7 +240,7 @@ class HookServer:
 
     def __init__(self, hooks: Iterable[HookSettings], needs: HookServerDependencies) -> None:
         self._dependencies = needs
-        self._routes = {place.route.encode(): place for hook in hooks for place in _routes_of_hook(hook, needs)}
+        self._routes = {route.route.encode(): route for hook in hooks for route in _routes_of_hook(hook, needs)}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
         """This server, where *path*, percent-encoded as it came, is one of a hook."""
@@ -249,11 +249,11 @@ class HookServer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         start = self._dependencies.monotonic()
-        place = self._routes[scope["raw_path"]]
+        route = self._routes[scope["raw_path"]]
         try:
-            answer = await self._answer(place, scope, receive)
+            answer = await self._answer(route, scope, receive)
         except Exception as error:
-            answer = self._failure_response(place, error)
+            answer = self._failure_response(route, error)
         if answer is None:
             return
         length = (b"content-length", b"%d" % len(answer.body))
@@ -261,26 +261,26 @@ class HookServer:
         headers = [*answer.headers, (b"cache-control", b"no-store"), *([length] if answer.status != 204 else [])]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-        self._dependencies.meter(place.hook, place.route, answer.status, self._dependencies.monotonic() - start)
+        self._dependencies.meter(route.hook, route.route, answer.status, self._dependencies.monotonic() - start)
 
-    async def _answer(self, place: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
+    async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
         """None where the client went away before its request was whole."""
-        if scope["method"] != place.method:
-            return HookResponse(405, b"", ((b"allow", place.method.encode()),))
+        if scope["method"] != route.method:
+            return HookResponse(405, b"", ((b"allow", route.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")
-        admitted = await place.admit(request, scope)
+        admitted = await route.admit(request, scope)
         if isinstance(admitted, HookResponse):
             return admitted
         try:
             body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
         except RequestBodyTooLong:
-            return place.too_large(request, MAX_HOOK_BODY_BYTES)
+            return route.too_large(request, MAX_HOOK_BODY_BYTES)
         return None if body is None else admitted(request._replace(body=body))
 
-    def _failure_response(self, place: HookRoute, error: Exception) -> HookResponse:
+    def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
         """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
         error_id = self._dependencies.new_id()
-        _log.error("hook_failed", hook=place.hook, error_id=error_id, error=type(error).__name__, why=str(error))
+        _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
         return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
 
 
@@ -291,10 +291,10 @@ def _routes_of_hook(settings: HookSettings, needs: HookServerDependencies) -> li
             HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, needs.clock), asking
         )
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
-    one, many = (AuthZenEndpoint(asking, needs.identify, several=several) for several in (False, True))
+    single, many = (AuthZenEndpoint(asking, needs.identify, several=several) for several in (False, True))
     metadata = AuthZenMetadataEndpoint(needs.url)
     return [
-        HookRoute(settings.name, EVALUATION_PATH, "POST", one.admit, one.too_large),
+        HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),
         HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),
-        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, one.too_large),
+        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, single.too_large),
     ]

@@ -58,11 +58,11 @@ class HydraHook(HookAdapter):
         data = decode_json_object(body)
         asked = member_at(data, "request") or member_at(data, "requester")  # the older hook calls it so
         # What the client wrote, and as Hydra took it apart: it splits at blanks, and so do we.
-        told = [
+        grant_texts = [
             *list_or_empty(member_at(asked, "payload", "grant_type")),
             *list_or_empty(member_at(asked, "grant_types")),
         ]
-        grants = [grant for one in told for grant in text_or_empty(one).split()]
+        grants = [grant for text in grant_texts for grant in text_or_empty(text).split()]
         grant = REFRESH_GRANT if REFRESH_GRANT in grants else next(iter(grants), "unknown")
         granted = list_or_empty(member_at(asked, "granted_scopes")) or list_or_empty(
             member_at(asked, "requested_scopes")
@@ -72,7 +72,7 @@ class HydraHook(HookAdapter):
             data, member_at(asked, "client_id"), granted, grant, member_at(session, "extra", "act")
         )
         audience = [
-            text_or_empty(one) for one in list_or_empty(member_at(asked, "granted_audience")) if text_or_empty(one)
+            text_or_empty(name) for name in list_or_empty(member_at(asked, "granted_audience")) if text_or_empty(name)
         ]
         subject = member_at(session, "id_token", "subject") or member_at(session, "id_token", "id_token_claims", "sub")
         more = without_empty_members(

@@ -81,9 +81,11 @@ class OktaHook(HookAdapter):
         lifetime_s = self.granted_lifetime_s(asked, decided.verdict)
         if lifetime_s != asked.lifetime_s:
             patch.append({"op": "replace", "path": "/token/lifetime/expiration", "value": lifetime_s})
-        known = object_or_empty(member_at(asked.data, "claims"))
+        existing_claims = object_or_empty(member_at(asked.data, "claims"))
         for name, value in self.risk_claims(decided).items():
-            patch.append({"op": "replace" if name in known else "add", "path": f"/claims/{name}", "value": value})
+            patch.append(
+                {"op": "replace" if name in existing_claims else "add", "path": f"/claims/{name}", "value": value}
+            )
         if not patch:
             return self.unchanged_response
         return json_hook_response(200, {"commands": [{"type": "com.okta.access.patch", "value": patch}]})

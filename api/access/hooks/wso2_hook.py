@@ -104,16 +104,16 @@ class _AllowedOperations:
 
     def __init__(self, data: Any) -> None:
         self._paths = [
-            (text_or_empty(member_at(one, "op")), text_or_empty(path))
-            for one in list_or_empty(member_at(data, "allowedOperations"))
-            for path in list_or_empty(member_at(one, "paths"))
+            (text_or_empty(member_at(entry, "op")), text_or_empty(path))
+            for entry in list_or_empty(member_at(data, "allowedOperations"))
+            for path in list_or_empty(member_at(entry, "paths"))
         ]
 
     def __call__(self, operation: str, path: str) -> bool:
         return any(
-            operation == op and (path == known or (known.endswith("/") and path.startswith(known)))
-            for op, known in self._paths
-            if known
+            operation == op and (path == allowed_path or (allowed_path.endswith("/") and path.startswith(allowed_path)))
+            for op, allowed_path in self._paths
+            if allowed_path
         )
 
 
@@ -150,16 +150,16 @@ def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOp
     if kept is None:
         return []
     left = set(kept)
-    places = [place for place, scope in enumerate(given) if scope not in left]
-    return [{"op": "remove", "path": f"{SCOPES_POINTER}{place}"} for place in reversed(places)]
+    places = [index for index, scope in enumerate(given) if scope not in left]
+    return [{"op": "remove", "path": f"{SCOPES_POINTER}{index}"} for index in reversed(places)]
 
 
 def _write_claims(
-    claims: dict[str, Any], known: dict[str, Any], allowed: _AllowedOperations
+    claims: dict[str, Any], existing: dict[str, Any], allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
     """A claim that is there already, as after a refresh, can only be replaced."""
     for name, value in claims.items():
-        if name in known and allowed("replace", CLAIMS_POINTER + name):
+        if name in existing and allowed("replace", CLAIMS_POINTER + name):
             yield {"op": "replace", "path": CLAIMS_POINTER + name, "value": value}
-        elif name not in known and allowed("add", CLAIMS_POINTER):
+        elif name not in existing and allowed("add", CLAIMS_POINTER):
             yield {"op": "add", "path": f"{CLAIMS_POINTER}-", "value": {"name": name, "value": value}}

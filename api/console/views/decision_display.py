@@ -146,16 +146,18 @@ def display_reasons(reasons: Sequence[RiskReason]) -> tuple[DisplayedReason, ...
 def display_features(vector: Mapping[str, float]) -> tuple[DisplayedFeature, ...]:
     """The vector, the highest of its range first. A feature that the table no longer has keeps its name and value."""
     shown = [_display_feature(name, value) for name, value in vector.items()]
-    return tuple(sorted(shown, key=lambda one: (-one.percent, one.name)))
+    return tuple(sorted(shown, key=lambda feature: (-feature.percent, feature.name)))
 
 
 def _display_feature(name: str, value: float) -> DisplayedFeature:
-    known = _FEATURES.get(name)
-    if known is None:
+    definition = _FEATURES.get(name)
+    if definition is None:
         return DisplayedFeature(name, name, "", value, "", "of another version of the feature table", 0)
-    percent = round(100.0 * (value - known.low) / (known.high - known.low))
-    unit = _UNITS.get(known.unit, known.unit)
-    return DisplayedFeature(name, known.noun, known.family, value, unit, known.meaning, min(max(percent, 0), 100))
+    percent = round(100.0 * (value - definition.low) / (definition.high - definition.low))
+    unit = _UNITS.get(definition.unit, definition.unit)
+    return DisplayedFeature(
+        name, definition.noun, definition.family, value, unit, definition.meaning, min(max(percent, 0), 100)
+    )
 
 
 def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
@@ -201,21 +203,21 @@ def describe_policy(policy: LevelTokenPolicy) -> list[str]:
     """
     if not policy.allow:
         return ["no token is issued", *(["tokens that are out are revoked"] if policy.revoke else [])]
-    told = [f"tokens live at most {policy.max_token_lifetime_s:,} s"]
+    lines = [f"tokens live at most {policy.max_token_lifetime_s:,} s"]
     if policy.allowed_scopes is not None:
-        told.append(f"only these scopes: {', '.join(policy.allowed_scopes) or 'none'}")
-    told.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
+        lines.append(f"only these scopes: {', '.join(policy.allowed_scopes) or 'none'}")
+    lines.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
     if policy.step_up:
         asked = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
-        told.append(f"a person has to approve {asked}")
+        lines.append(f"a person has to approve {asked}")
     if policy.revoke:
-        told.append("tokens that are out are revoked")
-    return told
+        lines.append("tokens that are out are revoked")
+    return lines
 
 
 def _feature_label(feature: str) -> str:
-    known = _FEATURES.get(feature)
-    return known.noun if known is not None else feature.replace("_", " ")
+    definition = _FEATURES.get(feature)
+    return definition.noun if definition is not None else feature.replace("_", " ")
 
 
 def _number_or_none(value: Any) -> float | None:

@@ -65,7 +65,7 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
             continue
         entries.append([item])
         rising[step.agent] = (step, entries[-1])
-    return [Escalation(found[0], tuple(found)) for found in entries]
+    return [Escalation(steps[0], tuple(steps)) for steps in entries]
 
 
 def _leads_to(step: LevelStep, later: LevelStep) -> bool:
