@@ -54,12 +54,12 @@ class AgentRegistry:
     def _find_and_cache(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
         tenant, issuer, agent_id = key
         fitting = self._entries.get((tenant, issuer), ())
-        found = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
+        registered = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
         if sum(map(len, key)) <= MAX_CACHED_NAME_LENGTH:
             if len(self._cache) >= MAX_CACHED_AGENTS:
                 self._cache.clear()
-            self._cache[key] = found
-        return found
+            self._cache[key] = registered
+        return registered
 
 
 MAX_CLOCK_AHEAD_S = 300
@@ -92,11 +92,11 @@ class Admission:
         """True if something else is logged in place of principals' identifiers."""
         return self._alias is not None
 
-    def admit(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
+    def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
         """The record to log.
 
         Args:
-            parcel: as received.
+            raw_record: as received.
             binding: what its sender may speak for.
             now_ms: arrival, UTC milliseconds.
 
@@ -104,8 +104,8 @@ class Admission:
             MalformedEvent: it is no audit event; the path is one in what was sent.
             SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
         """
-        raw = parcel.raw if parcel.to_native is None else parcel.to_native()
-        return self.admit_native(raw, binding, now_ms, parcel.path_prefix)
+        raw = raw_record.raw if raw_record.to_native is None else raw_record.to_native()
+        return self.admit_native(raw, binding, now_ms, raw_record.path_prefix)
 
     def admit_native(self, raw: bytes, binding: SourceBinding, now_ms: int, prefix: str = "$") -> Record:
         """As `admit`, of native event JSON that stands at *prefix* in what was sent.

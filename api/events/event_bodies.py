@@ -101,9 +101,9 @@ def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> li
         BodyTooLarge: more than MAX_EVENTS records.
     """
     kind = _media_type(content_type, EVENT_MEDIA_TYPES)
-    parcels = _split_body(kind, headers, body)
-    _check_count(len(parcels))
-    return parcels
+    raw_records = _split_body(kind, headers, body)
+    _check_count(len(raw_records))
+    return raw_records
 
 
 def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> ParsedRecords:
@@ -120,7 +120,7 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
     kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
     values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     _check_count(len(values))
-    parcels, skipped = [], 0
+    raw_records, skipped = [], 0
     for value in values:
         try:
             parsed = parser(value, {})
@@ -128,10 +128,10 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
             if kind == JSON_MEDIA_TYPE:
                 raise
             parsed = ParsedRecords([rejected_record(value, error)])
-        parcels += parsed.records
+        raw_records += parsed.records
         skipped += parsed.skipped
-        _check_count(len(parcels) + skipped)
-    return ParsedRecords(parcels, skipped)
+        _check_count(len(raw_records) + skipped)
+    return ParsedRecords(raw_records, skipped)
 
 
 def _check_count(records: int) -> None:
@@ -139,11 +139,11 @@ def _check_count(records: int) -> None:
         raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_BODY_EVENTS}")
 
 
-def _media_type(content_type: str, known: tuple[str, ...]) -> str:
+def _media_type(content_type: str, known_types: tuple[str, ...]) -> str:
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
-    if kind not in known:
-        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known)}")
+    if kind not in known_types:
+        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known_types)}")
     for parameter in parameters.lower().split(";"):
         name, _, value = parameter.strip().partition("=")
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):

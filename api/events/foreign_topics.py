@@ -122,7 +122,7 @@ class ForeignTopicReader:
         return out
 
     def _count_outcomes(self, out: Collection[Record | RejectedTopicRecord]) -> None:
-        refused = sum(isinstance(one, RejectedTopicRecord) for one in out)
+        refused = sum(isinstance(outcome, RejectedTopicRecord) for outcome in out)
         self.report.rejected += refused
         self.report.accepted += len(out) - refused
 
@@ -188,28 +188,28 @@ class ForeignTopicReader:
             self.report.skipped += 1  # a tombstone
             return
         try:
-            parcels, skipped = self._parse(record.value, _header_texts(record))
+            raw_records, skipped = self._parse(record.value, _header_texts(record))
         except Exception as error:
             yield self._reject(record, (partition, 0), record.value, error, now_ms)
             return
         self.report.skipped += skipped
-        for index, parcel in enumerate(parcels):
-            yield self._admit_event(record, (partition, index), parcel, now_ms)
+        for index, raw_record in enumerate(raw_records):
+            yield self._admit_event(record, (partition, index), raw_record, now_ms)
 
     def _admit_event(
-        self, record: KafkaRecord, place: EventPosition, parcel: RawRecord, now_ms: int
+        self, record: KafkaRecord, position: EventPosition, raw_record: RawRecord, now_ms: int
     ) -> Record | RejectedTopicRecord:
         try:
-            return self._admission.admit(parcel, self._binding, now_ms)
+            return self._admission.admit(raw_record, self._binding, now_ms)
         except Exception as error:
-            return self._reject(record, place, parcel.raw, error, now_ms)
+            return self._reject(record, position, raw_record.raw, error, now_ms)
 
     def _reject(
-        self, record: KafkaRecord, place: EventPosition, raw: bytes, error: Exception, now_ms: int
+        self, record: KafkaRecord, position: EventPosition, raw: bytes, error: Exception, now_ms: int
     ) -> RejectedTopicRecord:
         """The same record always makes the same letter: its id is that of its place, whenever it is read."""
         topic, name = self.settings.topic, self.settings.name
-        partition, index = place
+        partition, index = position
         if isinstance(error, MalformedEvent | SourceNotAllowed):
             reason, path = error.reason, error.path
         else:  # a fault of ours; its message may quote what was sent
@@ -223,7 +223,7 @@ class ForeignTopicReader:
             )
         at_ms = record.timestamp_ms if 0 <= record.timestamp_ms <= now_ms + MAX_CLOCK_AHEAD_S * 1000 else 0
         letter_id = record_id(at_ms, "topic", topic, partition, record.offset, index)
-        told = {
+        facts = {
             "reason": reason,
             "path": path,
             "source": name,
@@ -232,7 +232,7 @@ class ForeignTopicReader:
             "offset": record.offset,
             "letter_id": letter_id,
         }
-        headers = [(key, str(value).encode()) for key, value in told.items()]
+        headers = [(key, str(value).encode()) for key, value in facts.items()]
         return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
 
 
@@ -388,19 +388,19 @@ class TopicIngest:
 
         retry_until_available(write_all, start_over)
 
-    def _write_record(self, writer: TopicWriter, one: Record | RejectedTopicRecord) -> None:
-        if isinstance(one, RejectedTopicRecord):
-            raw, headers = one.raw, one.headers
+    def _write_record(self, writer: TopicWriter, outcome: Record | RejectedTopicRecord) -> None:
+        if isinstance(outcome, RejectedTopicRecord):
+            raw, headers = outcome.raw, outcome.headers
             if len(raw) > MAX_DEAD_LETTER_VALUE_BYTES:
                 headers, raw = [*headers, ("bytes", str(len(raw)).encode())], raw[:MAX_DEAD_LETTER_VALUE_BYTES]
             writer.send(
                 self._outputs.dead_letters,
-                one.dead_letter.key,
+                outcome.dead_letter.key,
                 raw,
                 headers=headers,
-                timestamp_ms=one.dead_letter.received_ms,
+                timestamp_ms=outcome.dead_letter.received_ms,
             )
-        record = one.dead_letter if isinstance(one, RejectedTopicRecord) else one
+        record = outcome.dead_letter if isinstance(outcome, RejectedTopicRecord) else outcome
         writer.send(
             self._outputs.events,
             record.key,

@@ -98,14 +98,14 @@ SourceKey = tuple[str, str]
 
 def silence_thresholds(settings: Settings) -> dict[SourceKey, SilenceThreshold]:
     """Sources that have a bound, by kind and name."""
-    found: dict[SourceKey, SilenceThreshold] = {}
+    thresholds: dict[SourceKey, SilenceThreshold] = {}
     kinds: tuple[tuple[str, Sequence[ForeignTopicSettings | CallerSettings]], ...]
     kinds = ("topic", settings.kafka.topics), ("caller", settings.callers)
     for kind, sources in kinds:
-        for one in sources:
-            if one.silence_s is not None:
-                found[kind, one.name] = SilenceThreshold(kind, one.silence_s, one.tenants)
-    return found
+        for source in sources:
+            if source.silence_s is not None:
+                thresholds[kind, source.name] = SilenceThreshold(kind, source.silence_s, source.tenants)
+    return thresholds
 
 
 class SilenceAlerter:
@@ -116,7 +116,7 @@ class SilenceAlerter:
         sources: see `watched`.
         service: URI of this service, for alerts.
         now_ms: UTC milliseconds.
-        told: called after something was enqueued.
+        on_enqueued: called after something was enqueued.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class SilenceAlerter:
         sources: Mapping[SourceKey, SilenceThreshold],
         service: str,
         now_ms: Callable[[], int],
-        told: Callable[[], None],
+        on_enqueued: Callable[[], None],
     ) -> None:
         self._store = store
         self._sources = sources
         self._service = service
         self._now_ms = now_ms
-        self._on_enqueued = told
+        self._on_enqueued = on_enqueued
         self._stored: dict[SourceKey, tuple[int, int]] = {}
         self._recheck_at: dict[SourceKey, int] = {}
         self._store_failing = False

@@ -59,7 +59,7 @@ class FairQueue:
             self._busy = False
             self._last_turns.clear()
             return
-        tenant = min(self._waiting, key=lambda one: self._last_turns.get(one, -1))
+        tenant = min(self._waiting, key=lambda candidate: self._last_turns.get(candidate, -1))
         turn = self._waiting[tenant][0]
         self._forget(tenant, turn)
         self._take(tenant)

@@ -91,7 +91,7 @@ async def list_feedback(
     """Newest first, with what each rule did. Scope `trust.score:read`."""
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     page = await feedback.list(caller, status, verdict, agent, decision_id, tenant, limit, cursor)
-    return PageOut(items=[feedback_out(one) for one in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[feedback_out(entry) for entry in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(

@@ -38,7 +38,7 @@ def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) 
 
 
 def _agents_of_client(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
-    return {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
+    return {agent for actuator in actuators for agent, client in actuator.clients.items() if client in author.ids}
 
 
 def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[ActuatorSettings]) -> None:
@@ -61,7 +61,7 @@ def check_not_own_group(
     Raises:
         ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
     """
-    if any(one.agent_type == agent_type for known in own.values() for one in known):
+    if any(summary.agent_type == agent_type for summaries in own.values() for summary in summaries):
         raise _own_decision_error(
             f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to"
         )

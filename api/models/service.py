@@ -293,7 +293,7 @@ class ModelService:
         """Make a version that was trained elsewhere and put into the registry a challenger like any other."""
         if self._store.models.get(version) is not None:
             return
-        registered = next((one for one in self._registry.versions() if one.version == version), None)
+        registered = next((candidate for candidate in self._registry.versions() if candidate.version == version), None)
         if registered is None:
             return
         now_ms = self._now_ms()
@@ -346,13 +346,15 @@ class ModelService:
         model = self._store.models.get(switch.version)
         if model is None:
             return
-        earlier_champions = [one for one in self._store.models.page("champion").items if one.version != switch.version]
+        earlier_champions = [
+            other for other in self._store.models.page("champion").items if other.version != switch.version
+        ]
         if model.status == "champion" and not earlier_champions:
             return
         now_ms = self._now_ms()
         orders = [entry.act for entry in self._store.models.history(switch.version).items if entry.act in ORDER_ACTS]
         status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
-        replaced = [msgspec.structs.replace(one, status=status, changed_ms=now_ms) for one in earlier_champions]
+        replaced = [msgspec.structs.replace(other, status=status, changed_ms=now_ms) for other in earlier_champions]
         champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
         self._store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
 
@@ -367,9 +369,9 @@ class ModelService:
             self._new_id(), now_ms, installed.version, "installed", "operator", "found in model_dir"
         )
         retired = [
-            msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
-            for one in self._store.models.page("champion").items
-            if one.version != installed.version
+            msgspec.structs.replace(other, status="retired", changed_ms=now_ms)
+            for other in self._store.models.page("champion").items
+            if other.version != installed.version
         ]
         if stored is None:
             self._store.models.add(model, entry)

@@ -44,8 +44,8 @@ class ReadRanges(NamedTuple):
 
 def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
     """Offset by partition behind what a version learned from; counting in shadow begins there."""
-    told = version.trained.get("offsets")
-    return {int(at): both[1] for at, both in told.items()} if told else {ONLY_PARTITION: version.counted_from}
+    ranges = version.trained.get("offsets")
+    return {int(at): both[1] for at, both in ranges.items()} if ranges else {ONLY_PARTITION: version.counted_from}
 
 
 class TrainingData(Protocol):
@@ -119,15 +119,17 @@ class TopicTrainingData:
             ranges = self._ranges(reader, archived, since_ms)
             for (_, partition), (first, _) in ranges.items():
                 reader.seek(topic, partition, first)
-            wanted = _TrainingEventFilter(
+            event_filter = _TrainingEventFilter(
                 {partition: end for (_, partition), (_, end) in ranges.items()},
                 since_ms,
                 self._settings.kafka.duplicate_window,
             )
-            for line in topic_event_lines(reader, topic, wanted, check, load_erased_filter(self._settings, topic)):
+            for line in topic_event_lines(
+                reader, topic, event_filter, check, load_erased_filter(self._settings, topic)
+            ):
                 history.add(line)
-        told = {partition: both for (_, partition), both in sorted(ranges.items())}
-        return ReadRanges("archive and topic" if archived else "topic", told)
+        by_partition = {partition: both for (_, partition), both in sorted(ranges.items())}
+        return ReadRanges("archive and topic" if archived else "topic", by_partition)
 
     def _ranges(
         self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
@@ -135,8 +137,11 @@ class TopicTrainingData:
         ends, recent = reader.end_offsets(), reader.offsets_at(since_ms)
         firsts = reader.first_offsets()
         return {
-            place: (min(end, max(firsts[place], recent[place], archived.get(place[1], 0))), end)
-            for place, end in ends.items()
+            topic_partition: (
+                min(end, max(firsts[topic_partition], recent[topic_partition], archived.get(topic_partition[1], 0))),
+                end,
+            )
+            for topic_partition, end in ends.items()
         }
 
 

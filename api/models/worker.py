@@ -40,15 +40,15 @@ class ModelWorker:
     Args:
         child: the process.
         store: of versions and what is counted.
-        seat: what makes this process the one that does.
+        leader_lock: what makes this process the one that does.
     """
 
-    def __init__(self, child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
+    def __init__(self, child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
         settings = child.settings
         self._child = child
         self._settings = settings
         self._store = store
-        self._leader_lock = seat
+        self._leader_lock = leader_lock
         self._registry = open_model_registry(settings)
         self._models = ActiveModels(self._registry, clock.now_ms)
         self._record_stream = open_record_stream(settings)
@@ -109,36 +109,36 @@ def run_model_worker(child: ChildRuntime) -> None:
     os.nice(LOWEST_PRIORITY)
     store = open_service_store(child.settings)
     try:
-        seat = _acquire_leadership(child, store)
+        leader_lock = _acquire_leadership(child, store)
         _log.info("keeping models")
         try:
-            _run_as_leader(child, store, seat)
+            _run_as_leader(child, store, leader_lock)
         finally:
-            seat.release()
+            leader_lock.release()
     finally:
         store.close()
 
 
 def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
     """Wait to become the leader among the model workers. Raises StopRequested, Unavailable."""
-    told = False
-    while (seat := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
-        if not told:
+    logged = False
+    while (leader_lock := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
+        if not logged:
             _log.info("another process keeps models; this one takes over when it ends")
-        told = True
+        logged = True
         child.sleep(ACQUIRE_EVERY_S)
-    return seat
+    return leader_lock
 
 
-def _run_as_leader(child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
-    keeper = ModelWorker(child, store, seat)
+def _run_as_leader(child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
+    worker = ModelWorker(child, store, leader_lock)
     try:
         gc.freeze()
         while not child.should_stop:
-            keeper.step()
-        keeper.finish()
+            worker.step()
+        worker.finish()
     finally:
-        keeper.close()
+        worker.close()
 
 
 if __name__ == "__main__":

@@ -58,13 +58,13 @@ def export_agent(
         by: who asked, for the manifest.
     """
     sink = _ZipBuffer()
-    told: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield from _write_entry(archive, sink, told, "agent.json", [_agent_document(sources, subject)])
+        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
         rows = sources.store.subjects.export(subject, dead_letters_of)
-        for table, found in groupby(rows, lambda row: row[0]):
-            yield from _write_entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
-        yield from _write_entry(archive, sink, told, "events.jsonl", _agent_events(sources, subject))
+        for table, table_rows in groupby(rows, lambda row: row[0]):
+            yield from _write_entry(archive, sink, entries, f"{table}.jsonl", (row for _, row in table_rows))
+        yield from _write_entry(archive, sink, entries, "events.jsonl", _agent_events(sources, subject))
         manifest = {
             "agent_id": subject.name,
             "tenant": subject.tenant,
@@ -72,7 +72,7 @@ def export_agent(
             "made_at": format_rfc3339(now_ms),
             "by": by,
             "software": version("trustwatch"),
-            "files": told,
+            "files": entries,
             "chain": chain_heads_document(sources.store.decisions.chain_heads()),
         }
         yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
@@ -80,9 +80,9 @@ def export_agent(
 
 
 def _write_entry(
-    archive: zipfile.ZipFile, sink: _ZipBuffer, told: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
+    archive: zipfile.ZipFile, sink: _ZipBuffer, entries: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
 ) -> Iterator[bytes]:
-    """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *told*."""
+    """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *entries*."""
     digest, count = hashlib.sha256(), 0
     with archive.open(name, "w", force_zip64=True) as file:
         for item in items:
@@ -92,7 +92,7 @@ def _write_entry(
             count += 1
             if sink.size >= BUFFER_BYTES:
                 yield sink.take()
-    told[name] = {"lines": count, "sha256": digest.hexdigest()}
+    entries[name] = {"lines": count, "sha256": digest.hexdigest()}
 
 
 class _ZipBuffer:

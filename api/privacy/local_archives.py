@@ -114,117 +114,119 @@ class LocalArchives:
         for kind, folder in self._folders.items():
             if kind not in self._ids:
                 self._ids[kind] = self._archive_id(kind, folder)
-            told = msgspec.json.encode(ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)).decode()
-            self._store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], told)
+            registration = msgspec.json.encode(
+                ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)
+            ).decode()
+            self._store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], registration)
         self._registered_ms = now_ms
 
     def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
         """Workers may share a folder of vectors, and each hands on what it computed through a spool of its own."""
-        place = _read_archive_id(folder)
+        archive_id = _read_archive_id(folder)
         if kind != "vectors":
-            return place
+            return archive_id
         self._store.metadata.delete_prefix(
-            ARCHIVE_KEY_PREFIX + place
+            ARCHIVE_KEY_PREFIX + archive_id
         )  # as it was called when one answered for all spools
-        return f"{_read_archive_id(self._spool)}-{place}"
+        return f"{_read_archive_id(self._spool)}-{archive_id}"
 
-    def erasure_progress(self, made: Erasure, now_ms: int) -> ArchiveErasureProgress:
+    def erasure_progress(self, erasure: Erasure, now_ms: int) -> ArchiveErasureProgress:
         """Progress of an erasure in all archives of the deployment; blocks."""
         acks = {
             key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
-            for key, text in self._store.metadata.find(_acknowledgement_prefix(made)).items()
+            for key, text in self._store.metadata.find(_acknowledgement_prefix(erasure)).items()
         }
         standing = ArchiveErasureProgress({}, {}, {}, {})
         for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items():
-            place, known = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
-            ack = acks.get(place)
-            if ack is not None and ack.at_ms == made.at_ms:
-                standing.done[place] = known, ack
+            archive_id, registration = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
+            ack = acks.get(archive_id)
+            if ack is not None and ack.at_ms == erasure.at_ms:
+                standing.done[archive_id] = registration, ack
                 continue
             if ack is not None and ack.error:
-                standing.errors[place] = ack.error
-            if now_ms - known.seen_ms <= REGISTERED_WITHIN_MS:
-                standing.awaited[place] = known
-            elif now_ms - known.seen_ms <= self._retention_ms:
-                standing.missing[place] = known
+                standing.errors[archive_id] = ack.error
+            if now_ms - registration.seen_ms <= REGISTERED_WITHIN_MS:
+                standing.awaited[archive_id] = registration
+            elif now_ms - registration.seen_ms <= self._retention_ms:
+                standing.missing[archive_id] = registration
         return standing
 
-    async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> bool:
+    async def erase(self, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         """Erase in the archives of this process whatever they are past of; call it again until it is done, True.
 
         An archive that can not be read holds up what waits for it, and nothing else: why is said beside it.
         """
-        over = [await self._erase(kind, place, made, up_to) for kind, place in self._ids.items()]
+        over = [await self._erase(kind, archive_id, erasure, up_to) for kind, archive_id in self._ids.items()]
         return all(over)
 
-    async def _erase(self, kind: ArchiveFileKind, place: str, made: Erasure, up_to: Mapping[int, int]) -> bool:
-        key = _acknowledgement_prefix(made) + place
-        if self._acknowledged_ms.get(key) == made.at_ms:
+    async def _erase(self, kind: ArchiveFileKind, archive_id: str, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
+        key = _acknowledgement_prefix(erasure) + archive_id
+        if self._acknowledged_ms.get(key) == erasure.at_ms:
             return True
-        told = await asyncio.to_thread(self._store.metadata.get, key)
-        done = known = ArchiveAcknowledgement(0) if told is None else _acknowledgement_decoder.decode(told)
-        if known.at_ms != made.at_ms:
+        encoded = await asyncio.to_thread(self._store.metadata.get, key)
+        done = stored = ArchiveAcknowledgement(0) if encoded is None else _acknowledgement_decoder.decode(encoded)
+        if stored.at_ms != erasure.at_ms:
             if clock.monotonic() < self._retry_at.get(key, 0.0):
                 return False
-            if not await asyncio.to_thread(self._is_past, kind, made, up_to):
+            if not await asyncio.to_thread(self._is_past, kind, erasure, up_to):
                 return False
-            done = await asyncio.to_thread(self._try_erase, kind, made, up_to)
-            if done != known:
+            done = await asyncio.to_thread(self._try_erase, kind, erasure, up_to)
+            if done != stored:
                 await asyncio.to_thread(self._store.metadata.put, key, msgspec.json.encode(done).decode())
         if done.error:
             self._retry_at[key] = clock.monotonic() + RETRY_S
             return False
         self._retry_at.pop(key, None)
-        self._handovers.pop((made.erasure_id, made.at_ms), None)
-        self._acknowledged_ms[key] = made.at_ms
+        self._handovers.pop((erasure.erasure_id, erasure.at_ms), None)
+        self._acknowledged_ms[key] = erasure.at_ms
         return True
 
-    def _try_erase(self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int]) -> ArchiveAcknowledgement:
+    def _try_erase(self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int]) -> ArchiveAcknowledgement:
         try:
-            removed, changed = self._erase_files(kind, made, up_to)
+            removed, changed = self._erase_files(kind, erasure, up_to)
         except (ConfigError, OSError) as error:
-            _log.warning("an archive could not be erased", kind=kind, erasure_id=made.erasure_id, error=str(error))
+            _log.warning("an archive could not be erased", kind=kind, erasure_id=erasure.erasure_id, error=str(error))
             return ArchiveAcknowledgement(0, error=str(error))
-        return ArchiveAcknowledgement(made.at_ms, removed, changed)
+        return ArchiveAcknowledgement(erasure.at_ms, removed, changed)
 
-    def remaining(self, made: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
+    def remaining(self, erasure: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
         """Counts of what the archives of this process still hold; blocks."""
-        found = {f"archive.{kind}": sum(self._erase_files(kind, made, up_to, dry=True)) for kind in self._folders}
-        return {place: count for place, count in found.items() if count}
+        counts = {f"archive.{kind}": sum(self._erase_files(kind, erasure, up_to, dry=True)) for kind in self._folders}
+        return {place: count for place, count in counts.items() if count}
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
         """Archives that `remaining` does not look at: of other processes, while they have files of ours; blocks."""
-        ours = {_folder_id(place) for place in self._ids.values()}
-        places = {
+        ours = {_folder_id(archive_id) for archive_id in self._ids.values()}
+        registrations = {
             key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)
             for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items()
         }
         return [
-            known
-            for place, known in places.items()
-            if _folder_id(place) not in ours and now_ms - known.seen_ms <= self._retention_ms
+            registration
+            for archive_id, registration in registrations.items()
+            if _folder_id(archive_id) not in ours and now_ms - registration.seen_ms <= self._retention_ms
         ]
 
-    def drop_acknowledgements(self, made: Erasure) -> None:
+    def drop_acknowledgements(self, erasure: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""
-        self._store.metadata.delete_prefix(_acknowledgement_prefix(made))
-        for place in self._ids.values():
-            self._acknowledged_ms.pop(_acknowledgement_prefix(made) + place, None)
+        self._store.metadata.delete_prefix(_acknowledgement_prefix(erasure))
+        for archive_id in self._ids.values():
+            self._acknowledged_ms.pop(_acknowledgement_prefix(erasure) + archive_id, None)
 
     def _erase_files(
-        self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int], *, dry: bool = False
+        self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int], *, dry: bool = False
     ) -> tuple[int, int]:
         from ...ingest.archive.archive_erasure import (
             erase_files,  # needs the extra `archive`, which is there where one is kept
         )
 
         ends = {partition: offset + 1 for partition, offset in up_to.items()}
-        found = erase_files(self._folders[kind], kind, made.erasure_subject, ends, dry=dry)
-        return found.removed, found.changed
+        erased = erase_files(self._folders[kind], kind, erasure.erasure_subject, ends, dry=dry)
+        return erased.removed, erased.changed
 
-    def _is_past(self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int]) -> bool:
+    def _is_past(self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         if kind == "vectors":
-            return self._is_spool_drained((made.erasure_id, made.at_ms))
+            return self._is_spool_drained((erasure.erasure_id, erasure.at_ms))
         try:
             positions = read_positions(self._folders[kind], self._topic) or {}
         except CorruptLog:
@@ -249,7 +251,7 @@ class _SpoolHandover:
         self._files: set[str] | None = None
 
     def is_complete(self, report: object, spool: Path) -> bool:
-        if not any(report is one for one in self._reports):
+        if not any(report is earlier for earlier in self._reports):
             self._reports.append(report)
         if len(self._reports) < 3:  # the one of before, and two since
             return False
@@ -271,12 +273,12 @@ def _has_content(path: Path) -> bool:
         return True
 
 
-def _acknowledgement_prefix(made: Erasure) -> str:
-    return f"{ACKNOWLEDGEMENT_KEY_PREFIX}{made.erasure_id}."
+def _acknowledgement_prefix(erasure: Erasure) -> str:
+    return f"{ACKNOWLEDGEMENT_KEY_PREFIX}{erasure.erasure_id}."
 
 
-def _folder_id(place: str) -> str:
-    return place.rpartition("-")[2]
+def _folder_id(archive_id: str) -> str:
+    return archive_id.rpartition("-")[2]
 
 
 def _read_archive_id(folder: Path) -> str:

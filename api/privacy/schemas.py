@@ -124,22 +124,22 @@ def proof_check_out(check: ProofCheck) -> ProofCheckOut:
     )
 
 
-def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
+def erasure_out(erasure: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
     """An erasure as it is answered."""
     return ErasureOut(
-        erasure_id=made.erasure_id,
-        kind=made.kind,
-        status=made.status,
-        tenant=made.tenant,
-        issuer=made.issuer or None,
-        subject=None if made.status == "done" else made.subject or None,
-        reason=made.reason,
-        asked_by=made.asked_by,
-        asked_at=format_rfc3339(made.asked_ms),
-        done_at=format_rfc3339_or_none(made.done_ms),
-        detail=made.error or None,
-        counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
-        proof=None if brief else made.proof.decode() or None,
+        erasure_id=erasure.erasure_id,
+        kind=erasure.kind,
+        status=erasure.status,
+        tenant=erasure.tenant,
+        issuer=erasure.issuer or None,
+        subject=None if erasure.status == "done" else erasure.subject or None,
+        reason=erasure.reason,
+        asked_by=erasure.asked_by,
+        asked_at=format_rfc3339(erasure.asked_ms),
+        done_at=format_rfc3339_or_none(erasure.done_ms),
+        detail=erasure.error or None,
+        counts={place: count for place, count in erasure.counts.items() if isinstance(count, int)},
+        proof=None if brief else erasure.proof.decode() or None,
         document=document,
     )
 
@@ -163,6 +163,7 @@ def chain_out(report: ChainVerification) -> ChainOut:
             for head in report.heads
         ],
         breaks=[
-            ChainBreakOut(partition=one.partition, sequence=one.sequence, what=one.problem) for one in report.breaks
+            ChainBreakOut(partition=chain_break.partition, sequence=chain_break.sequence, what=chain_break.problem)
+            for chain_break in report.breaks
         ],
     )

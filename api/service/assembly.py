@@ -83,11 +83,11 @@ def make_decision_point(
         alias: what is logged in place of principals' identifiers.
         executor: the way into the store; None = one of its own.
     """
-    known = ActiveInterventions()
+    interventions = ActiveInterventions()
     admission = Admission(AgentRegistry(settings.registry), alias)
     audit = AuditSink(log, admission, now_ms, new_id)
     approvals = ApprovalWorkflow(
-        store.interventions, known, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
+        store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
     )
     staleness_ms = int(settings.risk.staleness_s * 1000)
 
@@ -95,7 +95,7 @@ def make_decision_point(
         fresh_ms = status.fresh_ms if partition is None else status.fresh_ms_of(partition)
         return not fresh_ms or now_ms() >= fresh_ms + staleness_ms
 
-    return PolicyDecisionPoint(PolicyEvaluator(view, policy, known, stale, now_ms), approvals, audit)
+    return PolicyDecisionPoint(PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit)
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
@@ -145,10 +145,10 @@ async def track_descendants(
         try:
             if policy.book.descendants > RiskLevel.LOW:
                 pinned = verdicts.interventions.pinned_levels(now_ms())  # here: the loop changes it
-                found, differing = await asyncio.to_thread(finder.find, pinned)
+                descendants, differing = await asyncio.to_thread(finder.find, pinned)
             else:
-                found, differing = {}, set(finder.critical_ancestors)
-            finder.critical_ancestors = verdicts.critical_ancestors = found
+                descendants, differing = {}, set(finder.critical_ancestors)
+            finder.critical_ancestors = verdicts.critical_ancestors = descendants
             if differing:
                 changed([AgentName(agent_key(*full), *full) for full in sorted(differing)])
             failing = False
@@ -284,11 +284,11 @@ def _kafka_targets(
 ) -> KafkaErasureTargets:
     kafka, archive = settings.kafka, settings.archive
     kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
-    wanted = {kind: folder for kind, folder in kinds.items() if folder is not None}
+    folders = {kind: folder for kind, folder in kinds.items() if folder is not None}
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
         store,
-        {kind: folder for kind, folder in wanted.items() if ours[kind]},
+        {kind: folder for kind, folder in folders.items() if ours[kind]},
         kafka.names.events,
         spool_directory(settings),
         socket.gethostname(),
@@ -296,7 +296,7 @@ def _kafka_targets(
         archive.retention_days * DAY_MS,
     )
     brokers = BrokerClients(kafka.names, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
-    return KafkaErasureTargets(store, log, brokers, archives, frozenset(wanted))
+    return KafkaErasureTargets(store, log, brokers, archives, frozenset(folders))
 
 
 async def forget_in_memory(
@@ -316,11 +316,11 @@ async def forget_in_memory(
     entries = view.entries()
     for start in range(0, len(entries), ENTRIES_PER_SLICE):
         for entry in entries[start : start + ENTRIES_PER_SLICE]:
-            told = entry.summary
-            if told.name.tenant != subject.tenant:
+            summary = entry.summary
+            if summary.name.tenant != subject.tenant:
                 continue
-            reasons, counterfactual = names.erase_in_json(told.reasons), names.erase_in_text(told.counterfactual)
-            if (reasons, counterfactual) != (told.reasons, told.counterfactual):
-                entry.summary = msgspec.structs.replace(told, reasons=reasons, counterfactual=counterfactual)
+            reasons, counterfactual = names.erase_in_json(summary.reasons), names.erase_in_text(summary.counterfactual)
+            if (reasons, counterfactual) != (summary.reasons, summary.counterfactual):
+                entry.summary = msgspec.structs.replace(summary, reasons=reasons, counterfactual=counterfactual)
                 entry.cached_answer = None
         await asyncio.sleep(0)

@@ -112,7 +112,7 @@ class EventBackend:
         """Fill the view from the store."""
         raise NotImplementedError
 
-    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+    def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """The processes that run beside the answering one."""
         raise NotImplementedError
 
@@ -146,25 +146,25 @@ class EmbeddedBackend(EventBackend):
             )
         view.apply(self.store.agents.iterate())
 
-    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+    def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """See `EventBackend`: the pipeline, the model worker and the archive."""
 
         def apply(update: PipelineUpdate) -> None:
-            known.view.apply(update.agents)
-            known.status.apply_report(update, clock.now_ms())
+            observers.view.apply(update.agents)
+            observers.status.apply_report(update, clock.now_ms())
             if update.changes:
-                known.on_change()
+                observers.on_change()
 
-        archives = _archive_processes(self.settings, self.settings_file, known.archive, events=True, vectors=True)
+        archives = _archive_processes(self.settings, self.settings_file, observers.archive, events=True, vectors=True)
         worker = SupervisedProcess(
-            "trustwatch.api.service.embedded_worker", self.settings_file, apply, known.status.mark_stopped
+            "trustwatch.api.service.embedded_worker", self.settings_file, apply, observers.status.mark_stopped
         )
-        keeper = (
-            [ModelWorkerProcess(self.settings_file, known.on_challenger_ready)]
+        model_worker = (
+            [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)]
             if self.settings.lifecycle.enabled
             else []
         )
-        return [worker, *keeper, *archives]
+        return [worker, *model_worker, *archives]
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
         """See `EventBackend`: counted live."""
@@ -207,18 +207,18 @@ class KafkaBackend(EventBackend):
             for agent in self.store.agents.iterate_unpublished(position.partition, -1):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
-    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+    def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """See `EventBackend`: the risk follower, the worker, or both."""
-        status, found = known.status, []
+        status, processes = observers.status, []
 
         def followed(update: PipelineUpdate) -> None:
             for gone in update.forgotten:
-                known.view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
+                observers.view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
             if update.agents:
-                known.view.apply(update.agents, update.partition, update.versions)
+                observers.view.apply(update.agents, update.partition, update.versions)
             if update.changes:
                 status.publish_changes(update.changes)
-                known.on_change()
+                observers.on_change()
             if update.fresh is not None:
                 status.apply_report(update, clock.now_ms())
 
@@ -227,32 +227,34 @@ class KafkaBackend(EventBackend):
                 status.apply_worker_report(update)
             else:
                 status.apply_report(update, clock.now_ms())
-            known.on_change()
+            observers.on_change()
 
         if self._roles.api:
-            found.append(
+            processes.append(
                 SupervisedProcess(
                     "trustwatch.api.service.risk_follower", self.settings_file, followed, status.mark_stopped
                 )
             )
         if self._roles.workers:
             ended = (lambda: None) if self._roles.api else status.mark_stopped
-            found.append(SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended))
-            found += self._worker_side_processes(known)
+            processes.append(
+                SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended)
+            )
+            processes += self._worker_side_processes(observers)
         roles = self._roles
         archives = _archive_processes(
-            self.settings, self.settings_file, known.archive, events=roles.archiver, vectors=roles.workers
+            self.settings, self.settings_file, observers.archive, events=roles.archiver, vectors=roles.workers
         )
-        return [*found, *archives]
+        return [*processes, *archives]
 
-    def _worker_side_processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+    def _worker_side_processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """Processes that run beside the workers. Of the model workers, one works at a time."""
-        found: list[SupervisedProcess] = []
+        processes: list[SupervisedProcess] = []
         if self.settings.kafka.topics:
-            found.append(IngestWorkerProcess(self.settings_file, known.ingest))
+            processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
         if self.settings.lifecycle.enabled:
-            found.append(ModelWorkerProcess(self.settings_file, known.on_challenger_ready))
-        return found
+            processes.append(ModelWorkerProcess(self.settings_file, observers.on_challenger_ready))
+        return processes
 
     async def write_tick(self) -> None:
         """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""

@@ -53,17 +53,19 @@ class EmbeddedPipelineWorker:
         models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = models.choose(self.store.models.current_switch(ONLY_PARTITION))
         model = models.load(chosen.version, chosen.digest)
-        encoder, told = ColumnEncoder(model.salt, settings.domains()), processor_context(settings)
-        self._policy = told.policy
-        warm_up(model, encoder, told)
-        residence = AgentStateCache(model, engine_settings(settings), self.store.agents)
-        residence.erased_agents = load_forgotten_agents(settings, self.store)
-        residence.keep_out_erased(one.erasure_subject for one in self.store.erasures.list_open() if one.subject)
+        encoder, context = ColumnEncoder(model.salt, settings.domains()), processor_context(settings)
+        self._policy = context.policy
+        warm_up(model, encoder, context)
+        agent_cache = AgentStateCache(model, engine_settings(settings), self.store.agents)
+        agent_cache.erased_agents = load_forgotten_agents(settings, self.store)
+        agent_cache.keep_out_erased(
+            erasure.erasure_subject for erasure in self.store.erasures.list_open() if erasure.subject
+        )
         processor = Processor(
-            residence,
+            agent_cache,
             encoder,
             DuplicateWindow(),
-            told,
+            context,
             edges=EdgeCollector(),
             models=models,
             vectors=None if self._spool is None else VectorCollector(),
@@ -73,7 +75,7 @@ class EmbeddedPipelineWorker:
             self.source,
             processor,
             self.store,
-            told.policy,
+            context.policy,
             settings.pipeline,
             clock.monotonic,
             child.sleep,

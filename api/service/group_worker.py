@@ -95,16 +95,16 @@ class GroupPipelineWorker:
 
     def _make_processor(self, partition: int) -> Processor:
         settings = self._settings
-        residence = AgentStateCache(
+        agent_cache = AgentStateCache(
             self._model,
             engine_settings(settings, capacity=self._resident_agents),
             self.store.agents,
             partition=partition,
         )
-        self._load_erasures(residence)
+        self._load_erasures(agent_cache)
         vectors = start_vector_collector(self._spool, self._vectors, partition)
         processor = Processor(
-            residence,
+            agent_cache,
             self._encoder,
             DuplicateWindow(settings.kafka.duplicate_window),
             self._context,
@@ -115,13 +115,13 @@ class GroupPipelineWorker:
         processor.control_records.partition_count = self.partitions
         return processor
 
-    def _load_erasures(self, residence: AgentStateCache) -> None:
+    def _load_erasures(self, agent_cache: AgentStateCache) -> None:
         """Load erased agents, so that none comes back from the model's history or with what is loaded."""
 
         def load() -> None:
-            residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+            agent_cache.erased_agents = load_forgotten_agents(self._settings, self.store)
             open_erasures = self.store.erasures.list_open()
-            residence.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+            agent_cache.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
 
         retry_until_available(load, lambda _: self._sleep(self._settings.pipeline.commit_interval_s))
 
@@ -149,17 +149,17 @@ class GroupPipelineWorker:
             self._spool.roll_if_due()
         now_ms = clock.now_ms()
         progress = self.pipeline.progress()
-        fresh = {partition: freshness_ms(one, now_ms) for partition, one in progress.items()}
-        for partition, one in progress.items():
+        fresh = {partition: freshness_ms(state, now_ms) for partition, state in progress.items()}
+        for partition, state in progress.items():
             try:
-                self.publisher.publish_heartbeat(one.position, one.behind, fresh[partition])
+                self.publisher.publish_heartbeat(state.position, state.behind, fresh[partition])
             except Unavailable:
                 self.pipeline.stages.counts["heartbeats_not_sent"] += 1
-        self.source.note_position({partition: one.position.offset for partition, one in progress.items()})
+        self.source.note_position({partition: state.position.offset for partition, state in progress.items()})
         stages = self.pipeline.stages
         counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
-        offset = sum(one.position.offset for one in progress.values())
-        behind = sum(one.behind for one in progress.values())
+        offset = sum(state.position.offset for state in progress.values())
+        behind = sum(state.behind for state in progress.values())
         dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
         return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
 
@@ -182,9 +182,9 @@ class GroupPipelineWorker:
         self.store.close()
 
 
-def freshness_ms(one: PartitionProgress, now_ms: int) -> int:
+def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
     """All that arrived in a partition before this time is part of what was told."""
-    return now_ms if one.idle else min(one.received_ms, now_ms)
+    return now_ms if progress.idle else min(progress.received_ms, now_ms)
 
 
 def run_group_worker(child: ChildRuntime) -> None:

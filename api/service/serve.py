@@ -192,10 +192,10 @@ class RunningService:
             principal_alias=alias,
         )
         self._dispatcher: Dispatcher | None = None
-        known = BackendObservers(
+        observers = BackendObservers(
             view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
         )
-        self._processes = backend.processes(known)
+        self._processes = backend.processes(observers)
 
     def _wake_dispatcher(self) -> None:
         """Wake the dispatcher: new rows may be waiting."""

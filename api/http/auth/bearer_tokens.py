@@ -61,11 +61,11 @@ class TokenCache(Generic[CachedCaller]):
         Raises:
             InvalidToken: the token was refused a moment ago.
         """
-        found = self._verified.get(digest)
-        if found is not None:
-            if now < found[1]:
+        verified = self._verified.get(digest)
+        if verified is not None:
+            if now < verified[1]:
                 self._verified.move_to_end(digest)
-                return found[0]
+                return verified[0]
             del self._verified[digest]
         elif digest in self._refused:
             self._raise_if_refused(digest, now)
@@ -156,8 +156,8 @@ class TokenVerifier(Generic[BoundCaller]):
             raise InvalidToken("the token is too long")
         digest = hashlib.blake2b(token, digest_size=16).digest()
         now = self._clock()
-        found = self.cache.get(digest, now)
-        return found if found is not None else self._verify_and_cache(token, digest, now)
+        cached = self.cache.get(digest, now)
+        return cached if cached is not None else self._verify_and_cache(token, digest, now)
 
     async def verify(self, token: bytes) -> BoundCaller:
         """As `verify_now`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.

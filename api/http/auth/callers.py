@@ -221,7 +221,7 @@ class CallerDirectory:
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
         """The caller that a verified token stands for; without an entry it is bound to nothing."""
         client, subject = claims.client_id or None, claims.subject
-        found = (
+        bindings = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
         )
         return AuthenticatedCaller(
@@ -230,7 +230,7 @@ class CallerDirectory:
             client_id=claims.client_id,
             scopes=claims.scopes,
             exp=claims.exp,
-            binding=next((binding for binding in found if binding is not None), NO_BINDING),
+            binding=next((binding for binding in bindings if binding is not None), NO_BINDING),
         )
 
 
