@@ -144,7 +144,7 @@ async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds:
                 await task
 
 
-def _make_channel(settings: ActuatorSettings, acting: ActuationService) -> DeliveryChannel[ActuatorTarget]:
+def _make_channel(settings: ActuatorSettings, service: ActuationService) -> DeliveryChannel[ActuatorTarget]:
     target = ActuatorTarget(
         settings.name,
         timeout_s=settings.timeout_s,
@@ -152,7 +152,7 @@ def _make_channel(settings: ActuatorSettings, acting: ActuationService) -> Deliv
         issuers=frozenset(settings.issuers),
         clients=dict(settings.clients),
     )
-    return DeliveryChannel(ACTION_ROW_KIND, target, acting.notifier(settings), ACTUATION_DISPATCH_POLICY)
+    return DeliveryChannel(ACTION_ROW_KIND, target, service.notifier(settings), ACTUATION_DISPATCH_POLICY)
 
 
 def _make_actuator(settings: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:

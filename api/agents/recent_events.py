@@ -226,12 +226,12 @@ def event_locations(settings: Settings) -> EventLocations:
 
 
 def load_event_history(
-    places: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
+    locations: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
 ) -> AgentEventHistory:
     """Events of an agent, of both places. Blocks.
 
     Args:
-        places: where to look.
+        locations: where to look.
         name: of the agent.
         moment: of the decision whose events are wanted, too.
         erasures: those that are asked for and not done.
@@ -240,11 +240,11 @@ def load_event_history(
         OSError: the log can not be read.
     """
     concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
-    unerased = _make_erasure_filter(concerned, by_offset=places.log is not None)
+    unerased = _make_erasure_filter(concerned, by_offset=locations.log is not None)
     log = None
-    if places.log is not None:
-        log = read_log_excerpt(places.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
-    return _ArchiveSearch(places, name, moment, unerased, log).run()
+    if locations.log is not None:
+        log = read_log_excerpt(locations.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
+    return _ArchiveSearch(locations, name, moment, unerased, log).run()
 
 
 def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
@@ -266,13 +266,13 @@ class _ArchiveSearch:
 
     def __init__(
         self,
-        places: EventLocations,
+        locations: EventLocations,
         name: AgentName,
         moment: DecisionMoment,
         unerased: ErasureFilter,
         log: LogExcerpt | None,
     ) -> None:
-        self._places, self._name, self._moment, self._unerased, self._log = places, name, moment, unerased, log
+        self._locations, self._name, self._moment, self._unerased, self._log = locations, name, moment, unerased, log
         self._trouble, self._busy = "", False
 
     def run(self) -> AgentEventHistory:
@@ -334,8 +334,8 @@ class _ArchiveSearch:
         )
 
     def _base_query(self) -> AgentEventQuery | None:
-        if self._places.archive is None:
-            if self._places.log is None:
+        if self._locations.archive is None:
+            if self._locations.log is None:
                 self._trouble = (
                     "Events are in Kafka, where those of one agent can not be looked up, and no archive is kept "
                     "(archive.directory of the settings names one)."
@@ -349,21 +349,21 @@ class _ArchiveSearch:
         return AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id)
 
     def _run_query(self, asked: AgentEventQuery | None) -> LatestEvents | None:
-        if asked is None or self._places.archive is None:
+        if asked is None or self._locations.archive is None:
             return None
         from ...ingest.archive.latest_events import latest_events
 
         try:
-            result = latest_events(self._places.archive, self._places.topic, asked)
+            result = latest_events(self._locations.archive, self._locations.topic, asked)
         except BlockingIOError:
             self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
             return None
         except (TrustwatchError, OSError) as error:
             self._trouble = f"The archive can not be read: {error}."
             return None
-        if result is None and self._places.log is None:
+        if result is None and self._locations.log is None:
             self._trouble = (
-                f"Nothing is archived in {self._places.archive} so far, or the archive is on another machine."
+                f"Nothing is archived in {self._locations.archive} so far, or the archive is on another machine."
             )
         return result
 

@@ -176,39 +176,41 @@ class EventArchiver:
         if batch is not None:
             self.partitions[batch.partition].add(self._erased_filter.filter_batch(batch))
         now, interval_s = clock.monotonic(), self._settings.archive.interval_s
-        for lane in list(self.partitions.values()):
-            if lane.pending_records and now - lane.pending_since >= interval_s:
-                self._flush(lane)
+        for archiver in list(self.partitions.values()):
+            if archiver.pending_records and now - archiver.pending_since >= interval_s:
+                self._flush(archiver)
         while self._is_over_limit():
-            self._flush(max(self.partitions.values(), key=lambda lane: (lane.bytes, lane.pending_records)))
+            self._flush(max(self.partitions.values(), key=lambda archiver: (archiver.bytes, archiver.pending_records)))
         if batch is None or self.maintenance.overdue:
             self.maintenance.step()
 
     def _is_over_limit(self) -> bool:
         lanes = self.partitions.values()
         return (
-            sum(lane.pending_records for lane in lanes) >= MAX_PENDING_RECORDS
-            or sum(lane.bytes for lane in lanes) >= MAX_PENDING_BYTES
+            sum(archiver.pending_records for archiver in lanes) >= MAX_PENDING_RECORDS
+            or sum(archiver.bytes for archiver in lanes) >= MAX_PENDING_BYTES
         )
 
-    def _flush(self, lane: PartitionArchiver) -> None:
-        if lane.pending_records:
-            self.files += self._archive.write(lane.base_offset, lane.next_offset, lane.events, lane.partition)
-            self.rows += len(lane.events)
-            self._positions[lane.partition] = lane.next_offset
-            lane.mark_written()
+    def _flush(self, archiver: PartitionArchiver) -> None:
+        if archiver.pending_records:
+            self.files += self._archive.write(
+                archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition
+            )
+            self.rows += len(archiver.events)
+            self._positions[archiver.partition] = archiver.next_offset
+            archiver.mark_written()
 
     def flush(self) -> None:
         """Write what was read."""
-        for lane in self.partitions.values():
-            self._flush(lane)
+        for archiver in self.partitions.values():
+            self._flush(archiver)
 
     def report(self) -> ArchiveWorkerReport:
         """Report of progress for the service."""
-        waiting = [lane.oldest_ms for lane in self.partitions.values() if lane.pending_records]
+        waiting = [archiver.oldest_ms for archiver in self.partitions.values() if archiver.pending_records]
         lag_s = max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
         try:
-            behind = sum(self.source.end_offset(at) - lane.base_offset for at, lane in self.partitions.items())
+            behind = sum(self.source.end_offset(at) - archiver.base_offset for at, archiver in self.partitions.items())
         except Unavailable:
             behind = -1
         return ArchiveWorkerReport(self.rows, self.files, self.maintenance.merged, behind, lag_s)
@@ -217,7 +219,7 @@ class EventArchiver:
         """Tell Kafka's lag tools how far the files go."""
         if self._kafka is not None:
             source: KafkaGroupSource = self._source  # type: ignore[assignment]
-            source.note_position({at: lane.base_offset for at, lane in self.partitions.items()})
+            source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:
         """Release the log and the archive."""

@@ -62,8 +62,8 @@ async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResp
     if len(console.streams) >= MAX_OPEN_STREAMS:
         raise Unavailable("too many pages are open")
     subscription = console.services.get(DecisionService).subscribe(visit.caller)
-    standing = partial(console.sessions.state, visit.session)
-    return _stream_response(_update_events(subscription, standing, console.streams))
+    session_state = partial(console.sessions.state, visit.session)
+    return _stream_response(_update_events(subscription, session_state, console.streams))
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
@@ -78,7 +78,7 @@ async def _session_over_events() -> AsyncIterator[bytes]:
 
 
 async def _update_events(
-    subscription: LevelChangeSubscription, standing: Callable[[], SessionState], streams: set[object]
+    subscription: LevelChangeSubscription, session_state: Callable[[], SessionState], streams: set[object]
 ) -> AsyncIterator[bytes]:
     streams.add(subscription)
     try:
@@ -87,7 +87,7 @@ async def _update_events(
             yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
                 changes = await _gather_changes(subscription)
-                state = standing()
+                state = session_state()
                 if state == "over":
                     yield encode_event("end", "over")
                 if state != "lasts":

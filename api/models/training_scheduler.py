@@ -64,7 +64,7 @@ class TrainingScheduler:
         settings: of the service.
         store: of versions, decisions and feedback.
         registry: where versions lie.
-        origin: what is learned from.
+        training_data: what is learned from.
         check: called now and then while it trains, and before anything is written; raises to give up.
     """
 
@@ -73,13 +73,13 @@ class TrainingScheduler:
         settings: Settings,
         store: SqlStore,
         registry: ModelRegistry,
-        origin: TrainingData,
+        training_data: TrainingData,
         check: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._store = store
         self._registry = registry
-        self._training_data = origin
+        self._training_data = training_data
         self._check = check
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:

@@ -145,7 +145,7 @@ class ErasureSteps:
     """Steps of an erasure, one for each status. The caller knows if this process may take them.
 
     Args:
-        places: where it is erased.
+        targets: where it is erased.
         key: of marks.
         signer: of proofs.
         forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
@@ -155,7 +155,7 @@ class ErasureSteps:
 
     def __init__(
         self,
-        places: ErasureTargets,
+        targets: ErasureTargets,
         key: Callable[[], PrivacyKey],
         signer: Callable[[], ProofSigner],
         forgotten: Callable[[ErasureSubject], Awaitable[None]],
@@ -163,7 +163,7 @@ class ErasureSteps:
         *,
         on_server: bool,
     ) -> None:
-        self._targets = places
+        self._targets = targets
         self._key = key
         self._signer = signer
         self._on_forgotten = forgotten
@@ -179,16 +179,16 @@ class ErasureSteps:
         return await _STEPS[erasure.status](self, erasure)
 
     async def _queued(self, erasure: Erasure) -> Erasure:
-        places, subject = self._targets, erasure.erasure_subject
+        targets, subject = self._targets, erasure.erasure_subject
         await self._store_forgotten_mark(erasure)
         now = max(self._now_ms(), erasure.at_ms + 1)  # a round is known by its time, whatever the clock says
         order = EraseCommand(erasure.erasure_id, *subject)
         if "chain" not in erasure.counts:
-            heads = await asyncio.to_thread(places.store.decisions.chain_heads)
+            heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
             erasure = msgspec.structs.replace(
                 erasure, counts={**erasure.counts, "chain": [head._asdict() for head in heads]}
             )
-        erasure = await places.write_order(erasure, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
+        erasure = await targets.write_order(erasure, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
         return msgspec.structs.replace(erasure, status="waiting", at_ms=now, rounds=erasure.rounds + 1, error="")
 
     async def _complete_rediscovered(self, erasure: Erasure) -> Erasure:
@@ -234,12 +234,12 @@ class ErasureSteps:
         return msgspec.structs.replace(erasure, status="failed", error=problem)
 
     async def _compacting(self, erasure: Erasure) -> Erasure | None:
-        places = self._targets
-        if not await asyncio.to_thread(places.store.database.compact):
+        targets = self._targets
+        if not await asyncio.to_thread(targets.store.database.compact):
             return self._compaction_blocked(erasure)
-        heads = await asyncio.to_thread(places.store.decisions.chain_heads)
+        heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
         now = self._now_ms()
-        summary = await places.summary(erasure, now)
+        summary = await targets.summary(erasure, now)
         erasure = msgspec.structs.replace(erasure, counts={**erasure.counts, **summary.counts})
         proof = self._signer().sign(proof_document(erasure, now, heads, summary, on_server=self._on_server), PROOF_TYPE)
         return msgspec.structs.replace(erasure, status="done", done_ms=now, proof=proof.encode(), error="")

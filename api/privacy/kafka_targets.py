@@ -232,16 +232,16 @@ class KafkaErasureTargets:
             listed = ", ".join(map(str, missing))
             return f"waits for the workers to come to the order in partitions {listed} of {self._brokers.topics.events}"
         await self._archives.erase(erasure, met)
-        standing = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
-        if standing.awaited:
+        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        if progress.awaited:
             listed = ", ".join(
                 f"{registration.kind} on {registration.host} ({registration.path})"
-                + (f", which says: {standing.errors[archive_id]}" if archive_id in standing.errors else "")
-                for archive_id, registration in standing.awaited.items()
+                + (f", which says: {progress.errors[archive_id]}" if archive_id in progress.errors else "")
+                for archive_id, registration in progress.awaited.items()
             )
             return f"waits for archives to be erased by the processes that keep them: {listed}"
-        kinds = {registration.kind for registration, _ in standing.done.values()} | {
-            registration.kind for registration in standing.missing.values()
+        kinds = {registration.kind for registration, _ in progress.done.values()} | {
+            registration.kind for registration in progress.missing.values()
         }
         if unknown := self._expected - kinds:
             return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
@@ -258,8 +258,8 @@ class KafkaErasureTargets:
 
     async def _acknowledged_offsets(self, erasure: Erasure) -> tuple[dict[int, int], list[int]]:
         """Offset of the order by partition, and the partitions whose worker has not come to it."""
-        places = await asyncio.to_thread(self.store.erasures.forget_positions, erasure.erasure_id)
-        met = acknowledged_offsets(erasure, places)
+        positions = await asyncio.to_thread(self.store.erasures.forget_positions, erasure.erasure_id)
+        met = acknowledged_offsets(erasure, positions)
         return met, [partition for partition in range(await self._ordered_partitions(erasure)) if partition not in met]
 
     async def _ordered_partitions(self, erasure: Erasure) -> int:
@@ -313,7 +313,7 @@ class KafkaErasureTargets:
     async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
         """See `ErasureTargets.summary`."""
         topics = await asyncio.to_thread(self._summarise_topics, now_ms)
-        standing = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
         covers = {
             "topic": self._brokers.topics.events,
             "up_to": format_rfc3339(erasure.at_ms),
@@ -321,9 +321,9 @@ class KafkaErasureTargets:
         }
         return ErasureSummary(
             covers,
-            _archive_counts(standing),
+            _archive_counts(progress),
             [topic.document() for topic in topics],
-            [*map(_remaining_in_topic, topics), _REMAINS_NAME, *_REMAINS_COPIES, *_unreached_archives(standing)],
+            [*map(_remaining_in_topic, topics), _REMAINS_NAME, *_REMAINS_COPIES, *_unreached_archives(progress)],
         )
 
     def _summarise_topics(self, now_ms: int) -> list[TopicErasureSummary]:
@@ -336,10 +336,10 @@ class KafkaErasureTargets:
         if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
         passed = []
-        for erasure, places in await asyncio.to_thread(
+        for erasure, positions in await asyncio.to_thread(
             self.store.erasures.list_with_positions, self._since_ms, self._unfinished
         ):
-            met, over = acknowledged_offsets(erasure, places), False
+            met, over = acknowledged_offsets(erasure, positions), False
             try:
                 if erasure.at_ms and len(met) >= await self._ordered_partitions(erasure):
                     over = await self._archives.erase(erasure, met)
@@ -354,13 +354,15 @@ class KafkaErasureTargets:
         """See `ErasureTargets.release_names`: end late records of a stalled worker, and see if the topic has any."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
-        for erasure, places in await asyncio.to_thread(self.store.erasures.list_with_positions):
+        for erasure, positions in await asyncio.to_thread(self.store.erasures.list_with_positions):
             if erasure.status != "done":
                 continue
             try:
                 if first is None:
                     first = await asyncio.to_thread(self._first_offsets)
-                gone = all(first.get(at, 0) > offset for at, offset in _latest_order_offsets(erasure, places).items())
+                gone = all(
+                    first.get(at, 0) > offset for at, offset in _latest_order_offsets(erasure, positions).items()
+                )
                 if await self._try_release_name(erasure, now_ms, gone=gone):
                     over.append(erasure)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
@@ -376,8 +378,8 @@ class KafkaErasureTargets:
             await self._correct_risk_topic(erasure, order_offsets(erasure))
         if not gone:
             return False
-        standing = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
-        if standing.awaited or standing.missing:
+        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        if progress.awaited or progress.missing:
             return False
         nameless = msgspec.structs.replace(erasure, subject="", error="")
         if not await asyncio.to_thread(self.store.erasures.update, erasure, nameless):
@@ -393,16 +395,16 @@ class KafkaErasureTargets:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
 
 
-def _latest_order_offsets(erasure: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
+def _latest_order_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
     """Offsets of the order by partition; the last one where it was logged twice."""
     offsets = order_offsets(erasure)
-    return {at: max(offset, places[at].offset if at in places else offset) for at, offset in offsets.items()}
+    return {at: max(offset, positions[at].offset if at in positions else offset) for at, offset in offsets.items()}
 
 
-def acknowledged_offsets(erasure: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
+def acknowledged_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
     """Offset of the order by partition, where it was met. One that was logged twice is met twice, and may be the later
     one by its own time; an earlier time is that of a round before."""
-    return {at: position.offset for at, position in places.items() if position.at_ms >= erasure.at_ms}
+    return {at: position.offset for at, position in positions.items() if position.at_ms >= erasure.at_ms}
 
 
 def order_offsets(erasure: Erasure) -> dict[int, int]:
@@ -415,9 +417,9 @@ def _partition_count(log: KafkaCommitLog) -> int:
     return log.partitions
 
 
-def _archive_counts(standing: ArchiveErasureProgress) -> dict[str, int]:
+def _archive_counts(progress: ArchiveErasureProgress) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for registration, ack in standing.done.values():
+    for registration, ack in progress.done.values():
         counts.update(
             {f"archive.{registration.kind}": ack.removed, f"archive.{registration.kind}.changed": ack.changed}
         )
@@ -446,12 +448,12 @@ _REMAINS_COPIES = (
 )
 
 
-def _unreached_archives(standing: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
+def _unreached_archives(progress: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
     return [
         (
             f"the archive of {registration.kind} on {registration.host} ({registration.path})",
             f"its process was last seen at {format_rfc3339(registration.seen_ms)}",
             "it is there again: then it erases by itself",
         )
-        for registration in (*standing.missing.values(), *standing.awaited.values())
+        for registration in (*progress.missing.values(), *progress.awaited.values())
     ]

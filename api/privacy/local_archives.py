@@ -80,7 +80,7 @@ class LocalArchives:
         topic: whose records the archive of events is made of.
         spool: folder between the worker of this process and its archive of vectors.
         host: name of this machine, for people.
-        heard: an object that is another one after each report of the worker beside this process.
+        latest_report: an object that is another one after each report of the worker beside this process.
         kept_ms: files are kept so long: an archive that is not seen longer has none left of its time.
     """
 
@@ -91,7 +91,7 @@ class LocalArchives:
         topic: str,
         spool: Path,
         host: str,
-        heard: Callable[[], object],
+        latest_report: Callable[[], object],
         kept_ms: int,
     ) -> None:
         self._store = store
@@ -99,7 +99,7 @@ class LocalArchives:
         self._topic = topic
         self._spool = spool
         self._host = host
-        self._last_worker_report = heard
+        self._last_worker_report = latest_report
         self._retention_ms = kept_ms
         self._ids: dict[ArchiveFileKind, str] = {}
         self._registered_ms = -REGISTER_EVERY_MS
@@ -136,20 +136,20 @@ class LocalArchives:
             key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
             for key, text in self._store.metadata.find(_acknowledgement_prefix(erasure)).items()
         }
-        standing = ArchiveErasureProgress({}, {}, {}, {})
+        progress = ArchiveErasureProgress({}, {}, {}, {})
         for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items():
             archive_id, registration = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
             ack = acks.get(archive_id)
             if ack is not None and ack.at_ms == erasure.at_ms:
-                standing.done[archive_id] = registration, ack
+                progress.done[archive_id] = registration, ack
                 continue
             if ack is not None and ack.error:
-                standing.errors[archive_id] = ack.error
+                progress.errors[archive_id] = ack.error
             if now_ms - registration.seen_ms <= REGISTERED_WITHIN_MS:
-                standing.awaited[archive_id] = registration
+                progress.awaited[archive_id] = registration
             elif now_ms - registration.seen_ms <= self._retention_ms:
-                standing.missing[archive_id] = registration
-        return standing
+                progress.missing[archive_id] = registration
+        return progress
 
     async def erase(self, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         """Erase in the archives of this process whatever they are past of; call it again until it is done, True.

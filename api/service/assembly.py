@@ -107,15 +107,15 @@ def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
 
 
 async def run_decision_point(
-    guard: PolicyDecisionPoint, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event
+    decision_point: PolicyDecisionPoint, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event
 ) -> None:
     """Write audit events, follow interventions and the policy file, until *stop*; then write what is left."""
-    writing = asyncio.create_task(guard.audit_sink.run())
+    writing = asyncio.create_task(decision_point.audit_sink.run())
     failing = False
     try:
         while not stop.is_set():
             try:
-                await guard.approval_workflow.synchronise()
+                await decision_point.approval_workflow.synchronise()
                 failing = False
             except Unavailable as error:
                 if not failing:
@@ -125,13 +125,13 @@ async def run_decision_point(
                 on_policy()
             await _wait_for_stop(stop)
     finally:
-        await guard.approval_workflow.close()
-        await guard.audit_sink.flush(5.0)
+        await decision_point.approval_workflow.close()
+        await decision_point.audit_sink.flush(5.0)
         writing.cancel()
 
 
 async def track_descendants(
-    guard: PolicyDecisionPoint,
+    decision_point: PolicyDecisionPoint,
     policy: LivePolicy,
     store: SqlStore,
     changed: Callable[[Collection[AgentName]], None],
@@ -139,7 +139,7 @@ async def track_descendants(
     now_ms: Callable[[], int] = clock.now_ms,
 ) -> None:
     """Know the descendants of critical agents, while the policy wants to. While the store is away, those known stay."""
-    verdicts, failing = guard.policy_evaluator, False
+    verdicts, failing = decision_point.policy_evaluator, False
     finder = CriticalDescendants(store, now_ms)
     while not stop.is_set():
         try:
@@ -237,7 +237,7 @@ def make_erasure_service(
     log: GroupCommit,
     store: SqlStore,
     view: RiskView,
-    guard: PolicyDecisionPoint,
+    decision_point: PolicyDecisionPoint,
     status: PipelineStatus,
     agents: AgentResolver,
     executor: StoreExecutor,
@@ -246,7 +246,7 @@ def make_erasure_service(
     """The service of erasures."""
 
     async def forget(subject: ErasureSubject) -> None:
-        await forget_in_memory(subject, store, view, guard)
+        await forget_in_memory(subject, store, view, decision_point)
 
     def signer() -> ProofSigner:
         key = LocalSigningKey.open(settings.data_dir)
@@ -300,7 +300,7 @@ def _kafka_targets(
 
 
 async def forget_in_memory(
-    subject: ErasureSubject, store: SqlStore, view: RiskView, guard: PolicyDecisionPoint
+    subject: ErasureSubject, store: SqlStore, view: RiskView, decision_point: PolicyDecisionPoint
 ) -> None:
     """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already."""
     full = (subject.tenant, subject.issuer, subject.name)
@@ -310,8 +310,8 @@ async def forget_in_memory(
             view.remove(*full)
         else:  # it acts again, as somebody new
             view.apply(agent_summaries([row]))
-        guard.approval_workflow.active_interventions.remove_agent(full)
-    await guard.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
+        decision_point.approval_workflow.active_interventions.remove_agent(full)
+    await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
     names = NameEraser(subject.name, subject.pseudonym)
     entries = view.entries()
     for start in range(0, len(entries), ENTRIES_PER_SLICE):

@@ -57,7 +57,7 @@ class PartitionGrowth:
         admin, reader: of Kafka; *reader* reads the events topic.
         topics: names.
         drain: applies what waits; returns when nothing does.
-        say: progress, for people.
+        report_progress: progress, for people.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class PartitionGrowth:
         reader: TopicReader,
         topics: KafkaTopics,
         drain: Callable[[], None],
-        say: Callable[[str], None],
+        report_progress: Callable[[str], None],
     ) -> None:
         self._store = store
         self._admin = admin
         self._reader = reader
         self._topics = topics
         self._drain = drain
-        self._report_progress = say
+        self._report_progress = report_progress
 
     def run(self, partitions: int) -> GrowthResult:
         """Check that all is drained, then move.

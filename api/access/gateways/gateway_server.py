@@ -72,18 +72,24 @@ class GatewayServer:
 
     Args:
         settings: of gateways.
-        needs: what checks work with.
+        dependencies: what checks work with.
     """
 
-    def __init__(self, settings: GatewaySettings, needs: GatewayServerDependencies) -> None:
-        self._dependencies = needs
-        self._verifier = needs.issuers.verifier
+    def __init__(self, settings: GatewaySettings, dependencies: GatewayServerDependencies) -> None:
+        self._dependencies = dependencies
+        self._verifier = dependencies.issuers.verifier
         self._takes_dpop = settings.dpop == "gateway"
         self._responses = GatewayResponses(settings)
         self._decider = GatewayDecider(
-            settings, needs.decision_point, needs.live_policy, needs.issuers.revoker, lambda: int(needs.clock() * 1000)
+            settings,
+            dependencies.decision_point,
+            dependencies.live_policy,
+            dependencies.issuers.revoker,
+            lambda: int(dependencies.clock() * 1000),
         )
-        self._introspection = IntrospectionEndpoint(settings, needs.issuers, self._decider, needs.identify)
+        self._introspection = IntrospectionEndpoint(
+            settings, dependencies.issuers, self._decider, dependencies.identify
+        )
 
     def route_of(self, path: bytes) -> str:
         """The way by which a path, percent-encoded as it came, asks; "" = it is none of ours.

@@ -59,7 +59,7 @@ class IntrospectionEndpoint:
     Args:
         settings: of gateways.
         issuers: verify tokens, or are asked.
-        judging: asks the guard.
+        decider: asks the guard.
         identify: the caller of a request by its access token; raises AuthenticationFailed.
     """
 
@@ -67,12 +67,12 @@ class IntrospectionEndpoint:
         self,
         settings: GatewaySettings,
         issuers: GatewayIssuers,
-        judging: GatewayDecider,
+        decider: GatewayDecider,
         identify: IdentifyIntrospectionCaller,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
-        self._decider = judging
+        self._decider = decider
         self._identify = identify
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers

@@ -175,13 +175,13 @@ class AuthZenEndpoint:
     """The decision point.
 
     Args:
-        asking: asks the guard.
+        decider: asks the guard.
         identify: the caller of a request; raises AuthenticationFailed.
         several: whether this is the endpoint for many evaluations.
     """
 
-    def __init__(self, asking: HookDecider, identify: IdentifyHookCaller, *, several: bool) -> None:
-        self._decider = asking
+    def __init__(self, decider: HookDecider, identify: IdentifyHookCaller, *, several: bool) -> None:
+        self._decider = decider
         self._identify = identify
         self._is_batch = several
 

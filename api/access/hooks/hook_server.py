@@ -123,13 +123,13 @@ class HookEndpoint:
     Args:
         adapter: reads and renders.
         proof: whether a request is from the product.
-        asking: asks the guard.
+        decider: asks the guard.
     """
 
-    def __init__(self, product: HookAdapter, proof: HookAuthentication, asking: HookDecider) -> None:
+    def __init__(self, product: HookAdapter, proof: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = product
         self._authentication = proof
-        self._decider = asking
+        self._decider = decider
 
     async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:
         """Return the function that answers the request once its body is read, or a refusal that needs no body."""
@@ -235,12 +235,12 @@ class HookServer:
 
     Args:
         hooks: of the settings.
-        needs: what they work with.
+        dependencies: what they work with.
     """
 
-    def __init__(self, hooks: Iterable[HookSettings], needs: HookServerDependencies) -> None:
-        self._dependencies = needs
-        self._routes = {route.route.encode(): route for hook in hooks for route in _routes_of_hook(hook, needs)}
+    def __init__(self, hooks: Iterable[HookSettings], dependencies: HookServerDependencies) -> None:
+        self._dependencies = dependencies
+        self._routes = {route.route.encode(): route for hook in hooks for route in _routes_of_hook(hook, dependencies)}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
         """This server, where *path*, percent-encoded as it came, is one of a hook."""
@@ -284,15 +284,17 @@ class HookServer:
         return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
 
 
-def _routes_of_hook(settings: HookSettings, needs: HookServerDependencies) -> list[HookRoute]:
-    asking = HookDecider(settings, needs.decision_point, needs.live_policy, lambda: int(needs.clock() * 1000))
+def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies) -> list[HookRoute]:
+    asking = HookDecider(
+        settings, dependencies.decision_point, dependencies.live_policy, lambda: int(dependencies.clock() * 1000)
+    )
     if settings.kind != "authzen":
         endpoint = HookEndpoint(
-            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, needs.clock), asking
+            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, dependencies.clock), asking
         )
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
-    single, many = (AuthZenEndpoint(asking, needs.identify, several=several) for several in (False, True))
-    metadata = AuthZenMetadataEndpoint(needs.url)
+    single, many = (AuthZenEndpoint(asking, dependencies.identify, several=several) for several in (False, True))
+    metadata = AuthZenMetadataEndpoint(dependencies.url)
     return [
         HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),
         HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),
