@@ -38,7 +38,7 @@ class BaselineProfile(NamedTuple):
     """Usual behaviour of an agent, read from its state."""
 
     learned: int
-    known: list[tuple[str, int]]
+    distinct_counts: list[tuple[str, int]]
     usual: list[UsualRange]
 
 

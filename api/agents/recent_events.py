@@ -192,7 +192,7 @@ class AgentEventHistory(NamedTuple):
     Attributes:
         events: newest first, at most `MAX_LISTED_EVENTS`.
         around: those around the moment that was asked about, oldest first.
-        found: events of the agent among all that was looked at.
+        match_count: events of the agent among all that was looked at.
         logged: records of the log looked at; None = there is no log here.
         archived: rows of the archive looked at; None = it was not looked at, or can not be (*trouble*).
         whole: whether nothing older is left anywhere.
@@ -205,7 +205,7 @@ class AgentEventHistory(NamedTuple):
 
     events: list[NativeEvent]
     around: list[NativeEvent]
-    found: int
+    match_count: int
     logged: int | None
     archived: int | None
     whole: bool

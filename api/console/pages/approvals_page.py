@@ -79,7 +79,7 @@ async def _approvals_page(
             if intervention.status != "pending" or intervention.expires_ms <= now_ms
         ],
         next_cursor=history.next_cursor,
-        told=await containment.find(caller, done) if done else None,
+        changed=await containment.find(caller, done) if done else None,
         trouble=trouble,
         periods=PERIODS,
         usual_s=DEFAULT_PERIOD_S,

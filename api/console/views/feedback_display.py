@@ -96,14 +96,14 @@ class DisplayedPreview(NamedTuple):
 
     Attributes:
         percent: how far it is.
-        found: members of the result as the API names them; empty until it is done.
+        result: members of the result as the API names them; empty until it is done.
     """
 
     preview_id: str
     status: str
     percent: int
     error: str
-    found: dict[str, Any]
+    result: dict[str, Any]
 
     @property
     def is_over(self) -> bool:
@@ -113,12 +113,12 @@ class DisplayedPreview(NamedTuple):
     @property
     def marked(self) -> dict[str, Any] | None:
         """The alert that is spoken of, where the rule would have changed it."""
-        return next((alert for alert in self.found.get("alerts_removed", ()) if alert["marked"]), None)
+        return next((alert for alert in self.result.get("alerts_removed", ()) if alert["marked"]), None)
 
     @property
     def lowered(self) -> int:
         """Alerts among those listed that would still have been ones, of a lower level."""
-        return sum(alert["level_with_rule"] in ("medium", "high") for alert in self.found.get("alerts_removed", ()))
+        return sum(alert["level_with_rule"] in ("medium", "high") for alert in self.result.get("alerts_removed", ()))
 
     @property
     def still_odd(self) -> list[tuple[str, int]]:
@@ -129,7 +129,7 @@ class DisplayedPreview(NamedTuple):
                 + (", which no rule may name" if anomaly["feature"] in PROTECTED_FEATURES else ""),
                 anomaly["events"],
             )
-            for anomaly in self.found.get("still_odd", ())
+            for anomaly in self.result.get("still_odd", ())
         ]
 
 
