@@ -72,7 +72,7 @@ class ChildRuntime:
         clock.sleep(seconds)
 
     def raise_if_stopping(self) -> None:
-        """Raises StopRequested once the process was told to end."""
+        """Raise StopRequested once the process was told to end."""
         if self.should_stop:
             raise StopRequested
 

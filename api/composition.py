@@ -82,7 +82,7 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
 
 
 def _webhook_levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
-    """Levels that it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
+    """Levels of its alerts. A target that keeps incidents needs those below medium too, to close them."""
     ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL_FORMATS else set()
     return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
 

@@ -1,4 +1,4 @@
-"""The actuators of a running service: made from the settings, and told when something has to be looked at."""
+"""The actuators of a running service: made from the settings, and started when desired states may have changed."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class PolicyDecisionPoint:
     ) -> None:
         """Make an audit event of a question and its answer.
 
-        What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back
+        What we decide ourselves stands in `attributes`, which no feature reads: a life that we shorten, and give back
         on recovery, would otherwise look like a change of the agent's habits.
 
         Args:

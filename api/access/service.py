@@ -29,7 +29,7 @@ DEFAULT_VALID_S = 3_600.0
 DEFAULT_DAYS = 7.0
 """Edges seen in the last so many days make up a blast radius."""
 MAX_ACTUATIONS_READ = 500
-"""Newest actuations from which containment times are told."""
+"""Newest actuations from which containment times are computed."""
 
 PINNABLE_LEVELS = {level.label: level for level in RiskLevel if level > RiskLevel.UNKNOWN}
 
@@ -302,7 +302,7 @@ class ContainmentService:
         return await self._executor(self._runtime.store.actuations.page, tenants, key, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
-        """Authorization servers that are told of an agent; without one nobody takes back a token that is out."""
+        """Authorization servers at which an agent is lowered; without one nobody takes back a token that is out."""
         return [
             actuator.name
             for actuator in self._runtime.settings.actuators

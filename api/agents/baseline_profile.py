@@ -1,4 +1,4 @@
-"""The baseline of an agent, as far as its stored state can tell it: how much it knows, and what is usual.
+"""The baseline of an agent, as far as its stored state holds it: how much it has learned, and what is usual.
 
 State holds names only as hashes, so that it does not grow: how many actions are known, not which. Which ones it used
 lately, the recent events say.

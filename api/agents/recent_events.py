@@ -27,7 +27,7 @@ MAX_RECORDS_READ = 40_000
 
 LOG_READ_BATCH = 2_000
 DECISION_WINDOW_S = 600.0
-"""So long before a decision, and a tenth of it after, events are told as those around it."""
+"""Events so long before a decision, and a tenth of it after, count as those around it."""
 
 MAX_EVENTS_AROUND = 30
 ErasureFilter = Callable[[int, bytes], bytes | None]
@@ -248,7 +248,7 @@ def load_event_history(
 
 
 def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
-    """Filter of events of erased subjects. In a topic all are taken as from before the order: offsets do not tell."""
+    """Filter of events of erased subjects. In a topic all count as from before the order: offsets do not order them."""
     erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:

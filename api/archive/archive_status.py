@@ -62,7 +62,7 @@ class ArchiveStatus:
         self.reports: dict[str, ArchiveWorkerReport] = {}
 
     def expect(self, kind: str) -> None:
-        """A process of the kind is to run here."""
+        """Expect a process of that kind to run here."""
         self.alive[kind] = False
 
     def note(self, kind: str, report: ArchiveWorkerReport) -> None:

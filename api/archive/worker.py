@@ -85,7 +85,7 @@ class PartitionArchiver:
         self.next_offset = batch.next_offset
 
     def mark_written(self) -> None:
-        """Note that all records up to *end* are in files."""
+        """Note that all records read so far are in files."""
         self.base_offset, self.events, self.bytes = self.next_offset, [], 0
 
 

@@ -75,7 +75,7 @@ def backtest_command(
     settings: SettingsFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run history through the live path and tell what would have been alerted, refused and revoked."""
+    """Run history through the live path and report what would have been alerted, refused and revoked."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
     engine = engine_settings(configured, learn=learn, capacity=agents).with_budget(_parse_budget(budget, configured))

@@ -23,7 +23,7 @@ def render_report(outcome: BacktestResult, created_at: datetime) -> str:
     """One HTML document that needs nothing else.
 
     Args:
-        outcome: what to tell.
+        outcome: result to render.
         created_at: when, UTC.
     """
     environment = jinja2.Environment(

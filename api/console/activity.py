@@ -53,7 +53,7 @@ class _AgentSeries:
 
 
 class RiskSeries:
-    """Trails of the agents that moved last. For one event loop.
+    """Risk over time of the agents whose risk changed last. For one event loop.
 
     Args:
         agents: most agents that are kept.

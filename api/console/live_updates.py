@@ -36,17 +36,17 @@ RETRY_AFTER_MS = 2_000
 """A page that lost its stream opens the next one after so long."""
 
 GATHER_CHANGES_S = 0.3
-"""Changes of so long are told together: a storm of them is one event."""
+"""Changes within this time are sent as one event, even a storm of them."""
 
 MAX_NAMED_AGENTS = 50
 MAX_OPEN_STREAMS = 500
-"""Open streams of this process; a further one is told to come again."""
+"""Open streams of this process; a further one is refused, and comes again."""
 
 router = APIRouter()
 
 
 def agent_event_name(tenant: str, agent_id: str) -> str:
-    """The event that tells of an agent: its name may hold anything, the event's may not."""
+    """Name of the event about an agent: an agent's name may hold any character, an event's may not."""
     return "agent-" + hashlib.sha256(f"{tenant}\x1f{agent_id}".encode()).hexdigest()[:16]
 
 

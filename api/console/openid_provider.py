@@ -273,8 +273,8 @@ class OpenIdProvider:
     async def _merge_userinfo(
         self, metadata: ProviderMetadata, claims: Mapping[str, Any], access_token: str
     ) -> Mapping[str, Any]:
-        """Also what the provider tells at its userinfo endpoint, where the ID token lacks a claim of the grants."""
-        # The first grant that fits decides, so an earlier one must not be passed over for a claim told only there.
+        """Add the claims of the provider's userinfo endpoint, where the ID token lacks a claim of the grants."""
+        # The first grant that fits decides, so an earlier one must not be passed over for a claim that is only there.
         enough = {self.settings.name_claim, *(grant.claim for grant in self.settings.grants)} <= claims.keys()
         if enough or not metadata.userinfo_endpoint or not access_token:
             return claims

@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
-"""A shape for each level: colour alone tells nothing to who does not see it."""
+"""A shape for each level: colour alone says nothing to those who do not see it."""
 
 
 class PageRenderer:

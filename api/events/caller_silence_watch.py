@@ -15,7 +15,7 @@ class CallerSilenceWatch:
 
     Args:
         detector: hears of everything that callers send.
-        alerter: told each time what the detector knows; None = silence is in logs and metrics alone.
+        alerter: gets the reports of each check; None = silence is in logs and metrics alone.
         monotonic: seconds, as the detector's.
     """
 

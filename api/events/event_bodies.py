@@ -47,7 +47,7 @@ TEXT_MEDIA_TYPE: Final = "text/plain"
 """Lines of a log; only of formats that have such."""
 
 MEDIA_TYPE_FORMATS: Final = ("native", "ndjson", "cloudevents")
-"""Formats that the media type tells apart."""
+"""Formats that are recognised by their media type."""
 
 CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
 

@@ -207,7 +207,7 @@ class ForeignTopicReader:
     def _reject(
         self, record: KafkaRecord, position: EventPosition, raw: bytes, error: Exception, now_ms: int
     ) -> RejectedTopicRecord:
-        """The same record always makes the same letter: its id is that of its place, whenever it is read."""
+        """Reject an event. The same record always makes the same letter: its id follows from its position."""
         topic, name = self.settings.topic, self.settings.name
         partition, index = position
         if isinstance(error, MalformedEvent | SourceNotAllowed):
@@ -310,7 +310,7 @@ class TopicIngest:
         self._silence = SilenceDetector(bounds, monotonic())
 
     def run_round(self) -> bool:
-        """One turn of each topic, made durable and committed. Whether anything was read."""
+        """Read one turn of each topic, and make it durable and committed; true if anything was read."""
         read = False
         out: list[Record | RejectedTopicRecord] = []
         for source in self._sources:

@@ -2,7 +2,7 @@
 
 Only for the counts of answers and to spare the log: the pipeline's own window (`ingest/duplicate_window.py`) is the one
 that drops every duplicate exactly, across restarts too. An id becomes known after its commit, so two requests that
-carry the same id at the same moment may both be told `accepted`.
+carry the same id at the same moment may both be answered `accepted`.
 """
 
 from __future__ import annotations

@@ -81,11 +81,11 @@ STORE_EVERY_MS = 4_000
 """Shortest time between two writes of a source's last record: well below the shortest configurable silence, 10 s."""
 
 RECHECK_EVERY_MS = MINUTE_MS
-"""A silence that is told is looked at again after so long: another process may have heard the source, and ended."""
+"""Interval after which a reported silence is checked again: another process may have heard the source, and ended."""
 
 
 class SilenceThreshold(NamedTuple):
-    """A source whose silence is told."""
+    """A source whose silence raises an alert."""
 
     kind: str  # topic | caller
     silence_s: float

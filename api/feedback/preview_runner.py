@@ -88,7 +88,7 @@ _MAX_LINE_BYTES = 16 * 1024 * 1024
 T = TypeVar("T")
 ProgressCallback = Callable[[float], Awaitable[None]]
 PreviewFunction = Callable[[PreviewJob, ProgressCallback], Awaitable[bytes]]
-"""Runs a job: is told of progress from 0 to 1, gives the result as JSON. Raises PreviewFailed."""
+"""Runs a job: reports progress from 0 to 1, returns the result as JSON. Raises PreviewFailed."""
 
 _log = structlog.get_logger(__name__)
 

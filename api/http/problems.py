@@ -116,7 +116,7 @@ def _quotable(value: str) -> str:
 
 
 def problem_of(error: TrustwatchError) -> ProblemDetails:
-    """The answer to *error*. Internal errors tell nothing of themselves: their text is for the log."""
+    """The answer to *error*. Internal errors give no detail: their text is for the log."""
     match error:
         case ProblemError():
             return error.problem

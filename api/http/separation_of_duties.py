@@ -42,7 +42,7 @@ def _agents_of_client(author: Reviewer, actuators: Iterable[ActuatorSettings]) -
 
 
 def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[ActuatorSettings]) -> None:
-    """An agent can not speak for itself, by no client that is known to be its own. Raises ProblemError (403)."""
+    """Refuse feedback of an agent on itself, whichever of its clients it uses. Raises ProblemError (403)."""
     if agent.agent_id in agents_operated_by(author, actuators):
         raise _own_decision_error("nobody decides about itself; another caller has to")
 
@@ -50,7 +50,7 @@ def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[
 def check_not_own_group(
     agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
 ) -> None:
-    """Nor for the group that it is of: such a rule would cover it.
+    """Refuse feedback for a peer group that the author is of: such a rule would cover it.
 
     Args:
         agent_type: of the group.

@@ -85,7 +85,7 @@ class ModelWorker:
             self._versions_checked_at = clock.monotonic()
 
     def _raise_if_stopping(self) -> None:
-        """While it trains: whether it is to end, and now and then whether it still is the one."""
+        """Raise, while it trains, if it is to end or, looked up now and then, is the leader no longer."""
         self._child.raise_if_stopping()
         if clock.monotonic() - self._lock_checked_at >= CHECK_VERSIONS_EVERY_S:
             self._lock_checked_at = clock.monotonic()

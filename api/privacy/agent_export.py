@@ -36,7 +36,7 @@ class ExportSources(NamedTuple):
         store: database.
         log: directory of the embedded log; None = events are on a topic, and not exported.
         archive: archive of events; None = there is none.
-        profile: what an agent's state says, in words; None = nothing that can be told.
+        profile: what an agent's state says, in words; None = nothing is known.
     """
 
     store: SqlStore
@@ -150,7 +150,7 @@ def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
 
 
 def _archived_events(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
-    """By way of a file that nobody else sees: who receives slowly must not keep the archive from being rewritten."""
+    """Archived events by way of a temporary file: a slow receiver must not keep the archive from being rewritten."""
     from ...ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
 
     with tempfile.TemporaryFile() as file:

@@ -57,7 +57,7 @@ class ErasureTargets(Protocol):
         """Components that are waited for, in words; "" = all have come past the order."""
 
     async def acknowledged(self, erasure: Erasure) -> Erasure:
-        """The erasure with all that is known once everybody has come past its order."""
+        """The erasure with what is known of its order once all processes have come past it."""
 
     async def erase(self, erasure: Erasure) -> dict[str, int]:
         """Erase everywhere; counts of records and rows by place. May be called again at any time."""
@@ -75,7 +75,7 @@ class ErasureTargets(Protocol):
         """Do the part of every process of the service; return the erasures that all workers have come past."""
 
     async def release_names(self, now_ms: int) -> list[Erasure]:
-        """Look after finished ones whose name is kept; takes it away where its time is over, and returns those."""
+        """Remove the identifier of finished erasures where it is needed no longer; returns those."""
 
 
 class PipelineProgress(Protocol):

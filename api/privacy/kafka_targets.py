@@ -115,7 +115,7 @@ def find_corrections(
 ) -> list[RiskTopicCorrection]:
     """Read the risk topic to its end: what the last record of a key still says of the subject, and what ends it.
 
-    What commits behind the order told is of somebody new, and stays. Raises Unavailable.
+    Records published after the order are of a new subject, and stay. Raises Unavailable.
     """
     names = NameEraser(subject.name, subject.pseudonym)
     last: dict[tuple[int, bytes], bytes] = {}

@@ -35,7 +35,7 @@ SPOOL_PATTERNS = ("*.open", "*.frames")
 
 
 class ArchiveRegistration(msgspec.Struct, frozen=True):
-    """An archive as its process has told of it."""
+    """An archive as its process has registered it."""
 
     kind: str
     host: str

@@ -82,7 +82,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BackendObservers(NamedTuple):
-    """Sources of answers, and observers that are told of changes."""
+    """Parts of the answering process that backends update."""
 
     view: RiskView
     status: PipelineStatus

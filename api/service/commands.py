@@ -202,7 +202,7 @@ def restored(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """After the database was put back or the events topic was lost: make what is stored newer than what was told.
+    """After the database was put back or the events topic was lost: make what is stored newer than what was published.
 
     Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
     """

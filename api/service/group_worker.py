@@ -2,8 +2,8 @@
 
 `python -m trustwatch.api.service.group_worker`, started by the service.
 
-A member of the consumer group: takes partitions over, works on them, tells the topics, hands them back. It also writes
-time into its partitions, so that risk decays there without events.
+A member of the consumer group: takes partitions over, works on them, publishes to the topics, hands them back. It
+also writes time into its partitions, so that risk decays there without events.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class GroupPipelineWorker:
                 self.pipeline.stages.counts["ticks_not_sent"] += 1
 
     def send_heartbeats(self) -> PipelineUpdate:
-        """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
+        """Publish the progress of the partitions on the risk topic; returns the same for the service."""
         self._context.policy.refresh()
         if self._spool is not None:
             self._spool.roll_if_due()
@@ -183,7 +183,7 @@ class GroupPipelineWorker:
 
 
 def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
-    """All that arrived in a partition before this time is part of what was told."""
+    """Time before which all that arrived in a partition is part of the published risk, UTC ms."""
     return now_ms if progress.idle else min(progress.received_ms, now_ms)
 
 

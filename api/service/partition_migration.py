@@ -146,9 +146,9 @@ class PartitionOffsets(NamedTuple):
 class RestoreResult(NamedTuple):
     """Result of a restore."""
 
-    above: int  # the highest epoch that was ever told
+    above: int  # the highest epoch that was ever published
     partitions: int
-    agents: int  # whose risk was told again
+    agents: int  # whose risk was published again
 
 
 def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
@@ -158,7 +158,7 @@ def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
 
 
 def highest_epoch(reader: TopicReader) -> int:
-    """Highest epoch that anything on the risk topic carries; 0 = nothing was told. Reads the topic to its end."""
+    """Highest epoch that anything on the risk topic carries; 0 = the topic is empty. Reads the topic to its end."""
     highest = 0
     while not reader.at_end():
         for part in reader.poll(POLL_S):
@@ -204,7 +204,7 @@ def resume_offsets(
 def restore_partitions(
     store: SqlStore, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
 ) -> RestoreResult:
-    """Let every partition go on at its offset in an epoch above all that were told, and tell all risk again.
+    """Let every partition go on at its offset in an epoch above all published ones, and publish all risk again.
 
     May be run again after any failure. Raises Unavailable.
     """

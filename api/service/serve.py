@@ -379,7 +379,7 @@ def retention_cutoff(settings: Settings, now_ms: int) -> Callable[[int | None], 
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or until *stop*; whether it is set."""
+    """Wait that long, or until *stop*; true if *stop* is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()

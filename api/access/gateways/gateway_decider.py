@@ -124,7 +124,7 @@ class GatewayDecider:
         return _deny(verdict, STALE) if verdict.stale and self._denies_stale and verdict.would_allow else verdict
 
     def _constrain_unsafe(self, verdict: Verdict) -> Verdict:
-        """Refuse the call if any scope of its token is refused: a gateway does not tell which of them a call uses."""
+        """Refuse the call if any scope of its token is refused: a gateway does not say which of them a call uses."""
         verdict = self._constrain_stale(verdict)
         if not verdict.would_allow:
             return verdict
@@ -147,7 +147,7 @@ class GatewayDecider:
 
 
 def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
-    """A denial in place of what a gateway can not do. In shadow mode it is only told as what would have been."""
+    """A denial in place of what a gateway can not do. In shadow mode it only stands in the audit event."""
     return msgspec.structs.replace(
         verdict, allow=not verdict.enforced, would_allow=False, reason=reason, scopes=None, step_up=step_up
     )

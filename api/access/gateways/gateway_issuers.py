@@ -101,7 +101,7 @@ class TokenHolderFactory:
 
 
 def _encode_claims(members: Mapping[str, Any]) -> bytes:
-    """Half a surrogate pair can be written in a token and in no event or log: it must not come further than here."""
+    """Claims as JSON. Half a surrogate pair can be written in a token, but in no event or log: it is refused here."""
     try:
         return msgspec.json.encode(members)
     except (UnicodeEncodeError, RecursionError):
@@ -120,7 +120,7 @@ def _check_name(value: Any) -> str:
 
 
 def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]) -> str:
-    """The claim wins. A token without it is of the issuer's own tenant, where that has one."""
+    """Tenant of a token: that of the claim, else the issuer's own, where that has one."""
     named = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
     if named is None:
         named = settings.tenant
@@ -131,7 +131,7 @@ def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]
 
 MAX_INTROSPECTION_BYTES = 64 * 1024
 MAX_CONCURRENT_INTROSPECTIONS = 64
-"""Questions to one authorization server at a time; a further one is told that it can not be reached."""
+"""Questions to one authorization server at a time; a further one fails as if the server could not be reached."""
 HTTP_TIMEOUT_S = 30.0
 """Time limit of any request; each use has a shorter one of its own."""
 MAX_CACHED_INTROSPECTIONS = 4096

@@ -68,7 +68,7 @@ def presented_token(scope: Scope) -> PresentedToken:
 
 
 def forwarded_method(scope: Scope) -> str:
-    """The method of the call that a sub-request is about; "" = not told, which no list of safe methods holds."""
+    """The method of the call that a sub-request is about; "" = not known, which no list of safe methods holds."""
     given = single_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
 
@@ -80,7 +80,7 @@ def request_id(scope: Scope) -> str:
 
 
 def forwarded_target(scope: Scope) -> str:
-    """Host and path of the call that a sub-request is about, as the gateway told them."""
+    """Host and path of the call that a sub-request is about, as the gateway names them."""
     return call_target(single_header(scope, *HOST_HEADERS), single_header(scope, *URI_HEADERS) or b"")
 
 
@@ -133,7 +133,7 @@ class GatewayResponses:
             for level in RiskLevel
         }
         self.allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
-        """Allowed since we could not decide, and are set to fail open: no level is told."""
+        """Allowed since we could not decide, and are set to fail open: without the level."""
 
     def allowed(self, level: RiskLevel) -> GatewayResponse:
         """The call may go on."""

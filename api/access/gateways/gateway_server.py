@@ -53,7 +53,7 @@ class GatewayServerDependencies(NamedTuple):
         identify: the caller of a request, by its access token.
         clock: seconds since 1970.
         monotonic: seconds, for durations.
-        meter: told of every answer.
+        meter: counts every answer.
         new_id: text that never repeats.
     """
 

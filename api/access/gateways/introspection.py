@@ -59,7 +59,7 @@ class IntrospectionEndpoint:
     Args:
         settings: of gateways.
         issuers: verify tokens, or are asked.
-        decider: asks the guard.
+        decider: asks the decision point.
         identify: the caller of a request by its access token; raises AuthenticationFailed.
     """
 

@@ -175,7 +175,7 @@ class AuthZenEndpoint:
     """The decision point.
 
     Args:
-        decider: asks the guard.
+        decider: asks the decision point.
         identify: the caller of a request; raises AuthenticationFailed.
         several: whether this is the endpoint for many evaluations.
     """

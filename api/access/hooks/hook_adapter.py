@@ -69,7 +69,7 @@ class ParsedHookRequest(NamedTuple):
         action: grant type, or what the product says of it.
         data: the request, for the answer.
         event_extras: further members of the audit event; never a token, a secret or a body.
-        lifetime_s: how long the token would live without us; None = not told.
+        lifetime_s: how long the token would live without us; None = not known.
         own_event_type: type of the audit event; "" = that of the grant type.
     """
 
@@ -113,7 +113,7 @@ class HookAdapter(ABC):
         """A denial in place of what the product can not do; the same verdict where it can."""
 
     def granted_lifetime_s(self, asked: ParsedHookRequest, _: Verdict) -> int | None:
-        """Lifetime of the token, s, as far as the request tells."""
+        """Lifetime of the token, s; None where the request does not state it."""
         return asked.lifetime_s
 
     @abstractmethod

@@ -123,7 +123,7 @@ class HookEndpoint:
     Args:
         adapter: reads and renders.
         proof: whether a request is from the product.
-        decider: asks the guard.
+        decider: asks the decision point.
     """
 
     def __init__(self, product: HookAdapter, proof: HookAuthentication, decider: HookDecider) -> None:
@@ -206,7 +206,7 @@ class HookServerDependencies(NamedTuple):
         url: how others reach the service.
         clock: seconds since 1970.
         monotonic: seconds, for durations.
-        meter: told of every answer.
+        meter: counts every answer.
         new_id: text that never repeats.
     """
 

@@ -125,7 +125,7 @@ def _claims_by_name(token: Any) -> dict[str, Any]:
 
 
 def _exceeds_ceiling(lifetime_s: int | None, ceiling: int) -> bool:
-    """True if a lifetime is above the ceiling; one that the request does not tell may be."""
+    """True if a lifetime is above the ceiling; one that the request does not state counts as above."""
     return lifetime_s is None or lifetime_s > ceiling
 
 

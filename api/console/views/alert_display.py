@@ -46,8 +46,8 @@ class DisplayedAlert(NamedTuple):
     """One alert at all its targets.
 
     Attributes:
-        decision_id: "" where it tells of no decision.
-        step: the change of an agent's level that it tells of; None = it tells of none.
+        decision_id: "" where it is about no decision.
+        step: the change of an agent's level that it is about; None = it is about none.
     """
 
     key: str
@@ -65,7 +65,7 @@ class DisplayedAlert(NamedTuple):
 
     @property
     def previous(self) -> int:
-        """Level before; that of the alert where it tells of no change."""
+        """Level before; that of the alert where it is about no change."""
         return RiskLevel.UNKNOWN if self.step is None else self.step.before
 
 

@@ -85,7 +85,7 @@ class DisplayedPolicy(NamedTuple):
 
 
 class DisplayedDecision(NamedTuple):
-    """A decision with everything that a page tells of it."""
+    """A decision with everything that its page shows."""
 
     decision: Decision
     level: str
@@ -100,7 +100,7 @@ class DisplayedDecision(NamedTuple):
 
 
 def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
-    """*decision* as a page tells it; *book* is the policy in force now."""
+    """*decision* as its page shows it; *book* is the policy in force now."""
     return DisplayedDecision(
         decision,
         RiskLevel(decision.level).label,

@@ -45,7 +45,7 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
 
     A climb is rises of one agent, each from the level at which the one before it ended and within
     `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
-    climb that goes on before the oldest item, the steps that are here are told.
+    climb that goes on before the oldest item, the steps that are here count.
 
     Args:
         items: newest first.

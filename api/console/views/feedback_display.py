@@ -134,6 +134,6 @@ class DisplayedPreview(NamedTuple):
 
 
 def display_preview(row: FeedbackPreview) -> DisplayedPreview:
-    """*row* as a page tells it."""
+    """*row* as its page shows it."""
     result = msgspec.json.decode(row.result) if row.result else {}
     return DisplayedPreview(row.preview_id, row.status, round(100 * row.progress), row.error, result)

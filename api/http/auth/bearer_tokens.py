@@ -146,7 +146,7 @@ class TokenVerifier(Generic[BoundCaller]):
         jwks.on_change(self.cache.forget_issuer)
 
     def verify_now(self, token: bytes) -> BoundCaller:
-        """The caller that *token* (compact JWS, as received) stands for, as far as the keys now held can tell.
+        """The caller that *token* (compact JWS, as received) stands for, by the keys that are in memory now.
 
         Raises:
             UnknownKey: the key is not held; a fetch has been asked for where an event loop runs.
