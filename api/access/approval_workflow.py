@@ -98,8 +98,8 @@ class ApprovalWorkflow:
         )
         if waiting is not None:
             return waiting.intervention_id
-        if asked := self._ids_in_flight.get((agent.key, requested)):
-            return asked
+        if in_flight_id := self._ids_in_flight.get((agent.key, requested)):
+            return in_flight_id
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             self.failed_requests += 1
             return ""
@@ -139,19 +139,21 @@ class ApprovalWorkflow:
         if new:
             self._apply_and_audit(approval, "approval.request", approval.asked_by, approval.asked_why)
 
-    async def decide(self, asked: Intervention, person: Attribution, *, approve: bool, valid_s: float) -> Intervention:
+    async def decide(
+        self, approval: Intervention, person: Attribution, *, approve: bool, valid_s: float
+    ) -> Intervention:
         """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable."""
         now_ms = self._now_ms()
-        if asked.status != "pending" or asked.expires_ms <= now_ms:
-            raise InterventionNotOpen(f"approval {asked.intervention_id} is {_status_word(asked, now_ms)}")
+        if approval.status != "pending" or approval.expires_ms <= now_ms:
+            raise InterventionNotOpen(f"approval {approval.intervention_id} is {_status_word(approval, now_ms)}")
         decided = msgspec.structs.replace(
-            asked,
+            approval,
             status="approved" if approve else "rejected",
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,
             expires_ms=now_ms + int(valid_s * 1000),
-            updated_ms=_next_update_ms(asked, now_ms),
+            updated_ms=_next_update_ms(approval, now_ms),
         )
         await self._write_change(decided, "pending", f"approval.{'approve' if approve else 'reject'}", person)
         return decided

@@ -348,13 +348,13 @@ class _ArchiveSearch:
             return None
         return AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id)
 
-    def _run_query(self, asked: AgentEventQuery | None) -> LatestEvents | None:
-        if asked is None or self._locations.archive is None:
+    def _run_query(self, query: AgentEventQuery | None) -> LatestEvents | None:
+        if query is None or self._locations.archive is None:
             return None
         from ...ingest.archive.latest_events import latest_events
 
         try:
-            result = latest_events(self._locations.archive, self._locations.topic, asked)
+            result = latest_events(self._locations.archive, self._locations.topic, query)
         except BlockingIOError:
             self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
             return None

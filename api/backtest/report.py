@@ -91,27 +91,29 @@ def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Mark
 def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> list[Markup]:
     """ROC, precision and recall, delay."""
     roc, precision, delay = [], [], []
-    for (side, evaluation), which in zip(evaluated, ("first", "second"), strict=False):
+    for (side, evaluation), style in zip(evaluated, ("first", "second"), strict=False):
         name = f"{side.name}: " if len(evaluated) > 1 else ""
         for unit, figures, dash in (
             ("sessions", evaluation.by_session, ""),
             ("events", evaluation.by_event, " dashed"),
         ):
             if figures.roc:
-                roc.append(ChartSeries(f"{name}{unit}", figures.roc, which + dash, band=figures.roc_band))
+                roc.append(ChartSeries(f"{name}{unit}", figures.roc, style + dash, band=figures.roc_band))
                 precision.append(
-                    ChartSeries(f"{name}{unit}", figures.precision_recall, which + dash, band=figures.precision_band)
+                    ChartSeries(f"{name}{unit}", figures.precision_recall, style + dash, band=figures.precision_band)
                 )
         if evaluation.delays_seconds:
-            delay.append(ChartSeries(f"{name}medium", _detection_curve(evaluation), which, steps=True))
+            delay.append(ChartSeries(f"{name}medium", _detection_curve(evaluation), style, steps=True))
     charts = []
     if roc:
         chance = ChartSeries("by chance", [(0.0, 0.0), (1.0, 1.0)], "allowed")
-        good = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
-        charts.append(line_chart("ROC", good, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance]))
-        recall = ChartAxis("share of bad ones found", 0.0, 1.0)
+        false_positive_axis = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
         charts.append(
-            line_chart("Precision and recall", recall, ChartAxis("bad among those found", 0.0, 1.0), precision)
+            line_chart("ROC", false_positive_axis, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance])
+        )
+        recall_axis = ChartAxis("share of bad ones found", 0.0, 1.0)
+        charts.append(
+            line_chart("Precision and recall", recall_axis, ChartAxis("bad among those found", 0.0, 1.0), precision)
         )
     if delay:
         charts.append(

@@ -162,7 +162,7 @@ class OpenIdProvider:
             secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self._clock()
         )
         digest = hashlib.sha256(under_way.verifier.encode()).digest()
-        asked = {
+        query = {
             "response_type": "code",
             "client_id": self.settings.client_id,
             "redirect_uri": self._redirect_uri,
@@ -173,7 +173,7 @@ class OpenIdProvider:
             "code_challenge_method": "S256",
         }
         joint = "&" if "?" in metadata.authorization_endpoint else "?"
-        return metadata.authorization_endpoint + joint + urlencode(asked), under_way
+        return metadata.authorization_endpoint + joint + urlencode(query), under_way
 
     async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
         """Claims of the person that comes back.
@@ -209,9 +209,9 @@ class OpenIdProvider:
         metadata = await self.metadata()
         if not metadata.end_session_endpoint:
             return None
-        asked = {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
+        query = {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
         joint = "&" if "?" in metadata.end_session_endpoint else "?"
-        return metadata.end_session_endpoint + joint + urlencode(asked)
+        return metadata.end_session_endpoint + joint + urlencode(query)
 
     async def _exchange_code(self, metadata: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
         form = {

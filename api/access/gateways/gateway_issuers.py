@@ -206,7 +206,7 @@ class IntrospectionClient:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _introspect_once(self, token: bytes, digest: bytes) -> ClaimMembers:
-        asked = self._clock()
+        asked_at = self._clock()
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 members = await self._fetch(token.decode("ascii"))
@@ -217,11 +217,11 @@ class IntrospectionClient:
             raise IntrospectionUnreachable(f"{self.issuer}: introspection can not be asked") from None
         self._failing = False
         try:
-            self._check_active(members, asked)
+            self._check_active(members, asked_at)
         except InvalidToken as error:
-            self._cache.refuse(digest, error, asked)
+            self._cache.refuse(digest, error, asked_at)
             raise
-        self._cache.accept(digest, members, asked + self.settings.cache_s, self.issuer)
+        self._cache.accept(digest, members, asked_at + self.settings.cache_s, self.issuer)
         return members
 
     async def _fetch(self, token: str) -> ClaimMembers:

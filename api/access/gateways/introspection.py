@@ -145,11 +145,11 @@ class IntrospectionEndpoint:
         except InvalidToken:
             return await self._introspect_opaque(token, tenants)
         holder = await self._verify(token, issuer)
-        asked = self._issuers.introspection_clients.get(issuer)
-        if asked is None or asked.settings.tokens != "all":
+        client = self._issuers.introspection_clients.get(issuer)
+        if client is None or client.settings.tokens != "all":
             return holder
         return self._issuers.holder_factory.from_introspection(
-            issuer, {**holder.decode_claims(), **await asked.introspect(token)}
+            issuer, {**holder.decode_claims(), **await client.introspect(token)}
         )
 
     async def _verify(self, token: bytes, issuer: str) -> TokenHolder:

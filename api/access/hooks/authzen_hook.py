@@ -133,26 +133,31 @@ def group_by_requester(
     items: list[EvaluationItem], tenant: str, issuer: str
 ) -> dict[EvaluationRequester, ParsedHookRequest]:
     """One question for all that somebody asks for at once."""
-    mine: dict[EvaluationRequester, list[EvaluationItem]] = {}
+    by_requester: dict[EvaluationRequester, list[EvaluationItem]] = {}
     for item in items:
         if not item.error:
-            mine.setdefault(item.requester, []).append(item)
-    return {who: _parsed_request_of(who, asked, tenant, issuer) for who, asked in mine.items()}
+            by_requester.setdefault(item.requester, []).append(item)
+    return {
+        requester: _parsed_request_of(requester, requested, tenant, issuer)
+        for requester, requested in by_requester.items()
+    }
 
 
 def _parsed_request_of(
-    who: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
+    requester: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
 ) -> ParsedHookRequest:
     gates = [item for item in items if item.grant]
     scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
     refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
-    question = AccessRequest(tenant, issuer, who.agent, scopes, refresh, who.ancestors)
+    question = AccessRequest(tenant, issuer, requester.agent, scopes, refresh, requester.ancestors)
     kind, name = items[0].resource
     if gates:
-        more = without_empty_members(principal=principal_member(who.principal, who.agent), resource={"audience": name})
+        more = without_empty_members(
+            principal=principal_member(requester.principal, requester.agent), resource={"audience": name}
+        )
         return ParsedHookRequest(question, gates[0].grant, None, more)
     more = without_empty_members(
-        principal=principal_member(who.principal, who.agent),
+        principal=principal_member(requester.principal, requester.agent),
         resource={"type": kind, "id": name},
         count=len(items) if len(items) > 1 else None,
     )
@@ -200,21 +205,24 @@ class AuthZenEndpoint:
     def answer(self, tenant: str, issuer: str, request: HookRequest) -> HookResponse:
         """The answer to a whole request about agents of a tenant and issuer."""
         try:
-            asked = read_evaluations(decode_json_object(request.body), several=self._is_batch)
+            batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             return _with_request_id(request, _text_response(400, str(error)))
-        every = group_by_requester(asked.items, tenant, issuer)
-        decided = {who: self._decider.decide(parsed, _unconstrained) for who, parsed in every.items()}
+        questions = group_by_requester(batch.items, tenant, issuer)
+        decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
         try:
-            content = self._render(asked, decided)
+            content = self._render(batch, decided)
         except Exception as error:
             decided = {
-                who: self._decider.undecided_decision(error, parsed.access_request) for who, parsed in every.items()
+                requester: self._decider.undecided_decision(error, parsed.access_request)
+                for requester, parsed in questions.items()
             }
-            content = self._render(asked, decided)
-        for who, parsed in every.items():
-            verdict = decided[who].verdict
-            self._decider.record(parsed, decided[who], None if parsed.own_event_type else verdict.max_token_lifetime_s)
+            content = self._render(batch, decided)
+        for requester, parsed in questions.items():
+            verdict = decided[requester].verdict
+            self._decider.record(
+                parsed, decided[requester], None if parsed.own_event_type else verdict.max_token_lifetime_s
+            )
         return _with_request_id(request, json_hook_response(200, content))
 
     def too_large(self, request: HookRequest, most: int) -> HookResponse:
@@ -232,17 +240,17 @@ class AuthZenEndpoint:
         binding.check_claims(tenant, issuer, None)
         return tenant, issuer
 
-    def _render(self, asked: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision]) -> dict[str, Any]:
+    def _render(self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision]) -> dict[str, Any]:
         answers = []
         shaped: set[EvaluationRequester] = set()
-        for item in asked.items:
+        for item in batch.items:
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             permit = answers[-1]["decision"]
-            if (asked.semantic == DENY_ON_FIRST_DENY and not permit) or (
-                asked.semantic == PERMIT_ON_FIRST_PERMIT and permit
+            if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
+                batch.semantic == PERMIT_ON_FIRST_PERMIT and permit
             ):
                 break
-        return {"evaluations": answers} if asked.is_batch else answers[0]
+        return {"evaluations": answers} if batch.is_batch else answers[0]
 
     def _render_item(
         self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]

@@ -105,16 +105,16 @@ class HookAdapter(ABC):
         """The question in a body. Raises UnreadableHookRequest, ClientInducedFailure."""
 
     @abstractmethod
-    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """The answer in the product's words."""
 
     @abstractmethod
-    def deny_unsupported(self, asked: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """A denial in place of what the product can not do; the same verdict where it can."""
 
-    def granted_lifetime_s(self, asked: ParsedHookRequest, _: Verdict) -> int | None:
+    def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
         """Lifetime of the token, s; None where the request does not state it."""
-        return asked.lifetime_s
+        return parsed.lifetime_s
 
     @abstractmethod
     def denial_response(self, reason: str) -> HookResponse:

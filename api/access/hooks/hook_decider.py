@@ -42,12 +42,14 @@ class HookDecider:
         self._live_policy = policy
         self._now_ms = now_ms
 
-    def decide(self, asked: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
+    def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
         """The verdict; one with the reason `undecided` where there is none, for a fault of ours. Never raises."""
         try:
-            return self._decision_point.decide(asked.access_request, self.channel, partial(self._constrain, asked, fit))
+            return self._decision_point.decide(
+                parsed.access_request, self.channel, partial(self._constrain, parsed, fit)
+            )
         except Exception as error:
-            return self.undecided_decision(error, asked.access_request)
+            return self.undecided_decision(error, parsed.access_request)
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
         """Count a question that could not be decided, and return the decision that holds for it."""
@@ -73,16 +75,16 @@ class HookDecider:
             self._log_failure("hook_failed", error, answered=answered)
         return opened
 
-    def record(self, asked: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
+    def record(self, parsed: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
         """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
         try:
-            more = {**_truncated_scopes(asked.access_request, decided.verdict), **asked.event_extras}
+            more = {**_truncated_scopes(parsed.access_request, decided.verdict), **parsed.event_extras}
             self._decision_point.record_decision(
                 decided,
-                asked.access_request,
+                parsed.access_request,
                 self.channel,
-                kind=asked.event_type,
-                action=asked.action,
+                kind=parsed.event_type,
+                action=parsed.action,
                 at_ms=self._now_ms(),
                 lifetime_s=lifetime_s if decided.verdict.allow else None,
                 more=more,
@@ -91,10 +93,10 @@ class HookDecider:
             self._decision_point.audit_sink.dropped += 1
             self._log_failure("hook_not_recorded", error)
 
-    def _constrain(self, asked: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
+    def _constrain(self, parsed: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
         if verdict.stale and self.settings.on_stale == "deny":
             verdict = deny(verdict, STALE)
-        return fit(asked, verdict) if verdict.allow else verdict
+        return fit(parsed, verdict) if verdict.allow else verdict
 
     def _may_enforce(self, tenant: str) -> bool:
         try:

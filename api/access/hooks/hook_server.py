@@ -143,22 +143,22 @@ class HookEndpoint:
             return self._unauthenticated_response()
         product = self.adapter
         try:
-            asked = product.read_request(request.body)
+            parsed = product.read_request(request.body)
         except Exception as error:
             return self._failure_response(error)
-        decided = self._decider.decide(asked, product.deny_unsupported)
+        decided = self._decider.decide(parsed, product.deny_unsupported)
         try:
-            answer = self._render(asked, decided)
+            answer = self._render(parsed, decided)
         except Exception as error:
-            decided = self._decider.undecided_decision(error, asked.access_request)
-            answer = self._render(asked, decided)
-        self._decider.record(asked, decided, product.granted_lifetime_s(asked, decided.verdict))
+            decided = self._decider.undecided_decision(error, parsed.access_request)
+            answer = self._render(parsed, decided)
+        self._decider.record(parsed, decided, product.granted_lifetime_s(parsed, decided.verdict))
         return answer
 
-    def _render(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def _render(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         if decided.verdict.reason == UNDECIDED:
             return self._undecided_response(opened=decided.verdict.allow)
-        return self.adapter.render_response(asked, decided)
+        return self.adapter.render_response(parsed, decided)
 
     def _undecided_response(self, *, opened: bool) -> HookResponse:
         return self.adapter.unchanged_response if opened else self.adapter.denial_response(UNDECIDED)

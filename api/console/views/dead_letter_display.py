@@ -32,11 +32,11 @@ def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGr
         DeadLetterGroup(
             source,
             reason,
-            len(mine),
-            sum(not entry.replayed_ms for entry in mine),
-            max(entry.letter.received_ms for entry in mine),
+            len(letters_of_cause),
+            sum(not entry.replayed_ms for entry in letters_of_cause),
+            max(entry.letter.received_ms for entry in letters_of_cause),
         )
-        for (source, reason), mine in by_cause.items()
+        for (source, reason), letters_of_cause in by_cause.items()
     ]
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 

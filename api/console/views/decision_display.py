@@ -208,8 +208,8 @@ def describe_policy(policy: LevelTokenPolicy) -> list[str]:
         lines.append(f"only these scopes: {', '.join(policy.allowed_scopes) or 'none'}")
     lines.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
     if policy.step_up:
-        asked = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
-        lines.append(f"a person has to approve {asked}")
+        scopes = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
+        lines.append(f"a person has to approve {scopes}")
     if policy.revoke:
         lines.append("tokens that are out are revoked")
     return lines
