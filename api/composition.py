@@ -1,4 +1,4 @@
-"""From settings to the values that the layers below take: the composition root's arithmetic."""
+"""Composition: values for the layers below, made of the settings."""
 
 from __future__ import annotations
 

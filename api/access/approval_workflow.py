@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 class InterventionNotOpen(ProblemError):
-    """Somebody else decided first, or its time is over: answered with 409."""
+    """Raised if another person decided first, or the time is over; answered with 409."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ProblemDetails(409, "not_open", "Not open", detail))

@@ -83,7 +83,7 @@ class ReachedAgentOut(BaseModel):
 
 
 class ReachedPrincipalOut(BaseModel):
-    """Somebody on whose behalf the agent acted."""
+    """A principal on whose behalf the agent acted."""
 
     principal_id: str
     first_seen_at: TimeText

@@ -29,7 +29,7 @@ MIN_RISK_WITH_REASONS = 0.05
 
 
 class RiskAnswerPin(msgspec.Struct, frozen=True):
-    """A person's word on the level that policy acts on."""
+    """A level that a person has fixed for policy to act on."""
 
     level: str
     by: str

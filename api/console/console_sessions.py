@@ -182,7 +182,7 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
 
 DEVELOPMENT_SUBJECT: Final = "development login"
 CONSOLE_NAME_PREFIX: Final = "console:"
-"""Before every name in records: no person can be taken for a client of the settings, nor for a source of events."""
+"""Prefix of persons' names in records: no person can be taken for a client of the settings, nor for a source."""
 
 MAX_NAME_LENGTH = 200
 

@@ -28,7 +28,7 @@ class CallerSilenceWatch:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ INGEST_BATCH_RECORDS = 500
 
 INGEST_ATTEMPTS = 30
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
-"""Between attempts: where the service does not say how long, and at most."""
+"""Pauses between attempts, s: where the service does not say how long, and at most."""
 
 
 def ingest(

@@ -1,4 +1,4 @@
-"""From a request body to the records in it, whatever the media type; nothing is decoded yet."""
+"""Parsing of request bodies into records, whatever the media type; the records themselves are not decoded yet."""
 
 from __future__ import annotations
 

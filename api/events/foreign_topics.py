@@ -158,7 +158,7 @@ class ForeignTopicReader:
             self.close()
 
     def commit(self) -> None:
-        """Everything handed out is durable. Where that can not be said now it is read again, and known again."""
+        """Commit offsets: everything handed out is durable. What can not be committed is read again, as duplicates."""
         if not self.uncommitted or self._reader is None:
             return
         try:
@@ -366,7 +366,7 @@ class TopicIngest:
             self._silence.note_unreadable(name, self._monotonic())
 
     def _write_until_acknowledged(self, out: Sequence[Record | RejectedTopicRecord]) -> None:
-        """Until everything is acknowledged; all of it is sent again after a failure, in the same order.
+        """Write until everything is acknowledged; after a failure all of it is sent again, in the same order.
 
         By another writer then: what is still under way in an idempotent one may be in doubt for ever.
         """

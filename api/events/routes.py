@@ -131,7 +131,7 @@ def _receipt_response(receipt: Receipt) -> Response:
 
 
 DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
-"""To be looked at before all other routes."""
+"""Route that is looked at before all others."""
 
 
 def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:
@@ -164,7 +164,7 @@ async def list_dead_letters(
 async def get_dead_letter(
     letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
 ) -> DeadLetterOut:
-    """With its bytes, in base64. Scope `trust.admin`."""
+    """One dead letter with its bytes, in base64. Scope `trust.admin`."""
     return dead_letter_out(await dead_letters.get(caller, letter_id), with_raw=True)
 
 

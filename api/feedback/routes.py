@@ -98,7 +98,7 @@ async def list_feedback(
     "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="One feedback"
 )
 async def get_feedback(feedback_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> FeedbackOut:
-    """With every step of its life. Scope `trust.score:read`."""
+    """One feedback with every step of its life. Scope `trust.score:read`."""
     return feedback_out(await feedback.get(caller, feedback_id))
 
 

@@ -46,7 +46,7 @@ from ..structured_logs import configure_structured_logs
 RECORDS_PER_PART = 2_000
 TICK_INTERVAL_MS = MINUTE_MS
 WARM_UP_DAYS = 7
-"""Of an archive so much is read before the window: levels are then what they had become."""
+"""Days of an archive that are read before the window, so that levels are then what they had become."""
 _POLL_S = 5.0
 
 

@@ -70,7 +70,7 @@ async def list_model_history(
 async def get_drift(
     caller: ReaderDep, models: ModelServiceDep, days: DaysWindowParam = 30, tenant: TenantParam = None
 ) -> DriftPageOut:
-    """Of the version in force, by day and peer group. Scope `trust.score:read`."""
+    """Drift of the version in force, by day and peer group. Scope `trust.score:read`."""
     report = await models.drift(caller, days, tenant)
     return DriftPageOut(
         items=[drift_out(day) for day in report.days],

@@ -62,7 +62,7 @@ class ModelHistoryEntryOut(_ModelSchema):
 
 
 class CalibrationPointOut(BaseModel):
-    """Of normal behaviour a share of `p_value` has a score of at least `score`."""
+    """Point of a calibration curve: of normal behaviour a share of `p_value` has a score of at least `score`."""
 
     score: float
     p_value: float
@@ -86,7 +86,7 @@ class ObservedShareOut(BaseModel):
 
 
 class ModelSwitchOut(_ModelSchema):
-    """From `offset` of `partition` on the version is in force."""
+    """Switch of versions: from `offset` of `partition` on the version is in force."""
 
     partition: int
     epoch: int

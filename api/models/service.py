@@ -112,7 +112,7 @@ def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
 
 
 class ModelService:
-    """Everything that people ask of models and order with them.
+    """Versions and figures of models, and orders about them.
 
     Args:
         settings: of the service.

@@ -99,7 +99,7 @@ class ShadowScorer:
         return chosen
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """Of several partitions, where the newest one was: all meet the same commands in the same order."""
+        """Newest switch of any partition: all meet the same commands in the same order."""
         if self._record_stream.multi_partition:
             return next(iter(self._store.models.list_switches(1)), None)
         return self._store.models.current_switch(ONLY_PARTITION)

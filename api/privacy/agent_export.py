@@ -133,7 +133,7 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
 
 
 def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
-    """Its events as they were logged, oldest first: from the archive, and behind that from the log."""
+    """Events of the agent as they were logged, oldest first: from the archive, then from the log."""
     own = _is_event_of(subject)
     start = 0
     if sources.archive is not None and sources.archive.is_dir():

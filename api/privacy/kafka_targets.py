@@ -390,7 +390,7 @@ class KafkaErasureTargets:
         return True
 
     def _first_offsets(self) -> dict[int, int]:
-        """By partition, the first record that the topic still has."""
+        """Offset of the first record that the topic still has, by partition."""
         with closing(self._brokers.reader(self._brokers.topics.events)) as reader:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
 

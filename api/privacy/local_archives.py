@@ -30,7 +30,7 @@ REGISTER_EVERY_MS = MINUTE_MS
 REGISTERED_WITHIN_MS = HOUR_MS
 """An archive whose process was not seen for so long does not hold an erasure up."""
 RETRY_S = 30.0
-"""Until an archive that could not be erased is tried again."""
+"""Pause before an archive that could not be erased is tried again, s."""
 SPOOL_PATTERNS = ("*.open", "*.frames")
 
 

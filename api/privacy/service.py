@@ -29,7 +29,7 @@ from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
 
 STEP_EVERY_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
 FOLLOW_EVERY_S = 1.0
-"""Between looks at what other processes of a deployment do."""
+"""Interval of looking at what other processes of a deployment do, s."""
 RELEASE_NAMES_EVERY_S = 3600.0
 LEADER_LOCK_NAME = "erasures"
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ErasureRefused(ProblemError):
-    """This can not be erased as things are: answered with 409."""
+    """Raised if a subject can not be erased as things are; answered with 409."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ProblemDetails(409, "erasure_refused", "Erasure refused", detail))

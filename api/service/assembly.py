@@ -99,7 +99,7 @@ def make_decision_point(
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
-    """A person pinned or approved something: what was encoded before says so no more."""
+    """Drop encoded answers of agents that a person pinned or approved something for."""
     for agent in agents:
         entry = view.get(agent.tenant, agent.issuer, agent.agent_id)
         if entry is not None:

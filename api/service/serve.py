@@ -374,7 +374,7 @@ def listening_socket(settings: Settings) -> socket.socket:
 
 
 def retention_cutoff(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
-    """From days of `retention` to the time before which rows go, UTC milliseconds; None is `retention_days`."""
+    """Conversion of days of `retention` to the time before which rows go, UTC ms; None is `retention_days`."""
     return lambda days: now_ms - (settings.retention_days if days is None else days) * DAY_MS
 
 

@@ -204,7 +204,7 @@ def without_empty_members(**members: Any) -> dict[str, Any]:
 
 
 def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str] | None:
-    """For whom the agent acts; None where it acts for itself."""
+    """Principal that the agent acts for; None where it acts for itself."""
     who = text_or_empty(name)[:MAX_ID_LENGTH]
     return {"id": who, "type": kind} if who and who != agent else None
 

@@ -264,7 +264,7 @@ class HookServer:
         self._dependencies.meter(route.hook, route.route, answer.status, self._dependencies.monotonic() - start)
 
     async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
-        """None where the client went away before its request was whole."""
+        """Answer one request; None where the client went away before its request was whole."""
         if scope["method"] != route.method:
             return HookResponse(405, b"", ((b"allow", route.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")

@@ -94,7 +94,7 @@ class OktaHook(HookAdapter):
         return json_hook_response(200, {"commands": [{"type": "com.okta.access.patch", "value": patch}]})
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, verdict: Verdict) -> int | None:
-        """Never longer than the token would live, and nothing that Okta refuses."""
+        """The ceiling, never longer than the token would live, and nothing that Okta refuses."""
         ceiling = verdict.max_token_lifetime_s
         if ceiling is None:
             return parsed.lifetime_s

@@ -69,7 +69,7 @@ class Wso2Hook(HookAdapter):
         return verdict
 
     def granted_lifetime_s(self, parsed: ParsedHookRequest, verdict: Verdict) -> int | None:
-        """Never longer than the token would live."""
+        """The ceiling, never longer than the token would live."""
         ceiling = verdict.max_token_lifetime_s
         return parsed.lifetime_s if ceiling is None or not _exceeds_ceiling(parsed.lifetime_s, ceiling) else ceiling
 

@@ -143,7 +143,7 @@ async def _redirect_or_explain(
     containment: ContainmentService,
     order: Awaitable[Intervention],
 ) -> Response:
-    """Back to the page, which says what was done, or why not."""
+    """Redirect to the page, which says what was done, or render it with the reason why nothing was."""
     try:
         intervention = await order
     except ProblemError as error:

@@ -157,7 +157,7 @@ async def start_preview(
     feedback: FeedbackServiceDep,
     form: FormDep,
 ) -> Response:
-    """Begin a preview; what comes back asks how it fares until it is over."""
+    """Start a preview; the answer is a part of a page that asks for its progress until it is over."""
     preview = await feedback.start_preview(visit.caller, decision_id, draft_from_form(form))
     return console.render_page(
         request, "feedback_preview.html", visit, preview=display_preview(preview), decision_id=decision_id

@@ -139,7 +139,7 @@ async def _redirect_or_explain_order(
     kind: str,
     order: Awaitable[object],
 ) -> Response:
-    """Back to the page, which says that it was ordered, or why not."""
+    """Redirect to the page, which says that it was ordered, or render it with the reason why not."""
     before = models.version
     try:
         await order

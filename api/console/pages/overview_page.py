@@ -78,7 +78,7 @@ def may_see_service(caller: AuthenticatedCaller) -> bool:
 
 
 def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
-    """Of one level, who rose last comes first: the displayed risk decays, and says little of who needs a look."""
+    """Highest level first, within a level the last to rise: the displayed risk decays, and says little of urgency."""
 
     def order(agent: AgentSummary) -> tuple[int, int]:
         decision = reasons.get(agent.decision_id)

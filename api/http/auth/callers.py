@@ -158,7 +158,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Its name in the settings; "" where it has no entry there."""
+        """Name in the settings; "" where it has no entry there."""
         return self.binding.name
 
     @property

@@ -90,7 +90,7 @@ class JwksCache:
         return self._issuers[issuer].fetched_at + self._rules.keys_max_age_s
 
     def status(self) -> list[JwksStatus]:
-        """For readiness and metrics, in the order of the settings."""
+        """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
         return [
             JwksStatus(
                 issuer=issuer,
