@@ -19,11 +19,8 @@ from ...ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record
-from ..http.auth.callers import ANY_NAME, SourceBinding
+from ..http.auth.callers import ANY_NAME, OWN_SOURCE_PREFIX, SourceBinding
 from .admission import Admission
-
-OWN_SOURCE_PREFIX = "urn:trustwatch:"
-"""Events of ours name a source that begins so; no caller may (see `check_sources`)."""
 
 MAX_QUEUED_EVENTS = 100_000
 MAX_COMMIT_RECORDS = 500
@@ -56,7 +53,9 @@ class AuditSink:
         self._admission = admission
         self._now_ms = now_ms
         self._new_id = new_id
-        self._binding = SourceBinding("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), trusted=False)
+        self._binding = SourceBinding(
+            "trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), enforces=True, ours=True
+        )
         self._queue: deque[Record] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()

@@ -245,6 +245,9 @@ def binding_of_topic(settings: ForeignTopicSettings) -> SourceBinding:
         settings.sources,
         trusted=settings.trusted,
         events_per_s=settings.events_per_s,
+        agents=settings.agents,
+        vouches=settings.gateway,
+        enforces=settings.may_mark,
     )
 
 

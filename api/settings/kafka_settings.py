@@ -12,6 +12,7 @@ from ...ingest.formats.raw_records import FormatParser
 from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.kafka.settings import KafkaClientSettings
 from ...ingest.settings import Name, SettingsPart, SilenceSeconds, setting
+from .access_settings import MARKING_FORMATS, SELF
 
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
@@ -35,6 +36,20 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
     ]
     mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway")] = MappingSpec()
     sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
+    agents: Annotated[
+        tuple[Name, ...], setting("glob patterns of the agent ids its records may be about; `*` is all", min_length=1)
+    ] = ("*",)
+    gateway: Annotated[
+        bool,
+        setting("a gateway or authorization server of yours writes it; if not, every event of it is self-asserted"),
+    ] = True
+    enforces: Annotated[
+        bool | None,
+        setting(
+            "it enforces our verdicts, so its mark `caused_by` counts. null is yes where `format` is `envoy`, "
+            "`agentgateway`, `hydra` or `keycloak` and it is a gateway, else no"
+        ),
+    ] = None
     trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
     events_per_s: Annotated[
         TopicEventRate | None, setting("events per second that are read; the rest waits in Kafka. null is no limit")
@@ -45,10 +60,19 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
     start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
 
     def __post_init__(self) -> None:
+        if SELF in self.agents:
+            raise ValueError("`agents`: `self` is the client of a token, and a topic has none; list the agents")
+        if self.enforces and not self.gateway:
+            raise ValueError("`enforces` is for gateways: its word on what we caused would hide what it does itself")
         try:
             self.parser()
         except ConfigError as error:
             raise ValueError(str(error)) from None
+
+    @property
+    def may_mark(self) -> bool:
+        """True if it may mark an event as caused by us."""
+        return self.enforces if self.enforces is not None else self.gateway and self.format in MARKING_FORMATS
 
     def parser(self) -> FormatParser:
         """The parser of its records. Raises ConfigError where format or mapping is wrong."""

@@ -102,7 +102,8 @@ class IntrospectionEndpoint:
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
-            return self._authenticate_client(credentials.strip(b" ")).tenants
+            tenants = self._authenticate_client(credentials.strip(b" ")).tenants
+            return (ANY_NAME,) if tenants is None else tenants
         caller = await self._identify(scope)
         caller.require(SCOPE_DECIDE)
         return caller.tenants
