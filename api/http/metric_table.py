@@ -147,6 +147,13 @@ METRICS: Final = (
         ("issuer",),
     ),
     MetricDefinition(
+        "trustwatch_issuer_keys_skipped_total",
+        "observed counter",
+        "keys",
+        "members of issuers' key sets that could not be read and were skipped, at each fetch",
+        ("issuer",),
+    ),
+    MetricDefinition(
         "trustwatch_verdicts_total",
         "observed counter",
         "verdicts",

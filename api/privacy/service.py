@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -244,7 +245,8 @@ class ErasureService:
         asked = document["asked"]["subject"]
         identity = (erasure.kind, erasure.tenant, erasure.issuer, name)
         digest = await asyncio.to_thread(subject_digest, asked["salt"], *identity)
-        if digest != asked["scrypt"] or document["erasure_id"] != erasure.erasure_id:
+        same = hmac.compare_digest(str(digest).encode(), str(asked["scrypt"]).encode())
+        if not same or document["erasure_id"] != erasure.erasure_id:
             return ProofCheck(True, False, {})
         left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))
         return ProofCheck(True, True, left, await self._targets.not_checked(self._now_ms()))

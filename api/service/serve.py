@@ -113,7 +113,7 @@ class RunningService:
         self._backend = backend
         self._roles = roles
         self._status = status
-        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s)
+        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic)
         directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
         verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
             settings.issuers, self._jwks, directory.resolve, settings.verification, clock.now_s
