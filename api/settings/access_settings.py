@@ -25,6 +25,7 @@ MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
 
 TokenType = Literal["at+jwt", "JWT"]
 EventRate = Annotated[float, msgspec.Meta(gt=0)]
+ByteQuota = Annotated[int, msgspec.Meta(ge=1024)]
 
 
 class IssuerSettings(SettingsPart, frozen=True):
@@ -88,6 +89,10 @@ class CallerSettings(SettingsPart, frozen=True):
     events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
         None
     )
+    bytes_per_day: Annotated[
+        ByteQuota | None,
+        setting("bytes of bodies it may send in a day, after decompression, regained evenly; null is no quota"),
+    ] = None
     silence_s: Annotated[
         SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
     ] = None

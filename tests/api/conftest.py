@@ -62,6 +62,7 @@ CALLERS = (
     CallerSettings(name="two", client_id="two", tenants=("acme", "globex"), issuers=("*",)),
     CallerSettings(name="all", client_id="all", tenants=("*",), issuers=("*",), sources=("*",)),
     CallerSettings(name="itself", client_id="itself", tenants=("acme",), issuers=(AS,), agents=("self",)),
+    CallerSettings(name="narrow", client_id="narrow", tenants=("acme",), issuers=(AS,), bytes_per_day=4096),
     CallerSettings(name="globex", client_id="globex", tenants=("globex",), issuers=("*",), sources=("*",)),
     CallerSettings(
         name="keycloak",

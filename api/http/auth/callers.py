@@ -65,6 +65,7 @@ class SourceBinding:
         sources: glob patterns of the event source.
         trusted: whether its word on an agent's type and capabilities counts.
         events_per_s: its own limit, None = none.
+        bytes_per_day: its own quota, None = none.
         record_format: in which its events come where a request does not say.
         mapping: changes to that format.
         agents: glob patterns of the agent ids its events may be about; `self` is *own_agent*.
@@ -84,6 +85,7 @@ class SourceBinding:
         *,
         trusted: bool = False,
         events_per_s: float | None = None,
+        bytes_per_day: int | None = None,
         record_format: str = "native",
         mapping: MappingSpec | None = None,
         agents: Iterable[str] = (ANY_NAME,),
@@ -99,6 +101,7 @@ class SourceBinding:
         self.sources = tuple(sources)
         self.trusted = trusted
         self.events_per_s = events_per_s
+        self.bytes_per_day = bytes_per_day
         self.vouches = vouches
         self.enforces = enforces
         self.ours = ours
@@ -314,6 +317,7 @@ def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBindi
         caller.sources,
         trusted=caller.trusted,
         events_per_s=caller.events_per_s,
+        bytes_per_day=caller.bytes_per_day,
         record_format=caller.format,
         mapping=caller.mapping,
         agents=(ANY_NAME,) if caller.agents is None else caller.agents,
