@@ -9,6 +9,7 @@ them up in a memory of known names takes longer, as every look-up waits for cold
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,19 @@ def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
     """
     text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"tw-agent").digest(), "little") or 1
+
+
+_CHECK_KEY = os.urandom(32)
+
+
+def agent_check(tenant: str, issuer: str, agent_id: str) -> int:
+    """Second hash of the same full name, under a key that only this process has: unsigned 64 bits, never 0.
+
+    `agent_key` is public, so two names with one key can be searched for. Two names with one check can not, and the
+    engine compares it before it takes an agent for the one that it knows under the key.
+    """
+    text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=_CHECK_KEY).digest(), "little") or 1
 
 
 def salted_key(salt: bytes, purpose: bytes) -> Hashes:

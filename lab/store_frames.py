@@ -101,7 +101,7 @@ def edges(
     """Delegations, calls and acting for principals, last seen first; of one agent, or of all."""
     sources = session.agent_summaries() if agent is None else (find_agent(session, agent, tenant),)
     leaving = session.store.edges.find(
-        [summary.name.key for summary in sources],
+        [summary.name.identity for summary in sources],
         outgoing=True,
         kinds=EDGE_KINDS,
         since_ms=parse_time_ms(since) or 0,
@@ -215,10 +215,10 @@ def find_decisions(
 ) -> Iterator[Decision]:
     """Decisions on an agent, or on all, of a window of event time, newest first."""
     store, since_ms, until_ms = session.store, parse_time_ms(since), parse_time_ms(until)
-    key = None if agent is None else find_agent(session, agent, tenant).name.key
+    name = None if agent is None else find_agent(session, agent, tenant).name
     return (
         decision
-        for decision in iterate_pages(lambda cursor: store.decisions.page(session.tenants, key, MAX_PAGE, cursor))
+        for decision in iterate_pages(lambda cursor: store.decisions.page(session.tenants, name, MAX_PAGE, cursor))
         if (since_ms is None or decision.event_time_ms >= since_ms)
         and (until_ms is None or decision.event_time_ms < until_ms)
     )

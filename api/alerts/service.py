@@ -52,10 +52,10 @@ class AlertService:
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, agent_key = visible_tenants(caller, filters.tenant), None
+        tenants, name = visible_tenants(caller, filters.tenant), None
         if filters.agent is not None:
-            agent_key = await self._agents.key(caller, filters.agent)
-            if agent_key is None:
+            name = await self._agents.find_name(caller, filters.agent)
+            if name is None:
                 return Page([], None)
         return await self._executor(
             self._runtime.store.outbox.page,
@@ -64,7 +64,7 @@ class AlertService:
             filters.target,
             limit,
             cursor,
-            agent_key=agent_key,
+            agent=name,
             key=filters.key,
         )
 

@@ -97,7 +97,11 @@ class ClaimReader:
     def __init__(self, salt: bytes, places: int = CLAIM_SLOTS) -> None:
         keys = np.concatenate([salted_key(salt, b"tw-claims-1"), salted_key(salt, b"tw-claims-2")])
         self._memory = FingerprintTable(
-            keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((0, 2))
+            keys,
+            np.zeros((places, 2), np.uint64),
+            np.zeros(places, np.uint64),
+            np.zeros(0, np.uint64),
+            np.zeros((0, 2)),
         )
         self._members = allocate_member_spans()
         self._workplace = ClaimWorkspace(

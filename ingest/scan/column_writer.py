@@ -330,7 +330,7 @@ def _find_agent(
     place = _look_up(tools, _append_member(tools.room, end, data, found, _AGENT_ID), wanted)
     if place < 0:
         return 1 << fingerprint_table.AGENT
-    names[columns.AGENT] = tools.memory.values[place]
+    names[columns.AGENT], names[columns.AGENT_CHECK] = tools.memory.values[place], tools.memory.checks[place]
     return 0
 
 

@@ -31,13 +31,15 @@ class FingerprintTable(NamedTuple):
     keys: UInt64s  # (4,): of both halves of the fingerprint
     fingerprints: UInt64s  # (places, 2)
     values: UInt64s  # (places,): agent key, or hash of a name
+    checks: UInt64s  # (places,): of agents, see `hashing.agent_check`
     numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target
 
 
 def allocate_fingerprint_table(salt: bytes, places: int) -> FingerprintTable:
     """An empty memory; *places* is a power of two."""
     keys = np.concatenate([salted_key(salt, b"tw-recall-1"), salted_key(salt, b"tw-recall-2")])
-    return FingerprintTable(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((places, 2)))
+    prints, values, checks = np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros(places, np.uint64)
+    return FingerprintTable(keys, prints, values, checks, np.zeros((places, 2)))
 
 
 @allocation_free
@@ -97,7 +99,7 @@ def _store_entry(
     codes: npt.NDArray[np.int8],
 ) -> None:
     if kind == AGENT:
-        held.values[place] = names[columns.AGENT]
+        held.values[place], held.checks[place] = names[columns.AGENT], names[columns.AGENT_CHECK]
     elif kind == NETWORK:
         held.values[place] = names[columns.NETWORK]
     elif kind == SCOPES:

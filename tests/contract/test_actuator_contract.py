@@ -262,7 +262,7 @@ class Bench:
         return await self.notifier.deliver(LeasedDelivery(seq, row, "as", 1, 0, 0), self.TARGET)
 
     def actuation(self, asked: DesiredState) -> Actuation:
-        found = self.store.actuations.get("as", asked.agent_key)
+        found = self.store.actuations.get("as", asked.name)
         assert found is not None
         return found
 

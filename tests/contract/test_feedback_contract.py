@@ -142,7 +142,7 @@ def test_lists_filter_page_and_keep_tenants_apart(store: SqlStore) -> None:
     assert rest.next_cursor is None
     assert [one.feedback_id for one in store.feedback.page(status="active").items] == ["F0003", "F0001"]
     assert [one.feedback_id for one in store.feedback.page(decision_id="D2").items] == ["F0002"]
-    assert [one.feedback_id for one in store.feedback.page(agent_key=other.agent.key).items] == ["F0009"]
+    assert [one.feedback_id for one in store.feedback.page(agent=other.agent).items] == ["F0009"]
     assert store.feedback.get("F0009", ("acme",)) is None
     assert [one.feedback_id for one in store.feedback.list_open()] == ["F0001", "F0003", "F0009"]
     with pytest.raises(BadCursor):

@@ -383,9 +383,9 @@ def test_decisions_newest_first(store: SqlStore) -> None:
 
     assert [one.offset for page in (first, second, third) for one in page.items] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert third.next_cursor is None
-    assert [one.offset for one in store.decisions.page(agent_key=a.key).items] == [7, 5, 3, 1]
+    assert [one.offset for one in store.decisions.page(agent=a).items] == [7, 5, 3, 1]
     assert [one.offset for one in store.decisions.page(tenants={"beta"}).items] == [8, 6, 4, 2, 0]
-    assert store.decisions.page(tenants={"beta"}, agent_key=a.key).items == []
+    assert store.decisions.page(tenants={"beta"}, agent=a).items == []
 
 
 def test_repeated_ids_are_written_once(store: SqlStore) -> None:
@@ -930,7 +930,7 @@ def test_upkeep(store: SqlStore) -> None:
 
     assert [one.decision_id for one in store.decisions.page().items] == ["D0004", "D0002", "D0001", "D0003"]
     assert store.decisions.get("D0001") == before
-    assert [one.decision_id for one in store.decisions.page(agent_key=name.key, limit=2).items] == ["D0004", "D0002"]
+    assert [one.decision_id for one in store.decisions.page(agent=name, limit=2).items] == ["D0004", "D0002"]
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\0", "a\1b", "\1" + "0", "\x01" + "1", "\x010\0", "ü\U0010ffff\0"])

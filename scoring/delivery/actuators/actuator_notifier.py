@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ...records.agents import AgentIdentity
 from ...records.containment import Actuation, ActuationStatus
 from ...store.containment_store import ActuationStore
 from ...store.outbox_store import LeasedDelivery
@@ -109,7 +110,7 @@ class ActuatorNotifier:
         self._resolve_desired = wish
         self._clock = clock
         self._observe = observe
-        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._locks: weakref.WeakValueDictionary[AgentIdentity, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def deliver(self, row: LeasedDelivery, target: ActuatorTarget) -> DeliveryResult:
         """Bring about what holds for the row's agent. Raises Unavailable: the store does not answer."""
@@ -121,13 +122,13 @@ class ActuatorNotifier:
             return self._report(
                 target, "skipped", DeliveryResult("skipped", "not of the tenants and issuers it serves")
             )
-        lock = self._locks.setdefault(asked.agent_key, asyncio.Lock())
+        lock = self._locks.setdefault(asked.name.identity, asyncio.Lock())
         async with lock:
             return await self._apply_desired_state(row.seq, asked, target)
 
     async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorTarget) -> DeliveryResult:
         wish = await self._resolve_desired(asked)
-        before = await asyncio.to_thread(self._actuations.get, target.name, wish.agent_key)
+        before = await asyncio.to_thread(self._actuations.get, target.name, wish.name)
         wish = _with_decision_times(wish, before)
         if before is None and wish.restores:
             return self._report(target, "unchanged", DeliveryResult("delivered"))
@@ -149,10 +150,10 @@ class ActuatorNotifier:
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
         """The newer wish. What was there before anything was lowered is not lost with it, whoever restored."""
-        newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent.key)
+        newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent)
         if newer is None or newer.original or not mine.original:
             return newer
-        kept = await asyncio.to_thread(self._actuations.keep_original, mine.target, mine.agent.key, mine.original)
+        kept = await asyncio.to_thread(self._actuations.keep_original, mine.target, mine.agent, mine.original)
         return msgspec.structs.replace(newer, original=kept)
 
     async def _attempt_actuation(
@@ -164,7 +165,7 @@ class ActuatorNotifier:
                 client = target.client_of(wish.agent_id)
                 if not wish.restores and not row.original:
                     found = await self._actuator.capture(client)
-                    kept = await asyncio.to_thread(self._actuations.keep_original, target.name, wish.agent_key, found)
+                    kept = await asyncio.to_thread(self._actuations.keep_original, target.name, wish.name, found)
                     held = msgspec.structs.replace(row, original=kept)
                 return await self._apply_at_server(client, held, wish, done)
         except UnknownClient as error:

@@ -51,7 +51,7 @@ def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Ac
     )
     made = msgspec.structs.replace(made, **more)
     site.store.actuations.request(made)
-    site.store.actuations.keep_original(target, who.key, made.original)
+    site.store.actuations.keep_original(target, who, made.original)
     assert site.store.actuations.settle(made)
     return made
 
