@@ -1,4 +1,4 @@
-"""How kernels are compiled, in one place: cached, sequential, without fast-math, so that runs give equal bits."""
+"""Compilation of numba kernels, in one place: cached, sequential, without fast-math, so that runs give equal bits."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def _compile_with_cache(function: Callable[P, R], options: dict[str, Any]) -> Ca
     numba asks for the file of the kernel alone. Helpers and constants of other files are frozen into the machine code,
     too: after a `git pull` that changes one of those, old code would go on, with new models.
     """
-    made = njit(cache=True, **options)(function)
-    kept = getattr(getattr(made, "_cache", None), "_cache_file", None)
-    if kept is not None:
-        kept._source_stamp = (kept._source_stamp, source_digest(PACKAGE_ROOT))
-    return cast(Callable[P, R], made)
+    compiled = njit(cache=True, **options)(function)
+    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = (cache_file._source_stamp, source_digest(PACKAGE_ROOT))
+    return cast(Callable[P, R], compiled)
 
 
 @lru_cache
 def source_digest(package: Path) -> str:
     """Digest of all files that hold kernels, their helpers and their constants."""
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for pattern in _KERNEL_SOURCES for path in package.glob(pattern)):
         text = path.read_bytes()
-        found.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
+    return digest.hexdigest()

@@ -20,7 +20,7 @@ MAX_ID_LENGTH = 2048
 """Characters in an identifier: agents may be https or SPIFFE URIs."""
 
 MAX_EVENT_BYTES = 256 * 1024
-"""A larger record is refused at the door: audit events hold no bodies."""
+"""A larger record is refused: audit events hold no bodies."""
 
 EventType = Literal[
     "token.request",
@@ -52,7 +52,7 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Agent(msgspec.Struct, gc=False):
-    """Who acted: the software that holds the token."""
+    """The agent that acted: the software that holds the token."""
 
     id: Id
     issuer: Text | None = None
@@ -71,7 +71,7 @@ class Principal(msgspec.Struct, gc=False):
 
 
 class Resource(msgspec.Struct, gc=False):
-    """What was touched; `target` is the canonical destination (host, mail address, account)."""
+    """The object of the action; `target` is the canonical destination (host, mail address, account)."""
 
     type: Text | None = None
     id: Text | None = None
@@ -89,7 +89,7 @@ class Scopes(msgspec.Struct, gc=False):
 
 
 class Client(msgspec.Struct, gc=False):
-    """Where the call came from."""
+    """Network origin and software of the caller."""
 
     ip: Text | None = None
     asn: int | None = None
@@ -97,7 +97,7 @@ class Client(msgspec.Struct, gc=False):
 
 
 class Credential(msgspec.Struct, gc=False):
-    """How the agent authenticated; never the secret itself."""
+    """Authentication of the agent; never the secret itself."""
 
     method: Text | None = None
     thumbprint: Text | None = None
@@ -188,8 +188,8 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
 
     Of a member that is missing it gives the path of the object; ours leads to the member.
     """
-    message, found, path = str(error).rpartition(" - at `")
-    message, path = (message, path.removesuffix("`")) if found else (str(error), "$")
+    message, at_path, path = str(error).rpartition(" - at `")
+    message, path = (message, path.removesuffix("`")) if at_path else (str(error), "$")
     missing = _MISSING.search(message)
     return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
 

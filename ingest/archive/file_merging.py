@@ -142,13 +142,13 @@ def _merge_files(run: Sequence[DataFile]) -> None:
     first, last = run[0], run[-1]
     name = first.path.name.replace(f"{first.end:020d}.parquet", f"{last.end:020d}.parquet")
     target = first.path.with_name(name)
-    assert (made := parse_file_name(target)) is not None and (made.first, made.end) == (first.first, last.end)
+    assert (merged := parse_file_name(target)) is not None and (merged.first, merged.end) == (first.first, last.end)
     try:
         replace_file(target, lambda file: _write_merged(run, file))
     except pa.ArrowException as error:
         raise ConfigError(f"{target}: can not be merged from {len(run)} files: {error}") from error
-    for one in run:
-        replace_file(one.path, None)
+    for superseded in run:
+        replace_file(superseded.path, None)
 
 
 def _write_merged(run: Sequence[DataFile], file: BinaryIO) -> None:

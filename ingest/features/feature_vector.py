@@ -72,7 +72,7 @@ def write_feature_vector(
     numbers: Array,
     session: Array,
 ) -> np.uint32:
-    """Write one feature vector (see `kernel.observe` for the arguments).
+    """Write one feature vector (see `feature_kernel.observe` for the arguments).
 
     Returns a bit mask of the kinds in which the agent has a history, but not of this item.
     """
@@ -138,7 +138,7 @@ def compose(out: Array, codes: Array) -> None:
 
 @allocation_free
 def compose_rows(vectors: Array, codes: Array) -> None:
-    """The same for each row of a matrix (m, F), whose parts somebody has changed."""
+    """Compose each row of a matrix (m, F) again after its parts were changed."""
     for row in range(len(vectors)):
         compose(vectors[row], codes[row])
 

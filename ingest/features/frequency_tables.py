@@ -59,7 +59,7 @@ def _bucket_start(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
 
 @inlined
 def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
-    """How often the agent's table has counted the item; *table* is one agent's row."""
+    """Count of an item in one agent's table; *table* is that agent's row."""
     start, fingerprint = _bucket_start(kind, hashed)
     for position in range(start, start + WAYS):
         entry = table[position]
@@ -171,7 +171,7 @@ def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
 
 @inlined
 def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
-    """How often a scope has counted an item."""
+    """Count of an item in a scope of the shared baseline."""
     key = hash_pair(scope, hashed)
     mask = np.uint64(len(baseline.keys) - 1)
     at = key & mask

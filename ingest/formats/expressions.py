@@ -77,7 +77,7 @@ class JmesPathExpression:
             pass  # of the wrong type, since there was no record
         self._fields = _plain_path_fields(self._compiled.parsed)
         self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
-        """Where it looks, for errors: a JSON path, or the expression itself where it is more than a path."""
+        """Name of the source in error messages: a JSON path, or the expression itself where it is more than a path."""
 
     def __call__(self, record: Any) -> Any:
         """Its value in *record*, None where there is none. Raises MalformedEvent where a function gets a wrong type."""
@@ -115,8 +115,8 @@ def without_query(text: str) -> str:
     ('https://api.example/v1', '/v1')
     """
     bare = re.split(r"[?#]", text, maxsplit=1)[0]
-    scheme, found, rest = bare.partition("://")
-    if not found:
+    scheme, separator, rest = bare.partition("://")
+    if not separator:
         return bare
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

@@ -40,7 +40,7 @@ def _preset_factory(base: MappingSpec) -> ParserFactory:
 
 
 def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
-    """What the settings say holds for every kind of record that has such a member."""
+    """Make parsers of a multi-kind format; each setting applies to every kind of record that has such a member."""
     return lambda spec: MultiKindParser(unpack, {kind: spec.merged_over(base) for kind, base in bases.items()})
 
 

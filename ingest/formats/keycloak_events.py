@@ -243,13 +243,13 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
     details = record.get("details")
     details = details if isinstance(details, dict) else {}
     asked, audience = _refused_scopes(details.get("reason")), details.get("audience")
-    told = event == "token.introspect" and code not in REFUSED_INTROSPECTION_ERRORS
+    answered = event == "token.introspect" and code not in REFUSED_INTROSPECTION_ERRORS
     return {
         **record,
         "details": details,
         "event": event,
         "code": code,
-        "error": None if told else "invalid_scope" if asked else code,
+        "error": None if answered else "invalid_scope" if asked else code,
         "asked": asked,
         "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
         "own_account": verb == "CLIENT_LOGIN" or _is_service_account(details.get("username"), record.get("clientId")),

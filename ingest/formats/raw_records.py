@@ -27,7 +27,7 @@ class RawRecord(NamedTuple):
 
 
 class ParsedRecords(NamedTuple):
-    """What a foreign record holds: parcels in order, and how many of its records are no audit events by design."""
+    """Content of a foreign record: raw records in order, and the number of parts that are no audit events by design."""
 
     records: list[RawRecord]
     skipped: int = 0
@@ -37,12 +37,12 @@ FormatParser = Callable[[bytes, Mapping[str, str]], ParsedRecords]
 """Takes a record apart: its value and its headers (names in small letters).
 
 Raises MalformedEvent where the record as a whole can not be taken apart; what is wrong with one of several events in it
-is raised by that parcel's `native`.
+is raised by that record's `native`.
 """
 
 
 def rejected_record(raw: bytes, error: MalformedEvent) -> RawRecord:
-    """A parcel of which it is known already that it is refused."""
+    """A raw record that is refused already."""
 
     def refuse() -> bytes:
         raise error
@@ -50,7 +50,7 @@ def rejected_record(raw: bytes, error: MalformedEvent) -> RawRecord:
     return RawRecord(raw, refuse)
 
 
-# Cuts a request body into the records it holds, without decoding them: a bad record rejects only itself.
+# Bodies are cut into records without decoding them, so that a bad record rejects only itself.
 #
 # *most* bounds what a hostile body can cost: 16 MiB hold 8 million records of one byte, and an object for each of them
 # takes half a minute. A caller that gives it gets one record more where there are more, and so can tell.

@@ -1,4 +1,4 @@
-"""Records that were fetched and are not handed out yet, fairly between partitions."""
+"""Buffer of fetched records, drained fairly between partitions."""
 
 from __future__ import annotations
 
@@ -53,9 +53,6 @@ class FairBuffer:
         """Forget what waits of *partitions*: they were given away, or are read from elsewhere."""
         for partition in partitions:
             self._runs.pop(partition, None)
-
-
-# Offsets that a partition does not have.
 
 
 def offset_out_of_range(topic: str, partition: int, offset: int, start: int, end: int) -> CorruptLog:

@@ -1,4 +1,4 @@
-"""The events topic as the log that the HTTP door commits to: `GroupCommit` writes through it as it does to a disk."""
+"""The events topic as the log of `GroupCommit`: events from HTTP are written to Kafka as they are to a disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class KafkaCommitLog:
         self.directory = PurePosixPath(f"kafka:{topic}")
         self.flush_timeout_s = flush_timeout_s
         self.failed = False
-        """The last write failed: that a broker answers again shows only once one has succeeded."""
+        """True after a failed write: only a write that succeeds shows that brokers answer again."""
         self.next_offset = 0
         self._refusing = False
 

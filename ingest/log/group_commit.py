@@ -34,13 +34,10 @@ class Backpressure(Unavailable):
 
 
 class CommitLog(Protocol):
-    """What `GroupCommit` writes to.
-
-    The `EventLog` on disk, or the events topic (`ingest/kafka/kafka_commit_log.py`).
-    """
+    """Log below `GroupCommit`: the `EventLog` on disk, or the events topic (`ingest/kafka/kafka_commit_log.py`)."""
 
     failed: bool
-    """A write failed: everything is refused until `reopen`. What that can not tell, the next good write does."""
+    """True after a failed write: everything is refused until `reopen`, or until the next write that succeeds."""
 
     @property
     def directory(self) -> PurePath:
@@ -77,7 +74,7 @@ class GroupCommit:
         log: used by nobody else while this object lives; stays open after `close`.
         queue_bytes: bound of payload that waits or is being written; at least MAX_CHUNK_BYTES.
         round_bytes: bound of one round, except that a single call is never cut.
-        retry_after_s: told to callers that are refused, and the pause before a failed log is reopened.
+        retry_after_s: wait that refused callers are asked for, and the pause before a failed log is reopened.
     """
 
     def __init__(
@@ -145,7 +142,7 @@ class GroupCommit:
                 self._acknowledge(group, first)
 
     def _next_round(self) -> list[_PendingCommit]:
-        """Callers that gave up meanwhile are left out: nobody waits for their records."""
+        """Take the queued appends; those of callers that gave up meanwhile are left out."""
         group: list[_PendingCommit] = []
         size = 0
         while self._queue and (not group or size + self._queue[0].size <= self.round_bytes):

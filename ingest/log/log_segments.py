@@ -64,7 +64,7 @@ def lock_log(directory: Path) -> BinaryIO:
     """Take the writer's lock; it is held until the returned file is closed, and ends with the process.
 
     Raises:
-        LogInUse: somebody else holds it.
+        LogInUse: another process holds it.
     """
     file = (directory / "lock").open("a+b")
     if not lock_file(file, wait=False):
@@ -115,10 +115,9 @@ class SyncedOffset:
         self._map.close()
 
 
-# Closed segments of the event log written anew: records are replaced, offsets stay, all of a segment at once.
-#
-# A fresh segment is written beside the old one and synced; then one rename puts it in its place. Readers that have the
-# old file open go on in it, since the same records have the same offsets; a kill at any moment leaves a whole segment.
+# Erasure rewrites closed segments: records are replaced, offsets stay, all of a segment at once. A new one is written
+# beside the old one and synced; then one rename puts it in its place. Readers that have the old file open go on in it,
+# since the same records have the same offsets; a kill at any moment leaves a whole segment.
 
 
 RecordTransform = Callable[[Record], Record]
@@ -126,7 +125,7 @@ RecordTransform = Callable[[Record], Record]
 
 
 class RewriteCount(NamedTuple):
-    """What was, or would be, replaced."""
+    """Records removed and records changed by a rewrite; in a dry run, those that would be."""
 
     removed: int = 0
     changed: int = 0
@@ -142,9 +141,9 @@ def closed_segments(directory: Path, end: int) -> list[int]:
 
 
 def count_changes(directory: Path, base: int, end: int, change: RecordTransform) -> RewriteCount:
-    """What *change* would do to the records of one segment before *end*. Raises CorruptLog."""
+    """Count the records of one segment before *end* that *change* would replace. Raises CorruptLog."""
     return reduce(
-        RewriteCount.plus, (found for _, found in _rewritten_chunks(directory, base, end, change)), RewriteCount()
+        RewriteCount.plus, (count for _, count in _rewritten_chunks(directory, base, end, change)), RewriteCount()
     )
 
 
@@ -164,9 +163,9 @@ def write_rewritten_segment(
     fresh = segment_path(directory, base).with_suffix(REWRITTEN_SUFFIX)
     total = RewriteCount()
     with fresh.open("wb") as file:
-        for chunk, found in _rewritten_chunks(directory, base, end, change):
+        for chunk, count in _rewritten_chunks(directory, base, end, change):
             file.write(chunk)
-            total = total.plus(found)
+            total = total.plus(count)
         sync_file(file)
     return fresh, total
 

@@ -32,7 +32,7 @@ _REFUSED_ERRORS = (
 
 
 def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
-    """What every client of kafka-python takes: addresses, security, time limits."""
+    """Options for every kafka-python client: addresses, security, time limits."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": tuning.client_id,
@@ -52,10 +52,10 @@ def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
         ConfigError, Unavailable: as `translated_errors`.
     """
     clients: list[KafkaNetClient] = []
-    wanted = options.pop("kafka_client", KafkaNetClient)
+    client_class = options.pop("kafka_client", KafkaNetClient)
 
     def client(**config: Any) -> KafkaNetClient:
-        clients.append(wanted(**config))
+        clients.append(client_class(**config))
         return clients[-1]
 
     with translated_errors(f"Kafka at {', '.join(options['bootstrap_servers'])}"):
@@ -154,9 +154,6 @@ def _error_text(error: errors.KafkaError) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-# What all consumers of kafka-python share.
-
-
 def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
     """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
     return {
@@ -190,23 +187,23 @@ def partition_count(consumer: KafkaConsumer, topic: str) -> int:
     return count
 
 
-def offset_bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+def offset_bounds(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: int) -> tuple[int, int]:
     """First offset that is kept, and the one after the last.
 
     Raises:
         Unavailable: no broker answered in time.
         ValueError: there is no such partition.
     """
-    end = end_offset(consumer, place, timeout_ms)
-    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
-        return consumer.beginning_offsets([place], timeout_ms)[place], end
+    end = end_offset(consumer, partition, timeout_ms)
+    with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
+        return consumer.beginning_offsets([partition], timeout_ms)[partition], end
 
 
-def end_offset(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> int:
+def end_offset(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: int) -> int:
     """The offset after the last record. Raises as `bounds`."""
-    count = partition_count(consumer, place.topic)
-    if not 0 <= place.partition < count:
-        raise ValueError(f"{place.topic} has the partitions 0 to {count - 1}, no partition {place.partition}")
-    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
-        offset: int = consumer.end_offsets([place], timeout_ms)[place]
+    count = partition_count(consumer, partition.topic)
+    if not 0 <= partition.partition < count:
+        raise ValueError(f"{partition.topic} has the partitions 0 to {count - 1}, no partition {partition.partition}")
+    with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
+        offset: int = consumer.end_offsets([partition], timeout_ms)[partition]
         return offset

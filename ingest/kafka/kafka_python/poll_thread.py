@@ -80,7 +80,7 @@ class PollThread(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-
         while (work := self._work.get()) is not None:
             try:
                 answer = _CallResult(work(), None)
-            except BaseException as error:  # told to the caller
+            except BaseException as error:  # raised again in the caller's thread
                 answer = _CallResult(None, error)
             self._results.put(answer)
 
