@@ -28,12 +28,12 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """As `allocation_free`, for small helpers that other kernels call: always inlined by LLVM."""
+    """Compile as `allocation_free` does, for small helpers that other kernels call: always inlined by LLVM."""
     return _compile_with_cache(function, {"_nrt": False, "forceinline": True})
 
 
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, for kernels that create no arrays, only views of their arguments; so may all that they call.
+    """Compile as `compiled` does, for kernels that create no arrays, only views of their arguments.
 
     Without numba's runtime a view costs nothing. With it each one is an atomic count up and down, which made up most of
     the feature kernel's time.

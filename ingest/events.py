@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -137,6 +138,7 @@ class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     attributes: dict[str, Any] | None = None
 
 
+DecodedT = TypeVar("DecodedT")
 _MAX_NUMBER = 1e300
 _decoder = msgspec.json.Decoder(NativeEvent, strict=True)
 
@@ -184,12 +186,8 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
-    """msgspec ends its messages with ` - at `$.path``; without one the whole record is wrong.
-
-    Of a member that is missing it gives the path of the object; ours leads to the member.
-    """
-    message, at_path, path = str(error).rpartition(" - at `")
-    message, path = (message, path.removesuffix("`")) if at_path else (str(error), "$")
+    """Error with the path of the wrong member; for a missing one msgspec gives the path of its object only."""
+    message, path = _split_path(error)
     missing = _MISSING.search(message)
     return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
 
@@ -216,3 +214,19 @@ def event_json_schema() -> dict[str, Any]:
         **schema,
         "$defs": components,
     }
+
+
+def decode_json(decode: Callable[[bytes], DecodedT], raw: bytes) -> DecodedT:
+    """Apply *decode* of msgspec to a foreign record. Raises MalformedEvent, with the path of a wrong member."""
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        raise MalformedEvent(*_split_path(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"not a JSON object: {error}") from None
+
+
+def _split_path(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Message and JSON path of an error; msgspec joins them."""
+    message, at_path, path = str(error).rpartition(" - at `")
+    return (message, path.removesuffix("`")) if at_path else (str(error), "$")

@@ -109,7 +109,7 @@ class FileSource:
         )
 
     def take_lines(self, max_lines: int) -> tuple[int, list[bytes]]:
-        """As `poll`, for a reader that makes the records itself: the offset of the first line, and the lines.
+        """Poll for a reader that makes the records itself: the offset of the first line, and the lines.
 
         Raises:
             UnreadableFile: a file cannot be read.

@@ -178,7 +178,7 @@ _BLAKE2B_WORD_ORDER = np.array(
     ],
     np.int64,
 )
-"""In which order each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
+"""Order in which each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
 
 
 def blake2b_initial_state(person: bytes) -> BlakeWords:

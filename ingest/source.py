@@ -22,7 +22,7 @@ class RecordKind(IntEnum):
     CONTROL = 3
     """An operator's command as JSON, for example the release of a contained agent."""
     ERASED = 4
-    """Nothing: what stood here was erased (`record_erasure.py`). Its event id still counts for duplicates."""
+    """An erased record without content (`record_erasure.py`). Its event id still counts for duplicates."""
     FORGET = 5
     """Whoever is erased is forgotten from here on: JSON of `trustwatch.scoring.records.erasures.EraseCommand`."""
 

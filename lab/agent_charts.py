@@ -280,9 +280,6 @@ def _even_position(at: int, number: int) -> float:
     return 1.0 - (at + 0.5) / number
 
 
-# Charts of events and their scores.
-
-
 _EVENT_OUTCOME_STYLES = (("success", BLUE, ""), ("denied", ORANGE, "//"), ("error", RED, "xx"))
 
 

@@ -304,9 +304,6 @@ def _first_bad_events(session: LabSession, labels: pd.DataFrame, revoked: pd.Dat
     return first_ms
 
 
-# Plans of back-tests, and what is read of their outcomes.
-
-
 def _plan_backtest(
     session: LabSession,
     events: pd.DataFrame | None,

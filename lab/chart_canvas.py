@@ -91,7 +91,7 @@ def label_axes(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y"
 
 
 def format_time_axis(axes: Axes) -> None:
-    """Times along x, in UTC, as short as they can be told."""
+    """Label the x axis with times in UTC, as short as they are clear."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=9, tz="UTC")

@@ -40,7 +40,7 @@ AgentIdentity = tuple[str | None, str | None, str]
 
 
 class HistoryEvent(NamedTuple):
-    """One event. *received_ms* is 0 where nobody noted it."""
+    """One event. *received_ms* is 0 if it was not recorded."""
 
     received_ms: int
     event: NativeEvent

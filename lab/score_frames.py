@@ -312,8 +312,8 @@ class RawEventSource:
         """A replay begins at the beginning."""
 
     def end_offset(self, partition: int) -> int:  # noqa: ARG002 (there is one)
-        """Records handed out so far."""
+        """Number of records returned so far."""
         return self._base
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""

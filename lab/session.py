@@ -42,7 +42,7 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Something asked for is not there; the message says where it was looked for and what to do."""
+    """Missing data; the message says where it was looked for and what to do."""
 
     code = "lab"
 

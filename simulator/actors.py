@@ -64,7 +64,7 @@ def delegate(
 ) -> None:
     """Ask another agent for work: an A2A message, then the callee's session under a token exchange.
 
-    The caller waits for the callee. Nothing happens where nobody of the role is there.
+    The caller waits for the callee. Without an agent of the role nothing happens.
     """
     assert step.calls is not None
     draws, chain = session.stream.draws, session.delegation
@@ -128,9 +128,6 @@ def _expected_task_events(task: AgentTask, depth: int) -> float:
         calls = [step for step in task.steps if step.calls is not None]
         below = sum(step.mean_visits * expected_events(ROLES_BY_NAME[str(step.calls)], depth + 1) for step in calls)
     return 1 + task.mean_steps + below / (1 - task.loop)
-
-
-# Events about agents rather than by their work: registration, key change, revocation at the end.
 
 
 class LifecycleActor:

@@ -89,7 +89,7 @@ def require_finite(value: float | None) -> float | None:
 
 
 def require_positive(value: float | None) -> float | None:
-    """As `require_finite`, and more than zero."""
+    """Require a finite number above zero."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"must be a finite number above 0, is {value}")
     return value

@@ -168,7 +168,7 @@ class Demo:
         return self._summarize(service, client, url, token, inbox)
 
     def _print_rejections(self, receipt: dict[str, Any]) -> None:
-        """A gateway misspells a member: its record is refused alone, and kept until somebody has seen to it."""
+        """A gateway misspells a member: its record is refused alone, and kept until a person has looked at it."""
         for refused in receipt["rejections"]:
             self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 

@@ -68,7 +68,7 @@ def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bo
 
     Args:
         directory: need not exist.
-        is_ours: tells whether an earlier run made what is there.
+        is_ours: true for a folder that an earlier run made.
 
     Returns:
         False if it holds something else, which stays.

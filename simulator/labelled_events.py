@@ -119,9 +119,6 @@ class ActorStream:
         return rows
 
 
-# Write a simulation down: events to one file, labels to another.
-
-
 _label_encoder = msgspec.json.Encoder()
 
 

@@ -100,9 +100,6 @@ def _thumbprint(seed: int, index: int, number: int) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-# The enterprise: tenants, their users, and agents with identities that change over time.
-
-
 _FIRST_NAMES = (
     "ada",
     "ben",
@@ -204,7 +201,7 @@ class SimulatedAgent:
 
     @property
     def activity(self) -> ActivityProfile:
-        """Its working hours."""
+        """Working hours of the agent."""
         return activity_profile(self.role.shift, self.tenant.utc_offset)
 
     @property
@@ -222,7 +219,7 @@ class SimulatedAgent:
 
 
 class Enterprise:
-    """Everybody, drawn from the seed; equal settings build equal enterprises."""
+    """Tenants, users and agents, drawn from the seed; equal settings build equal enterprises."""
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
@@ -261,19 +258,19 @@ class Enterprise:
         return self._by_role.get((tenant.index, role), [])
 
     def find_callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
-        """Whom an agent asks for work of a role: nearly always the same one, sometimes its stand-in.
+        """Find the agent that a caller asks for work of a role: nearly always the same one, sometimes its stand-in.
 
         Args:
             draw: uniform in [0, 1); 0.9 and more asks the stand-in.
 
         Returns:
-            The callee, or None where the tenant has nobody of that role alive (other than the caller).
+            The callee, or None where the tenant has no other active agent of that role.
         """
         ring = self.agents_with_role(caller.tenant, role)
         for turn in range(len(ring)):
-            found = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
-            if found is not caller and found.is_active(at_ms):
-                return found
+            candidate = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
+            if candidate is not caller and candidate.is_active(at_ms):
+                return candidate
         return None
 
     @cached_property

@@ -33,7 +33,7 @@ NO_TENANT = "~"
 _MAX_TENANT_LENGTH = 120
 _FILE_NAME = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
 TEMPORARY_SUFFIX = ".tmp"
-"""Of a file that is being written; what a crash left is removed at the next start, or written anew."""
+"""Suffix of a file that is being written; one left by a crash is removed at the next start, or written again."""
 _REWRITE_LOCK, _WRITER_LOCK = "_rewriting.lock", "_writer.lock"
 _log = structlog.get_logger(__name__)
 
@@ -135,7 +135,7 @@ def data_files(
 
 
 def _without_superseded(files: list[DataFile]) -> Iterator[DataFile]:
-    """Without those that lie within another; of one folder and partition."""
+    """Leave out files of one folder and partition that lie within another."""
     end = -1
     for file in sorted(files, key=lambda file: (file.first, -file.end)):
         if file.end > end:

@@ -30,7 +30,7 @@ _MAX_INT64 = 2**63 - 1
 
 
 def _fitting_integer(value: int | None) -> int | None:
-    """None for what no column holds; `raw` still does."""
+    """The value if its column can hold it, else None; `raw` keeps it."""
     return value if value is None or abs(value) <= _MAX_INT64 else None
 
 
@@ -110,12 +110,12 @@ class EventToArchive(NamedTuple):
 
     @property
     def time_ms(self) -> int:
-        """Its own time."""
+        """Event time."""
         return int(self.event.time.timestamp() * 1000)
 
 
 class EventArchive:
-    """One archive; exactly one process may write it.
+    """Writer of one archive; exactly one process may write it.
 
     Args:
         directory: made where it does not exist.

@@ -119,7 +119,7 @@ def _query_end(asked: AgentEventQuery, positions: dict[int, int], partition: int
 
 
 class _AgentEventScan:
-    """One look; counts what it spends."""
+    """One look-up in progress, with the work it has spent."""
 
     def __init__(self, asked: AgentEventQuery, bounds: LookupLimits) -> None:
         self._asked, self._bounds = asked, bounds
@@ -130,7 +130,7 @@ class _AgentEventScan:
         self._found = self._looked = self._raw_bytes = self._damaged = 0
 
     def scan(self, files: Sequence[DataFile]) -> LatestEvents:
-        """All of the files, until a bound is reached."""
+        """Scan the files until a bound is reached."""
         seen = 0
         for seen, file in enumerate(files, 1):
             try:

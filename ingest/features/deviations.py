@@ -15,7 +15,7 @@ PRIOR_VALUES = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
 
 ItemCounts = tuple[float, float, float]
-"""Of an item: how often it was counted, all items of its kind (behind its context), and how many different ones."""
+"""Count of an item, of all items of its kind (behind its context), and the number of different ones."""
 
 ScopeTotals = tuple[float, float, float, float, float]
 """Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""

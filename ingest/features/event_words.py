@@ -18,7 +18,7 @@ def target_of(event: NativeEvent) -> str:
 
 
 def audience_of(event: NativeEvent) -> str:
-    """Whom a token is for."""
+    """Audience of a token."""
     return (event.resource and event.resource.audience) or "no audience"
 
 

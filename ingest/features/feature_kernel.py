@@ -154,7 +154,7 @@ CREDENTIAL_ONLY = 2
 _MAX_COUNT_AFTER_VERSION = np.float32(50.0)
 _MAX_MOMENT_WEIGHT = 500.0
 _MAX_EVENT_COUNT, _MAX_EVENT_BYTES = 1e9, 1e18
-"""One event counts as no more than this: sums are kept in float32, and an infinite one could never be forgotten."""
+"""Most that one event counts: sums are kept in float32, and an infinite one could never be forgotten."""
 
 
 class RowObservations(NamedTuple):

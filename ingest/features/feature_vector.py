@@ -1,4 +1,4 @@
-"""From items and quantities to the feature vector, in the order of the feature table."""
+"""Conversion of items and quantities to the feature vector, in the order of the feature table."""
 
 from __future__ import annotations
 

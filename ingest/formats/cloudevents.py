@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import decode_json
 from .raw_records import ParsedRecords, RawRecord, split_array
 
 NATIVE_CLOUDEVENT_TYPE = "io.trustwatch.audit.v1"
@@ -53,13 +54,7 @@ def decode_structured(raw: bytes) -> bytes:
     Raises:
         MalformedEvent: with the path in the envelope. Paths that `decode_event` reports later are relative to `data`.
     """
-    try:
-        envelope = _envelope.decode(raw)
-    except msgspec.ValidationError as error:
-        message, at_path, path = str(error).rpartition(" - at `")
-        raise MalformedEvent(message or str(error), path.removesuffix("`") if at_path else "$") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"not a JSON object: {error}") from None
+    envelope = decode_json(_envelope.decode, raw)
     _check_envelope(envelope)
     return _native_event(envelope, _envelope_data(envelope))
 

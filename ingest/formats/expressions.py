@@ -80,7 +80,7 @@ class JmesPathExpression:
         """Name of the source in error messages: a JSON path, or the expression itself where it is more than a path."""
 
     def __call__(self, record: Any) -> Any:
-        """Its value in *record*, None where there is none. Raises MalformedEvent where a function gets a wrong type."""
+        """Value of the expression in *record*, None if absent. Raises MalformedEvent for a wrong argument type."""
         fields = self._fields
         if fields is None:
             try:

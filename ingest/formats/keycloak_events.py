@@ -123,7 +123,7 @@ USER_EVENT_MAPPING = MappingSpec(
     },
     values={"outcome": _OUTCOMES, "credential.method": CLIENT_AUTHENTICATION_METHODS},
 )
-"""Of users and clients."""
+"""Mapping of events of users and clients."""
 
 ADMIN_EVENT_MAPPING = MappingSpec(
     anonymous="skip",
@@ -148,7 +148,7 @@ ADMIN_EVENT_MAPPING = MappingSpec(
         "effect": {"CREATE": "write", "UPDATE": "write", "DELETE": "delete", "ACTION": "admin", "*": "unknown"},
     },
 )
-"""Of administrators, people or agents. Keycloak names the client by its internal id here, not by its client id."""
+"""Mapping of events of administrators, people or agents. Here Keycloak names clients by internal id, not client id."""
 
 KEYCLOAK_MAPPINGS = {USER_KIND: USER_EVENT_MAPPING, ADMIN_KIND: ADMIN_EVENT_MAPPING}
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import decode_json
 from .raw_records import split_array, split_ndjson
 
 _LOGFMT_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
@@ -73,10 +74,7 @@ def split_records(value: bytes) -> list[bytes]:
 
 def decode_object(raw: bytes) -> dict[str, Any]:
     """A JSON object. Raises MalformedEvent."""
-    try:
-        record = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"not a JSON object: {error}") from None
+    record = decode_json(_decode, raw)
     if not isinstance(record, dict):
         raise MalformedEvent("record must be a JSON object, an array of objects, or a line of the log")
     return record

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import decode_json
 from . import hydra_events
 from .gateway_presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
 from .record_mapping import MappingSpec, UnpackedRecord
@@ -178,13 +179,7 @@ def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
     Raises:
         MalformedEvent: it is none.
     """
-    try:
-        body = _body.decode(value)
-    except msgspec.ValidationError as error:
-        message, at_path, path = str(error).rpartition(" - at `")
-        raise MalformedEvent(message or str(error), path.removesuffix("`") if at_path else "$") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"not a JSON object: {error}") from None
+    body = decode_json(_body.decode, value)
     if body.resourceSpans is None and body.resourceLogs is None:
         raise MalformedEvent("no OTLP/JSON: neither `resourceSpans` nor `resourceLogs`")
     for traced in body.resourceSpans or ():

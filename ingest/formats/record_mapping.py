@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import ConfigError, MalformedEvent
-from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event
+from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event, decode_json
 from ..record_keys import event_id_hash
 from ..settings import Name, SettingsPart, setting
 from .expressions import JmesPathExpression
@@ -222,7 +222,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
 
 
 class _MappedMember:
-    """One native member: where it comes from, what its values become, and of which type it is."""
+    """Mapping of one native member: its expression, the replacement of its values, and its type."""
 
     def __init__(self, name: str, text: str, values: MappingType[str, str] | None, time_format: TimeFormat) -> None:
         self.name = name
@@ -239,7 +239,7 @@ class _MappedMember:
         self._convert: MemberConverter = member_converter(_kind_of_member(name), time_format)
 
     def read(self, record: Any) -> Any:
-        """Its value, None where the record has none. Raises MalformedEvent naming member and path."""
+        """Value of the member, None where the record has none. Raises MalformedEvent naming member and path."""
         try:
             value = self.expression(record)
             if self._values is not None and value is not None and value is not False:
@@ -278,7 +278,7 @@ class RecordMapping:
         self._logfmt = spec.logfmt
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
-        """One JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
+        """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
         records, skipped = [], 0
         for raw in self._split(value):
             try:
@@ -335,10 +335,7 @@ class RecordMapping:
         text = raw.lstrip()
         if self._logfmt and text[:1] != b"{":
             return decode_logfmt(text.decode(errors="replace"))
-        try:
-            record = _decode_json(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedEvent(f"not a JSON object: {error}") from None
+        record = decode_json(_decode_json, raw)
         if not isinstance(record, dict):
             raise MalformedEvent("record must be a JSON object, or an array of objects")
         return record

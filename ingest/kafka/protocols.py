@@ -70,7 +70,7 @@ class TopicReader(Protocol):
         """
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Without a group only: read on at *offset*, which is kept."""
+        """Continue reading at *offset*, which must be kept (without a group only)."""
 
     def lag(self) -> int | None:
         """Number of records not read yet; None while no partition is ours. Raises Unavailable."""

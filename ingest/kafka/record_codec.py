@@ -31,7 +31,7 @@ _CLOUDEVENT_PREFIX = "ce_"
 
 
 class KafkaRecord(NamedTuple):
-    """One Kafka record as a client hands it out. `timestamp_ms` is -1 where it has none."""
+    """One Kafka record as a client returns it. `timestamp_ms` is -1 where it has none."""
 
     offset: int
     timestamp_ms: int

@@ -122,7 +122,7 @@ class TopicDefinition(NamedTuple):
     configs: Mapping[str, str]
 
     def name(self, topics: KafkaTopics) -> str:
-        """Its configured name."""
+        """Configured name of the topic."""
         name: str = getattr(topics, self.role)
         return name
 

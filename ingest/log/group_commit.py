@@ -41,7 +41,7 @@ class CommitLog(Protocol):
 
     @property
     def directory(self) -> PurePath:
-        """Its name in messages."""
+        """Name of the log in messages."""
 
     @property
     def next_offset(self) -> int:

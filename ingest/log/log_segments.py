@@ -19,7 +19,7 @@ from . import log_frames
 
 SEGMENT_SUFFIX = ".log"
 REWRITTEN_SUFFIX = ".erasing"
-"""Of a segment that is being written anew without what was erased."""
+"""Suffix of a segment that is being rewritten without erased records."""
 _SYNCED = struct.Struct("=8sQ")
 _SYNCED_MAGIC = b"TWSYNC1\n"
 
@@ -198,7 +198,7 @@ def _rewritten_chunk(raw: bytes, header: log_frames.ChunkHeader, change: RecordT
 
 
 def _encode_chunks(base: int, records: Sequence[Record]) -> bytes:
-    """One chunk, or several where the records have become too large for one."""
+    """Encode one chunk, or several if the records have become too large for one."""
     if len(records) > 1 and log_frames.payload_bytes(records) > log_frames.MAX_CHUNK_BYTES:
         half = len(records) // 2
         return _encode_chunks(base, records[:half]) + _encode_chunks(base + half, records[half:])

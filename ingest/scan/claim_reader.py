@@ -107,7 +107,7 @@ class ClaimReader:
             blake2b_initial_state(RAW_RECORD_PURPOSE),
         )
         self.partition_keys: list[bytes] = []
-        """Of the remembered claims, by place."""
+        """Partition keys of the remembered claims, by number."""
 
     def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
         """Look at a batch.

@@ -102,7 +102,7 @@ def _has_dot(data: Bytes, begin: int, end: int) -> bool:
 
 @allocation_free
 def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int]:
-    """As `host_of`, for a name with `://` at *mark*: small letters before it, behind it a host and maybe a port."""
+    """Host as `host_of` for a name with `://` at *mark*: small letters before it, after it a host and maybe a port."""
     for at in range(begin, mark):
         if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
             return UNDECIDED_HOST, UNDECIDED_HOST
@@ -271,7 +271,7 @@ def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: 
 
 @inlined
 def _append_or_none(room: Bytes, at: int, data: Bytes, spans: MemberSpans, number: int) -> int:
-    """As an f-string does it: an absent text is `None`."""
+    """Append a text as an f-string does: an absent one is `None`."""
     if spans.lengths[number] == ABSENT:
         return append_text(room, at, _NONE_TEXT, 0, 4)
     return _append_member(room, at, data, spans, number)
@@ -279,7 +279,7 @@ def _append_or_none(room: Bytes, at: int, data: Bytes, spans: MemberSpans, numbe
 
 @inlined
 def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
-    """All codes; the side of a target that is not said may be replaced later."""
+    """Write all codes; the side of a target without `external` may be replaced later."""
     begins, lengths = spans.begins, spans.lengths
     codes[columns.EFFECT] = begins[_EFFECT] if lengths[_EFFECT] != ABSENT else _UNKNOWN_EFFECT
     codes[columns.OUTCOME], codes[columns.TYPE] = begins[_OUTCOME], begins[_TYPE]

@@ -1,4 +1,4 @@
-"""One record's members: where their texts stand, and what their numbers, words and times are."""
+"""Scanner for the members of one record: positions of texts, values of numbers, words and times."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) ->
 
 @inlined
 def _next_member(data: Bytes, at: int) -> int:
-    """From behind a value to the next member's quote or the object's end."""
+    """Skip from the end of a value to the next member's quote or the object's end."""
     if at < 0:
         return -1
     at = skip_blanks(data, at)

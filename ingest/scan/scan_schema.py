@@ -63,7 +63,7 @@ class ScanSchema(NamedTuple):
 
 
 def _schema_members() -> Iterator[SchemaMember]:
-    """All members; each object's own members come behind those of the record."""
+    """All members; those of nested objects come after those of the record."""
     objects: list[tuple[str, int, mi.StructType]] = [("", TOP_LEVEL, mi.type_info(NativeEvent))]  # type: ignore[list-item]
     levels = 1
     for prefix, level, struct in objects:

@@ -156,7 +156,7 @@ class ConfluentGroupSource:
         return record
 
     def _handle_message_error(self, message: Message) -> None:
-        """An error that librdkafka hands out among the messages."""
+        """Handle an error that librdkafka returns among the messages."""
         error, partition = message.error(), message.partition()
         code = error.code()
         if code in OFFSET_GONE_ERRORS and partition in self._next:
@@ -176,7 +176,7 @@ class ConfluentGroupSource:
         return offset_out_of_range(self.topic, partition, offset, start, end)
 
     def _on_error(self, error: KafkaError) -> None:
-        """Told by librdkafka, which reconnects by itself."""
+        """Error callback of librdkafka, which reconnects by itself."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
         refused: Exception = translate_error("reading Kafka", error)

@@ -136,7 +136,7 @@ class ConfluentTopicReader:
         return [FetchedRecords(*key, records) for key, records in records_by_partition.items()]
 
     def _handle_message_error(self, message: Message, key: TopicPartitionKey) -> None:
-        """An error that librdkafka hands out among the messages."""
+        """Handle an error that librdkafka returns among the messages."""
         error = message.error()
         if error.code() == KafkaError._PARTITION_EOF:
             if key in self._positions:  # the last offsets may be transaction markers
@@ -165,7 +165,7 @@ class ConfluentTopicReader:
         self._assign_at(self._positions | {key: start})
 
     def _on_error(self, error: KafkaError) -> None:
-        """Told by librdkafka, which reconnects by itself."""
+        """Error callback of librdkafka, which reconnects by itself."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", error=f"{error.name()}: {error.str()}")
         refused = translate_error("connecting to Kafka", error)

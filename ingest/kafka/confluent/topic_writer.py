@@ -137,7 +137,7 @@ class ConfluentTopicWriter:
         return self._partitions[topic]
 
     def _list_topics(self) -> None:
-        """All topics: asking for a single one would create it on a broker that creates topics by itself."""
+        """List all topics: asking for a single one would create it on a broker that creates topics by itself."""
         try:
             topics = self._producer.list_topics(timeout=self._tuning.metadata_timeout_ms / 1000).topics
         except KafkaException as error:

@@ -172,7 +172,7 @@ class BatchPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # k
         return False  # decode_batch leaves out what lies before the fetch position
 
     def take(self, _: int | None = None) -> list[Any]:
-        """All batches: the number that is asked for counts records elsewhere, here one fetch is the unit."""
+        """Take all batches of a fetch; the library's limit, which counts records, does not apply."""
         batches: list[Any] = super().take(None)
         return batches
 
