@@ -50,7 +50,7 @@ class TrustA2AHandler(RequestHandler):
     this one a sender alone.
 
     Args:
-        handler: what answers.
+        handler: answers the requests.
         agent: id of the agent that this server is; `peer` of the events.
         caller: reads the agent that calls from the context, where the app's own authentication has put who it is; None
             = no agent, and the request passes untold. Never read an unverified token here.

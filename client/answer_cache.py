@@ -66,7 +66,7 @@ class AnswerCache:
     """Remembers answers, reads replies, and applies the fail mode. Safe from any thread.
 
     Args:
-        settings: how risk is looked up.
+        settings: of look-ups.
         clock: both clocks.
     """
 

@@ -49,7 +49,7 @@ class TrustMiddleware:
         action: names the action; else method and route (the router's pattern, or the path with `{id}` for what varies).
         resource: names the resource; else the path, without its query.
         needed: scopes that a request needs, so that a policy that names scopes is applied to the letter.
-        challenge: what a step-up asks for.
+        challenge: requirements of a step-up.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         exclude: paths without risk look-up and events, exact or ending in `*`.
     """

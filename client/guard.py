@@ -36,8 +36,8 @@ class Ruling(NamedTuple):
     """Decision about one request.
 
     Attributes:
-        action: what to do.
-        would: what the policy says; another than `action` in shadow mode.
+        action: to take now.
+        would: action by the policy; another than `action` in shadow mode.
         answer: the risk, where there is one.
     """
 

@@ -33,7 +33,7 @@ class TrustUnavailable(TrustError):
     """There is no answer, and the fail mode is closed.
 
     Attributes:
-        cause: why.
+        cause: of the failure.
         agents: ids of the agents without an answer.
     """
 

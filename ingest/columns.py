@@ -101,7 +101,7 @@ _MemoValue = TypeVar("_MemoValue")
 
 
 class MemoizedFunction(dict[_MemoKey, _MemoValue]):
-    """Answers of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
+    """Cache of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
 
     Args:
         function: called with the parts of a key that is not remembered.
@@ -312,7 +312,7 @@ class ColumnEncoder:
 
 
 def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | None) -> tuple[str, float, float]:
-    """Scope set as one name, its breadth, and how many were asked for but not granted (-1 = not said)."""
+    """Scope set as one name, its breadth, and the number of those asked for but not granted (-1 = unknown)."""
     scopes = set(requested or granted or ())
     said = granted is not None and requested
     ungranted = float(len(scopes - set(granted or ()))) if said else -1.0

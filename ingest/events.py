@@ -65,7 +65,7 @@ class Agent(msgspec.Struct, gc=False):
 
 
 class Principal(msgspec.Struct, gc=False):
-    """On whose behalf."""
+    """Person or service on whose behalf the agent acts."""
 
     id: Text | None = None
     type: Text | None = None

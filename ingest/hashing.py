@@ -269,7 +269,7 @@ def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWord
     """Digest of text[:length] as a little-endian number; *text* is overwritten up to the end of its last block.
 
     Args:
-        begun: what `blake2b_initial_state` gives.
+        begun: result of `blake2b_initial_state`.
         state: (8,), room to work in.
     """
     end = max(BLAKE2B_BLOCK_BYTES, (length + BLAKE2B_BLOCK_BYTES - 1) // BLAKE2B_BLOCK_BYTES * BLAKE2B_BLOCK_BYTES)

@@ -1,4 +1,4 @@
-"""Erasure of a name from what was written down, and the filter that keeps it out of every reader."""
+"""Erasure of a name from records, and the filter that keeps it out of every reader."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class ErasureSubject(NamedTuple):
 
     @property
     def partition_key(self) -> bytes:
-        """By which an agent's records find their partition; b"" for principals."""
+        """Key that leads to the partition of an agent's records; b"" for principals."""
         return agent_partition_key(self.tenant, self.issuer, self.name) if self.kind == "agent" else b""
 
 
 class NameEraser:
-    """Finds one identifier as a whole in text, JSON and bytes, and puts something else in its place.
+    """Replaces one identifier, as a whole word, in text, JSON and bytes.
 
     Args:
         name: the identifier, at least one character.
-        stand_in: what is put in its place.
+        stand_in: replaces it.
     """
 
     def __init__(self, name: str, stand_in: str) -> None:
@@ -142,7 +142,7 @@ class _RefusedInput(msgspec.Struct):
 
 @cache
 def reserved_words() -> frozenset[str]:
-    """Member names and closed vocabularies of events: nobody can be erased under such a name."""
+    """Member names and closed vocabularies of events: a subject with such a name cannot be erased."""
     words: set[str] = set()
     waiting: list[Any] = [msgspec.json.schema(NativeEvent)]
     while waiting:
@@ -173,7 +173,7 @@ _refused_input = msgspec.json.Decoder(_RefusedInput)
 
 
 class RecordEraser:
-    """Takes one subject out of records of the log, whatever they are.
+    """Erases one subject from records of the log, whatever their kind.
 
     An agent's own events go, and so do refused inputs that name the subject (nobody knows what they are). In events of
     others of its tenant the pseudonym stands in its place: those agents' habits stay. Events of another agent
@@ -186,7 +186,7 @@ class RecordEraser:
         self._key = str(subject.key)
 
     def __call__(self, record: Record) -> Record:
-        """The record as it may stay; the very same one where nothing is to be done."""
+        """The record without the subject; the same object where it does not name the subject."""
         if record.kind in (RecordKind.TICK, RecordKind.ERASED):
             return record
         if record.kind == RecordKind.EVENT:
@@ -261,7 +261,7 @@ PATTERN_PART_BYTES = 8
 
 
 class MultiPatternSearch:
-    """Finds candidates; whoever asked looks closer at those.
+    """Finds candidates, which its callers check more closely.
 
     Of each name the part is looked up that the fewest others have, since names of one house begin or end alike.
 

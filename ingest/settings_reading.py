@@ -1,4 +1,4 @@
-"""Reading of settings files, and what error messages and docs say of a member."""
+"""Reading of settings files, and descriptions of members for error messages and docs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between the world and the pipeline: a source hands out raw records in the order of their offsets."""
+"""Sources: the interfaces through which the pipeline reads raw records, in the order of their offsets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RecordBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """Hands out records. One contract suite (`tests/contract/`) holds for every implementation."""
+    """Source of records. One contract suite (`tests/contract/`) holds for every implementation."""
 
     def seek(self, partition: int, offset: int) -> None:
         """Continue reading at *offset*. Raises CorruptLog where that offset is no longer kept."""
@@ -74,7 +74,7 @@ class Source(Protocol):
 
 
 class DurableSource(Source, Protocol):
-    """A source that keeps what it has handed out, so that a restarted pipeline can look back."""
+    """A source that keeps the records it has returned, so that a restarted pipeline can look back."""
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records of a partition in [start_offset, end_offset), shape (n,); 0 where there is none.
@@ -109,7 +109,7 @@ class GroupSource(DurableSource, Protocol):
         """Partitions that are ours now."""
 
     def pause(self, partition: int) -> None:
-        """Hand out nothing more of *partition* until it is assigned anew."""
+        """Return no more records of *partition* until it is assigned again."""
 
 
 class TopicWriter(Protocol):

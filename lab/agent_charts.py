@@ -186,7 +186,7 @@ _LOG_AXIS_MINIMUM = 0.01
 
 
 def _clip_for_log_axis(values: Any) -> Any:
-    """A logarithmic axis has no zero: what is below 0.01 stands at 0.01."""
+    """Raise values below 0.01 to 0.01, since a logarithmic axis has no zero."""
     return values.astype(float).clip(lower=_LOG_AXIS_MINIMUM)
 
 

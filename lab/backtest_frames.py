@@ -344,7 +344,7 @@ def _at_budget(plan: BacktestPlan, factor: float) -> BacktestPlan:
 
 
 def _policy_book(session: LabSession, policy: PolicyChoice, name: str) -> PolicyBook:
-    """The policy book of a file, of what one would hold, or of the settings. Raises ConfigError where it is wrong."""
+    """The policy book of a file, of a file's content, or of the settings. Raises ConfigError where it is wrong."""
     if policy is None:
         return policy_book(session.settings)
     if isinstance(policy, str | Path):

@@ -1,4 +1,4 @@
-"""Events of a service, read from its embedded log, archive or events topic, or from files; and which of them."""
+"""Events of a service, read from its embedded log, archive or events topic, or from files, and their filter."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ WriteMessage = Callable[[str], None]
 
 
 def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: int = DEFAULT_SEED) -> Path:
-    """Have the example in *directory*; made once, and again when what is there does not do any more.
+    """Have the example in *directory*; made once, and again when a present one is of other formats.
 
     Args:
         directory: of the example alone.
@@ -98,7 +98,7 @@ def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage
 
 
 def _is_current(directory: Path, settings: Path, seed: int) -> bool:
-    """Tell whether a whole example of this program's formats is there."""
+    """True if a whole example of this program's formats is there."""
     try:
         mark = json.loads((directory / MARKER_FILE).read_bytes())
         if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:

@@ -24,7 +24,7 @@ WriteMessage = Callable[[str], None]
 
 
 class NotebookRun(NamedTuple):
-    """One notebook after it was run. *error* is "" where every cell ran."""
+    """One notebook after it was run. *error* is "" if every cell ran."""
 
     name: str
     cells: int

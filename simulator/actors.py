@@ -131,7 +131,7 @@ def _expected_task_events(task: AgentTask, depth: int) -> float:
 
 
 class LifecycleActor:
-    """Publishes what `lifecycle` and `population` planned, in time order; `next_ms` is the next one's moment."""
+    """Emits the changes that `population` planned, in time order; `next_ms` is the next one's moment."""
 
     def __init__(self, enterprise: Enterprise, stream: ActorStream) -> None:
         self._end = enterprise.settings.end_ms

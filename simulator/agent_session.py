@@ -43,7 +43,7 @@ class CallOrigin(NamedTuple):
 
 @dataclass(slots=True)
 class DelegationContext:
-    """On whose behalf a session runs, and what ties it to the session that asked for it.
+    """Principal of a session, and its ties to the session that asked for it.
 
     Args:
         principal: id of the user; None where the agent acts for itself.
@@ -133,7 +133,7 @@ class SimulatedSession:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def obtain_token(self, event_label: int = 0) -> None:
-        """Get a token: the one still at hand, a refresh of it, an exchange for the principal, or a fresh request."""
+        """Get a token: a kept one still valid, a refresh of it, an exchange for the principal, or a fresh request."""
         at_ms = int(self.clock_ms)
         kept = self.stream.tokens.get((self.task.name, self.delegation.principal)) if self._keeps_tokens else None
         if kept is not None and kept.thumbprint == self._enter_deployment(at_ms).thumbprint:

@@ -1,4 +1,4 @@
-"""Attack scenarios, and what one may use."""
+"""Attack scenarios, and the context in which one is played."""
 
 from __future__ import annotations
 

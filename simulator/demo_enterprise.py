@@ -36,7 +36,7 @@ def local_settings(command: str, *sections: str) -> str:
 
 
 def is_written_by(command: str, settings: Path) -> bool:
-    """Tell whether a settings file is one of `local_settings`."""
+    """True if a settings file was written by `local_settings`."""
     return settings.is_file() and settings.read_bytes().startswith(f"# Written by `{command}`".encode())
 
 

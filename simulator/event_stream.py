@@ -59,7 +59,7 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
 
 
 def _salt(settings: SimulationSettings) -> int:
-    """Keeps the event ids of two simulations apart, also where only the start differs."""
+    """Salt of event ids, so that those of two simulations differ, even if only the start does."""
     key = np.random.SeedSequence((settings.seed, abs(settings.start_ms), settings.end_ms - settings.start_ms))
     low, high = key.generate_state(2)
     return int(high) << 32 | int(low)

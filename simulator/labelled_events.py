@@ -66,7 +66,7 @@ class GroundTruth(NamedTuple):
 
 
 class DraftEvent(NamedTuple):
-    """Compared by time, then by key, which is unique; the order is therefore total."""
+    """Row of an actor before it gets id and time. Ordered by time, then by key, which is unique: a total order."""
 
     at_ms: int
     key: int
@@ -100,7 +100,7 @@ class ActorStream:
 
     @property
     def extends_baseline(self) -> bool:
-        """Tell whether what it touches becomes part of the agent's usual resources."""
+        """True if the resources it touches become part of the agent's usual ones."""
         return self.scenario == CLEAN_LABEL
 
     def next_number(self) -> int:

@@ -95,7 +95,7 @@ def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
 
 
 def _thumbprint(seed: int, index: int, number: int) -> str:
-    """Looks like an RFC 7638 thumbprint; there is no key behind it."""
+    """Made-up RFC 7638 thumbprint; there is no key behind it."""
     raw = bytes.fromhex(hex_digest("key", seed, index, number))
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
@@ -174,7 +174,7 @@ class SimulatedTenant:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedAgent:
-    """One agent: what it is (fixed), and what it has used so far (grows).
+    """One agent: its identity (fixed), and the resources it has used so far (grow).
 
     Args:
         role_index: number among the agents of its role and tenant.

@@ -106,7 +106,7 @@ def _table_without(path: Path, subject: ErasureSubject, end: int) -> tuple[Any, 
 
 
 def _replace_name(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
-    """The table with the name replaced in some rows, and in how many it stood."""
+    """Table with the name replaced in some rows, and the number of rows that held it."""
     touched: set[int] = set()
     for at, field in enumerate(table.schema):
         if field.name in ("tenant_name", "issuer"):
@@ -125,7 +125,7 @@ def _replace_name(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
 
 
 def _candidate_rows(column: Any, kind: Any, rows: Any, names: NameEraser) -> list[int]:
-    """Rows where a closer look is worth while."""
+    """Rows that may hold the name, by a quick check of the column."""
     if pa.types.is_string(kind):
         hit = pc.match_substring(column, names.name)
     elif pa.types.is_binary(kind):

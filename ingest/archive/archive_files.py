@@ -111,7 +111,7 @@ def data_files(
     last_day: date | None = None,
     tenant: str | None = None,
 ) -> list[DataFile]:
-    """Files that count, by partition and first offset. What is not committed yet is among them (see `position`).
+    """Files that count, by partition and first offset; also those not committed yet (see `read_positions`).
 
     Args:
         directory: of the archive, or of the vectors.
@@ -298,7 +298,7 @@ def _read_position_file(directory: Path) -> tuple[str, dict[int, int]] | None:
 
 
 def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> None:
-    """Say up to where the log is archived, in one atomic step."""
+    """Record the offsets up to which the log is archived, in one atomic step."""
     content: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
     if not topic:
         content = {"offset": offsets[0]}

@@ -177,7 +177,7 @@ class EventArchive:
             return drop_days_before(self.directory, oldest_ms)
 
     def close(self) -> None:
-        """Let another process write it."""
+        """Release the archive for another process to write."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None

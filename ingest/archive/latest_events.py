@@ -1,4 +1,4 @@
-"""The newest archived events of one agent: a bounded look back through the files, which says how far it went."""
+"""The newest archived events of one agent: a bounded search back through the files that reports its extent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of an archived feature vector, and how frames of the pipeline's spool become files of them."""
+"""Columns of an archived feature vector, and conversion of the pipeline's spool to files of them."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ class _FrameRows(NamedTuple):
 
 
 class VectorArchive:
-    """Turns closed files of a spool into Parquet. What was done once is the same when it is done again.
+    """Turns closed files of a spool into Parquet. Repeated work gives the same files.
 
     Args:
         directory: of the vectors; made where it does not exist.
         spool: folder that the pipeline writes.
         levels: names of the risk levels, by number.
-        named: whether file names tell the partition: the log is a topic.
+        named: true if the log is a topic: file names hold the partition.
     """
 
     def __init__(self, directory: Path, spool: Path, levels: Sequence[str], *, named: bool = False) -> None:

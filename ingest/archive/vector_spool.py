@@ -179,14 +179,14 @@ class VectorSpoolWriter:
         return self._file
 
     def roll_if_due(self) -> None:
-        """Hand the file on if it is large or old enough."""
+        """Close the file for the archiver if it is large or old enough."""
         if self._file is not None and (
             self._size >= self._roll_bytes or self._monotonic() - self._since >= self._roll_s
         ):
             self.roll()
 
     def roll(self) -> None:
-        """Hand the file on."""
+        """Close the file for the archiver."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -213,12 +213,12 @@ def _hand_over(path: Path) -> None:
 
 
 def closed_spool_files(directory: Path) -> list[Path]:
-    """Files that were handed on, oldest first."""
+    """Files that are closed for writing, oldest first."""
     return sorted(directory.glob(f"*{CLOSED_SUFFIX}"))
 
 
 def waiting_spool_bytes(directory: Path) -> int:
-    """Bytes of the files that were handed on and are not done."""
+    """Bytes of the closed files that are not archived yet."""
     total = 0
     for path in closed_spool_files(directory):
         try:

@@ -88,7 +88,7 @@ def _item_counts(
 
 @inlined
 def _step_beyond(backoff: float, wide: ItemCounts, narrow: ItemCounts, novel: bool) -> float:
-    """A step on what a level has counted beyond a level within it: nothing is taken for evidence twice."""
+    """Interpolation step on the counts of a level beyond those of a level within it: no count is evidence twice."""
     total = wide[1] - narrow[1]
     if total <= 0.0:
         return backoff

@@ -23,7 +23,7 @@ def audience_of(event: NativeEvent) -> str:
 
 
 def principal_of(event: NativeEvent) -> str:
-    """On whose behalf."""
+    """Id of the principal on whose behalf the agent acts."""
     return (event.principal and event.principal.id) or "no principal"
 
 

@@ -129,10 +129,10 @@ class StateSpill(Protocol):
     """Storage for agents that do not fit in memory; they come back from it when they act again."""
 
     def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """The agents in these slots are about to leave; keep what is needed to bring them back without loss."""
+        """Keep the state of the agents in these slots, which are about to leave, so that nothing of it is lost."""
 
     def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """These agents have just moved into (zeroed) slots; bring back what is known of them."""
+        """Restore the state of agents that have just moved into (zeroed) slots."""
 
 
 class FeatureBuilder:
@@ -188,7 +188,7 @@ class FeatureBuilder:
         out: npt.NDArray[np.float64],
         observations: feature_kernel.RowObservations,
     ) -> None:
-        """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
+        """Write the feature vectors of *rows* into *out* (shape (n, F)); the observations are kept for `learn`."""
         feature_kernel.observe(
             rows,
             slots,
@@ -243,7 +243,7 @@ class FeatureBuilder:
         return out, observations
 
     def set_shared_counts(self, keys: AgentKeys) -> None:
-        """Say whose events the baseline counts, one key per event: what is the agent's own is not the others', too."""
+        """Set whose events the baseline counts, a key per event, so that an agent's own are not taken for others'."""
         agents, counts = np.unique(keys, return_counts=True)
         self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
 

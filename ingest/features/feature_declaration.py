@@ -51,7 +51,7 @@ class Quantity(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """The feature says something else of an item that has a feature of its own: its sentence is that of the item."""
+    """The feature measures another side of an item that has a feature of its own; the item's sentence explains it."""
 
     kind: int
 
@@ -67,7 +67,7 @@ class Drifted(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """The feature speaks of no single item or quantity: what was seen, what is usual, and the whole sentence.
+    """The feature is about no single item or quantity: texts for the observed, the usual, and the whole sentence.
 
     They are formats over `{value}`, the feature's value, and the event's `{action}` and `{credential}`.
     """
@@ -117,11 +117,11 @@ class Feature(NamedTuple):
 
 
 class BadFeature(ValueError):
-    """A declaration that does not add up."""
+    """A declaration that contradicts itself or another."""
 
 
 def check(features: Sequence[Feature]) -> None:
-    """Hold declarations to what is read from them. Raises BadFeature for the first that does not add up."""
+    """Check declarations. Raises BadFeature for the first that contradicts itself or another."""
     for feature in features:
         wrong = _wrong(feature, {other.name: other for other in features})
         if wrong:

@@ -1,4 +1,4 @@
-"""The feature table: every feature once, in the order of the feature vector, with all that others need to know of it.
+"""The feature table: every feature once, in the order of the feature vector, with all that other modules read of it.
 
 All features point one way: higher is more suspicious. *bits* are surprise, `-log2` of the probability that the item has
 for this agent: declared task over own history over peer group, tenant and fleet, each level weighed by how much it has

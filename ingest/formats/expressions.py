@@ -30,7 +30,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 class _GatewayLogFunctions(functions.Functions):
-    """Found by jmespath through their names."""
+    """Functions for gateways' logs; jmespath finds them by their names."""
 
     @functions.signature({"types": ["string", "null"]})
     def _func_no_query(self, text: str | None) -> str | None:
@@ -123,7 +123,7 @@ def without_query(text: str) -> str:
 
 
 def host_of_address(text: str) -> str:
-    """The host of an address; what is none stays as it is.
+    """Host of an address; any other text stays as it is.
 
     >>> host_part("[::1]:59257"), host_part("10.0.0.1:80"), host_part("https://A.example/x"), host_part("::1")
     ('::1', '10.0.0.1', 'a.example', '::1')

@@ -1,4 +1,4 @@
-"""Formats by name: what `format` of a foreign topic may be, and the parser of each."""
+"""Formats by name: the values of `format` of a foreign topic, and the parser of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events of Keycloak: of users and clients, and of administrators, in every form in which a server gives them away.
+"""Events of Keycloak: of users and clients, and of administrators, in every form in which a server sends them.
 
 Forms: JSON of the Kafka listeners and of webhooks (`Event`, `AdminEvent`), the same from the admin REST API (one or an
 array), and lines of the `jboss-logging` listener that every server has: as text, inside Keycloak's own JSON log, or
@@ -229,7 +229,7 @@ def _unquoted_value(value: str) -> str | None:
 
 
 def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record with what follows from it; None where it is nothing of an agent, or of a client that there is not.
+    """The record with members derived from it; None where it is not of an agent, or of an unknown client.
 
     Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's),
     `asked` (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts

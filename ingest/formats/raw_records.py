@@ -1,4 +1,4 @@
-"""Raw records, cut out of whatever carried them, and the seam that every format implements."""
+"""Raw records, cut out of bodies and messages, and the interface that every format implements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RawRecord(NamedTuple):
     Attributes:
         raw: kept in the dead letter if the record is refused, and enough to try it again.
         to_native: makes native event JSON of it; None = it is native already.
-        path_prefix: where the native event stands in what was sent, for paths of rejections.
+        path_prefix: path of the native event in the sent record, for paths of rejections.
     """
 
     raw: bytes
@@ -73,7 +73,7 @@ def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
 
 
 def split_array(raw: bytes, expected: str = "an array of objects", most: int | None = None) -> list[bytes]:
-    """Elements of a JSON array, each as it stands; whether an element is an event is not looked at.
+    """Elements of a JSON array, each as it stands, not checked to be an event.
 
     Raises:
         MalformedEvent: at `$`, when the body is no JSON array; *expected* is named.

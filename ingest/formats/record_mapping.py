@@ -210,7 +210,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
-        """*base* with what this one says otherwise."""
+        """*base* with the members that this mapping gives."""
         return MappingSpec(
             members={**base.members, **self.members},
             values={**base.values, **self.values},
@@ -395,7 +395,7 @@ class UnpackedRecord(NamedTuple):
     Attributes:
         raw: enough to try it again; its identity too, where the mapping gives it none.
         record: for the mapping of its kind; None where it is no audit event by design, the error where it is broken.
-        kind: which mapping.
+        kind: selects the mapping.
     """
 
     raw: bytes
@@ -408,10 +408,10 @@ RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
 
 
 class MultiKindParser:
-    """A parser: takes values apart, and maps each record as its kind says.
+    """Parser for a format of several kinds: unpacks a value, and maps each record by its kind.
 
     Args:
-        unpack: how.
+        unpack: splits a value into records.
         specs: complete mappings by kind; see `MappingSpec.merged_over`.
 
     Raises:

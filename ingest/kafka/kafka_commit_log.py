@@ -21,7 +21,7 @@ class KafkaCommitLog:
     Args:
         writer: used by nobody else while this object lives; stays open after `close`.
         topic: every record that is appended has a key, which chooses the partition.
-        flush_timeout_s: how long `sync` waits for acknowledgements.
+        flush_timeout_s: longest wait of `sync` for acknowledgements.
     """
 
     def __init__(self, writer: TopicWriter, topic: str, flush_timeout_s: float = 20.0) -> None:

@@ -33,7 +33,7 @@ class FetchedRecords(NamedTuple):
 
 
 class KafkaGroupSource(GroupSource, Protocol):
-    """A `GroupSource` that can tell lag tools how far it is."""
+    """A `GroupSource` that shows lag tools its positions."""
 
     failed_polls: int
     """Number of polls that no broker answered."""

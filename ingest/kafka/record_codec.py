@@ -65,7 +65,7 @@ def to_record(raw: KafkaRecord, origin: SourcePartition) -> Record:
 
 
 def own_record(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Record | None:
-    """The record, if it is one of ours."""
+    """The record if it is ours, else None."""
     if payload is not None and timestamp_ms >= 0:
         for name, value in headers:
             if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
@@ -146,7 +146,7 @@ def _header_text(name: str, content: bytes) -> str:
 
 
 def _dead_letter_record(raw: KafkaRecord, origin: SourcePartition, error: MalformedEvent) -> Record:
-    """The input that the pipeline makes a dead letter of, with the same id at each reading."""
+    """Record that the pipeline turns into a dead letter, with the same id at each reading."""
     kept, reason = raw.value or b"", error.reason
     if len(kept) > MAX_EVENT_BYTES:
         reason = f"{reason} (the first {MAX_EVENT_BYTES} of {len(kept)} bytes are kept)"

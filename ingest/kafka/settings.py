@@ -87,8 +87,8 @@ class KafkaTuning(NamedTuple):
         fetch_max_bytes: bound of one fetch from one broker, compressed; the client holds a few of them.
         partition_fetch_bytes: bound of what one fetch holds of one partition, compressed (a larger message comes all
             the same). All of it is uncompressed at once: behind a backlog it decides how much memory a worker takes.
-        request_timeout_ms: how long a broker may take to answer.
-        metadata_timeout_ms: how long questions such as `end_offset` may take in all.
+        request_timeout_ms: longest time for a broker's answer.
+        metadata_timeout_ms: longest time for requests such as `end_offset`, in all.
         delivery_timeout_ms: a record that is not acknowledged after so long has failed.
         compression: of what we produce.
         key_password: of the key of our certificate.

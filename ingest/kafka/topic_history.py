@@ -34,7 +34,7 @@ def topic_event_lines(
         reader: of *topic* alone, without a group; closed by whoever opened it.
         is_wanted: chooses among events; records of other kinds are none.
         check: called now and then; raises to give up.
-        unread: who was erased, and is left out.
+        unread: erases subjects from the events.
 
     Raises:
         CorruptLog: a record is damaged.

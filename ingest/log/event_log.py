@@ -213,7 +213,7 @@ class EventLog:
         return first
 
     def _write(self, chunk: bytes) -> None:
-        """A write may be short (a nearly full disk); the rest is tried until the system says why."""
+        """Write all of a chunk; a write may be short (a nearly full disk): the rest is tried until the system fails."""
         view = memoryview(chunk)
         while view:
             written = os.pwrite(self._fd, view, self._position)
@@ -250,7 +250,7 @@ class EventLog:
             raise LogFailed(f"{self.directory}: event log is closed or failed; it must be reopened")
 
     def _fail(self, what: str, error: OSError) -> LogFailed:
-        """Refuse from now on, and take back what was not synced: it may be in memory and not on disk."""
+        """Refuse further records, and take back those not synced: they may be in memory and not on disk."""
         self.failed = True
         self._next = self._synced.get()
         _log.error("event_log_failed", directory=str(self.directory), operation=what, error=str(error))

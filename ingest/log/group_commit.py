@@ -45,7 +45,7 @@ class CommitLog(Protocol):
 
     @property
     def next_offset(self) -> int:
-        """Number that the next record will get."""
+        """Offset that the next record will get."""
 
     def append(self, records: Sequence[Record]) -> int:
         """Write records; returns the number of the first, the others follow. Raises LogFailed, ValueError."""
@@ -64,7 +64,7 @@ class _PendingCommit(NamedTuple):
 
 
 class GroupCommit:
-    """Asynchronous front of a `CommitLog`. All its methods belong to one event loop.
+    """Asynchronous appends to a `CommitLog`. All methods belong to one event loop.
 
     A round takes what has queued up while the round before it was written, as one chunk with one fsync. When a round
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
@@ -155,7 +155,7 @@ class GroupCommit:
         return group
 
     def _write(self, records: list[Record]) -> int:
-        """On the thread: the only place that touches the disk."""
+        """Write and sync one round, on the thread; the only place that touches the disk."""
         if self.log.failed:
             self.log.reopen()
         first = self.log.append(records)

@@ -176,7 +176,7 @@ class LogReader:
         return batch
 
     def _take(self, most: int, end: int) -> list[Record]:
-        """Up to *most* records of the current chunk; a chunk may be handed out in parts."""
+        """Up to *most* records of the current chunk; a chunk may be returned in parts."""
         if self._taken == len(self._pending):
             header, buffer, position = self._cursor.next_chunk(end)
             self._pending = log_frames.decode_records(buffer, position, header)

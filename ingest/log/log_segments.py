@@ -52,7 +52,7 @@ def map_path(path: Path) -> Iterator[mmap.mmap | bytes]:
 
 @contextmanager
 def map_open_file(file: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
-    """The same of an open file: what lies at its path may be another one meanwhile."""
+    """Map an open file as `map_path` does; its path may lead to another file meanwhile."""
     if os.fstat(file.fileno()).st_size == 0:
         yield b""
         return
@@ -131,7 +131,7 @@ class RewriteCount(NamedTuple):
     changed: int = 0
 
     def plus(self, other: RewriteCount) -> RewriteCount:
-        """Both together."""
+        """Sum of both counts."""
         return RewriteCount(self.removed + other.removed, self.changed + other.changed)
 
 
@@ -173,7 +173,7 @@ def write_rewritten_segment(
 def _rewritten_chunks(
     directory: Path, base: int, end: int, change: RecordTransform
 ) -> Iterator[tuple[bytes, RewriteCount]]:
-    """Every chunk of a segment as it is to be, and what was replaced in it."""
+    """Every chunk of a segment after the rewrite, with the count of its changes."""
     path, position, offset = segment_path(directory, base), 0, base
     try:
         with map_path(path) as view:

@@ -116,7 +116,7 @@ class ClaimReader:
             payloads: as they would be logged.
             sender: of all of them.
             latest_ms: events of this UTC millisecond, and later ones, are left alone.
-            aliased: whether events that name a principal are left alone.
+            aliased: true leaves events that name a principal alone.
         """
         n = len(payloads)
         starts = np.zeros(n + 1, np.int64)

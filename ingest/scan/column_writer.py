@@ -252,7 +252,7 @@ def _append_member(room: Bytes, at: int, data: Bytes, spans: MemberSpans, number
 
 @inlined
 def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s) -> None:
-    """Names made of several texts."""
+    """Write names that are made of several texts."""
     room = tools.room
     end = append_byte(room, _append_member(room, 0, data, spans, _TENANT), _UNIT_SEPARATOR)
     names[columns.GROUP] = _hashed(tools, _append_member(room, end, data, spans, _AGENT_TYPE))
@@ -308,7 +308,7 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
 
 @allocation_free
 def _look_up(tools: WriterTools, length: int, prints: columns.UInt64s) -> int:
-    """Place in the memory of what the buffer names; -1 where it is missing."""
+    """Slot in the memory of the text in the buffer; -1 where it is missing."""
     fingerprint(tools.room, length, tools.memory, prints)
     slot = slot_of(tools.memory, prints)
     return slot if tools.memory.fingerprints[slot, 0] != 0 else -1
@@ -397,7 +397,7 @@ def _find_target(
     codes: columns.Codes,
     prints: columns.UInt64s,
 ) -> int:
-    """Most names stand for themselves, and URLs for their host; what is not plain is looked up as a whole."""
+    """Find the target: most names stand for themselves, URLs for their host; others are looked up as a whole."""
     number = _TARGET if spans.lengths[_TARGET] > 0 else _RESOURCE_ID
     begin, length = spans.begins[number], spans.lengths[number]
     host, stop = plain_host_span(data, begin, begin + length)

@@ -49,7 +49,7 @@ def fingerprint(text: Bytes, length: int, memory: FingerprintTable, out: UInt64s
 
 @inlined
 def slot_of(memory: FingerprintTable, prints: UInt64s) -> int:
-    """Place of an entry; where there is none, the empty place in which it belongs."""
+    """Slot of an entry; where there is none, the empty slot in which it belongs."""
     mask = len(memory.values) - 1
     slot = as_int(prints[0] >> np.uint64(1)) & mask
     while memory.fingerprints[slot, 0] != 0 and (

@@ -1,4 +1,4 @@
-"""Payloads of a batch to columns: the kernels for plain records, the reference path for all others."""
+"""Conversion of payloads to columns: kernels for plain records, the reference path for all others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RawEncoder:
 
     Args:
         encoder: the reference path, for records that are unusual or name something for the first time.
-        decode: how those are read. Whatever `decode_event` accepts it must read as the same event.
+        decode: reads those. Whatever `decode_event` accepts it must read as the same event.
         places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
     """
 
@@ -86,7 +86,7 @@ class RawEncoder:
         return EncodedBatch(columns, positions, refused)
 
     def _fill(self, out: ColumnRows, decoded: dict[int, NativeEvent]) -> None:
-        """Write the rows of decoded events, and remember what the kernel lacked for them."""
+        """Write the rows of decoded events, and remember the entries that the kernel lacked for them."""
         at, encoded = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
         out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = encoded[1:]
         state = np.where(out.state[at] == NEEDS_DECODING, np.uint8(0), out.state[at])

@@ -1,4 +1,4 @@
-"""Our settings in librdkafka's words, and its errors in ours."""
+"""Translation of our settings to librdkafka's options, and of its errors to ours."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def translate_error(what: str, error: KafkaError) -> ConfigError | Unavailable:
 
 @contextlib.contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Errors of librdkafka inside become ours.
+    """Translate errors of librdkafka raised inside.
 
     Raises:
         ConfigError: the broker refuses our login or our rights, or an option is wrong.

@@ -90,7 +90,7 @@ class ConfluentTopicWriter:
                 self._handle_queue_error(topic, error.args[0])
 
     def _handle_queue_error(self, topic: str, error: KafkaError) -> None:
-        """A record that was not queued. Raises unless it is worth another try."""
+        """Handle a record that was not queued. Raises unless another try is worth while."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
         if not error.fatal() and error.code() != KafkaError._FATAL:

@@ -66,7 +66,7 @@ class BatchColumns(NamedTuple):
         return [RecordRun(int(self.offsets[a]), records[a:b]) for a, b in pairwise(bounds)]
 
     def kafka_records(self) -> Iterator[record_codec.KafkaRecord]:
-        """The records one by one."""
+        """Records of the batch, one by one."""
         data = self.data
         for offset, time_ms, row in zip(self.offsets.tolist(), self.times_ms.tolist(), self.rows.tolist(), strict=True):
             key = data[row[record_kernel.KEY] : row[record_kernel.KEY_END]] if row[record_kernel.KEY_END] >= 0 else None
@@ -96,16 +96,16 @@ class SingleRecords:
         self._records = records
 
     def record_runs(self, origin: record_codec.SourcePartition) -> list[RecordRun]:
-        """See `Columns.runs`."""
+        """See `BatchColumns.record_runs`."""
         return record_codec.to_record_runs(self.kafka_records(), origin)
 
     def kafka_records(self) -> Iterator[record_codec.KafkaRecord]:
-        """See `Columns.raws`."""
+        """See `BatchColumns.kafka_records`."""
         for record in self._records:
             yield record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
     def copy_hashes(self, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        """See `Columns.copy_hashes`."""
+        """See `BatchColumns.copy_hashes`."""
         for record in self._records:
             if 0 <= record.offset - start < len(hashes):
                 hashes[record.offset - start] = record_codec.id_hash_in(record.headers)

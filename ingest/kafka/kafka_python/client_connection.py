@@ -1,4 +1,4 @@
-"""Our settings in kafka-python's words, and its errors in ours."""
+"""Translation of our settings to kafka-python's options, and of its errors to ours."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
 
 
 def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
-    """A consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
+    """Open a consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
 
     Raises:
         ConfigError, Unavailable: as `translated_errors`.
@@ -98,7 +98,7 @@ class _KafkaAccessToken(msgspec.Struct):
 
 
 class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
-    """Buys an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
+    """Gets an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
     Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks in a thread of its own,
@@ -136,7 +136,7 @@ class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-p
 
 @contextlib.contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Errors of kafka-python inside become ours; *what* was tried.
+    """Translate errors of kafka-python raised inside; *what* was tried.
 
     Raises:
         ConfigError: the broker refuses our login or our rights; trying again does not help.
@@ -169,7 +169,7 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
 
 
 def to_kafka_record(record: ConsumerRecord) -> record_codec.KafkaRecord:
-    """A record in our words."""
+    """Convert a record of kafka-python to ours."""
     return record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
@@ -200,7 +200,7 @@ def offset_bounds(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms
 
 
 def end_offset(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: int) -> int:
-    """The offset after the last record. Raises as `bounds`."""
+    """Offset after the last record. Raises as `offset_bounds`."""
     count = partition_count(consumer, partition.topic)
     if not 0 <= partition.partition < count:
         raise ValueError(f"{partition.topic} has the partitions 0 to {count - 1}, no partition {partition.partition}")

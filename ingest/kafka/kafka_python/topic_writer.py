@@ -71,7 +71,7 @@ class KafkaPythonTopicWriter:
         sent.add_errback(self._on_send_failed)
 
     def _on_send_failed(self, error: BaseException) -> None:
-        """On the producer's thread."""
+        """Note a failure; called on the producer's thread."""
         with self._lock:
             self._failed = self._failed or error
 
