@@ -35,7 +35,7 @@ BUCKET = ResourceKind("bucket", "storage", 6, 0.001)
 
 
 def make_step(action: str, effect: str, kind: ResourceKind, scope: str, **more: object) -> TaskStep:
-    """A step in one line; `more` as in `Step`."""
+    """A step in one line; `more` as in `TaskStep`."""
     return TaskStep(action=action, effect=effect, kind=kind, scope=scope, **more)  # type: ignore[arg-type]
 
 

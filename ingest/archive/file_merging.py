@@ -155,8 +155,8 @@ def _write_merged(run: Sequence[DataFile], file: BinaryIO) -> None:
     schema = pq.read_schema(run[0].path)
     kept: list[pa.RecordBatch] = []
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for one in run:
-            for batch in _read_batches(one.path):
+        for file_to_merge in run:
+            for batch in _read_batches(file_to_merge.path):
                 kept.append(batch)
                 if sum(part.num_rows for part in kept) >= MERGED_GROUP_ROWS:
                     writer.write_table(pa.Table.from_batches(kept, schema))
