@@ -1,4 +1,4 @@
-"""From settings to the values that the layers below take: the composition root's arithmetic."""
+"""Composition: values for the layers below, made of the settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .settings.service_settings import WebhookSettings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
-    """How the engine works under these settings; *capacity* agents in memory, None = those of the settings."""
+    """Settings of the scoring engine; *capacity* agents in memory, None = those of the settings."""
     return EngineSettings(settings.risk, settings.pipeline.resident_agents if capacity is None else capacity, learn)
 
 
@@ -54,7 +54,7 @@ def live_policy(settings: Settings) -> LivePolicy:
 
 
 def service_url(settings: Settings) -> str:
-    """Where this service is reached, for links in alerts."""
+    """URL of this service, for links in alerts."""
     return settings.listen.url()
 
 
@@ -76,7 +76,7 @@ def webhook_targets(settings: Settings) -> list[WebhookTarget]:
 
 
 def _webhook_levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
-    """Levels that it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
+    """Levels of its alerts. A target that keeps incidents needs those below medium too, to close them."""
     ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL_FORMATS else set()
     return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
 
@@ -92,7 +92,7 @@ def open_service_store(settings: Settings) -> SqlStore:
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:
-    """Where versions of models lie."""
+    """Open the registry of model versions."""
     return ModelRegistry(settings.data_dir / "models", settings.model_dir)
 
 
@@ -109,11 +109,8 @@ def open_service_privacy_key(settings: Settings) -> PrivacyKey:
 
 
 def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
-    """What is logged in place of principals; None = their identifiers. Raises ConfigError."""
+    """Aliases logged in place of principals; None = their identifiers are logged. Raises ConfigError."""
     return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
-
-
-# Who is left out where the events topic is read again, as the settings of whoever reads it say.
 
 
 _log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""The actuators of a running service: made from the settings, and told when something has to be looked at."""
+"""The actuators of a running service: made from the settings, and started when desired states may have changed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ACTUATION_DISPATCH_POLICY = DispatchPolicy(
 """Containment is tried again sooner than alerts are, and for more agents at once."""
 
 RECONCILE_EVERY_S = 3600.0
-"""Whatever was missed, or changed at a server behind our back, is put right after so long."""
+"""Interval between full reconciliations, s: a missed change, or one made at a server itself, lasts no longer."""
 
 STORE_RETRY_S = 5.0
 HYDRA_DEFAULT_LIFETIME_S = 3600
@@ -54,7 +54,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ActuationService:
-    """What acts at authorization servers. For one event loop; close it at the end.
+    """Delivery of desired states to authorization servers. For one event loop; close it at the end.
 
     Args:
         settings: as configured.
@@ -80,22 +80,22 @@ class ActuationService:
         self._http = make_webhook_client()
         self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._channels = [_make_channel(one, self) for one in settings.actuators]
+        self._channels = [_make_channel(actuator, self) for actuator in settings.actuators]
 
     @property
     def channels(self) -> list[DeliveryChannel[ActuatorTarget]]:
-        """For the dispatcher."""
+        """Delivery channels, for the dispatcher."""
         return list(self._channels)
 
-    def notifier(self, one: ActuatorSettings) -> ActuatorNotifier:
+    def notifier(self, settings: ActuatorSettings) -> ActuatorNotifier:
         """The notifier of one actuator."""
-        actuator = _make_actuator(one, self._http)
+        actuator = _make_actuator(settings, self._http)
         return ActuatorNotifier(
             actuator, self._store.actuations, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
         )
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
-        """Something about those agents changed that no decision tells: a person pinned one, or a pin ended."""
+        """Take up a change for those agents that came without a decision: a person pinned one, or a pin ended."""
         if self._channels and agents:
             task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)
@@ -110,7 +110,7 @@ class ActuationService:
             self._full_reconciliation_requested.set()
 
     def request_full_reconciliation(self) -> None:
-        """Another policy is in force."""
+        """Have everything compared again, since another policy is in force."""
         self._full_reconciliation_requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -133,8 +133,8 @@ class ActuationService:
         await self._http.aclose()
 
 
-async def _wait_for_either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in (one, other)]
+async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in (first, second)]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -144,28 +144,28 @@ async def _wait_for_either(one: asyncio.Event, other: asyncio.Event, seconds: fl
                 await task
 
 
-def _make_channel(one: ActuatorSettings, acting: ActuationService) -> DeliveryChannel[ActuatorTarget]:
+def _make_channel(settings: ActuatorSettings, service: ActuationService) -> DeliveryChannel[ActuatorTarget]:
     target = ActuatorTarget(
-        one.name,
-        timeout_s=one.timeout_s,
-        tenants=frozenset(one.tenants),
-        issuers=frozenset(one.issuers),
-        clients=dict(one.clients),
+        settings.name,
+        timeout_s=settings.timeout_s,
+        tenants=frozenset(settings.tenants),
+        issuers=frozenset(settings.issuers),
+        clients=dict(settings.clients),
     )
-    return DeliveryChannel(ACTION_ROW_KIND, target, acting.notifier(one), ACTUATION_DISPATCH_POLICY)
+    return DeliveryChannel(ACTION_ROW_KIND, target, service.notifier(settings), ACTUATION_DISPATCH_POLICY)
 
 
-def _make_actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
-    if one.kind == "webhook":
-        secrets = () if one.secret is None else (one.secret.reveal(),)
-        target = WebhookTarget(one.name, one.url, secrets, allow_plain_loopback=one.allow_http)
-        return WebhookActuator(http, target, clock.now_ms, one.confirm_url or "")
-    if one.kind == "keycloak":
-        realm_url = f"{one.url.rstrip('/')}/admin/realms/{one.realm}"
-        api = AdminApi(http, realm_url, _make_authentication(one.auth, http), clock.now_ms)
-        return KeycloakActuator(api, clock.now_s, one.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
-    api = AdminApi(http, one.url, _make_authentication(one.auth, http), clock.now_ms)
-    return HydraActuator(api, one.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
+def _make_actuator(settings: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
+    if settings.kind == "webhook":
+        secrets = () if settings.secret is None else (settings.secret.reveal(),)
+        target = WebhookTarget(settings.name, settings.url, secrets, allow_plain_loopback=settings.allow_http)
+        return WebhookActuator(http, target, clock.now_ms, settings.confirm_url or "")
+    if settings.kind == "keycloak":
+        realm_url = f"{settings.url.rstrip('/')}/admin/realms/{settings.realm}"
+        api = AdminApi(http, realm_url, _make_authentication(settings.auth, http), clock.now_ms)
+        return KeycloakActuator(api, clock.now_s, settings.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
+    api = AdminApi(http, settings.url, _make_authentication(settings.auth, http), clock.now_ms)
+    return HydraActuator(api, settings.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
 
 
 def _make_authentication(given: ActuatorAuthSettings | None, http: httpx.AsyncClient) -> RequestAuthenticator:

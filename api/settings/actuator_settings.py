@@ -1,4 +1,4 @@
-"""What is changed at authorization servers once tokens are out."""
+"""Actuators: changes at authorization servers once tokens are out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PositiveSeconds = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ActuatorAuthSettings(SettingsPart, frozen=True):
-    """How an actuator proves who it is: a bearer token, or a client with a secret or (better) a private key."""
+    """Authentication of an actuator: a bearer token, or a client with a secret or (better) a private key."""
 
     bearer: Annotated[Secret | None, setting("token that the server gave us: `{env: NAME}` or `{file: PATH}`")] = None
     client_id: Annotated[Name | None, setting("our client at the server")] = None

@@ -51,7 +51,7 @@ class ForeignTopicSettings(SettingsPart, frozen=True):
             raise ValueError(str(error)) from None
 
     def parser(self) -> FormatParser:
-        """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
+        """The parser of its records. Raises ConfigError where format or mapping is wrong."""
         return create_parser(self.format, self.mapping)
 
 

@@ -33,11 +33,8 @@ class StoreSettings(SettingsPart, frozen=True):
             raise ValueError("`url` must be postgresql://USER@HOST:PORT/NAME")
 
 
-# Events as Parquet files, for analysts.
-
-
 class ArchiveSettings(SettingsPart, frozen=True):
-    """Where and for how long events and feature vectors are kept as files. Needs the extra `archive`."""
+    """Files of events and feature vectors: places and retention. Needs the extra `archive`."""
 
     directory: Annotated[Path | None, setting("where the archive of events is; null keeps none")] = None
     retention_days: Annotated[
@@ -60,14 +57,11 @@ class ArchiveSettings(SettingsPart, frozen=True):
     ] = 1024
 
 
-# Pseudonyms, and how long what is kept.
-
-
 Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 
 
 class PrivacySettings(SettingsPart, frozen=True):
-    """What of persons is logged."""
+    """Logging of persons' identifiers."""
 
     pseudonymise_principals: Annotated[
         bool, setting("log keyed hashes in place of principals' identifiers, from the door on")
@@ -86,7 +80,7 @@ class PrivacySettings(SettingsPart, frozen=True):
 
 
 class RetentionSettings(SettingsPart, frozen=True):
-    """How long rows and log segments are kept, days; null is `retention_days`. Archives: `archive.retention_days`."""
+    """Retention of rows and log segments, days; null is `retention_days`. Archives: `archive.retention_days`."""
 
     decisions: Annotated[Days | None, setting("decisions, except an agent's current one")] = None
     deliveries: Annotated[Days | None, setting("alerts and orders without a pending delivery")] = None

@@ -1,4 +1,4 @@
-"""The seam of delivery: targets, notifiers, results, and when to try again or give up."""
+"""Interface of delivery: targets, notifiers, results, and the times to try again or give up."""
 
 from __future__ import annotations
 
@@ -54,9 +54,6 @@ def retry_delay_s(
     return chosen if retry_after_s is None else max(chosen, min(retry_after_s, policy.retry_after_cap_s))
 
 
-# The seam of what leaves: a target, a notifier that knows how to reach it, and what came of an attempt.
-
-
 ALL_LEVELS = frozenset(RiskLevel)
 MAX_TIMEOUT_S = 60.0
 
@@ -90,12 +87,12 @@ class DeliveryTarget:
 
     @property
     def has_cooldown(self) -> bool:
-        """Whether repeated alerts about one agent and reason are kept back for a while."""
+        """True if repeated alerts about one agent and reason are kept back for a while."""
         return True
 
     @property
     def ordered(self) -> bool:
-        """Whether an alert about an agent must not arrive after a newer one about it."""
+        """True if an alert about an agent must not arrive after a newer one about it."""
         return False
 
     @property
@@ -105,7 +102,7 @@ class DeliveryTarget:
 
 
 class DeliveryResult(NamedTuple):
-    """What came of one attempt.
+    """Result of one attempt.
 
     `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
     (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and

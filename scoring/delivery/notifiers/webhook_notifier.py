@@ -23,7 +23,7 @@ from ..retry_after import parse_retry_after
 from .alert_formats import ALERT_FORMATS, SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat, render_alert
 
 MAX_ERROR_CHARS = 200
-"""So much of an answer is kept and logged, and no more: it is the target's text, not ours."""
+"""Most characters of an answer that are kept and logged: it is the target's text, not ours."""
 
 # Request Timeout, Too Early, Too Many Requests: the only refusals (4xx) that time may change.
 _RETRIED_STATUSES = frozenset({408, 425, 429})
@@ -55,9 +55,6 @@ def _printable_detail(text: str) -> str:
     return f": {line}" if line else ""
 
 
-# Alerts by webhook: an HTTP POST of the CloudEvent or of what a product takes instead, signed where receivers check
-# that as the Standard Webhooks specification says.
-#
 # Against server-side request forgery: targets come from the configuration alone, redirects are never followed, proxies
 # and credentials of the environment are not used, and no more than `MAX_ERROR_CHARS` of an answer are kept.
 
@@ -70,7 +67,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
 
 @dataclass(frozen=True)
 class WebhookTarget(DeliveryTarget):
-    """Where alerts are posted.
+    """Webhook that alerts are posted to.
 
     Args:
         url: https; plain http only to this machine's loopback and with *allow_plain_loopback*.
@@ -97,12 +94,12 @@ class WebhookTarget(DeliveryTarget):
 
     @property
     def has_cooldown(self) -> bool:
-        """Cool-down would leave open what a stateful receiver keeps."""
+        """False for receivers that keep one incident per agent: a cool-down would leave it open."""
         return self.format not in STATEFUL_FORMATS
 
     @property
     def ordered(self) -> bool:
-        """An incident that is triggered again after it was resolved would stay open."""
+        """True for receivers that keep an incident: triggered again after it was resolved, it would stay open."""
         return self.format == "pagerduty"
 
     @property
@@ -110,14 +107,14 @@ class WebhookTarget(DeliveryTarget):
         """Hash of the URL (and routing key): it says whether the target changed, and no more."""
         return hashlib.sha256((self.url + self.routing_key).encode()).hexdigest()[:32]
 
-    def redact(self, told: str) -> str:
-        """*told* by the target, without what of its secrets it repeats."""
+    def redact(self, text: str) -> str:
+        """*text* by the target, without what of its secrets it repeats."""
         parts = urlsplit(self.url)
         tail = parts.path + (f"?{parts.query}" if parts.query else "")
         hidden = {self.url, tail, *tail.split("/"), *self.secrets, self.routing_key}
         for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
-            told = told.replace(secret, "***")
-        return told
+            text = text.replace(secret, "***")
+        return text
 
 
 class WebhookNotifier:
@@ -133,7 +130,7 @@ class WebhookNotifier:
         self._clock = clock
 
     async def deliver(self, row: LeasedDelivery, target: WebhookTarget) -> DeliveryResult:
-        """Post once. 2xx is delivered; `judge` says what any other answer means; no connection is retried.
+        """Post once. 2xx is delivered; `classify_response` says what any other answer means; no connection is retried.
 
         What a format has nothing to say about is skipped.
         """
@@ -231,11 +228,8 @@ def _is_secret(secret: str) -> bool:
         return False
 
 
-# The other side of a signed webhook: what whoever receives alerts has to check.
-
-
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether a body was signed with *secret* of late, as the Standard Webhooks specification says.
+    """Tell whether a body was lately signed with *secret*, as the Standard Webhooks specification says.
 
     Args:
         secret: `whsec_` + base64.
