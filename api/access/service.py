@@ -248,6 +248,7 @@ class ContainmentService:
             outgoing=False,
             kinds=(ACTS_FOR,),
             since_ms=self._days_ago_ms(days),
+            principals=True,
         )
         if not edges:
             raise not_found_error("principal")

@@ -175,6 +175,8 @@ class PartitionPipeline:
         self._dead_letters.extend(applied.dead_letters)
         for conflict in applied.identity_conflicts:
             row = build_identity_conflict_row(conflict, self._context.service)
+            if row.key not in self._conflict_rows:
+                _log.warning("another agent has this agent's key", tenant=conflict.tenant, agent_id=conflict.agent_id)
             self._conflict_rows[row.key] = row
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms

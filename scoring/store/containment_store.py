@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -190,14 +190,15 @@ class EdgeStore:
         kinds: Collection[str],
         since_ms: int = 0,
         limit: int = 1_000,
+        principals: bool = False,
     ) -> list[AgentEdge]:
         """Edges that leave (or reach) nodes, last seen first within a chunk of them.
 
         Args:
-            nodes: agents; of edges of kind `acts_for` that are to be reached: principals.
+            nodes: agents, or *principals*.
         """
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
-        keys = sorted({key for node in nodes for key in _node_keys(node, kinds, outgoing=outgoing)})
+        keys = [_principal_key(*node) if principals else agent_key(*node) for node in nodes]
         edges: list[AgentEdge] = []
         with self._database.read() as connection:
             for part in chunked(keys, MAX_IN_LIST):
@@ -207,15 +208,13 @@ class EdgeStore:
                 edges += map(codec.to_edge, rows)
                 if len(edges) >= limit:
                     break
-        # A key is a hash: what another node of that key did is left out.
-        return [edge for edge in edges if (edge.tenant, edge.issuer, edge.source if outgoing else edge.target) in nodes]
+        # A key is a hash: edges of other nodes with that key are left out.
+        return [edge for edge in edges if _is_end(edge, nodes, outgoing=outgoing, principals=principals)]
 
 
-def _node_keys(node: AgentIdentity, kinds: Collection[str], *, outgoing: bool) -> Iterator[int]:
-    if outgoing or set(kinds) != {"acts_for"}:
-        yield agent_key(*node)
-    if not outgoing and "acts_for" in kinds:
-        yield _principal_key(*node)
+def _is_end(edge: AgentEdge, nodes: Collection[AgentIdentity], *, outgoing: bool, principals: bool) -> bool:
+    name = edge.source if outgoing else edge.target
+    return _is_principal(edge, outgoing) == principals and (edge.tenant, edge.issuer, name) in nodes
 
 
 def _principal_key(tenant: str, issuer: str, principal: str) -> int:

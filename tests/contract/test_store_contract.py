@@ -543,13 +543,14 @@ def test_deliveries_of_one_agent_or_row(store: SqlStore) -> None:
     """Found by the agent that they are about, with a key beyond the signed numbers, and by their own key."""
     write(store, outbox=[alert(1), alert(2, agent_key=2**64 - 5), alert(3, agent_key=2**64 - 5)])
     store.outbox.route([route("a"), route("b")], NOW)
+    mine = AgentName(2**64 - 5, "t", "i", "a")
 
-    assert [one.key for one in store.outbox.page(agent_key=2**64 - 5, target="a").items] == ["alert-3", "alert-2"]
+    assert [one.key for one in store.outbox.page(agent=mine, target="a").items] == ["alert-3", "alert-2"]
     assert [(one.target, one.payload) for one in store.outbox.page(key="alert-1").items] == [
         ("b", b"{}"),
         ("a", b"{}"),
     ]
-    assert store.outbox.page(agent_key=7, key="alert-2").items == []
+    assert store.outbox.page(agent=msgspec.structs.replace(mine, key=7), key="alert-2").items == []
 
 
 def test_enqueued_rows(store: SqlStore) -> None:

@@ -121,7 +121,7 @@ def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> Outb
     """The outbox row that tells of an agent whose events are refused, once a day; the other agent is not named.
 
     Two names with one key do not come about by chance: somebody has searched for them. The other agent may be another
-    tenant's, and is named in the log alone.
+    tenant's.
 
     Args:
         conflict: what was noticed.
