@@ -33,7 +33,7 @@ from ..archive.archive_status import ArchiveStatus
 from ..composition import live_policy, principal_alias, service_url, webhook_targets
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
-from ..events.source_silence import SilenceAlerter, silence_thresholds
+from ..events.source_silence import SilenceAlerter, silence_watched_sources
 from ..http.agent_lookup import AgentResolver
 from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
@@ -120,7 +120,7 @@ class RunningService:
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerter(
             backend.store.outbox,
-            silence_thresholds(settings),
+            silence_watched_sources(settings),
             service_url(settings),
             clock.now_ms,
             self._wake_dispatcher,
