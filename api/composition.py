@@ -25,6 +25,7 @@ from ..scoring.pipeline.processor import ProcessorContext
 from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from ..scoring.policy.policy_file import read_policy_book
 from ..scoring.records.agents import RiskLevel
+from ..scoring.store.retention_settings import RetentionCutoffs
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
 from .settings.root import ANY_TENANT, Settings
@@ -95,6 +96,18 @@ def open_service_store(settings: Settings) -> SqlStore:
     url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else store.url
     password = None if store.password is None else store.password.reveal()
     return open_store(url, settings.dead_letters.max_rows, password=password)
+
+
+def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
+    """Times before which rows of the store go. Labels stay as long as training may read the events they speak of."""
+    archive = settings.archive
+    events_days = max(settings.retention_days, 0 if archive.directory is None else archive.retention_days)
+    return settings.retention.cutoffs(
+        now_ms,
+        default_days=settings.retention_days,
+        agents_days=settings.store.agents_days,
+        events_days=events_days,
+    )
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:

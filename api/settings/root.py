@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
+from ...scoring.store.retention_settings import RetentionSettings
 from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuator_settings import ActuatorSettings
 from .console_settings import ConsoleSettings
@@ -21,7 +22,7 @@ from .service_settings import (
     TenantSettings,
     WebhookSettings,
 )
-from .storage_settings import ArchiveSettings, PrivacySettings, RetentionSettings, StoreSettings
+from .storage_settings import ArchiveSettings, PrivacySettings, StoreSettings
 
 ANY_TENANT = "*"
 
