@@ -21,7 +21,6 @@ from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
-from ..scoring.pipeline.processor import ProcessorContext
 from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from ..scoring.policy.policy_file import read_policy_book
 from ..scoring.records.agents import RiskLevel
@@ -53,11 +52,6 @@ def policy_book(settings: Settings) -> PolicyBook:
 def live_policy(settings: Settings) -> LivePolicy:
     """The policy book in force, and how it is read anew. Raises ConfigError."""
     return LivePolicy(policy_book(settings), settings.token_policy_file, lambda: policy_book(settings))
-
-
-def processor_context(settings: Settings) -> ProcessorContext:
-    """Names that decisions carry."""
-    return ProcessorContext(live_policy(settings))
 
 
 def service_url(settings: Settings) -> str:

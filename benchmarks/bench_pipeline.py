@@ -31,11 +31,10 @@ from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
-from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.learning.walkforward import train_walk_forward
-from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext, VectorCollector
+from trustwatch.scoring.pipeline.processor import Processor, VectorCollector
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
 from .events import raw_events
@@ -101,9 +100,9 @@ def processor(model: TrainedModel, clock: StageClock | None = None) -> Processor
     if clock is not None:
         model = dataclasses.replace(model, detector=TimedDetector(model.detector, clock))
     decode = clock.timed("decode what is unusual or new", decode_event) if clock else decode_event
-    residence = AgentStateCache(model, EngineSettings(capacity=2 * AGENTS), None)
-    context = ProcessorContext(LivePolicy(PolicyBook()))
-    made = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(), context, decode, EdgeCollector())
+    engine = Engine(model, EngineSettings(capacity=2 * AGENTS), None)
+    policy = LivePolicy(PolicyBook())
+    made = Processor(engine, ColumnEncoder(SALT), DuplicateWindow(), policy, decode, EdgeCollector())
     if clock is not None:
         builder: Any = made.engine.builder
         stages: list[tuple[Any, str, str]] = [

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..api import clock
-from ..api.composition import engine_settings, open_service_store, processor_context
+from ..api.composition import engine_settings, live_policy, open_service_store
 from ..api.settings.loading import load_settings
 from ..api.settings.root import Settings
 from ..ingest.columns import ColumnEncoder
@@ -28,8 +28,8 @@ from ..ingest.source import Record, RecordKind
 from ..ingest.timestamps import HOUR_MS
 from ..models.detector import DetectorSettings
 from ..models.model_persistence import load_trained_model
-from ..scoring.engine.agent_state_cache import AgentStateCache
 from ..scoring.engine.delegation import EdgeCollector
+from ..scoring.engine.engine import Engine
 from ..scoring.learning.training import train_and_save
 from ..scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
 from ..scoring.pipeline.processor import Processor
@@ -148,22 +148,22 @@ def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
 
 def _process_day(settings: Settings, begin: int) -> None:
     """The pipeline, from the day on, to the end of the log."""
-    model, context = load_trained_model(settings.model_dir), processor_context(settings)
+    model, policy = load_trained_model(settings.model_dir), live_policy(settings)
     encoder = ColumnEncoder(model.salt, settings.domains())
     with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
         store.partitions.set_position(ONLY_PARTITION, begin)
         processor = Processor(
-            AgentStateCache(model, engine_settings(settings, capacity=10_000), store.agents),
+            Engine(model, engine_settings(settings, capacity=10_000), store.agents),
             encoder,
             DuplicateWindow(),
-            context,
+            policy,
             edges=EdgeCollector(),
         )
         work = SinglePartitionPipeline(
             source,
             processor,
             store,
-            context.policy,
+            policy,
             PipelineSettings(),
             clock.monotonic,
             clock.sleep,

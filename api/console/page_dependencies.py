@@ -8,7 +8,7 @@ forget it.
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request
@@ -21,14 +21,14 @@ from ..alerts.service import AlertService
 from ..decisions.service import DecisionService
 from ..events.dead_letter_service import DeadLetterService
 from ..feedback.service import FeedbackService
-from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
+from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ..http.dependencies import provided
 from ..http.problems import ProblemDetails, ProblemError, invalid_value_error
 from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..models.service import ModelService
 from .activity import ActivitySampler
-from .console_sessions import ConsoleSession, ConsoleSessions, SessionCookies, session_caller
+from .console_sessions import ConsoleSessions, PageRequest, SessionCookies, session_caller
 from .openid_provider import OpenIdProvider
 from .rendering import PageRenderer
 
@@ -46,14 +46,6 @@ class SignInNeeded(TrustwatchError):
     """Nobody is signed in: pages lead to the sign-in."""
 
     code = "sign_in_needed"
-
-
-class PageRequest(NamedTuple):
-    """One request of a person who is signed in. `form_token` goes into every form."""
-
-    session: ConsoleSession
-    caller: AuthenticatedCaller
-    form_token: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 import jinja2
@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse
 
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
+from .console_sessions import PageRequest
 
 STATIC_URL_PREFIX = "/console/static/"
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
@@ -81,9 +82,6 @@ class MenuEntry(NamedTuple):
 
 # Templates, and how values are shown. Everything that comes from outside is escaped by the templates themselves.
 
-
-if TYPE_CHECKING:
-    from .page_dependencies import PageRequest
 
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}

@@ -12,8 +12,8 @@ import gc
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.log.log_reader import LogReader
-from ...scoring.engine.agent_state_cache import AgentStateCache
 from ...scoring.engine.delegation import EdgeCollector
+from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.partition import CommittedChanges
 from ...scoring.pipeline.pipelines import ONLY_PARTITION, SinglePartitionPipeline
@@ -22,11 +22,11 @@ from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
+    live_policy,
     load_forgotten_agents,
     open_model_registry,
     open_service_store,
     open_spool,
-    processor_context,
     service_url,
 )
 
@@ -53,17 +53,17 @@ class EmbeddedPipelineWorker:
         models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = models.choose(self.store.models.current_switch(ONLY_PARTITION))
         model = models.load(chosen.version, chosen.digest)
-        encoder, told = ColumnEncoder(model.salt, settings.domains()), processor_context(settings)
-        self._policy = told.policy
-        warm_up(model, encoder, told)
-        residence = AgentStateCache(model, engine_settings(settings), self.store.agents)
-        residence.erased_agents = load_forgotten_agents(settings, self.store)
-        residence.keep_out_erased(one.erasure_subject for one in self.store.erasures.list_open() if one.subject)
+        encoder, self._policy = ColumnEncoder(model.salt, settings.domains()), live_policy(settings)
+        warm_up(model, encoder, self._policy)
+        engine = Engine(model, engine_settings(settings), self.store.agents)
+        engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
+        open_erasures = self.store.erasures.list_open()
+        engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
         processor = Processor(
-            residence,
+            engine,
             encoder,
             DuplicateWindow(),
-            told,
+            self._policy,
             edges=EdgeCollector(),
             models=models,
             vectors=None if self._spool is None else VectorCollector(),
@@ -73,7 +73,7 @@ class EmbeddedPipelineWorker:
             self.source,
             processor,
             self.store,
-            told.policy,
+            self._policy,
             settings.pipeline,
             clock.monotonic,
             child.sleep,

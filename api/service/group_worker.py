@@ -20,8 +20,8 @@ from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.record_codec import headers_for
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
-from ...scoring.engine.agent_state_cache import AgentStateCache
 from ...scoring.engine.delegation import EdgeCollector
+from ...scoring.engine.engine import Engine
 from ...scoring.pipeline.ipc import PipelineUpdate
 from ...scoring.pipeline.model_switch import ActiveModels
 from ...scoring.pipeline.partition import CommittedChanges, PipelineContext
@@ -32,11 +32,11 @@ from .. import clock
 from ..child_process import ChildRuntime, run_child
 from ..composition import (
     engine_settings,
+    live_policy,
     load_forgotten_agents,
     open_model_registry,
     open_service_store,
     open_spool,
-    processor_context,
     service_url,
 )
 from ..settings.root import Settings
@@ -67,22 +67,23 @@ class GroupPipelineWorker:
         chosen = self._models.choose(next(iter(self.store.models.list_switches(1)), None))
         self._model = self._models.load(chosen.version, chosen.digest)
         self._encoder = ColumnEncoder(self._model.salt, settings.domains())
-        self._context = processor_context(settings)
-        warm_up(self._model, self._encoder, self._context)
+        self._policy = live_policy(settings)
+        warm_up(self._model, self._encoder, self._policy)
         warm_up_reading(kafka)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)
         self._resident_agents = max(MIN_RESIDENT_AGENTS, settings.pipeline.resident_agents // self.partitions)
-        policy = self._context.policy
-        self.publisher = TopicPublisher(self.writer, self.store, settings.kafka.names, policy, service_url(settings))
+        self.publisher = TopicPublisher(
+            self.writer, self.store, settings.kafka.names, self._policy, service_url(settings)
+        )
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}
         around = PipelineContext(
             self.source,
             self.store,
-            policy,
+            self._policy,
             settings.pipeline,
             clock.monotonic,
             sleep,
@@ -95,19 +96,19 @@ class GroupPipelineWorker:
 
     def _make_processor(self, partition: int) -> Processor:
         settings = self._settings
-        residence = AgentStateCache(
+        engine = Engine(
             self._model,
             engine_settings(settings, capacity=self._resident_agents),
             self.store.agents,
             partition=partition,
         )
-        self._load_erasures(residence)
+        self._load_erasures(engine)
         vectors = start_vector_collector(self._spool, self._vectors, partition)
         processor = Processor(
-            residence,
+            engine,
             self._encoder,
             DuplicateWindow(settings.kafka.duplicate_window),
-            self._context,
+            self._policy,
             edges=EdgeCollector(),
             models=self._models,
             vectors=vectors,
@@ -115,13 +116,13 @@ class GroupPipelineWorker:
         processor.control_records.partition_count = self.partitions
         return processor
 
-    def _load_erasures(self, residence: AgentStateCache) -> None:
+    def _load_erasures(self, engine: Engine) -> None:
         """Nobody who was erased comes back, from the model's history or with what is loaded."""
 
         def load() -> None:
-            residence.erased_agents = load_forgotten_agents(self._settings, self.store)
+            engine.agent_states.erased_agents = load_forgotten_agents(self._settings, self.store)
             open_erasures = self.store.erasures.list_open()
-            residence.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
+            engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)
 
         retry_until_available(load, lambda _: self._sleep(self._settings.pipeline.commit_interval_s))
 
@@ -144,7 +145,7 @@ class GroupPipelineWorker:
 
     def send_heartbeats(self) -> PipelineUpdate:
         """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
-        self._context.policy.refresh()
+        self._policy.refresh()
         if self._spool is not None:
             self._spool.roll_if_due()
         now_ms = clock.now_ms()

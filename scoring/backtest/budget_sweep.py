@@ -15,7 +15,8 @@ from ...ingest import columns as event_columns
 from ...ingest.features.feature_kernel import IGNORED_EVENT
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..engine.engine import ResidentAgents, ScoredBatch
+from ..engine.engine import ScoredBatch
+from ..engine.resident_agents import ResidentAgents
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..records.agents import ALERTING_LEVELS
 

@@ -14,7 +14,8 @@ from ...ingest import columns
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..engine.engine import ResidentAgents, ScoredBatch
+from ..engine.engine import ScoredBatch
+from ..engine.resident_agents import ResidentAgents
 from ..pipeline.processor import AppliedBatch
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision

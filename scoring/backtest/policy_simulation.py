@@ -18,7 +18,8 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.events import EVENT_TYPES, NativeEvent
 from ..engine import risk
-from ..engine.engine import ResidentAgents, ScoredBatch
+from ..engine.engine import ScoredBatch
+from ..engine.resident_agents import ResidentAgents
 from ..policy.access_evaluation import ALLOWED, STEP_UP, AccessRequest, evaluate_policy
 from ..policy.book import ENFORCE, EffectivePolicy, LevelTokenPolicy, PolicyBook
 from ..records.agents import AgentIdentity, AgentName, RiskLevel

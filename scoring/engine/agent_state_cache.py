@@ -1,4 +1,4 @@
-"""Which agents are in memory: they move in from the store or the model's history, and move out without loss."""
+"""Agents in memory: they move in from the store or the model's history, and move out without loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...ingest.errors import Unavailable
 from ...ingest.features import layout
-from ...ingest.features.feature_builder import AgentKeys, SlotIndices
+from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
@@ -20,8 +20,8 @@ from ...models.trained_model import TrainedModel
 from ..records.agents import AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
 from . import risk
-from .engine import Engine, EngineSettings
 from .forgetting import ErasedAgents, NameErasers
+from .resident_agents import ResidentAgents
 
 _encode_json = msgspec.json.Encoder().encode
 _decode_reasons_json = msgspec.json.Decoder(list[RiskReason]).decode
@@ -63,22 +63,34 @@ class AgentStateCache:
     """Implements the feature builder's `StateSpill`, and builds the rows that a commit writes.
 
     Args:
+        agents: arrays by slot, shared with the engine that owns this cache.
         model: knows where agents of the training history go on.
-        settings: of the engine that is made here, since engine and residence belong together.
+        thresholds: of that model, see `risk.thresholds`.
+        risk_parameters: of the risk kernels.
         store: where other agents come from; None keeps those that moved out in memory (replay).
         partition: whose agents these are: time alone changes only those.
     """
 
     def __init__(
-        self, model: TrainedModel, settings: EngineSettings, store: AgentLoader | None, partition: int = 0
+        self,
+        agents: ResidentAgents,
+        model: TrainedModel,
+        thresholds: npt.NDArray[np.float64],
+        risk_parameters: risk.RiskParameters,
+        store: AgentLoader | None,
+        partition: int,
     ) -> None:
-        self.engine = Engine(model, settings, self)
+        capacity = len(agents.names)
+        self.builder = FeatureBuilder(model.baseline, capacity, self)
         self.state_version = state_version(model.salt)
+        self._agents = agents
+        self._model = model
+        self._thresholds = thresholds
+        self._risk_parameters = risk_parameters
         self._store = store
         self._partition = partition
-        self._seeds = model.seeds
         self._hash = NameHasher(model.salt)
-        self._explanations: list[AgentExplanation] = [AgentExplanation()] * settings.capacity
+        self._explanations: list[AgentExplanation] = [AgentExplanation()] * capacity
         self.erased_agents = ErasedAgents()
         """Agents that do not go on from the model's history."""
         self._erasers = NameErasers()
@@ -120,19 +132,19 @@ class AgentStateCache:
             self._erasers.add(subject)
 
     def _remove_agent(self, key: int) -> None:
-        table = self.engine.builder.slots
+        table = self.builder.slots
         slots = table.find(np.array([key], np.uint64))
         if slots[0] >= 0:
-            self.engine.clear_slots(slots)
+            self._agents.clear(slots)
             self._explanations[int(slots[0])] = AgentExplanation()
-            self.engine.builder.pinned[slots] = False
+            self.builder.pinned[slots] = False
             table.remove(slots)
         self.evicted.pop(key, None)
         self.erased_agents.add(key)
         self._removed_agents.add(key)
 
     def _redact_slot(self, slot: int, note: AgentExplanation) -> None:
-        name = self.engine.agents.names[slot]
+        name = self._agents.names[slot]
         if name is None:
             return
         told = (
@@ -141,7 +153,7 @@ class AgentStateCache:
         )
         if told != (note.reasons, note.counterfactual):
             self._explanations[slot] = AgentExplanation(note.decision_id, *told)
-            self.engine.dirty[slot] = True
+            self._agents.dirty[slot] = True
 
     def _redacted_row(self, row: AgentRow) -> AgentRow:
         tenant = row.name.tenant
@@ -157,11 +169,10 @@ class AgentStateCache:
 
     def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:  # noqa: ARG002 (the rows name their agents)
         """Keep the rows of agents that changed since the last commit; the others are in the store already."""
-        engine = self.engine
-        moving = slots[engine.dirty[slots]] if self._store is not None else slots
+        moving = slots[self._agents.dirty[slots]] if self._store is not None else slots
         for row in self.rows(moving):
             self.evicted[row.name.key] = row
-        engine.clear_slots(slots)
+        self._agents.clear(slots)
         for slot in slots.tolist():
             self._explanations[slot] = AgentExplanation()
 
@@ -175,14 +186,14 @@ class AgentStateCache:
             row = known.get(key)
             if row is not None:
                 self._restore(row, slot)
-                self.engine.dirty[slot] = self.evicted.pop(key, None) is not None
+                self._agents.dirty[slot] = self.evicted.pop(key, None) is not None
         self._update_shared_counts(keys, slots)
 
-    def switch_model(self, model: TrainedModel) -> None:
-        """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
-        self.engine.builder.evict_all()
-        self.engine.use_model(model)
-        self._seeds = model.seeds
+    def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
+        """Go on with another model of the same salt; nobody is in memory."""
+        self.builder.baseline = model.baseline
+        self._model = model
+        self._thresholds = thresholds
 
     def _load_stored(self, keys: list[int]) -> dict[int, AgentRow]:
         store = self._store
@@ -199,11 +210,11 @@ class AgentStateCache:
 
     def load_due_agents(self, now_ms: int) -> Iterator[SlotIndices]:
         """Agents that are not in memory and whose level changes by *now_ms*: each page has just moved in."""
-        table = self.engine.builder.slots
+        table = self.builder.slots
         unsaved = [key for key, row in self.evicted.items() if 0 < row.due_ms <= now_ms]
-        size = max(1, min(_DUE_PAGE_SIZE, self.engine.settings.capacity // 2))
+        size = max(1, min(_DUE_PAGE_SIZE, len(self._agents.names) // 2))
         for start in range(0, len(unsaved), size):
-            yield self.engine.builder.admit(np.array(unsaved[start : start + size], np.uint64))
+            yield self.builder.admit(np.array(unsaved[start : start + size], np.uint64))
         after: DueAgent | None = None
         while True:
             page = self._load_due(now_ms, size, after)
@@ -212,7 +223,7 @@ class AgentStateCache:
             )
             keys = keys[table.find(keys) < 0]
             if len(keys):
-                yield self.engine.builder.admit(keys)
+                yield self.builder.admit(keys)
             if len(page) < size:
                 return
             after = page[-1]
@@ -221,12 +232,12 @@ class AgentStateCache:
         at = self._seed_rows(keys)
         stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
-        self.engine.builder.unpack(slots[fresh], self._seeds.rows[at[fresh]])
-        risk.seed(self.engine.risk, slots[fresh], self._seeds.events[at[fresh]], self.engine.risk_parameters)
+        self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
+        risk.seed(self._agents.risk, slots[fresh], self._model.seeds.events[at[fresh]], self._risk_parameters)
 
     def _seed_rows(self, keys: AgentKeys) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""
-        at = self._seeds.find(keys)
+        at = self._model.seeds.find(keys)
         known = keys[at >= 0]
         forgotten = self.erased_agents.select_erased(known.tolist()) if len(known) else ()
         if forgotten:
@@ -236,25 +247,24 @@ class AgentStateCache:
     def _update_shared_counts(self, keys: AgentKeys, slots: SlotIndices) -> None:
         """How much of an agent the shared baseline counts is up to this model, not to the one it was stored under."""
         at = self._seed_rows(keys)
-        numbers = self.engine.builder.state.numbers
+        numbers = self.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0
-        numbers[slots[at >= 0], layout.N_SHARED] = self._seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
+        numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
 
     def _restore(self, row: AgentRow, slot: int) -> None:
         """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
-        engine = self.engine
         if self._same_features(row):
             state = np.frombuffer(row.features, layout.STATE_ROW)
-            engine.builder.unpack(np.array([slot], np.int32), state)
+            self.builder.unpack(np.array([slot], np.int32), state)
         if row.state_version.split(":")[-1] == self.state_version.split(":")[-1]:
-            engine.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
+            self._agents.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
         else:
-            engine.risk[slot] = self._risk_from_columns(row)
-        engine.agents.names[slot] = row.name
-        engine.agents.types[slot] = row.agent_type
-        engine.agents.groups[slot] = group = self._group_hash(row)
-        engine.agents.threshold_rows[slot] = engine.model.group_row(group)
-        engine.builder.pinned[slot] = engine.risk["due_ms"][slot] != 0
+            self._agents.risk[slot] = self._risk_from_columns(row)
+        self._agents.names[slot] = row.name
+        self._agents.types[slot] = row.agent_type
+        self._agents.groups[slot] = group = self._group_hash(row)
+        self._agents.threshold_rows[slot] = self._model.group_row(group)
+        self.builder.pinned[slot] = self._agents.risk["due_ms"][slot] != 0
         tenant = row.name.tenant
         reasons, counterfactual = (
             self._erasers.erase_in_json(tenant, row.reasons),
@@ -275,15 +285,14 @@ class AgentStateCache:
             state[field] = getattr(row, column)
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
-            limits = self.engine.thresholds[self.engine.model.group_row(self._group_hash(row))]
+            limits = self._thresholds[self._model.group_row(self._group_hash(row))]
             state["statistic"] = limits[row.level - RiskLevel.MEDIUM]
         return state
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
         """Everything that is stored of the agents in these slots."""
-        engine = self.engine
-        names, types, notes = engine.agents.names, engine.agents.types, self._explanations
-        features, risks = engine.builder.pack(slots), engine.risk[slots]
+        names, types, notes = self._agents.names, self._agents.types, self._explanations
+        features, risks = self.builder.pack(slots), self._agents.risk[slots]
         wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
         times = features["times"]
         all_features, all_risks = features.tobytes(), risks.tobytes()
@@ -325,7 +334,7 @@ class AgentStateCache:
 
         Until then they stay changed: a commit that was given up half way is made whole by the next one.
         """
-        slots = np.flatnonzero(self.engine.dirty).astype(np.int32)
+        slots = np.flatnonzero(self._agents.dirty).astype(np.int32)
         rows: list[AgentRow] = []
         for start in range(0, len(slots), _PACK_CHUNK):  # small copies stay in the processor's caches
             rows += self.rows(slots[start : start + _PACK_CHUNK])
@@ -335,7 +344,7 @@ class AgentStateCache:
 
     def mark_committed(self) -> None:
         """The rows handed out by `take_dirty` are in the store; nothing was applied since."""
-        self.engine.dirty[:] = False
+        self._agents.dirty[:] = False
         self._removed_agents.clear()
         if self._store is not None:
             self.evicted.clear()

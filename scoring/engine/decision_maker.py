@@ -13,8 +13,8 @@ from ..policy.book import LivePolicy
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision, RiskReason
 from . import risk
-from .agent_state_cache import AgentExplanation, AgentStateCache, decode_reasons, encode_reasons
-from .engine import NOTABLE_EVIDENCE, ScoredBatch
+from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
+from .engine import NOTABLE_EVIDENCE, Engine, ScoredBatch
 from .explanations import with_prior_reasons
 
 _REASONS_HALF_LIFE_MS = 600_000.0
@@ -33,13 +33,12 @@ class DecisionMaker:
     """Makes the decisions of one partition.
 
     Args:
-        residence: engine and resident agents.
+        engine: with the agents in memory.
         policy: its version and mode stand in each decision.
     """
 
-    def __init__(self, residence: AgentStateCache, policy: LivePolicy) -> None:
-        self._agent_cache = residence
-        self._engine = residence.engine
+    def __init__(self, engine: Engine, policy: LivePolicy) -> None:
+        self._engine = engine
         self._policy = policy
 
     def decide_scored(self, partition: int, scored: ScoredBatch, offsets: Any, received: Any) -> list[Decision]:
@@ -64,7 +63,7 @@ class DecisionMaker:
             reasons = self._add_prior_reasons(scored, row, own) if rising else own
             told = reasons if rising or level == previous else (_relaxation_reason(previous, level),)
             counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
-            decision_id = self._agent_cache.explanation(slot).decision_id
+            decision_id = self._engine.agent_states.explanation(slot).decision_id
             if row in changed:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
                 decision = self._event_decision(moment, scored, row, told, counterfactual)
@@ -122,7 +121,7 @@ class DecisionMaker:
         weight, since_ms = float(state["told"]), int(state["told_ms"])
         if weight <= 0.0:
             return reasons
-        kept = decode_reasons(self._agent_cache.explanation(slot).reasons)
+        kept = decode_reasons(self._engine.agent_states.explanation(slot).reasons)
         return with_prior_reasons(
             reasons, float(scored.evidence[row]), kept, _faded_weight(weight, since_ms, at_ms), since_ms
         )
@@ -161,7 +160,7 @@ class DecisionMaker:
 
     def _set_explanation(self, slot: int, note: AgentExplanation, weight: float, at_ms: int) -> None:
         """What is said about an agent from now on. The weight is kept with its risk: a restart goes on alike."""
-        self._agent_cache.set_explanation(slot, note)
+        self._engine.agent_states.set_explanation(slot, note)
         state = self._engine.risk[slot]
         state["told"], state["told_ms"] = weight, at_ms
 

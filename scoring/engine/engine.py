@@ -7,7 +7,7 @@ it is learned, and learned only while its agent is under no suspicion. How event
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,20 +15,21 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
-from ...ingest.events import NativeEvent
 from ...ingest.features import layout
-from ...ingest.features.feature_builder import FeatureBuilder, SlotIndices, StateSpill, agent_rounds
+from ...ingest.features.feature_builder import SlotIndices, agent_rounds
 from ...ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import RiskLevel
 from ..records.decisions import RiskReason
 from . import evidence_dedup, risk
+from .agent_state_cache import AgentLoader, AgentStateCache
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
+from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
 
 SUSPICION_SHARE = 0.6
@@ -105,50 +106,28 @@ class ScoredBatch(NamedTuple):
         return int((self.observations.flags == LATE_EVENT).sum())
 
 
-class ResidentAgents:
-    """Names of the resident agents, by slot; beside the arrays, since kernels need no names."""
-
-    def __init__(self, capacity: int) -> None:
-        self.names: list[AgentName | None] = [None] * capacity
-        self.types: list[str] = [""] * capacity
-        self.groups = np.zeros(capacity, np.uint64)
-        self.threshold_rows = np.zeros(capacity, np.int64)
-        """Row of the thresholds that hold for the slot's peer group."""
-
-    def register(self, slot: int, key: int, event: NativeEvent) -> bool:
-        """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
-
-        What a known agent is, only a token can say: otherwise anybody could move it to another peer group. An event
-        that says nothing of it (a gateway's log, our own records) changes nothing either.
-        """
-        agent = event.agent
-        if self.names[slot] is None:
-            self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
-        elif agent.self_asserted or not agent.type:
-            return False
-        self.types[slot] = agent.type or ""
-        return True
-
-
 class Engine:
     """Scores batches and keeps all state of resident agents.
 
     Args:
         model: what is normal, and the detector that measures against it.
         settings: see EngineSettings.
-        spill: where agents go that do not fit in memory, None to forget them.
+        store: where agents come from that are not in memory; None keeps those that moved out in memory (replay).
+        partition: whose agents these are: time alone changes only those.
     """
 
-    def __init__(self, model: TrainedModel, settings: EngineSettings, spill: StateSpill | None = None) -> None:
+    def __init__(
+        self, model: TrainedModel, settings: EngineSettings, store: AgentLoader | None = None, partition: int = 0
+    ) -> None:
         self.model = model
         self.settings = settings
-        self.builder = FeatureBuilder(model.baseline, settings.capacity, spill)
-        self.risk = risk.allocate(settings.capacity)
-        self.agents = ResidentAgents(settings.capacity)
-        self.dirty = np.zeros(settings.capacity, np.bool_)
-        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
         self.risk_parameters = risk.kernel_parameters(settings.risk)
         self.thresholds = risk.thresholds(model.group_rates, settings.risk.alert_budget, model.exponent, model.alarms)
+        self.agents = ResidentAgents(settings.capacity)
+        self.risk, self.dirty = self.agents.risk, self.agents.dirty
+        self.agent_states = AgentStateCache(self.agents, model, self.thresholds, self.risk_parameters, store, partition)
+        self.builder = self.agent_states.builder
+        self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
         self.explainer = Explainer(self)
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
         """What people said counts as usual; changed by records, between batches."""
@@ -285,12 +264,13 @@ class Engine:
         return taken
 
     def use_model(self, model: TrainedModel) -> None:
-        """Score with another model of the same salt from now on; nobody is resident."""
+        """Go on with another model of the same salt. Agents move out, and come back to be measured against it."""
+        self.builder.evict_all()
         self.model = model
-        self.builder.baseline = model.baseline
         self.feedback_rules.use_usual_values(model.detector.usual_values())
         budget = self.settings.risk.alert_budget
         self.thresholds = risk.thresholds(model.group_rates, budget, model.exponent, model.alarms)
+        self.agent_states.use_model(model, self.thresholds)
         self.explainer = Explainer(self)
 
     def due_slots(self, now_ms: int) -> SlotIndices:
@@ -307,23 +287,6 @@ class Engine:
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return levels
-
-    def clear_slots(self, slots: SlotIndices) -> None:
-        """Forget who lived in the slots and what their risk was (their agents have left)."""
-        self.risk[slots] = np.zeros((), risk.ROW)
-        self.dirty[slots] = False
-        self.agents.groups[slots] = 0
-        self.agents.threshold_rows[slots] = 0
-        for slot in slots.tolist():
-            self.agents.names[slot] = None
-            self.agents.types[slot] = ""
-
-
-# Explains scored rows: reasons, counterfactual, and the evidence that a decision keeps.
-
-
-if TYPE_CHECKING:
-    pass
 
 
 class Explainer:

@@ -27,7 +27,8 @@ from ...models.calibration import FLEET_GROUP
 from ...models.trained_model import TrainedModel
 from ..delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ..engine import risk
-from ..engine.engine import ResidentAgents, ScoredBatch
+from ..engine.engine import ScoredBatch
+from ..engine.resident_agents import ResidentAgents
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.commits import OutboxRow
 from ..records.models import P_VALUE_EDGES, PeerGroupDay

@@ -18,9 +18,8 @@ from ...ingest.hashing import agent_key
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import format_rfc3339
 from ...models.trained_model import TrainedModel
-from ..engine.agent_state_cache import AgentStateCache
-from ..engine.engine import EngineSettings, ScoredBatch
-from ..pipeline.processor import AppliedBatch, Processor, ProcessorContext
+from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..pipeline.processor import AppliedBatch, Processor
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision
@@ -387,9 +386,9 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
 
 
 def _make_processor(around: PreviewContext) -> Processor:
-    residence = AgentStateCache(around.model, around.settings, None)
+    engine = Engine(around.model, around.settings, None)
     encoder = ColumnEncoder(around.model.salt, around.domains)
-    return Processor(residence, encoder, DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook())))
+    return Processor(engine, encoder, DuplicateWindow(), LivePolicy(PolicyBook()))
 
 
 def _is_alert(decision: Decision) -> bool:

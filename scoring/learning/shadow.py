@@ -21,9 +21,8 @@ from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.source import RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
-from ..engine.agent_state_cache import AgentStateCache
-from ..engine.engine import EngineSettings, ScoredBatch
-from ..pipeline.processor import Processor, ProcessorContext
+from ..engine.engine import Engine, EngineSettings, ScoredBatch
+from ..pipeline.processor import Processor
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from .promotion import AlertAgreement, LabelledAttackStats, ShadowComparison, ShadowModelStats
@@ -69,10 +68,8 @@ class ShadowRun:
     ) -> None:
         self.model = model
         encoder = ColumnEncoder(model.salt, domains)
-        residence = AgentStateCache(model, settings, None)
-        self.processor = Processor(
-            residence, encoder, window or DuplicateWindow(), ProcessorContext(LivePolicy(PolicyBook()))
-        )
+        engine = Engine(model, settings, None)
+        self.processor = Processor(engine, encoder, window or DuplicateWindow(), LivePolicy(PolicyBook()))
         self._learned_ms = model.window_ms[1]
 
     def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, npt.NDArray[np.int64]]]:

@@ -27,8 +27,7 @@ from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
 from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
 from ...models.trained_model import TrainedModel
 from ..engine import risk
-from ..engine.agent_state_cache import AgentStateCache
-from ..engine.engine import EngineSettings
+from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
 
@@ -147,7 +146,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     # Behaviour alone: hard signals come on top, and an operator may have switched them off. Nothing needs the events
     # themselves here, and a history that is kept for training has none.
     settings = EngineSettings(RiskEvaluationSettings(disabled_signals=hard_signal_codes()), capacity=agents)
-    engine = AgentStateCache(model, settings, None).engine
+    engine = Engine(model, settings, None)
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, columns.names, columns.numbers, columns.codes, columns.time_ms)
     anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))

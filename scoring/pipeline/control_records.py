@@ -14,10 +14,10 @@ from ...ingest.features.feature_builder import AgentKeys
 from ...ingest.record_keys import partition_of
 from ...ingest.source import Record, RecordKind
 from ..engine import risk
-from ..engine.agent_state_cache import AgentStateCache
 from ..engine.composites import reset_decaying_state, reset_session_strangeness
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
+from ..engine.engine import Engine
 from ..engine.explanations import sanitize_text
 from ..records.agents import ReleaseAgent
 from ..records.decisions import Decision, RiskReason
@@ -36,17 +36,16 @@ class ControlRecords:
     """Carries out the orders of one partition.
 
     Args:
-        residence: engine and resident agents.
+        engine: with the agents in memory.
         decider: makes decisions of what an order changes.
         models: which model judges.
         edges: who had to do with whom, as far as it is collected; None where nobody does.
     """
 
     def __init__(
-        self, residence: AgentStateCache, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None
+        self, engine: Engine, decider: DecisionMaker, models: ModelSwitcher, edges: EdgeCollector | None
     ) -> None:
-        self._agent_cache = residence
-        self._engine = residence.engine
+        self._engine = engine
         self._decider = decider
         self._models = models
         self._edges = edges
@@ -132,7 +131,7 @@ class ControlRecords:
             raise MalformedEvent(f"nobody to forget: {error}") from error
         subject = order.subject
         ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
-        self._agent_cache.erase(subject, ours=ours)
+        self._engine.agent_states.erase(subject, ours=ours)
         self.erasures.append(PartitionErasure(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
         if self._edges is not None:
             self._edges.clear()

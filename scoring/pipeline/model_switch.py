@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...ingest.errors import MalformedEvent, ModelError
 from ...models.model_registry import ModelRegistry
 from ...models.trained_model import TrainedModel
-from ..engine.agent_state_cache import AgentStateCache
+from ..engine.engine import Engine
 from ..records.commits import Position
 from ..records.models import ModelSwitch, SwitchModel
 
@@ -84,12 +84,12 @@ class ModelSwitcher:
     """Which model judges a partition.
 
     Args:
-        residence: resident agents; a switch moves them over to the other model.
+        engine: with the agents in memory; a switch moves them over to the other model.
         models: versions to switch to; None where there is one model alone.
     """
 
-    def __init__(self, residence: AgentStateCache, models: ActiveModels | None) -> None:
-        self._agent_cache = residence
+    def __init__(self, engine: Engine, models: ActiveModels | None) -> None:
+        self._engine = engine
         self._models = models
         self._active = ("", "")
         self.pending_switches: list[ModelSwitch] = []
@@ -101,7 +101,7 @@ class ModelSwitcher:
             return
         chosen = self._models.choose(last)
         if (chosen.version, chosen.digest) != self._active:
-            self._agent_cache.switch_model(self._models.load(chosen.version, chosen.digest))
+            self._engine.use_model(self._models.load(chosen.version, chosen.digest))
             self._active = (chosen.version, chosen.digest)
         if chosen.newly_active or (last is not None and last.partition != position.partition):
             self.pending_switches.append(
@@ -119,7 +119,7 @@ class ModelSwitcher:
             raise MalformedEvent(f"this pipeline can not switch to model {wish.version!r}: it was given one alone")
         if (wish.version, wish.digest) == self._active:
             return
-        self._agent_cache.switch_model(self._models.load_next(wish, self._agent_cache.engine.model))
+        self._engine.use_model(self._models.load_next(wish, self._engine.model))
         self._active = (wish.version, wish.digest)
         self.pending_switches.append(
             self._models.switch_record((partition, 0, offset + 1), ModelChoice(*self._active, True), at_ms)

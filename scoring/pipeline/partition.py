@@ -108,7 +108,7 @@ class PartitionPipeline:
         self._backlogged = False
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
         self._erased_filter = ErasedFilter()
-        processor.agent_cache.on_unavailable = self.wait_before_retry
+        processor.engine.agent_states.on_unavailable = self.wait_before_retry
 
     @property
     def partition(self) -> int:
@@ -210,8 +210,9 @@ class PartitionPipeline:
 
     def _buffer_full(self) -> bool:
         """Whether as much waits as memory has room for."""
-        dirty = self._processor.engine.dirty
-        waiting = int(np.count_nonzero(dirty)) + len(self._processor.agent_cache.evicted) + len(self._dead_letters)
+        engine = self._processor.engine
+        agents = int(np.count_nonzero(engine.dirty)) + len(engine.agent_states.evicted)
+        waiting = agents + len(self._dead_letters)
         return waiting >= self._context.tuning.max_uncommitted
 
     def _commit_interval_s(self) -> float:
@@ -233,7 +234,7 @@ class PartitionPipeline:
 
     def build_commit(self) -> Commit:
         """Everything since the last commit."""
-        rows = self._processor.agent_cache.changed_rows()
+        rows = self._processor.engine.agent_states.changed_rows()
         position = Position(self.partition, self.position.epoch, self._next)
         if self._processor.edge_collector is not None:
             self._edges.extend(
@@ -253,13 +254,13 @@ class PartitionPipeline:
             self._edges,
             held,
             switches,
-            removed_agents=self._processor.agent_cache.removed_agents,
+            removed_agents=self._processor.engine.agent_states.removed_agents,
             erasures=self._processor.control_records.erasures[:] if self._context.publisher is not None else (),
         )
 
     def mark_committed(self, commit: Commit) -> None:
         """*commit*, from `gather`, is in the store."""
-        self._processor.agent_cache.mark_committed()
+        self._processor.engine.agent_states.mark_committed()
         self._processor.engine.feedback_rules.mark_committed(self.position.epoch)
         self._processor.model_switcher.pending_switches.clear()
         self._processor.control_records.erasures.clear()

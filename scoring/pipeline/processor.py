@@ -25,10 +25,9 @@ from ...ingest.scan.raw_encoder import EventDecoder, RawEncoder
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
-from ..engine.agent_state_cache import AgentStateCache
 from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
-from ..engine.engine import EngineSettings, ScoredBatch
+from ..engine.engine import Engine, EngineSettings, ScoredBatch
 from ..policy.book import LivePolicy
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
 from ..records.decisions import Decision
@@ -48,20 +47,14 @@ class AppliedBatch(NamedTuple):
     events: int
 
 
-class ProcessorContext(NamedTuple):
-    """Names that decisions carry."""
-
-    policy: LivePolicy
-
-
 class Processor:
     """Applies records in order.
 
     Args:
-        agent_cache: engine and resident agents.
+        engine: with the agents in memory.
         encoder: turns events into columns under the model's salt.
         duplicate_window: recognises events that came before.
-        context: policy and modes.
+        policy: token policies and modes.
         decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
             accepts it must read as the same event (see `RawEncoder`).
         edge_collector: picks out who had to do with whom; None where nobody writes it.
@@ -71,24 +64,23 @@ class Processor:
 
     def __init__(
         self,
-        residence: AgentStateCache,
+        engine: Engine,
         encoder: ColumnEncoder,
         window: DuplicateWindow,
-        context: ProcessorContext,
+        policy: LivePolicy,
         decode: EventDecoder = decode_event,
         edges: EdgeCollector | None = None,
         models: ActiveModels | None = None,
         vectors: VectorCollector | None = None,
     ) -> None:
-        self.agent_cache = residence
-        self.engine = residence.engine
+        self.engine = engine
         self.duplicate_window = window
         self.edge_collector = edges
         self.vector_collector = vectors
-        self.model_switcher = ModelSwitcher(residence, models)
+        self.model_switcher = ModelSwitcher(engine, models)
         """Which model judges, and the switches that were met."""
-        self.decision_maker = DecisionMaker(residence, context.policy)
-        self.control_records = ControlRecords(residence, self.decision_maker, self.model_switcher, edges)
+        self.decision_maker = DecisionMaker(engine, policy)
+        self.control_records = ControlRecords(engine, self.decision_maker, self.model_switcher, edges)
         """Carries out what is no event, and keeps what the pipeline has to commit of it."""
         self._encoder = RawEncoder(encoder, decode, RawEncoder.slots_for(self.engine.settings.capacity))
 
@@ -158,7 +150,7 @@ class Processor:
         """Time passes for every agent whose level is due to change, those in memory first."""
         self.engine.feedback_rules.expire(moment.at_ms, moment.offset)
         applied.decisions.extend(self.decision_maker.decide_time_passed(self.engine.due_slots(moment.at_ms), moment))
-        for slots in self.agent_cache.load_due_agents(moment.at_ms):
+        for slots in self.engine.agent_states.load_due_agents(moment.at_ms):
             applied.decisions.extend(self.decision_maker.decide_time_passed(slots, moment))
 
 
@@ -281,11 +273,9 @@ _WARM_UP_EVENT = {
 }
 
 
-def warm_up(model: TrainedModel, encoder: ColumnEncoder, context: ProcessorContext) -> None:
+def warm_up(model: TrainedModel, encoder: ColumnEncoder, policy: LivePolicy) -> None:
     """Score a few events of agents that are forgotten at once."""
-    processor = Processor(
-        AgentStateCache(model, EngineSettings(capacity=2), None), encoder, DuplicateWindow(1), context
-    )
+    processor = Processor(Engine(model, EngineSettings(capacity=2), None), encoder, DuplicateWindow(1), policy)
     agents = (msgspec.json.encode({**_WARM_UP_EVENT, "agent": {"id": f"warm-{number % 3}"}}) for number in range(6))
     records = [Record(RecordKind.EVENT, number + 1, _WARM_UP_TIME_MS, raw) for number, raw in enumerate([*agents] * 2)]
     records.append(Record(RecordKind.EVENT, 99, _WARM_UP_TIME_MS, msgspec.json.encode(_WARM_UP_EVENT)))

@@ -19,13 +19,12 @@ from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.source import RecordBatch, Source
 from ...ingest.timestamps import MINUTE_MS
 from ...models.trained_model import TrainedModel
-from ..engine.agent_state_cache import AgentStateCache
 from ..engine.decision_maker import RecordMoment
 from ..engine.engine import Engine, EngineSettings, ScoredBatch
 from ..policy.book import LivePolicy, PolicyBook
 from ..records.agents import RiskLevel
 from ..records.decisions import Decision, RiskReason
-from .processor import AppliedBatch, Processor, ProcessorContext
+from .processor import AppliedBatch, Processor
 
 REPLAY_BATCH_SIZE = 1000
 TICK_MS = MINUTE_MS
@@ -81,10 +80,10 @@ class HistoryReplay:
         self.ticked_ms = 0
         """Event time up to which time passed for all agents behind the last batch; 0 = it did not."""
         self._malformed: list[MalformedEvent] = []
-        residence = AgentStateCache(model, settings, None)
-        context = ProcessorContext(LivePolicy(PolicyBook()))
+        engine = Engine(model, settings, None)
+        policy = LivePolicy(PolicyBook())
         encoder = ColumnEncoder(model.salt, domains)
-        self._processor = Processor(residence, encoder, window or DuplicateWindow(), context, self._decode)
+        self._processor = Processor(engine, encoder, window or DuplicateWindow(), policy, self._decode)
         self._newest = newest
         self._counts = {"events": 0, "malformed": 0, "duplicates": 0, "late": 0}
         self._decisions: list[Decision] = []

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.composition import engine_settings, open_model_registry, open_service_store, processor_context
+from trustwatch.api.composition import engine_settings, live_policy, open_model_registry, open_service_store
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.log.log_reader import LogReader
-from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
+from trustwatch.scoring.engine.engine import Engine
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
 from trustwatch.scoring.pipeline.processor import Processor
@@ -37,12 +37,12 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
     store = open_store(sqlite_url(folder / "again.db"))
     models = ActiveModels(open_model_registry(settings), lambda: 0)
     chosen = models.choose(None)
-    model, told = models.load(chosen.version, chosen.digest), processor_context(settings)
+    model, policy = models.load(chosen.version, chosen.digest), live_policy(settings)
     processor = Processor(
-        AgentStateCache(model, engine_settings(settings), store.agents),
+        Engine(model, engine_settings(settings), store.agents),
         ColumnEncoder(model.salt, settings.domains()),
         DuplicateWindow(),
-        told,
+        policy,
         edges=EdgeCollector(),
         models=models,
     )
@@ -51,7 +51,7 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
         reader,
         processor,
         store,
-        told.policy,
+        policy,
         PipelineSettings(),
         time.monotonic,
         time.sleep,

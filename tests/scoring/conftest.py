@@ -16,9 +16,9 @@ from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
-from trustwatch.scoring.engine.agent_state_cache import AgentLoader, AgentStateCache
-from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.engine.agent_state_cache import AgentLoader
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
+from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 
 SALT = b"a salt of tests!"
@@ -121,9 +121,9 @@ class Kit:
 
     def processor(self, store: AgentLoader | None = None, capacity: int = 1000, **more: Any) -> Processor:
         """A processor of its own."""
-        residence = AgentStateCache(self.model, EngineSettings(capacity=capacity, **more), store)
-        context = ProcessorContext(LivePolicy(PolicyBook(modes={"acme": "enforce"})))
-        return Processor(residence, ColumnEncoder(self.model.salt), DuplicateWindow(4096), context)
+        engine = Engine(self.model, EngineSettings(capacity=capacity, **more), store)
+        policy = LivePolicy(PolicyBook(modes={"acme": "enforce"}))
+        return Processor(engine, ColumnEncoder(self.model.salt), DuplicateWindow(4096), policy)
 
     @staticmethod
     def batches(records: Sequence[Record], sizes: Iterator[int]) -> Iterator[RecordBatch]:

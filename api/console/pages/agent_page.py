@@ -20,6 +20,7 @@ from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, AuthenticatedCaller
+from ..console_sessions import PageRequest
 from ..live_updates import agent_event_name
 from ..page_dependencies import (
     AgentServiceDep,
@@ -29,7 +30,6 @@ from ..page_dependencies import (
     DecisionServiceDep,
     FormDep,
     PageReaderDep,
-    PageRequest,
     PageReviewerDep,
     number_of_form,
 )

@@ -14,13 +14,13 @@ from ...access.service import ContainmentService
 from ...http.agent_lookup import AgentSelector
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller
 from ...http.problems import ProblemDetails, ProblemError
+from ..console_sessions import PageRequest
 from ..page_dependencies import (
     ConsoleContext,
     ConsoleDep,
     ContainmentServiceDep,
     FormDep,
     PageReaderDep,
-    PageRequest,
     PageReviewerDep,
     number_of_form,
 )

@@ -11,7 +11,8 @@ from ....ingest.errors import TrustwatchError
 from ....scoring.records.dead_letters import StoredDeadLetter
 from ...events.intake import Receipt
 from ...http.auth.callers import SCOPE_ADMIN
-from ..page_dependencies import ConsoleContext, ConsoleDep, DeadLetterServiceDep, PageAdministratorDep, PageRequest
+from ..console_sessions import PageRequest
+from ..page_dependencies import ConsoleContext, ConsoleDep, DeadLetterServiceDep, PageAdministratorDep
 from ..rendering import MenuEntry
 from ..views.dead_letter_display import display_bytes, filter_dead_letters, group_dead_letters
 

@@ -12,13 +12,13 @@ from ...decisions.service import DecisionService
 from ...feedback.service import FeedbackService, FeedbackStatus
 from ...http.auth.callers import SCOPE_FEEDBACK, SCOPE_SCORE_READ
 from ...http.problems import ProblemError
+from ..console_sessions import PageRequest
 from ..page_dependencies import (
     ConsoleContext,
     ConsoleDep,
     FeedbackServiceDep,
     FormDep,
     PageReaderDep,
-    PageRequest,
     PageReviewerDep,
 )
 from ..rendering import MenuEntry, url_with_query

@@ -12,6 +12,7 @@ from ....scoring.learning.promotion import comparison_from_dict
 from ...http.auth.callers import SCOPE_ADMIN, SCOPE_SCORE_READ
 from ...http.problems import ProblemError
 from ...models.service import MAX_REASON_LENGTH, ModelService, sees_all_tenants
+from ..console_sessions import PageRequest
 from ..page_dependencies import (
     ConsoleContext,
     ConsoleDep,
@@ -19,7 +20,6 @@ from ..page_dependencies import (
     ModelServiceDep,
     PageAdministratorDep,
     PageReaderDep,
-    PageRequest,
 )
 from ..rendering import MenuEntry, url_with_query
 from ..views import model_display

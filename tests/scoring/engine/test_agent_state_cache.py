@@ -13,8 +13,8 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import feature_table, layout
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.agent_state_cache import AgentStateCache, state_version
-from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.agent_state_cache import state_version
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agents import AgentRow
 
 
@@ -33,7 +33,7 @@ def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
     processor.engine.score(
         kit.columns(make.stream(1, 300) + make.stream(3, 200, start_ms=make.START_MS + 10**9, odd=0.3))
     )
-    rows = processor.agent_cache.changed_rows()
+    rows = processor.engine.agent_states.changed_rows()
     return Shelf({row.name.key: row for row in rows}), processor
 
 
@@ -53,17 +53,17 @@ def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> N
     salt = b"quite another salt"
     past = ColumnEncoder(salt).encode([decode_event(json.dumps(e).encode()) for e in make.stream(1, 600)])
     model = train_model(past, salt, "test-2", make.SETTINGS)
-    residence = AgentStateCache(model, EngineSettings(capacity=50), shelf)
+    engine = Engine(model, EngineSettings(capacity=50), shelf)
     assert state_version(salt) != state_version(make.SALT)
     keys = np.array(list(shelf), np.uint64)
-    slots = residence.engine.builder.admit(keys)
+    slots = engine.builder.admit(keys)
     for key, slot in zip(shelf, slots.tolist(), strict=True):
         stored = np.frombuffer(shelf[key].risk, risk.ROW)[0]
-        assert residence.engine.risk[slot] == stored
-        assert residence.engine.agents.names[slot] == shelf[key].name
+        assert engine.risk[slot] == stored
+        assert engine.agents.names[slot] == shelf[key].name
     at = model.seeds.find(keys)
     expected = np.where(at >= 0, model.seeds.rows["times"][at, layout.T_LAST], 0)
-    assert (residence.engine.builder.state.times[slots, layout.T_LAST] == expected).all()
+    assert (engine.builder.state.times[slots, layout.T_LAST] == expected).all()
     assert (at >= 0).any()
 
 
@@ -75,7 +75,7 @@ def test_another_risk_layout_frees_nobody(kit: Any, make: Any) -> None:
         shelf[key] = msgspec.structs.replace(row, risk=b"old", state_version=row.state_version.split(":")[0] + ":old")
     processor = kit.processor(shelf)
     slots = processor.engine.builder.admit(np.array(list(shelf), np.uint64))
-    again = {row.name.key: row for row in processor.agent_cache.rows(slots)}
+    again = {row.name.key: row for row in processor.engine.agent_states.rows(slots)}
     for key, row in shelf.items():
         assert replace_state(again[key]) == replace_state(row)
 
@@ -100,14 +100,14 @@ def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
     processor = kit.processor(shelf, capacity=2)
     for number in range(6):
         processor.engine.score(kit.columns([make.event(number, f"n{number % 3}", make.START_MS + number)]))
-    first = processor.agent_cache.changed_rows()
-    processor.agent_cache.mark_committed()
+    first = processor.engine.agent_states.changed_rows()
+    processor.engine.agent_states.mark_committed()
     assert sorted(row.name.agent_id for row in first) == ["n0", "n1", "n2"]
     assert [row.events for row in first] == [2, 2, 2]
-    assert processor.agent_cache.changed_rows() == []
+    assert processor.engine.agent_states.changed_rows() == []
     shelf.update({row.name.key: row for row in first})
     processor.engine.score(kit.columns([make.event(9, "n0", make.START_MS + 99)]))
-    assert [row.events for row in processor.agent_cache.changed_rows()] == [3]
+    assert [row.events for row in processor.engine.agent_states.changed_rows()] == [3]
 
 
 def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make: Any) -> None:
@@ -117,7 +117,7 @@ def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make
     key = one.columns.names[:, 0].copy()
     processor.engine.score(kit.columns([make.event(2, "b", make.START_MS)]))
     processor.engine.builder.admit(key)
-    assert sorted(row.name.agent_id for row in processor.agent_cache.changed_rows()) == ["a", "b"]
+    assert sorted(row.name.agent_id for row in processor.engine.agent_states.changed_rows()) == ["a", "b"]
 
 
 def test_model_is_not_changed_by_scoring(kit: Any, make: Any) -> None:

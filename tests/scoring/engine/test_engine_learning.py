@@ -206,14 +206,14 @@ def test_a_group_without_history_is_judged_by_the_fleet(kit: Any, make: Any) -> 
 def test_slots_are_clean_after_their_agent_left(kit: Any, make: Any) -> None:
     """Who moves into a slot inherits no name, type, risk, thresholds or reasons."""
     processor = kit.processor(capacity=1)
-    engine, residence = processor.engine, processor.agent_cache
+    engine = processor.engine
     engine.score(kit.columns([make.event(1, 1, make.START_MS, type="token.revoke", agent_type="Payer")]))
-    residence.set_explanation(0, residence.explanation(0)._replace(decision_id="x"))
+    engine.agent_states.set_explanation(0, engine.agent_states.explanation(0)._replace(decision_id="x"))
     engine.score(kit.columns([make.event(2, "other", make.START_MS, agent_type="Nobody")]))
     assert engine.agents.names[0].agent_id == "other"
     assert (engine.agents.types[0], engine.agents.threshold_rows[0]) == ("Nobody", 0)
     assert engine.risk[0]["events"] == 1
-    assert residence.explanation(0).decision_id == ""
+    assert engine.agent_states.explanation(0).decision_id == ""
 
 
 @pytest.mark.parametrize("huge", [1e308, 1e30, 0.0])

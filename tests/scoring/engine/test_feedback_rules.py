@@ -338,8 +338,8 @@ def test_batches_change_no_bit_of_it(kit: Any, make: Any) -> None:
     def run(sizes: Iterator[int], capacity: int) -> tuple[Any, ...]:
         processor = kit.processor(capacity=capacity)
         decisions = [one for batch in kit.batches(records, sizes) for one in processor.apply(batch).decisions]
-        rows = {row.name.agent_id: (row.features, row.risk) for row in processor.agent_cache.changed_rows()}
-        rows |= {row.name.agent_id: (row.features, row.risk) for row in processor.agent_cache.evicted.values()}
+        rows = {row.name.agent_id: (row.features, row.risk) for row in processor.engine.agent_states.changed_rows()}
+        rows |= {row.name.agent_id: (row.features, row.risk) for row in processor.engine.agent_states.evicted.values()}
         return decisions, rows, processor.engine.feedback_rules.uncommitted(0, 1)
 
     whole = run(itertools.repeat(len(records)), 1000)

@@ -13,8 +13,7 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.features import layout
 from trustwatch.models.detector import FAMILIAR_EVENTS
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
-from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
-from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.learning.training import TrainingHistory
 from trustwatch.scoring.learning.walkforward import (
     MIN_VALIDATION_EVENTS,
@@ -45,7 +44,7 @@ def test_the_second_half_is_judged(learned: WalkForwardResult) -> None:
 def test_it_holds_for_days_to_come(learned: WalkForwardResult, kit: Any, make: Any) -> None:
     """Known agents' p-values are near uniform behind the history; by a stranger's calibration they are too large."""
     columns = kit.columns(make.stream(32, 2_000, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000))
-    scored = AgentStateCache(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
+    scored = Engine(learned.model, EngineSettings(capacity=50), None).score(columns)
     familiar = scored.p_values
     strangers = learned.model.detector.score(scored.vectors, columns.names[:, event_columns.GROUP].copy()).p_value
     assert 0.02 <= float((familiar <= 0.05).mean()) <= 0.09
@@ -59,7 +58,7 @@ def test_strangers_are_judged_as_ever(learned: WalkForwardResult, kit: Any, make
     for made in events:
         made["agent"]["id"] += "-new"
     columns = kit.columns(events)
-    scored = AgentStateCache(learned.model, EngineSettings(capacity=50), None).engine.score(columns)
+    scored = Engine(learned.model, EngineSettings(capacity=50), None).score(columns)
     expected = [
         learned.model.detector.score(vectors, columns.names[:, event_columns.GROUP].copy()).p_value
         for vectors in (scored.vectors, scored.effective_vectors(range(300)))
@@ -86,7 +85,7 @@ def test_who_was_seen_for_a_day_is_judged_as_a_stranger(kit: Any, make: Any) -> 
     events = make.stream(37, 300, AGENTS, start_ms=int(model.window_ms[1]) + 3_600_000)
     for made in events[::2]:
         made["agent"]["id"] = late[0]["agent"]["id"]
-    scored = AgentStateCache(model, EngineSettings(capacity=50), None).engine.score(kit.columns(events))
+    scored = Engine(model, EngineSettings(capacity=50), None).score(kit.columns(events))
     assert (scored.agent_numbers[::2, layout.N_SHARED] > 0).all()
     familiar = scored.is_familiar(range(300))
     assert not familiar[::2].any()
@@ -98,7 +97,7 @@ def test_a_model_keeps_it(learned: WalkForwardResult, kit: Any, make: Any, tmp_p
     save_trained_model(tmp_path / "model", learned.model, make.SETTINGS, 10, 0)
     columns = kit.columns(make.stream(34, 200, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.1))
     ours, theirs = (
-        AgentStateCache(model, EngineSettings(capacity=50), None).engine.score(columns)
+        Engine(model, EngineSettings(capacity=50), None).score(columns)
         for model in (learned.model, load_trained_model(tmp_path / "model"))
     )
     assert ours.p_values.tobytes() == theirs.p_values.tobytes()
@@ -149,7 +148,7 @@ def test_batches_change_no_bit(learned: WalkForwardResult, kit: Any, make: Any) 
     events = make.stream(35, 600, AGENTS, start_ms=int(learned.model.window_ms[1]) + 3_600_000, odd=0.2)
 
     def run(size: int, capacity: int) -> list[tuple[float, float]]:
-        engine = AgentStateCache(learned.model, EngineSettings(capacity=capacity), None).engine
+        engine = Engine(learned.model, EngineSettings(capacity=capacity), None)
         found = []
         for start in range(0, len(events), size):
             scored = engine.score(kit.columns(events[start : start + size]))

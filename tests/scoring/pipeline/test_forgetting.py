@@ -34,7 +34,7 @@ def forget(subject: ErasureSubject, at_ms: int) -> Record:
 
 
 def rows_of(processor: Any) -> dict[str, AgentRow]:
-    return {row.name.agent_id: row for row in processor.agent_cache.changed_rows()}
+    return {row.name.agent_id: row for row in processor.engine.agent_states.changed_rows()}
 
 
 def run(kit: Any, records: list[Record], capacity: int = 1000) -> Any:
@@ -63,7 +63,7 @@ def test_a_replay_of_the_rewritten_log_agrees(kit: Any, make: Any, capacity: int
     live = rows_of(run(kit, [*first, *behind], capacity))
     rewritten = [RecordEraser(GONE)(record) for record in first]
     again = kit.processor(capacity=capacity)
-    again.agent_cache.erased_agents.add(GONE.key)  # as a process does that starts behind the erasure
+    again.engine.agent_states.erased_agents.add(GONE.key)  # as a process does that starts behind the erasure
     for batch in kit.batches([*rewritten, *behind], itertools.repeat(41)):
         again.apply(batch)
 
@@ -101,19 +101,19 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     person = ErasureSubject("principal", "acme", "", "acct-ann", "erased~2")
     records = kit.records(make.stream(5, 300))
     processor = run(kit, records)
-    notes = processor.agent_cache
+    notes = processor.engine.agent_states
     slot = int(processor.engine.builder.slots.find(np.array([GONE.key], np.uint64))[0])
     told = notes.explanation(slot)._replace(
         reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(), counterfactual="not acct-ann"
     )
     notes.set_explanation(slot, told)
     notes.mark_committed()
-    processor.agent_cache.erase(person)
+    processor.engine.agent_states.erase(person)
 
     assert b"erased~2" in notes.explanation(slot).reasons
     assert notes.explanation(slot).counterfactual == "not erased~2"
     assert processor.engine.dirty[slot]
-    row = processor.agent_cache.rows(np.array([slot], np.int32))[0]
+    row = processor.engine.agent_states.rows(np.array([slot], np.int32))[0]
     notes._restore(msgspec.structs.replace(row, reasons=told.reasons), slot)
     assert b"acct-ann" not in notes.explanation(slot).reasons
 

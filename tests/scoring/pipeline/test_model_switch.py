@@ -23,12 +23,11 @@ from trustwatch.models.model_directory import read_manifest
 from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
 from trustwatch.scoring.engine.delegation import EdgeCollector
-from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.model_switch import ActiveModels
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
-from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.commits import Commit
@@ -93,12 +92,12 @@ class Site:
         models = ActiveModels(self.shelf, lambda: NOW)
         chosen = models.choose(self.store.models.current_switch(0))
         model = models.load(chosen.version, chosen.digest)
-        residence = AgentStateCache(model, EngineSettings(capacity=capacity), self.store.agents)
+        engine = Engine(model, EngineSettings(capacity=capacity), self.store.agents)
         processor = Processor(
-            residence,
+            engine,
             ColumnEncoder(model.salt),
             DuplicateWindow(4096),
-            ProcessorContext(POLICY),
+            POLICY,
             edges=EdgeCollector(),
             models=models,
         )

@@ -227,7 +227,7 @@ def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) 
     assert site.pauses >= 2
     undisturbed = kit.processor()
     undisturbed.apply(next(kit.batches(kit.records(make.stream(6, 120, odd=0.1)), iter([120]))))
-    expected = {row.name.agent_id: row for row in undisturbed.agent_cache.changed_rows()}
+    expected = {row.name.agent_id: row for row in undisturbed.engine.agent_states.changed_rows()}
     found = site.rows()
     assert found == {s.name.agent_id: s for s in agent_summaries(list(expected.values()))}
     assert site.store.partitions.position(0).offset == 120
@@ -288,7 +288,7 @@ def test_frames_carry_a_big_commit_in_order(kit: Any, make: Any) -> None:
     events = [make.event(n, f"n{n}", make.START_MS + n) for n in range(2 * MAX_FRAME_ITEMS + 7)]
     columns = kit.columns(events)
     processor.engine.score(columns)
-    rows = processor.agent_cache.changed_rows()
+    rows = processor.engine.agent_states.changed_rows()
     applied = kit.processor().apply(next(kit.batches(kit.records(critical(make, 1, make.START_MS, 1)), iter([9]))))
     decisions = applied.decisions * (MAX_FRAME_ITEMS // len(applied.decisions) + 1)
     ours, theirs = socket.socketpair()

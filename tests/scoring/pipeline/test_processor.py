@@ -170,4 +170,4 @@ def test_more_agents_than_memory_in_one_batch(kit: Any, make: Any) -> None:
         RecordBatch(0, 0, kit.records([make.event(n, f"n{n}", make.START_MS) for n in range(40)]))
     )
     assert applied.events == 40
-    assert len(processor.agent_cache.evicted) == 37
+    assert len(processor.engine.agent_states.evicted) == 37

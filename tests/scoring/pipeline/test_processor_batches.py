@@ -42,10 +42,10 @@ def with_ticks(kit: Any, events: list[dict[str, Any]], seed: int) -> list[Record
 
 def everything(processor: Processor) -> tuple[dict[int, AgentRow], dict[int, AgentRow]]:
     """Rows of all agents, in memory or moved out."""
-    engine, residence = processor.engine, processor.agent_cache
+    engine = processor.engine
     resident = np.flatnonzero(engine.builder.slots.keys).astype(np.int32)
-    rows = {row.name.key: row for row in residence.rows(resident)}
-    return rows, dict(residence.evicted)
+    rows = {row.name.key: row for row in engine.agent_states.rows(resident)}
+    return rows, dict(engine.agent_states.evicted)
 
 
 def run(processor: Processor, kit: Any, records: list[Record], sizes: Any) -> tuple[list[Any], list[Decision]]:
@@ -122,11 +122,11 @@ def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undi
         decisions += applied.decisions
         scores += [score for scored, _ in applied.scored for score in scored.risk_scores.tolist()]
         if dice.random() < 0.4:
-            shelf.rows.update({row.name.key: row for row in processor.agent_cache.changed_rows()})
-            processor.agent_cache.mark_committed()
+            shelf.rows.update({row.name.key: row for row in processor.engine.agent_states.changed_rows()})
+            processor.engine.agent_states.mark_committed()
             if dice.random() < 0.3:
                 processor = _restarted(kit, processor, shelf)
-    shelf.rows.update({row.name.key: row for row in processor.agent_cache.changed_rows()})
+    shelf.rows.update({row.name.key: row for row in processor.engine.agent_states.changed_rows()})
     assert scores == [row[1] for row in undisturbed[0]]
     assert sorted(decisions, key=lambda d: d.decision_id) == undisturbed[1]
     assert shelf.rows == undisturbed[2]

@@ -22,10 +22,9 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model, save_trained_model
 from trustwatch.models.model_training import train_model
-from trustwatch.scoring.engine.agent_state_cache import AgentStateCache
-from trustwatch.scoring.engine.engine import EngineSettings
+from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.pipeline.pipelines import SinglePartitionPipeline
-from trustwatch.scoring.pipeline.processor import Processor, ProcessorContext
+from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.pipeline.settings import PipelineSettings, PipelineTuning
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
@@ -125,8 +124,8 @@ def run(folder: Path, data: Path, batch: int) -> None:
     model = load_trained_model(folder / "model")
     store = open_store(sqlite_url(data / "trustwatch.db"))
     log, source = EventLog(data / "log"), LogReader(data / "log")
-    residence = AgentStateCache(model, EngineSettings(capacity=12), store.agents)
-    processor = Processor(residence, ColumnEncoder(SALT), DuplicateWindow(1_024), ProcessorContext(POLICY))
+    engine = Engine(model, EngineSettings(capacity=12), store.agents)
+    processor = Processor(engine, ColumnEncoder(SALT), DuplicateWindow(1_024), POLICY)
     pipeline = SinglePartitionPipeline(
         source,
         processor,

@@ -1,0 +1,52 @@
+"""Arrays of the agents in memory: one slot per agent, beside the feature builder's own state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ingest.events import NativeEvent
+from ...ingest.features.feature_builder import SlotIndices
+from ..records.agents import AgentName
+from . import risk
+
+
+class ResidentAgents:
+    """Names, peer groups and risk of the agents in memory, by slot.
+
+    Args:
+        capacity: number of slots.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.names: list[AgentName | None] = [None] * capacity
+        self.types: list[str] = [""] * capacity
+        self.groups = np.zeros(capacity, np.uint64)
+        self.threshold_rows = np.zeros(capacity, np.int64)
+        """Row of the thresholds that hold for the slot's peer group."""
+        self.risk = risk.allocate(capacity)
+        self.dirty = np.zeros(capacity, np.bool_)
+        """True for agents that changed since the last commit."""
+
+    def register(self, slot: int, key: int, event: NativeEvent) -> bool:
+        """Remember who lives in the slot. Returns whether the agent's peer group is what the event says.
+
+        What a known agent is, only a token can say: otherwise anybody could move it to another peer group. An event
+        that says nothing of it (a gateway's log, our own records) changes nothing either.
+        """
+        agent = event.agent
+        if self.names[slot] is None:
+            self.names[slot] = AgentName(key, event.tenant or "", agent.issuer or "", agent.id)
+        elif agent.self_asserted or not agent.type:
+            return False
+        self.types[slot] = agent.type or ""
+        return True
+
+    def clear(self, slots: SlotIndices) -> None:
+        """Forget who lived in the slots and what their risk was (their agents have left)."""
+        self.risk[slots] = np.zeros((), risk.ROW)
+        self.dirty[slots] = False
+        self.groups[slots] = 0
+        self.threshold_rows[slots] = 0
+        for slot in slots.tolist():
+            self.names[slot] = None
+            self.types[slot] = ""
