@@ -79,10 +79,6 @@ class Calibration(NamedTuple):
         """Whether the group's promise rests on its own scores; if not, on the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
-    def n_for(self, group: int) -> int:
-        """Held-out scores that the promise for *group* rests on; no p-value is below 1 / (n + 1)."""
-        return int(self.sizes[group_index(self.groups, np.uint64(group))])
-
     def p_values(self, scores: NDArray[np.float64], groups: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,)."""
         if scores.shape != groups.shape or scores.ndim != 1:

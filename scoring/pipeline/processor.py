@@ -161,8 +161,7 @@ def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
     carries no arrival (0) is taken as it is.
     """
     latest = np.where(received > 0, received + _MAX_AHEAD_MS, np.iinfo(np.int64).max)
-    time_ms = np.minimum(columns.time_ms, latest)
-    return EventColumns(columns.events, columns.names, columns.numbers, columns.codes, time_ms)
+    return columns.with_times(np.minimum(columns.time_ms, latest))
 
 
 # What was really computed of each event, for the archive of feature vectors: packed while it is at hand.

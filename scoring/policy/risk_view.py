@@ -41,8 +41,6 @@ class RiskView:
         self._max_agents = most
         self._entries: dict[AgentIdentity, RiskViewEntry] = {}
         self._by_id: dict[str, list[RiskViewEntry]] = {}
-        self.outdated = 0
-        """Agents that were told of in a version older than the one that is held."""
         self.on_update: Callable[[AgentSummary], object] | None = None
         """Called with every agent that is taken over; small, since answers wait for it."""
 
@@ -65,8 +63,7 @@ class RiskView:
                 entry.summary, entry.cached_answer = summary, None
                 entry.partition, entry.version = partition, version
             else:
-                self.outdated += 1
-                continue
+                continue  # the view holds a newer version
             if self.on_update is not None:
                 self.on_update(summary)
         if len(self._entries) > self._max_agents:
@@ -105,13 +102,6 @@ class RiskView:
     def entries(self) -> list[RiskViewEntry]:
         """Every agent that is held now; a list, so that another thread may look through it."""
         return list(self._entries.values())
-
-    def count_by_level(self) -> dict[str, int]:
-        """Number of agents at each level."""
-        counts = dict.fromkeys((level.label for level in RiskLevel), 0)
-        for entry in self._entries.values():
-            counts[RiskLevel(entry.summary.level).label] += 1
-        return counts
 
     def _sweep(self) -> None:
         """Drop the quietest calm agents, some more than needed, so that sweeps are rare."""

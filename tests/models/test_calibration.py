@@ -43,9 +43,10 @@ def test_p_values_are_the_counted_ones(seed, decimals):
 
 
 def test_the_promise_says_what_it_rests_on():
-    """`n_for` is the group's own number from the minimum on, the fleet's below; `covers` says which."""
+    """A group's own scores carry its p-values from the minimum on, the fleet's below; `covers` says which."""
     calibration = Calibration.fit(np.arange(700.0), ids((A, 400), (B, 200), (SMALL, 100)), minimum=200)
-    assert [calibration.n_for(group) for group in (A, B, SMALL, UNKNOWN, FLEET_GROUP)] == [400, 200, 700, 700, 700]
+    smallest = [calibration.p_values(np.array([1e9]), ids((group, 1)))[0] for group in (A, B, SMALL, UNKNOWN)]
+    np.testing.assert_allclose(smallest, [1 / 401, 1 / 201, 1 / 701, 1 / 701])
     assert [calibration.covers(group) for group in (A, B, SMALL, UNKNOWN, FLEET_GROUP)] == [
         True,
         True,

@@ -41,13 +41,6 @@ def test_find_shows_only_the_callers_tenants() -> None:
     assert view.find_by_id("nobody", None, None, None) == []
 
 
-def test_levels_are_counted() -> None:
-    """Every level is counted, also those that nobody has."""
-    view = RiskView()
-    view.apply([summary(1, 0), summary(2, 4), summary(3, 4)])
-    assert view.count_by_level() == {"unknown": 1, "low": 0, "medium": 0, "high": 0, "critical": 2}
-
-
 def test_the_quietest_calm_agents_leave_a_full_view() -> None:
     """Beyond its bound the view drops calm agents evaluated the longest ago; elevated ones stay, however old."""
     view = RiskView(most=100)
