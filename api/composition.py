@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -17,19 +17,16 @@ from ..ingest.record_erasure import ErasedFilter
 from ..ingest.settings import Secret, reveal
 from ..models.model_registry import ModelRegistry
 from ..models.trained_model import TrainedModel
-from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
-from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
+from ..scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from ..scoring.policy.policy_file import read_policy_book
-from ..scoring.records.agents import RiskLevel
 from ..scoring.store.retention_settings import RetentionCutoffs
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
 from .settings.root import ANY_TENANT, Settings
-from .settings.service_settings import WebhookSettings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -60,27 +57,11 @@ def service_url(settings: Settings) -> str:
     return settings.listen.url()
 
 
-def webhook_targets(settings: Settings) -> list[WebhookTarget]:
+def webhook_targets(settings: Settings) -> Sequence[WebhookTarget]:
     """Targets of alerts. Raises ConfigError for one that can not be used."""
-    return [
-        WebhookTarget(
-            webhook.name,
-            webhook.url.reveal(),
-            () if webhook.secret is None else (webhook.secret.reveal(),),
-            format=webhook.format,
-            routing_key=reveal(webhook.routing_key),
-            levels=_webhook_levels(webhook),
-            timeout_s=webhook.timeout_s,
-            allow_plain_loopback=webhook.allow_http,
-        )
-        for webhook in settings.webhooks
-    ]
-
-
-def _webhook_levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
-    """Levels that it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
-    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL_FORMATS else set()
-    return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
+    for target in settings.webhooks:
+        target.check_usable()
+    return settings.webhooks
 
 
 class StoreAddress(NamedTuple):

@@ -10,6 +10,7 @@ import httpx
 import structlog
 
 from ...ingest.errors import TrustwatchError
+from ...ingest.settings import Secret
 from ...scoring.delivery.actuators.actuator import Actuator, ActuatorTarget
 from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from ...scoring.delivery.actuators.authenticators import (
@@ -27,7 +28,8 @@ from ...scoring.delivery.actuators.hydra_actuator import HydraActuator
 from ...scoring.delivery.actuators.keycloak_actuator import KeycloakActuator
 from ...scoring.delivery.actuators.webhook_actuator import WebhookActuator
 from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
-from ...scoring.delivery.notifiers.webhook_notifier import WebhookTarget, make_webhook_client
+from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
+from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.records.agents import AgentName
@@ -157,8 +159,8 @@ def _make_channel(one: ActuatorSettings, acting: ActuationService) -> DeliveryCh
 
 def _make_actuator(one: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
     if one.kind == "webhook":
-        secrets = () if one.secret is None else (one.secret.reveal(),)
-        target = WebhookTarget(one.name, one.url, secrets, allow_plain_loopback=one.allow_http)
+        target = WebhookTarget(one.name, Secret(one.url), secret=one.secret, allow_http=one.allow_http)
+        target.check_usable()
         return WebhookActuator(http, target, clock.now_ms, one.confirm_url or "")
     if one.kind == "keycloak":
         realm_url = f"{one.url.rstrip('/')}/admin/realms/{one.realm}"

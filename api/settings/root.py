@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
+from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.store.retention_settings import RetentionSettings
 from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .actuator_settings import ActuatorSettings
@@ -20,7 +21,6 @@ from .service_settings import (
     ListenSettings,
     ServicePipelineSettings,
     TenantSettings,
-    WebhookSettings,
 )
 from .storage_settings import ArchiveSettings, PrivacySettings, StoreSettings
 
@@ -40,7 +40,7 @@ class Settings(SettingsPart, frozen=True):
     registry: Annotated[
         tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
     ] = ()
-    webhooks: Annotated[tuple[WebhookSettings, ...], setting("where alerts go")] = ()
+    webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
     feedback: Annotated[FeedbackSettings, setting("what people say of decisions")] = FeedbackSettings()

@@ -10,7 +10,8 @@ import httpx
 
 from ....ingest.errors import TrustwatchError
 from ....ingest.printable_text import printable_line
-from ..delivery_target import DeliveryTarget
+from ...records.agents import RiskLevel
+from ..delivery_target import ALL_LEVELS
 from .desired_state import DesiredState
 
 ANY_NAME = "*"
@@ -80,7 +81,7 @@ class Actuator(Protocol):
 
 
 @dataclass(frozen=True)
-class ActuatorTarget(DeliveryTarget):
+class ActuatorTarget:
     """A configured actuator, for agents of some tenants and issuers.
 
     Args:
@@ -88,9 +89,26 @@ class ActuatorTarget(DeliveryTarget):
         clients: client id by agent id, where they differ.
     """
 
+    name: str
+    timeout_s: float = field(default=5.0, kw_only=True)
     tenants: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
     issuers: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
     clients: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
+
+    @property
+    def levels_taken(self) -> frozenset[RiskLevel]:
+        """All: whatever is decided is brought about."""
+        return ALL_LEVELS
+
+    @property
+    def ordered(self) -> bool:
+        """The newest desired state of an agent holds, whichever row brings it."""
+        return False
+
+    @property
+    def fingerprint(self) -> str:
+        """It is never stopped for good."""
+        return self.name
 
     @property
     def has_cooldown(self) -> bool:

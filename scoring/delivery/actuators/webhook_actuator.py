@@ -13,7 +13,8 @@ from typing import Literal
 import httpx
 import msgspec
 
-from ..notifiers.webhook_notifier import WebhookTarget, sign_headers
+from ..notifiers.webhook_notifier import sign_headers
+from ..notifiers.webhook_target import WebhookTarget
 from .actuator import (
     ActuationNotConfirmed,
     ActuationResult,
@@ -59,7 +60,7 @@ class WebhookActuator:
 
     async def _send_action(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
         body = msgspec.json.encode({"action": action, "client_id": client_id} | wish, order="sorted")
-        await self._post(self._target.url, action, client_id, body)
+        await self._post(self._target.url.reveal(), action, client_id, body)
         if not self._confirm_url:
             return False
         answer = await self._post(self._confirm_url, action, client_id, body)

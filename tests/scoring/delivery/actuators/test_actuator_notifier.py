@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
@@ -20,6 +19,7 @@ from trustwatch.scoring.delivery.actuators.actuator import (
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
+from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
@@ -338,11 +338,10 @@ def test_a_ceiling_of_nothing_is_a_second() -> None:
     assert DEFAULT_S > 300
 
 
-def test_targets_have_sensible_names_and_times() -> None:
-    """As every target."""
-    with pytest.raises(ConfigError, match="timeout_s"):
-        ActuatorTarget("as", timeout_s=0)
+def test_nothing_that_is_to_be_brought_about_is_kept_back() -> None:
+    """Whatever the level, and however soon after the last."""
     assert not ActuatorTarget("as").has_cooldown
+    assert ActuatorTarget("as").levels_taken == frozenset(RiskLevel)
 
 
 def test_figures_are_a_histogram() -> None:
