@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
+from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.store.retention_settings import RetentionSettings
 from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
-from .actuator_settings import ActuatorSettings
 from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
 from .kafka_settings import ForeignTopicSettings, KafkaSettings

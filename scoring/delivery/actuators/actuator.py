@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import httpx
 
 from ....ingest.errors import TrustwatchError
 from ....ingest.printable_text import printable_line
-from ...records.agents import RiskLevel
-from ..delivery_target import ALL_LEVELS
 from .desired_state import DesiredState
-
-ANY_NAME = "*"
 
 
 class ActuatorError(TrustwatchError):
@@ -78,54 +72,6 @@ class Actuator(Protocol):
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Make it exactly *original* again, and read back."""
-
-
-@dataclass(frozen=True)
-class ActuatorTarget:
-    """A configured actuator, for agents of some tenants and issuers.
-
-    Args:
-        tenants, issuers: names; `*` is all.
-        clients: client id by agent id, where they differ.
-    """
-
-    name: str
-    timeout_s: float = field(default=5.0, kw_only=True)
-    tenants: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
-    issuers: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
-    clients: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
-
-    @property
-    def levels_taken(self) -> frozenset[RiskLevel]:
-        """All: whatever is decided is brought about."""
-        return ALL_LEVELS
-
-    @property
-    def ordered(self) -> bool:
-        """The newest desired state of an agent holds, whichever row brings it."""
-        return False
-
-    @property
-    def fingerprint(self) -> str:
-        """It is never stopped for good."""
-        return self.name
-
-    @property
-    def has_cooldown(self) -> bool:
-        """Nothing that is to be brought about is kept back."""
-        return False
-
-    def serves(self, tenant: str, issuer: str) -> bool:
-        """Whether it may touch agents of that tenant and issuer."""
-        return _matches(self.tenants, tenant) and _matches(self.issuers, issuer)
-
-    def client_of(self, agent_id: str) -> str:
-        """The client that stands for an agent."""
-        return self.clients.get(agent_id, agent_id)
-
-
-def _matches(names: frozenset[str], name: str) -> bool:
-    return ANY_NAME in names or name in names
 
 
 # What of an answer of a server may be shown to operators.

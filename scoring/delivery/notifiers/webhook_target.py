@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -59,12 +60,7 @@ class WebhookTarget(SettingsPart, frozen=True):
         """Raise ConfigError where nothing could be delivered to it: names the member, never shows a secret."""
         if len(self.name) > MAX_NAME_LENGTH:
             raise ConfigError(f"target name: expected 1 to {MAX_NAME_LENGTH} characters")
-        parts = urlsplit(self.url.reveal())
-        if parts.username is not None or parts.password is not None or parts.fragment:
-            raise ConfigError(f"target {self.name}: url must not hold credentials or a fragment")
-        for index, secret in enumerate(self.secrets):
-            if not _is_signing_secret(secret):
-                raise ConfigError(f"target {self.name}: secrets[{index}] is not whsec_ + base64 of 24 to 64 bytes")
+        check_webhook(self.name, self.url.reveal(), self.secrets)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -94,13 +90,27 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     def redact(self, text: str) -> str:
         """*text* of the target, without what of its secrets it repeats."""
-        url = self.url.reveal()
-        parts = urlsplit(url)
-        tail = parts.path + (f"?{parts.query}" if parts.query else "")
-        hidden = {url, tail, *tail.split("/"), *self.secrets, reveal(self.routing_key)}
-        for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
+        return redact_secrets(text, self.url.reveal(), (*self.secrets, reveal(self.routing_key)))
+
+
+def check_webhook(name: str, url: str, secrets: Iterable[str]) -> None:
+    """Raise ConfigError unless one can post to *url* and sign by *secrets*; neither is shown."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ConfigError(f"target {name}: url must not hold credentials or a fragment")
+    for index, secret in enumerate(secrets):
+        if not _is_signing_secret(secret):
+            raise ConfigError(f"target {name}: secrets[{index}] is not whsec_ + base64 of 24 to 64 bytes")
+
+
+def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:
+    """*text* that was received from *url*, without what it repeats of the address and of *secrets*."""
+    parts = urlsplit(url)
+    tail = parts.path + (f"?{parts.query}" if parts.query else "")
+    hidden = {url, tail, *tail.split("/"), *secrets}
+    for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def _is_signing_secret(secret: str) -> bool:

@@ -14,9 +14,9 @@ from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
     ActuatorAccessDenied,
-    ActuatorTarget,
 )
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.records.agents import RiskLevel
@@ -41,7 +41,7 @@ class Desk:
 
     def __init__(self, store: SqlStore, actuator: Actuator, **target: Any) -> None:
         self.store = store
-        self.target = ActuatorTarget("as", **target)
+        self.target = ActuatorSettings("as", "hydra", "https://as", **{"issuers": ("*",), **target})
         self.seen: list[tuple[str, str, float | None]] = []
         self.holds: DesiredState | None = None
         self.notifier = ActuatorNotifier(
@@ -70,7 +70,7 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
     """Neither their tenant nor their issuer is configured: nothing is read, written or noted."""
     world = MemoryWorld()
     bot = world.client()
-    desk = Desk(store, MemoryActuator(world, True), tenants=frozenset({"acme"}), issuers=frozenset({"https://as"}))
+    desk = Desk(store, MemoryActuator(world, True), tenants=("acme",), issuers=("https://as",))
 
     for other in (wish(bot, "critical", tenant="globex"), wish(bot, "critical", issuer="https://evil")):
         assert desk.send(1, other).outcome == "skipped"
@@ -340,8 +340,10 @@ def test_a_ceiling_of_nothing_is_a_second() -> None:
 
 def test_nothing_that_is_to_be_brought_about_is_kept_back() -> None:
     """Whatever the level, and however soon after the last."""
-    assert not ActuatorTarget("as").has_cooldown
-    assert ActuatorTarget("as").levels_taken == frozenset(RiskLevel)
+    target = ActuatorSettings("as", "hydra", "https://as", ("*",))
+
+    assert not target.has_cooldown
+    assert target.levels_taken == frozenset(RiskLevel)
 
 
 def test_figures_are_a_histogram() -> None:
