@@ -1,1 +1,1 @@
-"""The edge: HTTP, tokens, commands. May import every layer; nobody imports it."""
+"""The application: HTTP, tokens, console, commands. May import every layer; no layer imports it."""

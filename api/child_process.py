@@ -58,7 +58,7 @@ class ChildRuntime:
 
     @property
     def should_stop(self) -> bool:
-        """Whether it was told to end, or the service has gone: its end of the socket is closed."""
+        """True if this process was told to end, or the service has gone: its end of the socket is closed."""
         return self._stop_requested or self._parent_is_gone()
 
     def _parent_is_gone(self) -> bool:
@@ -66,13 +66,13 @@ class ChildRuntime:
         return bool(readable) and self._connection.recv(1, socket.MSG_PEEK) == b""
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a service that does not answer. Raises Stopping once the process was told to end."""
+        """Wait for a service that does not answer. Raises StopRequested once the process was told to end."""
         if self.should_stop:
             raise StopRequested
         clock.sleep(seconds)
 
     def raise_if_stopping(self) -> None:
-        """Raises Stopping once the process was told to end."""
+        """Raise StopRequested once the process was told to end."""
         if self.should_stop:
             raise StopRequested
 
@@ -112,8 +112,7 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
     return 0
 
 
-# The answering side of an update socket: keeps a process running and hands on what it reports.
-
+# The service's end of an update socket.
 
 FIRST_RESTART_S = 1.0
 MAX_RESTART_S = 30.0

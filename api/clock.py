@@ -20,5 +20,5 @@ def now_ms() -> int:
 
 
 def utc_now() -> datetime:
-    """Now, aware."""
+    """The time now, as an aware datetime."""
     return datetime.now(UTC)

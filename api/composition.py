@@ -1,4 +1,4 @@
-"""From settings to the values that the layers below take: the composition root's arithmetic."""
+"""Composition: values for the layers below, made of the settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .settings.root import ANY_TENANT, Settings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
-    """How the engine works under these settings; *capacity* agents in memory, None = those of the settings."""
+    """Settings of the scoring engine; *capacity* agents in memory, None = those of the settings."""
     return EngineSettings(settings.risk, settings.pipeline.resident_agents if capacity is None else capacity, learn)
 
 
@@ -53,7 +53,7 @@ def live_policy(settings: Settings) -> LivePolicy:
 
 
 def service_url(settings: Settings) -> str:
-    """Where this service is reached, for links in alerts."""
+    """URL of this service, for links in alerts."""
     return settings.listen.url()
 
 
@@ -65,7 +65,7 @@ def webhook_targets(settings: Settings) -> Sequence[WebhookTarget]:
 
 
 class StoreAddress(NamedTuple):
-    """Where the database of a service is."""
+    """Address of the database of a service."""
 
     url: str
     password: Secret | None
@@ -114,7 +114,7 @@ def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:
-    """Where versions of models lie."""
+    """Open the registry of model versions."""
     return ModelRegistry(settings.data_dir / "models", settings.model_dir)
 
 
@@ -131,11 +131,8 @@ def open_service_privacy_key(settings: Settings) -> PrivacyKey:
 
 
 def principal_alias(settings: Settings) -> Callable[[str, str], str] | None:
-    """What is logged in place of principals; None = their identifiers. Raises ConfigError."""
+    """Aliases logged in place of principals; None = their identifiers are logged. Raises ConfigError."""
     return open_service_privacy_key(settings).pseudonym if settings.privacy.pseudonymise_principals else None
-
-
-# Who is left out where the events topic is read again, as the settings of whoever reads it say.
 
 
 _log = structlog.get_logger(__name__)

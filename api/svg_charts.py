@@ -51,7 +51,7 @@ class _AxisScale(NamedTuple):
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Values to label."""
+        """Values to label on the axis."""
         if self.axis.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             stride = max(1, math.ceil((last - first + 1) / (_TICKS + 2)))
@@ -80,10 +80,10 @@ def _scale(axis: ChartAxis, values: Sequence[float], start: float, end: float) -
 
 def line_chart(title: str, x: ChartAxis, y: ChartAxis, series: Sequence[ChartSeries]) -> Markup:
     """Lines over two axes, with a legend below."""
-    points = [point for one in series for point in one.points]
+    points = [point for line in series for point in line.points]
     across = _scale(x, [at for at, _ in points], _LEFT, WIDTH - _RIGHT)
     up = _scale(y, [value for _, value in points], HEIGHT - _BOTTOM, _TOP)
-    drawn = [*(_band(one, across, up) for one in series if one.band), *(_line(one, across, up) for one in series)]
+    drawn = [*(_band(line, across, up) for line in series if line.band), *(_line(line, across, up) for line in series)]
     return _svg_figure(title, _frame(across, up) + Markup("").join(drawn), series)
 
 
@@ -93,33 +93,33 @@ def bar_chart(title: str, labels: Sequence[str], y: ChartAxis, series: Sequence[
     up = _scale(y._replace(minimum=0.0), [*_totals(len(labels), series)], HEIGHT - _BOTTOM, _TOP)
     wide = (WIDTH - _LEFT - _RIGHT) / max(len(labels), 1)
     parts = [_vertical_ticks(up)]
-    for one in series:
-        for position, value in one.points:
-            place = int(position)
+    for stack in series:
+        for position, value in stack.points:
+            column = int(position)
             if value > 0:
-                top, bottom = up.position(heights[place] + value), up.position(heights[place])
-                parts.append(_bar(one, labels[place], value, _LEFT + wide * place, wide, top, bottom))
-                heights[place] += value
+                top, bottom = up.position(heights[column] + value), up.position(heights[column])
+                parts.append(_bar(stack, labels[column], value, _LEFT + wide * column, wide, top, bottom))
+                heights[column] += value
     parts.append(_horizontal_labels(labels, wide))
     return _svg_figure(title, Markup("").join(parts), series)
 
 
 def _totals(count: int, series: Sequence[ChartSeries]) -> list[float]:
     totals = [0.0] * count
-    for one in series:
-        for position, value in one.points:
+    for stack in series:
+        for position, value in stack.points:
             totals[int(position)] += value
     return totals
 
 
-def _bar(one: ChartSeries, label: str, value: float, left: float, wide: float, top: float, bottom: float) -> Markup:
+def _bar(series: ChartSeries, label: str, value: float, left: float, wide: float, top: float, bottom: float) -> Markup:
     return Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-        one.style,
+        series.style,
         _pixels(left + wide * 0.1),
         _pixels(top),
         _pixels(wide * 0.8),
         _pixels(bottom - top),
-        f"{label}: {value:g} {one.name}",
+        f"{label}: {value:g} {series.name}",
     )
 
 
@@ -127,35 +127,35 @@ def _horizontal_labels(labels: Sequence[str], wide: float) -> Markup:
     step = max(1, math.ceil(len(labels) * 75 / (WIDTH - _LEFT - _RIGHT)))
     return Markup("").join(
         Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            _pixels(max(_LEFT + wide * (place + 0.5), _LEFT + 20)), HEIGHT - _BOTTOM + 16, labels[place]
+            _pixels(max(_LEFT + wide * (index + 0.5), _LEFT + 20)), HEIGHT - _BOTTOM + 16, labels[index]
         )
-        for place in range(0, len(labels), step)
+        for index in range(0, len(labels), step)
     )
 
 
-def _band(one: ChartSeries, across: _AxisScale, up: _AxisScale) -> Markup:
-    edge = [(at, upper) for at, _, upper in one.band] + [(at, lower) for at, lower, _ in reversed(one.band)]
+def _band(series: ChartSeries, across: _AxisScale, up: _AxisScale) -> Markup:
+    edge = [(at, upper) for at, _, upper in series.band] + [(at, lower) for at, lower, _ in reversed(series.band)]
     path = " ".join(f"{_pixels(across.position(a))},{_pixels(up.position(b))}" for a, b in edge)
-    return Markup('<polygon class="band {}" points="{}"/>').format(one.style, path)
+    return Markup('<polygon class="band {}" points="{}"/>').format(series.style, path)
 
 
-def _line(one: ChartSeries, across: _AxisScale, up: _AxisScale) -> Markup:
+def _line(series: ChartSeries, across: _AxisScale, up: _AxisScale) -> Markup:
     shown = [
         (across.position(a), up.position(b))
-        for a, b in one.points
+        for a, b in series.points
         if (a > 0 or not across.axis.log) and (b > 0 or not up.axis.log)
     ]
     if not shown:
         return Markup("")
-    if one.steps:
+    if series.steps:
         corners = (corner for before, now in pairwise(shown) for corner in ((now[0], before[1]), now))
         shown = [shown[0], *corners]
     path = " ".join(f"{_pixels(a)},{_pixels(b)}" for a, b in shown)
-    line = Markup('<polyline class="line {}" points="{}"/>').format(one.style, path)
+    line = Markup('<polyline class="line {}" points="{}"/>').format(series.style, path)
     if len(shown) > 12:
         return line
     dots = (
-        Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(one.style, _pixels(a), _pixels(b))
+        Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(series.style, _pixels(a), _pixels(b))
         for a, b in shown
     )
     return line + Markup("").join(dots)
@@ -202,7 +202,7 @@ def _vertical_ticks(up: _AxisScale) -> Markup:
 
 def _svg_figure(title: str, inner: Markup, series: Sequence[ChartSeries]) -> Markup:
     legend = Markup("").join(
-        Markup('<li><span class="key {}"></span>{}</li>').format(one.style, one.name) for one in series
+        Markup('<li><span class="key {}"></span>{}</li>').format(line.style, line.name) for line in series
     )
     return Markup(
         '<figure><figcaption>{}</figcaption><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'

@@ -1,1 +1,1 @@
-"""Feature vectors in, anomaly scores and p-values out. May import ingest."""
+"""Models: feature vectors in, anomaly scores and p-values out. May import ingest."""

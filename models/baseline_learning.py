@@ -1,4 +1,4 @@
-"""Which events become habits: what is learned of an agent, live as in training.
+"""The choice of events that become habits: the parts of an event that are learned, live as in training.
 
 An odd event is learned one time in so many. Always would make an attacker's target known after its first use, and never
 would leave honest change odd for ever. Training calibrates under the same rule, so that p-values hold for what is live.
@@ -16,7 +16,7 @@ ODD_P_VALUE = 0.05
 """p-value up to which an event is odd."""
 
 LEARNED_ONE_IN = np.uint64(8)
-"""Odd events per one that is learned."""
+"""Number of odd events of which one is learned."""
 
 MIN_LEARNED_EVENTS = 3
 """Events that an agent must have taught before its odd ones are drawn for: the first of a new agent are odd by nature
@@ -26,7 +26,7 @@ _ANNOUNCEMENT_TYPES = (event_columns.CLIENT_CHANGE, event_columns.CLIENT_REGISTE
 
 
 LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
-"""What of an event is learned (see `ingest.features.kernel.learn`)."""
+"""Parts of an event to learn (see `ingest.features.kernel.learn`)."""
 
 
 def learnable_parts(
@@ -35,7 +35,7 @@ def learnable_parts(
     p_values: npt.NDArray[np.float64],
     taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
 ) -> npt.NDArray[np.uint8]:
-    """What of each of *rows* may be learned, as far as its oddness goes.
+    """Parts of each of *rows* that may be learned, as far as its oddness goes.
 
     The key that an authorization server announces for a client is no habit to be doubted; whatever else an odd
     announcement names is doubted as in any event. The draw follows from agent and time: a replay makes the same.
@@ -54,7 +54,7 @@ def learnable_parts(
 
 
 def announced_credentials(columns: EventColumns, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """What is learned of *rows* (m,) at least, whatever else is known of the agent: uint8 (m,), CREDENTIAL or NOTHING.
+    """Least parts of *rows* (m,) to learn, whatever else is known of the agent: uint8 (m,), CREDENTIAL or NOTHING.
 
     That a key was announced is a fact, not behaviour. An agent under suspicion, of which nothing else is learned, would
     otherwise be told to use a key that "was never registered", in each of its events.

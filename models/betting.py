@@ -28,7 +28,7 @@ MIN_BET_WEIGHT = 0.2
 """However long a streak is, this part of each bet counts: an agent that is always busy can still be noticed."""
 
 STREAK_BET = LOG_HALF - 0.5 * float(np.log(0.05))
-"""Bets from which a streak grows (p at most 0.05): a quarter of all normal events bring some evidence, and would
+"""Least bet by which a streak grows (p at most 0.05): a quarter of all normal events bring some evidence, and would
 otherwise damp a busy agent for good."""
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
@@ -76,20 +76,18 @@ def damped_bets(
     p_values: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """Evidence of each event of a history, natural log, shape (n,), as the risk kernel would have taken it."""
-    known, at = np.unique(agents, return_inverse=True)
-    first = np.full(len(known), time_ms.min() if len(time_ms) else 0, np.int64)
+    distinct_agents, at = np.unique(agents, return_inverse=True)
+    first = np.full(len(distinct_agents), time_ms.min() if len(time_ms) else 0, np.int64)
     bets = log_bet(p_values)
-    _damp_all(bets, at, time_ms, np.zeros(len(known)), np.zeros(len(known)), first)
+    _damp_all(bets, at, time_ms, np.zeros(len(distinct_agents)), np.zeros(len(distinct_agents)), first)
     return bets
 
 
-# How high evidence climbs on normal agents: the tail that thresholds are read from.
-#
-# The held-out p-values of a history, as bets, run through the same sum as live (`L = max(L, 0) + bet`), one sum an
-# agent. What matters to an operator is the highest that an agent reaches in a day. An exponential is fitted to the
-# largest of these agent-day maxima (peaks over threshold), so that a budget far below one alert in the history has an
-# answer, too. Nothing is assumed about how events depend on each other: whatever dependence a day of an agent has is in
-# its maximum.
+# Thresholds are read from the tail of the evidence that normal agents reach. The held-out p-values of a history, as
+# bets, run through the same sum as live (`L = max(L, 0) + bet`), one sum an agent. What matters to an operator is the
+# highest that an agent reaches in a day. An exponential is fitted to the largest of these agent-day maxima (peaks over
+# threshold), so that a budget far below one alert in the history has an answer, too. Nothing is assumed about how
+# events depend on each other: whatever dependence a day of an agent has is in its maximum.
 
 
 MIN_AGENT_DAYS = 100
@@ -124,12 +122,12 @@ class AlarmTail(NamedTuple):
 
     @staticmethod
     def empty() -> AlarmTail:
-        """Nothing is known."""
+        """The tail of no agent-days."""
         return AlarmTail(0.0, 0.0, 1.0, 0)
 
     @property
     def usable(self) -> bool:
-        """Whether there were agent-days enough."""
+        """True if there were agent-days enough."""
         return self.days >= MIN_AGENT_DAYS
 
     def level_for_share(self, allowed: float) -> float:
@@ -179,7 +177,7 @@ def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: A
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
     day, below 0 where there is none.
     """
-    found = 0
+    count = 0
     for row in range(len(bets)):
         slot = slots[row]
         seen[slot] += 1
@@ -187,13 +185,13 @@ def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: A
             continue
         if days[row] > day[slot]:
             if highest[slot] >= 0.0:
-                maxima[found] = highest[slot]
-                found += 1
+                maxima[count] = highest[slot]
+                count += 1
             day[slot], highest[slot] = days[row], 0.0
         sums[slot] = max(sums[slot], 0.0) + bets[row]
         highest[slot] = max(highest[slot], sums[slot], 0.0)
     for slot in range(len(highest)):
         if highest[slot] >= 0.0:
-            maxima[found] = highest[slot]
-            found += 1
-    return found
+            maxima[count] = highest[slot]
+            count += 1
+    return count

@@ -1,4 +1,4 @@
-"""From scores to probabilities: conformal p-values on held-out normal behaviour, per peer group or fleet.
+"""Calibration, from scores to probabilities: conformal p-values on held-out normal behaviour, per peer group or fleet.
 
 `p = (1 + #{held-out scores >= s}) / (n + 1)`: if normal behaviour stays what it was, at most a share *a* of normal
 events gets p <= a, whatever the scores are. A group with fewer than *minimum* held-out scores of its own uses those of
@@ -40,7 +40,7 @@ class Calibration(NamedTuple):
 
     @staticmethod
     def empty() -> Calibration:
-        """Of nobody: nothing is promised."""
+        """The calibration without scores: nothing is promised."""
         whole, real = np.zeros(0, np.int64), np.zeros(0)
         return Calibration(np.zeros(0, np.uint64), np.zeros(1, np.int64), whole, real, whole)
 
@@ -76,7 +76,7 @@ class Calibration(NamedTuple):
         )
 
     def covers(self, group: int) -> bool:
-        """Whether the group's promise rests on its own scores; if not, on the fleet's."""
+        """Tell whether the p-values of a group rest on its own scores; if not, on the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def p_values(self, scores: NDArray[np.float64], groups: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -95,11 +95,11 @@ def _thin_scores(ordered: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     above = n - np.cumsum(counts)
     if n > EXACT_RANKS:
         points = int(EXACT_RANKS * np.log(n / EXACT_RANKS)) + 2
-        wanted = np.concatenate([np.arange(EXACT_RANKS), np.geomspace(EXACT_RANKS, n, points).astype(np.int64)])
+        ranks = np.concatenate([np.arange(EXACT_RANKS), np.geomspace(EXACT_RANKS, n, points).astype(np.int64)])
         # `above` descends. Around each wanted rank both neighbours are kept, so that a value shared by many stays
         # exact.
         rising = above[::-1]
-        places = np.concatenate([np.searchsorted(rising, wanted), np.searchsorted(rising, wanted, side="right") - 1])
+        places = np.concatenate([np.searchsorted(rising, ranks), np.searchsorted(rising, ranks, side="right") - 1])
         kept = np.unique(len(above) - 1 - np.clip(places, 0, len(above) - 1))
         values, above = values[kept], above[kept]
     return values, above.astype(np.int64), n
@@ -155,9 +155,8 @@ def _p_values(
         out[row] = p_value(scores[row], group_index(ids, groups[row]), start, sizes, values, above)
 
 
-# One scale for all peer groups: what is usual in a group maps to the same anomaly score in each.
-#
-# Of the held-out statistic T a group's median is its location, and the way from there to its 99th percentile its scale;
+# One scale holds for all peer groups: an event that is usual in its group has the same anomaly score in each. Of the
+# held-out statistic T a group's median is its location, and the way from there to its 99th percentile its scale;
 # both are shrunk to the fleet's where the group has little history. The anomaly score is a fixed, strictly increasing
 # function of `z = (T - location) / scale`: 0.5 at the median, 0.75 at the 99th percentile, and it never saturates.
 

@@ -1,7 +1,7 @@
 """A detector: feature vectors in, calibrated anomaly scores and p-values out, with the features that made them.
 
-It is a snapshot: scoring changes nothing, and an event is scored before anything learns from it. `training.py` fits
-one, `model_persistence.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
+It is a snapshot: scoring changes nothing, and an event is scored before anything learns from it. `detector_training.py`
+fits one, `model_persistence.py` writes and reads one; scoring needs neither scikit-learn nor the training data.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Scores(NamedTuple):
 
 
 class Detector(Protocol):
-    """What the pipeline needs of a detector. `tests/support/detector_checks.py` states what each one must hold to."""
+    """Interface of a detector, as the pipeline needs it. `tests/support/detector_checks.py` states its contract."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Detector(Protocol):
         """
 
     def covers(self, group: int) -> bool:
-        """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
 
     def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         """Contribution of each feature, (n, F), >= 0, sum 1 per row, or all zero where nothing stands out."""
@@ -77,7 +77,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
-    """How a `ForestDetector` is trained.
+    """Settings for the training of a `ForestDetector`.
 
     Attributes:
         trees: trees of the forest.
@@ -109,7 +109,7 @@ class DetectorSettings:
 
 
 _MAX_FEATURE_VALUE = 64.0
-"""No feature goes beyond it."""
+"""Value that no feature exceeds."""
 
 _SETTING_RANGES = (
     ("trees", 1, 10_000),
@@ -125,7 +125,7 @@ _SETTING_RANGES = (
 
 @dataclass(frozen=True, slots=True)
 class UsualEvidence:
-    """What a feature's evidence usually is, from the training rows.
+    """Usual evidence of each feature, from the training rows.
 
     Attributes:
         median: float64 (F,), decades.
@@ -145,7 +145,7 @@ class ForestDetector:
         scales: T to anomaly score, per peer group.
         calibration: anomaly score to p-value, per peer group.
         familiar: the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is
-            normal is their own past. Without groups, where no history was long enough to tell (`scoring.rehearsal`).
+            normal is their own past. Without groups, where no history was long enough to tell (`walkforward`).
         usual: what is usual, for explanations.
         settings: how it was trained.
         feature_names: names of the F features.
@@ -181,15 +181,15 @@ class ForestDetector:
         if groups.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
         groups = np.ascontiguousarray(groups, dtype=np.uint64)
-        found = self.evidence(X)
-        anomaly = anomaly_scores(self.scales, found.statistic, groups)
+        combined = self.evidence(X)
+        anomaly = anomaly_scores(self.scales, combined.statistic, groups)
         p_values = self.calibration.p_values(anomaly, groups)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
-        return Scores(anomaly, p_values, found.feature_evidence)
+        return Scores(anomaly, p_values, combined.feature_evidence)
 
     def covers(self, group: int) -> bool:
-        """Whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
+        """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
         return self.calibration.covers(group)
 
     def evidence(self, X: NDArray[np.float64]) -> CombinedEvidence:
@@ -200,10 +200,10 @@ class ForestDetector:
             raise self._named(error) from None
 
     def explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What moved the score of each row.
+        """Contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
-        forest over the steps that shortened the row's paths (`attribution`). Costs about as much as scoring.
+        forest over the steps that shortened the row's paths (`path_shortenings`). Costs about as much as scoring.
 
         Args:
             X: float64 (n, F), finite.
@@ -214,14 +214,15 @@ class ForestDetector:
         Raises:
             NotFinite, WrongShape: as `score`.
         """
-        found = self.evidence(X)
+        combined = self.evidence(X)
         weight = self.parts.forest_weight
-        alone = np.maximum(found.feature_evidence - self.usual.upper, 0.0)
-        total = _shares(alone) * ((1.0 - weight) * found.tails)[:, None]
+        alone = np.maximum(combined.feature_evidence - self.usual.upper, 0.0)
+        total = _shares(alone) * ((1.0 - weight) * combined.tails)[:, None]
         if weight > 0.0:
-            seen = forest_input(found.feature_evidence, self.parts.importance)
+            seen = forest_input(combined.feature_evidence, self.parts.importance)
             total += (
-                _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0)) * (weight * found.forest)[:, None]
+                _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0))
+                * (weight * combined.forest)[:, None]
             )
         return _shares(total)
 
@@ -233,8 +234,8 @@ class ForestDetector:
         low, high = np.zeros(len(self.feature_names)), np.full(len(self.feature_names), _MAX_FEATURE_VALUE)
         for _ in range(60):  # evidence never falls with the value
             middle = 0.5 * (low + high)
-            found = weighted_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
-            ordinary = found <= self.usual.median
+            evidence = weighted_evidence(self.parts.tails, self.parts.importance, middle[None, :])[0]
+            ordinary = evidence <= self.usual.median
             low, high = np.where(ordinary, middle, low), np.where(ordinary, high, middle)
         return low
 

@@ -130,8 +130,6 @@ def average_path_length(samples: NDArray[np.integer[Any]]) -> NDArray[np.float64
     return np.where(samples <= 1, 0.0, np.where(samples == 2, 1.0, long))
 
 
-# Fitting of a detector on normal history.
-#
 # The calibration is cross-conformal: the history is cut into folds along sessions, each fold is scored by a detector
 # that never saw it, and the p-values and group scales come from these held-out scores alone. The final tails and forest
 # are fitted on everything.
@@ -190,7 +188,7 @@ def fit_detector_with_held_out(
         settings: how to train.
         feature_names: F names.
         resolution: smallest meaningful difference per feature, see `fit_tails`.
-        importance: factor in [0, 1] of each feature's evidence, see `combination`; None is 1 for all.
+        importance: factor in [0, 1] of each feature's evidence, see `EvidenceCombination`; None is 1 for all.
         decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
         version: version of the model.
 
@@ -209,9 +207,9 @@ def fit_detector_with_held_out(
     folds = assign_folds(sessions, settings.folds, settings.seed)
     statistic, u = np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        found = combined_evidence(_fit_parts(X[~held], settings, resolution, weight, decades), X[held])
-        statistic[held], u[held] = found.statistic, found.feature_evidence
+        held_out = folds == fold
+        combined = combined_evidence(_fit_parts(X[~held_out], settings, resolution, weight, decades), X[held_out])
+        statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)

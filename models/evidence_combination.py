@@ -25,7 +25,7 @@ FOREST_MIN_IMPORTANCE = 0.5
 
 
 class EvidenceCombination(NamedTuple):
-    """What turns rows into T. All arrays are read only by convention: a combination is a snapshot.
+    """Everything that turns rows into T. All arrays are read only by convention: a combination is a snapshot.
 
     Attributes:
         tails: upper tails of the F features.
@@ -54,7 +54,7 @@ class CombinedEvidence(NamedTuple):
 
 
 def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
-    """T of rows (n, F) and what it is made of.
+    """T of rows (n, F) and its parts.
 
     Raises:
         NotFinite: a value is NaN or infinite.

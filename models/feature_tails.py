@@ -1,4 +1,4 @@
-"""How unusual each feature is by itself: the upper tail of what training saw, as evidence in decades.
+"""Unusualness of each feature by itself: the upper tail of what training saw, as evidence in decades.
 
 Every feature points one way, higher is more suspicious, so `u = -log10 P(X_f >= x)`: 0 is ordinary, 2 is one in a
 hundred. P is counted as conformal prediction does, `(1 + #{values >= x}) / (n + 1)`. The curve is kept as a grid of
@@ -80,10 +80,10 @@ def fit_tails(
         np.full((X.shape[1], knots + 1), EVIDENCE_CAP),
         np.zeros((X.shape[1], knots)),
     )
-    known = np.broadcast_to(np.asarray(0.0 if decades is None else decades, np.float64), (X.shape[1],))
+    given_decades = np.broadcast_to(np.asarray(0.0 if decades is None else decades, np.float64), (X.shape[1],))
     for feature in range(X.shape[1]):
-        if known[feature] > 0.0:
-            tables.x[feature, 0], tables.rate[feature, 0] = 0.0, known[feature]
+        if given_decades[feature] > 0.0:
+            tables.x[feature, 0], tables.rate[feature, 0] = 0.0, given_decades[feature]
             tables.u[feature, 0], tables.u[feature, 1:] = 0.0, SURPRISE_CAP
             continue
         ordered = np.sort(X[:, feature])

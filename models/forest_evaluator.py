@@ -226,15 +226,14 @@ def score_rows(
     return -1
 
 
-# What each feature did to a forest's score: the walk of a row, step by step.
-#
-# At every inner node a tree expects some path length, the mean over the training samples that came there. A step to a
-# child changes it, and the change belongs to the feature that the node compares. Over a walk the changes add up to the
-# row's path length less the expectation at the root, exactly; and the path length is the score's logarithm.
+# The contribution of each feature to a forest's score follows from the walk of a row. At every inner node a tree
+# expects some path length, the mean over the training samples that came there. A step to a child changes it, and the
+# change belongs to the feature that the node compares. Over a walk the changes add up to the row's path length less the
+# expectation at the root, exactly; and the path length is the score's logarithm.
 
 
 def path_shortenings(forest: ForestArrays, X: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much each feature shortened the path of each row, below what the forest expects before it looks.
+    """Steps by which each feature shortened the path of each row, below the forest's expectation before it looks.
 
     Args:
         forest: the forest.

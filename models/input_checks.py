@@ -46,7 +46,7 @@ class NotEnoughHistory(ModelError):
     code = "not_enough_history"
 
 
-# Checks of what is learned from: shape, finite, within float32 (in which the forest compares).
+# The forest compares in float32, so what is learned from must be within its range.
 
 
 _LARGEST = float(np.finfo(np.float32).max)

@@ -42,8 +42,8 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class TrainingWindow:
-    """What the model has seen: first and last event time (Unix milliseconds), numbers of events, agents and
-    sessions."""
+    """Extent of the history that a model has seen: first and last event time (Unix milliseconds), numbers of events,
+    agents and sessions."""
 
     from_ms: int
     to_ms: int
@@ -115,10 +115,10 @@ def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, Ar
         raise ModelError(
             f'{where} has no "kind": "{MODEL_KIND}"; this is not a Trustwatch model: give another directory'
         )
-    found = content.get("format_version")
-    if found != MODEL_FORMAT_VERSION:
+    format_version = content.get("format_version")
+    if format_version != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {found!r}; "
+            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {format_version!r}; "
             "retrain, or run the version of Trustwatch that wrote it"
         )
     expected = manifest_digest(content)
@@ -154,11 +154,10 @@ def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManife
     return manifest, files
 
 
-# A model as a directory: `manifest.json` and arrays as `.npy` files. Never a pickle: loading a model runs no code of
-# it.
+# The files of a model. Never a pickle: loading a model runs no code of it.
 #
 # model/manifest.json
-# model/detector/NAME.npy           what the detector needs
+# model/detector/NAME.npy           arrays of the detector
 # model/extras/GROUP/NAME.npy       arrays of others, e.g. the baselines of the feature builder
 #
 # Writing is all or nothing. Everything goes to a directory beside the target, is flushed to disk, and is then renamed.
@@ -273,7 +272,7 @@ def copy_model(source: Path, target: Path) -> None:
 
 
 def is_model(path: Path) -> bool:
-    """Whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
+    """Tell whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
     try:
         return f'"{MODEL_KIND}"'.encode() in (path / MANIFEST_FILE).read_bytes()
     except OSError:
@@ -370,10 +369,10 @@ def _check_listing(folder: Path, files: Mapping[str, ArrayFile]) -> None:
 
 def _load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
     data = _read_file(folder / name, folder)
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected.sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected.sha256:
         raise ModelError(
-            f"{folder / name}: expected sha256 {expected.sha256}, found {found}; it was changed: {_RESTORE_ADVICE}"
+            f"{folder / name}: expected sha256 {expected.sha256}, found {digest}; it was changed: {_RESTORE_ADVICE}"
         )
     try:
         array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)

@@ -80,7 +80,7 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
 
 
 def settings_document(settings: DetectorSettings) -> dict[str, Any]:
-    """What goes to `settings["detector"]` of the manifest."""
+    """The member `settings["detector"]` of the manifest."""
     return asdict(settings)
 
 
@@ -183,13 +183,10 @@ def _starts_with_fleet(groups: NDArray[np.uint64]) -> bool:
     return len(groups) > 0 and int(groups[0]) == FLEET_GROUP and bool((groups[1:] > groups[:-1]).all())
 
 
-# A trained model on disk: the detector's arrays, the baseline and the agents' histories in one verified directory.
-
-
 def save_trained_model(
     path: Path, model: TrainedModel, settings: DetectorSettings, sessions: int, created_ms: int
 ) -> ModelManifest:
-    """Write a model directory; see `artifact.save_model` for how and what is refused.
+    """Write a model directory; see `model_directory.save_model` for how and what is refused.
 
     Args:
         settings: how the detector was trained.

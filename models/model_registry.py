@@ -1,4 +1,4 @@
-"""Where versions of models lie: one directory each, and the one that the operator installed beside them."""
+"""Storage of model versions: one directory each, and the one that the operator installed beside them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MAX_DIRECTORY_NAME = 120
 
 
 class RegisteredModel(NamedTuple):
-    """A model on the shelf. `digest` is that of its manifest, and with it of every file."""
+    """A model in the registry. `digest` is that of its manifest, and with it of every file."""
 
     manifest: ModelManifest
     digest: str
 
     @property
     def version(self) -> str:
-        """Its name."""
+        """Name of the version."""
         return self.manifest.model_version
 
 
@@ -55,35 +55,35 @@ class ModelRegistry:
         return RegisteredModel(*read_manifest(self._installed))
 
     def register_installed(self) -> RegisteredModel:
-        """Copy the installed model to the shelf, unless it lies there already. Raises ModelError, OSError."""
-        found = self.installed_model()
-        place = self.directory_of(found.version)
-        if not self._contains(place, found.digest):
+        """Copy the installed model into the registry, unless it is there already. Raises ModelError, OSError."""
+        installed = self.installed_model()
+        directory = self.directory_of(installed.version)
+        if not self._contains(directory, installed.digest):
             try:
-                copy_model(self._installed, place)
+                copy_model(self._installed, directory)
             except (OSError, ModelError):
-                if not self._contains(place, found.digest):  # else another process of the service was quicker
+                if not self._contains(directory, installed.digest):  # else another process of the service was quicker
                     raise
-        return found
+        return installed
 
     @staticmethod
-    def _contains(place: Path, digest: str) -> bool:
-        """Whether that model lies there; one that is damaged does not."""
+    def _contains(directory: Path, digest: str) -> bool:
+        """Tell whether that model is in the directory; a damaged one does not count."""
         try:
-            return is_model(place) and read_manifest(place)[1] == digest
+            return is_model(directory) and read_manifest(directory)[1] == digest
         except ModelError:
             return False
 
     def find_directory(self, version: str, digest: str | None = None) -> Path:
-        """Directory that holds *version*: on the shelf, or the installed model itself.
+        """Directory that holds *version*: in the registry, or the installed model itself.
 
         Raises:
             ModelError: nowhere, or with another digest than *digest*.
         """
         for path in (self.directory_of(version), self._installed):
             if is_model(path):
-                manifest, found = read_manifest(path)
-                if manifest.model_version == version and digest in (None, found):
+                manifest, actual_digest = read_manifest(path)
+                if manifest.model_version == version and digest in (None, actual_digest):
                     return path
         exactly = "" if digest is None else f" with digest {digest[:12]}…"
         raise ModelError(
@@ -96,7 +96,7 @@ class ModelRegistry:
         return load_trained_model(self.find_directory(version, digest))
 
     def versions(self) -> Iterator[RegisteredModel]:
-        """Every sound manifest on the shelf; what can not be read is left out."""
+        """Every sound manifest in the registry; what can not be read is left out."""
         if not self.root.is_dir():
             return
         for path in sorted(self.root.iterdir()):

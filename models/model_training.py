@@ -35,7 +35,7 @@ AGENTS_PER_FOLD = 4
 """Agents that each fold must have before agents are kept apart."""
 
 CROSS_FIT_ROUNDS = 2
-"""The first tells which events are odd; the second learns those as rarely as the live service does."""
+"""Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
 
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
@@ -43,7 +43,7 @@ _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 
 def cross_fit_detector(
     columns: EventColumns,
-    found: RowObservations,
+    observations: RowObservations,
     sessions: npt.NDArray[np.uint64],
     settings: DetectorSettings,
     version: str,
@@ -52,7 +52,7 @@ def cross_fit_detector(
     """A detector on cross-fitted vectors, and the held-out scores of the history.
 
     Args:
-        found: what the kernel found in the history, for the baselines.
+        observations: what the kernel found in the history, for the baselines.
         sessions: (n,), number of each event's session.
         progress: told the number of folds done, up to `TURNS * settings.folds`.
 
@@ -66,9 +66,9 @@ def cross_fit_detector(
         learned = learnable_parts(columns, everything, p_values, taught)
         vectors = np.zeros((len(columns), FEATURE_COUNT))
         for fold in range(settings.folds):
-            held = folds == fold
-            if held.any():
-                vectors[held] = _held_out_vectors(columns, found, held, learned)[held]
+            held_out = folds == fold
+            if held_out.any():
+                vectors[held_out] = _held_out_vectors(columns, observations, held_out, learned)[held_out]
             progress(turn * settings.folds + fold + 1)
         detector, scores = fit_detector_with_held_out(
             vectors,
@@ -86,14 +86,17 @@ def cross_fit_detector(
 
 
 def _held_out_vectors(
-    columns: EventColumns, found: RowObservations, held: npt.NDArray[np.bool_], learned: npt.NDArray[np.uint8]
+    columns: EventColumns,
+    observations: RowObservations,
+    held_out: npt.NDArray[np.bool_],
+    learned: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.float64]:
-    """Vectors (n, F) of the agents that occur in *held*, against a baseline of all that is not held."""
+    """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held."""
     agents = columns.names[:, event_columns.AGENT]
-    acting = np.unique(agents[held])
+    acting = np.unique(agents[held_out])
     rows = np.flatnonzero(np.isin(agents, acting))
-    builder = FeatureBuilder(fit_baseline(columns, found, ~held), len(acting))
-    builder.set_shared_counts(agents[rows][~held[rows] & (found.flags[rows] != IGNORED_EVENT)])
+    builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out), len(acting))
+    builder.set_shared_counts(agents[rows][~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)])
     return builder.observe_and_learn(columns, learned, rows)[0]
 
 
@@ -112,16 +115,13 @@ def first_appearance_numbers(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint
 
 
 def agent_event_numbers(agents: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """How many events of the same agent come before each event, (n,)."""
+    """Number of events of the same agent before each event, (n,)."""
     order = np.argsort(agents, kind="stable")
     ordered = agents[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     turn = np.empty(len(agents), np.int64)
     turn[order] = np.arange(len(agents)) - np.repeat(starts, np.diff(np.r_[starts, len(agents)]))
     return turn
-
-
-# Learns a model from normal history: baselines, agents' own histories, and a detector on top (see `crossfit`).
 
 
 MIN_EXPONENT = 0.1
@@ -182,18 +182,18 @@ def _train(
     agents = max(1, len(np.unique(columns.names[:, event_columns.AGENT])))
     steps = CROSS_FIT_ROUNDS * settings.folds + 2
     progress("reading history", 0, steps)
-    _, found = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
+    _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
     sessions = first_appearance_numbers(session_ids(columns))
     detector, held_out = cross_fit_detector(
         columns,
-        found,
+        observations,
         sessions,
         settings,
         version,
         lambda done: progress("measuring each part against the others", done, steps),
     )
     progress("learning what is normal", steps - 1, steps)
-    baseline = fit_baseline(columns, found, np.ones(len(columns), np.bool_))
+    baseline = fit_baseline(columns, observations, np.ones(len(columns), np.bool_))
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(columns)
     ids, rates, events = group_activity(columns)
@@ -226,7 +226,7 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def dependence_exponent(bets: npt.NDArray[np.float64], sessions: npt.NDArray[np.uint64]) -> float:
-    """How far the evidence of normal events falls short of independence: Lundberg's exponent over sessions.
+    """Dependence of the evidence of normal events: Lundberg's exponent over sessions, 1 where they are independent.
 
     The bets on a session's events are not independent: an odd session is odd throughout. Sessions are taken as the
     independent blocks. The exponent is the largest t in (0, 1] with mean(exp(t * S)) <= 1 over the summed log bets S of

@@ -33,7 +33,7 @@ class AgentSeeds:
 
     @staticmethod
     def empty() -> AgentSeeds:
-        """No agent is known."""
+        """Seeds of a history without agents."""
         return AgentSeeds(np.zeros(0, np.uint64), np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -58,7 +58,7 @@ class TrainedModel:
         group_events: int64 (g,), held-out events behind the group's calibration.
         version: written into every decision.
         baseline_version: digest of the baseline.
-        exponent: in (0, 1], how far evidence falls short of independence (`learning.dependence_exponent`).
+        exponent: in (0, 1], how far evidence falls short of independence (`model_training.dependence_exponent`).
         alarms: how high evidence climbs on agents of the history.
         window_ms: first and last event time of the history.
     """
@@ -86,7 +86,7 @@ class TrainedModel:
         return int(self.group_rows(np.array([group], np.uint64))[0])
 
     def coverage(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-        """How much is known of each peer group, in [0, 1); 0 for a group that the history did not show."""
+        """Share of each peer group that is known, in [0, 1); 0 for a group that the history did not show."""
         rows = self.group_rows(groups)
-        known = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
-        return known / (known + HALF_COVERED_EVENTS)
+        events = np.where(rows > 0, self.group_events[rows], 0).astype(np.float64)
+        return events / (events + HALF_COVERED_EVENTS)

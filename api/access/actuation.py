@@ -1,4 +1,4 @@
-"""The actuators of a running service: made from the settings, and told when something has to be looked at."""
+"""The actuators of a running service: made from the settings, and started when desired states may have changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ACTUATION_DISPATCH_POLICY = DispatchPolicy(
 """Containment is tried again sooner than alerts are, and for more agents at once."""
 
 RECONCILE_EVERY_S = 3600.0
-"""Whatever was missed, or changed at a server behind our back, is put right after so long."""
+"""Interval between full reconciliations, s: a missed change, or one made at a server itself, lasts no longer."""
 
 STORE_RETRY_S = 5.0
 
@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ActuationService:
-    """What acts at authorization servers. For one event loop; close it at the end.
+    """Delivery of desired states to authorization servers. For one event loop; close it at the end.
 
     Args:
         settings: as configured.
@@ -77,11 +77,11 @@ class ActuationService:
 
     @property
     def channels(self) -> list[DeliveryChannel[ActuatorSettings]]:
-        """For the dispatcher."""
+        """Delivery channels, for the dispatcher."""
         return list(self._channels)
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
-        """Something about those agents changed that no decision tells: a person pinned one, or a pin ended."""
+        """Take up a change for those agents that came without a decision: a person pinned one, or a pin ended."""
         if self._channels and agents:
             task = asyncio.get_running_loop().create_task(self._reconcile(agents))
             self._tasks.add(task)
@@ -96,7 +96,7 @@ class ActuationService:
             self._full_reconciliation_requested.set()
 
     def request_full_reconciliation(self) -> None:
-        """Another policy is in force."""
+        """Have everything compared again, since another policy is in force."""
         self._full_reconciliation_requested.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -119,8 +119,8 @@ class ActuationService:
         await self._http.aclose()
 
 
-async def _wait_for_either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in (one, other)]
+async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds: float) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in (first, second)]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:

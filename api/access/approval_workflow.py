@@ -41,14 +41,14 @@ _log = structlog.get_logger(__name__)
 
 
 class InterventionNotOpen(ProblemError):
-    """Somebody else decided first, or its time is over: answered with 409."""
+    """Raised if another person decided first, or the time is over; answered with 409."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ProblemDetails(409, "not_open", "Not open", detail))
 
 
 class ApprovalWorkflow:
-    """Asks persons, and does what they say.
+    """Requests for approval, and the approvals and pins that persons decide.
 
     It knows no callers: who may decide is checked before it is asked. What persons and agents wait for goes by the
     executor; what follows the store in the background takes its time, in threads that nobody waits for.
@@ -88,28 +88,28 @@ class ApprovalWorkflow:
 
     def request_approval(self, agent: AgentName, scopes: Sequence[str], level: RiskLevel, why: str, via: str) -> str:
         """Ask for an approval unless one already waits; returns its id. Never waits for the store."""
-        wanted = tuple(sorted(set(scopes) - {ALL_SCOPES}))
-        if not wanted and scopes:
+        requested = tuple(sorted(set(scopes) - {ALL_SCOPES}))
+        if not requested and scopes:
             return ""
-        wanted = wanted or (ALL_SCOPES,)
+        requested = requested or (ALL_SCOPES,)
         now_ms = self._now_ms()
         waiting = self.active_interventions.pending_approval(
-            (agent.tenant, agent.issuer, agent.agent_id), wanted, now_ms, MAX_PENDING_PER_AGENT
+            (agent.tenant, agent.issuer, agent.agent_id), requested, now_ms, MAX_PENDING_PER_AGENT
         )
         if waiting is not None:
             return waiting.intervention_id
-        if asked := self._ids_in_flight.get((agent.key, wanted)):
-            return asked
+        if in_flight_id := self._ids_in_flight.get((agent.key, requested)):
+            return in_flight_id
         if len(self._tasks) >= MAX_REQUESTS_IN_FLIGHT:
             self.failed_requests += 1
             return ""
-        made = Intervention(
-            record_id(now_ms, "approval", agent.key, wanted),
+        approval = Intervention(
+            record_id(now_ms, "approval", agent.key, requested),
             "approval",
             "pending",
             agent,
             int(level),
-            wanted,
+            requested,
             why,
             via,
             now_ms,
@@ -119,45 +119,49 @@ class ApprovalWorkflow:
             now_ms + int(PENDING_TIMEOUT_S * 1000),
             now_ms,
         )
-        self._ids_in_flight[agent.key, wanted] = made.intervention_id
-        task = asyncio.get_running_loop().create_task(self._write_request(made, wanted))
+        self._ids_in_flight[agent.key, requested] = approval.intervention_id
+        task = asyncio.get_running_loop().create_task(self._write_request(approval, requested))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return made.intervention_id
+        return approval.intervention_id
 
-    async def _write_request(self, made: Intervention, wanted: tuple[str, ...]) -> None:
+    async def _write_request(self, approval: Intervention, requested: tuple[str, ...]) -> None:
         try:
-            new = await self._executor.write(self._interventions.add, made, [build_approval_row(made, self._service)])
+            new = await self._executor.write(
+                self._interventions.add, approval, [build_approval_row(approval, self._service)]
+            )
         except Unavailable as error:
             self.failed_requests += 1
-            _log.warning("an approval could not be asked for", error=str(error), agent=made.agent.agent_id)
+            _log.warning("an approval could not be asked for", error=str(error), agent=approval.agent.agent_id)
             return
         finally:
-            self._ids_in_flight.pop((made.agent.key, wanted), None)
+            self._ids_in_flight.pop((approval.agent.key, requested), None)
         if new:
-            self._apply_and_audit(made, "approval.request", made.asked_by, made.asked_why)
+            self._apply_and_audit(approval, "approval.request", approval.asked_by, approval.asked_why)
 
-    async def decide(self, asked: Intervention, person: Attribution, *, approve: bool, valid_s: float) -> Intervention:
+    async def decide(
+        self, approval: Intervention, person: Attribution, *, approve: bool, valid_s: float
+    ) -> Intervention:
         """Approve (for *valid_s* seconds from now) or reject. Raises InterventionNotOpen, Unavailable."""
         now_ms = self._now_ms()
-        if asked.status != "pending" or asked.expires_ms <= now_ms:
-            raise InterventionNotOpen(f"approval {asked.intervention_id} is {_status_word(asked, now_ms)}")
-        made = msgspec.structs.replace(
-            asked,
+        if approval.status != "pending" or approval.expires_ms <= now_ms:
+            raise InterventionNotOpen(f"approval {approval.intervention_id} is {_status_word(approval, now_ms)}")
+        decided = msgspec.structs.replace(
+            approval,
             status="approved" if approve else "rejected",
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,
             expires_ms=now_ms + int(valid_s * 1000),
-            updated_ms=_next_update_ms(asked, now_ms),
+            updated_ms=_next_update_ms(approval, now_ms),
         )
-        await self._write_change(made, "pending", f"approval.{'approve' if approve else 'reject'}", person)
-        return made
+        await self._write_change(decided, "pending", f"approval.{'approve' if approve else 'reject'}", person)
+        return decided
 
     async def pin(self, agent: AgentName, level: RiskLevel, person: Attribution, valid_s: float) -> Intervention:
         """Fix the level that policy acts on. An earlier pin ends with it. Raises Unavailable."""
         now_ms = self._now_ms()
-        made = Intervention(
+        new_pin = Intervention(
             record_id(now_ms, "pin", agent.key, person.name, int(level)),
             "pin",
             "active",
@@ -173,10 +177,10 @@ class ApprovalWorkflow:
             now_ms + int(valid_s * 1000),
             now_ms,
         )
-        await self._executor.write(self._interventions.add, made)
-        self._apply_and_audit(made, "pin", person.name, person.why)
-        await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), made.intervention_id)
-        return made
+        await self._executor.write(self._interventions.add, new_pin)
+        self._apply_and_audit(new_pin, "pin", person.name, person.why)
+        await self._end_pins(agent, Attribution(person.name, "replaced by another pin"), new_pin.intervention_id)
+        return new_pin
 
     async def unpin(self, agent: AgentName, person: Attribution) -> Intervention | None:
         """End every pin of an agent, hidden ones too; the one that held, None where none did. Raises Unavailable."""
@@ -195,20 +199,22 @@ class ApprovalWorkflow:
             ended = ended or done
         return ended
 
-    async def end_intervention(self, made: Intervention, person: Attribution) -> Intervention:
+    async def end_intervention(self, intervention: Intervention, person: Attribution) -> Intervention:
         """End a pin, or withdraw an approval. Raises InterventionNotOpen, Unavailable."""
         now_ms = self._now_ms()
-        if made.status not in ("active", "approved") or made.expires_ms <= now_ms:
-            raise InterventionNotOpen(f"{made.kind} {made.intervention_id} is {_status_word(made, now_ms)}")
+        if intervention.status not in ("active", "approved") or intervention.expires_ms <= now_ms:
+            raise InterventionNotOpen(
+                f"{intervention.kind} {intervention.intervention_id} is {_status_word(intervention, now_ms)}"
+            )
         ended = msgspec.structs.replace(
-            made,
+            intervention,
             status="ended",
             decided_by=person.name,
             decided_ms=now_ms,
             why=person.why,
-            updated_ms=_next_update_ms(made, now_ms),
+            updated_ms=_next_update_ms(intervention, now_ms),
         )
-        await self._write_change(ended, made.status, f"{made.kind}.end", person)
+        await self._write_change(ended, intervention.status, f"{intervention.kind}.end", person)
         return ended
 
     async def synchronise(self) -> None:
@@ -217,15 +223,17 @@ class ApprovalWorkflow:
             await asyncio.to_thread(self._interventions.changed_since, self.active_interventions.since_ms)
         )
         if news:
-            self._on_change({made.agent for made in news})
+            self._on_change({intervention.agent for intervention in news})
         now_ms = self._now_ms()
-        for made in self.active_interventions.expired(now_ms):
-            over = msgspec.structs.replace(made, status="expired", updated_ms=_next_update_ms(made, now_ms))
-            if await asyncio.to_thread(self._interventions.update, over, made.status):
-                self._apply_and_audit(over, f"{made.kind}.expire", "trustwatch", "its time is over")
+        for intervention in self.active_interventions.expired(now_ms):
+            over = msgspec.structs.replace(
+                intervention, status="expired", updated_ms=_next_update_ms(intervention, now_ms)
+            )
+            if await asyncio.to_thread(self._interventions.update, over, intervention.status):
+                self._apply_and_audit(over, f"{intervention.kind}.expire", "trustwatch", "its time is over")
             else:  # another process was first: it holds no longer here either
                 self.active_interventions.apply_changes([over])
-                self._on_change({made.agent})
+                self._on_change({intervention.agent})
 
     async def load_open(self) -> None:
         """Take over all that is open. Raises Unavailable."""
@@ -236,16 +244,18 @@ class ApprovalWorkflow:
         if self._tasks:
             await asyncio.gather(*self._tasks)
 
-    async def _write_change(self, made: Intervention, was: str, action: str, person: Attribution) -> None:
+    async def _write_change(self, intervention: Intervention, was: str, action: str, person: Attribution) -> None:
         outbox: list[OutboxRow] = []
-        if not await self._executor.write(self._interventions.update, made, was, outbox):
-            raise InterventionNotOpen(f"{made.kind} {made.intervention_id} was decided by somebody else meanwhile")
-        self._apply_and_audit(made, action, person.name, person.why)
+        if not await self._executor.write(self._interventions.update, intervention, was, outbox):
+            raise InterventionNotOpen(
+                f"{intervention.kind} {intervention.intervention_id} was decided by somebody else meanwhile"
+            )
+        self._apply_and_audit(intervention, action, person.name, person.why)
 
-    def _apply_and_audit(self, made: Intervention, action: str, by: str, why: str) -> None:
-        """What is written holds here at once, is told, and is an audit event."""
-        self.active_interventions.apply_changes([made])
-        agent = made.agent
+    def _apply_and_audit(self, intervention: Intervention, action: str, by: str, why: str) -> None:
+        """Apply a written intervention in this process, tell the observers, and write its audit event."""
+        self.active_interventions.apply_changes([intervention])
+        agent = intervention.agent
         self._audit.enqueue(
             {
                 "time": format_rfc3339(self._now_ms()),
@@ -258,20 +268,20 @@ class ApprovalWorkflow:
                 "outcome": "success",
                 "error": OWN_APPROVAL_RECORD,
                 "attributes": {
-                    "intervention_id": made.intervention_id,
-                    "scopes": list(made.scopes),
+                    "intervention_id": intervention.intervention_id,
+                    "scopes": list(intervention.scopes),
                     "why": why,
-                    "level": RiskLevel(made.level).label,
+                    "level": RiskLevel(intervention.level).label,
                 },
             }
         )
         self._on_change({agent})
 
 
-def _next_update_ms(made: Intervention, now_ms: int) -> int:
-    """When it changed: never before it did last, whatever the clocks of other processes say."""
-    return max(now_ms, made.updated_ms + 1)
+def _next_update_ms(intervention: Intervention, now_ms: int) -> int:
+    """UTC ms to note for a change: later than that of the last change, whatever the clocks of other processes say."""
+    return max(now_ms, intervention.updated_ms + 1)
 
 
-def _status_word(made: Intervention, now_ms: int) -> str:
-    return "expired" if made.expires_ms <= now_ms else made.status
+def _status_word(intervention: Intervention, now_ms: int) -> str:
+    return "expired" if intervention.expires_ms <= now_ms else intervention.status

@@ -147,13 +147,13 @@ def blast_radius(
     """Show whom an agent delegated to or called, and theirs, with their own risk."""
     path = f"/v1/agents/{quote(agent, safe='')}/blast-radius"
     with closing(ServiceClient(url, token)) as service:
-        found = service.get(path, tenant=tenant, issuer=issuer, days=days)
+        report = service.get(path, tenant=tenant, issuer=issuer, days=days)
     if json:
-        write_json(found)
+        write_json(report)
         return
-    sys.stdout.write(f"{found['agent_id']}  {found['risk_level']}\n")
+    sys.stdout.write(f"{report['agent_id']}  {report['risk_level']}\n")
     write_table(
-        found["agents"],
+        report["agents"],
         {
             "depth": "steps",
             "agent_id": "agent",
@@ -163,9 +163,9 @@ def blast_radius(
             "last_seen_at": "last seen",
         },
     )
-    for principal in found["principals"]:
+    for principal in report["principals"]:
         sys.stdout.write(f"acted for {principal['principal_id']}, last {principal['last_seen_at']}\n")
-    if not found["complete"]:
+    if not report["complete"]:
         print_message("more agents were found than are told")
 
 
@@ -178,12 +178,14 @@ def _send_intervention(
         response = service.request("POST", path, json=body, params=given)
     if not response.is_success:
         raise fail(problem_text(response))
-    made = response.json()
+    result = response.json()
     if json:
-        write_json(made)
+        write_json(result)
         return
-    what = f"level {made['level']}" if made["kind"] == "pin" else "scopes " + " ".join(made["scopes"])
-    print_message(f"{made['kind']} of {made['agent_id']} is {made['status']}: {what}, until {made['expires_at']}")
+    what = f"level {result['level']}" if result["kind"] == "pin" else "scopes " + " ".join(result["scopes"])
+    print_message(
+        f"{result['kind']} of {result['agent_id']} is {result['status']}: {what}, until {result['expires_at']}"
+    )
 
 
 def register(app: typer.Typer) -> None:

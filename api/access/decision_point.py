@@ -1,4 +1,4 @@
-"""The one place that hooks and gateways ask."""
+"""The policy decision point that hooks and gateways ask."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AccessDecision(NamedTuple):
     approval_id: str
 
     def risk_claims(self) -> dict[str, Any]:
-        """What a token may tell resource servers, where the product lets a hook write claims."""
+        """Claims of risk for a token's resource servers, where the product lets a hook write claims."""
         return {"risk_level": self.verdict.level.label, "policy_version": self.verdict.policy_version}
 
 
@@ -61,7 +61,7 @@ class PolicyDecisionPoint:
             via: the way.
             fit: makes a denial (`scoring.policy.denied`) of what the asking server can not do.
         """
-        verdict, known = self.policy_evaluator.evaluate(question)
+        verdict, context = self.policy_evaluator.evaluate(question)
         if fit is not None:
             verdict = fit(verdict)
         mode = "enforce" if verdict.enforced else "shadow"
@@ -77,7 +77,7 @@ class PolicyDecisionPoint:
             approval_id = self.approval_workflow.request_approval(
                 name, verdict.held_scopes, verdict.level, verdict.reason, via
             )
-        return AccessDecision(verdict, known, approval_id)
+        return AccessDecision(verdict, context, approval_id)
 
     def count_failure(self, via: str, *, fails_open: bool) -> None:
         """Count a question that could not be decided, and how it was answered for that reason."""
@@ -97,7 +97,7 @@ class PolicyDecisionPoint:
     ) -> None:
         """Make an audit event of a question and its answer.
 
-        What we decide ourselves is told in `attributes`, which no feature reads: a life that we shorten, and give back
+        What we decide ourselves stands in `attributes`, which no feature reads: a life that we shorten, and give back
         on recovery, would otherwise look like a change of the agent's habits.
 
         Args:
@@ -150,14 +150,14 @@ MAX_ACTORS = 32
 
 
 class ClientInducedFailure(TrustwatchError):
-    """A client may have brought it about, so it never opens the door: denied where policy is enforced, whatever
+    """A client may have brought it about, so it never lets a request pass: denied where policy is enforced, whatever
     `on_failure` says."""
 
     code = "by_client"
 
 
 class RequestLimitExceeded(ClientInducedFailure):
-    """More than a hook takes."""
+    """A request holds more than a hook takes."""
 
     code = "too_much"
 
@@ -176,10 +176,10 @@ def check_name_length(name: str) -> str:
 
 def earlier_actors(act: Any, agent: str) -> tuple[str, ...]:
     """Earlier actors of a delegation chain (`act` of RFC 8693), nearest first; the agent itself is not one of them."""
-    found: list[str] = []
-    while type(act) is dict and len(found) <= MAX_ACTORS:
-        found.append(check_name_length(text_or_empty(act.get("sub"))))
+    actors: list[str] = []
+    while type(act) is dict and len(actors) <= MAX_ACTORS:
+        actors.append(check_name_length(text_or_empty(act.get("sub"))))
         act = act.get("act")
-    if found[:1] == [agent]:  # the outermost is the current actor
-        del found[0]
-    return tuple(name for name in found[:MAX_ACTORS] if name)
+    if actors[:1] == [agent]:  # the outermost is the current actor
+        del actors[0]
+    return tuple(name for name in actors[:MAX_ACTORS] if name)

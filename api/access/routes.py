@@ -71,7 +71,7 @@ async def list_approvals(
     limit: LimitParam = 50,
     cursor: CursorParam = None,
 ) -> PageOut[InterventionOut]:
-    """What persons are asked, newest first; `?status=pending` is what waits. Scope `trust.score:read`."""
+    """Requests for approval, newest first; `?status=pending` lists those that wait. Scope `trust.score:read`."""
     return interventions_out(await containment.list(caller, "approval", status, None, tenant, limit, cursor))
 
 
@@ -170,12 +170,9 @@ async def get_principal_risk(
     issuer: str,
     days: DaysParam = 7.0,
 ) -> PrincipalRiskOut:
-    """That of the riskiest agent that acted on its behalf, and of each of them. Scope `trust.score:read`."""
+    """Risk of a principal: that of its riskiest agent, and of each that acted for it. Scope `trust.score:read`."""
     agents = await containment.principal_risk(caller, principal_id, tenant, issuer, days)
     return principal_risk_out(principal_id, tenant, issuer, agents)
-
-
-# Actuations: what is lowered at which server, what was there before, and a look at all of it on demand.
 
 
 actuations_router = APIRouter(tags=["actuations"], responses=COMMON_PROBLEMS)

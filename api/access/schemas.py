@@ -50,7 +50,7 @@ class ApprovalIn(BaseModel):
 
 
 class JustificationIn(BaseModel):
-    """Why something is rejected or ended."""
+    """Reason why something is rejected or ended."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"why": "nobody knows of this"}})
 
@@ -83,7 +83,7 @@ class ReachedAgentOut(BaseModel):
 
 
 class ReachedPrincipalOut(BaseModel):
-    """Somebody on whose behalf the agent acted."""
+    """A principal on whose behalf the agent acted."""
 
     principal_id: str
     first_seen_at: TimeText
@@ -94,7 +94,7 @@ class ReachedPrincipalOut(BaseModel):
 
 
 class BlastRadiusOut(BaseModel):
-    """Whom an agent reached."""
+    """Agents and principals that an agent reached."""
 
     agent_id: str
     tenant: str
@@ -153,7 +153,7 @@ def intervention_out(intervention: Intervention) -> InterventionOut:
 
 def interventions_out(page: Page[Intervention]) -> PageOut[InterventionOut]:
     """A page of pins and approvals as it is answered."""
-    return PageOut(items=[intervention_out(one) for one in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[intervention_out(intervention) for intervention in page.items], next_cursor=page.next_cursor)
 
 
 def blast_radius_out(report: BlastRadiusReport) -> BlastRadiusOut:
@@ -214,7 +214,7 @@ def principal_risk_out(principal_id: str, tenant: str, issuer: str, agents: Sequ
 
 
 class DesiredStateOut(BaseModel):
-    """What is to hold for the agent's client."""
+    """State to bring about for the agent's client at an authorization server."""
 
     risk_level: Level
     allow: bool
@@ -245,7 +245,7 @@ class ActuationOut(BaseModel):
 
 
 class ReconciliationOut(BaseModel):
-    """How many agents are looked at."""
+    """Number of agents that a reconciliation looks at."""
 
     agents: int
 
@@ -272,7 +272,7 @@ def actuation_out(actuation: Actuation) -> ActuationOut:
 
 
 def desired_state_out(desired: DesiredState) -> DesiredStateOut:
-    """What is to hold for a client as it is answered."""
+    """Desired state of a client as the API answers it."""
     return DesiredStateOut(
         risk_level=cast(Any, desired.level),
         allow=desired.allow,

@@ -29,7 +29,7 @@ DEFAULT_VALID_S = 3_600.0
 DEFAULT_DAYS = 7.0
 """Edges seen in the last so many days make up a blast radius."""
 MAX_ACTUATIONS_READ = 500
-"""Newest actuations from which containment times are told."""
+"""Newest actuations from which containment times are computed."""
 
 PINNABLE_LEVELS = {level.label: level for level in RiskLevel if level > RiskLevel.UNKNOWN}
 
@@ -37,7 +37,7 @@ InterventionKind = Literal["pin", "approval"]
 
 
 class BlastRadiusReport(NamedTuple):
-    """Whom an agent reached.
+    """Agents and principals that an agent reached.
 
     Attributes:
         name: the agent.
@@ -290,7 +290,7 @@ class ContainmentService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:
-        """What actuators did and are to do, last changed first. Raises as `list`.
+        """List what actuators did and are to do, last changed first. Raises as `list`.
 
         An agent that never was above `low` has none; one that was pinned and never seen has to be named in full.
         """
@@ -302,7 +302,7 @@ class ContainmentService:
         return await self._executor(self._runtime.store.actuations.page, tenants, key, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
-        """Authorization servers that are told of an agent; without one nobody takes back a token that is out."""
+        """Authorization servers at which an agent is lowered; without one nobody takes back a token that is out."""
         return [
             actuator.name
             for actuator in self._runtime.settings.actuators
@@ -310,7 +310,7 @@ class ContainmentService:
         ]
 
     async def containment_times(self, caller: AuthenticatedCaller) -> ContainmentTimes:
-        """How fast what was wanted came about, as far as events led to it. Raises as `list`."""
+        """Time from a decision to its desired state at the server, for states that events led to. Raises as `list`."""
         return containment_times((await self.actuations(caller, limit=MAX_ACTUATIONS_READ)).items)
 
     async def reconcile(self, caller: AuthenticatedCaller, target: str, tenant: str | None = None) -> int:
@@ -330,7 +330,7 @@ class ContainmentService:
 
 
 def containment_times(actuations: Sequence[Actuation]) -> ContainmentTimes:
-    """How fast what was wanted came about, as far as events led to it."""
+    """Time from a decision to its desired state at the server, for states that events led to."""
     times = sorted(
         (actuation.confirmed_ms - actuation.caused_ms) / 1000
         for actuation in actuations

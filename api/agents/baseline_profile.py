@@ -1,4 +1,4 @@
-"""The baseline of an agent, as far as its stored state can tell it: how much it knows, and what is usual.
+"""The baseline of an agent, as far as its stored state holds it: how much it has learned, and what is usual.
 
 State holds names only as hashes, so that it does not grow: how many actions are known, not which. Which ones it used
 lately, the recent events say.
@@ -35,10 +35,10 @@ class UsualRange(NamedTuple):
 
 
 class BaselineProfile(NamedTuple):
-    """What an agent's state says of it."""
+    """Usual behaviour of an agent, read from its state."""
 
     learned: int
-    known: list[tuple[str, int]]
+    distinct_counts: list[tuple[str, int]]
     usual: list[UsualRange]
 
 
@@ -50,17 +50,19 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
         numbers = np.frombuffer(row.features, layout.STATE_ROW)[0]["numbers"]
     except (ValueError, IndexError):
         return None
-    known = [(name, round(float(numbers[layout.N_DISTINCT + kind]))) for kind, name in DISTINCT_COUNT_LABELS.items()]
-    return BaselineProfile(int(numbers[layout.N_EVENTS]), [one for one in known if one[1]], _usual_ranges(numbers))
+    counts = [(name, round(float(numbers[layout.N_DISTINCT + kind]))) for kind, name in DISTINCT_COUNT_LABELS.items()]
+    return BaselineProfile(
+        int(numbers[layout.N_EVENTS]), [count for count in counts if count[1]], _usual_ranges(numbers)
+    )
 
 
 def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:
-    found = []
+    ranges = []
     for quantity, (name, unit) in QUANTITY_LABELS.items():
         if not numbers[layout.N_COUNT + quantity]:
             continue
         mean = float(numbers[layout.N_MEAN + quantity])
         spread = math.sqrt(max(float(numbers[layout.N_VAR + quantity]), 0.0))
         low, high = max(0.0, math.expm1(mean - spread)), math.expm1(mean + spread)
-        found.append(UsualRange(name, unit, max(0.0, math.expm1(mean)), low, high))
-    return found
+        ranges.append(UsualRange(name, unit, max(0.0, math.expm1(mean)), low, high))
+    return ranges

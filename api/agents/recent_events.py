@@ -27,7 +27,7 @@ MAX_RECORDS_READ = 40_000
 
 LOG_READ_BATCH = 2_000
 DECISION_WINDOW_S = 600.0
-"""So long before a decision, and a tenth of it after, events are told as those around it."""
+"""Events so long before a decision, and a tenth of it after, count as those around it."""
 
 MAX_EVENTS_AROUND = 30
 ErasureFilter = Callable[[int, bytes], bytes | None]
@@ -37,7 +37,7 @@ _WORD_PATTERN = re.compile(rb"[A-Za-z0-9._-]+")
 
 
 class LogExcerpt(NamedTuple):
-    """What was found.
+    """Events of an agent found in the embedded log.
 
     Attributes:
         events: newest first.
@@ -63,7 +63,7 @@ class LogExcerpt(NamedTuple):
 
 
 def unfiltered_payload(_: int, payload: bytes) -> bytes | None:
-    """Nothing is being erased."""
+    """The payload as it is: the filter where no erasure is open."""
     return payload
 
 
@@ -92,12 +92,12 @@ def read_log_excerpt(
     around: deque[NativeEvent] = deque(maxlen=MAX_EVENTS_AROUND)
     actions: Counter[str] = Counter()
     resources: Counter[str] = Counter()
-    hours, found = [0] * 24, 0
+    hours, match_count = [0] * 24, 0
     with LogReader(log) as reader:
         end = reader.end_offset(0)
         start = max(bases[0], end - look_back)
         for event in _agent_events(reader, start, end, name, unerased):
-            found += 1
+            match_count += 1
             kept.append(event)
             if is_near_decision(event, moment_ms):
                 around.append(event)
@@ -106,12 +106,20 @@ def read_log_excerpt(
                 resources[event.resource.id] += 1
             hours[event.time.hour] += 1
     return LogExcerpt(
-        list(reversed(kept)), list(around), found, end - start, start <= bases[0], start, actions, resources, hours
+        list(reversed(kept)),
+        list(around),
+        match_count,
+        end - start,
+        start <= bases[0],
+        start,
+        actions,
+        resources,
+        hours,
     )
 
 
 def is_near_decision(event: NativeEvent, moment_ms: int) -> bool:
-    """Whether an event is one of those around the moment of a decision, UTC ms."""
+    """True if an event is one of those around the moment of a decision, UTC ms."""
     return -DECISION_WINDOW_S <= event.time.timestamp() - moment_ms / 1000 <= DECISION_WINDOW_S / 10
 
 
@@ -146,10 +154,8 @@ def displayable_event(offset: int, payload: bytes, name: AgentName, unerased: Er
         return None
 
 
-# Events of one agent for its page: out of the embedded log, and behind that, or with Kafka, out of the archive.
-#
-# Both looks are bounded and say how far they went. What is being erased is not shown from the moment it is asked for.
-
+# Both looks, into the log and into the archive, are bounded and say how far they went. The events of a subject are not
+# shown from the moment its erasure is asked for.
 
 if TYPE_CHECKING:
     from ...ingest.archive.latest_events import AgentEventQuery, LatestEvents
@@ -159,7 +165,7 @@ MAX_LISTED_EVENTS = 50
 
 
 class EventLocations(NamedTuple):
-    """Where events lie.
+    """Places of stored events: embedded log, archive, topic.
 
     Attributes:
         log: directory of the embedded log; None = events are in Kafka.
@@ -173,7 +179,7 @@ class EventLocations(NamedTuple):
 
 
 class DecisionMoment(NamedTuple):
-    """Of the decision whose events are wanted, too; *at_ms* UTC, 0 = of none."""
+    """Position of the decision whose surrounding events are looked for; *at_ms* UTC, 0 = of none."""
 
     at_ms: int = 0
     partition: int = 0
@@ -181,12 +187,12 @@ class DecisionMoment(NamedTuple):
 
 
 class AgentEventHistory(NamedTuple):
-    """What is told of an agent's events.
+    """Latest events of an agent from log and archive, with counts of all that were found.
 
     Attributes:
-        events: newest first, at most `MOST`.
+        events: newest first, at most `MAX_LISTED_EVENTS`.
         around: those around the moment that was asked about, oldest first.
-        found: events of the agent among all that was looked at.
+        match_count: events of the agent among all that was looked at.
         logged: records of the log looked at; None = there is no log here.
         archived: rows of the archive looked at; None = it was not looked at, or can not be (*trouble*).
         whole: whether nothing older is left anywhere.
@@ -199,7 +205,7 @@ class AgentEventHistory(NamedTuple):
 
     events: list[NativeEvent]
     around: list[NativeEvent]
-    found: int
+    match_count: int
     logged: int | None
     archived: int | None
     whole: bool
@@ -212,7 +218,7 @@ class AgentEventHistory(NamedTuple):
 
 
 def event_locations(settings: Settings) -> EventLocations:
-    """Where the events of a service are."""
+    """Places where a service keeps its events."""
     kafka = settings.kafka
     if kafka.bootstrap_servers:
         return EventLocations(None, settings.archive.directory, kafka.names.events)
@@ -220,12 +226,12 @@ def event_locations(settings: Settings) -> EventLocations:
 
 
 def load_event_history(
-    places: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
+    locations: EventLocations, name: AgentName, moment: DecisionMoment, erasures: Sequence[Erasure]
 ) -> AgentEventHistory:
     """Events of an agent, of both places. Blocks.
 
     Args:
-        places: where to look.
+        locations: where to look.
         name: of the agent.
         moment: of the decision whose events are wanted, too.
         erasures: those that are asked for and not done.
@@ -233,17 +239,17 @@ def load_event_history(
     Raises:
         OSError: the log can not be read.
     """
-    concerned = [one for one in erasures if one.subject and one.tenant == name.tenant]
-    unerased = _make_erasure_filter(concerned, by_offset=places.log is not None)
+    concerned = [erasure for erasure in erasures if erasure.subject and erasure.tenant == name.tenant]
+    unerased = _make_erasure_filter(concerned, by_offset=locations.log is not None)
     log = None
-    if places.log is not None:
-        log = read_log_excerpt(places.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
-    return _ArchiveSearch(places, name, moment, unerased, log).run()
+    if locations.log is not None:
+        log = read_log_excerpt(locations.log, name, MAX_LISTED_EVENTS, moment_ms=moment.at_ms, unerased=unerased)
+    return _ArchiveSearch(locations, name, moment, unerased, log).run()
 
 
 def _make_erasure_filter(erasures: Sequence[Erasure], *, by_offset: bool) -> ErasureFilter:
-    """Of a topic, offsets say nothing by themselves: there all of it is taken as from before the order."""
-    erasers = [(RecordEraser(one.erasure_subject), one.at_offset if by_offset else -1) for one in erasures]
+    """Filter of events of erased subjects. In a topic all count as from before the order: offsets do not order them."""
+    erasers = [(RecordEraser(erasure.erasure_subject), erasure.at_offset if by_offset else -1) for erasure in erasures]
 
     def may(offset: int, payload: bytes) -> bytes | None:
         record = Record(RecordKind.EVENT, 0, 0, payload)
@@ -260,13 +266,13 @@ class _ArchiveSearch:
 
     def __init__(
         self,
-        places: EventLocations,
+        locations: EventLocations,
         name: AgentName,
         moment: DecisionMoment,
         unerased: ErasureFilter,
         log: LogExcerpt | None,
     ) -> None:
-        self._places, self._name, self._moment, self._unerased, self._log = places, name, moment, unerased, log
+        self._locations, self._name, self._moment, self._unerased, self._log = locations, name, moment, unerased, log
         self._trouble, self._busy = "", False
 
     def run(self) -> AgentEventHistory:
@@ -286,16 +292,16 @@ class _ArchiveSearch:
     def _combine(
         self, events: list[NativeEvent], around: list[NativeEvent], older: LatestEvents | None
     ) -> AgentEventHistory:
-        both = [one for one in (self._log, older) if one is not None]
-        actions = sum((one.actions for one in both), Counter[str]())
-        resources = sum((one.resources for one in both), Counter[str]())
+        both = [part for part in (self._log, older) if part is not None]
+        actions = sum((part.actions for part in both), Counter[str]())
+        resources = sum((part.resources for part in both), Counter[str]())
         whole = (
             older.complete and not older.damaged_files if older is not None else bool(self._log and self._log.complete)
         )
         return AgentEventHistory(
             events,
             around,
-            sum(one.match_count for one in both),
+            sum(part.match_count for part in both),
             None if self._log is None else self._log.records_examined,
             None if older is None else older.rows_examined,
             whole and not self._trouble,
@@ -304,23 +310,23 @@ class _ArchiveSearch:
             self._busy,
             actions.most_common(12),
             resources.most_common(12),
-            [sum(hours) for hours in zip([0] * 24, *(one.hours for one in both), strict=True)],
+            [sum(hours) for hours in zip([0] * 24, *(part.hours for part in both), strict=True)],
         )
 
     def _query_before_log(self) -> AgentEventQuery | None:
-        """What lies behind the look into the log."""
-        made = self._base_query()
-        if made is None or self._log is None:
-            return made
-        return made._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
+        """Query of the archive for the events before those of the log."""
+        query = self._base_query()
+        if query is None or self._log is None:
+            return query
+        return query._replace(before={0: self._log.start}, limit=MAX_LISTED_EVENTS - len(self._log.events))
 
     def _query_around_decision(self) -> AgentEventQuery | None:
-        """What lies around the moment of the decision."""
-        made, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
-        if made is None:
+        """Query of the archive for the events around the moment of the decision."""
+        query, at = self._base_query(), datetime.fromtimestamp(self._moment.at_ms / 1000, UTC)
+        if query is None:
             return None
         until = at + timedelta(seconds=DECISION_WINDOW_S / 10, milliseconds=1)
-        return made._replace(
+        return query._replace(
             since=at - timedelta(seconds=DECISION_WINDOW_S),
             until=until,
             limit=MAX_EVENTS_AROUND,
@@ -328,8 +334,8 @@ class _ArchiveSearch:
         )
 
     def _base_query(self) -> AgentEventQuery | None:
-        if self._places.archive is None:
-            if self._places.log is None:
+        if self._locations.archive is None:
+            if self._locations.log is None:
                 self._trouble = (
                     "Events are in Kafka, where those of one agent can not be looked up, and no archive is kept "
                     "(archive.directory of the settings names one)."
@@ -342,25 +348,25 @@ class _ArchiveSearch:
             return None
         return AgentEventQuery(self._name.tenant, self._name.issuer, self._name.agent_id)
 
-    def _run_query(self, asked: AgentEventQuery | None) -> LatestEvents | None:
-        if asked is None or self._places.archive is None:
+    def _run_query(self, query: AgentEventQuery | None) -> LatestEvents | None:
+        if query is None or self._locations.archive is None:
             return None
         from ...ingest.archive.latest_events import latest_events
 
         try:
-            found = latest_events(self._places.archive, self._places.topic, asked)
+            result = latest_events(self._locations.archive, self._locations.topic, query)
         except BlockingIOError:
             self._trouble, self._busy = "Files of the archive are being rewritten at this moment.", True
             return None
         except (TrustwatchError, OSError) as error:
             self._trouble = f"The archive can not be read: {error}."
             return None
-        if found is None and self._places.log is None:
+        if result is None and self._locations.log is None:
             self._trouble = (
-                f"Nothing is archived in {self._places.archive} so far, or the archive is on another machine."
+                f"Nothing is archived in {self._locations.archive} so far, or the archive is on another machine."
             )
-        return found
+        return result
 
-    def _displayable_events(self, found: LatestEvents) -> list[NativeEvent]:
-        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in found.rows)
+    def _displayable_events(self, result: LatestEvents) -> list[NativeEvent]:
+        shown = (displayable_event(row.offset, row.raw, self._name, self._unerased) for row in result.rows)
         return [event for event in shown if event is not None]

@@ -29,7 +29,7 @@ MIN_RISK_WITH_REASONS = 0.05
 
 
 class RiskAnswerPin(msgspec.Struct, frozen=True):
-    """A person's word on the level that policy acts on."""
+    """A level that a person has fixed for policy to act on."""
 
     level: str
     by: str
@@ -104,17 +104,17 @@ class RiskAnswerCache:
         fresh_ms = self._pipeline_status.fresh_ms if partition is None else self._pipeline_status.fresh_ms_of(partition)
         expires_ms = fresh_ms + self._staleness_ms if fresh_ms else now_ms
         stale = now_ms >= expires_ms
-        place = -1 if partition is None else partition
-        known, model = self._tails.get(place), self._runtime.scoring_version
-        if known is not None and known[0] == expires_ms and known[1] is stale and known[2] == model:
-            return known[3]
+        tail_key = -1 if partition is None else partition
+        cached, model = self._tails.get(tail_key), self._runtime.scoring_version
+        if cached is not None and cached[0] == expires_ms and cached[1] is stale and cached[2] == model:
+            return cached[3]
         word = b"true" if stale else b"false"
         tail = b',"expires_at":"%s","stale":%s,"model_version":%s}' % (
             format_rfc3339(expires_ms).encode(),
             word,
             _encode_json(model),
         )
-        self._tails[place] = expires_ms, stale, model, tail
+        self._tails[tail_key] = expires_ms, stale, model, tail
         return tail
 
     def _encode_head(self, entry: RiskViewEntry, book: PolicyBook, pin: Intervention | None) -> bytes:
@@ -191,5 +191,5 @@ def _effective_level(measured: RiskLevel, pin: Intervention | None, ancestor: st
 
 
 def shows_reasons(summary: AgentSummary) -> bool:
-    """Whether there is risk left that the kept reasons explain."""
+    """True if some of the risk that the stored reasons explain is left."""
     return bool(summary.reasons) and summary.risk_score >= MIN_RISK_WITH_REASONS

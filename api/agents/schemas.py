@@ -106,7 +106,7 @@ class RiskOut(BaseModel):
 
 
 class RiskQuestionIn(BaseModel):
-    """Whose risk is asked for."""
+    """Name of the agent whose risk is asked for."""
 
     model_config = ConfigDict(extra="forbid")
 

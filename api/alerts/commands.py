@@ -1,4 +1,4 @@
-"""`trustwatch alerts`: look at what was told to whom, and try the targets out."""
+"""`trustwatch alerts`: list deliveries, and send test alerts."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DeliveryStatus = Literal["pending", "delivered", "failed", "suppressed", "dead"]
 
 
 class DeliveryOut(BaseModel):
-    """How one alert fares at one target. `why` says why it was held back, or how the last attempt failed."""
+    """Delivery of one alert to one target. `why` says why it was held back, or how the last attempt failed."""
 
     key: str
     type: str
@@ -36,7 +36,7 @@ class DeliveryOut(BaseModel):
 
 
 class AlertTestIn(BaseModel):
-    """Which target of alerts is to be tried."""
+    """Target to which a test alert is sent."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"target": "soc"}})
 
@@ -57,7 +57,7 @@ class AlertTestsOut(BaseModel):
 
 
 class _CloudEventHead(msgspec.Struct):
-    """What a list shows of a CloudEvent."""
+    """Attributes of a CloudEvent that a list shows."""
 
     type: str = ""
     subject: str = ""

@@ -1,4 +1,4 @@
-"""What the archiving processes do beside writing: retention and merging, now and then, a step at a time."""
+"""Retention and merging of archive files, a step at a time, in the processes that write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings.storage_settings import ArchiveSettings
 RETENTION_EVERY_S = 3_600.0
 FIRST_RETENTION_S = 30.0
 RETRY_S = 60.0
-"""Until it is tried again where somebody reads the folder, or the disk refuses."""
+"""Pause before another attempt where the folder is being read, or the disk refuses, s."""
 OVERDUE_AFTER_S, PIECE_EVERY_S = 60.0, 5.0
 """A log that is never quiet lets upkeep begin so late, and does a piece of it so often."""
 VECTOR_MERGE_DELAY_MS = 900_000
@@ -50,7 +50,7 @@ class ArchiveMaintenance:
 
     @property
     def overdue(self) -> bool:
-        """Whether a piece is to be done even though there is other work."""
+        """True if a step is to be done even though there is other work."""
         since = self._worked_at + PIECE_EVERY_S if self._merging else self._due_at + OVERDUE_AFTER_S
         return clock.monotonic() >= since
 

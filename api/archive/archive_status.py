@@ -48,7 +48,7 @@ def decode_archive_report(frame: bytes) -> ArchiveWorkerReport:
 
 
 class ArchiveStatus:
-    """What is known of the archiving processes of this service. For one event loop.
+    """State of the archiving processes of this service. For one event loop.
 
     Attributes:
         archive_only: whether this process does nothing but keep an archive.
@@ -62,11 +62,11 @@ class ArchiveStatus:
         self.reports: dict[str, ArchiveWorkerReport] = {}
 
     def expect(self, kind: str) -> None:
-        """A process of the kind is to run here."""
+        """Expect a process of that kind to run here."""
         self.alive[kind] = False
 
     def note(self, kind: str, report: ArchiveWorkerReport) -> None:
-        """Take over one report."""
+        """Store one report."""
         self.alive[kind] = True
         self.reports[kind] = report
 
@@ -75,17 +75,14 @@ class ArchiveStatus:
         self.alive[kind] = False
 
     def is_ready(self) -> bool:
-        """Whether every process that is to run does."""
+        """True if every process that is to run does."""
         return all(self.alive.values())
-
-
-# What the answering process knows of the archive: whether one can be written, how far it goes, and how it fares.
 
 
 def check_archive_available(settings: Settings) -> None:
     """Raises ConfigError where an archive is wanted and the extra is not installed."""
-    wanted = settings.archive.directory or settings.archive.vectors
-    if wanted is not None and find_spec("pyarrow") is None:
+    directory = settings.archive.directory or settings.archive.vectors
+    if directory is not None and find_spec("pyarrow") is None:
         raise ConfigError("an archive is set, and pyarrow is not installed: pip install 'trustwatch[archive]'")
 
 

@@ -34,17 +34,17 @@ def archive_command(
     if where is None:
         raise ConfigError("name the folder of the archive, or set archive.directory")
     beside = vectors or (configured.vectors if directory is None else None)
-    found = count_archive(where, beside)
+    totals = count_archive(where, beside)
     if json:
-        write_json(msgspec.to_builtins(found))
+        write_json(msgspec.to_builtins(totals))
         return
-    shown = [msgspec.to_builtins(day) for day in found.days[-_SHOWN_DAYS:]]
+    shown = [msgspec.to_builtins(day) for day in totals.days[-_SHOWN_DAYS:]]
     columns = {"date": "date", "events": "events", "files": "files", "bytes": "bytes"}
     write_table(shown, {**columns, "vectors": "vectors"} if beside else columns)
-    if len(found.days) > len(shown):
-        print_message(f"the last {len(shown)} of {len(found.days)} dates; --json has all")
-    events, kept = (sum(getattr(day, name) for day in found.days) for name in ("events", "vectors"))
-    print_message(f"{events} events of {found.tenants} tenants, up to {_position_text(found.positions)}")
+    if len(totals.days) > len(shown):
+        print_message(f"the last {len(shown)} of {len(totals.days)} dates; --json has all")
+    events, kept = (sum(getattr(day, name) for day in totals.days) for name in ("events", "vectors"))
+    print_message(f"{events} events of {totals.tenants} tenants, up to {_position_text(totals.positions)}")
     if beside:
         print_message(f"{kept} feature vectors; {max(events - kept, 0)} events have none")
 

@@ -1,4 +1,4 @@
-"""Where the pipeline leaves feature vectors for the archive, and the process that makes files of them:
+"""Spool that hands feature vectors from the pipeline to the archive, and the process that makes files of them:
 `python -m trustwatch.api.archive.vector_worker`, started by the service where `archive.vectors` is set.
 """
 

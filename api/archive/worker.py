@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PartitionArchiver:
-    """What was read of one partition and is not in files.
+    """Records of one partition that are read and not yet in files.
 
     Args:
         partition: its number.
@@ -68,7 +68,7 @@ class PartitionArchiver:
         return self.next_offset - self.base_offset
 
     def add(self, batch: RecordBatch) -> None:
-        """Add what is new."""
+        """Add the records that were not seen before."""
         if self.next_offset == self.base_offset:
             self.pending_since, self.oldest_ms = clock.monotonic(), batch.records[0].received_ms
         offsets = np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
@@ -85,7 +85,7 @@ class PartitionArchiver:
         self.next_offset = batch.next_offset
 
     def mark_written(self) -> None:
-        """All of it is in files."""
+        """Note that all records read so far are in files."""
         self.base_offset, self.events, self.bytes = self.next_offset, [], 0
 
 
@@ -110,7 +110,7 @@ class EventArchiver:
         self.maintenance = ArchiveMaintenance(directory, "events", settings.archive)
 
     def start(self) -> None:
-        """Go to where the archive ends.
+        """Open the source of records where the archive ends.
 
         Raises:
             CorruptLog: the log does not go back, or on, to there; or the archive is of another log.
@@ -139,7 +139,7 @@ class EventArchiver:
 
     @property
     def source(self) -> DurableSource:
-        """What is read, once it was started."""
+        """Source of records, once it was started."""
         assert self._source is not None
         return self._source
 
@@ -176,39 +176,41 @@ class EventArchiver:
         if batch is not None:
             self.partitions[batch.partition].add(self._erased_filter.filter_batch(batch))
         now, interval_s = clock.monotonic(), self._settings.archive.interval_s
-        for lane in list(self.partitions.values()):
-            if lane.pending_records and now - lane.pending_since >= interval_s:
-                self._flush(lane)
+        for archiver in list(self.partitions.values()):
+            if archiver.pending_records and now - archiver.pending_since >= interval_s:
+                self._flush(archiver)
         while self._is_over_limit():
-            self._flush(max(self.partitions.values(), key=lambda lane: (lane.bytes, lane.pending_records)))
+            self._flush(max(self.partitions.values(), key=lambda archiver: (archiver.bytes, archiver.pending_records)))
         if batch is None or self.maintenance.overdue:
             self.maintenance.step()
 
     def _is_over_limit(self) -> bool:
         lanes = self.partitions.values()
         return (
-            sum(lane.pending_records for lane in lanes) >= MAX_PENDING_RECORDS
-            or sum(lane.bytes for lane in lanes) >= MAX_PENDING_BYTES
+            sum(archiver.pending_records for archiver in lanes) >= MAX_PENDING_RECORDS
+            or sum(archiver.bytes for archiver in lanes) >= MAX_PENDING_BYTES
         )
 
-    def _flush(self, lane: PartitionArchiver) -> None:
-        if lane.pending_records:
-            self.files += self._archive.write(lane.base_offset, lane.next_offset, lane.events, lane.partition)
-            self.rows += len(lane.events)
-            self._positions[lane.partition] = lane.next_offset
-            lane.mark_written()
+    def _flush(self, archiver: PartitionArchiver) -> None:
+        if archiver.pending_records:
+            self.files += self._archive.write(
+                archiver.base_offset, archiver.next_offset, archiver.events, archiver.partition
+            )
+            self.rows += len(archiver.events)
+            self._positions[archiver.partition] = archiver.next_offset
+            archiver.mark_written()
 
     def flush(self) -> None:
         """Write what was read."""
-        for lane in self.partitions.values():
-            self._flush(lane)
+        for archiver in self.partitions.values():
+            self._flush(archiver)
 
     def report(self) -> ArchiveWorkerReport:
-        """How it fares."""
-        waiting = [lane.oldest_ms for lane in self.partitions.values() if lane.pending_records]
+        """Report of progress for the service."""
+        waiting = [archiver.oldest_ms for archiver in self.partitions.values() if archiver.pending_records]
         lag_s = max(0.0, (clock.now_ms() - min(waiting)) / 1000) if waiting else 0.0
         try:
-            behind = sum(self.source.end_offset(at) - lane.base_offset for at, lane in self.partitions.items())
+            behind = sum(self.source.end_offset(at) - archiver.base_offset for at, archiver in self.partitions.items())
         except Unavailable:
             behind = -1
         return ArchiveWorkerReport(self.rows, self.files, self.maintenance.merged, behind, lag_s)
@@ -217,7 +219,7 @@ class EventArchiver:
         """Tell Kafka's lag tools how far the files go."""
         if self._kafka is not None:
             source: KafkaGroupSource = self._source  # type: ignore[assignment]
-            source.note_position({at: lane.base_offset for at, lane in self.partitions.items()})
+            source.note_position({at: archiver.base_offset for at, archiver in self.partitions.items()})
 
     def close(self) -> None:
         """Release the log and the archive."""

@@ -75,7 +75,7 @@ def backtest_command(
     settings: SettingsFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run history through the live path and tell what would have been alerted, refused and revoked."""
+    """Run history through the live path and report what would have been alerted, refused and revoked."""
     started = clock.monotonic()
     configured = load_process_settings(settings)
     engine = engine_settings(configured, learn=learn, capacity=agents).with_budget(_parse_budget(budget, configured))
@@ -96,10 +96,10 @@ def backtest_command(
             after=window.after,
         )
         _check_labels(plan)
-        known = None if labels is None else read_labels(labels, plan.leave_out)
+        known_labels = None if labels is None else read_labels(labels, plan.leave_out)
         with byte_progress("replaying", total_bytes(plan)) as progress:
             counts, problems = run_backtest(plan, progress)
-    outcome = msgspec.structs.replace(build_result(plan, counts, problems, known), files=events)
+    outcome = msgspec.structs.replace(build_result(plan, counts, problems, known_labels), files=events)
     seconds = round(clock.monotonic() - started, 2)
     if report is not None:
         report.write_text(render_report(outcome, clock.utc_now()), encoding="utf-8")
@@ -168,31 +168,33 @@ def _print_policy(side: BacktestSide) -> None:
         return
     totals = ", ".join(f"{number} {outcome}" for outcome, number in policy.totals.items() if number)
     print_message(f"policy {policy.version}: requests {totals or 'none'}; {policy.agents_revoked} agents revoked")
-    for one in policy.revoked[:_MAX_SHOWN_AGENTS]:
-        why = f": {one.reasons[0]}" if one.reasons else ""
-        print_message(f"  {one.at} {one.tenant} {one.agent_id} ({one.later_events} events later){why}")
+    for revocation in policy.revoked[:_MAX_SHOWN_AGENTS]:
+        why = f": {revocation.reasons[0]}" if revocation.reasons else ""
+        print_message(
+            f"  {revocation.at} {revocation.tenant} {revocation.agent_id} ({revocation.later_events} events later){why}"
+        )
     if len(policy.revoked) > _MAX_SHOWN_AGENTS:
         print_message(f"  and {len(policy.revoked) - _MAX_SHOWN_AGENTS} more; --report or --json names them")
 
 
 def _print_evaluation(side: BacktestSide) -> None:
-    found = side.evaluation
-    if found is None:
+    evaluation = side.evaluation
+    if evaluation is None:
         return
-    for unit, one in (("events", found.by_event), ("sessions", found.by_session)):
+    for unit, figures in (("events", evaluation.by_event), ("sessions", evaluation.by_session)):
         print_message(
-            f"{unit}: {one.bad} bad of {one.units}, ROC-AUC {_number_text(one.roc_auc)}, average precision "
-            f"{_number_text(one.average_precision)}, recall {_number_text(one.recall_at_1_percent)} at 1 % and "
-            f"{_number_text(one.recall_at_5_percent)} at 5 % false positives"
+            f"{unit}: {figures.bad} bad of {figures.units}, ROC-AUC {_number_text(figures.roc_auc)}, average precision "
+            f"{_number_text(figures.average_precision)}, recall {_number_text(figures.recall_at_1_percent)} at 1 % and "
+            f"{_number_text(figures.recall_at_5_percent)} at 5 % false positives"
         )
-    for level in found.levels:
+    for level in evaluation.levels:
         delay = "" if level.delay_seconds is None else f", half within {level.delay_seconds[0]:.3g} s"
         print_message(
             f"{level.level}: {level.detected} of {level.sessions} bad sessions detected{delay}; {level.already} of "
             f"agents that were there before; {level.false_alerts} false alerts"
         )
-    if found.without_event:
-        print_message(f"{found.without_event} labels belong to no event that was scored")
+    if evaluation.without_event:
+        print_message(f"{evaluation.without_event} labels belong to no event that was scored")
 
 
 def _number_text(value: float | None) -> str:

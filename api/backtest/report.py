@@ -19,12 +19,12 @@ MAX_SHOWN_AGENTS = 200
 """Rows of one table; the JSON has more."""
 
 
-def render_report(outcome: BacktestResult, made: datetime) -> str:
+def render_report(outcome: BacktestResult, created_at: datetime) -> str:
     """One HTML document that needs nothing else.
 
     Args:
-        outcome: what to tell.
-        made: when, UTC.
+        outcome: result to render.
+        created_at: when, UTC.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
@@ -36,7 +36,7 @@ def render_report(outcome: BacktestResult, made: datetime) -> str:
     environment.filters.update(number=_integer_text, figure=_number_text)
     return environment.get_template("report.html").render(
         outcome=outcome,
-        made=made.strftime("%Y-%m-%d %H:%M UTC"),
+        made=created_at.strftime("%Y-%m-%d %H:%M UTC"),
         charts=_charts(outcome),
         outcomes=OUTCOMES,
         shown=MAX_SHOWN_AGENTS,
@@ -66,7 +66,7 @@ def _budget_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
     for at, level in enumerate(CHARTED_LEVELS):
         tried = sorted({(row[at].budget, row[at].rate) for row in side.sweep})
         series.append(ChartSeries(level, tried, level))
-    spread = [budget for one in series for budget, _ in one.points]
+    spread = [budget for line in series for budget, _ in line.points]
     ends = [(value, value) for value in (min(spread), max(spread))]
     return line_chart(
         _chart_title("Alerts at other budgets", side, sides),
@@ -78,10 +78,11 @@ def _budget_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
 
 def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Markup:
     labels = [
-        one.start[5:10] if one.start.endswith("T00:00:00Z") else one.start[5:16].replace("T", " ") for one in side.bins
+        time_bin.start[5:10] if time_bin.start.endswith("T00:00:00Z") else time_bin.start[5:16].replace("T", " ")
+        for time_bin in side.bins
     ]
     series = [
-        ChartSeries(level, [(at, float(one.rises.get(level, 0))) for at, one in enumerate(side.bins)], level)
+        ChartSeries(level, [(at, float(time_bin.rises.get(level, 0))) for at, time_bin in enumerate(side.bins)], level)
         for level in CHARTED_LEVELS
     ]
     return bar_chart(_chart_title("Agents that rose to a level", side, sides), labels, ChartAxis("rises"), series)
@@ -90,24 +91,29 @@ def _level_rise_chart(side: BacktestSide, sides: Sequence[BacktestSide]) -> Mark
 def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> list[Markup]:
     """ROC, precision and recall, delay."""
     roc, precision, delay = [], [], []
-    for (side, found), which in zip(evaluated, ("first", "second"), strict=False):
+    for (side, evaluation), style in zip(evaluated, ("first", "second"), strict=False):
         name = f"{side.name}: " if len(evaluated) > 1 else ""
-        for unit, one, dash in (("sessions", found.by_session, ""), ("events", found.by_event, " dashed")):
-            if one.roc:
-                roc.append(ChartSeries(f"{name}{unit}", one.roc, which + dash, band=one.roc_band))
+        for unit, figures, dash in (
+            ("sessions", evaluation.by_session, ""),
+            ("events", evaluation.by_event, " dashed"),
+        ):
+            if figures.roc:
+                roc.append(ChartSeries(f"{name}{unit}", figures.roc, style + dash, band=figures.roc_band))
                 precision.append(
-                    ChartSeries(f"{name}{unit}", one.precision_recall, which + dash, band=one.precision_band)
+                    ChartSeries(f"{name}{unit}", figures.precision_recall, style + dash, band=figures.precision_band)
                 )
-        if found.delays_seconds:
-            delay.append(ChartSeries(f"{name}medium", _detection_curve(found), which, steps=True))
+        if evaluation.delays_seconds:
+            delay.append(ChartSeries(f"{name}medium", _detection_curve(evaluation), style, steps=True))
     charts = []
     if roc:
         chance = ChartSeries("by chance", [(0.0, 0.0), (1.0, 1.0)], "allowed")
-        good = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
-        charts.append(line_chart("ROC", good, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance]))
-        recall = ChartAxis("share of bad ones found", 0.0, 1.0)
+        false_positive_axis = ChartAxis("share of good ones above the threshold", 0.0, 1.0)
         charts.append(
-            line_chart("Precision and recall", recall, ChartAxis("bad among those found", 0.0, 1.0), precision)
+            line_chart("ROC", false_positive_axis, ChartAxis("share of bad ones found", 0.0, 1.0), [*roc, chance])
+        )
+        recall_axis = ChartAxis("share of bad ones found", 0.0, 1.0)
+        charts.append(
+            line_chart("Precision and recall", recall_axis, ChartAxis("bad among those found", 0.0, 1.0), precision)
         )
     if delay:
         charts.append(
@@ -121,10 +127,10 @@ def _label_charts(evaluated: Sequence[tuple[BacktestSide, LabelEvaluation]]) -> 
     return charts
 
 
-def _detection_curve(found: LabelEvaluation) -> list[tuple[float, float]]:
+def _detection_curve(evaluation: LabelEvaluation) -> list[tuple[float, float]]:
     """Share of bad sessions detected within a time; what took less than a second counts as one."""
-    bad = max(found.levels[0].sessions, 1)
-    return [(max(seconds, 1.0), (at + 1) / bad) for at, seconds in enumerate(found.delays_seconds)]
+    bad = max(evaluation.levels[0].sessions, 1)
+    return [(max(seconds, 1.0), (at + 1) / bad) for at, seconds in enumerate(evaluation.delays_seconds)]
 
 
 def _integer_text(value: int) -> str:

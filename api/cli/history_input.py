@@ -38,7 +38,7 @@ from .terminal import byte_progress, print_message
 KAFKA_PREFIX = "kafka:"
 _POLL_RECORDS = 5_000
 _CLOCK_TOLERANCE = timedelta(hours=1)
-"""How far a sender's clock may run ahead: what arrived so long before a time did not happen after it."""
+"""Tolerated lead of a sender's clock: an event may carry a time that much later than its arrival."""
 
 
 class TimeWindow(NamedTuple):
@@ -48,7 +48,7 @@ class TimeWindow(NamedTuple):
     before: datetime | None = None
 
     def may_contain(self, received_ms: int) -> bool:
-        """Whether what arrived then may have happened within. Senders' clocks run an hour ahead at most."""
+        """True if what arrived then may have happened within the window, given that senders' clocks may run ahead."""
         return self.after is None or received_ms >= (self.after - _CLOCK_TOLERANCE).timestamp() * 1000
 
 
@@ -66,7 +66,7 @@ def history_files(named: list[str], settings: Settings, window: TimeWindow = Tim
         Unavailable: no broker answers.
     """
     with ExitStack() as stack:
-        yield [_history_file(one, settings, window, stack, alone=len(named) == 1) for one in named]
+        yield [_history_file(name, settings, window, stack, alone=len(named) == 1) for name in named]
 
 
 def _history_file(named: str, settings: Settings, window: TimeWindow, stack: ExitStack, *, alone: bool) -> Path:
@@ -111,8 +111,8 @@ def _log_lines(path: Path, window: TimeWindow) -> Iterator[bytes]:
         reader.seek(0, min(segment_bases(path)))
         end = reader.end_offset(0)
         while (batch := reader.poll(_POLL_RECORDS, 0.0)) is not None:
-            wanted = batch.records[: end - batch.base_offset]
-            yield from (as_one_line(record.payload) for record in wanted if _may_be_in_window(record, window))
+            durable = batch.records[: end - batch.base_offset]
+            yield from (as_one_line(record.payload) for record in durable if _may_be_in_window(record, window))
             if batch.next_offset >= end:
                 return
 
@@ -122,14 +122,14 @@ def _may_be_in_window(record: Record, window: TimeWindow) -> bool:
 
 
 class TopicRange(NamedTuple):
-    """What of Kafka is read: offsets by partition, of which the end is open where it is None; None = all there is."""
+    """Range of a topic to read: offsets by partition, whose end is open where it is None; None = all there is."""
 
     kafka: KafkaClientSettings
     name: str
     offsets: dict[int, tuple[int, int | None]] | None
 
     def contains(self, partition: int, offset: int) -> bool:
-        """Whether a record is among what is read."""
+        """True if a record is in the range."""
         if self.offsets is None:
             return True
         first, end = self.offsets.get(partition, (0, 0))
@@ -137,7 +137,7 @@ class TopicRange(NamedTuple):
 
 
 def parse_topic_url(named: str, settings: Settings) -> TopicRange:
-    """What `kafka:[//BROKERS][/TOPIC][?offsets=PARTITION:FIRST-END,…]` means; settings say what it does not.
+    """Parse `kafka:[//BROKERS][/TOPIC][?offsets=PARTITION:FIRST-END,…]`; settings fill in what it leaves out.
 
     Raises ConfigError.
     """
@@ -155,17 +155,17 @@ def parse_topic_url(named: str, settings: Settings) -> TopicRange:
 
 
 def _parse_offsets(named: str, text: str) -> dict[int, tuple[int, int | None]]:
-    found: dict[int, tuple[int, int | None]] = {}
+    ranges: dict[int, tuple[int, int | None]] = {}
     try:
         for part in text.split(","):
             partition, _, both = part.partition(":")
             first, dash, end = both.partition("-")
             if not dash:
                 raise ValueError(part)
-            found[int(partition)] = int(first), int(end) if end else None
+            ranges[int(partition)] = int(first), int(end) if end else None
     except ValueError:
         raise ConfigError(f"{named}: offsets must be PARTITION:FIRST-END,… such as 0:100-200,1:50-") from None
-    return found
+    return ranges
 
 
 def _topic_lines(named: str, settings: Settings, window: TimeWindow) -> Iterator[bytes]:
@@ -204,8 +204,7 @@ def _seek_topic(named: str, topic: TopicRange, reader: TopicReader) -> int:
     return len(ends)
 
 
-# What commands that read a history take on the command line, and which of its events they mean.
-
+# Options of the commands that read a history.
 
 TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
@@ -298,21 +297,21 @@ class WindowedSource:
         return at is None or ((after is None or at >= after) and (before is None or at < before))
 
     def seek(self, partition: int, offset: int) -> None:
-        """As the other."""
+        """Pass on to the wrapped reader."""
         self._waiting = []
         self._source.seek(partition, offset)
 
     def end_offset(self, partition: int) -> int:
-        """As the other."""
+        """Pass on to the wrapped reader."""
         return self._source.end_offset(partition)
 
     def close(self) -> None:
-        """As the other."""
+        """Pass on to the wrapped reader."""
         self._source.close()
 
 
 def _event_time(payload: bytes) -> datetime | None:
-    """When an event happened; None: it is none."""
+    """Time at which an event happened; None: the payload is no event."""
     try:
         at = _time_decoder.decode(payload).time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -321,9 +320,6 @@ def _event_time(payload: bytes) -> datetime | None:
         except MalformedEvent:
             return None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
-# Commands that need no service: `train` and `replay`.
 
 
 MAX_SHOWN_PROBLEMS = 5

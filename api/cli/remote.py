@@ -52,7 +52,7 @@ class ServiceClient:
 
 
 def problem_text(response: httpx.Response) -> str:
-    """What a problem document says, in one line."""
+    """Text of a problem document, in one line."""
     try:
         body = response.json()
         return f"{response.status_code} {body.get('title', '')}: {body.get('detail', '')}"

@@ -1,4 +1,4 @@
-"""What the commands share: messages and progress on stderr, results on stdout, errors as one line and a status."""
+"""Output of the commands: messages and progress on stderr, results on stdout, errors as one line and a status."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ MAX_POINTS = 256
 
 MIN_RISK_STEP = 0.01
 MAX_POINT_INTERVAL_MS = 600_000
-"""A point is noted when risk has moved by STEP, or after so long."""
+"""A point is noted when risk has moved by `MIN_RISK_STEP`, or after so long."""
 
 MIN_RECORDED_RISK = 0.02
 """Agents that never had more risk than this leave no trail."""
@@ -53,7 +53,7 @@ class _AgentSeries:
 
 
 class RiskSeries:
-    """Trails of the agents that moved last. For one event loop.
+    """Risk over time of the agents whose risk changed last. For one event loop.
 
     Args:
         agents: most agents that are kept.
@@ -65,7 +65,7 @@ class RiskSeries:
         self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
 
     def record(self, summary: AgentSummary) -> None:
-        """Take over what an agent is at now."""
+        """Add the risk of an agent at a time."""
         key, risk, at_ms = summary.name.key, summary.risk_score, summary.evaluated_ms
         track = self._series.get(key)
         if track is None:
@@ -81,13 +81,12 @@ class RiskSeries:
         track.add(at_ms, risk)
 
     def points(self, key: int) -> list[RiskPoint]:
-        """What is known of an agent, oldest first."""
+        """Risk of an agent over time, oldest first."""
         track = self._series.get(key)
         return [] if track is None else [RiskPoint(*both) for both in zip(track.times, track.risks, strict=True)]
 
 
-# What the overview counts: sampled here while the process runs, bounded, and gone with it.
-
+# Samples for the overview: taken while the process runs, bounded, and gone with it.
 
 SAMPLE_INTERVAL_S = 5.0
 MAX_SAMPLES = 720
@@ -98,7 +97,7 @@ LEVEL_COUNTS_VALID_S = 1.0
 
 
 class PipelineSample(NamedTuple):
-    """What the pipeline had done at one time."""
+    """Totals of the pipeline at one time."""
 
     at_ms: int
     events: int
@@ -130,7 +129,7 @@ class ActivitySampler:
             await asyncio.sleep(SAMPLE_INTERVAL_S)
 
     def sample(self) -> None:
-        """Note what is known now."""
+        """Take a sample now."""
         self._samples.append(
             PipelineSample(self._now_ms(), self._status.work_counts.get("events", 0), self._status.records_behind)
         )
@@ -140,13 +139,13 @@ class ActivitySampler:
 
         A pipeline that was started anew counts from 0 again: what it had done before is not counted backwards.
         """
-        found, before = [], None
+        rates, before = [], None
         for sample in self._samples:
             if before is not None and sample.at_ms > before.at_ms:
                 done = sample.events - before.events if sample.events >= before.events else sample.events
-                found.append((sample.at_ms, done * 1000 / (sample.at_ms - before.at_ms)))
+                rates.append((sample.at_ms, done * 1000 / (sample.at_ms - before.at_ms)))
             before = sample
-        return found
+        return rates
 
     def throughput(self, over_s: float = 60.0) -> float | None:
         """Events per second lately; None = not known yet."""
@@ -162,11 +161,11 @@ class ActivitySampler:
                 counts = await asyncio.to_thread(_count_levels, entries)
                 self._cached_counts = self._monotonic(), counts
             counts = self._cached_counts[1]
-        found = dict.fromkeys((level.label for level in RiskLevel), 0)
+        by_level = dict.fromkeys((level.label for level in RiskLevel), 0)
         for (tenant, level), count in counts.items():
             if tenants is None or tenant in tenants:
-                found[RiskLevel(level).label] += count
-        return found
+                by_level[RiskLevel(level).label] += count
+        return by_level
 
     async def known_tenants(self) -> list[str]:
         """Tenants that have agents, by name."""

@@ -69,7 +69,7 @@ class SecurityHeadersMiddleware:
         self._form_targets = form_targets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Serve one request with the headers added."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -86,9 +86,6 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self._app(scope, receive, headed)
-
-
-# The console as an application of its own, mounted at `/console`: pages for people instead of problem documents.
 
 
 CONSOLE_ROOT: Final = "/console"
@@ -112,11 +109,11 @@ class ConsoleApplication:
         self.app: ASGIApp = SecurityHeadersMiddleware(_build_application(self._console), self._form_targets)
 
     async def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         self._sampling = asyncio.create_task(self._console.activity.run())
 
     async def close(self) -> None:
-        """End what runs, close connections."""
+        """Stop sampling and close connections."""
         if self._sampling is not None:
             self._sampling.cancel()
             with suppress(asyncio.CancelledError):
@@ -145,10 +142,10 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     return ConsoleContext(services, sessions, cookies, provider, renderer, ActivitySampler(runtime))
 
 
-def _build_application(desk: ConsoleContext) -> FastAPI:
+def _build_application(console: ConsoleContext) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.console = desk
-    app.state.services = desk.services
+    app.state.console = console
+    app.state.services = console.services
     assets = StaticAssets()
 
     @app.get("/static/{path:path}")
@@ -161,5 +158,5 @@ def _build_application(desk: ConsoleContext) -> FastAPI:
 
     for router in (sign_in.router, live_updates.router, *page_routers()):
         app.include_router(router)
-    install_error_pages(app, desk)
+    install_error_pages(app, console)
     return app

@@ -103,7 +103,7 @@ class ConsoleSessions:
         self._ended: FIFOCache[str, None] = FIFOCache(MAX_ENDED_SESSIONS)
 
     def seal(self, session: ConsoleSession) -> str:
-        """The value of its cookie."""
+        """The session as the value of its cookie."""
         return self._seal(self._sessions, session)
 
     def open(self, cookie: str) -> ConsoleSession | None:
@@ -112,7 +112,7 @@ class ConsoleSessions:
         return session if session is not None and self.state(session) == "lasts" else None
 
     def state(self, session: ConsoleSession) -> SessionState:
-        """How it stands now. A younger copy of one that is idle may last; one that is over is over in every copy."""
+        """State of a session now. A younger copy of an idle one may last; one that is over is over in every copy."""
         now = self._clock()
         if session.session_id in self._ended or session.began_s + self._session_s <= now:
             return "over"
@@ -133,11 +133,11 @@ class ConsoleSessions:
 
     def open_sign_in(self, cookie: str) -> PendingSignIn | None:
         """The sign-in that *cookie* holds, if it is not too old."""
-        found = self._open(self._sign_ins, cookie, PendingSignIn)
-        return found if found is not None and 0 <= self._clock() - found.began_s < SIGN_IN_TIMEOUT_S else None
+        sign_in = self._open(self._sign_ins, cookie, PendingSignIn)
+        return sign_in if sign_in is not None and 0 <= self._clock() - sign_in.began_s < SIGN_IN_TIMEOUT_S else None
 
     def form_token(self, session: ConsoleSession) -> str:
-        """What every form and request of a session's pages has to carry."""
+        """Token that every form and request of a session's pages has to carry."""
         return hmac.new(self._forms, session.session_id.encode(), hashlib.sha256).hexdigest()
 
     def _seal(self, box: Fernet, value: msgspec.Struct) -> str:
@@ -179,12 +179,11 @@ def session_key(settings: ConsoleSettings, data_dir: Path) -> bytes:
     return key
 
 
-# From a person who signed in to what that person may see and do: the same `Caller` that a token makes.
-
+# Sessions become the same `AuthenticatedCaller` that a token makes, so that pages and the API check the same rights.
 
 DEVELOPMENT_SUBJECT: Final = "development login"
 CONSOLE_NAME_PREFIX: Final = "console:"
-"""Before every name in records: no person can be taken for a client of the settings, nor for a source of events."""
+"""Prefix of persons' names in records: no person can be taken for a client of the settings, nor for a source."""
 
 MAX_NAME_LENGTH = 200
 
@@ -198,22 +197,22 @@ def _claim_at(claims: Mapping[str, Any], path: str) -> Any:
     """`realm_access.roles` → `claims["realm_access"]["roles"]`; a claim whose name itself has dots is found first."""
     if path in claims:
         return claims[path]
-    found: Any = claims
+    value: Any = claims
     for step in path.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(value, Mapping):
             return None
-        found = found.get(step)
-    return found
+        value = value.get(step)
+    return value
 
 
-def _claim_matches(found: Any, value: str) -> bool:
-    if isinstance(found, str):
-        held = {found, *found.split()}
-    elif isinstance(found, list):
-        held = {one for one in found if isinstance(one, str)}
+def _claim_matches(claim: Any, value: str) -> bool:
+    if isinstance(claim, str):
+        values = {claim, *claim.split()}
+    elif isinstance(claim, list):
+        values = {item for item in claim if isinstance(item, str)}
     else:
         return False
-    return value in held or (value == "*" and bool(held - {""}))
+    return value in values or (value == "*" and bool(values - {""}))
 
 
 def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: float) -> ConsoleSession:
@@ -221,7 +220,7 @@ def new_session(claims: Mapping[str, Any], grant: str, name_claim: str, now_s: f
     named = claims.get(name_claim)
     name = named if isinstance(named, str) and named else str(claims["sub"])
     shown = next(
-        (claims[one] for one in ("name", "preferred_username", "email") if isinstance(claims.get(one), str)), name
+        (claims[claim] for claim in ("name", "preferred_username", "email") if isinstance(claims.get(claim), str)), name
     )
     return ConsoleSession(
         secrets.token_urlsafe(24),
@@ -240,7 +239,7 @@ def new_development_session(now_s: float) -> ConsoleSession:
 
 
 def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> AuthenticatedCaller | None:
-    """Who acts in a session, as the settings are now; None where they allow it nothing any more."""
+    """Caller that a session acts as under the settings of now; None where they grant it nothing any more."""
     if not session.grant:
         if not settings.development_login:
             return None
@@ -251,10 +250,12 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
         )
         tenants: tuple[str, ...] = ("*",)
     else:
-        found = [] if settings.oidc is None else [one for one in settings.oidc.grants if one.name == session.grant]
-        if not found or settings.oidc is None:
+        grants = (
+            [] if settings.oidc is None else [grant for grant in settings.oidc.grants if grant.name == session.grant]
+        )
+        if not grants or settings.oidc is None:
             return None
-        scopes, tenants = frozenset(found[0].scopes), found[0].tenants
+        scopes, tenants = frozenset(grants[0].scopes), grants[0].tenants
         issuer, client_id = settings.oidc.issuer, settings.oidc.client_id
     speaks = (
         ("*",) if SCOPE_ADMIN in scopes else ()
@@ -265,11 +266,11 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
     )
 
 
-# The console's cookies. Over https their names begin `__Host-`: a sister domain can neither read nor plant them.
+# Over https the names of cookies begin `__Host-`: a sister domain can neither read nor plant them.
 
 
 class SessionCookies:
-    """Reads and writes them.
+    """Reads and writes the cookies of sessions and sign-ins.
 
     Args:
         sessions: seals them.

@@ -1,4 +1,4 @@
-"""What people see where something failed: a page with what to do, or a notice where a part of a page was asked for."""
+"""Pages for errors: a page with what to do, or a notice where a part of a page was asked for."""
 
 from __future__ import annotations
 
@@ -25,60 +25,60 @@ _log = structlog.get_logger(__name__)
 ErrorPageHandler = Callable[[ConsoleContext, Request, Exception], Awaitable[Response]]
 
 
-async def _sign_in_needed(desk: ConsoleContext, request: Request, _: Exception) -> Response:
+async def _sign_in_needed(console: ConsoleContext, request: Request, _: Exception) -> Response:
     part, stream = "hx-request" in request.headers, "text/event-stream" in request.headers.get("accept", "")
     if request.method == "GET" and not part and not stream:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'next': back})}", 303)
     problem = ProblemDetails(401, SignInNeeded.code, "Signed out", "Your session has ended. Sign in and repeat this.")
-    answer = _problem_page(desk, request, problem)
+    answer = _problem_page(console, request, problem)
     if part:
         answer.headers["HX-Redirect"] = SIGN_IN_PATH
     return answer
 
 
-async def _sign_in_refused(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+async def _sign_in_refused(console: ConsoleContext, request: Request, error: Exception) -> Response:
     return _problem_page(
-        desk, request, ProblemDetails(403, SignInRefused.code, "Sign-in failed", _as_sentence(str(error)))
+        console, request, ProblemDetails(403, SignInRefused.code, "Sign-in failed", _as_sentence(str(error)))
     )
 
 
-async def _provider_unavailable(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+async def _provider_unavailable(console: ConsoleContext, request: Request, error: Exception) -> Response:
     _log.warning("console sign-in is not possible", code=ProviderUnavailable.code, error=str(error))
     detail = f"{_as_sentence(str(error))} Nobody can sign in until it does; who is signed in stays so."
     return _problem_page(
-        desk, request, ProblemDetails(503, ProviderUnavailable.code, "Sign-in is not possible now", detail)
+        console, request, ProblemDetails(503, ProviderUnavailable.code, "Sign-in is not possible now", detail)
     )
 
 
-async def _known_error(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+async def _known_error(console: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, TrustwatchError)
-    problem = desk.services.get(ProblemTable).problem_of(error)
+    problem = console.services.get(ProblemTable).problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return await _unexpected(desk, request, error)
-    return _problem_page(desk, request, problem)
+        return await _unexpected(console, request, error)
+    return _problem_page(console, request, problem)
 
 
-async def _invalid_request(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+async def _invalid_request(console: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _problem_page(desk, request, invalid_request(error))
+    return _problem_page(console, request, invalid_request(error))
 
 
-async def _http_error(desk: ConsoleContext, request: Request, error: Exception) -> Response:
+async def _http_error(console: ConsoleContext, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     missing = error.status_code == HTTPStatus.NOT_FOUND
     title = "There is no such page" if missing else HTTPStatus(error.status_code).phrase
     detail = "What you followed may be old, or what it was about is no longer kept." if missing else str(error.detail)
     return _problem_page(
-        desk, request, ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
+        console, request, ProblemDetails(error.status_code, "http", title, detail, dict(error.headers or {}))
     )
 
 
-async def _unexpected(desk: ConsoleContext, request: Request, error: Exception) -> Response:
-    error_id = desk.runtime.new_id()
+async def _unexpected(console: ConsoleContext, request: Request, error: Exception) -> Response:
+    error_id = console.runtime.new_id()
     trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a cookie
     _log.error("request_failed", error_id=error_id, error=type(error).__name__, traceback=trace)
-    return _problem_page(desk, request, internal_problem(error_id))
+    return _problem_page(console, request, internal_problem(error_id))
 
 
 _HANDLERS: dict[type[Exception], ErrorPageHandler] = {
@@ -92,15 +92,15 @@ _HANDLERS: dict[type[Exception], ErrorPageHandler] = {
 }
 
 
-def install_error_pages(app: FastAPI, desk: ConsoleContext) -> None:
+def install_error_pages(app: FastAPI, console: ConsoleContext) -> None:
     """Have every failure of *app* answered for people."""
     for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, partial(handler, desk))
+        app.add_exception_handler(kind, partial(handler, console))
 
 
-def _problem_page(desk: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
+def _problem_page(console: ConsoleContext, request: Request, problem: ProblemDetails) -> Response:
     visit = getattr(request.state, "visit", None)
-    answer = desk.render_page(request, "problem.html", visit, problem.status, problem=problem)
+    answer = console.render_page(request, "problem.html", visit, problem.status, problem=problem)
     for name, value in problem.headers.items():
         if name.lower() != "www-authenticate":  # people sign in by pages, not by headers
             answer.headers[name] = value

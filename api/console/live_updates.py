@@ -36,34 +36,34 @@ RETRY_AFTER_MS = 2_000
 """A page that lost its stream opens the next one after so long."""
 
 GATHER_CHANGES_S = 0.3
-"""Changes of so long are told together: a storm of them is one event."""
+"""Changes within this time are sent as one event, even a storm of them."""
 
 MAX_NAMED_AGENTS = 50
 MAX_OPEN_STREAMS = 500
-"""Open streams of this process; a further one is told to come again."""
+"""Open streams of this process; a further one is refused, and comes again."""
 
 router = APIRouter()
 
 
 def agent_event_name(tenant: str, agent_id: str) -> str:
-    """The event that tells of an agent: its name may hold anything, the event's may not."""
+    """Name of the event about an agent: an agent's name may hold any character, an event's may not."""
     return "agent-" + hashlib.sha256(f"{tenant}\x1f{agent_id}".encode()).hexdigest()[:16]
 
 
 @router.get("/live")
-async def stream_updates(request: Request, desk: ConsoleDep) -> StreamingResponse:
-    """What changes from now on."""
+async def stream_updates(request: Request, console: ConsoleDep) -> StreamingResponse:
+    """Stream the changes from now on."""
     try:
         visit = await _authorise_stream(request)
     except SignInNeeded:
-        if desk.cookies.session_name not in request.cookies:
+        if console.cookies.session_name not in request.cookies:
             raise
         return _stream_response(_session_over_events())  # a page would go on asking for what is refused
-    if len(desk.streams) >= MAX_OPEN_STREAMS:
+    if len(console.streams) >= MAX_OPEN_STREAMS:
         raise Unavailable("too many pages are open")
-    subscription = desk.services.get(DecisionService).subscribe(visit.caller)
-    standing = partial(desk.sessions.state, visit.session)
-    return _stream_response(_update_events(subscription, standing, desk.streams))
+    subscription = console.services.get(DecisionService).subscribe(visit.caller)
+    session_state = partial(console.sessions.state, visit.session)
+    return _stream_response(_update_events(subscription, session_state, console.streams))
 
 
 _authorise_stream = require_console_scope(SCOPE_SCORE_READ, quiet=True)
@@ -78,7 +78,7 @@ async def _session_over_events() -> AsyncIterator[bytes]:
 
 
 async def _update_events(
-    subscription: LevelChangeSubscription, standing: Callable[[], SessionState], streams: set[object]
+    subscription: LevelChangeSubscription, session_state: Callable[[], SessionState], streams: set[object]
 ) -> AsyncIterator[bytes]:
     streams.add(subscription)
     try:
@@ -87,7 +87,7 @@ async def _update_events(
             yield encode_retry(RETRY_AFTER_MS) + encode_event("opened", "")
             while True:
                 changes = await _gather_changes(subscription)
-                state = standing()
+                state = session_state()
                 if state == "over":
                     yield encode_event("end", "over")
                 if state != "lasts":

@@ -29,7 +29,7 @@ def issue_login_code(data_dir: Path, now_s: float) -> str:
 
 
 def redeem_login_code(data_dir: Path, code: str, now_s: float) -> bool:
-    """Whether *code* may sign in now; it may not again."""
+    """True if *code* may sign in now; it is used up then."""
     file = data_dir / LINKS_FOLDER / _file_name(code)
     if _expired(file, now_s):
         return False

@@ -53,7 +53,7 @@ class SignInRefused(TrustwatchError):
 
 
 class ProviderMetadata(msgspec.Struct, frozen=True):
-    """What a provider says of itself (OpenID Connect Discovery)."""
+    """Metadata of the provider (OpenID Connect Discovery)."""
 
     issuer: str
     authorization_endpoint: str
@@ -115,7 +115,7 @@ class OpenIdProvider:
         self._jwks = self._http = None
 
     async def metadata(self) -> ProviderMetadata:
-        """What the provider says of itself, read again every hour. Raises ProviderUnavailable."""
+        """Metadata of the provider, read again every hour. Raises ProviderUnavailable."""
         async with self._lock:
             now = self._clock()
             if self._metadata is not None and now - self._metadata[1] < METADATA_VALID_S:
@@ -123,44 +123,44 @@ class OpenIdProvider:
             if self._failed is not None and 0 <= now - self._failed[1] < FAILURE_REMEMBERED_S:
                 raise self._failed[0]
             try:
-                found = self._check_metadata(
+                metadata = self._check_metadata(
                     await self._fetch("GET", self.settings.issuer.rstrip("/") + DISCOVERY_PATH)
                 )
             except ProviderUnavailable as error:
                 self._failed = error, self._clock()
                 raise
-            self._metadata, self._failed = (found, self._clock()), None
-            return found
+            self._metadata, self._failed = (metadata, self._clock()), None
+            return metadata
 
     def form_targets(self) -> list[str]:
-        """Where the form that signs out may lead: to the provider, where the settings want that."""
+        """Targets that the form of signing out may lead to: the provider, where the settings want that."""
         if not self.settings.sign_out_there:
             return []
-        known = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
-        return [known or self.settings.issuer]
+        end_session_endpoint = self._metadata[0].end_session_endpoint if self._metadata is not None else ""
+        return [end_session_endpoint or self.settings.issuer]
 
     def _check_metadata(self, body: bytes) -> ProviderMetadata:
         try:
-            found = msgspec.json.decode(body, type=ProviderMetadata)
-            if found.issuer != self.settings.issuer:
+            metadata = msgspec.json.decode(body, type=ProviderMetadata)
+            if metadata.issuer != self.settings.issuer:
                 raise ValueError("it calls itself by another issuer than the settings do")
             for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                check_url(getattr(found, name), f"its `{name}`", loopback_http=True)
+                check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
             for name in ("userinfo_endpoint", "end_session_endpoint"):
-                if getattr(found, name):
-                    check_url(getattr(found, name), f"its `{name}`", loopback_http=True)
+                if getattr(metadata, name):
+                    check_url(getattr(metadata, name), f"its `{name}`", loopback_http=True)
         except (msgspec.DecodeError, ValueError) as error:
             raise ProviderUnavailable(f"the sign-in server's description of itself is not usable: {error}") from None
-        return found
+        return metadata
 
     async def begin_sign_in(self, back: str) -> tuple[str, PendingSignIn]:
-        """Where to send the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
-        found = await self.metadata()
+        """Return the URL for the browser, and what to remember until it comes back. Raises ProviderUnavailable."""
+        metadata = await self.metadata()
         under_way = PendingSignIn(
             secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, self._clock()
         )
         digest = hashlib.sha256(under_way.verifier.encode()).digest()
-        asked = {
+        query = {
             "response_type": "code",
             "client_id": self.settings.client_id,
             "redirect_uri": self._redirect_uri,
@@ -170,8 +170,8 @@ class OpenIdProvider:
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
-        joint = "&" if "?" in found.authorization_endpoint else "?"
-        return found.authorization_endpoint + joint + urlencode(asked), under_way
+        joint = "&" if "?" in metadata.authorization_endpoint else "?"
+        return metadata.authorization_endpoint + joint + urlencode(query), under_way
 
     async def finish_sign_in(self, answer: Mapping[str, str], under_way: PendingSignIn | None) -> Mapping[str, Any]:
         """Claims of the person that comes back.
@@ -187,31 +187,31 @@ class OpenIdProvider:
         state = answer.get("state", "")
         if under_way is None or not hmac.compare_digest(state.encode(errors="replace"), under_way.state.encode()):
             raise SignInRefused("this sign-in was not begun in this browser, or more than ten minutes ago")
-        found = await self.metadata()
+        metadata = await self.metadata()
         said = answer.get("iss")
-        if said != found.issuer and (said is not None or found.authorization_response_iss_parameter_supported):
+        if said != metadata.issuer and (said is not None or metadata.authorization_response_iss_parameter_supported):
             raise SignInRefused("the answer comes from another sign-in server than it was asked of")
         if "error" in answer or not answer.get("code"):
             raise SignInRefused(f"the sign-in server refused ({_error_code_text(answer.get('error', 'no code'))})")
-        tokens = await self._exchange_code(found, answer["code"], under_way.verifier)
+        tokens = await self._exchange_code(metadata, answer["code"], under_way.verifier)
         try:
-            claims = await self._verify_id_token(found, tokens.id_token, under_way.nonce)
+            claims = await self._verify_id_token(metadata, tokens.id_token, under_way.nonce)
         except InvalidToken as error:
             raise SignInRefused(f"the sign-in server's answer is not accepted: {error}") from None
-        return await self._merge_userinfo(found, claims, tokens.access_token)
+        return await self._merge_userinfo(metadata, claims, tokens.access_token)
 
     async def end_session_url(self, back: str) -> str | None:
-        """Where a person signs out at the provider too; None where that is not wanted, or the provider has no such."""
+        """URL for signing out at the provider too; None where settings do not want that, or the provider has none."""
         if not self.settings.sign_out_there:
             return None
-        found = await self.metadata()
-        if not found.end_session_endpoint:
+        metadata = await self.metadata()
+        if not metadata.end_session_endpoint:
             return None
-        asked = {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
-        joint = "&" if "?" in found.end_session_endpoint else "?"
-        return found.end_session_endpoint + joint + urlencode(asked)
+        query = {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
+        joint = "&" if "?" in metadata.end_session_endpoint else "?"
+        return metadata.end_session_endpoint + joint + urlencode(query)
 
-    async def _exchange_code(self, found: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
+    async def _exchange_code(self, metadata: ProviderMetadata, code: str, verifier: str) -> _ProviderTokens:
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -219,8 +219,8 @@ class OpenIdProvider:
             "code_verifier": verifier,
             "client_id": self.settings.client_id,
         }
-        headers = self._client_authenticator(found).authenticate(found.token_endpoint, form)
-        body = await self._fetch("POST", found.token_endpoint, data=form, headers=headers)
+        headers = self._client_authenticator(metadata).authenticate(metadata.token_endpoint, form)
+        body = await self._fetch("POST", metadata.token_endpoint, data=form, headers=headers)
         try:
             return msgspec.json.decode(body, type=_ProviderTokens)
         except msgspec.DecodeError:
@@ -232,8 +232,8 @@ class OpenIdProvider:
             return ClientSecretPostAuthenticator(client_id, secret.reveal())
         return make_client_authenticator(client_id, secret, self._sign, provider.issuer)
 
-    async def _verify_id_token(self, found: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
-        issuer, jwks = await self._provider_keys(found)
+    async def _verify_id_token(self, metadata: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
+        issuer, jwks = await self._provider_keys(metadata)
         for attempt in (1, 2):
             keys = jwks.keys(issuer.issuer)
             try:
@@ -247,32 +247,32 @@ class OpenIdProvider:
                 await fetch
         raise AssertionError("the second attempt returns or raises")
 
-    async def _provider_keys(self, found: ProviderMetadata) -> tuple[IssuerSettings, JwksCache]:
+    async def _provider_keys(self, metadata: ProviderMetadata) -> tuple[IssuerSettings, JwksCache]:
         """Keys of the provider, kept as those of token issuers are."""
-        if self._jwks is None or self._jwks[0] != found.jwks_uri:
+        if self._jwks is None or self._jwks[0] != metadata.jwks_uri:
             if self._jwks is not None:
                 await self._jwks[2].close()
             issuer = IssuerSettings(
-                issuer=found.issuer,
+                issuer=metadata.issuer,
                 audiences=(self.settings.client_id,),
-                jwks_uri=found.jwks_uri,
+                jwks_uri=metadata.jwks_uri,
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
             jwks = JwksCache((issuer,), self._rules, self._clock)
-            self._jwks = found.jwks_uri, issuer, jwks
+            self._jwks = metadata.jwks_uri, issuer, jwks
             await jwks.start(self.settings.timeout_s)
         return self._jwks[1], self._jwks[2]
 
     async def _merge_userinfo(
-        self, found: ProviderMetadata, claims: Mapping[str, Any], access_token: str
+        self, metadata: ProviderMetadata, claims: Mapping[str, Any], access_token: str
     ) -> Mapping[str, Any]:
-        """Also what the provider tells at its userinfo endpoint, where the ID token lacks a claim of the grants."""
-        # The first grant that fits decides, so an earlier one must not be passed over for a claim told only there.
+        """Add the claims of the provider's userinfo endpoint, where the ID token lacks a claim of the grants."""
+        # The first grant that fits decides, so an earlier one must not be passed over for a claim that is only there.
         enough = {self.settings.name_claim, *(grant.claim for grant in self.settings.grants)} <= claims.keys()
-        if enough or not found.userinfo_endpoint or not access_token:
+        if enough or not metadata.userinfo_endpoint or not access_token:
             return claims
-        body = await self._fetch("GET", found.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})
+        body = await self._fetch("GET", metadata.userinfo_endpoint, headers={"Authorization": f"Bearer {access_token}"})
         try:
             more = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError:

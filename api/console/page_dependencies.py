@@ -1,4 +1,4 @@
-"""What every page depends on: the console, and the person with the scope it needs. Unsafe requests prove their origin.
+"""Dependencies of every page: the console, and the person with the scope it needs. Unsafe requests prove their origin.
 
 `require(scope)` is the only way to a caller, and it checks the form token of everything that is no GET: a route can not
 forget it.
@@ -43,14 +43,14 @@ which a browser opens again whenever it breaks, and which can have no header."""
 
 
 class SignInNeeded(TrustwatchError):
-    """Nobody is signed in: pages lead to the sign-in."""
+    """Raised for a request without a session: pages lead to the sign-in."""
 
     code = "sign_in_needed"
 
 
 @dataclass(frozen=True)
 class ConsoleContext:
-    """What pages work with; in `app.state.console`."""
+    """Dependencies of pages; in `app.state.console`."""
 
     services: ServiceRegistry
     sessions: ConsoleSessions
@@ -68,7 +68,7 @@ class ConsoleContext:
     def render_page(
         self, request: Request, template: str, visit: PageRequest | None, status: int = 200, **values: Any
     ) -> Response:
-        """A template as an answer; see `Renderer.page`."""
+        """A template as an answer; see `PageRenderer.page`."""
         return self.renderer.page(request, template, visit, status, **values)
 
 
@@ -85,9 +85,9 @@ async def read_form(request: Request) -> Mapping[str, str]:
     Raises:
         ProblemError: 413 or 400, it is too large or no form.
     """
-    known: Mapping[str, str] | None = getattr(request.state, "form", None)
-    if known is not None:
-        return known
+    parsed: Mapping[str, str] | None = getattr(request.state, "form", None)
+    if parsed is not None:
+        return parsed
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -154,12 +154,12 @@ def require_console_scope(scope: str, *, quiet: bool = False) -> Callable[[Reque
     """
 
     async def visit(request: Request) -> PageRequest:
-        made = page_request_of(request, quiet=quiet)
+        page_request = page_request_of(request, quiet=quiet)
         if request.method not in SAFE_METHODS:
-            await check_form_origin(request, made)
+            await check_form_origin(request, page_request)
         if scope:
-            made.caller.require(scope)
-        return made
+            page_request.caller.require(scope)
+        return page_request
 
     return visit
 

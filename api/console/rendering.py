@@ -51,25 +51,22 @@ class StaticAssets:
         return self._files.get(path)
 
     def url(self, path: str) -> str:
-        """Where a file is served, under a name that changes with its content. Raises KeyError."""
+        """URL of a file, under a name that changes with its content. Raises KeyError."""
         return f"{STATIC_URL_PREFIX}{path}?v={self._files[path].digest}"
 
 
 def _read_folder(folder: Traversable, prefix: str) -> list[tuple[str, StaticAsset]]:
-    found = []
+    assets = []
     for entry in folder.iterdir():
         path = prefix + entry.name
         if entry.is_dir():
-            found += _read_folder(entry, f"{path}/")
+            assets += _read_folder(entry, f"{path}/")
         else:
             body = entry.read_bytes()
             suffix = "." + path.rpartition(".")[2]
             kind = STATIC_MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "text/plain; charset=utf-8"
-            found.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
-    return found
-
-
-# An entry in the menu.
+            assets.append((path, StaticAsset(body, kind, hashlib.sha256(body).hexdigest()[:16])))
+    return assets
 
 
 class MenuEntry(NamedTuple):
@@ -80,16 +77,15 @@ class MenuEntry(NamedTuple):
     scope: str
 
 
-# Templates, and how values are shown. Everything that comes from outside is escaped by the templates themselves.
-
+# The templates themselves escape everything that comes from outside.
 
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEVEL_SYMBOLS: Final[Mapping[str, str]] = {"unknown": "?", "low": "●", "medium": "▲", "high": "◆", "critical": "■"}
-"""A shape for each level: colour alone tells nothing to who does not see it."""
+"""A shape for each level: colour alone says nothing to those who do not see it."""
 
 
 class PageRenderer:
-    """Makes pages.
+    """Renders the templates of pages.
 
     Args:
         assets: files that pages refer to.
@@ -107,7 +103,7 @@ class PageRenderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[one.label for one in RiskLevel])
+        environment.globals.update(asset=assets.url, agent_url=agent_url, levels=[level.label for level in RiskLevel])
         environment.filters.update(
             when=self.time_with_age,
             level=level_badge,
@@ -189,8 +185,8 @@ def with_break_points(text: str) -> Markup:
 
 def reason_texts(encoded: bytes, most: int = 50) -> str:
     """The first reasons of an agent in words, from its JSON."""
-    found = msgspec.json.decode(encoded) if encoded else []
-    return "; ".join(str(one.get("text", "")) for one in found[:most])
+    reasons = msgspec.json.decode(encoded) if encoded else []
+    return "; ".join(str(reason.get("text", "")) for reason in reasons[:most])
 
 
 def event_time_ms(time: datetime) -> int:
@@ -242,7 +238,7 @@ def format_number(value: float) -> str:
 
 
 def agent_url(tenant: str, issuer: str | None, agent_id: str, page: str = "agent") -> str:
-    """Where the page of an agent is; all three name it, and any of them may be a URL. None: whatever the issuer."""
+    """URL of the page of an agent; all three name it, and any of them may be a URL. None: whatever the issuer."""
     named = (
         {"tenant": tenant, "id": agent_id} if issuer is None else {"tenant": tenant, "issuer": issuer, "id": agent_id}
     )

@@ -45,63 +45,63 @@ def safe_return_path(back: str) -> str:
 
 @router.get("/sign-in")
 async def show_sign_in(
-    request: Request, desk: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME, said: str = ""
+    request: Request, console: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME, said: str = ""
 ) -> Response:
-    """How to sign in; who has is sent on."""
+    """Page with the ways to sign in; a person who is signed in is sent on."""
     try:
         page_request_of(request)
     except SignInNeeded:
-        return desk.render_page(
+        return console.render_page(
             request,
             "sign_in.html",
             None,
             back=safe_return_path(back),
-            oidc=desk.provider is not None,
-            development=_allows_development_login(desk),
+            oidc=console.provider is not None,
+            development=_allows_development_login(console),
             said=said,
         )
     return RedirectResponse(safe_return_path(back), 303)
 
 
 @router.get("/sign-in/start")
-async def start_sign_in(request: Request, desk: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME) -> Response:
-    """Off to the provider."""
-    if desk.provider is None:
+async def start_sign_in(request: Request, console: ConsoleDep, back: ReturnPathParam = CONSOLE_HOME) -> Response:
+    """Redirect to the provider."""
+    if console.provider is None:
         raise SignInRefused("no sign-in server is configured")
-    url, under_way = await desk.provider.begin_sign_in(safe_return_path(back))
-    desk.cookies.write_sign_in(request, under_way)
+    url, under_way = await console.provider.begin_sign_in(safe_return_path(back))
+    console.cookies.write_sign_in(request, under_way)
     return RedirectResponse(url, 303)
 
 
 @router.get("/callback")
-async def complete_sign_in(request: Request, desk: ConsoleDep) -> Response:
-    """Back from the provider."""
-    if desk.provider is None:
+async def complete_sign_in(request: Request, console: ConsoleDep) -> Response:
+    """End the sign-in with the provider's answer, and begin a session."""
+    if console.provider is None:
         raise SignInRefused("no sign-in server is configured")
-    under_way = desk.cookies.read_sign_in(request)
-    desk.cookies.write_sign_in(request, None)
-    claims = await desk.provider.finish_sign_in(dict(request.query_params), under_way)
-    oidc = desk.provider.settings
+    under_way = console.cookies.read_sign_in(request)
+    console.cookies.write_sign_in(request, None)
+    claims = await console.provider.finish_sign_in(dict(request.query_params), under_way)
+    oidc = console.provider.settings
     grant = matching_grant(claims, oidc.grants)
     if grant is None or under_way is None:
         _log.warning("console sign-in without a grant", code="console_no_grant", subject=str(claims["sub"])[:200])
         raise SignInRefused("you are known, but nothing here is granted to you; ask the operator of this service")
-    session = new_session(claims, grant.name, oidc.name_claim, desk.runtime.clock())
-    _begin_session(request, desk, session)
+    session = new_session(claims, grant.name, oidc.name_claim, console.runtime.clock())
+    _begin_session(request, console, session)
     return RedirectResponse(under_way.back, 303)
 
 
 @router.get("/dev-login")
 async def sign_in_by_link(
-    request: Request, desk: ConsoleDep, code: Annotated[str, Query(max_length=200)] = ""
+    request: Request, console: ConsoleDep, code: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
     """Sign in by a one-time link that a person on this machine was shown."""
-    services = desk.runtime
-    if not _allows_development_login(desk):
+    services = console.runtime
+    if not _allows_development_login(console):
         raise SignInRefused("the development login is switched off")
     now_s = services.clock()
-    if await desk.services.get(StoreExecutor)(redeem_login_code, services.settings.data_dir, code, now_s):
-        _begin_session(request, desk, new_development_session(now_s))
+    if await console.services.get(StoreExecutor)(redeem_login_code, services.settings.data_dir, code, now_s):
+        _begin_session(request, console, new_development_session(now_s))
         return RedirectResponse(CONSOLE_HOME, 303)
     try:
         page_request_of(request)
@@ -113,22 +113,22 @@ async def sign_in_by_link(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, desk: ConsoleDep, visit: SignedInDep) -> Response:
+async def sign_out(request: Request, console: ConsoleDep, visit: SignedInDep) -> Response:
     """End the session here, and at the provider where the settings say so."""
-    desk.sessions.end(visit.session)
-    desk.cookies.write(request, None)
+    console.sessions.end(visit.session)
+    console.cookies.write(request, None)
     _log.info("console session ended", code="console_sign_out", person=visit.caller.name)
     target = f"{SIGN_IN_PATH}?said=out"
-    if desk.provider is not None and visit.session.grant:
-        target = await desk.provider.end_session_url(desk.runtime.settings.listen.url() + SIGN_IN_PATH) or target
+    if console.provider is not None and visit.session.grant:
+        target = await console.provider.end_session_url(console.runtime.settings.listen.url() + SIGN_IN_PATH) or target
     return RedirectResponse(target, 303)
 
 
-def _allows_development_login(desk: ConsoleContext) -> bool:
-    return desk.runtime.settings.console.development_login
+def _allows_development_login(console: ConsoleContext) -> bool:
+    return console.runtime.settings.console.development_login
 
 
-def _begin_session(request: Request, desk: ConsoleContext, session: ConsoleSession) -> None:
+def _begin_session(request: Request, console: ConsoleContext, session: ConsoleSession) -> None:
     """A new session with an id of its own, whatever cookie the browser had before."""
-    desk.cookies.write(request, session)
+    console.cookies.write(request, session)
     _log.info("console session begins", code="console_sign_in", person=session.name, grant=session.grant or None)

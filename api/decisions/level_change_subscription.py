@@ -19,7 +19,7 @@ class LevelChangeSubscription:
 
     Args:
         status: whose changes are watched.
-        tenants: those that are told; None = all.
+        tenants: those whose changes are passed on; None = all.
     """
 
     def __init__(self, status: PipelineStatus, tenants: Collection[str] | None) -> None:
@@ -52,7 +52,7 @@ class LevelChangeSubscription:
             return None
 
     def pending_changes(self) -> list[LevelChange]:
-        """Changes that came meanwhile, without waiting; `next_change` tells of the end."""
+        """Changes that came meanwhile, without waiting; `next_change` raises at the end."""
         queue = self._entered_queue()
         changes: list[LevelChange] = []
         while not queue.empty():

@@ -1,4 +1,4 @@
-"""From records to the bodies of answers."""
+"""Bodies of answers about decisions."""
 
 from __future__ import annotations
 

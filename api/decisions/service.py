@@ -189,7 +189,7 @@ def _neighbours(newest_first: Sequence[Decision], decision_id: str) -> tuple[Dec
 
 
 def actuations_of_decision(actuations: Sequence[Actuation], decision_id: str) -> list[Actuation]:
-    """Those of *actuations* that are still there because of that decision; later ones have replaced others."""
+    """Select the *actuations* that are still due to that decision; later ones have replaced others."""
     return [actuation for actuation in actuations if _decision_of_actuation(actuation) == decision_id]
 
 

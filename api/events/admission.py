@@ -54,19 +54,16 @@ class AgentRegistry:
     def _find_and_cache(self, key: tuple[str, str, str]) -> RegisteredAgent | None:
         tenant, issuer, agent_id = key
         fitting = self._entries.get((tenant, issuer), ())
-        found = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
+        registered = next((entry for pattern, entry in fitting if pattern.match(agent_id)), None)
         if sum(map(len, key)) <= MAX_CACHED_NAME_LENGTH:
             if len(self._cache) >= MAX_CACHED_AGENTS:
                 self._cache.clear()
-            self._cache[key] = found
-        return found
-
-
-# One record at the door: is it an event, may this source say so, and what of it counts.
+            self._cache[key] = registered
+        return registered
 
 
 MAX_CLOCK_AHEAD_S = 300
-"""How far ahead of our clock an event may be: clocks differ, but a date of next year would freeze an agent's time."""
+"""Tolerated lead of an event's time, s: clocks differ, but a date of next year would freeze an agent's time."""
 
 PrincipalAlias = Callable[[str, str], str]
 
@@ -75,7 +72,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Admission:
-    """Turns parcels into log records.
+    """Turns records as received into log records.
 
     An agent's type chooses its peer group, and its capabilities what it may do unnoticed; so the event's own word on
     them counts only from a source that the settings call trusted, and the operator's registry wins in any case. What is
@@ -92,14 +89,14 @@ class Admission:
 
     @property
     def replaces_principals(self) -> bool:
-        """Whether something else is logged in place of principals' identifiers."""
+        """True if something else is logged in place of principals' identifiers."""
         return self._alias is not None
 
-    def admit(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
+    def admit(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> Record:
         """The record to log.
 
         Args:
-            parcel: as received.
+            raw_record: as received.
             binding: what its sender may speak for.
             now_ms: arrival, UTC milliseconds.
 
@@ -107,8 +104,8 @@ class Admission:
             MalformedEvent: it is no audit event; the path is one in what was sent.
             SourceNotAllowed: it claims a tenant, issuer or source that the binding does not cover.
         """
-        raw = parcel.raw if parcel.to_native is None else parcel.to_native()
-        return self.admit_native(raw, binding, now_ms, parcel.path_prefix)
+        raw = raw_record.raw if raw_record.to_native is None else raw_record.to_native()
+        return self.admit_native(raw, binding, now_ms, raw_record.path_prefix)
 
     def admit_native(self, raw: bytes, binding: SourceBinding, now_ms: int, prefix: str = "$") -> Record:
         """As `admit`, of native event JSON that stands at *prefix* in what was sent.
@@ -198,8 +195,7 @@ def _set_members(members: dict[str, msgspec.Raw], values: dict[str, Any]) -> Non
             members[name] = msgspec.Raw(msgspec.json.encode(value))
 
 
-# What the door refuses is logged too, so that the sender's mistake can be looked at and tried again.
-
+# Refused input is logged too, so that the sender's mistake can be looked at and tried again.
 
 MAX_DEAD_LETTER_BYTES = MAX_EVENT_BYTES
 """Bytes of a refused input that are kept; an event can not be larger, so what is longer is none."""

@@ -1,4 +1,4 @@
-"""Audit events that the service itself has to tell: what it was asked at issuance and at gateways, and what people did.
+"""Audit events of the service itself: questions at issuance and at gateways, and actions of people.
 
 They take the same way as everybody's: through the log, in order, durable, scored. Nobody who waits for an answer waits
 for them. The queue is bounded: what finds no room is counted, never held.

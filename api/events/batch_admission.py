@@ -1,4 +1,4 @@
-"""Many records at the door at once: what is plain goes by compiled code, everything else by `Admission`, one by one."""
+"""Admission of many records at once: plain ones by compiled code, all others one by one by `Admission`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BatchOutcome(NamedTuple):
 
 
 class BatchAdmission:
-    """Gives what `Admission.admit` gives for each parcel. For one thread.
+    """Admits records with the outcomes that `Admission.admit` has for each. For one thread.
 
     What decides about a plain record, besides its time, is its claim: the sender, and what the event says of tenant,
     issuer, source and agent. Where `Admission` once took a record with that claim as it was sent, it would take every
@@ -49,17 +49,17 @@ class BatchAdmission:
         self._next_sender_number = count()
         self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request
 
-    def admit(self, parcels: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
+    def admit(self, raw_records: Sequence[RawRecord], binding: SourceBinding, now_ms: int) -> BatchOutcome:
         """Judge records of one body.
 
         Args:
-            parcels: as received.
+            raw_records: as received.
             binding: what their sender may speak for.
             now_ms: arrival, UTC milliseconds.
         """
-        if len(parcels) == 1:  # the compiled way begins to pay at two
-            return self._admit_one(parcels[0], binding, now_ms)
-        payloads, wrong = _native_payloads(parcels)
+        if len(raw_records) == 1:  # the compiled way begins to pay at two
+            return self._admit_one(raw_records[0], binding, now_ms)
+        payloads, wrong = _native_payloads(raw_records)
         latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
         claims = self._reader.read(
             payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
@@ -69,16 +69,16 @@ class BatchAdmission:
         clean = True
         for position in left:
             outcome = wrong.get(position) or self._admit_on_slow_path(
-                payloads[position], parcels[position].path_prefix, binding, now_ms, claims, position
+                payloads[position], raw_records[position].path_prefix, binding, now_ms, claims, position
             )
             outcomes[position] = outcome
             clean = clean and isinstance(outcome, Record)
         return BatchOutcome(outcomes, clean, len(left))
 
-    def _admit_one(self, parcel: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
+    def _admit_one(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
         try:
             return BatchOutcome(
-                [self._admission.admit(parcel, binding, now_ms)], all_admitted=True, slow_path_records=1
+                [self._admission.admit(raw_record, binding, now_ms)], all_admitted=True, slow_path_records=1
             )
         except (MalformedEvent, SourceNotAllowed) as error:
             return BatchOutcome([error], all_admitted=False, slow_path_records=1)
@@ -117,11 +117,11 @@ class BatchAdmission:
 _PLACEHOLDER = Record(RecordKind.EVENT, 0, 0, b"")
 
 
-def _native_payloads(parcels: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
-    """Native JSON of each parcel, and what is wrong with those of which none can be made, by position."""
+def _native_payloads(raw_records: Sequence[RawRecord]) -> tuple[list[bytes], dict[int, MalformedEvent]]:
+    """Native JSON of each record, and what is wrong with those of which none can be made, by position."""
     payloads: list[bytes] = []
     wrong: dict[int, MalformedEvent] = {}
-    for position, (raw, native, _) in enumerate(parcels):
+    for position, (raw, native, _) in enumerate(raw_records):
         if native is not None:
             try:
                 raw = native()

@@ -15,7 +15,7 @@ class CallerSilenceWatch:
 
     Args:
         detector: hears of everything that callers send.
-        alerter: told each time what the detector knows; None = silence is in logs and metrics alone.
+        alerter: gets the reports of each check; None = silence is in logs and metrics alone.
         monotonic: seconds, as the detector's.
     """
 
@@ -28,7 +28,7 @@ class CallerSilenceWatch:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ INGEST_BATCH_RECORDS = 500
 
 INGEST_ATTEMPTS = 30
 DEFAULT_PAUSE_S, MAX_PAUSE_S = 1.0, 30.0
-"""Between attempts: where the service does not say how long, and at most."""
+"""Pauses between attempts, s: where the service does not say how long, and at most."""
 
 
 def ingest(
@@ -76,8 +76,8 @@ def _send_batch(service: ServiceClient, body: bytes, record_format: str | None) 
 def _add_counts(counts: Counter[str], answer: dict[str, Any], sent: int) -> None:
     for name in counts:
         counts[name] += answer[name]
-    told = counts["rejected"] - answer["rejected"]
-    for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - told)]:
+    shown = counts["rejected"] - answer["rejected"]
+    for rejection in answer["rejections"][: max(0, MAX_SHOWN_PROBLEMS - shown)]:
         # Records that were skipped have no place in the answer, so lines can not be numbered behind them.
         record = "a record" if answer["skipped"] else f"record {sent + rejection['index'] + 1}"
         print_message(f"{record}: {rejection['reason']} - at `{rejection['path']}`")

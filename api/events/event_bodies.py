@@ -1,4 +1,4 @@
-"""From a request body to the records in it, whatever the media type; nothing is decoded yet."""
+"""Parsing of request bodies into records, whatever the media type; the records themselves are not decoded yet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TEXT_MEDIA_TYPE: Final = "text/plain"
 """Lines of a log; only of formats that have such."""
 
 MEDIA_TYPE_FORMATS: Final = ("native", "ndjson", "cloudevents")
-"""Formats that the media type tells apart."""
+"""Formats that are recognised by their media type."""
 
 CONTENT_CODINGS: Final = ("identity", "gzip", "x-gzip")
 
@@ -58,11 +58,11 @@ would take minutes."""
 
 
 def decompress_body(body: bytes, coding: str) -> bytes:
-    """The body without its Content-Encoding; stops at MAX_BODY, so that a small bomb stays small.
+    """The body without its Content-Encoding; stops at `MAX_BODY_BYTES`, so that a small bomb stays small.
 
     Raises:
         UnsupportedBody: a coding other than gzip.
-        BodyTooLarge: more than MAX_BODY bytes inside.
+        BodyTooLarge: more than `MAX_BODY_BYTES` inside.
         MalformedEvent: damaged or incomplete gzip.
     """
     coding = coding.strip().lower() or "identity"
@@ -101,9 +101,9 @@ def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> li
         BodyTooLarge: more than MAX_EVENTS records.
     """
     kind = _media_type(content_type, EVENT_MEDIA_TYPES)
-    parcels = _split_body(kind, headers, body)
-    _check_count(len(parcels))
-    return parcels
+    raw_records = _split_body(kind, headers, body)
+    _check_count(len(raw_records))
+    return raw_records
 
 
 def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> ParsedRecords:
@@ -120,7 +120,7 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
     kind = _media_type(content_type, (JSON_MEDIA_TYPE, *NDJSON_MEDIA_TYPES, TEXT_MEDIA_TYPE))
     values = [body] if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     _check_count(len(values))
-    parcels, skipped = [], 0
+    raw_records, skipped = [], 0
     for value in values:
         try:
             parsed = parser(value, {})
@@ -128,10 +128,10 @@ def parse_foreign_body(content_type: str, body: bytes, parser: FormatParser) -> 
             if kind == JSON_MEDIA_TYPE:
                 raise
             parsed = ParsedRecords([rejected_record(value, error)])
-        parcels += parsed.records
+        raw_records += parsed.records
         skipped += parsed.skipped
-        _check_count(len(parcels) + skipped)
-    return ParsedRecords(parcels, skipped)
+        _check_count(len(raw_records) + skipped)
+    return ParsedRecords(raw_records, skipped)
 
 
 def _check_count(records: int) -> None:
@@ -139,11 +139,11 @@ def _check_count(records: int) -> None:
         raise BodyTooLarge(f"the body holds {records} events or more; one request may hold {MAX_BODY_EVENTS}")
 
 
-def _media_type(content_type: str, known: tuple[str, ...]) -> str:
+def _media_type(content_type: str, known_types: tuple[str, ...]) -> str:
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
-    if kind not in known:
-        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known)}")
+    if kind not in known_types:
+        raise UnsupportedBody(f"Content-Type must be one of {', '.join(known_types)}")
     for parameter in parameters.lower().split(";"):
         name, _, value = parameter.strip().partition("=")
         if name == "charset" and value.strip('"') not in ("utf-8", "utf8", "us-ascii"):

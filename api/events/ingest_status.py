@@ -31,7 +31,7 @@ class ForeignTopicReport(msgspec.Struct, array_like=True):
 
 
 class SilenceReport(msgspec.Struct, array_like=True):
-    """Whether a source is silent. `last_ms` is UTC milliseconds, 0 = nothing came since the start."""
+    """State of a source. `last_ms` is UTC milliseconds, 0 = nothing came since the start."""
 
     name: str
     silent: bool
@@ -60,7 +60,7 @@ def decode_ingest_report(frame: bytes) -> IngestReport:
 
 
 class IngestStatus:
-    """What is known of the ingest process, from its own reports. For one event loop.
+    """State of the ingest process, from its own reports. For one event loop.
 
     Attributes:
         alive: whether it runs; None = none is to run here.
@@ -72,16 +72,13 @@ class IngestStatus:
         self.report = IngestReport([], [])
 
     def note(self, report: IngestReport) -> None:
-        """Take over one report."""
+        """Store one report."""
         self.alive = True
         self.report = report
 
     def ended(self) -> None:
         """The process has ended."""
         self.alive = False
-
-
-# The answering side of the ingest process.
 
 
 class IngestWorkerProcess(SupervisedProcess):

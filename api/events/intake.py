@@ -2,7 +2,7 @@
 
 Only for the counts of answers and to spare the log: the pipeline's own window (`ingest/duplicate_window.py`) is the one
 that drops every duplicate exactly, across restarts too. An id becomes known after its commit, so two requests that
-carry the same id at the same moment may both be told `accepted`.
+carry the same id at the same moment may both be answered `accepted`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RecentEventIds:
         return len(self._young) + len(self._old)
 
     def isdisjoint(self, id_hashes: Set[int]) -> bool:
-        """Whether none of them is remembered."""
+        """True if none of them is remembered."""
         return self._young.isdisjoint(id_hashes) and self._old.isdisjoint(id_hashes)
 
     def add(self, id_hashes: Iterable[int]) -> None:
@@ -55,9 +55,6 @@ class RecentEventIds:
         self._young.update(id_hashes)
         if len(self._young) >= self._generation:
             self._old, self._young = self._young, set()
-
-
-# The door: parcels in, one durable commit, a receipt that counts what became of each.
 
 
 FIRST_SLICE_RECORDS, SLICE_RECORDS = 32, 128
@@ -139,12 +136,12 @@ class EventIntake:
         self._slice_lock = asyncio.Lock()
 
     async def receive(
-        self, parcels: Sequence[RawRecord], binding: SourceBinding, *, keep_refused: bool = True
+        self, raw_records: Sequence[RawRecord], binding: SourceBinding, *, keep_refused: bool = True
     ) -> Receipt:
-        """Judge *parcels* and make what is taken, and what is refused, durable.
+        """Judge records and make what is taken, and what is refused, durable.
 
         Args:
-            parcels: records of one body, in order.
+            raw_records: records of one body, in order.
             binding: what its sender may speak for.
             keep_refused: whether refused records become dead letters.
 
@@ -154,31 +151,33 @@ class EventIntake:
                 when it is sent again.
         """
         body = _IncomingBody(binding, int(self._clock() * 1000), self._new_id() if keep_refused else "")
-        if len(parcels) <= FIRST_SLICE_RECORDS:
-            self._admit_slice(parcels, 0, body)
+        if len(raw_records) <= FIRST_SLICE_RECORDS:
+            self._admit_slice(raw_records, 0, body)
         else:
-            await self._admit_in_slices(parcels, body)
+            await self._admit_in_slices(raw_records, body)
         await self._commit(body.records)
         body.receipt.accepted = len(body.id_hashes)
         self._recent_ids.add(body.id_hashes)
         return body.receipt
 
-    async def _admit_in_slices(self, parcels: Sequence[RawRecord], body: _IncomingBody) -> None:
+    async def _admit_in_slices(self, raw_records: Sequence[RawRecord], body: _IncomingBody) -> None:
         start, step = 0, FIRST_SLICE_RECORDS
-        while start < len(parcels):
+        while start < len(raw_records):
             async with self._slice_lock:
-                left = self._admit_slice(parcels[start : start + step], start, body)
+                left = self._admit_slice(raw_records[start : start + step], start, body)
                 await asyncio.sleep(0)
             start += step
             step = SLICE_RECORDS if 8 * left <= step else FIRST_SLICE_RECORDS
 
-    def _admit_slice(self, parcels: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
+    def _admit_slice(self, raw_records: Sequence[RawRecord], start: int, body: _IncomingBody) -> int:
         """Judge a slice that begins at *start*; returns how many records were not plain."""
-        judged = self._admission.admit(parcels, body.binding, body.now_ms)
+        judged = self._admission.admit(raw_records, body.binding, body.now_ms)
         if judged.all_admitted and self._accept_if_all_new(judged.outcomes, body):
             return judged.slow_path_records
-        for index, (parcel, outcome) in enumerate(zip(parcels, judged.outcomes, strict=True), start):
-            record = outcome if isinstance(outcome, Record) else self._reject_record(parcel.raw, outcome, index, body)
+        for index, (raw_record, outcome) in enumerate(zip(raw_records, judged.outcomes, strict=True), start):
+            record = (
+                outcome if isinstance(outcome, Record) else self._reject_record(raw_record.raw, outcome, index, body)
+            )
             if record is not None and not self._is_duplicate(record, body):
                 body.records.append(record)
         return judged.slow_path_records
@@ -247,7 +246,7 @@ class EventIntake:
 
 
 def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:
-    """Consecutive records of at most COMMIT_BYTES together, with their size."""
+    """Consecutive records of at most `MAX_COMMIT_BYTES` together, with their size."""
     size = sum(len(record.payload) for record in records)
     if size <= MAX_COMMIT_BYTES:
         if records:

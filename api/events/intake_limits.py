@@ -26,7 +26,7 @@ class BodyTooLarge(TrustwatchError):
 
 
 class UnsupportedBody(TrustwatchError):
-    """No media type, character set or content coding that the door reads; the message names those it does."""
+    """No media type, character set or content coding that the intake reads; the message names those it does."""
 
     code = "unsupported_body"
 
@@ -46,9 +46,6 @@ class Overloaded(Unavailable):
         super().__init__(reason)
         self.cause = cause
         self.retry_after_s = retry_after_s
-
-
-# Who may send how much: a rate and a share of memory per source, and a bound on what is not yet applied.
 
 
 MAX_TOTAL_BODY_BYTES = 128 * 1024 * 1024
@@ -147,17 +144,17 @@ class IntakeLimits:
     def _bucket(self, binding: SourceBinding) -> TokenBucket | None:
         if binding.source.events_per_s is None:
             return None
-        found = self._buckets.get(binding.name)
-        if found is None:
-            found = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self._monotonic())
-        return found
+        bucket = self._buckets.get(binding.name)
+        if bucket is None:
+            bucket = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self._monotonic())
+        return bucket
 
 
 class BodyReservation:
     """Bytes of one body in memory."""
 
-    def __init__(self, held: dict[str, int], source: str, total: int) -> None:
-        self._reserved = held
+    def __init__(self, reserved: dict[str, int], source: str, total: int) -> None:
+        self._reserved = reserved
         self._source = source
         self._max_total_bytes = total
         self._own_bytes = 0

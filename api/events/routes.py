@@ -131,12 +131,12 @@ def _receipt_response(receipt: Receipt) -> Response:
 
 
 DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"], include_in_schema=False)
-"""To be looked at before all other routes."""
+"""Route that is looked at before all others."""
 
 
-def _body_splitter(caller: AuthenticatedCaller, wanted: str | None) -> BodySplitter:
+def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:
     """The way to take bodies apart that the request names, else the one of the caller's settings."""
-    name = wanted or caller.binding.source.format
+    name = requested_format or caller.binding.source.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(
             lambda headers, body: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))
@@ -164,7 +164,7 @@ async def list_dead_letters(
 async def get_dead_letter(
     letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
 ) -> DeadLetterOut:
-    """With its bytes, in base64. Scope `trust.admin`."""
+    """One dead letter with its bytes, in base64. Scope `trust.admin`."""
     return dead_letter_out(await dead_letters.get(caller, letter_id), with_raw=True)
 
 
@@ -178,7 +178,7 @@ async def get_dead_letter(
 async def replay_dead_letter(
     letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep, record_format: FormatParam = None
 ) -> Response:
-    """Through the same door, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
+    """Through the same intake, with what this caller may speak for; then marked as replayed. Scope `trust.admin`.
 
     What came from a foreign topic is read as its mapping says now, and with what that topic may speak for; what came
     from a caller in a format of its own, likewise as that caller, unless `format` says otherwise.
@@ -187,7 +187,6 @@ async def replay_dead_letter(
 
 
 # OTLP/HTTP: traces and logs from an OpenTelemetry collector, an SDK, or a server that traces itself.
-
 
 PROTOBUF_MEDIA_TYPES = ("application/x-protobuf", "application/protobuf")
 OTLP_JSON_HINT = (

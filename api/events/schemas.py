@@ -50,7 +50,7 @@ class RejectionOut(BaseModel):
 
 
 class ReceiptOut(BaseModel):
-    """What became of a body: everything counted here is durable."""
+    """Outcome of a body: everything counted here is durable."""
 
     model_config = ConfigDict(json_schema_extra={"example": RECEIPT_EXAMPLE})
 

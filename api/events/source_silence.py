@@ -41,7 +41,7 @@ class SilenceDetector:
         }
 
     def note_received(self, name: str, now: float, now_ms: int) -> None:
-        """Something came from that source, be it good or bad."""
+        """Note that the source sent something, be it good or bad."""
         source = self._sources.get(name)
         if source is None:
             return
@@ -51,7 +51,7 @@ class SilenceDetector:
             _log.info("source is heard again", code="source_heard", source=name)
 
     def note_unreadable(self, name: str, now: float) -> None:
-        """That source can not be heard now (its topic is not read): its silence says nothing, and starts anew."""
+        """Note that the source can not be heard (its topic is not read): its silence says nothing, and starts anew."""
         source = self._sources.get(name)
         if source is not None and not source.silent:
             source.quiet_since = now
@@ -74,17 +74,14 @@ class SilenceDetector:
         return (SilenceReport(name, source.silent, source.last_ms) for name, source in self._sources.items())
 
 
-# Tells people of silent sources, once per silence, whichever processes notice it.
-#
 # Each process hears only a part: a caller may be talking to another replica, partitions of a topic may be read by
-# another worker. So each notes in the store what it hears, and a silence is one only if nobody heard anything.
-
+# another worker. So each notes in the store what it hears, and a silence is one only if no process heard anything.
 
 STORE_EVERY_MS = 4_000
-"""What is heard is noted so often at most: well below the shortest silence that can be configured, 10 s."""
+"""Shortest time between two writes of a source's last record: well below the shortest configurable silence, 10 s."""
 
 RECHECK_EVERY_MS = MINUTE_MS
-"""A silence that is told is looked at again after so long: another process may have heard the source, and ended."""
+"""Interval after which a reported silence is checked again: another process may have heard the source, and ended."""
 
 
 SourceKey = tuple[str, str]
@@ -92,7 +89,7 @@ SourceKey = tuple[str, str]
 
 
 def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSettings]:
-    """Sources whose silence is told: those that have a bound."""
+    """Sources whose silence raises an alert: those that have a bound."""
     kinds: Mapping[str, Sequence[EventSourceSettings]] = {"topic": settings.kafka.topics, "caller": settings.callers}
     return {
         (kind, source.name): source
@@ -110,7 +107,7 @@ class SilenceAlerter:
         sources: see `silence_watched_sources`.
         service: URI of this service, for alerts.
         now_ms: UTC milliseconds.
-        told: called after something was enqueued.
+        on_enqueued: called after something was enqueued.
     """
 
     def __init__(
@@ -119,13 +116,13 @@ class SilenceAlerter:
         sources: Mapping[SourceKey, EventSourceSettings],
         service: str,
         now_ms: Callable[[], int],
-        told: Callable[[], None],
+        on_enqueued: Callable[[], None],
     ) -> None:
         self._store = store
         self._sources = sources
         self._service = service
         self._now_ms = now_ms
-        self._on_enqueued = told
+        self._on_enqueued = on_enqueued
         self._stored: dict[SourceKey, tuple[int, int]] = {}
         self._recheck_at: dict[SourceKey, int] = {}
         self._store_failing = False

@@ -1,1 +1,1 @@
-"""Feedback at the edge: who may say what, previews in a process of their own, and the way into the pipeline."""
+"""Feedback: drafts, previews in a process of their own, and rules on their way into the pipeline."""

@@ -49,10 +49,10 @@ def parse_duration(text: str) -> int:
     >>> parse_duration("1.5h")
     5400
     """
-    found = _DURATION.fullmatch(text)
-    if found is None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
         raise typer.BadParameter("must be a number and s, m, h or d, such as 14d", param_hint="--expires")
-    return round(float(found[1]) * _SECONDS_OF_UNIT[found[2]])
+    return round(float(match[1]) * _SECONDS_OF_UNIT[match[2]])
 
 
 def parse_verdict(text: str) -> str:
@@ -90,7 +90,7 @@ def add(
     json: JsonOption = False,
 ) -> None:
     """Say of a decision that it was right or wrong; a rule is shown at work on the last days before it is adopted."""
-    kind, wanted = parse_verdict(verdict), parse_duration(expires)
+    kind, expires_in_s = parse_verdict(verdict), parse_duration(expires)
     with closing(ServiceClient(url, token)) as service:
         path = f"/v1/decisions/{quote(decision, safe='')}/feedback"
         if kind == "true_positive":
@@ -102,7 +102,7 @@ def add(
             "verdict": kind,
             "scope": scope,
             "reason": reason,
-            "expires_in_s": wanted,
+            "expires_in_s": expires_in_s,
             "accept_unseen": accept_unseen,
         }
         seen = _run_preview(service, path, body)
@@ -153,19 +153,19 @@ def list_feedback(
 def show(
     feedback: FeedbackArgument, url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False
 ) -> None:
-    """Show one, with every step of its life."""
+    """Show one feedback, with every step of its life."""
     with closing(ServiceClient(url, token)) as service:
-        found = service.get(f"/v1/feedback/{quote(feedback, safe='')}")
+        entry = service.get(f"/v1/feedback/{quote(feedback, safe='')}")
     if json:
-        write_json(found)
+        write_json(entry)
         return
-    line = _table_row(found)
+    line = _table_row(entry)
     write = sys.stdout.write
-    write(f"{found['feedback_id']}  {found['verdict']}  {found['status']}\n")
-    write(f"about {line['about']}, decision {found['decision_id']} ({found['level']})\n")
-    if found["verdict"] == "false_positive":
-        write(f"usual: {line['features']}; until {found['expires_at']}; {found['events_matched']} events so far\n")
-    for step in found["steps"]:
+    write(f"{entry['feedback_id']}  {entry['verdict']}  {entry['status']}\n")
+    write(f"about {line['about']}, decision {entry['decision_id']} ({entry['level']})\n")
+    if entry["verdict"] == "false_positive":
+        write(f"usual: {line['features']}; until {entry['expires_at']}; {entry['events_matched']} events so far\n")
+    for step in entry["steps"]:
         write(f"  {step['at']}  {step['action']} by {step['by']}: {step['why']}\n")
 
 
@@ -191,13 +191,13 @@ def _features_of_reasons(service: ServiceClient, decision: str) -> list[str]:
     marked = service.get(f"/v1/decisions/{quote(decision, safe='')}")
     given = {name: marked[name] for name in ("agent_id", "tenant", "issuer")}
     before = service.get("/v1/decisions", **given, limit=_MAX_EARLIER_DECISIONS)["items"]
-    older = [one for one in before if one["decided_at"] < marked["decided_at"]]
-    rise = [marked, *takewhile(lambda one: one["level"] in _ALERTING_LEVEL_NAMES, older)]
-    named = [reason["feature"] for one in rise for reason in one["reasons"]]
-    wanted = [name for name in dict.fromkeys(named) if name in FEATURE_NAMES and name not in PROTECTED_FEATURES]
-    if not wanted:
+    older = [candidate for candidate in before if candidate["decided_at"] < marked["decided_at"]]
+    rise = [marked, *takewhile(lambda candidate: candidate["level"] in _ALERTING_LEVEL_NAMES, older)]
+    named = [reason["feature"] for candidate in rise for reason in candidate["reasons"]]
+    names = [name for name in dict.fromkeys(named) if name in FEATURE_NAMES and name not in PROTECTED_FEATURES]
+    if not names:
         raise fail("the reasons of this decision name no feature: give some with --feature, or --all-features")
-    return wanted
+    return names
 
 
 def _post_json(service: ServiceClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -214,17 +214,17 @@ def _run_preview(service: ServiceClient, path: str, body: dict[str, Any]) -> dic
     with Progress(*columns, console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
         task = progress.add_task("replaying the last days", total=1.0)
         while True:
-            found: dict[str, Any] = service.get(f"/v1/feedback/previews/{started['preview_id']}")
-            progress.update(task, completed=found["progress"])
-            if found["status"] == "failed":
-                raise fail(f"the preview failed: {found['error']}")
-            if found["status"] == "done":
-                return found
+            preview: dict[str, Any] = service.get(f"/v1/feedback/previews/{started['preview_id']}")
+            progress.update(task, completed=preview["progress"])
+            if preview["status"] == "failed":
+                raise fail(f"the preview failed: {preview['error']}")
+            if preview["status"] == "done":
+                return preview
             clock.sleep(POLL_EVERY_S)
 
 
 def _print_preview(seen: dict[str, Any]) -> None:
-    """What a preview found."""
+    """Print the result of a preview."""
     window = seen["window"]
     if seen["unseen"]:
         print_message(f"no preview: {seen['unseen']}")
@@ -265,12 +265,12 @@ def _table_row(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "about": who + where, "features": features, "expires_at": row["expires_at"] or ""}
 
 
-def _print_feedback(made: dict[str, Any], seen: dict[str, Any] | None, *, json: bool) -> None:
+def _print_feedback(feedback: dict[str, Any], seen: dict[str, Any] | None, *, json: bool) -> None:
     if json:
-        write_json(made if seen is None else {"feedback": made, "preview": seen})
+        write_json(feedback if seen is None else {"feedback": feedback, "preview": seen})
         return
-    until = f" until {made['expires_at']}" if made["status"] in ("active", "adopting") else ""
-    print_message(f"feedback {made['feedback_id']} is {made['status']}{until}")
+    until = f" until {feedback['expires_at']}" if feedback["status"] in ("active", "adopting") else ""
+    print_message(f"feedback {feedback['feedback_id']} is {feedback['status']}{until}")
 
 
 def register(app: typer.Typer) -> None:

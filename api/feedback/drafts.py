@@ -1,4 +1,4 @@
-"""What a person may ask for: scope, features and time of a rule, checked before anything is previewed or written."""
+"""Drafts of feedback: scope, features and time of a rule, checked before anything is previewed or written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST_SEEN_PREFIX = "first_seen_"
 
 
 class FeedbackDraft(msgspec.Struct, frozen=True):
-    """What is asked for; see `docs/feedback.md`.
+    """Feedback as a person asks for it; see `docs/feedback.md`.
 
     Attributes:
         features: names of features or codes of reasons; None = all but those of hard signals.
@@ -45,10 +45,10 @@ def draft_refused_error(detail: str, code: str = "feedback_refused", status: int
     return ProblemError(ProblemDetails(status, code, "Feedback refused", detail))
 
 
-def resolve_feature_names(wanted: Collection[str]) -> tuple[str, ...]:
+def resolve_feature_names(words: Collection[str]) -> tuple[str, ...]:
     """Names of features for names and codes of reasons. Raises ProblemError for one that is neither, or protected."""
-    found = []
-    for word in wanted:
+    names = []
+    for word in words:
         name = word if word in FEATURE_NAMES else f"{word.removeprefix(_FIRST_SEEN_PREFIX)}_surprise"
         if word in PROTECTED_FEATURES or word in hard_signal_codes():
             raise draft_refused_error(
@@ -58,8 +58,8 @@ def resolve_feature_names(wanted: Collection[str]) -> tuple[str, ...]:
         if name not in FEATURE_NAMES:
             features = ", ".join(name for name in FEATURE_NAMES if name not in PROTECTED_FEATURES)
             raise draft_refused_error(f"{word} is no feature; there are {features}")
-        found.append(name)
-    return tuple(sorted(set(found), key=FEATURE_NAMES.index))
+        names.append(name)
+    return tuple(sorted(set(names), key=FEATURE_NAMES.index))
 
 
 def check_draft(draft: FeedbackDraft, decision: Decision, settings: FeedbackSettings) -> FeedbackDraft:
@@ -73,10 +73,10 @@ def check_draft(draft: FeedbackDraft, decision: Decision, settings: FeedbackSett
     if draft.verdict == "true_positive":
         return msgspec.structs.replace(draft, kind="agent", features=None, resource=None, expires_in_s=0)
     features = None if draft.features is None else resolve_feature_names(draft.features)
-    made = msgspec.structs.replace(draft, features=features)
-    _check_scope(made, decision)
-    _check_time(made, settings)
-    return made
+    resolved = msgspec.structs.replace(draft, features=features)
+    _check_scope(resolved, decision)
+    _check_time(resolved, settings)
+    return resolved
 
 
 def _check_scope(draft: FeedbackDraft, decision: Decision) -> None:
@@ -108,7 +108,7 @@ def _check_time(draft: FeedbackDraft, settings: FeedbackSettings) -> None:
 
 
 def draft_digest(draft: FeedbackDraft, decision_id: str) -> str:
-    """What a preview is of: decision, verdict, scope and time; the reason may still be put better."""
+    """Digest that ties a preview to its draft: decision, verdict, scope and time; the reason may still be reworded."""
     parts = (decision_id, draft.verdict, draft.kind, draft.features, draft.resource, draft.expires_in_s)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 

@@ -34,7 +34,7 @@ class FairQueue:
         self._busy = False
         self._turn_count = 0
         self._last_turns: dict[str, int] = {}
-        """When a tenant had its last turn, counted; only while somebody has one."""
+        """Number of the turn that each tenant had last; kept only while somebody has a turn."""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     async def acquire(self, tenant: str) -> None:
@@ -59,7 +59,7 @@ class FairQueue:
             self._busy = False
             self._last_turns.clear()
             return
-        tenant = min(self._waiting, key=lambda one: self._last_turns.get(one, -1))
+        tenant = min(self._waiting, key=lambda candidate: self._last_turns.get(candidate, -1))
         turn = self._waiting[tenant][0]
         self._forget(tenant, turn)
         self._take(tenant)
@@ -76,8 +76,7 @@ class FairQueue:
             del self._waiting[tenant]
 
 
-# Previews: each in a process of its own at low priority, one at a time by tenants in turn, bounded in every way.
-
+# Each preview runs in a process of its own at low priority, one at a time, tenants in turn.
 
 PREVIEW_VALID_MS = DAY_MS
 LOST_AFTER_MS = MINUTE_MS
@@ -89,7 +88,7 @@ _MAX_LINE_BYTES = 16 * 1024 * 1024
 T = TypeVar("T")
 ProgressCallback = Callable[[float], Awaitable[None]]
 PreviewFunction = Callable[[PreviewJob, ProgressCallback], Awaitable[bytes]]
-"""Runs a job: is told of progress from 0 to 1, gives the result as JSON. Raises PreviewFailed."""
+"""Runs a job: reports progress from 0 to 1, returns the result as JSON. Raises PreviewFailed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -133,7 +132,7 @@ class PreviewRunner:
         return len(self._tasks)
 
     async def start(self, decision: Decision, rule: FeedbackRule, draft: str, author: str) -> FeedbackPreview:
-        """Begin one. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
+        """Start a preview. Raises ProblemError (429) where too many of its tenant run or wait, Unavailable."""
         self._check_room(decision.agent.tenant)
         now_ms = self._now_ms()
         row = FeedbackPreview(
@@ -160,7 +159,7 @@ class PreviewRunner:
         return row
 
     def _check_room(self, tenant: str) -> None:
-        """What others have under way neither takes a tenant's places nor is told."""
+        """Refuse a preview if the tenant has too many; those of other tenants neither count nor are mentioned."""
         mine = sum(row.tenant == tenant for row in self._tasks.values())
         most = self._settings.previews_waiting + 1
         if mine >= most:
@@ -186,7 +185,7 @@ class PreviewRunner:
         return any(row.preview_id == preview_id for row in self._tasks.values())
 
     async def close(self) -> None:
-        """End what runs."""
+        """End the running preview, and those that wait."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -261,7 +260,7 @@ class PreviewProcess:
         self._settings_file = settings_file
 
     async def __call__(self, job: PreviewJob, tell: ProgressCallback) -> bytes:
-        """Run one; whoever cancels it ends the process."""
+        """Run one job; whoever cancels it ends the process."""
         command = [sys.executable, "-m", "trustwatch.api.feedback.worker"]
         if self._settings_file is not None:
             command += ["--settings", str(self._settings_file)]

@@ -71,7 +71,7 @@ async def start_feedback_preview(
     "/v1/feedback/previews/{preview_id}", responses=problem_responses({404: "no such preview"}), summary="One preview"
 )
 async def get_feedback_preview(preview_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> PreviewOut:
-    """How far it is, and what it found. Scope `trust.score:read`."""
+    """Progress and result of a preview. Scope `trust.score:read`."""
     return preview_out(await feedback.get_preview(caller, preview_id))
 
 
@@ -91,14 +91,14 @@ async def list_feedback(
     """Newest first, with what each rule did. Scope `trust.score:read`."""
     agent = None if agent_id is None else AgentSelector(agent_id, tenant, issuer)
     page = await feedback.list(caller, status, verdict, agent, decision_id, tenant, limit, cursor)
-    return PageOut(items=[feedback_out(one) for one in page.items], next_cursor=page.next_cursor)
+    return PageOut(items=[feedback_out(entry) for entry in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(
     "/v1/feedback/{feedback_id}", responses=problem_responses({404: "no such feedback"}), summary="One feedback"
 )
 async def get_feedback(feedback_id: str, caller: ReaderDep, feedback: FeedbackServiceDep) -> FeedbackOut:
-    """With every step of its life. Scope `trust.score:read`."""
+    """One feedback with every step of its life. Scope `trust.score:read`."""
     return feedback_out(await feedback.get(caller, feedback_id))
 
 

@@ -22,30 +22,30 @@ from ...scoring.store.sql_store import SqlStore
 from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
 
 
-def rule_control_records(made: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
+def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
     """One record for each partition: that of the agent, or all where it is about a peer group."""
-    agent = made.agent
+    agent = feedback.agent
     own = agent_partition_key(agent.tenant, agent.issuer, agent.agent_id)
     home = partition_of(own, partitions)
-    wanted: Sequence[int] = [home] if made.kind == "agent" else range(partitions)
+    targets: Sequence[int] = [home] if feedback.kind == "agent" else range(partitions)
     records = []
-    for partition in wanted:
-        if made.status == "revoking":
+    for partition in targets:
+        if feedback.status == "revoking":
             command: AdoptFeedbackRule | RevokeFeedbackRule = RevokeFeedbackRule(
-                made.rule, made.revoked_by, made.revoked_why
+                feedback.rule, feedback.revoked_by, feedback.revoked_why
             )
         else:
-            taken = made.withdraw if partition == home else 0.0
-            command = AdoptFeedbackRule(made.rule, made.author, made.reason, taken, made.decision_id)
+            taken = feedback.withdraw if partition == home else 0.0
+            command = AdoptFeedbackRule(feedback.rule, feedback.author, feedback.reason, taken, feedback.decision_id)
         payload = msgspec.json.encode(command)
         route = own if partition == home else key_for_partition(partition, partitions)
         records.append(Record(RecordKind.CONTROL, 0, now_ms, payload, route))
     return records
 
 
-def feedback_audit_event(made: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
+def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_ms: int) -> dict[str, Any]:
     """An audit event of what was said: durable, in order, and no behaviour of the agent."""
-    agent = made.agent
+    agent = feedback.agent
     return {
         "time": format_rfc3339(at_ms),
         "source": f"{OWN_SOURCE_PREFIX}feedback",
@@ -57,27 +57,24 @@ def feedback_audit_event(made: Feedback, action: str, by: str, why: str, at_ms: 
         "outcome": "success",
         "error": OWN_APPROVAL_RECORD,
         "attributes": {
-            "feedback_id": made.feedback_id,
-            "decision_id": made.decision_id,
-            "verdict": made.verdict,
-            "scope": made.kind,
-            "features": None if made.features is None else list(made.features),
-            "resource": made.resource,
+            "feedback_id": feedback.feedback_id,
+            "decision_id": feedback.decision_id,
+            "verdict": feedback.verdict,
+            "scope": feedback.kind,
+            "features": None if feedback.features is None else list(feedback.features),
+            "resource": feedback.resource,
             "why": why,
-            "expires_at": format_rfc3339(made.expires_ms),
+            "expires_at": format_rfc3339(feedback.expires_ms),
         },
     }
 
 
-# Rules that follow from feedback: on their way into the event logs, in force there, and on their way out.
-#
-# What is said is written first, with the state `adopting`; then a control record goes into the log of each partition
-# that the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next one
-# (`follow`) sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
-
+# Feedback is written first, with the state `adopting`; then a control record goes into the log of each partition that
+# the rule concerns; then the state is `active`. A process that dies in between leaves a row that the next call of
+# `synchronise` sends again: a partition that knows the rule already changes nothing. Revoking goes the same way.
 
 RESEND_AFTER_MS = 5_000
-"""What was not sent so long after it was written is sent by whoever notices."""
+"""Age at which a rule that was written and not sent is sent by any process that notices it, ms."""
 
 _log = structlog.get_logger(__name__)
 
@@ -110,40 +107,40 @@ class FeedbackRulePublisher:
         self._partitions = partitions
         self._orphans_checked_ms = 0
 
-    async def publish(self, made: Feedback) -> Feedback:
-        """Tell every event log that is concerned; where one does not answer, `follow` tries again."""
+    async def publish(self, feedback: Feedback) -> Feedback:
+        """Tell every event log that is concerned; where one does not answer, `synchronise` tries again."""
         try:
-            await self._log.commit(rule_control_records(made, self._partitions(), self._now_ms()))
+            await self._log.commit(rule_control_records(feedback, self._partitions(), self._now_ms()))
         except TrustwatchError as error:
-            _log.warning("feedback waits for the log", feedback_id=made.feedback_id, error=str(error))
-            return made
-        done: FeedbackState = "active" if made.status == "adopting" else "revoked"
-        sent = msgspec.structs.replace(made, status=done, updated_ms=max(self._now_ms(), made.updated_ms + 1))
+            _log.warning("feedback waits for the log", feedback_id=feedback.feedback_id, error=str(error))
+            return feedback
+        done: FeedbackState = "active" if feedback.status == "adopting" else "revoked"
+        sent = msgspec.structs.replace(feedback, status=done, updated_ms=max(self._now_ms(), feedback.updated_ms + 1))
         with contextlib.suppress(Unavailable):
-            if await asyncio.to_thread(self._store.feedback.update, sent, made.status):
+            if await asyncio.to_thread(self._store.feedback.update, sent, feedback.status):
                 return sent
-        return made
+        return feedback
 
     async def synchronise(self) -> None:
         """Send what was not sent, write down what has expired, count what is in force. Raises Unavailable."""
         now_ms = self._now_ms()
         count: Counter[str] = Counter()
-        for one in await asyncio.to_thread(self._store.feedback.list_open):
-            if one.status == "active" and one.expires_ms <= now_ms:
-                await self._expire(one, now_ms)
+        for feedback in await asyncio.to_thread(self._store.feedback.list_open):
+            if feedback.status == "active" and feedback.expires_ms <= now_ms:
+                await self._expire(feedback, now_ms)
                 continue
-            if one.status != "active" and now_ms - one.updated_ms >= RESEND_AFTER_MS:
-                await self.publish(one)
-            count[one.kind] += one.status in ("adopting", "active")
+            if feedback.status != "active" and now_ms - feedback.updated_ms >= RESEND_AFTER_MS:
+                await self.publish(feedback)
+            count[feedback.kind] += feedback.status in ("adopting", "active")
         self.active_counts = count
         await self._revoke_orphans(now_ms)
 
-    async def _expire(self, one: Feedback, now_ms: int) -> None:
+    async def _expire(self, feedback: Feedback, now_ms: int) -> None:
         """Write down that its time is over; partitions see that by themselves."""
         why = "its time is over"
-        over = msgspec.structs.replace(one, status="expired", updated_ms=max(now_ms, one.updated_ms + 1))
-        step = FeedbackStep(one.feedback_id, "expired", one.expires_ms, "trustwatch", why)
-        if await asyncio.to_thread(self._store.feedback.update, over, one.status, step):
+        over = msgspec.structs.replace(feedback, status="expired", updated_ms=max(now_ms, feedback.updated_ms + 1))
+        step = FeedbackStep(feedback.feedback_id, "expired", feedback.expires_ms, "trustwatch", why)
+        if await asyncio.to_thread(self._store.feedback.update, over, feedback.status, step):
             self._audit_sink.enqueue(feedback_audit_event(over, "feedback.expired", "trustwatch", why, self._now_ms()))
 
     async def _revoke_orphans(self, now_ms: int) -> None:
@@ -151,16 +148,16 @@ class FeedbackRulePublisher:
         if now_ms - self._orphans_checked_ms < RESEND_AFTER_MS:
             return
         self._orphans_checked_ms, count = now_ms, self._partitions()
-        held = await asyncio.to_thread(self._store.feedback.orphaned_rules)
-        if held:
+        orphans = await asyncio.to_thread(self._store.feedback.orphaned_rules)
+        if orphans:
             records = [
                 Record(
                     RecordKind.CONTROL,
                     0,
                     now_ms,
-                    msgspec.json.encode(RevokeFeedbackRule(one.rule, "trustwatch", "it was erased")),
-                    key_for_partition(one.partition, count),
+                    msgspec.json.encode(RevokeFeedbackRule(orphan.rule, "trustwatch", "it was erased")),
+                    key_for_partition(orphan.partition, count),
                 )
-                for one in held
+                for orphan in orphans
             ]
             await self._log.commit(records)

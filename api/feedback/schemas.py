@@ -17,7 +17,7 @@ FeedbackText = Annotated[str, Field(max_length=1000)]
 
 
 class FeedbackScopeIn(BaseModel):
-    """What a rule speaks of."""
+    """Scope of a rule: agents and features that it is about."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +31,7 @@ class FeedbackScopeIn(BaseModel):
 
 
 class FeedbackIn(BaseModel):
-    """What a person says of a decision."""
+    """Verdict of a person on a decision."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,7 @@ class FeedbackStepOut(BaseModel):
 
 
 class FeedbackScopeOut(BaseModel):
-    """What a rule speaks of."""
+    """Scope of a rule: agents and features that it is about."""
 
     kind: Literal["agent", "peer_group"]
     agent_id: str
@@ -100,7 +100,7 @@ class PreviewStartedOut(BaseModel):
 
 
 class PreviewWindowOut(BaseModel):
-    """What was replayed."""
+    """Events that a preview replayed."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -167,71 +167,71 @@ class PreviewOut(BaseModel):
     error: str | None = None
 
 
-def draft_from_body(wish: FeedbackIn) -> FeedbackDraft:
-    """What a body asks for."""
-    features = wish.scope.features
+def draft_from_body(body: FeedbackIn) -> FeedbackDraft:
+    """Draft that a body asks for."""
+    features = body.scope.features
     return FeedbackDraft(
-        verdict=wish.verdict,
-        kind=wish.scope.kind,
+        verdict=body.verdict,
+        kind=body.scope.kind,
         features=None if features is None else tuple(features),
-        resource=wish.scope.resource,
-        reason=wish.reason,
-        expires_in_s=wish.expires_in_s,
-        preview_id=wish.preview_id,
-        accept_unseen=wish.accept_unseen,
+        resource=body.scope.resource,
+        reason=body.reason,
+        expires_in_s=body.expires_in_s,
+        preview_id=body.preview_id,
+        accept_unseen=body.accept_unseen,
     )
 
 
-def feedback_out(told: FeedbackStatus) -> FeedbackOut:
+def feedback_out(status: FeedbackStatus) -> FeedbackOut:
     """Feedback as it is answered."""
-    made, agent = told.feedback, told.feedback.agent
-    features = None if made.features is None else list(made.features)
+    feedback, agent = status.feedback, status.feedback.agent
+    features = None if feedback.features is None else list(feedback.features)
     return FeedbackOut(
-        feedback_id=made.feedback_id,
-        verdict=made.verdict,
-        status=made.status,
-        decision_id=made.decision_id,
-        level=_level_word(made.level),
-        reason=made.reason,
-        author=made.author,
-        created_at=format_rfc3339(made.created_ms),
+        feedback_id=feedback.feedback_id,
+        verdict=feedback.verdict,
+        status=feedback.status,
+        decision_id=feedback.decision_id,
+        level=_level_word(feedback.level),
+        reason=feedback.reason,
+        author=feedback.author,
+        created_at=format_rfc3339(feedback.created_ms),
         scope=FeedbackScopeOut(
-            kind=made.kind,
+            kind=feedback.kind,
             agent_id=agent.agent_id,
             tenant=agent.tenant,
             issuer=agent.issuer,
-            agent_type=made.agent_type,
+            agent_type=feedback.agent_type,
             features=features,
-            resource=made.resource,
+            resource=feedback.resource,
         ),
-        expires_at=format_rfc3339_or_none(made.expires_ms),
-        preview_id=made.preview_id or None,
-        unseen=made.unseen,
-        label_from=format_rfc3339(made.from_ms),
-        label_until=format_rfc3339(made.until_ms),
-        events_matched=told.matched,
-        last_matched_at=format_rfc3339_or_none(told.last_ms),
-        partitions=told.partitions,
-        revoked_by=made.revoked_by or None,
-        revoked_at=format_rfc3339_or_none(made.revoked_ms),
-        revoked_why=made.revoked_why or None,
+        expires_at=format_rfc3339_or_none(feedback.expires_ms),
+        preview_id=feedback.preview_id or None,
+        unseen=feedback.unseen,
+        label_from=format_rfc3339(feedback.from_ms),
+        label_until=format_rfc3339(feedback.until_ms),
+        events_matched=status.matched,
+        last_matched_at=format_rfc3339_or_none(status.last_ms),
+        partitions=status.partitions,
+        revoked_by=feedback.revoked_by or None,
+        revoked_at=format_rfc3339_or_none(feedback.revoked_ms),
+        revoked_why=feedback.revoked_why or None,
         steps=[
             FeedbackStepOut(action=step.action, at=format_rfc3339(step.at_ms), by=step.by, why=step.why)
-            for step in told.steps
+            for step in status.steps
         ],
     )
 
 
 def preview_out(row: FeedbackPreview) -> PreviewOut:
     """A preview as it is answered."""
-    found = msgspec.json.decode(row.result) if row.result else {}
+    result = msgspec.json.decode(row.result) if row.result else {}
     return PreviewOut(
         preview_id=row.preview_id,
         decision_id=row.decision_id,
         status=row.status,
         progress=row.progress,
         error=row.error or None,
-        **found,
+        **result,
     )
 
 

@@ -124,7 +124,7 @@ class FeedbackService:
         return await self.preview_runner.start(decision, rule, draft_digest(draft, decision_id), reviewer.name)
 
     async def get_preview(self, caller: AuthenticatedCaller, preview_id: str) -> FeedbackPreview:
-        """How a preview fares. Raises ProblemError (404), Unavailable."""
+        """Progress and result of a preview. Raises ProblemError (404), Unavailable."""
         preview = await self.preview_runner.find(preview_id, visible_tenants(caller, None))
         if preview is None:
             raise not_found_error("preview")
@@ -256,7 +256,7 @@ class FeedbackService:
         return decision
 
     async def _check_reviewer(self, draft: FeedbackDraft, decision: Decision, reviewer: Reviewer) -> None:
-        """Nobody speaks of its own decisions, nor for a rule that would cover it. Raises ProblemError (403)."""
+        """Refuse a caller that judges its own agent, or wants a rule that covers it. Raises ProblemError (403)."""
         agent, actuators = decision.agent, self._settings.actuators
         check_not_own_agent(agent, reviewer, actuators)
         if draft.kind == "peer_group":
@@ -270,7 +270,7 @@ class FeedbackService:
             check_not_own_group(decision.agent_type, own, reviewer, serving)
 
     async def _check_preview(self, draft: FeedbackDraft, decision: Decision) -> bool:
-        """Whether it is adopted unseen. Raises ProblemError (409) unless the same draft was previewed to the end."""
+        """Return true if it is adopted unseen. Raises ProblemError (409) unless this draft was previewed to the end."""
         preview = None
         if draft.preview_id:
             preview = await self.preview_runner.find(draft.preview_id, (decision.agent.tenant,))

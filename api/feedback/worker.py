@@ -46,7 +46,7 @@ from ..structured_logs import configure_structured_logs
 RECORDS_PER_PART = 2_000
 TICK_INTERVAL_MS = MINUTE_MS
 WARM_UP_DAYS = 7
-"""Of an archive so much is read before the window: levels are then what they had become."""
+"""Days of an archive that are read before the window, so that levels are then what they had become."""
 _POLL_S = 5.0
 
 
@@ -144,29 +144,27 @@ def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()
-        total = max(1, sum(end - firsts[place] for place, end in ends.items()))
+        total = max(1, sum(end - firsts[topic_partition] for topic_partition, end in ends.items()))
         count = 0
         while not reader.at_end():
-            for found in reader.poll(_POLL_S, RECORDS_PER_PART):
-                place = SourcePartition(topic, found.partition, len(ends))
-                limit = ends[topic, found.partition]
+            for batch in reader.poll(_POLL_S, RECORDS_PER_PART):
+                source_partition = SourcePartition(topic, batch.partition, len(ends))
+                limit = ends[topic, batch.partition]
                 records = [
-                    unread.filter_record(found.partition, raw.offset, to_record(raw, place))
-                    for raw in found.records
+                    unread.filter_record(batch.partition, raw.offset, to_record(raw, source_partition))
+                    for raw in batch.records
                     if raw.offset < limit
                 ]
                 count += len(records)
                 if records:
-                    yield HistoryPart(found.partition, records, min(1.0, count / total))
+                    yield HistoryPart(batch.partition, records, min(1.0, count / total))
     finally:
         reader.close()
 
 
-# The process of one preview: `python -m trustwatch.api.feedback.worker`, started by `previews.PreviewProcess`.
-#
-# It reads a `PreviewJob` on stdin and writes lines of JSON on stdout: `{"progress": …}` now and then, at the end
-# `{"result": …}` or `{"error": …}`. It has the lowest priority, so that answers and the pipeline do not wait for it.
-
+# The process reads a `PreviewJob` on stdin and writes lines of JSON on stdout: `{"progress": …}` now and then, at
+# the end `{"result": …}` or `{"error": …}`. It has the lowest priority, so that answers and the
+# pipeline do not wait for it.
 
 LOWEST_PRIORITY = 19
 MAX_PREVIEW_AGENTS = 100_000
@@ -184,7 +182,7 @@ class TooManyPreviewAgents(TrustwatchError):
 
 
 def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
-    """Agents that a rule speaks of, as far as they are known now. Raises TooMany, Unavailable."""
+    """Agents that a rule speaks of, as far as they are known now. Raises TooManyPreviewAgents, Unavailable."""
     if rule.kind == "agent":
         return {int(rule.key)}
     keys: set[int] = set()
@@ -200,13 +198,13 @@ def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
 
 def confirmed_attacks(store: SqlStore, rule: FeedbackRule, keys: set[int], since_ms: int) -> list[FeedbackLabel]:
     """The newest confirmed attacks by these agents."""
-    found = []
+    attacks = []
     for label in feedback_labels(store.feedback, (rule.tenant,), since_ms):
         if label.verdict == "true_positive" and label.agent.key in keys:
-            found.append(label)
-            if len(found) >= MAX_LABELS:
+            attacks.append(label)
+            if len(attacks) >= MAX_LABELS:
                 break
-    return found
+    return attacks
 
 
 def run_preview(settings: Settings, job: PreviewJob) -> dict[str, object]:

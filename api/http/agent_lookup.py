@@ -1,4 +1,4 @@
-"""Which agent a caller means, and what it may know of it. The same rules for answers, histories and releases.
+"""Look-up of the agent that a caller names, and of its rights to it. Same rules for answers, histories and releases.
 
 - A tenant that is named must be one of the caller's: else 403, whether or not the agent exists.
 - Where none is named, only the caller's own tenants are searched; agents of others are as if they did not exist.
@@ -79,7 +79,7 @@ class AgentResolver:
     async def _find_stored(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary | None:
         tenants = visible_tenants(caller, agent.tenant)
         namesakes = await self._executor(self._store.agents.find, agent.agent_id, tenants)
-        summaries = [one for one in namesakes if agent.issuer is None or one.name.issuer == agent.issuer]
+        summaries = [namesake for namesake in namesakes if agent.issuer is None or namesake.name.issuer == agent.issuer]
         if len(summaries) > 1:
             raise ambiguous_agent_error([summary.name for summary in summaries])
         return summaries[0] if summaries else None
@@ -117,20 +117,20 @@ def find_agent_entry(
         ProblemError: 409, several are meant.
     """
     tenants = visible_tenants(caller, tenant)
-    found = view.find_by_id(agent_id, tenant, issuer, tenants)
-    if len(found) > 1:
-        raise ambiguous_agent_error([entry.summary.name for entry in found])
-    return found[0] if found else None
+    entries = view.find_by_id(agent_id, tenant, issuer, tenants)
+    if len(entries) > 1:
+        raise ambiguous_agent_error([entry.summary.name for entry in entries])
+    return entries[0] if entries else None
 
 
 def ambiguous_agent_error(names: Sequence[AgentName]) -> ProblemError:
     """409 with the names among which the request has to choose; all are of tenants that the caller may see."""
     candidates = [{"tenant": name.tenant, "issuer": name.issuer} for name in names[:MAX_CANDIDATES]]
-    wanted = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
-    detail = f"{len(names)} agents have that id; name its {' and '.join(wanted)}"
+    missing = [part for part in ("tenant", "issuer") if len({getattr(name, part) for name in names}) > 1]
+    detail = f"{len(names)} agents have that id; name its {' and '.join(missing)}"
     return ProblemError(
         ProblemDetails(
-            409, "ambiguous_agent", "Ambiguous agent", detail, members={"candidates": candidates, "name": wanted}
+            409, "ambiguous_agent", "Ambiguous agent", detail, members={"candidates": candidates, "name": missing}
         )
     )
 

@@ -1,4 +1,4 @@
-"""What every ordinary route depends on: the services of the application, and the caller with the scope it needs."""
+"""Dependencies of every ordinary route: the services of the application, and the caller with the scope it needs."""
 # No postponed annotations here: FastAPI reads them from objects that are no functions.
 
 import ipaddress

@@ -116,7 +116,7 @@ def _quotable(value: str) -> str:
 
 
 def problem_of(error: TrustwatchError) -> ProblemDetails:
-    """The answer to *error*. Internal errors tell nothing of themselves: their text is for the log."""
+    """The answer to *error*. Internal errors give no detail: their text is for the log."""
     match error:
         case ProblemError():
             return error.problem
@@ -161,7 +161,7 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
 
 
 def problem_response(problem: ProblemDetails) -> Response:
-    """As a Starlette response."""
+    """The problem as a Starlette response."""
     return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
 
 

@@ -110,9 +110,6 @@ def age_s(at_ms: int, now_ms: int) -> float:
     return (now_ms - at_ms) / 1000 if at_ms else -1.0
 
 
-# What one application counts as things happen, and the page on which all its metrics are told.
-
-
 DURATION_BUCKETS: Final = (
     0.0001,
     0.00025,
@@ -178,17 +175,17 @@ class ServiceMetrics:
 
     def count_gateway_answer(self, way: str, route: str, status: int, kind: str, seconds: float) -> None:
         """Count one answer to a gateway. What counts it is looked up once: agents wait for each."""
-        found = self._gateway_instruments.get((way, status, kind))
-        if found is None:
-            found = self._gateway_instruments[way, status, kind] = (
+        instruments = self._gateway_instruments.get((way, status, kind))
+        if instruments is None:
+            instruments = self._gateway_instruments[way, status, kind] = (
                 self.counter("trustwatch_http_requests_total", route, str(status)),
                 self.counter("trustwatch_gateway_answers_total", way, kind),
                 self.histogram("trustwatch_http_request_seconds", route),
                 self.histogram("trustwatch_gateway_seconds", way),
             )
-        for counter in found[:2]:
+        for counter in instruments[:2]:
             counter.inc()
-        for histogram in found[2:]:
+        for histogram in instruments[2:]:
             histogram.observe(seconds)
 
     def exposition(self) -> bytes:

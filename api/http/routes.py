@@ -44,7 +44,7 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
     summary="Prometheus metrics",
 )
 async def get_metrics(metrics: MetricsDep) -> Response:
-    """From this machine, or with scope `trust.admin`."""
+    """Metrics for Prometheus; from this machine, or with scope `trust.admin`."""
     return Response(metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

@@ -1,4 +1,4 @@
-"""What the application is given: everything it uses, made by the composition root. There are no globals."""
+"""Objects that the application uses, all made by the composition root. There are no globals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Runtime:
         runs_pipeline: whether log and pipeline are components of readiness; not where nothing but an archive is kept.
         delivery_counts: attempts to deliver alerts so far, by target and outcome.
         issuer_key_status: how the keys of each issuer fare.
-        log_lag: logged records that wait to be applied, for the bound at the door; None = the log has its own bound.
+        log_lag: logged records that wait to be applied, for the bound at intake; None = the log has its own bound.
         desired_state: what actuators are to bring about, and who asks them to look; None = in tests without any.
         actuation_statistics: how actuators fared in this process.
         services: services of slices that the composition root makes, since more than the application uses them.

@@ -22,9 +22,6 @@ def format_rfc3339_or_none(at_ms: int) -> str | None:
     return format_rfc3339(at_ms) if at_ms else None
 
 
-# Bodies of answers and requests, as OpenAPI shows them.
-
-
 T = TypeVar("T")
 
 Level = Literal["unknown", "low", "medium", "high", "critical"]
@@ -35,7 +32,7 @@ NameText = Annotated[str, Field(max_length=2048)]
 
 
 class ReasonOut(BaseModel):
-    """Why risk moved."""
+    """A reason why risk moved."""
 
     code: str
     feature: str
@@ -46,7 +43,7 @@ class ReasonOut(BaseModel):
 
 
 class TokenPolicyOut(BaseModel):
-    """What a level means for the tokens of an agent."""
+    """Token policy of a level."""
 
     allow: bool
     max_token_lifetime_s: int
@@ -99,7 +96,7 @@ class LivenessOut(BaseModel):
 
 
 class ReadinessOut(BaseModel):
-    """Whether the service can do its work, by component."""
+    """Readiness of the service, by component."""
 
     ready: bool
     components: dict[str, Literal["ok", "not ok"]]

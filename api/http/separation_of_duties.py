@@ -38,11 +38,11 @@ def agents_operated_by(author: Reviewer, actuators: Iterable[ActuatorSettings]) 
 
 
 def _agents_of_client(author: Reviewer, actuators: Iterable[ActuatorSettings]) -> set[str]:
-    return {agent for one in actuators for agent, client in one.clients.items() if client in author.ids}
+    return {agent for actuator in actuators for agent, client in actuator.clients.items() if client in author.ids}
 
 
 def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[ActuatorSettings]) -> None:
-    """An agent can not speak for itself, by no client that is known to be its own. Raises ProblemError (403)."""
+    """Refuse feedback of an agent on itself, whichever of its clients it uses. Raises ProblemError (403)."""
     if agent.agent_id in agents_operated_by(author, actuators):
         raise _own_decision_error("nobody decides about itself; another caller has to")
 
@@ -50,7 +50,7 @@ def check_not_own_agent(agent: AgentName, author: Reviewer, actuators: Iterable[
 def check_not_own_group(
     agent_type: str, own: Mapping[str, Sequence[AgentSummary]], author: Reviewer, actuators: Iterable[ActuatorSettings]
 ) -> None:
-    """Nor for the group that it is of: such a rule would cover it.
+    """Refuse feedback for a peer group that the author is of: such a rule would cover it.
 
     Args:
         agent_type: of the group.
@@ -61,7 +61,7 @@ def check_not_own_group(
     Raises:
         ProblemError: 403, one of them is of the group, or may be: it is an agent by the settings and was never seen.
     """
-    if any(one.agent_type == agent_type for known in own.values() for one in known):
+    if any(summary.agent_type == agent_type for summaries in own.values() for summary in summaries):
         raise _own_decision_error(
             f"nobody decides about itself, and this caller is an agent of the type {agent_type}: another has to"
         )

@@ -25,7 +25,7 @@ def encode_comment(text: str) -> bytes:
 
 
 def encode_retry(after_ms: int) -> bytes:
-    """After how long a reader that lost the stream opens it anew."""
+    """Interval after which a reader that lost the stream opens it anew, as a line of the stream."""
     return format_sse_event(retry=after_ms)
 
 

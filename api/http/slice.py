@@ -23,10 +23,10 @@ class LifespanService(Protocol):
     """A service with something to start before the first request, and to end after the last one."""
 
     async def start(self) -> None:
-        """Before the first request."""
+        """Start, before the first request."""
 
     async def close(self) -> None:
-        """After the last one."""
+        """Close, after the last request."""
 
 
 class FastRoute(Protocol):
@@ -49,22 +49,22 @@ def no_services(_: ServiceRegistry) -> Sequence[object]:
 
 
 def no_lifespans(_: ServiceRegistry) -> Sequence[LifespanService]:
-    """Nothing to start, nothing to end."""
+    """A slice without services to start and end."""
     return ()
 
 
 def no_fast_routes(_: ServiceRegistry) -> Sequence[FastRoute]:
-    """All routes are FastAPI's."""
+    """A slice whose routes are all FastAPI's."""
     return ()
 
 
 def no_metrics(_: ServiceRegistry) -> MetricValues:
-    """Nothing to observe."""
+    """A slice without observed metrics."""
     return {}
 
 
 def no_applications(_: ServiceRegistry) -> Sequence[MountedApplication]:
-    """Nothing but routes."""
+    """A slice without mounted applications."""
     return ()
 
 

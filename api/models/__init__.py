@@ -1,1 +1,1 @@
-"""What people see and order of models: one desk for the API, the console and the keeper."""
+"""Models: history, figures and orders for the API and the console; training and shadow scoring."""

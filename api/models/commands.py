@@ -96,23 +96,23 @@ def show(
 ) -> None:
     """Show one version: training, shadow against the champion, whether it may be promoted, history."""
     with closing(ServiceClient(url, token)) as service:
-        found = service.get(f"/v1/models/{quote(version, safe='')}")
+        detail = service.get(f"/v1/models/{quote(version, safe='')}")
     if json:
-        write_json(found)
+        write_json(detail)
         return
     write = sys.stdout.write
-    force = ", in force" if found["in_force"] else ""
-    write(f"{found['version']}  {found['status']}{force}  (digest {found['digest'][:12]})\n")
-    write(f"learned from {found['window']['from_at']} to {found['window']['to_at']}")
-    write("".join(f", {name} {value}" for name, value in found["trained"].items() if isinstance(value, int | str)))
+    force = ", in force" if detail["in_force"] else ""
+    write(f"{detail['version']}  {detail['status']}{force}  (digest {detail['digest'][:12]})\n")
+    write(f"learned from {detail['window']['from_at']} to {detail['window']['to_at']}")
+    write("".join(f", {name} {value}" for name, value in detail["trained"].items() if isinstance(value, int | str)))
     write("\n")
-    _print_figures(found["figures"])
-    if found["judgement"] is not None:
-        for text in found["judgement"]["gains"]:
+    _print_figures(detail["figures"])
+    if detail["judgement"] is not None:
+        for text in detail["judgement"]["gains"]:
             write(f"  for it: {text}\n")
-        for text in found["judgement"]["reasons"]:
+        for text in detail["judgement"]["reasons"]:
             write(f"  against it: {text}\n")
-    for line in found["history"]:
+    for line in detail["history"]:
         write(f"  {line['at']}  {line['act']} by {line['by']}: {line['why']}\n")
 
 
@@ -121,12 +121,12 @@ def _print_figures(figures: dict[str, Any]) -> None:
         return
     sys.stdout.write(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:\n")
     for name in ("champion", "challenger"):
-        one = figures[name]
-        rates = ", ".join(f"{level} {rate:.3g}" for level, rate in one["per_1000"].items())
-        delay = "" if one["delay_s"] is None else f", after {one['delay_s']:.0f} s"
+        group_figures = figures[name]
+        rates = ", ".join(f"{level} {rate:.3g}" for level, rate in group_figures["per_1000"].items())
+        delay = "" if group_figures["delay_s"] is None else f", after {group_figures['delay_s']:.0f} s"
         sys.stdout.write(
-            f"  {name} {one['version']}: alerts per 1,000 agent-days {rates}; "
-            f"detects {one['detected']} of {figures['labels']['attacks']} labelled{delay}\n"
+            f"  {name} {group_figures['version']}: alerts per 1,000 agent-days {rates}; "
+            f"detects {group_figures['detected']} of {figures['labels']['attacks']} labelled{delay}\n"
         )
 
 
@@ -153,8 +153,8 @@ def promote(
 @models_app.command()
 def rollback(url: UrlOption = DEFAULT_URL, token: TokenOption = "", why: WhyOption = "") -> None:
     """Go back to the version that was in force before (scope trust.admin)."""
-    found = _post_order(url, token, "/v1/models/rollback", {"why": why})
-    print_message(f"{found['version']} comes back into force with the next records")
+    answer = _post_order(url, token, "/v1/models/rollback", {"why": why})
+    print_message(f"{answer['version']} comes back into force with the next records")
 
 
 def _post_order(url: str, token: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def train_command(
     columns = ColumnEncoder(key, configured.domains()).encode(read)
     name = version or clock.utc_now().strftime("%Y-%m-%d.%H%M%S")
     with stage_progress() as progress:
-        made = train_and_save(
+        trained = train_and_save(
             model,
             columns,
             key,
@@ -280,25 +280,25 @@ def train_command(
             clock.now_ms(),
             progress,
         )
-    rehearsed = walk_forward_events(made.model)
+    rehearsed = walk_forward_events(trained.model)
     summary = {
         "model": str(model),
         "version": name,
         "events": len(read),
-        "sessions": made.manifest.window.sessions,
-        "agents": len(made.model.seeds.keys),
-        "peer_groups": len(made.model.groups) - 1,
+        "sessions": trained.manifest.window.sessions,
+        "agents": len(trained.model.seeds.keys),
+        "peer_groups": len(trained.model.groups) - 1,
         "rehearsed_events": rehearsed,
         "malformed": history.malformed,
         "mended": history.mended,
         "seconds": round(clock.monotonic() - started, 2),
-        "promise": made.budget_report.as_dict(),
+        "promise": trained.budget_report.as_dict(),
     }
     print_summary(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )
     if not json:
-        for line in (_calibration_text(rehearsed), *made.budget_report.describe()):
+        for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
             print_message(line)
 
 
@@ -328,7 +328,7 @@ def _choose_salt(given: str | None, model: Path) -> bytes:
 
 
 def _window_text(window: TimeWindow) -> str:
-    """In words."""
+    """The window in words."""
     bounds = (("from", window.after), ("up to", window.before))
     return "".join(f" {word} {at.isoformat()}" for word, at in bounds if at is not None)
 

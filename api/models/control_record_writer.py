@@ -1,4 +1,4 @@
-"""Commands that concern everybody: made durable in every partition of the log."""
+"""Control records for all partitions of the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...ingest.source import Record, RecordKind
 
 
 class ControlRecordWriter:
-    """Writes commands to the log.
+    """Writes control records to every partition of the log.
 
     Args:
         log: embedded, with one partition, or Kafka's.

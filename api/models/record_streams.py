@@ -1,4 +1,4 @@
-"""What the keeper follows: the embedded log, or all partitions of the events topic as a consumer group of its own.
+"""Records that the model worker follows: the embedded log, or the events topic in a consumer group of its own.
 
 Nothing of it is on the workers' path: another group, its own pace, and no state but where it is in memory.
 """
@@ -27,7 +27,7 @@ from ..settings.root import Settings
 POLL_RECORDS, POLL_S = 1_000, 0.5
 REPORT_EVERY_S = 5.0
 END_OFFSETS_EVERY_S = 5.0
-"""How often the ends of partitions are looked up, at most."""
+"""Shortest time between two look-ups of the ends of partitions."""
 GROUP_SUFFIX, GROUP_MEMBER = "-keeper", "keeper"
 """The group is named after the workers'; its one member keeps its name, so that whoever takes over need not wait."""
 
@@ -37,7 +37,7 @@ class RecordStream(Protocol):
 
     @property
     def multi_partition(self) -> bool:
-        """Whether partitions may be read at different speeds."""
+        """True if partitions may be read at different speeds."""
 
     def make_duplicate_window(self) -> DuplicateWindow:
         """A window that recognises repeated events of one partition as the workers do."""
@@ -52,14 +52,14 @@ class RecordStream(Protocol):
         """The next records; None where there are none for a moment. Raises CorruptLog, Fenced."""
 
     def is_caught_up(self) -> bool:
-        """Whether all was handed out that was there when this was last true (or at `begin`)."""
+        """True if all was handed out that was there when this was last true (or at `rewind`)."""
 
     def close(self) -> None:
         """Release files and connections."""
 
 
 def open_record_stream(settings: Settings) -> RecordStream:
-    """The one that the settings mean. Raises ConfigError, Unavailable."""
+    """The record stream of the configured log. Raises ConfigError, Unavailable."""
     return TopicRecordStream(settings) if settings.kafka.bootstrap_servers else LogRecordStream(settings)
 
 

@@ -70,7 +70,7 @@ async def list_model_history(
 async def get_drift(
     caller: ReaderDep, models: ModelServiceDep, days: DaysWindowParam = 30, tenant: TenantParam = None
 ) -> DriftPageOut:
-    """Of the version in force, by day and peer group. Scope `trust.score:read`."""
+    """Drift of the version in force, by day and peer group. Scope `trust.score:read`."""
     report = await models.drift(caller, days, tenant)
     return DriftPageOut(
         items=[drift_out(day) for day in report.days],
@@ -96,7 +96,7 @@ REFUSED_ORDER_RESPONSES = problem_responses({409: "refused; `reasons` says why"}
 
 @router.post("/v1/models/train", status_code=202, responses=REFUSED_ORDER_RESPONSES, summary="Train a new version")
 async def order_training(order: ModelOrderIn, caller: AdministratorDep, models: ModelServiceDep) -> ModelOrderOut:
-    """Ask the keeper for a training now; its version appears as a challenger. Scope `trust.admin`, of all tenants."""
+    """Ask the model worker for a training; its version appears as a challenger. Scope `trust.admin`, of all tenants."""
     await models.train(caller, order.why)
     return ModelOrderOut(version=None, by=caller.recorded_name, status="ordered")
 

@@ -62,7 +62,7 @@ class ModelHistoryEntryOut(_ModelSchema):
 
 
 class CalibrationPointOut(BaseModel):
-    """Of normal behaviour a share of `p_value` has a score of at least `score`."""
+    """Point of a calibration curve: of normal behaviour a share of `p_value` has a score of at least `score`."""
 
     score: float
     p_value: float
@@ -86,7 +86,7 @@ class ObservedShareOut(BaseModel):
 
 
 class ModelSwitchOut(_ModelSchema):
-    """From `offset` of `partition` on the version is in force."""
+    """Switch of versions: from `offset` of `partition` on the version is in force."""
 
     partition: int
     epoch: int
@@ -96,7 +96,7 @@ class ModelSwitchOut(_ModelSchema):
 
 
 class PromotionJudgementOut(BaseModel):
-    """Whether a version may be promoted by its figures: where `reasons` is empty."""
+    """Judgement by figures: the version may be promoted if `reasons` is empty."""
 
     gains: list[str]
     reasons: list[str]
@@ -169,7 +169,7 @@ class BudgetPageOut(BaseModel):
 
 
 class ModelOrderIn(BaseModel):
-    """Why somebody orders something of a model."""
+    """Order about a model, with its reason."""
 
     why: str = Field(default="", max_length=2000)
 
@@ -181,45 +181,54 @@ class PromotionIn(ModelOrderIn):
 
 
 class ModelOrderOut(_ModelSchema):
-    """What was ordered. It is done when `GET /v1/models` says so."""
+    """An accepted order. It is done when `GET /v1/models` says so."""
 
     version: str | None = Field(description="null = it has no name yet")
     by: str
     status: Literal["ordered"]
 
 
-def calibration_curve_out(one: CalibrationCurve) -> CalibrationCurveOut:
-    points = [CalibrationPointOut(**point._asdict()) for point in one.points]
-    return CalibrationCurveOut(tenant=one.tenant, agent_type=one.agent_type, events=one.events, points=points)
+def calibration_curve_out(curve: CalibrationCurve) -> CalibrationCurveOut:
+    points = [CalibrationPointOut(**point._asdict()) for point in curve.points]
+    return CalibrationCurveOut(tenant=curve.tenant, agent_type=curve.agent_type, events=curve.events, points=points)
 
 
-def model_out(one: ModelVersion, in_force: str) -> ModelOut:
+def model_out(model: ModelVersion, in_force: str) -> ModelOut:
     """A version as it is answered."""
     return ModelOut(
-        version=one.version,
-        status=one.status,
-        in_force=one.version == in_force,
-        digest=one.digest,
-        window=TrainingWindowOut(from_at=format_rfc3339(one.from_ms), to_at=format_rfc3339(one.to_ms)),
-        created_at=format_rfc3339(one.created_ms),
-        promoted_at=format_rfc3339_or_none(one.promoted_ms),
-        changed_at=format_rfc3339_or_none(one.changed_ms),
-        trained=one.trained,
-        figures=one.figures,
+        version=model.version,
+        status=model.status,
+        in_force=model.version == in_force,
+        digest=model.digest,
+        window=TrainingWindowOut(from_at=format_rfc3339(model.from_ms), to_at=format_rfc3339(model.to_ms)),
+        created_at=format_rfc3339(model.created_ms),
+        promoted_at=format_rfc3339_or_none(model.promoted_ms),
+        changed_at=format_rfc3339_or_none(model.changed_ms),
+        trained=model.trained,
+        figures=model.figures,
     )
 
 
-def model_history_entry_out(one: ModelHistoryEntry) -> ModelHistoryEntryOut:
+def model_history_entry_out(entry: ModelHistoryEntry) -> ModelHistoryEntryOut:
     """A line of history as it is answered."""
     return ModelHistoryEntryOut(
-        at=format_rfc3339(one.at_ms), version=one.version, act=one.act, by=one.by, why=one.why, detail=one.detail
+        at=format_rfc3339(entry.at_ms),
+        version=entry.version,
+        act=entry.act,
+        by=entry.by,
+        why=entry.why,
+        detail=entry.detail,
     )
 
 
-def model_switch_out(one: ModelSwitch) -> ModelSwitchOut:
+def model_switch_out(switch: ModelSwitch) -> ModelSwitchOut:
     """A switch as it is answered."""
     return ModelSwitchOut(
-        partition=one.partition, epoch=one.epoch, offset=one.offset, version=one.version, at=format_rfc3339(one.at_ms)
+        partition=switch.partition,
+        epoch=switch.epoch,
+        offset=switch.offset,
+        version=switch.version,
+        at=format_rfc3339(switch.at_ms),
     )
 
 
@@ -238,15 +247,15 @@ def model_detail_out(view: ModelVersionView, in_force: str) -> ModelDetailOut:
     )
 
 
-def drift_out(one: PeerGroupDay) -> DriftOut:
+def drift_out(group_day: PeerGroupDay) -> DriftOut:
     """Drift of a group and day as it is answered."""
-    said = one.drift
+    said = group_day.drift
     return DriftOut(
-        version=one.version,
-        day=format_day(one.day),
-        tenant=one.tenant,
-        agent_type=one.agent_type,
-        events=one.events,
+        version=group_day.version,
+        day=format_day(group_day.day),
+        tenant=group_day.tenant,
+        agent_type=group_day.agent_type,
+        events=group_day.events,
         judged=bool(said.get("judged")),
         scores=said.get("scores"),
         features=said.get("features", {}),

@@ -40,7 +40,7 @@ from .training_state import TRAINING_REQUEST_KEY
 MAX_DAYS = 366
 MAX_REASON_LENGTH = 2_000
 MODEL_WORKER_NAME = "keeper"
-"""Who orders a promotion by figures alone, for the history."""
+"""Name in the history for promotions by figures alone."""
 ORDER_ACTS = ("promoted", "rolled_back")
 MAX_FEEDBACK_ITEMS = 5_000
 """Verdicts of people that one chart looks at, the newest."""
@@ -107,12 +107,12 @@ class AlertBudgetChart(NamedTuple):
 
 
 def sees_all_tenants(caller: AuthenticatedCaller) -> bool:
-    """Whether it may see figures that are of all tenants together, and who ordered what."""
+    """True if a caller may see figures of all tenants together, and the names of those who ordered."""
     return ANY_NAME in caller.tenants
 
 
 class ModelService:
-    """Everything that people ask of models and order with them.
+    """Versions and figures of models, and orders about them.
 
     Args:
         settings: of the service.
@@ -153,7 +153,7 @@ class ModelService:
 
     @property
     def trains_models(self) -> bool:
-        """Whether a process trains versions and runs them in shadow here."""
+        """True if a process trains versions and runs them in shadow here."""
         return self._settings.lifecycle.enabled
 
     # What is looked at.
@@ -175,7 +175,7 @@ class ModelService:
     async def history(
         self, caller: AuthenticatedCaller, limit: int = 50, cursor: str | None = None
     ) -> Page[ModelHistoryEntry]:
-        """What happened to versions, newest first, for callers of all tenants: it tells who ordered what."""
+        """History of versions, newest first, for callers of all tenants: it has the names of those who ordered."""
         require_all_tenants(caller)
         return await self._executor(self._store.models.history, None, limit, cursor)
 
@@ -189,7 +189,7 @@ class ModelService:
         return view._replace(model=_as_visible_to(caller, view.model), history=[])
 
     async def drift(self, caller: AuthenticatedCaller, days: int = 30, tenant: str | None = None) -> DriftReport:
-        """What was measured of the version in force, by day and group. Raises Unavailable."""
+        """Drift of the version in force, by day and group. Raises Unavailable."""
         from_day = self._today() - min(days, MAX_DAYS) + 1
         tenants = visible_tenants(caller, tenant)
         measured = await self._executor(self._store.models.list_days, from_day, tenants, self.version)
@@ -274,7 +274,7 @@ class ModelService:
         return model
 
     def _assess(self, model: ModelVersion) -> PromotionAssessment:
-        """Whether a version may be promoted by its figures."""
+        """Judge by its figures whether a version may be promoted."""
         figures = comparison_from_dict(model.figures)
         if figures is None:
             return PromotionAssessment([], ["it has not run in shadow: nothing is known of it"])
@@ -290,10 +290,10 @@ class ModelService:
         raise PromotionRefused(["no other version was in force before: there is nothing to roll back to"])
 
     def _adopt_from_registry(self, version: str) -> None:
-        """A version that somebody put on the shelf (trained elsewhere) becomes a challenger like any other."""
+        """Make a version that was trained elsewhere and put into the registry a challenger like any other."""
         if self._store.models.get(version) is not None:
             return
-        registered = next((one for one in self._registry.versions() if one.version == version), None)
+        registered = next((candidate for candidate in self._registry.versions() if candidate.version == version), None)
         if registered is None:
             return
         now_ms = self._now_ms()
@@ -342,17 +342,19 @@ class ModelService:
         self.challengers = {model.version: int(model.figures.get("agent_days", 0)) for model in challengers}
 
     def _note_switch(self, switch: ModelSwitch) -> None:
-        """What is in force is the champion. Every process that looks notes it, and all write the same."""
+        """Mark the version in force as champion. Every process that sees the switch does, and all write the same."""
         model = self._store.models.get(switch.version)
         if model is None:
             return
-        earlier_champions = [one for one in self._store.models.page("champion").items if one.version != switch.version]
+        earlier_champions = [
+            other for other in self._store.models.page("champion").items if other.version != switch.version
+        ]
         if model.status == "champion" and not earlier_champions:
             return
         now_ms = self._now_ms()
         orders = [entry.act for entry in self._store.models.history(switch.version).items if entry.act in ORDER_ACTS]
         status: ModelStatus = "rejected" if orders[:1] == ["rolled_back"] else "retired"
-        replaced = [msgspec.structs.replace(one, status=status, changed_ms=now_ms) for one in earlier_champions]
+        replaced = [msgspec.structs.replace(other, status=status, changed_ms=now_ms) for other in earlier_champions]
         champion = msgspec.structs.replace(model, status="champion", promoted_ms=switch.at_ms, changed_ms=now_ms)
         self._store.models.update([*replaced, champion], [_switch_entry(switch, now_ms)])
 
@@ -367,9 +369,9 @@ class ModelService:
             self._new_id(), now_ms, installed.version, "installed", "operator", "found in model_dir"
         )
         retired = [
-            msgspec.structs.replace(one, status="retired", changed_ms=now_ms)
-            for one in self._store.models.page("champion").items
-            if one.version != installed.version
+            msgspec.structs.replace(other, status="retired", changed_ms=now_ms)
+            for other in self._store.models.page("champion").items
+            if other.version != installed.version
         ]
         if stored is None:
             self._store.models.add(model, entry)
@@ -429,7 +431,7 @@ class ModelService:
         )
 
     def _feedback_counts(self, span: range, tenants: Tenants) -> dict[tuple[int, str, str], AlertVerdictCounts]:
-        """What people said about alerts, by the day of each one's event."""
+        """Counts of feedback on alerts, by the day of each one's event."""
         counts: dict[tuple[int, str, str], AlertVerdictCounts] = {}
         for feedback in self._active_feedback(tenants):
             decision = self._store.decisions.get(feedback.decision_id, tenants)

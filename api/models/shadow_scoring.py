@@ -1,4 +1,4 @@
-"""What the keeper does with each record: champion and challenger in shadow, and what is written of them."""
+"""Shadow scoring: champion and challenger on each record, and the figures that are stored of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .training_data import trained_end_offsets
 MAX_RESIDENT_AGENTS = 20_000
 """Agents in memory per model; the others are kept as bytes."""
 MIN_RESIDENT_AGENTS = 1_000
-"""Of one partition."""
+"""Least number of agents in memory for one partition."""
 PROMOTION_RETRY_S = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -91,23 +91,23 @@ class ShadowScorer:
         """Begin anew where another champion or challenger is to be followed; returns what is in force."""
         chosen = self._models.choose(self._newest_switch())
         challenger = self._newest_challenger(chosen)
-        wanted = (chosen.digest, "" if challenger is None else challenger.digest)
-        if wanted != self._followed_digests:
+        digests = (chosen.digest, "" if challenger is None else challenger.digest)
+        if digests != self._followed_digests:
             self.write_figures()
             self._restart(chosen, challenger)
-            self._followed_digests = wanted
+            self._followed_digests = digests
         return chosen
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """Of several partitions, where the newest one was: all meet the same commands in the same order."""
+        """Newest switch of any partition: all meet the same commands in the same order."""
         if self._record_stream.multi_partition:
             return next(iter(self._store.models.list_switches(1)), None)
         return self._store.models.current_switch(ONLY_PARTITION)
 
     def _newest_challenger(self, chosen: ModelChoice) -> ModelVersion | None:
-        for one in self._store.models.page("challenger").items:
-            if one.version != chosen.version and one.counted_from:
-                return one
+        for challenger in self._store.models.page("challenger").items:
+            if challenger.version != chosen.version and challenger.counted_from:
+                return challenger
         return None
 
     def _restart(self, chosen: ModelChoice, challenger: ModelVersion | None) -> None:
@@ -146,17 +146,17 @@ class ShadowScorer:
         return ShadowRuns(lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window()))
 
     def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
-        """What is stored of days: one that is counted again from a shorter log must not be overwritten by less."""
+        """Load the stored days: one that is counted again from a shorter log must not be overwritten by less."""
         self._stored_events, self._judged_days = {}, {}
-        known = self._store.models.list_days(0, version=version)
-        for day in known:
+        stored_days = self._store.models.list_days(0, version=version)
+        for day in stored_days:
             self._stored_events[day.day, day.tenant, day.agent_type] = day.events
             if day.drift.get("judged"):
                 self._judged_days[day.tenant, day.agent_type] = day
-        return known
+        return stored_days
 
     def process(self, batch: RecordBatch) -> None:
-        """Records of the log, in order."""
+        """Score records of the log, in order."""
         if self._champion is None or batch.records[-1].received_ms < self._since_ms:
             return
         assert self._watch is not None
@@ -175,7 +175,7 @@ class ShadowScorer:
             self._watch.complete_ms, self._newest_at_targets_ms = self._newest_at_targets_ms, self._watch.newest_ms
 
     def write_figures(self) -> None:
-        """Write what was counted since the last time."""
+        """Store the figures counted since the last call."""
         self._settle_days()
         self._write_days()
         if self._duel is None or self._challenger is None:
@@ -187,7 +187,7 @@ class ShadowScorer:
 
     def _confirmed_attacks(self) -> list[Feedback]:
         page = self._store.feedback.page(verdict="true_positive", limit=MAX_PAGE)
-        return [one for one in page.items if one.status not in ("revoking", "revoked")]
+        return [feedback for feedback in page.items if feedback.status not in ("revoking", "revoked")]
 
     def _maybe_request_promotion(self, version: str, figures: ShadowComparison) -> None:
         if (
@@ -204,18 +204,18 @@ class ShadowScorer:
         if self._watch is None:
             return
         days: list[PeerGroupDay] = []
-        told: list[OutboxRow] = []
-        for found in self._watch.drain_changed_days():
-            place = (found.day, found.tenant, found.agent_type)
-            if found.events < self._stored_events.get(place, 0):
+        alerts: list[OutboxRow] = []
+        for counted in self._watch.drain_changed_days():
+            key = (counted.day, counted.tenant, counted.agent_type)
+            if counted.events < self._stored_events.get(key, 0):
                 continue
-            day = with_drift_start(found, self._judged_days.get(place[1:]))
-            self._stored_events[place] = day.events
+            day = with_drift_start(counted, self._judged_days.get(key[1:]))
+            self._stored_events[key] = day.events
             days.append(day)
             if day.drift.get("judged"):
-                self._judged_days[place[1:]] = day
+                self._judged_days[key[1:]] = day
                 if day.drift["drifted"]:
                     again = self._settings.lifecycle.drift.again_days
-                    told.append(drift_alert_row(day, again, clock.now_ms(), service_url(self._settings)))
+                    alerts.append(drift_alert_row(day, again, clock.now_ms(), service_url(self._settings)))
         if days:
-            self._store.models.save_days(days, told)
+            self._store.models.save_days(days, alerts)

@@ -1,4 +1,4 @@
-"""What a new version learns from: the archive where one is kept, and the log or the events topic behind it."""
+"""Training data of a new version: the archive where one is kept, and the log or the events topic behind it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ_RECORDS = 5_000
 
 
 class ReadRanges(NamedTuple):
-    """What of the log was looked at.
+    """Ranges of the log that were read.
 
     Attributes:
         source: in words.
@@ -38,18 +38,18 @@ class ReadRanges(NamedTuple):
     ranges: Mapping[int, tuple[int, int]]
 
     def as_dict(self) -> dict[str, Any]:
-        """As a version's `trained` holds it."""
+        """Value for the column `trained` of a version."""
         return {"source": self.source, "offsets": {str(at): list(both) for at, both in self.ranges.items()}}
 
 
 def trained_end_offsets(version: ModelVersion) -> dict[int, int]:
     """Offset by partition behind what a version learned from; counting in shadow begins there."""
-    told = version.trained.get("offsets")
-    return {int(at): both[1] for at, both in told.items()} if told else {ONLY_PARTITION: version.counted_from}
+    ranges = version.trained.get("offsets")
+    return {int(at): both[1] for at, both in ranges.items()} if ranges else {ONLY_PARTITION: version.counted_from}
 
 
 class TrainingData(Protocol):
-    """Where history is read."""
+    """Source of history for training."""
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
         """Add every event that arrived since *since_ms*, each once; *check* is called now and then.
@@ -59,7 +59,7 @@ class TrainingData(Protocol):
 
 
 def open_training_data(settings: Settings) -> TrainingData:
-    """The one that the settings mean."""
+    """Training data of the configured log: embedded, or the events topic."""
     return TopicTrainingData(settings) if settings.kafka.bootstrap_servers else LogTrainingData(settings)
 
 
@@ -74,7 +74,7 @@ class LogTrainingData:
         self._settings = settings
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """See `Origin`."""
+        """See `TrainingData`."""
         folder = self._settings.data_dir / "log"
         archived = _read_archive(self._settings, history, since_ms, "", check)
         with closing(LogReader(folder)) as reader:
@@ -112,22 +112,24 @@ class TopicTrainingData:
         self._kafka = settings.kafka
 
     def read_into(self, history: TrainingHistory, since_ms: int, check: Callable[[], None]) -> ReadRanges:
-        """See `Origin`."""
+        """See `TrainingData`."""
         topic = self._kafka.names.events
         archived = _read_archive(self._settings, history, since_ms, topic, check)
         with closing(open_reader(self._kafka, (topic,))) as reader:
             ranges = self._ranges(reader, archived, since_ms)
             for (_, partition), (first, _) in ranges.items():
                 reader.seek(topic, partition, first)
-            wanted = _TrainingEventFilter(
+            event_filter = _TrainingEventFilter(
                 {partition: end for (_, partition), (_, end) in ranges.items()},
                 since_ms,
                 self._settings.kafka.duplicate_window,
             )
-            for line in topic_event_lines(reader, topic, wanted, check, load_erased_filter(self._settings, topic)):
+            for line in topic_event_lines(
+                reader, topic, event_filter, check, load_erased_filter(self._settings, topic)
+            ):
                 history.add(line)
-        told = {partition: both for (_, partition), both in sorted(ranges.items())}
-        return ReadRanges("archive and topic" if archived else "topic", told)
+        by_partition = {partition: both for (_, partition), both in sorted(ranges.items())}
+        return ReadRanges("archive and topic" if archived else "topic", by_partition)
 
     def _ranges(
         self, reader: TopicReader, archived: Mapping[int, int], since_ms: int
@@ -135,13 +137,16 @@ class TopicTrainingData:
         ends, recent = reader.end_offsets(), reader.offsets_at(since_ms)
         firsts = reader.first_offsets()
         return {
-            place: (min(end, max(firsts[place], recent[place], archived.get(place[1], 0))), end)
-            for place, end in ends.items()
+            topic_partition: (
+                min(end, max(firsts[topic_partition], recent[topic_partition], archived.get(topic_partition[1], 0))),
+                end,
+            )
+            for topic_partition, end in ends.items()
         }
 
 
 class _TrainingEventFilter:
-    """Which events of a topic are learned: those before its end at the beginning, each once."""
+    """Filter of a topic's events for training: those before its end at the beginning, each once."""
 
     def __init__(self, ends: Mapping[int, int], since_ms: int, window: int) -> None:
         self._ends = ends

@@ -1,4 +1,4 @@
-"""When a new version is trained, and from what."""
+"""Training of new versions: schedule, data and registration."""
 
 from __future__ import annotations
 
@@ -52,43 +52,48 @@ CHALLENGER_GRACE_PERIODS = 4
 MAX_PAGES = 40
 """Pages of decisions and feedback that are looked at for what must not be learned."""
 MAX_ATTEMPTS = 3
-"""A training in which the keeper died so often is given up."""
+"""Attempts at one training after which it is given up: the worker died in each."""
 
 _log = structlog.get_logger(__name__)
 
 
 class TrainingScheduler:
-    """Trains versions when they are due or wanted. What it does is noted before: the next keeper goes on with it.
+    """Trains versions when they are due or wanted. What it does is noted before: the next model worker goes on with it.
 
     Args:
         settings: of the service.
         store: of versions, decisions and feedback.
-        shelf: where versions lie.
-        origin: what is learned from.
+        registry: where versions lie.
+        training_data: what is learned from.
         check: called now and then while it trains, and before anything is written; raises to give up.
     """
 
     def __init__(
-        self, settings: Settings, store: SqlStore, shelf: ModelRegistry, origin: TrainingData, check: Callable[[], None]
+        self,
+        settings: Settings,
+        store: SqlStore,
+        registry: ModelRegistry,
+        training_data: TrainingData,
+        check: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._store = store
-        self._registry = shelf
-        self._training_data = origin
+        self._registry = registry
+        self._training_data = training_data
         self._check = check
 
     def next_training(self, champion: ModelChoice) -> TrainingState | None:
-        """What is to be trained now; *champion* is in force."""
-        last, wish = (
+        """Training that is due now, None = none; *champion* is in force."""
+        last, request = (
             decode_training_state(self._store.metadata.get(TRAINING_STATE_KEY)),
             self._store.metadata.get(TRAINING_REQUEST_KEY) or "",
         )
         if not last.ended:
             return last
         now_ms = clock.now_ms()
-        if wish and wish != last.wish:
-            said = msgspec.json.decode(wish)
-            return TrainingState(wish, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
+        if request and request != last.wish:
+            said = msgspec.json.decode(request)
+            return TrainingState(request, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
         if not self._is_scheduled(champion, now_ms):
             return None
         return TrainingState(last.wish, _version_name(now_ms), "schedule", "due", now_ms, ended=False)
@@ -97,19 +102,19 @@ class TrainingScheduler:
         every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)
         if not every_ms:
             return False
-        known = self._store.models.get(champion.version)
-        last = max(int(self._store.metadata.get(LAST_TRAINING_KEY) or 0), 0 if known is None else known.created_ms)
-        if known is None or now_ms < last + every_ms:
+        model = self._store.models.get(champion.version)
+        last = max(int(self._store.metadata.get(LAST_TRAINING_KEY) or 0), 0 if model is None else model.created_ms)
+        if model is None or now_ms < last + every_ms:
             return False
         return not any(
-            one.figures.get("agent_days", 0) < self._settings.lifecycle.min_agent_days
-            and now_ms < one.created_ms + CHALLENGER_GRACE_PERIODS * every_ms
-            for one in self._store.models.page("challenger").items
+            challenger.figures.get("agent_days", 0) < self._settings.lifecycle.min_agent_days
+            and now_ms < challenger.created_ms + CHALLENGER_GRACE_PERIODS * every_ms
+            for challenger in self._store.models.page("challenger").items
         )
 
     def run_training(self, work: TrainingState, champion: TrainedModel) -> None:
         """Train on what is kept now; a failure is a line of the history."""
-        if self._store.models.get(work.version) is not None:  # it was registered, and then the keeper died
+        if self._store.models.get(work.version) is not None:  # it was registered, and then the worker died
             self._finish_training(work)
             return
         if work.tries >= MAX_ATTEMPTS:
@@ -124,22 +129,24 @@ class TrainingScheduler:
         self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(begun))
         _log.info("training", version=work.version, by=work.by, again=work.tries > 0)
         try:
-            made = self._train_version(champion, work)
+            version = self._train_version(champion, work)
         except (NotEnoughHistory, CorruptLog, ConfigError, OSError) as error:
             self._fail_training(work, str(error))
         except (StopRequested, Unavailable):  # told to end, or something does not answer: not the training's fault
             with contextlib.suppress(Unavailable):
                 self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(work))
-            raise  # whatever else ends it stays counted as a try, and the work of a keeper that lost its seat another's
+            raise  # any other end counts as a try; after a loss of leadership the work is another worker's
         else:
             self._finish_training(work)
-            _log.info("trained", version=made.version, **{k: v for k, v in made.trained.items() if isinstance(v, int)})
+            _log.info(
+                "trained", version=version.version, **{k: v for k, v in version.trained.items() if isinstance(v, int)}
+            )
 
     def _finish_training(self, work: TrainingState) -> None:
         """The version is registered: what follows from that may be done twice."""
-        made = self._store.models.get(work.version)
-        if made is not None and made.status == "challenger":
-            self._reject_older_challengers(made)
+        version = self._store.models.get(work.version)
+        if version is not None and version.status == "challenger":
+            self._reject_older_challengers(version)
         self._remove_old_versions()
         self._store.metadata.put(TRAINING_STATE_KEY, encode_training_state(msgspec.structs.replace(work, ended=True)))
 
@@ -160,7 +167,7 @@ class TrainingScheduler:
         if columns is None:
             raise NotEnoughHistory("no event is kept that could be learned from: see `lifecycle.history_days`")
         feedback = list(self._active_feedback())
-        false = frozenset(one.decision_id for one in feedback if one.verdict == "false_positive")
+        false = frozenset(entry.decision_id for entry in feedback if entry.verdict == "false_positive")
         windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
         columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
         assert isinstance(champion.detector, ForestDetector)
@@ -178,19 +185,21 @@ class TrainingScheduler:
         self._check()
         return self._register_version(produced, now_ms, trained, work.why)
 
-    def _register_version(self, made: TrainedVersion, now_ms: int, trained: dict[str, Any], why: str) -> ModelVersion:
-        window = made.manifest.window
+    def _register_version(
+        self, trained_version: TrainedVersion, now_ms: int, trained: dict[str, Any], why: str
+    ) -> ModelVersion:
+        window = trained_version.manifest.window
         facts = {
             "events": window.events,
             "agents": window.agents,
             "sessions": window.sessions,
-            "promise": made.budget_report.as_dict(),
+            "promise": trained_version.budget_report.as_dict(),
             "seconds": round((clock.now_ms() - now_ms) / 1000, 1),
         }
         version = ModelVersion(
-            made.manifest.model_version,
+            trained_version.manifest.model_version,
             "challenger",
-            made.digest,
+            trained_version.digest,
             window.from_ms,
             window.to_ms,
             now_ms,
@@ -204,16 +213,20 @@ class TrainingScheduler:
         self._store.models.add(version, entry)
         return version
 
-    def _reject_older_challengers(self, made: ModelVersion) -> None:
+    def _reject_older_challengers(self, version: ModelVersion) -> None:
         """One challenger at a time: the one before had its chance."""
-        old = [one for one in self._store.models.page("challenger").items if one.version != made.version]
+        old = [
+            challenger
+            for challenger in self._store.models.page("challenger").items
+            if challenger.version != version.version
+        ]
         now_ms = clock.now_ms()
-        changed = [msgspec.structs.replace(one, status="rejected", changed_ms=now_ms) for one in old]
+        changed = [msgspec.structs.replace(challenger, status="rejected", changed_ms=now_ms) for challenger in old]
         entries = [
             ModelHistoryEntry(
-                uuid.uuid4().hex, now_ms, one.version, "rejected", "keeper", f"{made.version} takes its place"
+                uuid.uuid4().hex, now_ms, challenger.version, "rejected", "keeper", f"{version.version} takes its place"
             )
-            for one in old
+            for challenger in old
         ]
         self._store.models.update(changed, entries)
 
@@ -221,9 +234,9 @@ class TrainingScheduler:
         """Directories of versions that nobody will ask for leave the disk; the history keeps their names."""
         needed = {self._registry.installed_model().version, *versions_in_use(self._store.models.list_switches())}
         kept = self._settings.lifecycle.keep_versions
-        for number, one in enumerate(self._store.models.page(limit=MAX_PAGE).items):
-            if number >= kept and one.version not in needed and one.status not in ("champion", "challenger"):
-                self._registry.remove(one.version)
+        for number, model in enumerate(self._store.models.page(limit=MAX_PAGE).items):
+            if number >= kept and model.version not in needed and model.status not in ("champion", "challenger"):
+                self._registry.remove(model.version)
 
     def _recent_decisions(self, since_ms: int) -> Iterator[Decision]:
         cursor: str | None = None
@@ -244,9 +257,9 @@ class TrainingScheduler:
 def versions_in_use(switches: Sequence[ModelSwitch]) -> set[str]:
     """Versions that a partition judges by, and the one before: roll-back asks for it. *switches*: the newest first."""
     newest: dict[int, str] = {}
-    for one in switches:
-        newest.setdefault(one.partition, one.version)
-    before = [one.version for one in switches if one.version != switches[0].version]
+    for switch in switches:
+        newest.setdefault(switch.partition, switch.version)
+    before = [switch.version for switch in switches if switch.version != switches[0].version]
     return {*newest.values(), *before[:1]}
 
 

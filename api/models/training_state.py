@@ -30,10 +30,10 @@ class TrainingState(msgspec.Struct, frozen=True):
 
 
 def decode_training_state(stored: str | None) -> TrainingState:
-    """What was stored; nothing before the first."""
+    """Decode the stored state; the empty one before the first training."""
     return msgspec.json.decode(stored, type=TrainingState) if stored else TrainingState()
 
 
 def encode_training_state(state: TrainingState) -> str:
-    """For the store."""
+    """Encode the state for the store."""
     return msgspec.json.encode(state).decode()

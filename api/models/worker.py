@@ -1,4 +1,4 @@
-"""The keeper: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`.
+"""The model worker: `python -m trustwatch.api.models.worker`, started by the service where `lifecycle.enabled`.
 
 It follows the event log with a reader of its own, or the events topic as a consumer group of its own, at the lowest
 priority, trains new versions, runs champion and challenger in shadow, measures drift, and writes what it finds to the
@@ -35,20 +35,20 @@ _log = structlog.get_logger(__name__)
 
 
 class ModelWorker:
-    """Trains and follows.
+    """Training and shadow scoring in one process, as the leader among model workers.
 
     Args:
         child: the process.
         store: of versions and what is counted.
-        seat: what makes this process the one that does.
+        leader_lock: what makes this process the one that does.
     """
 
-    def __init__(self, child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
+    def __init__(self, child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
         settings = child.settings
         self._child = child
         self._settings = settings
         self._store = store
-        self._leader_lock = seat
+        self._leader_lock = leader_lock
         self._registry = open_model_registry(settings)
         self._models = ActiveModels(self._registry, clock.now_ms)
         self._record_stream = open_record_stream(settings)
@@ -85,7 +85,7 @@ class ModelWorker:
             self._versions_checked_at = clock.monotonic()
 
     def _raise_if_stopping(self) -> None:
-        """While it trains: whether it is to end, and now and then whether it still is the one."""
+        """Raise, while it trains, if it is to end or, looked up now and then, is the leader no longer."""
         self._child.raise_if_stopping()
         if clock.monotonic() - self._lock_checked_at >= CHECK_VERSIONS_EVERY_S:
             self._lock_checked_at = clock.monotonic()
@@ -96,7 +96,7 @@ class ModelWorker:
         self._child.send(version.encode())
 
     def finish(self) -> None:
-        """Write what was counted."""
+        """Store the figures counted so far."""
         self._shadow_scorer.write_figures()
 
     def close(self) -> None:
@@ -105,40 +105,40 @@ class ModelWorker:
 
 
 def run_model_worker(child: ChildRuntime) -> None:
-    """Keep models until told to end, once nobody else does."""
+    """Run the model worker until told to end, once it is the leader."""
     os.nice(LOWEST_PRIORITY)
     store = open_service_store(child.settings)
     try:
-        seat = _acquire_leadership(child, store)
+        leader_lock = _acquire_leadership(child, store)
         _log.info("keeping models")
         try:
-            _run_as_leader(child, store, seat)
+            _run_as_leader(child, store, leader_lock)
         finally:
-            seat.release()
+            leader_lock.release()
     finally:
         store.close()
 
 
 def _acquire_leadership(child: ChildRuntime, store: SqlStore) -> LeaderLock:
-    """Wait until nobody else keeps models. Raises Stopping, Unavailable."""
-    told = False
-    while (seat := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
-        if not told:
+    """Wait to become the leader among the model workers. Raises StopRequested, Unavailable."""
+    logged = False
+    while (leader_lock := store.database.acquire_leader_lock(LEADER_LOCK_NAME)) is None:
+        if not logged:
             _log.info("another process keeps models; this one takes over when it ends")
-        told = True
+        logged = True
         child.sleep(ACQUIRE_EVERY_S)
-    return seat
+    return leader_lock
 
 
-def _run_as_leader(child: ChildRuntime, store: SqlStore, seat: LeaderLock) -> None:
-    keeper = ModelWorker(child, store, seat)
+def _run_as_leader(child: ChildRuntime, store: SqlStore, leader_lock: LeaderLock) -> None:
+    worker = ModelWorker(child, store, leader_lock)
     try:
         gc.freeze()
         while not child.should_stop:
-            keeper.step()
-        keeper.finish()
+            worker.step()
+        worker.finish()
     finally:
-        keeper.close()
+        worker.close()
 
 
 if __name__ == "__main__":

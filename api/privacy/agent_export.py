@@ -30,13 +30,13 @@ POLL_RECORDS = 1_000
 
 
 class ExportSources(NamedTuple):
-    """What an export reads.
+    """Sources of an export.
 
     Attributes:
         store: database.
         log: directory of the embedded log; None = events are on a topic, and not exported.
         archive: archive of events; None = there is none.
-        profile: what an agent's state says, in words; None = nothing that can be told.
+        profile: what an agent's state says, in words; None = nothing is known.
     """
 
     store: SqlStore
@@ -58,13 +58,13 @@ def export_agent(
         by: who asked, for the manifest.
     """
     sink = _ZipBuffer()
-    told: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        yield from _write_entry(archive, sink, told, "agent.json", [_agent_document(sources, subject)])
+        yield from _write_entry(archive, sink, entries, "agent.json", [_agent_document(sources, subject)])
         rows = sources.store.subjects.export(subject, dead_letters_of)
-        for table, found in groupby(rows, lambda row: row[0]):
-            yield from _write_entry(archive, sink, told, f"{table}.jsonl", (row for _, row in found))
-        yield from _write_entry(archive, sink, told, "events.jsonl", _agent_events(sources, subject))
+        for table, table_rows in groupby(rows, lambda row: row[0]):
+            yield from _write_entry(archive, sink, entries, f"{table}.jsonl", (row for _, row in table_rows))
+        yield from _write_entry(archive, sink, entries, "events.jsonl", _agent_events(sources, subject))
         manifest = {
             "agent_id": subject.name,
             "tenant": subject.tenant,
@@ -72,7 +72,7 @@ def export_agent(
             "made_at": format_rfc3339(now_ms),
             "by": by,
             "software": version("trustwatch"),
-            "files": told,
+            "files": entries,
             "chain": chain_heads_document(sources.store.decisions.chain_heads()),
         }
         yield from _write_entry(archive, sink, {}, "manifest.json", [manifest])
@@ -80,9 +80,9 @@ def export_agent(
 
 
 def _write_entry(
-    archive: zipfile.ZipFile, sink: _ZipBuffer, told: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
+    archive: zipfile.ZipFile, sink: _ZipBuffer, entries: dict[str, dict[str, Any]], name: str, items: Iterable[Any]
 ) -> Iterator[bytes]:
-    """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *told*."""
+    """One file of the ZIP, a JSON document a line; how many there were and their digest goes to *entries*."""
     digest, count = hashlib.sha256(), 0
     with archive.open(name, "w", force_zip64=True) as file:
         for item in items:
@@ -92,7 +92,7 @@ def _write_entry(
             count += 1
             if sink.size >= BUFFER_BYTES:
                 yield sink.take()
-    told[name] = {"lines": count, "sha256": digest.hexdigest()}
+    entries[name] = {"lines": count, "sha256": digest.hexdigest()}
 
 
 class _ZipBuffer:
@@ -108,19 +108,19 @@ class _ZipBuffer:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits elsewhere."""
+        """Nothing to flush: all written bytes are in the buffer."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def take(self) -> bytes:
-        """What was written since the last call."""
+        """Bytes written since the last call."""
         parts, self._parts, self.size = self._parts, [], 0
         return b"".join(parts)
 
 
 def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str, Any]:
-    """What is known of its behaviour, in words; `agents.jsonl` has the row."""
+    """Behaviour of the agent in words; `agents.jsonl` has the row."""
     row = sources.store.agents.get(subject.tenant, subject.issuer, subject.name)
     profile = None if row is None else sources.profile(row)
     return {
@@ -133,7 +133,7 @@ def _agent_document(sources: ExportSources, subject: ErasureSubject) -> dict[str
 
 
 def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[bytes]:
-    """Its events as they were logged, oldest first: from the archive, and behind that from the log."""
+    """Events of the agent as they were logged, oldest first: from the archive, then from the log."""
     own = _is_event_of(subject)
     start = 0
     if sources.archive is not None and sources.archive.is_dir():
@@ -144,13 +144,13 @@ def _agent_events(sources: ExportSources, subject: ErasureSubject) -> Iterator[b
 
 
 def _is_event_of(subject: ErasureSubject) -> Callable[[bytes], bool]:
-    """Whether a logged event is of the agent: just what an erasure would remove."""
+    """True if a logged event is of the agent: just what an erasure would remove."""
     eraser = RecordEraser(subject)
     return lambda raw: eraser(Record(RecordKind.EVENT, 0, 0, raw)).kind == RecordKind.ERASED
 
 
 def _archived_events(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
-    """By way of a file that nobody else sees: who receives slowly must not keep the archive from being rewritten."""
+    """Archived events by way of a temporary file: a slow receiver must not keep the archive from being rewritten."""
     from ...ingest.archive.archive_reader import agent_lines  # needs the extra `archive`
 
     with tempfile.TemporaryFile() as file:

@@ -28,19 +28,21 @@ END_STATUSES = ("done", "failed")
 def verify(url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOption = False) -> None:
     """Say whether the chain of decisions is intact, or where it breaks (scope trust.admin). Exit code 1: it breaks."""
     with closing(ServiceClient(url, token)) as service:
-        found = service.get("/v1/decisions/verify")
+        report = service.get("/v1/decisions/verify")
     if json:
-        write_json(found)
+        write_json(report)
     else:
-        for head in found["heads"]:
+        for head in report["heads"]:
             sys.stdout.write(f"partition {head['partition']}: {head['sequence']} decisions, head {head['digest']}\n")
         print_message(
-            f"{'intact' if found['intact'] else 'BROKEN'}: {found['checked']} checked, {found['erased']} erased, "
-            f"{found['redacted']} without a name, {found['before_chain']} from before the chain"
+            f"{'intact' if report['intact'] else 'BROKEN'}: {report['checked']} checked, {report['erased']} erased, "
+            f"{report['redacted']} without a name, {report['before_chain']} from before the chain"
         )
-        for one in found["breaks"]:
-            print_message(f"  partition {one['partition']}, number {one['sequence']}: {one['what']}")
-    if not found["intact"]:
+        for chain_break in report["breaks"]:
+            print_message(
+                f"  partition {chain_break['partition']}, number {chain_break['sequence']}: {chain_break['what']}"
+            )
+    if not report["intact"]:
         raise typer.Exit(1)
 
 
@@ -68,22 +70,25 @@ def erase(
             return
         if not reason:
             raise typer.BadParameter("--reason is missing")
-        wish = {"agent": agent, "principal": principal, "tenant": tenant, "issuer": issuer, "reason": reason}
-        made = _post_json(service, "/v1/privacy/erasures", {name: one for name, one in wish.items() if one is not None})
-        made = _await_erasure(service, made) if wait else made
-    if out is not None and made["proof"]:
-        out.write_text(made["proof"] + "\n")
+        body = {"agent": agent, "principal": principal, "tenant": tenant, "issuer": issuer, "reason": reason}
+        erasure = _post_json(
+            service, "/v1/privacy/erasures", {name: one for name, one in body.items() if one is not None}
+        )
+        erasure = _await_erasure(service, erasure) if wait else erasure
+    if out is not None and erasure["proof"]:
+        out.write_text(erasure["proof"] + "\n")
     if json:
-        write_json(made)
+        write_json(erasure)
     else:
         print_message(
-            f"erasure {made['erasure_id']} is {made['status']}" + (f": {made['detail']}" if made["detail"] else "")
+            f"erasure {erasure['erasure_id']} is {erasure['status']}"
+            + (f": {erasure['detail']}" if erasure["detail"] else "")
         )
-        for place, count in sorted(made["counts"].items()):
+        for place, count in sorted(erasure["counts"].items()):
             sys.stdout.write(f"{place}: {count}\n")
-        for one in (made["document"] or {}).get("remains", []):
+        for one in (erasure["document"] or {}).get("remains", []):
             sys.stdout.write(f"remains: {one['what']}; until {one['until']}\n")
-    if made["status"] == "failed":
+    if erasure["status"] == "failed":
         raise typer.Exit(1)
 
 
@@ -113,41 +118,43 @@ def export(
     part.replace(out)
     with zipfile.ZipFile(out) as archive:
         manifest = msgspec.json.decode(archive.read("manifest.json"))
-    for name, told in manifest["files"].items():
-        sys.stdout.write(f"{name}: {told['lines']}\n")
+    for name, entry in manifest["files"].items():
+        sys.stdout.write(f"{name}: {entry['lines']}\n")
     print_message(f"{out} has everything about {agent}")
 
 
-def _await_erasure(service: ServiceClient, made: dict[str, Any]) -> dict[str, Any]:
+def _await_erasure(service: ServiceClient, erasure: dict[str, Any]) -> dict[str, Any]:
     """Wait for its end, and say each step."""
-    told = ""
-    while made["status"] not in END_STATUSES:
-        if made["status"] != told:
-            told = made["status"]
-            print_message(told)
+    shown_status = ""
+    while erasure["status"] not in END_STATUSES:
+        if erasure["status"] != shown_status:
+            shown_status = erasure["status"]
+            print_message(shown_status)
         clock.sleep(POLL_EVERY_S)
-        made = dict(service.get(f"/v1/privacy/erasures/{made['erasure_id']}"))
-    return made
+        erasure = dict(service.get(f"/v1/privacy/erasures/{erasure['erasure_id']}"))
+    return erasure
 
 
 def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: bool) -> None:
     proof = path.read_text().strip()
-    found = _post_json(
+    result = _post_json(
         service, f"/v1/privacy/erasures/{_erasure_id_of(proof)}/verify", {"proof": proof, "subject": subject}
     )
     if json:
-        write_json(found)
-    elif not found["signed"]:
+        write_json(result)
+    elif not result["signed"]:
         print_message("the proof was not signed by this service")
-    elif not found["same_subject"]:
+    elif not result["same_subject"]:
         print_message("the proof is about somebody else")
-    elif found["nothing_left"]:
-        print_message("nothing is left" + (", of what was looked at" if found.get("not_looked_at") else ""))
+    elif result["nothing_left"]:
+        print_message("nothing is left" + (", of what was looked at" if result.get("not_looked_at") else ""))
     else:
-        print_message("still found: " + ", ".join(f"{place} {count}" for place, count in sorted(found["left"].items())))
-    for place in () if json else found.get("not_looked_at", ()):  # a service of an older version does not say
+        print_message(
+            "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(result["left"].items()))
+        )
+    for place in () if json else result.get("not_looked_at", ()):  # a service of an older version does not say
         sys.stdout.write(f"not looked at: {place}\n")
-    if not found["nothing_left"]:
+    if not result["nothing_left"]:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Where a service keeps what events said: one walk for erasing, the same one for looking whether anything is left."""
+"""Places where a service keeps what events said: one walk for erasing, the same one for looking for remains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .local_archives import waiting_spool_files
 
 
 class ErasureSummary(NamedTuple):
-    """What a place has to say in a proof.
+    """Facts about an erasure for its proof.
 
     Attributes:
         covers: up to where records were looked at.
@@ -44,38 +44,38 @@ class ErasureTargets(Protocol):
 
     @property
     def store(self) -> SqlStore:
-        """Database."""
+        """The deployment's database."""
 
     @property
     def keeps_name(self) -> bool:
-        """Whether the identifier is needed after the end, to keep records from being read that can not be erased."""
+        """True if the identifier is needed after the end, to keep records from being read that can not be erased."""
 
-    async def write_order(self, made: Erasure, record: Record) -> Erasure:
+    async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
         """Log the order to forget; returns the erasure with where it lies. Raises LogFailed, Backpressure."""
 
-    async def waiting_for(self, made: Erasure, now_ms: int) -> str:
-        """What is waited for, in words; "" = everybody has come past the order."""
+    async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
+        """Components that are waited for, in words; "" = all have come past the order."""
 
-    async def acknowledged(self, made: Erasure) -> Erasure:
-        """The erasure with all that is known once everybody has come past its order."""
+    async def acknowledged(self, erasure: Erasure) -> Erasure:
+        """The erasure with what is known of its order once all processes have come past it."""
 
-    async def erase(self, made: Erasure) -> dict[str, int]:
+    async def erase(self, erasure: Erasure) -> dict[str, int]:
         """Erase everywhere; counts of records and rows by place. May be called again at any time."""
 
-    async def remaining(self, made: Erasure) -> dict[str, int]:
-        """What is still to be found, by place; empty = nothing."""
+    async def remaining(self, erasure: Erasure) -> dict[str, int]:
+        """Counts of what is still there, by place; empty = nothing."""
 
     async def not_checked(self, now_ms: int) -> list[str]:
-        """What `left` does not reach from this process, in words."""
+        """Places that `remaining` does not reach from this process, in words."""
 
-    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
-        """For the proof."""
+    async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
+        """Facts for the proof."""
 
     async def assist(self, now_ms: int) -> list[Erasure]:
-        """What every process of the service does; returns the erasures that all workers have come past."""
+        """Do the part of every process of the service; return the erasures that all workers have come past."""
 
     async def release_names(self, now_ms: int) -> list[Erasure]:
-        """Look after finished ones whose name is kept; takes it away where its time is over, and returns those."""
+        """Remove the identifier of finished erasures where it is needed no longer; returns those."""
 
 
 class PipelineProgress(Protocol):
@@ -121,27 +121,27 @@ class EmbeddedErasureTargets:
 
     @property
     def directory(self) -> Path:
-        """Of the log."""
+        """Directory of the log."""
         log = self.log.log
         assert isinstance(log, EventLog)
         return log.directory
 
-    async def write_order(self, made: Erasure, record: Record) -> Erasure:
-        """See `Everywhere.order`."""
-        return msgspec.structs.replace(made, at_offset=await self.log.commit([record]))
+    async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
+        """See `ErasureTargets.write_order`."""
+        return msgspec.structs.replace(erasure, at_offset=await self.log.commit([record]))
 
-    async def waiting_for(self, made: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
-        """See `Everywhere.behind`."""
-        who = await self._waiting_component(made)
-        return f"waits for {who} to come past offset {made.at_offset} of the log" if who else ""
+    async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:  # noqa: ARG002 (nobody is expected to report)
+        """See `ErasureTargets.waiting_for`."""
+        who = await self._waiting_component(erasure)
+        return f"waits for {who} to come past offset {erasure.at_offset} of the log" if who else ""
 
-    async def _waiting_component(self, made: Erasure) -> str:
-        offset = made.at_offset
+    async def _waiting_component(self, erasure: Erasure) -> str:
+        offset = erasure.at_offset
         position = await asyncio.to_thread(self.committed_offset)
         if position <= offset or self._status.offset <= offset:
             return "the pipeline"
         waiting = self._spool_files_by_erasure.setdefault(
-            made.erasure_id, self.spool_files()
+            erasure.erasure_id, self.spool_files()
         )  # when the pipeline had come past it
         if "events" in self._archives:
             archived = await asyncio.to_thread(read_position, self._archives["events"])
@@ -149,29 +149,30 @@ class EmbeddedErasureTargets:
                 return "the archive"
         if set(waiting) & set(self.spool_files()):
             return "the archive of feature vectors"
-        del self._spool_files_by_erasure[made.erasure_id]
+        del self._spool_files_by_erasure[erasure.erasure_id]
         return ""
 
-    async def acknowledged(self, made: Erasure) -> Erasure:
-        """See `Everywhere.passed`."""
-        return made
+    async def acknowledged(self, erasure: Erasure) -> Erasure:
+        """See `ErasureTargets.acknowledged`."""
+        return erasure
 
-    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:  # noqa: ARG002 (nothing of it ages here)
-        """See `Everywhere.told`."""
+    async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:  # noqa: ARG002 (nothing of it ages here)
+        """See `ErasureTargets.summary`."""
         return ErasureSummary(
-            {"log_up_to_offset": made.at_offset, "log_up_to": format_rfc3339(made.at_ms)}, remains=[_REMAINS_IN_LOG]
+            {"log_up_to_offset": erasure.at_offset, "log_up_to": format_rfc3339(erasure.at_ms)},
+            remains=[_REMAINS_IN_LOG],
         )
 
     async def assist(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (there is one process)
-        """See `Everywhere.assist`."""
+        """See `ErasureTargets.assist`."""
         return []
 
     async def release_names(self, now_ms: int) -> list[Erasure]:  # noqa: ARG002 (no name is kept)
-        """See `Everywhere.rest`."""
+        """See `ErasureTargets.release_names`."""
         return []
 
     def committed_offset(self) -> int:
-        """How far the pipeline has committed."""
+        """Offset up to which the pipeline has committed."""
         return self.store.partitions.position(0).offset
 
     def spool_files(self) -> list[str]:
@@ -180,18 +181,18 @@ class EmbeddedErasureTargets:
             return []
         return waiting_spool_files(self._spool)
 
-    async def erase(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.erase`."""
-        scope = erasure_scope(made)
+    async def erase(self, erasure: Erasure) -> dict[str, int]:
+        """See `ErasureTargets.erase`."""
+        scope = erasure_scope(erasure)
         counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
         counts.update(await self._erase_log(scope))
         for kind in self._archives:
             counts.update(await asyncio.to_thread(self._erase_archive, kind, scope, False))
         return dict(counts)
 
-    async def remaining(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.left`."""
-        scope = erasure_scope(made)
+    async def remaining(self, erasure: Erasure) -> dict[str, int]:
+        """See `ErasureTargets.remaining`."""
+        scope = erasure_scope(erasure)
         counts = Counter(
             prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
         )
@@ -201,24 +202,24 @@ class EmbeddedErasureTargets:
         return {place: count for place, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:  # noqa: ARG002 (there is one process)
-        """See `Everywhere.not_looked_at`."""
+        """See `ErasureTargets.not_checked`."""
         return []
 
     async def _erase_log(self, scope: ErasureScope) -> dict[str, int]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
         await self.log.run_between_rounds(EventLog.roll)
         for base in closed_segments(self.directory, end):
-            made = await asyncio.to_thread(write_rewritten_segment, self.directory, base, end, change)
-            if made is not None:
-                await self.log.run_between_rounds(_segment_replacement(base, made[0]))
-                counts.update({"log.events": made[1].removed, "log.events.changed": made[1].changed})
+            rewritten = await asyncio.to_thread(write_rewritten_segment, self.directory, base, end, change)
+            if rewritten is not None:
+                await self.log.run_between_rounds(_segment_replacement(base, rewritten[0]))
+                counts.update({"log.events": rewritten[1].removed, "log.events.changed": rewritten[1].changed})
         return dict(counts)
 
     def _count_log(self, scope: ErasureScope) -> dict[str, int]:
         end, change, counts = scope.at_offset + 1, RecordEraser(scope.subject), Counter[str]()
         for base in closed_segments(self.directory, end):
-            found = count_changes(self.directory, base, end, change)
-            counts.update({"log.events": found.removed, "log.events.changed": found.changed})
+            segment_counts = count_changes(self.directory, base, end, change)
+            counts.update({"log.events": segment_counts.removed, "log.events.changed": segment_counts.changed})
         return dict(counts)
 
     def _erase_archive(self, kind: Any, scope: ErasureScope, dry: bool) -> dict[str, int]:
@@ -226,8 +227,8 @@ class EmbeddedErasureTargets:
             erase_files,  # needs the extra `archive`, which is there where one is kept
         )
 
-        found = erase_files(self._archives[kind], kind, scope.subject, {0: scope.at_offset + 1}, dry=dry)
-        return {f"archive.{kind}": found.removed, f"archive.{kind}.changed": found.changed}
+        erased = erase_files(self._archives[kind], kind, scope.subject, {0: scope.at_offset + 1}, dry=dry)
+        return {f"archive.{kind}": erased.removed, f"archive.{kind}.changed": erased.changed}
 
 
 _REMAINS_IN_LOG = (
@@ -237,9 +238,9 @@ _REMAINS_IN_LOG = (
 )
 
 
-def erasure_scope(made: Erasure, offsets: Mapping[int, int] | None = None) -> ErasureScope:
-    """What an erasure covers in the store."""
-    return ErasureScope(made.erasure_id, made.erasure_subject, made.at_offset, made.at_ms, offsets)
+def erasure_scope(erasure: Erasure, offsets: Mapping[int, int] | None = None) -> ErasureScope:
+    """Scope of an erasure in the store."""
+    return ErasureScope(erasure.erasure_id, erasure.erasure_subject, erasure.at_offset, erasure.at_ms, offsets)
 
 
 def _segment_replacement(base: int, fresh: Path) -> Callable[[EventLog], bool]:

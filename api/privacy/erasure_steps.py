@@ -79,74 +79,73 @@ class ProofSigner(NamedTuple):
 
 
 def proof_document(
-    made: Erasure, done_ms: int, after: list[ChainHead], told: ErasureSummary, *, on_server: bool
+    erasure: Erasure, done_ms: int, after: list[ChainHead], summary: ErasureSummary, *, on_server: bool
 ) -> dict[str, Any]:
     """The document of an erasure that is done.
 
     Args:
-        made: with what was counted.
+        erasure: with what was counted.
         done_ms: UTC milliseconds.
         after: heads of the chains now.
-        told: what the places say.
+        summary: what the places say.
         on_server: whether the database is a server, whose own files are not ours.
     """
-    counts = {name: count for name, count in made.counts.items() if isinstance(count, int)}
-    remains = [*told.remains, *_remaining_entries(made, on_server)]
+    counts = {name: count for name, count in erasure.counts.items() if isinstance(count, int)}
+    remains = [*summary.remains, *_remaining_entries(erasure, on_server)]
     return {
         "type": "erasure",
         "version": 1,
-        "erasure_id": made.erasure_id,
+        "erasure_id": erasure.erasure_id,
         "software": version("trustwatch"),
         "asked": {
-            "kind": made.kind,
-            "tenant": made.tenant,
-            "issuer": made.issuer or None,
-            "subject": {"scrypt": made.subject_digest, "salt": made.subject_salt, "n": 2**14, "r": 8, "p": 1},
-            "reason": made.reason,
-            "by": made.asked_by,
-            "at": format_rfc3339(made.asked_ms),
+            "kind": erasure.kind,
+            "tenant": erasure.tenant,
+            "issuer": erasure.issuer or None,
+            "subject": {"scrypt": erasure.subject_digest, "salt": erasure.subject_salt, "n": 2**14, "r": 8, "p": 1},
+            "reason": erasure.reason,
+            "by": erasure.asked_by,
+            "at": format_rfc3339(erasure.asked_ms),
         },
         "done_at": format_rfc3339(done_ms),
-        "covers": told.covers,
+        "covers": summary.covers,
         "erased": counts,
         "left": {},
-        "chain": {"before": made.counts.get("chain", []), "after": chain_heads_document(after)},
-        "topics": list(told.topics),
+        "chain": {"before": erasure.counts.get("chain", []), "after": chain_heads_document(after)},
+        "topics": list(summary.topics),
         "remains": [{"what": what, "why": why, "until": until} for what, why, until in remains],
     }
 
 
-def _remaining_entries(made: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
-    found = [*_REMAINS_BY_KIND[made.kind], *_REMAINS_ALWAYS]
+def _remaining_entries(erasure: Erasure, on_server: bool) -> list[tuple[str, str, str]]:
+    entries = [*_REMAINS_BY_KIND[erasure.kind], *_REMAINS_ALWAYS]
     if on_server:
-        found.append(
+        entries.append(
             (
                 "removed row versions in files, write-ahead log and replicas of PostgreSQL",
                 "VACUUM has freed them; the server overwrites them when it uses their room again",
                 "they are overwritten, and archived WAL expires",
             )
         )
-    return found
+    return entries
 
 
-# From one status of an erasure to the next; every step may be killed and is done again.
+# Any step may be killed and is done again.
 #
 # 1. *queued*: the agent's mark is stored, and a FORGET record logged: from there on the pipeline knows nothing of it.
 # 2. *waiting* for the pipeline, the archive and the archive of vectors to come past that record.
 # 3. *erasing* in the database, the log, the archives.
-# 4. *checking*: the same walk once more, counting only. What is found is erased again, at most `MAX_ROUNDS` times.
-# 5. *compacting*: the identifier leaves the wish itself, and the database its removed rows.
+# 4. *checking*: the same walk once more, counting only. Remains are erased again, at most `MAX_ROUNDS` times.
+# 5. *compacting*: the identifier leaves the erasure's own row, and the database its removed rows.
 # 6. *done*, with a signed proof.
-
 
 MAX_ROUNDS = 3
 
 
 class ErasureSteps:
-    """What is done at each status. Whether this process may is for the caller to know.
+    """Steps of an erasure, one for each status. The caller knows if this process may take them.
 
     Args:
-        places: where it is erased.
+        targets: where it is erased.
         key: of marks.
         signer: of proofs.
         forgotten: called with an agent's subject once the pipeline has forgotten it, for what this process remembers.
@@ -156,7 +155,7 @@ class ErasureSteps:
 
     def __init__(
         self,
-        places: ErasureTargets,
+        targets: ErasureTargets,
         key: Callable[[], PrivacyKey],
         signer: Callable[[], ProofSigner],
         forgotten: Callable[[ErasureSubject], Awaitable[None]],
@@ -164,88 +163,90 @@ class ErasureSteps:
         *,
         on_server: bool,
     ) -> None:
-        self._targets = places
+        self._targets = targets
         self._key = key
         self._signer = signer
         self._on_forgotten = forgotten
         self._now_ms = now_ms
         self._on_server = on_server
 
-    async def advance(self, made: Erasure) -> Erasure | None:
+    async def advance(self, erasure: Erasure) -> Erasure | None:
         """Do what its status asks for; the erasure as it is then, for the caller to write. None = it has to wait.
 
         Raises:
             TrustwatchError, OSError: a place does not answer, or refuses; the step is to be done again.
         """
-        return await _STEPS[made.status](self, made)
+        return await _STEPS[erasure.status](self, erasure)
 
-    async def _queued(self, made: Erasure) -> Erasure:
-        places, subject = self._targets, made.erasure_subject
-        await self._store_forgotten_mark(made)
-        now = max(self._now_ms(), made.at_ms + 1)  # a round is known by its time, whatever the clock says
-        order = EraseCommand(made.erasure_id, *subject)
-        if "chain" not in made.counts:
-            heads = await asyncio.to_thread(places.store.decisions.chain_heads)
-            made = msgspec.structs.replace(made, counts={**made.counts, "chain": [head._asdict() for head in heads]})
-        made = await places.write_order(made, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
-        return msgspec.structs.replace(made, status="waiting", at_ms=now, rounds=made.rounds + 1, error="")
+    async def _queued(self, erasure: Erasure) -> Erasure:
+        targets, subject = self._targets, erasure.erasure_subject
+        await self._store_forgotten_mark(erasure)
+        now = max(self._now_ms(), erasure.at_ms + 1)  # a round is known by its time, whatever the clock says
+        order = EraseCommand(erasure.erasure_id, *subject)
+        if "chain" not in erasure.counts:
+            heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
+            erasure = msgspec.structs.replace(
+                erasure, counts={**erasure.counts, "chain": [head._asdict() for head in heads]}
+            )
+        erasure = await targets.write_order(erasure, Record(RecordKind.FORGET, 0, now, msgspec.json.encode(order)))
+        return msgspec.structs.replace(erasure, status="waiting", at_ms=now, rounds=erasure.rounds + 1, error="")
 
-    async def _complete_rediscovered(self, made: Erasure) -> Erasure:
+    async def _complete_rediscovered(self, erasure: Erasure) -> Erasure:
         """An order that a database which was put back has met in the topic: it has neither digest nor mark of it."""
-        await self._store_forgotten_mark(made)
+        await self._store_forgotten_mark(erasure)
         salt = secrets.token_hex(16)
-        digest = await asyncio.to_thread(subject_digest, salt, *made.erasure_subject[:4])
-        return msgspec.structs.replace(made, subject_salt=salt, subject_digest=digest)
+        digest = await asyncio.to_thread(subject_digest, salt, *erasure.erasure_subject[:4])
+        return msgspec.structs.replace(erasure, subject_salt=salt, subject_digest=digest)
 
-    async def _store_forgotten_mark(self, made: Erasure) -> None:
+    async def _store_forgotten_mark(self, erasure: Erasure) -> None:
         """Keep an agent from going on from a model's history."""
-        if made.kind == "agent":
+        if erasure.kind == "agent":
             await asyncio.to_thread(
                 self._targets.store.erasures.add_mark,
-                self._key().erasure_mark(made.erasure_subject.key),
+                self._key().erasure_mark(erasure.erasure_subject.key),
                 self._now_ms(),
             )
 
-    async def _waiting(self, made: Erasure) -> Erasure | None:
-        if not made.subject_digest:
-            return await self._complete_rediscovered(made)
-        told = await self._targets.waiting_for(made, self._now_ms())
-        if told:
-            return None if made.error == told else msgspec.structs.replace(made, error=told)
-        return msgspec.structs.replace(await self._targets.acknowledged(made), status="erasing", error="")
+    async def _waiting(self, erasure: Erasure) -> Erasure | None:
+        if not erasure.subject_digest:
+            return await self._complete_rediscovered(erasure)
+        awaited = await self._targets.waiting_for(erasure, self._now_ms())
+        if awaited:
+            return None if erasure.error == awaited else msgspec.structs.replace(erasure, error=awaited)
+        return msgspec.structs.replace(await self._targets.acknowledged(erasure), status="erasing", error="")
 
-    async def _erasing(self, made: Erasure) -> Erasure:
-        found = await self._targets.erase(made)
-        await self._on_forgotten(made.erasure_subject)
-        counts = dict(made.counts)
-        for place, count in found.items():
+    async def _erasing(self, erasure: Erasure) -> Erasure:
+        erased = await self._targets.erase(erasure)
+        await self._on_forgotten(erasure.erasure_subject)
+        counts = dict(erasure.counts)
+        for place, count in erased.items():
             counts[place] = counts.get(place, 0) + count
-        return msgspec.structs.replace(made, status="checking", counts=counts)
+        return msgspec.structs.replace(erasure, status="checking", counts=counts)
 
-    async def _checking(self, made: Erasure) -> Erasure:
-        left = await self._targets.remaining(made)
+    async def _checking(self, erasure: Erasure) -> Erasure:
+        left = await self._targets.remaining(erasure)
         if not left:
-            subject = made.subject if self._targets.keeps_name else ""
-            return msgspec.structs.replace(made, status="compacting", subject=subject, error="")
-        told = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
-        if made.rounds < MAX_ROUNDS:
-            return msgspec.structs.replace(made, status="queued", error=told)
-        return msgspec.structs.replace(made, status="failed", error=told)
+            subject = erasure.subject if self._targets.keeps_name else ""
+            return msgspec.structs.replace(erasure, status="compacting", subject=subject, error="")
+        problem = "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(left.items()))
+        if erasure.rounds < MAX_ROUNDS:
+            return msgspec.structs.replace(erasure, status="queued", error=problem)
+        return msgspec.structs.replace(erasure, status="failed", error=problem)
 
-    async def _compacting(self, made: Erasure) -> Erasure | None:
-        places = self._targets
-        if not await asyncio.to_thread(places.store.database.compact):
-            return self._compaction_blocked(made)
-        heads = await asyncio.to_thread(places.store.decisions.chain_heads)
+    async def _compacting(self, erasure: Erasure) -> Erasure | None:
+        targets = self._targets
+        if not await asyncio.to_thread(targets.store.database.compact):
+            return self._compaction_blocked(erasure)
+        heads = await asyncio.to_thread(targets.store.decisions.chain_heads)
         now = self._now_ms()
-        told = await places.summary(made, now)
-        made = msgspec.structs.replace(made, counts={**made.counts, **told.counts})
-        proof = self._signer().sign(proof_document(made, now, heads, told, on_server=self._on_server), PROOF_TYPE)
-        return msgspec.structs.replace(made, status="done", done_ms=now, proof=proof.encode(), error="")
+        summary = await targets.summary(erasure, now)
+        erasure = msgspec.structs.replace(erasure, counts={**erasure.counts, **summary.counts})
+        proof = self._signer().sign(proof_document(erasure, now, heads, summary, on_server=self._on_server), PROOF_TYPE)
+        return msgspec.structs.replace(erasure, status="done", done_ms=now, proof=proof.encode(), error="")
 
-    def _compaction_blocked(self, made: Erasure) -> Erasure | None:
-        told = "the database could not be compacted: something reads it all the time"
-        return None if made.error == told else msgspec.structs.replace(made, error=told)
+    def _compaction_blocked(self, erasure: Erasure) -> Erasure | None:
+        problem = "the database could not be compacted: something reads it all the time"
+        return None if erasure.error == problem else msgspec.structs.replace(erasure, error=problem)
 
 
 _STEPS: dict[str, Callable[[ErasureSteps, Erasure], Awaitable[Erasure | None]]] = {

@@ -37,7 +37,7 @@ _risk_decoder = msgspec.json.Decoder(RiskRecord)
 
 
 class TopicErasureSummary(NamedTuple):
-    """What was done about a topic, and until when records of the subject may be in it.
+    """Erasure in a topic, and the time until which it may hold records of the subject.
 
     `gone_by_ms` is UTC milliseconds, as its settings are now; None = nothing ends it.
     """
@@ -48,22 +48,22 @@ class TopicErasureSummary(NamedTuple):
     gone_by_ms: int | None
 
     def document(self) -> dict[str, Any]:
-        """As it stands in a proof."""
+        """Member of a proof about the topic."""
         gone_by = None if self.gone_by_ms is None else format_rfc3339(self.gone_by_ms)
         return {"topic": self.topic, "holds": self.holds, "done": self.done, "gone_by": gone_by}
 
 
 def summarise_topics(admin: KafkaAdmin, topics: KafkaTopics, now_ms: int) -> list[TopicErasureSummary]:
-    """About each of our topics. Raises Unavailable."""
+    """Summary of the erasure in each of our topics. Raises Unavailable."""
     return [_summarise_topic(admin, definition, definition.name(topics), now_ms) for definition in TOPIC_DEFINITIONS]
 
 
 def _summarise_topic(admin: KafkaAdmin, definition: TopicDefinition, name: str, now_ms: int) -> TopicErasureSummary:
     try:
-        found = admin.describe(name)
+        description = admin.describe(name)
     except ConfigError:
-        found = None  # we may not ask
-    gone_by = None if found is None else gone_by_ms(found, now_ms)
+        description = None  # we may not ask
+    gone_by = None if description is None else gone_by_ms(description, now_ms)
     return TopicErasureSummary(name, definition.holds, _ACTION_BY_ROLE[definition.role], gone_by)
 
 
@@ -115,7 +115,7 @@ def find_corrections(
 ) -> list[RiskTopicCorrection]:
     """Read the risk topic to its end: what the last record of a key still says of the subject, and what ends it.
 
-    What commits behind the order told is of somebody new, and stays. Raises Unavailable.
+    Records published after the order are of a new subject, and stay. Raises Unavailable.
     """
     names = NameEraser(subject.name, subject.pseudonym)
     last: dict[tuple[int, bytes], bytes] = {}
@@ -128,55 +128,55 @@ def find_corrections(
                     last[part.partition, raw.key] = raw.value
                 else:
                     last.pop((part.partition, raw.key), None)
-    found = [_correction_of(place, value, subject, names, up_to) for place, value in last.items()]
-    return [one for one in found if one is not None]
+    corrections = [_correction_of(record_key, value, subject, names, up_to) for record_key, value in last.items()]
+    return [correction for correction in corrections if correction is not None]
 
 
 def _correction_of(
-    place: tuple[int, bytes], value: bytes, subject: ErasureSubject, names: NameEraser, up_to: Mapping[int, int]
+    record_key: tuple[int, bytes], value: bytes, subject: ErasureSubject, names: NameEraser, up_to: Mapping[int, int]
 ) -> RiskTopicCorrection | None:
     try:
-        told = _risk_decoder.decode(value)
+        risk_record = _risk_decoder.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # none of ours
-    offset = up_to.get(told.partition, -1)
-    if told.tenant != subject.tenant or told.offset > offset:
+    offset = up_to.get(risk_record.partition, -1)
+    if risk_record.tenant != subject.tenant or risk_record.offset > offset:
         return None
-    if subject.kind == "agent" and place[1] == subject.partition_key:
-        return RiskTopicCorrection(place[0], *erased_agent_record(place[1], offset))
-    if told.agent_id == subject.name:
+    if subject.kind == "agent" and record_key[1] == subject.partition_key:
+        return RiskTopicCorrection(record_key[0], *erased_agent_record(record_key[1], offset))
+    if risk_record.agent_id == subject.name:
         return None  # another one of that very name
-    reasons, counterfactual = names.erase_in_json(bytes(told.reasons)), names.erase_in_text(told.counterfactual)
-    if (reasons, counterfactual) == (bytes(told.reasons), told.counterfactual):
+    reasons, counterfactual = (
+        names.erase_in_json(bytes(risk_record.reasons)),
+        names.erase_in_text(risk_record.counterfactual),
+    )
+    if (reasons, counterfactual) == (bytes(risk_record.reasons), risk_record.counterfactual):
         return None
-    changed = msgspec.structs.replace(told, reasons=msgspec.Raw(reasons), counterfactual=counterfactual)
-    return RiskTopicCorrection(place[0], place[1], msgspec.json.encode(changed), [])
+    changed = msgspec.structs.replace(risk_record, reasons=msgspec.Raw(reasons), counterfactual=counterfactual)
+    return RiskTopicCorrection(record_key[0], record_key[1], msgspec.json.encode(changed), [])
 
 
-def send_corrections(writer: TopicWriter, topic: str, found: Iterable[RiskTopicCorrection]) -> None:
-    """Write them, and wait until they have arrived. Raises Unavailable."""
-    for one in found:
-        writer.send(topic, one.key, one.value, partition=one.partition, headers=one.headers)
+def send_corrections(writer: TopicWriter, topic: str, corrections: Iterable[RiskTopicCorrection]) -> None:
+    """Write corrections, and wait until they are acknowledged. Raises Unavailable."""
+    for correction in corrections:
+        writer.send(topic, correction.key, correction.value, partition=correction.partition, headers=correction.headers)
     writer.flush(FLUSH_TIMEOUT_S)
 
 
-# The places of a deployment on Kafka and a database that all processes share.
-#
 # The order to forget is met in each partition at an offset of its own, in the transaction of that position. Nobody can
 # rewrite the topic: the identifier is kept until its records are gone from there, so that whatever reads them again
 # leaves the subject out (`ingest/record_erasure.py`).
-
 
 _log = structlog.get_logger(__name__)
 TOPIC_MEMBER = "topic"
 """Member of `Erasure.counts`: partitions that were ordered to forget, and the offset of the order in each."""
 MAX_TRACKED_ERASURES = 200
 RECHECK_DONE_WITHIN_MS = 2 * HOUR_MS
-"""What is done is looked at for so long: by all processes, whose clocks differ, and for what was told late."""
+"""Time for which a finished erasure is looked at again, ms: clocks of processes differ, and reports may be late."""
 
 
 class BrokerClients(NamedTuple):
-    """How topics are reached.
+    """Access to topics.
 
     Attributes:
         topics: their names.
@@ -217,103 +217,113 @@ class KafkaErasureTargets:
         self._since_ms = 0
         self._unfinished: set[str] = set()
 
-    async def write_order(self, made: Erasure, record: Record) -> Erasure:
-        """See `Everywhere.order`: once in each partition, all acknowledged or none."""
+    async def write_order(self, erasure: Erasure, record: Record) -> Erasure:
+        """See `ErasureTargets.write_order`: once in each partition, all acknowledged or none."""
         count = await self._log.run_between_rounds(_partition_count)
         await self._log.commit([record._replace(key=key_for_partition(partition, count)) for partition in range(count)])
-        return msgspec.structs.replace(made, at_offset=0, counts={**made.counts, TOPIC_MEMBER: {"partitions": count}})
+        return msgspec.structs.replace(
+            erasure, at_offset=0, counts={**erasure.counts, TOPIC_MEMBER: {"partitions": count}}
+        )
 
-    async def waiting_for(self, made: Erasure, now_ms: int) -> str:
-        """See `Everywhere.behind`: the workers, then every archive that is there."""
-        met, missing = await self._acknowledged_offsets(made)
+    async def waiting_for(self, erasure: Erasure, now_ms: int) -> str:
+        """See `ErasureTargets.waiting_for`: the workers, then every archive that is there."""
+        met, missing = await self._acknowledged_offsets(erasure)
         if missing:
-            told = ", ".join(map(str, missing))
-            return f"waits for the workers to come to the order in partitions {told} of {self._brokers.topics.events}"
-        await self._archives.erase(made, met)
-        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
-        if standing.awaited:
-            told = ", ".join(
-                f"{one.kind} on {one.host} ({one.path})"
-                + (f", which says: {standing.errors[place]}" if place in standing.errors else "")
-                for place, one in standing.awaited.items()
+            listed = ", ".join(map(str, missing))
+            return f"waits for the workers to come to the order in partitions {listed} of {self._brokers.topics.events}"
+        await self._archives.erase(erasure, met)
+        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        if progress.awaited:
+            listed = ", ".join(
+                f"{registration.kind} on {registration.host} ({registration.path})"
+                + (f", which says: {progress.errors[archive_id]}" if archive_id in progress.errors else "")
+                for archive_id, registration in progress.awaited.items()
             )
-            return f"waits for archives to be erased by the processes that keep them: {told}"
-        known = {one.kind for one, _ in standing.done.values()} | {one.kind for one in standing.missing.values()}
-        if unknown := self._expected - known:
+            return f"waits for archives to be erased by the processes that keep them: {listed}"
+        kinds = {registration.kind for registration, _ in progress.done.values()} | {
+            registration.kind for registration in progress.missing.values()
+        }
+        if unknown := self._expected - kinds:
             return f"waits for a process that keeps the archive of {' and '.join(sorted(unknown))}: none has reported"
         return ""
 
-    async def acknowledged(self, made: Erasure) -> Erasure:
-        """See `Everywhere.passed`."""
-        met, _ = await self._acknowledged_offsets(made)
-        told = {**made.counts.get(TOPIC_MEMBER, {}), "offsets": {str(at): offset for at, offset in met.items()}}
-        return msgspec.structs.replace(made, counts={**made.counts, TOPIC_MEMBER: told})
+    async def acknowledged(self, erasure: Erasure) -> Erasure:
+        """See `ErasureTargets.acknowledged`."""
+        met, _ = await self._acknowledged_offsets(erasure)
+        topic_counts = {
+            **erasure.counts.get(TOPIC_MEMBER, {}),
+            "offsets": {str(at): offset for at, offset in met.items()},
+        }
+        return msgspec.structs.replace(erasure, counts={**erasure.counts, TOPIC_MEMBER: topic_counts})
 
-    async def _acknowledged_offsets(self, made: Erasure) -> tuple[dict[int, int], list[int]]:
+    async def _acknowledged_offsets(self, erasure: Erasure) -> tuple[dict[int, int], list[int]]:
         """Offset of the order by partition, and the partitions whose worker has not come to it."""
-        places = await asyncio.to_thread(self.store.erasures.forget_positions, made.erasure_id)
-        met = acknowledged_offsets(made, places)
-        return met, [partition for partition in range(await self._ordered_partitions(made)) if partition not in met]
+        positions = await asyncio.to_thread(self.store.erasures.forget_positions, erasure.erasure_id)
+        met = acknowledged_offsets(erasure, positions)
+        return met, [partition for partition in range(await self._ordered_partitions(erasure)) if partition not in met]
 
-    async def _ordered_partitions(self, made: Erasure) -> int:
+    async def _ordered_partitions(self, erasure: Erasure) -> int:
         """Partitions that the order was logged in; an erasure that was found in the topic again does not know."""
-        return int(made.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self._log.run_between_rounds(
+        return int(erasure.counts.get(TOPIC_MEMBER, {}).get("partitions", 0)) or await self._log.run_between_rounds(
             _partition_count
         )
 
-    async def erase(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.erase`: the database, and what the risk topic says."""
-        up_to = order_offsets(made)
-        scope = erasure_scope(made, up_to)
+    async def erase(self, erasure: Erasure) -> dict[str, int]:
+        """See `ErasureTargets.erase`: the database, and what the risk topic says."""
+        up_to = order_offsets(erasure)
+        scope = erasure_scope(erasure, up_to)
         counts = Counter(prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope)))
-        if ended := await self._correct_risk_topic(made, up_to):
+        if ended := await self._correct_risk_topic(erasure, up_to):
             counts["topic.risk"] = ended
         return dict(counts)
 
-    async def _correct_risk_topic(self, made: Erasure, up_to: Mapping[int, int]) -> int:
+    async def _correct_risk_topic(self, erasure: Erasure, up_to: Mapping[int, int]) -> int:
         """End what the risk topic still says of the subject; returns how many records did."""
-        found = await asyncio.to_thread(self._find_corrections, made, up_to)
-        if found:
+        corrections = await asyncio.to_thread(self._find_corrections, erasure, up_to)
+        if corrections:
             await self._log.run_between_rounds(
-                lambda log: send_corrections(log.writer, self._brokers.topics.risk, found)
+                lambda log: send_corrections(log.writer, self._brokers.topics.risk, corrections)
             )
-        return len(found)
+        return len(corrections)
 
-    async def remaining(self, made: Erasure) -> dict[str, int]:
-        """See `Everywhere.left`: the database, the risk topic, and archives of this process."""
-        up_to = order_offsets(made)
-        scope = erasure_scope(made, up_to)
+    async def remaining(self, erasure: Erasure) -> dict[str, int]:
+        """See `ErasureTargets.remaining`: the database, the risk topic, and archives of this process."""
+        up_to = order_offsets(erasure)
+        scope = erasure_scope(erasure, up_to)
         counts = prefixed_counts("database", await asyncio.to_thread(self.store.subjects.erase, scope, dry=True))
-        counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, made, up_to))
-        counts |= await asyncio.to_thread(self._archives.remaining, made, up_to)
+        counts["topic.risk"] = len(await asyncio.to_thread(self._find_corrections, erasure, up_to))
+        counts |= await asyncio.to_thread(self._archives.remaining, erasure, up_to)
         return {place: count for place, count in counts.items() if count}
 
     async def not_checked(self, now_ms: int) -> list[str]:
-        """See `Everywhere.not_looked_at`: topics that nobody rewrites, and archives of other processes."""
+        """See `ErasureTargets.not_checked`: topics that nobody rewrites, and archives of other processes."""
         away = await asyncio.to_thread(self._archives.other_archives, now_ms)
-        told = sorted({f"the archive of {one.kind} on {one.host} ({one.path})" for one in away})
+        archives = sorted({f"the archive of {archive.kind} on {archive.host} ({archive.path})" for archive in away})
         topics = self._brokers.topics
         unread = (topics.events, topics.dead_letters, topics.decisions, topics.alerts)
-        return [*told, *(f"the topic {name}, whose records stay until its retention removes them" for name in unread)]
+        return [
+            *archives,
+            *(f"the topic {name}, whose records stay until its retention removes them" for name in unread),
+        ]
 
-    def _find_corrections(self, made: Erasure, up_to: Mapping[int, int]) -> list[RiskTopicCorrection]:
+    def _find_corrections(self, erasure: Erasure, up_to: Mapping[int, int]) -> list[RiskTopicCorrection]:
         with closing(self._brokers.reader(self._brokers.topics.risk)) as reader:
-            return find_corrections(reader, made.erasure_subject, up_to)
+            return find_corrections(reader, erasure.erasure_subject, up_to)
 
-    async def summary(self, made: Erasure, now_ms: int) -> ErasureSummary:
-        """See `Everywhere.told`."""
+    async def summary(self, erasure: Erasure, now_ms: int) -> ErasureSummary:
+        """See `ErasureTargets.summary`."""
         topics = await asyncio.to_thread(self._summarise_topics, now_ms)
-        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
+        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
         covers = {
             "topic": self._brokers.topics.events,
-            "up_to": format_rfc3339(made.at_ms),
-            "offsets": {str(at): offset for at, offset in sorted(order_offsets(made).items())},
+            "up_to": format_rfc3339(erasure.at_ms),
+            "offsets": {str(at): offset for at, offset in sorted(order_offsets(erasure).items())},
         }
         return ErasureSummary(
             covers,
-            _archive_counts(standing),
-            [one.document() for one in topics],
-            [*map(_remaining_in_topic, topics), _REMAINS_NAME, *_REMAINS_COPIES, *_unreached_archives(standing)],
+            _archive_counts(progress),
+            [topic.document() for topic in topics],
+            [*map(_remaining_in_topic, topics), _REMAINS_NAME, *_REMAINS_COPIES, *_unreached_archives(progress)],
         )
 
     def _summarise_topics(self, now_ms: int) -> list[TopicErasureSummary]:
@@ -321,102 +331,106 @@ class KafkaErasureTargets:
             return summarise_topics(admin, self._brokers.topics, now_ms)
 
     async def assist(self, now_ms: int) -> list[Erasure]:
-        """See `Everywhere.assist`: show the archives of this process, and erase in them."""
+        """See `ErasureTargets.assist`: show the archives of this process, and erase in them."""
         await asyncio.to_thread(self._archives.register, now_ms)
         if len(self._unfinished) > MAX_TRACKED_ERASURES:  # all of them, rather than so many by name
             self._since_ms = 0
-        found = []
-        for made, places in await asyncio.to_thread(
+        passed = []
+        for erasure, positions in await asyncio.to_thread(
             self.store.erasures.list_with_positions, self._since_ms, self._unfinished
         ):
-            met, over = acknowledged_offsets(made, places), False
+            met, over = acknowledged_offsets(erasure, positions), False
             try:
-                if made.at_ms and len(met) >= await self._ordered_partitions(made):
-                    over = await self._archives.erase(made, met)
-                    found.append(made)
+                if erasure.at_ms and len(met) >= await self._ordered_partitions(erasure):
+                    over = await self._archives.erase(erasure, met)
+                    passed.append(erasure)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
-                _log.warning("archives have to wait to be erased", erasure_id=made.erasure_id, error=str(error))
-            (self._unfinished.discard if over else self._unfinished.add)(made.erasure_id)
+                _log.warning("archives have to wait to be erased", erasure_id=erasure.erasure_id, error=str(error))
+            (self._unfinished.discard if over else self._unfinished.add)(erasure.erasure_id)
         self._since_ms = now_ms - RECHECK_DONE_WITHIN_MS
-        return found
+        return passed
 
     async def release_names(self, now_ms: int) -> list[Erasure]:
-        """See `Everywhere.rest`: end what a worker that slept told late, and see whether the topic has let go."""
+        """See `ErasureTargets.release_names`: end late records of a stalled worker, and see if the topic has any."""
         over: list[Erasure] = []
         first: dict[int, int] | None = None
-        for made, places in await asyncio.to_thread(self.store.erasures.list_with_positions):
-            if made.status != "done":
+        for erasure, positions in await asyncio.to_thread(self.store.erasures.list_with_positions):
+            if erasure.status != "done":
                 continue
             try:
                 if first is None:
                     first = await asyncio.to_thread(self._first_offsets)
-                gone = all(first.get(at, 0) > offset for at, offset in _latest_order_offsets(made, places).items())
-                if await self._try_release_name(made, now_ms, gone=gone):
-                    over.append(made)
+                gone = all(
+                    first.get(at, 0) > offset for at, offset in _latest_order_offsets(erasure, positions).items()
+                )
+                if await self._try_release_name(erasure, now_ms, gone=gone):
+                    over.append(erasure)
             except (TrustwatchError, OSError) as error:  # of one erasure; the others go on
-                _log.warning("an erased name has to be kept longer", erasure_id=made.erasure_id, error=str(error))
+                _log.warning("an erased name has to be kept longer", erasure_id=erasure.erasure_id, error=str(error))
                 await asyncio.to_thread(
-                    self.store.erasures.record_error, made, f"the identifier is still kept: {error}"
+                    self.store.erasures.record_error, erasure, f"the identifier is still kept: {error}"
                 )
         return over
 
-    async def _try_release_name(self, made: Erasure, now_ms: int, *, gone: bool) -> bool:
+    async def _try_release_name(self, erasure: Erasure, now_ms: int, *, gone: bool) -> bool:
         """*gone*: the topic has no record from before the order any more, nor the order itself."""
-        if gone or now_ms - made.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
-            await self._correct_risk_topic(made, order_offsets(made))
+        if gone or now_ms - erasure.done_ms < RECHECK_DONE_WITHIN_MS:  # it reads all of the risk topic
+            await self._correct_risk_topic(erasure, order_offsets(erasure))
         if not gone:
             return False
-        standing = await asyncio.to_thread(self._archives.erasure_progress, made, now_ms)
-        if standing.awaited or standing.missing:
+        progress = await asyncio.to_thread(self._archives.erasure_progress, erasure, now_ms)
+        if progress.awaited or progress.missing:
             return False
-        nameless = msgspec.structs.replace(made, subject="", error="")
-        if not await asyncio.to_thread(self.store.erasures.update, made, nameless):
+        nameless = msgspec.structs.replace(erasure, subject="", error="")
+        if not await asyncio.to_thread(self.store.erasures.update, erasure, nameless):
             return False
-        await asyncio.to_thread(self.store.erasures.delete_positions, made.erasure_id)
-        await asyncio.to_thread(self._archives.drop_acknowledgements, made)
-        self._unfinished.discard(made.erasure_id)
+        await asyncio.to_thread(self.store.erasures.delete_positions, erasure.erasure_id)
+        await asyncio.to_thread(self._archives.drop_acknowledgements, erasure)
+        self._unfinished.discard(erasure.erasure_id)
         return True
 
     def _first_offsets(self) -> dict[int, int]:
-        """By partition, the first record that the topic still has."""
+        """Offset of the first record that the topic still has, by partition."""
         with closing(self._brokers.reader(self._brokers.topics.events)) as reader:
             return {partition: offset for (_, partition), offset in reader.first_offsets().items()}
 
 
-def _latest_order_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
-    """Where the order stands last in each partition, if it was logged twice."""
-    told = order_offsets(made)
-    return {at: max(offset, places[at].offset if at in places else offset) for at, offset in told.items()}
+def _latest_order_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
+    """Offsets of the order by partition; the last one where it was logged twice."""
+    offsets = order_offsets(erasure)
+    return {at: max(offset, positions[at].offset if at in positions else offset) for at, offset in offsets.items()}
 
 
-def acknowledged_offsets(made: Erasure, places: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
+def acknowledged_offsets(erasure: Erasure, positions: Mapping[int, ForgetRecordPosition]) -> dict[int, int]:
     """Offset of the order by partition, where it was met. One that was logged twice is met twice, and may be the later
     one by its own time; an earlier time is that of a round before."""
-    return {at: place.offset for at, place in places.items() if place.at_ms >= made.at_ms}
+    return {at: position.offset for at, position in positions.items() if position.at_ms >= erasure.at_ms}
 
 
-def order_offsets(made: Erasure) -> dict[int, int]:
+def order_offsets(erasure: Erasure) -> dict[int, int]:
     """Offset of the order by partition, once all workers have come to it."""
-    told: dict[str, Any] = made.counts.get(TOPIC_MEMBER, {}).get("offsets", {})
-    return {int(partition): int(offset) for partition, offset in told.items()}
+    offsets: dict[str, Any] = erasure.counts.get(TOPIC_MEMBER, {}).get("offsets", {})
+    return {int(partition): int(offset) for partition, offset in offsets.items()}
 
 
 def _partition_count(log: KafkaCommitLog) -> int:
     return log.partitions
 
 
-def _archive_counts(standing: ArchiveErasureProgress) -> dict[str, int]:
+def _archive_counts(progress: ArchiveErasureProgress) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for one, ack in standing.done.values():
-        counts.update({f"archive.{one.kind}": ack.removed, f"archive.{one.kind}.changed": ack.changed})
+    for registration, ack in progress.done.values():
+        counts.update(
+            {f"archive.{registration.kind}": ack.removed, f"archive.{registration.kind}.changed": ack.changed}
+        )
     return dict(counts)
 
 
-def _remaining_in_topic(one: TopicErasureSummary) -> tuple[str, str, str]:
+def _remaining_in_topic(topic: TopicErasureSummary) -> tuple[str, str, str]:
     until = "nobody ends it: its settings keep records for ever, or could not be read"
-    if one.gone_by_ms is not None:
-        until = f"{format_rfc3339(one.gone_by_ms)} at the latest, as the topic is set now"
-    return f"records of the topic {one.topic} ({one.holds})", f"a topic is never rewritten; {one.done}", until
+    if topic.gone_by_ms is not None:
+        until = f"{format_rfc3339(topic.gone_by_ms)} at the latest, as the topic is set now"
+    return f"records of the topic {topic.topic} ({topic.holds})", f"a topic is never rewritten; {topic.done}", until
 
 
 _REMAINS_NAME = (
@@ -434,12 +448,12 @@ _REMAINS_COPIES = (
 )
 
 
-def _unreached_archives(standing: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
+def _unreached_archives(progress: ArchiveErasureProgress) -> list[tuple[str, str, str]]:
     return [
         (
-            f"the archive of {one.kind} on {one.host} ({one.path})",
-            f"its process was last seen at {format_rfc3339(one.seen_ms)}",
+            f"the archive of {registration.kind} on {registration.host} ({registration.path})",
+            f"its process was last seen at {format_rfc3339(registration.seen_ms)}",
             "it is there again: then it erases by itself",
         )
-        for one in (*standing.missing.values(), *standing.awaited.values())
+        for registration in (*progress.missing.values(), *progress.awaited.values())
     ]

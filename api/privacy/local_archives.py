@@ -30,12 +30,12 @@ REGISTER_EVERY_MS = MINUTE_MS
 REGISTERED_WITHIN_MS = HOUR_MS
 """An archive whose process was not seen for so long does not hold an erasure up."""
 RETRY_S = 30.0
-"""Until an archive that could not be erased is tried again."""
+"""Pause before an archive that could not be erased is tried again, s."""
 SPOOL_PATTERNS = ("*.open", "*.frames")
 
 
 class ArchiveRegistration(msgspec.Struct, frozen=True):
-    """An archive as its process has told of it."""
+    """An archive as its process has registered it."""
 
     kind: str
     host: str
@@ -44,7 +44,7 @@ class ArchiveRegistration(msgspec.Struct, frozen=True):
 
 
 class ArchiveAcknowledgement(msgspec.Struct, frozen=True):
-    """What an archive did for an order that was given at `at_ms`; 0 = it could not, and `error` says why."""
+    """Report of an archive on an order given at `at_ms`; 0 = it failed, and `error` says why."""
 
     at_ms: int
     removed: int = 0
@@ -72,7 +72,7 @@ _registration_decoder, _acknowledgement_decoder = (
 
 
 class LocalArchives:
-    """Those of this process.
+    """Archives of this process.
 
     Args:
         store: of the deployment.
@@ -80,7 +80,7 @@ class LocalArchives:
         topic: whose records the archive of events is made of.
         spool: folder between the worker of this process and its archive of vectors.
         host: name of this machine, for people.
-        heard: an object that is another one after each report of the worker beside this process.
+        latest_report: an object that is another one after each report of the worker beside this process.
         kept_ms: files are kept so long: an archive that is not seen longer has none left of its time.
     """
 
@@ -91,7 +91,7 @@ class LocalArchives:
         topic: str,
         spool: Path,
         host: str,
-        heard: Callable[[], object],
+        latest_report: Callable[[], object],
         kept_ms: int,
     ) -> None:
         self._store = store
@@ -99,7 +99,7 @@ class LocalArchives:
         self._topic = topic
         self._spool = spool
         self._host = host
-        self._last_worker_report = heard
+        self._last_worker_report = latest_report
         self._retention_ms = kept_ms
         self._ids: dict[ArchiveFileKind, str] = {}
         self._registered_ms = -REGISTER_EVERY_MS
@@ -114,117 +114,119 @@ class LocalArchives:
         for kind, folder in self._folders.items():
             if kind not in self._ids:
                 self._ids[kind] = self._archive_id(kind, folder)
-            told = msgspec.json.encode(ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)).decode()
-            self._store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], told)
+            registration = msgspec.json.encode(
+                ArchiveRegistration(kind, self._host, str(folder.resolve()), now_ms)
+            ).decode()
+            self._store.metadata.put(ARCHIVE_KEY_PREFIX + self._ids[kind], registration)
         self._registered_ms = now_ms
 
     def _archive_id(self, kind: ArchiveFileKind, folder: Path) -> str:
         """Workers may share a folder of vectors, and each hands on what it computed through a spool of its own."""
-        place = _read_archive_id(folder)
+        archive_id = _read_archive_id(folder)
         if kind != "vectors":
-            return place
+            return archive_id
         self._store.metadata.delete_prefix(
-            ARCHIVE_KEY_PREFIX + place
+            ARCHIVE_KEY_PREFIX + archive_id
         )  # as it was called when one answered for all spools
-        return f"{_read_archive_id(self._spool)}-{place}"
+        return f"{_read_archive_id(self._spool)}-{archive_id}"
 
-    def erasure_progress(self, made: Erasure, now_ms: int) -> ArchiveErasureProgress:
-        """How far all archives of the deployment are with an erasure; blocks."""
+    def erasure_progress(self, erasure: Erasure, now_ms: int) -> ArchiveErasureProgress:
+        """Progress of an erasure in all archives of the deployment; blocks."""
         acks = {
             key.rpartition(".")[2]: _acknowledgement_decoder.decode(text)
-            for key, text in self._store.metadata.find(_acknowledgement_prefix(made)).items()
+            for key, text in self._store.metadata.find(_acknowledgement_prefix(erasure)).items()
         }
-        standing = ArchiveErasureProgress({}, {}, {}, {})
+        progress = ArchiveErasureProgress({}, {}, {}, {})
         for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items():
-            place, known = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
-            ack = acks.get(place)
-            if ack is not None and ack.at_ms == made.at_ms:
-                standing.done[place] = known, ack
+            archive_id, registration = key.removeprefix(ARCHIVE_KEY_PREFIX), _registration_decoder.decode(text)
+            ack = acks.get(archive_id)
+            if ack is not None and ack.at_ms == erasure.at_ms:
+                progress.done[archive_id] = registration, ack
                 continue
             if ack is not None and ack.error:
-                standing.errors[place] = ack.error
-            if now_ms - known.seen_ms <= REGISTERED_WITHIN_MS:
-                standing.awaited[place] = known
-            elif now_ms - known.seen_ms <= self._retention_ms:
-                standing.missing[place] = known
-        return standing
+                progress.errors[archive_id] = ack.error
+            if now_ms - registration.seen_ms <= REGISTERED_WITHIN_MS:
+                progress.awaited[archive_id] = registration
+            elif now_ms - registration.seen_ms <= self._retention_ms:
+                progress.missing[archive_id] = registration
+        return progress
 
-    async def erase(self, made: Erasure, up_to: Mapping[int, int]) -> bool:
+    async def erase(self, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         """Erase in the archives of this process whatever they are past of; call it again until it is done, True.
 
         An archive that can not be read holds up what waits for it, and nothing else: why is said beside it.
         """
-        over = [await self._erase(kind, place, made, up_to) for kind, place in self._ids.items()]
+        over = [await self._erase(kind, archive_id, erasure, up_to) for kind, archive_id in self._ids.items()]
         return all(over)
 
-    async def _erase(self, kind: ArchiveFileKind, place: str, made: Erasure, up_to: Mapping[int, int]) -> bool:
-        key = _acknowledgement_prefix(made) + place
-        if self._acknowledged_ms.get(key) == made.at_ms:
+    async def _erase(self, kind: ArchiveFileKind, archive_id: str, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
+        key = _acknowledgement_prefix(erasure) + archive_id
+        if self._acknowledged_ms.get(key) == erasure.at_ms:
             return True
-        told = await asyncio.to_thread(self._store.metadata.get, key)
-        done = known = ArchiveAcknowledgement(0) if told is None else _acknowledgement_decoder.decode(told)
-        if known.at_ms != made.at_ms:
+        encoded = await asyncio.to_thread(self._store.metadata.get, key)
+        done = stored = ArchiveAcknowledgement(0) if encoded is None else _acknowledgement_decoder.decode(encoded)
+        if stored.at_ms != erasure.at_ms:
             if clock.monotonic() < self._retry_at.get(key, 0.0):
                 return False
-            if not await asyncio.to_thread(self._is_past, kind, made, up_to):
+            if not await asyncio.to_thread(self._is_past, kind, erasure, up_to):
                 return False
-            done = await asyncio.to_thread(self._try_erase, kind, made, up_to)
-            if done != known:
+            done = await asyncio.to_thread(self._try_erase, kind, erasure, up_to)
+            if done != stored:
                 await asyncio.to_thread(self._store.metadata.put, key, msgspec.json.encode(done).decode())
         if done.error:
             self._retry_at[key] = clock.monotonic() + RETRY_S
             return False
         self._retry_at.pop(key, None)
-        self._handovers.pop((made.erasure_id, made.at_ms), None)
-        self._acknowledged_ms[key] = made.at_ms
+        self._handovers.pop((erasure.erasure_id, erasure.at_ms), None)
+        self._acknowledged_ms[key] = erasure.at_ms
         return True
 
-    def _try_erase(self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int]) -> ArchiveAcknowledgement:
+    def _try_erase(self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int]) -> ArchiveAcknowledgement:
         try:
-            removed, changed = self._erase_files(kind, made, up_to)
+            removed, changed = self._erase_files(kind, erasure, up_to)
         except (ConfigError, OSError) as error:
-            _log.warning("an archive could not be erased", kind=kind, erasure_id=made.erasure_id, error=str(error))
+            _log.warning("an archive could not be erased", kind=kind, erasure_id=erasure.erasure_id, error=str(error))
             return ArchiveAcknowledgement(0, error=str(error))
-        return ArchiveAcknowledgement(made.at_ms, removed, changed)
+        return ArchiveAcknowledgement(erasure.at_ms, removed, changed)
 
-    def remaining(self, made: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
-        """What is still found in the archives of this process; blocks."""
-        found = {f"archive.{kind}": sum(self._erase_files(kind, made, up_to, dry=True)) for kind in self._folders}
-        return {place: count for place, count in found.items() if count}
+    def remaining(self, erasure: Erasure, up_to: Mapping[int, int]) -> dict[str, int]:
+        """Counts of what the archives of this process still hold; blocks."""
+        counts = {f"archive.{kind}": sum(self._erase_files(kind, erasure, up_to, dry=True)) for kind in self._folders}
+        return {place: count for place, count in counts.items() if count}
 
     def other_archives(self, now_ms: int) -> list[ArchiveRegistration]:
-        """Archives that `left` does not look at: those of other processes, while they have files of ours; blocks."""
-        ours = {_folder_id(place) for place in self._ids.values()}
-        places = {
+        """Archives that `remaining` does not look at: of other processes, while they have files of ours; blocks."""
+        ours = {_folder_id(archive_id) for archive_id in self._ids.values()}
+        registrations = {
             key.removeprefix(ARCHIVE_KEY_PREFIX): _registration_decoder.decode(text)
             for key, text in self._store.metadata.find(ARCHIVE_KEY_PREFIX).items()
         }
         return [
-            known
-            for place, known in places.items()
-            if _folder_id(place) not in ours and now_ms - known.seen_ms <= self._retention_ms
+            registration
+            for archive_id, registration in registrations.items()
+            if _folder_id(archive_id) not in ours and now_ms - registration.seen_ms <= self._retention_ms
         ]
 
-    def drop_acknowledgements(self, made: Erasure) -> None:
+    def drop_acknowledgements(self, erasure: Erasure) -> None:
         """The erasure is over: nobody asks any more what archives did for it; blocks."""
-        self._store.metadata.delete_prefix(_acknowledgement_prefix(made))
-        for place in self._ids.values():
-            self._acknowledged_ms.pop(_acknowledgement_prefix(made) + place, None)
+        self._store.metadata.delete_prefix(_acknowledgement_prefix(erasure))
+        for archive_id in self._ids.values():
+            self._acknowledged_ms.pop(_acknowledgement_prefix(erasure) + archive_id, None)
 
     def _erase_files(
-        self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int], *, dry: bool = False
+        self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int], *, dry: bool = False
     ) -> tuple[int, int]:
         from ...ingest.archive.archive_erasure import (
             erase_files,  # needs the extra `archive`, which is there where one is kept
         )
 
         ends = {partition: offset + 1 for partition, offset in up_to.items()}
-        found = erase_files(self._folders[kind], kind, made.erasure_subject, ends, dry=dry)
-        return found.removed, found.changed
+        erased = erase_files(self._folders[kind], kind, erasure.erasure_subject, ends, dry=dry)
+        return erased.removed, erased.changed
 
-    def _is_past(self, kind: ArchiveFileKind, made: Erasure, up_to: Mapping[int, int]) -> bool:
+    def _is_past(self, kind: ArchiveFileKind, erasure: Erasure, up_to: Mapping[int, int]) -> bool:
         if kind == "vectors":
-            return self._is_spool_drained((made.erasure_id, made.at_ms))
+            return self._is_spool_drained((erasure.erasure_id, erasure.at_ms))
         try:
             positions = read_positions(self._folders[kind], self._topic) or {}
         except CorruptLog:
@@ -232,13 +234,13 @@ class LocalArchives:
         return all(positions.get(partition, 0) > offset for partition, offset in up_to.items())
 
     def _is_spool_drained(self, order: tuple[str, int]) -> bool:
-        """Whether what the worker beside us computed before the order is in files."""
+        """True if what the worker beside us computed before the order is in files."""
         handover = self._handovers.setdefault(order, _SpoolHandover())
         return handover.is_complete(self._last_worker_report(), self._spool)
 
 
 class _SpoolHandover:
-    """What a worker computed before an order, on its way through the spool.
+    """Passage of vectors that a worker computed before an order through the spool.
 
     A worker hands vectors on after their commit, and reports then. The first report that comes after the order was
     seen to be committed may have left before that; the second one has not.
@@ -249,7 +251,7 @@ class _SpoolHandover:
         self._files: set[str] | None = None
 
     def is_complete(self, report: object, spool: Path) -> bool:
-        if not any(report is one for one in self._reports):
+        if not any(report is earlier for earlier in self._reports):
             self._reports.append(report)
         if len(self._reports) < 3:  # the one of before, and two since
             return False
@@ -264,19 +266,19 @@ def waiting_spool_files(folder: Path) -> list[str]:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether anything is in a file of the spool; one that is empty was opened for what comes later."""
+    """True if a file of the spool has content; an empty one was opened for what comes later."""
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:  # done, or handed on under its other name: looked at again
         return True
 
 
-def _acknowledgement_prefix(made: Erasure) -> str:
-    return f"{ACKNOWLEDGEMENT_KEY_PREFIX}{made.erasure_id}."
+def _acknowledgement_prefix(erasure: Erasure) -> str:
+    return f"{ACKNOWLEDGEMENT_KEY_PREFIX}{erasure.erasure_id}."
 
 
-def _folder_id(place: str) -> str:
-    return place.rpartition("-")[2]
+def _folder_id(archive_id: str) -> str:
+    return archive_id.rpartition("-")[2]
 
 
 def _read_archive_id(folder: Path) -> str:

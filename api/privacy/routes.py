@@ -74,7 +74,7 @@ async def list_erasures(
     "/v1/privacy/erasures/{erasure_id}", responses=problem_responses({404: "no such erasure"}), summary="One erasure"
 )
 async def get_erasure(erasure_id: str, caller: AdministratorDep, erasures: ErasureServiceDep) -> ErasureOut:
-    """How far it is; once it is done, with its proof. Scope `trust.admin`."""
+    """Progress of an erasure; once it is done, with its proof. Scope `trust.admin`."""
     erasure = await erasures.get(caller, erasure_id)
     return erasure_out(erasure, erasures.document(erasure))
 

@@ -16,7 +16,7 @@ SubjectIdentifier = Annotated[str, Field(min_length=2, max_length=2048)]
 
 
 class ErasureIn(BaseModel):
-    """Whom to erase: an agent or a principal."""
+    """Subject to erase: an agent or a principal."""
 
     agent: SubjectIdentifier | None = Field(None, description="agent id")
     principal: SubjectIdentifier | None = Field(
@@ -39,7 +39,7 @@ class ErasureIn(BaseModel):
 
 
 class ErasureOut(BaseModel):
-    """How far an erasure is. The identifier is shown while the work goes on, and known to nobody afterwards."""
+    """Progress of an erasure. The identifier is shown while the work goes on, and is not kept afterwards."""
 
     erasure_id: str
     kind: str
@@ -65,7 +65,7 @@ class ProofCheckIn(BaseModel):
 
 
 class ProofCheckOut(BaseModel):
-    """What a look at everything found."""
+    """Result of another look at everything that is kept."""
 
     signed: bool = Field(description="the proof is of this service")
     same_subject: bool = Field(description="the proof is about that identifier, and of this erasure")
@@ -77,7 +77,7 @@ class ProofCheckOut(BaseModel):
 
 
 class ChainHeadOut(BaseModel):
-    """Where the chain of a partition ends, and behind which sequence number all of it must be there."""
+    """End of the chain of a partition; all entries behind the sequence number `complete_after` must be there."""
 
     partition: int
     sequence: int
@@ -94,7 +94,7 @@ class ChainBreakOut(BaseModel):
 
 
 class ChainOut(BaseModel):
-    """Whether decisions are what was written."""
+    """Result of the check that decisions are as they were written."""
 
     intact: bool
     checked: int = Field(description="decisions whose content fits their digest")
@@ -124,22 +124,22 @@ def proof_check_out(check: ProofCheck) -> ProofCheckOut:
     )
 
 
-def erasure_out(made: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
+def erasure_out(erasure: Erasure, document: dict[str, Any] | None, *, brief: bool = False) -> ErasureOut:
     """An erasure as it is answered."""
     return ErasureOut(
-        erasure_id=made.erasure_id,
-        kind=made.kind,
-        status=made.status,
-        tenant=made.tenant,
-        issuer=made.issuer or None,
-        subject=None if made.status == "done" else made.subject or None,
-        reason=made.reason,
-        asked_by=made.asked_by,
-        asked_at=format_rfc3339(made.asked_ms),
-        done_at=format_rfc3339_or_none(made.done_ms),
-        detail=made.error or None,
-        counts={place: count for place, count in made.counts.items() if isinstance(count, int)},
-        proof=None if brief else made.proof.decode() or None,
+        erasure_id=erasure.erasure_id,
+        kind=erasure.kind,
+        status=erasure.status,
+        tenant=erasure.tenant,
+        issuer=erasure.issuer or None,
+        subject=None if erasure.status == "done" else erasure.subject or None,
+        reason=erasure.reason,
+        asked_by=erasure.asked_by,
+        asked_at=format_rfc3339(erasure.asked_ms),
+        done_at=format_rfc3339_or_none(erasure.done_ms),
+        detail=erasure.error or None,
+        counts={place: count for place, count in erasure.counts.items() if isinstance(count, int)},
+        proof=None if brief else erasure.proof.decode() or None,
         document=document,
     )
 
@@ -163,6 +163,7 @@ def chain_out(report: ChainVerification) -> ChainOut:
             for head in report.heads
         ],
         breaks=[
-            ChainBreakOut(partition=one.partition, sequence=one.sequence, what=one.problem) for one in report.breaks
+            ChainBreakOut(partition=chain_break.partition, sequence=chain_break.sequence, what=chain_break.problem)
+            for chain_break in report.breaks
         ],
     )

@@ -29,7 +29,7 @@ from .erasure_steps import PROOF_TYPE, ErasureSteps, ProofSigner
 
 STEP_EVERY_S, RETRY_S, IDLE_S = 0.2, 5.0, 600.0
 FOLLOW_EVERY_S = 1.0
-"""Between looks at what other processes of a deployment do."""
+"""Interval of looking at what other processes of a deployment do, s."""
 RELEASE_NAMES_EVERY_S = 3600.0
 LEADER_LOCK_NAME = "erasures"
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ErasureRefused(ProblemError):
-    """This can not be erased as things are: answered with 409."""
+    """Raised if a subject can not be erased as things are; answered with 409."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ProblemDetails(409, "erasure_refused", "Erasure refused", detail))
@@ -71,12 +71,12 @@ class ProofCheck(NamedTuple):
 
     @property
     def nothing_left(self) -> bool:
-        """Whether everything was looked at for the subject, and nothing was there."""
+        """True if everything was looked at for the subject, and nothing was there."""
         return self.signed and self.same_subject and not self.left
 
 
 class ErasureService:
-    """One per service. For one event loop.
+    """Erasures, their proofs, and exports. One per service, for one event loop.
 
     What people ask waits for the store as all requests do (`StoreExecutor`); the work itself takes as long as it takes,
     in threads that no request waits for.
@@ -199,7 +199,7 @@ class ErasureService:
         )
 
     async def open_erasures(self) -> Sequence[Erasure]:
-        """Those that are asked for and not done, oldest first: what they are about is not to be shown any more."""
+        """Erasures that are asked for and not done, oldest first: their subjects are not to be shown any more."""
         return await self._executor(self._targets.store.erasures.list_open)
 
     async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
@@ -214,7 +214,7 @@ class ErasureService:
         return erasure
 
     def document(self, erasure: Erasure) -> dict[str, Any] | None:
-        """What the proof says; None = there is none yet."""
+        """Content of the proof; None = there is none yet."""
         return self._signer().read(erasure.proof.decode(), PROOF_TYPE) if erasure.proof else None
 
     async def verify(self, caller: AuthenticatedCaller, erasure_id: str, proof: str, name: str) -> ProofCheck:
@@ -276,7 +276,7 @@ class ErasureService:
         return await asyncio.to_thread(verify_chains, self._targets.store.decisions, self._targets.store.erasures)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Carry out what is open, from the beginning of the process on, until *stop*."""
+        """Carry out open erasures, from the beginning of the process on, until *stop*."""
         ending = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -301,23 +301,23 @@ class ErasureService:
             _log.warning("erasures have to wait", error=str(error))
             return RETRY_S
         moved = False
-        for made in waiting:  # one that can not go on holds up no other
+        for erasure in waiting:  # one that can not go on holds up no other
             try:
-                moved |= await self._advance(made)
+                moved |= await self._advance(erasure)
             except (TrustwatchError, OSError) as error:
-                _log.warning("an erasure has to wait", erasure_id=made.erasure_id, error=str(error))
+                _log.warning("an erasure has to wait", erasure_id=erasure.erasure_id, error=str(error))
                 failing = True
-                await self._note_error(made, error)
+                await self._note_error(erasure, error)
         if not waiting:
             return FOLLOW_EVERY_S if self._targets.keeps_name else IDLE_S
         return 0.0 if moved else RETRY_S if failing else STEP_EVERY_S
 
-    async def _note_error(self, made: Erasure, error: Exception) -> None:
+    async def _note_error(self, erasure: Erasure, error: Exception) -> None:
         """Say in the erasure why it does not go on, where that is the erasure's own affair."""
         if isinstance(error, Unavailable | Fenced):
             return
         with suppress(TrustwatchError):
-            await asyncio.to_thread(self._targets.store.erasures.record_error, made, str(error))
+            await asyncio.to_thread(self._targets.store.erasures.record_error, erasure, str(error))
 
     async def _try_assist(self) -> bool:
         """False = what this process does for all could not be done now; what it leads goes on all the same."""
@@ -329,17 +329,19 @@ class ErasureService:
         return True
 
     async def _assist(self) -> None:
-        """What every process does for erasures that any of them carries out: its archives, and what it remembers."""
-        passed = {one.erasure_id: one for one in await self._targets.assist(self._now_ms())}
+        """Do this process's part of erasures that any process carries out: its archives, and what it remembers."""
+        passed = {erasure.erasure_id: erasure for erasure in await self._targets.assist(self._now_ms())}
         if self._forgotten_at_ms is None:  # what was over before this process began, it has never known
-            self._forgotten_at_ms = {name: one.at_ms for name, one in passed.items() if one.status == "done"}
-        for name, one in passed.items():
-            if self._forgotten_at_ms.get(name) != one.at_ms:
-                await self._on_forgotten(one.erasure_subject)
-                self._forgotten_at_ms[name] = one.at_ms
+            self._forgotten_at_ms = {
+                name: erasure.at_ms for name, erasure in passed.items() if erasure.status == "done"
+            }
+        for name, erasure in passed.items():
+            if self._forgotten_at_ms.get(name) != erasure.at_ms:
+                await self._on_forgotten(erasure.erasure_subject)
+                self._forgotten_at_ms[name] = erasure.at_ms
 
     async def _is_leading(self) -> bool:
-        """Whether erasures are this process's to carry out. Raises Unavailable."""
+        """True if this process is the one that carries erasures out. Raises Unavailable."""
         if not self._may_lead:
             return False
         try:
@@ -351,9 +353,9 @@ class ErasureService:
                 return False
             await asyncio.to_thread(self._leader_lock.ensure_held)
         except TrustwatchError:  # the next look asks for it anew
-            seat, self._leader_lock = self._leader_lock, None
-            if seat is not None:
-                await asyncio.to_thread(seat.release)
+            lock, self._leader_lock = self._leader_lock, None
+            if lock is not None:
+                await asyncio.to_thread(lock.release)
             raise
         await self._release_names()
         return True
@@ -363,8 +365,8 @@ class ErasureService:
         if not self._targets.keeps_name or clock.monotonic() - self._names_released_at < RELEASE_NAMES_EVERY_S:
             return
         try:
-            for one in await self._targets.release_names(self._now_ms()):
-                _log.info("an erased name is not kept any more", erasure_id=one.erasure_id)
+            for erasure in await self._targets.release_names(self._now_ms()):
+                _log.info("an erased name is not kept any more", erasure_id=erasure.erasure_id)
                 self._compaction_due = True
             if self._compaction_due:
                 self._compaction_due = not await asyncio.to_thread(self._targets.store.database.compact)
@@ -372,17 +374,17 @@ class ErasureService:
             _log.warning("finished erasures could not be looked after", error=str(error))
         self._names_released_at = clock.monotonic()
 
-    async def _advance(self, made: Erasure) -> bool:
+    async def _advance(self, erasure: Erasure) -> bool:
         """The next step of one erasure; False = it has to wait, or another process has taken it on."""
         await self._check_leadership()
-        after = await self._steps.advance(made)
+        after = await self._steps.advance(erasure)
         if after is None:
             return False
         after = msgspec.structs.replace(after, updated_ms=self._now_ms())
         await self._check_leadership()
-        if not await asyncio.to_thread(self._targets.store.erasures.update, made, after):
+        if not await asyncio.to_thread(self._targets.store.erasures.update, erasure, after):
             _log.warning(
-                "a step of an erasure was given up: another process has changed it", erasure_id=made.erasure_id
+                "a step of an erasure was given up: another process has changed it", erasure_id=erasure.erasure_id
             )
             return False
         self.done_count += after.status == "done"

@@ -83,11 +83,11 @@ def make_decision_point(
         alias: what is logged in place of principals' identifiers.
         executor: the way into the store; None = one of its own.
     """
-    known = ActiveInterventions()
+    interventions = ActiveInterventions()
     admission = Admission(AgentRegistry(settings.registry), alias)
     audit = AuditSink(log, admission, now_ms, new_id)
     approvals = ApprovalWorkflow(
-        store.interventions, known, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
+        store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
     )
     staleness_ms = int(settings.risk.staleness_s * 1000)
 
@@ -95,11 +95,11 @@ def make_decision_point(
         fresh_ms = status.fresh_ms if partition is None else status.fresh_ms_of(partition)
         return not fresh_ms or now_ms() >= fresh_ms + staleness_ms
 
-    return PolicyDecisionPoint(PolicyEvaluator(view, policy, known, stale, now_ms), approvals, audit)
+    return PolicyDecisionPoint(PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit)
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
-    """A person pinned or approved something: what was encoded before says so no more."""
+    """Drop encoded answers of agents that a person pinned or approved something for."""
     for agent in agents:
         entry = view.get(agent.tenant, agent.issuer, agent.agent_id)
         if entry is not None:
@@ -107,15 +107,15 @@ def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
 
 
 async def run_decision_point(
-    guard: PolicyDecisionPoint, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event
+    decision_point: PolicyDecisionPoint, policy: LivePolicy, on_policy: Callable[[], None], stop: asyncio.Event
 ) -> None:
     """Write audit events, follow interventions and the policy file, until *stop*; then write what is left."""
-    writing = asyncio.create_task(guard.audit_sink.run())
+    writing = asyncio.create_task(decision_point.audit_sink.run())
     failing = False
     try:
         while not stop.is_set():
             try:
-                await guard.approval_workflow.synchronise()
+                await decision_point.approval_workflow.synchronise()
                 failing = False
             except Unavailable as error:
                 if not failing:
@@ -125,13 +125,13 @@ async def run_decision_point(
                 on_policy()
             await _wait_for_stop(stop)
     finally:
-        await guard.approval_workflow.close()
-        await guard.audit_sink.flush(5.0)
+        await decision_point.approval_workflow.close()
+        await decision_point.audit_sink.flush(5.0)
         writing.cancel()
 
 
 async def track_descendants(
-    guard: PolicyDecisionPoint,
+    decision_point: PolicyDecisionPoint,
     policy: LivePolicy,
     store: SqlStore,
     changed: Callable[[Collection[AgentName]], None],
@@ -139,16 +139,16 @@ async def track_descendants(
     now_ms: Callable[[], int] = clock.now_ms,
 ) -> None:
     """Know the descendants of critical agents, while the policy wants to. While the store is away, those known stay."""
-    verdicts, failing = guard.policy_evaluator, False
+    verdicts, failing = decision_point.policy_evaluator, False
     finder = CriticalDescendants(store, now_ms)
     while not stop.is_set():
         try:
             if policy.book.descendants > RiskLevel.LOW:
                 pinned = verdicts.interventions.pinned_levels(now_ms())  # here: the loop changes it
-                found, differing = await asyncio.to_thread(finder.find, pinned)
+                descendants, differing = await asyncio.to_thread(finder.find, pinned)
             else:
-                found, differing = {}, set(finder.critical_ancestors)
-            finder.critical_ancestors = verdicts.critical_ancestors = found
+                descendants, differing = {}, set(finder.critical_ancestors)
+            finder.critical_ancestors = verdicts.critical_ancestors = descendants
             if differing:
                 changed([AgentName(agent_key(*full), *full) for full in sorted(differing)])
             failing = False
@@ -166,9 +166,6 @@ async def _wait_for_stop(stop: asyncio.Event) -> None:
         await asyncio.wait_for(stop.wait(), REFRESH_EVERY_S)
     except TimeoutError:
         return
-
-
-# The service of models, and what keeps it up to date.
 
 
 VERSION_REFRESH_EVERY_S = 2.0
@@ -206,9 +203,6 @@ async def track_active_version(models: ModelService, stop: asyncio.Event) -> Non
             await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)
 
 
-# The service of feedback.
-
-
 def make_feedback_service(
     settings: Settings,
     settings_file: Path | None,
@@ -227,9 +221,6 @@ def make_feedback_service(
     return FeedbackService(settings, store, log, audit, previews, agents, executor, clock.now_ms, partitions)
 
 
-# The service of erasures, and what this process itself forgets.
-
-
 ENTRIES_PER_SLICE = 5_000
 """Agents of the view that are looked at in one go; then requests get their turn."""
 
@@ -239,7 +230,7 @@ def make_erasure_service(
     log: GroupCommit,
     store: SqlStore,
     view: RiskView,
-    guard: PolicyDecisionPoint,
+    decision_point: PolicyDecisionPoint,
     status: PipelineStatus,
     agents: AgentResolver,
     executor: StoreExecutor,
@@ -248,7 +239,7 @@ def make_erasure_service(
     """The service of erasures."""
 
     async def forget(subject: ErasureSubject) -> None:
-        await forget_in_memory(subject, store, view, guard)
+        await forget_in_memory(subject, store, view, decision_point)
 
     def signer() -> ProofSigner:
         key = LocalSigningKey.open(settings.data_dir)
@@ -286,11 +277,11 @@ def _kafka_targets(
 ) -> KafkaErasureTargets:
     kafka, archive = settings.kafka, settings.archive
     kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
-    wanted = {kind: folder for kind, folder in kinds.items() if folder is not None}
+    folders = {kind: folder for kind, folder in kinds.items() if folder is not None}
     ours = {"events": roles.archiver, "vectors": roles.workers}
     archives = LocalArchives(
         store,
-        {kind: folder for kind, folder in wanted.items() if ours[kind]},
+        {kind: folder for kind, folder in folders.items() if ours[kind]},
         kafka.names.events,
         spool_directory(settings),
         socket.gethostname(),
@@ -298,13 +289,13 @@ def _kafka_targets(
         archive.retention_days * DAY_MS,
     )
     brokers = BrokerClients(kafka.names, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
-    return KafkaErasureTargets(store, log, brokers, archives, frozenset(wanted))
+    return KafkaErasureTargets(store, log, brokers, archives, frozenset(folders))
 
 
 async def forget_in_memory(
-    subject: ErasureSubject, store: SqlStore, view: RiskView, guard: PolicyDecisionPoint
+    subject: ErasureSubject, store: SqlStore, view: RiskView, decision_point: PolicyDecisionPoint
 ) -> None:
-    """What this process keeps in memory: the view, pins and approvals. The pipeline has forgotten the subject."""
+    """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already."""
     full = (subject.tenant, subject.issuer, subject.name)
     if subject.kind == "agent":
         row = await asyncio.to_thread(store.agents.get, *full)
@@ -312,17 +303,17 @@ async def forget_in_memory(
             view.remove(*full)
         else:  # it acts again, as somebody new
             view.apply(agent_summaries([row]))
-        guard.approval_workflow.active_interventions.remove_agent(full)
-    await guard.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
+        decision_point.approval_workflow.active_interventions.remove_agent(full)
+    await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
     names = NameEraser(subject.name, subject.pseudonym)
     entries = view.entries()
     for start in range(0, len(entries), ENTRIES_PER_SLICE):
         for entry in entries[start : start + ENTRIES_PER_SLICE]:
-            told = entry.summary
-            if told.name.tenant != subject.tenant:
+            summary = entry.summary
+            if summary.name.tenant != subject.tenant:
                 continue
-            reasons, counterfactual = names.erase_in_json(told.reasons), names.erase_in_text(told.counterfactual)
-            if (reasons, counterfactual) != (told.reasons, told.counterfactual):
-                entry.summary = msgspec.structs.replace(told, reasons=reasons, counterfactual=counterfactual)
+            reasons, counterfactual = names.erase_in_json(summary.reasons), names.erase_in_text(summary.counterfactual)
+            if (reasons, counterfactual) != (summary.reasons, summary.counterfactual):
+                entry.summary = msgspec.structs.replace(summary, reasons=reasons, counterfactual=counterfactual)
                 entry.cached_answer = None
         await asyncio.sleep(0)

@@ -62,11 +62,8 @@ def check_service_roles(roles: ServiceRoles, settings: Settings) -> None:
         raise ConfigError(f"{option} needs a place for the archive: set archive.directory")
 
 
-# The answering side of the keeper.
-
-
 class ModelWorkerProcess(SupervisedProcess):
-    """Keeps the keeper running, and hands on what it asks for.
+    """Supervisor of the model worker, which hands on what the worker asks for.
 
     Args:
         settings_file: passed on; None where there is none.
@@ -81,14 +78,11 @@ class ModelWorkerProcess(SupervisedProcess):
         self._on_challenger_ready(frame.decode())
 
 
-# What the answering process stands on: the embedded log, or Kafka. Chosen once, by the settings.
-
-
 _log = structlog.get_logger(__name__)
 
 
 class BackendObservers(NamedTuple):
-    """What answers are made from, and what is told when it changes."""
+    """Parts of the answering process that backends update."""
 
     view: RiskView
     status: PipelineStatus
@@ -99,7 +93,7 @@ class BackendObservers(NamedTuple):
 
 
 class EventBackend:
-    """Where events become durable and how this process learns of risk.
+    """Durable log of events, and source of risk for this process.
 
     Args:
         settings: of the service.
@@ -118,12 +112,12 @@ class EventBackend:
         """Fill the view from the store."""
         raise NotImplementedError
 
-    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
+    def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
         """The processes that run beside the answering one."""
         raise NotImplementedError
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int] | None:
-        """How many logged records wait, for the bound at the door; None where the log itself has room for them."""
+        """Number of logged records that wait, for the bound at intake; None where the log itself has room for them."""
         raise NotImplementedError
 
     async def write_tick(self) -> None:
@@ -152,28 +146,28 @@ class EmbeddedBackend(EventBackend):
             )
         view.apply(self.store.agents.iterate())
 
-    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
-        """The pipeline."""
+    def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
+        """See `EventBackend`: the pipeline, the model worker and the archive."""
 
         def apply(update: PipelineUpdate) -> None:
-            known.view.apply(update.agents)
-            known.status.apply_report(update, clock.now_ms())
+            observers.view.apply(update.agents)
+            observers.status.apply_report(update, clock.now_ms())
             if update.changes:
-                known.on_change()
+                observers.on_change()
 
-        archives = _archive_processes(self.settings, self.settings_file, known.archive, events=True, vectors=True)
+        archives = _archive_processes(self.settings, self.settings_file, observers.archive, events=True, vectors=True)
         worker = SupervisedProcess(
-            "trustwatch.api.service.embedded_worker", self.settings_file, apply, known.status.mark_stopped
+            "trustwatch.api.service.embedded_worker", self.settings_file, apply, observers.status.mark_stopped
         )
-        keeper = (
-            [ModelWorkerProcess(self.settings_file, known.on_challenger_ready)]
+        model_worker = (
+            [ModelWorkerProcess(self.settings_file, observers.on_challenger_ready)]
             if self.settings.lifecycle.enabled
             else []
         )
-        return [worker, *keeper, *archives]
+        return [worker, *model_worker, *archives]
 
     def pending_records(self, status: PipelineStatus) -> Callable[[], int]:
-        """Counted live."""
+        """See `EventBackend`: counted live."""
         return make_lag_counter(self._event_log, status)
 
     async def write_tick(self) -> None:
@@ -206,25 +200,25 @@ class KafkaBackend(EventBackend):
         self._roles = roles
 
     def load_view(self, view: RiskView) -> None:
-        """From the store, with versions: the topic alone may hold what a worker that was asleep said last."""
+        """See `EventBackend`: from the store, with versions, since a stalled worker may write to the topic last."""
         if not self._roles.api:
             return
         for position in self.store.partitions.list_positions():
             for agent in self.store.agents.iterate_unpublished(position.partition, -1):
                 view.apply([agent.agent], position.partition, [(agent.epoch, agent.offset)])
 
-    def processes(self, known: BackendObservers) -> list[SupervisedProcess]:
-        """Follower, worker, or both."""
-        status, found = known.status, []
+    def processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
+        """See `EventBackend`: the risk follower, the worker, or both."""
+        status, processes = observers.status, []
 
         def followed(update: PipelineUpdate) -> None:
             for gone in update.forgotten:
-                known.view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
+                observers.view.remove_up_to((gone.tenant, gone.issuer, gone.agent_id), gone.partition, gone.offset)
             if update.agents:
-                known.view.apply(update.agents, update.partition, update.versions)
+                observers.view.apply(update.agents, update.partition, update.versions)
             if update.changes:
                 status.publish_changes(update.changes)
-                known.on_change()
+                observers.on_change()
             if update.fresh is not None:
                 status.apply_report(update, clock.now_ms())
 
@@ -233,32 +227,34 @@ class KafkaBackend(EventBackend):
                 status.apply_worker_report(update)
             else:
                 status.apply_report(update, clock.now_ms())
-            known.on_change()
+            observers.on_change()
 
         if self._roles.api:
-            found.append(
+            processes.append(
                 SupervisedProcess(
                     "trustwatch.api.service.risk_follower", self.settings_file, followed, status.mark_stopped
                 )
             )
         if self._roles.workers:
             ended = (lambda: None) if self._roles.api else status.mark_stopped
-            found.append(SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended))
-            found += self._worker_side_processes(known)
+            processes.append(
+                SupervisedProcess("trustwatch.api.service.group_worker", self.settings_file, worked, ended)
+            )
+            processes += self._worker_side_processes(observers)
         roles = self._roles
         archives = _archive_processes(
-            self.settings, self.settings_file, known.archive, events=roles.archiver, vectors=roles.workers
+            self.settings, self.settings_file, observers.archive, events=roles.archiver, vectors=roles.workers
         )
-        return [*found, *archives]
+        return [*processes, *archives]
 
-    def _worker_side_processes(self, known: BackendObservers) -> list[SupervisedProcess]:
-        """What runs where workers do. Of keepers, one works at a time."""
-        found: list[SupervisedProcess] = []
+    def _worker_side_processes(self, observers: BackendObservers) -> list[SupervisedProcess]:
+        """Processes that run beside the workers. Of the model workers, one works at a time."""
+        processes: list[SupervisedProcess] = []
         if self.settings.kafka.topics:
-            found.append(IngestWorkerProcess(self.settings_file, known.ingest))
+            processes.append(IngestWorkerProcess(self.settings_file, observers.ingest))
         if self.settings.lifecycle.enabled:
-            found.append(ModelWorkerProcess(self.settings_file, known.on_challenger_ready))
-        return found
+            processes.append(ModelWorkerProcess(self.settings_file, observers.on_challenger_ready))
+        return processes
 
     async def write_tick(self) -> None:
         """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""
@@ -305,7 +301,7 @@ async def open_backend(
 def _archive_processes(
     settings: Settings, settings_file: Path | None, status: ArchiveStatus, *, events: bool, vectors: bool
 ) -> list[SupervisedProcess]:
-    """What keeps events and vectors as files, as far as that is set and this process's to do."""
+    """Processes that keep events and vectors as files, as far as that is configured and this process's to do."""
     kept = {"events": events and settings.archive.directory, "vectors": vectors and settings.archive.vectors}
     return [ArchiveWorkerProcess(kind, settings_file, status) for kind, directory in kept.items() if directory]
 

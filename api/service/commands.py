@@ -53,10 +53,10 @@ def serve(
     try:
         run_service(configured, settings, roles)
     except BaseExceptionGroup as group:
-        known, rest = group.split(TrustwatchError)
-        if rest is not None or known is None:
+        errors, rest = group.split(TrustwatchError)
+        if rest is not None or errors is None:
             raise
-        raise fail(known.exceptions[0]) from None
+        raise fail(errors.exceptions[0]) from None
 
 
 def token(
@@ -88,9 +88,6 @@ def console_link(settings: SettingsFileOption = None) -> None:
     sys.stdout.write(f"{configured.listen.url()}/console/dev-login?code={code}\n")
 
 
-# `trustwatch topics`: create our topics, look at them, and move to more partitions.
-
-
 topics_app = typer.Typer(name="topics", no_args_is_help=True, help="Our topics on Apache Kafka.")
 
 GROUP_LEAVE_S = 30.0
@@ -110,13 +107,13 @@ def create(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     configured = require_brokers(load_process_settings(settings))
     admin = open_admin(configured.kafka)
     try:
-        made = admin.create_topics(configured.kafka.names, configured.kafka.partitions, configured.kafka.replication)
+        created = admin.create_topics(configured.kafka.names, configured.kafka.partitions, configured.kafka.replication)
     finally:
         admin.close()
     if json:
-        write_json({"created": made})
+        write_json({"created": created})
     else:
-        print_message(f"created {', '.join(made)}" if made else "all topics exist")
+        print_message(f"created {', '.join(created)}" if created else "all topics exist")
 
 
 @topics_app.command()
@@ -126,22 +123,30 @@ def status(settings: SettingsFileOption = None, json: JsonOption = False) -> Non
     kafka = configured.kafka
     admin = open_admin(kafka)
     try:
-        found = {definition.role: admin.describe(definition.name(kafka.names)) for definition in TOPIC_DEFINITIONS}
+        descriptions = {
+            definition.role: admin.describe(definition.name(kafka.names)) for definition in TOPIC_DEFINITIONS
+        }
     finally:
         admin.close()
-    missing = [definition.name(kafka.names) for definition in TOPIC_DEFINITIONS if found[definition.role] is None]
+    missing = [
+        definition.name(kafka.names) for definition in TOPIC_DEFINITIONS if descriptions[definition.role] is None
+    ]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}; run `trustwatch topics create`")
-    topics = {one.name: {"partitions": one.partitions, "replication": one.replication} for one in found.values() if one}
+    topics = {
+        description.name: {"partitions": description.partitions, "replication": description.replication}
+        for description in descriptions.values()
+        if description
+    }
     progress = _partition_progress(configured)
     if json:
         write_json({"topics": topics, "events": progress})
         return
     for name, shape in topics.items():
         print_message(f"{name}: {shape['partitions']} partitions, {shape['replication']} copies")
-    for one in progress:
-        told = f"{one['behind']} wait" if one["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
-        print_message(f"partition {one['partition']}: applied {one['applied']} of {one['end']}, {told}")
+    for row in progress:
+        state = f"{row['behind']} wait" if row["behind"] >= 0 else "THE TOPIC HAS LOST RECORDS: workers refuse it"
+        print_message(f"partition {row['partition']}: applied {row['applied']} of {row['end']}, {state}")
 
 
 def _partition_progress(settings: Settings) -> list[dict[str, Any]]:
@@ -197,7 +202,7 @@ def restored(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """After the database was put back or the events topic was lost: make what is stored newer than what was told.
+    """After the database was put back or the events topic was lost: make what is stored newer than what was published.
 
     Stop workers and API first. Without it, replicas take what is said from now on for old. May be run again.
     """
@@ -240,7 +245,7 @@ def drain_events(settings: Settings) -> None:
             if len(progress) < worker.partitions:
                 if clock.monotonic() > alone_by:
                     raise ConfigError(f"other workers of group {settings.kafka.group_id} still run: stop them first")
-            elif idle and not any(one.behind for one in progress.values()):
+            elif idle and not any(partition.behind for partition in progress.values()):
                 worker.pipeline.finish()
                 return
     finally:

@@ -36,7 +36,7 @@ POLICY_REFRESH_EVERY_S = 1.0
 
 
 class EmbeddedPipelineWorker:
-    """One pipeline with its surroundings.
+    """The pipeline of the embedded form, with its log, store and spool.
 
     Args:
         child: the process.

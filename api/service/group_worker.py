@@ -2,8 +2,8 @@
 
 `python -m trustwatch.api.service.group_worker`, started by the service.
 
-A member of the consumer group: takes partitions over, works on them, tells the topics, hands them back. It also writes
-time into its partitions, so that risk decays there without events.
+A member of the consumer group: takes partitions over, works on them, publishes to the topics, hands them back. It
+also writes time into its partitions, so that risk decays there without events.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MIN_RESIDENT_AGENTS = 1_000
 
 
 class GroupPipelineWorker:
-    """One member of the group with its surroundings.
+    """One member of the workers' consumer group, with its source, store and publisher.
 
     Args:
         settings: of the service.
@@ -117,7 +117,7 @@ class GroupPipelineWorker:
         return processor
 
     def _load_erasures(self, engine: Engine) -> None:
-        """Nobody who was erased comes back, from the model's history or with what is loaded."""
+        """Load erased agents, so that none comes back from the model's history or with what is loaded."""
 
         def load() -> None:
             engine.agent_states.erased_agents = load_forgotten_agents(self._settings, self.store)
@@ -144,23 +144,23 @@ class GroupPipelineWorker:
                 self.pipeline.stages.counts["ticks_not_sent"] += 1
 
     def send_heartbeats(self) -> PipelineUpdate:
-        """Tell those who read the risk topic how far the partitions are; returns the same for the service."""
+        """Publish the progress of the partitions on the risk topic; returns the same for the service."""
         self._policy.refresh()
         if self._spool is not None:
             self._spool.roll_if_due()
         now_ms = clock.now_ms()
         progress = self.pipeline.progress()
-        fresh = {partition: freshness_ms(one, now_ms) for partition, one in progress.items()}
-        for partition, one in progress.items():
+        fresh = {partition: freshness_ms(state, now_ms) for partition, state in progress.items()}
+        for partition, state in progress.items():
             try:
-                self.publisher.publish_heartbeat(one.position, one.behind, fresh[partition])
+                self.publisher.publish_heartbeat(state.position, state.behind, fresh[partition])
             except Unavailable:
                 self.pipeline.stages.counts["heartbeats_not_sent"] += 1
-        self.source.note_position({partition: one.position.offset for partition, one in progress.items()})
+        self.source.note_position({partition: state.position.offset for partition, state in progress.items()})
         stages = self.pipeline.stages
         counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
-        offset = sum(one.position.offset for one in progress.values())
-        behind = sum(one.behind for one in progress.values())
+        offset = sum(state.position.offset for state in progress.values())
+        behind = sum(state.behind for state in progress.values())
         dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0
         return PipelineUpdate([], [], offset, behind, counts, dict(stages.seconds), dropped, fresh=fresh)
 
@@ -183,9 +183,9 @@ class GroupPipelineWorker:
         self.store.close()
 
 
-def freshness_ms(one: PartitionProgress, now_ms: int) -> int:
-    """All that arrived in a partition before this time is part of what was told."""
-    return now_ms if one.idle else min(one.received_ms, now_ms)
+def freshness_ms(progress: PartitionProgress, now_ms: int) -> int:
+    """Time before which all that arrived in a partition is part of the published risk, UTC ms."""
+    return now_ms if progress.idle else min(progress.received_ms, now_ms)
 
 
 def run_group_worker(child: ChildRuntime) -> None:

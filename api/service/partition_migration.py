@@ -28,21 +28,21 @@ def check_partitions(store: SqlStore, count: int) -> None:
     growing = store.metadata.get(GROWTH_TARGET_KEY)
     if growing:
         raise ConfigError(f"a move to {growing} partitions was not finished: run `trustwatch topics grow {growing}`")
-    known = store.metadata.put_default(PARTITION_COUNT_KEY, str(count))
-    if count < int(known):
+    stored = store.metadata.put_default(PARTITION_COUNT_KEY, str(count))
+    if count < int(stored):
         raise ConfigError(
-            f"the events topic has {count} partitions, the state was made for {known}: it is another topic, or a "
-            f"new one; restore it, or make it with {known} partitions"
+            f"the events topic has {count} partitions, the state was made for {stored}: it is another topic, or a "
+            f"new one; restore it, or make it with {stored} partitions"
         )
-    if count > int(known):
+    if count > int(stored):
         raise ConfigError(
-            f"the events topic has {count} partitions, the state was made for {known}; stop senders and workers, then "
+            f"the events topic has {count} partitions, the state was made for {stored}; stop senders and workers, then "
             f"run `trustwatch topics grow {count}`, which moves every agent to its new partition"
         )
 
 
 class GrowthResult(NamedTuple):
-    """What a move did."""
+    """Result of moving agents to more partitions."""
 
     before: int
     after: int
@@ -57,7 +57,7 @@ class PartitionGrowth:
         admin, reader: of Kafka; *reader* reads the events topic.
         topics: names.
         drain: applies what waits; returns when nothing does.
-        say: progress, for people.
+        report_progress: progress, for people.
     """
 
     def __init__(
@@ -67,57 +67,57 @@ class PartitionGrowth:
         reader: TopicReader,
         topics: KafkaTopics,
         drain: Callable[[], None],
-        say: Callable[[str], None],
+        report_progress: Callable[[str], None],
     ) -> None:
         self._store = store
         self._admin = admin
         self._reader = reader
         self._topics = topics
         self._drain = drain
-        self._report_progress = say
+        self._report_progress = report_progress
 
-    def run(self, wanted: int) -> GrowthResult:
+    def run(self, partitions: int) -> GrowthResult:
         """Check that all is drained, then move.
 
         Raises:
             ConfigError: fewer partitions are wanted, there is no events topic, or records wait that no worker applied.
             Unavailable: Kafka or the store does not answer; run it again.
         """
-        found = self._admin.describe(self._topics.events)
-        if found is None:
+        description = self._admin.describe(self._topics.events)
+        if description is None:
             raise ConfigError(f"there is no topic {self._topics.events}; run `trustwatch topics create` first")
-        before = int(self._store.metadata.put_default(PARTITION_COUNT_KEY, str(found.partitions)))
-        if wanted < max(before, found.partitions):
+        before = int(self._store.metadata.put_default(PARTITION_COUNT_KEY, str(description.partitions)))
+        if partitions < max(before, description.partitions):
             raise ConfigError(
-                f"{self._topics.events} has {max(before, found.partitions)} partitions: Kafka removes none"
+                f"{self._topics.events} has {max(before, description.partitions)} partitions: Kafka removes none"
             )
         if not self._store.metadata.get(GROWTH_TARGET_KEY):
             self._report_progress("applying what waits")
             self._drain()
         self._check_drained()
-        self._store.metadata.put(GROWTH_TARGET_KEY, str(wanted))
+        self._store.metadata.put(GROWTH_TARGET_KEY, str(partitions))
         for position in self._store.partitions.list_positions():  # a worker that still runs is fenced from here on
             self._store.partitions.set_position(position.partition, position.offset)
         for topic in (self._topics.events, self._topics.risk):
-            self._report_progress(f"{topic}: {wanted} partitions")
-            self._admin.grow_partitions(topic, wanted)
+            self._report_progress(f"{topic}: {partitions} partitions")
+            self._admin.grow_partitions(topic, partitions)
         ends = self._end_offsets()
-        for partition in range(wanted):
+        for partition in range(partitions):
             self._store.partitions.set_position(partition, ends.get(partition, 0))
         self._report_progress("moving agents")
-        moved = self._store.partitions.repartition(lambda name: _partition_of_agent(name, wanted))
-        self._store.metadata.put(PARTITION_COUNT_KEY, str(wanted))
+        moved = self._store.partitions.repartition(lambda name: _partition_of_agent(name, partitions))
+        self._store.metadata.put(PARTITION_COUNT_KEY, str(partitions))
         self._store.metadata.put(GROWTH_TARGET_KEY, "")
-        return GrowthResult(before, wanted, moved)
+        return GrowthResult(before, partitions, moved)
 
     def _check_drained(self) -> None:
         """Records that wait lie where their agents were: after the move they would be applied beside newer ones."""
         applied = {position.partition: position.offset for position in self._store.partitions.list_positions()}
         waiting = {at: end - applied.get(at, 0) for at, end in self._end_offsets().items() if end > applied.get(at, 0)}
         if waiting:
-            told = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
+            listed = ", ".join(f"{count} in partition {at}" for at, count in sorted(waiting.items()))
             raise ConfigError(
-                f"somebody still writes: records wait ({told}); stop senders and workers and run this again"
+                f"somebody still writes: records wait ({listed}); stop senders and workers and run this again"
             )
 
     def _end_offsets(self) -> dict[int, int]:
@@ -129,38 +129,36 @@ def _partition_of_agent(name: AgentName, partitions: int) -> int:
     return partition_of(agent_partition_key(name.tenant, name.issuer, name.agent_id), partitions)
 
 
-# After another state of the database was put in place: make it newer than everything that the topics tell.
-#
-# Readers of the risk topic drop what is older than what they have, by epoch and offset. A back-up knows neither the
-# epochs that were handed out since it was made nor what was told in them.
-
+# A restored database has to be newer than everything that the topics tell: readers of the risk topic drop what is older
+# than what they have, by epoch and offset, and a back-up knows neither the epochs that were handed out since it was
+# made nor what was published in them.
 
 POLL_S = 0.5
 
 
 class PartitionOffsets(NamedTuple):
-    """What a partition of the events topic holds: offset of its first record, and of the next one to come."""
+    """Contents of a partition of the events topic: offset of its first record, and of the next one to come."""
 
     first: int
     end: int
 
 
 class RestoreResult(NamedTuple):
-    """What was done."""
+    """Result of a restore."""
 
-    above: int  # the highest epoch that was ever told
+    above: int  # the highest epoch that was ever published
     partitions: int
-    agents: int  # whose risk was told again
+    agents: int  # whose risk was published again
 
 
 def partition_offsets(reader: TopicReader) -> dict[int, PartitionOffsets]:
-    """What each partition of the topic that *reader* reads holds. Raises Unavailable."""
+    """Offsets of each partition of the topic that *reader* reads. Raises Unavailable."""
     first, ends = reader.first_offsets(), reader.end_offsets()
-    return {place[1]: PartitionOffsets(first[place], end) for place, end in ends.items()}
+    return {topic_partition[1]: PartitionOffsets(first[topic_partition], end) for topic_partition, end in ends.items()}
 
 
 def highest_epoch(reader: TopicReader) -> int:
-    """Highest epoch that anything on the risk topic carries; 0 = nothing was told. Reads the topic to its end."""
+    """Highest epoch that anything on the risk topic carries; 0 = the topic is empty. Reads the topic to its end."""
     highest = 0
     while not reader.at_end():
         for part in reader.poll(POLL_S):
@@ -172,7 +170,7 @@ def highest_epoch(reader: TopicReader) -> int:
 def resume_offsets(
     store: SqlStore, topic: Mapping[int, PartitionOffsets], *, anew: bool, accept_loss: bool
 ) -> dict[int, int]:
-    """Where each partition is to be read on.
+    """Offsets at which each partition is to be read on.
 
     Args:
         store: the state as it was put back.
@@ -190,30 +188,30 @@ def resume_offsets(
             "the topic grew can not be applied in order; restore a back-up made after that, or the topic of that time"
         )
     if anew:
-        return {partition: one.first for partition, one in topic.items()}
-    known = {position.partition: position.offset for position in store.partitions.list_positions()}
-    wanted = {partition: known.get(partition, 0) for partition in topic}
-    lost = {at: next_ for at, next_ in wanted.items() if not topic[at].first <= next_ <= topic[at].end}
+        return {partition: held_offsets.first for partition, held_offsets in topic.items()}
+    stored = {position.partition: position.offset for position in store.partitions.list_positions()}
+    next_offsets = {partition: stored.get(partition, 0) for partition in topic}
+    lost = {at: next_ for at, next_ in next_offsets.items() if not topic[at].first <= next_ <= topic[at].end}
     if lost and not accept_loss:
-        told = ", ".join(f"{at}: {next_}, holds {topic[at].first} to {topic[at].end}" for at, next_ in lost.items())
+        listed = ", ".join(f"{at}: {next_}, holds {topic[at].first} to {topic[at].end}" for at, next_ in lost.items())
         raise ConfigError(
-            f"the events topic does not hold what comes next (partition: offset, what it holds: {told}); with "
+            f"the events topic does not hold what comes next (partition: offset, what it holds: {listed}); with "
             "--accept-loss the state goes on without it; if the topic was made again, use --events-anew"
         )
-    return {at: min(max(next_, topic[at].first), topic[at].end) for at, next_ in wanted.items()}
+    return {at: min(max(next_, topic[at].first), topic[at].end) for at, next_ in next_offsets.items()}
 
 
 def restore_partitions(
     store: SqlStore, risk: TopicReader, next_offsets: Mapping[int, int], publisher: TopicPublisher
 ) -> RestoreResult:
-    """Let every partition go on at its offset in an epoch above all that were told, and tell all risk again.
+    """Let every partition go on at its offset in an epoch above all published ones, and publish all risk again.
 
     May be run again after any failure. Raises Unavailable.
     """
-    above, told = highest_epoch(risk), 0
+    above, published = highest_epoch(risk), 0
     positions: list[Position] = [
         store.partitions.set_position(at, next_, above) for at, next_ in sorted(next_offsets.items())
     ]
     for position in positions:
-        told += publisher.publish_all_agents(position)
-    return RestoreResult(above, len(positions), told)
+        published += publisher.publish_all_agents(position)
+    return RestoreResult(above, len(positions), published)

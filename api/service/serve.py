@@ -190,36 +190,36 @@ class RunningService:
             principal_alias=alias,
         )
         self._dispatcher: Dispatcher | None = None
-        known = BackendObservers(
+        observers = BackendObservers(
             view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
         )
-        self._processes = backend.processes(known)
+        self._processes = backend.processes(observers)
 
     def _wake_dispatcher(self) -> None:
-        """Something may have to leave."""
+        """Wake the dispatcher: new rows may be waiting."""
         if self._dispatcher is not None:
             self._dispatcher.wake()
 
     def _promote_challenger(self, version: str) -> None:
-        """The keeper says that a challenger is better."""
+        """Promote a challenger that the model worker found better."""
         task = asyncio.get_running_loop().create_task(promote_ready_challenger(self._models, version))
         self._promotions.add(task)
         task.add_done_callback(self._promotions.discard)
 
     def _interventions_changed(self, agents: Collection[AgentName]) -> None:
-        """A person pinned or approved something, here or elsewhere."""
+        """Drop answers that a pin or an approval, made here or elsewhere, has changed."""
         drop_cached_answers(self._services.risk_view, agents)
         if self._roles.workers:
             self._actuation.reconcile(agents)
         self._wake_dispatcher()
 
     def _policy_changed(self) -> None:
-        """Another book is in force."""
+        """Drop answers made under an earlier policy book."""
         self._actuation.request_full_reconciliation()
         self._wake_dispatcher()
 
     def _has_issuer_keys(self) -> bool:
-        """Whether tokens of any issuer can be verified; one that is down must not take the others' callers down."""
+        """True if tokens of any issuer can be verified; one that is down must not take the others' callers down."""
         issuers = self._jwks.status()
         return not issuers or any(issuer.keys > 0 for issuer in issuers)
 
@@ -274,7 +274,7 @@ class RunningService:
         )
 
     def _background_tasks(self, quiet: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
-        """What goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
+        """Work that goes on beside the answers until *quiet*; replicas of the API neither deliver alerts nor remove."""
         policy, store = self._services.live_policy, self._backend.store
         helpers: list[Coroutine[Any, Any, None]] = [
             self._write_ticks(quiet),
@@ -353,7 +353,7 @@ def listening_socket(settings: Settings) -> socket.socket:
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or until *stop*; whether it is set."""
+    """Wait that long, or until *stop*; true if *stop* is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return stop.is_set()

@@ -1,4 +1,4 @@
-"""Who may speak to the service: issuers of tokens, callers, and the operator's registry of agents."""
+"""Access to the service: issuers of tokens, callers, and the operator's registry of agents."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class IssuerSettings(SettingsPart, frozen=True):
 
 
 class CallerSettings(EventSourceSettings, frozen=True):
-    """What one client of a trusted issuer may speak for. A client without such an entry speaks for nobody."""
+    """Claims that one client of a trusted issuer may make. A client without such an entry speaks for nobody."""
 
     client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)", after="name")] = None
     subject: Annotated[
@@ -68,7 +68,7 @@ class RegisteredAgent(SettingsPart, frozen=True):
 
 
 class VerificationSettings(SettingsPart, frozen=True):
-    """How tokens are verified and keys are kept."""
+    """Verification of tokens, and caching of keys."""
 
     leeway_s: Annotated[float, setting("clock difference to issuers that is forgiven, s", ge=0, le=300)] = 30.0
     cached_tokens: Annotated[int, setting("verified tokens remembered until `exp`", ge=1, le=1_000_000)] = 16_384

@@ -13,7 +13,7 @@ MIN_SESSION_KEY_LENGTH = 32
 
 
 class ConsoleGrantSettings(SettingsPart, frozen=True, kw_only=True):
-    """What the people who have a value in a claim of their ID token may see and do."""
+    """Rights of the people who have a value in a claim of their ID token."""
 
     name: Annotated[Name, setting("its name; a session lasts as long as the grant of that name is here")]
     claim: Annotated[Name, setting("claim of the ID token: text, text with blanks or a list; dots go into objects")] = (

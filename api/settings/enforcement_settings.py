@@ -72,7 +72,7 @@ class HookSettings(SettingsPart, frozen=True):
         self.expression()
 
     def expression(self) -> JmesPathExpression | None:
-        """Finds the agent in a request; None where the product's own place is meant."""
+        """Expression that finds the agent in a request; None where the product's own place is meant."""
         try:
             return None if self.agent is None else JmesPathExpression(self.agent)
         except ConfigError as error:
@@ -84,9 +84,6 @@ class HookSettings(SettingsPart, frozen=True):
             raise ValueError(f"`secret` must have at least {MIN_HOOK_SECRET_LENGTH} printable ASCII characters")
         if self.proof == "basic" and self.kind != "zitadel" and ":" not in secret:
             raise ValueError("`secret` must be `user:password` where `proof` is `basic`")
-
-
-# Gateways: whose tokens agents present there, how calls are answered, and the introspection façade.
 
 
 HttpMethod = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{1,32}\Z")]

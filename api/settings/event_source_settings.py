@@ -1,4 +1,4 @@
-"""What one source of events may speak for, whichever way its events come."""
+"""Sources of events: the claims that each may make, whichever way its events come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
 
 
 class EventSourceSettings(SettingsPart, frozen=True):
-    """A source of events, and what these may claim. With a name alone: nothing."""
+    """A source of events, and the claims that these may make. With a name alone: none."""
 
     name: Annotated[Name, setting("name of the source in logs, metrics and dead letters; no other source has it")]
     tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
@@ -45,7 +45,7 @@ class EventSourceSettings(SettingsPart, frozen=True):
             raise ValueError(str(error)) from None
 
     def parser(self) -> FormatParser:
-        """Takes its records apart. Raises ConfigError where format or mapping is wrong."""
+        """The parser of its records. Raises ConfigError where format or mapping is wrong."""
         return create_parser(self.format, self.mapping)
 
     @property

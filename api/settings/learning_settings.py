@@ -28,9 +28,6 @@ class FeedbackSettings(SettingsPart, frozen=True):
     ] = 4
 
 
-# Life of models: training, shadow, promotion, drift.
-
-
 class LifecycleSettings(SettingsPart, frozen=True):
     """A process at the lowest priority that trains, runs models in shadow, and watches for drift.
 

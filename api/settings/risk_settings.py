@@ -1,4 +1,4 @@
-"""How much evidence is how much risk, and what a level means for tokens."""
+"""Risk and its levels: evidence to risk, and the meaning of a level for tokens."""
 
 from __future__ import annotations
 

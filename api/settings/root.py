@@ -121,7 +121,7 @@ def _check_archive(archive: ArchiveSettings) -> None:
 
 
 def _check_targets(webhooks: list[str], actuators: list[str]) -> None:
-    """Deliveries are told apart by the name of their target."""
+    """Names of targets have to differ: deliveries are identified by them."""
     for index, name in enumerate(actuators):
         if name in webhooks:
             at = f"at `$.actuators[{index}].name`"

@@ -23,7 +23,7 @@ class ListenSettings(SettingsPart, frozen=True):
             check_url(self.public_url, "`public_url`", loopback_http=True)
 
     def url(self) -> str:
-        """Where the service is reached, for links."""
+        """URL of the service, for links."""
         if self.public_url is not None:
             return self.public_url.rstrip("/")
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"

@@ -31,11 +31,8 @@ class StoreSettings(SettingsPart, frozen=True):
             raise ValueError("`url` must be postgresql://USER@HOST:PORT/NAME")
 
 
-# Events as Parquet files, for analysts.
-
-
 class ArchiveSettings(SettingsPart, frozen=True):
-    """Where and for how long events and feature vectors are kept as files. Needs the extra `archive`."""
+    """Files of events and feature vectors: places and retention. Needs the extra `archive`."""
 
     directory: Annotated[Path | None, setting("where the archive of events is; null keeps none")] = None
     retention_days: Annotated[
@@ -59,7 +56,7 @@ class ArchiveSettings(SettingsPart, frozen=True):
 
 
 class PrivacySettings(SettingsPart, frozen=True):
-    """What of persons is logged."""
+    """Logging of persons' identifiers."""
 
     pseudonymise_principals: Annotated[
         bool, setting("log keyed hashes in place of principals' identifiers, from the door on")

@@ -29,7 +29,7 @@ class _RoutedAgent(msgspec.Struct, gc=False):
 
 
 class _RoutedEvent(msgspec.Struct, gc=False):
-    """What of a record says whose it is and when it happened."""
+    """The members of a record that say whose it is and when it happened."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
     agent: _RoutedAgent
@@ -58,7 +58,7 @@ class ShardDuplicateWindow(DuplicateWindow):
         self._newest: datetime | None = None
 
     def expect_batch(self, base: int, ours: npt.NDArray[np.bool_], times: list[datetime | None]) -> None:
-        """The next batch: which records are of this share, and the event times of those that any share applies."""
+        """Announce the next batch: the records of this share, and the event times of those that any share applies."""
         self._base, self._ours, self._times, self._newest = base, ours, times, None
 
     def mark(self, hashes: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -81,7 +81,7 @@ class ShardDuplicateWindow(DuplicateWindow):
 
 
 class ShardSource:
-    """Implements `Source` over files: all records in order, with word to the window of which are this share's.
+    """Implements `Source` over files: all records in order, and tells the duplicate window which are this share's.
 
     Args:
         files: the history.
@@ -130,7 +130,7 @@ class ShardSource:
         return RecordBatch(0, base, records)
 
     def _route(self, line: bytes) -> tuple[bool, datetime | None, int, str]:
-        """Whether a record is this share's, its time (None = it moves no time), its identity and id."""
+        """Tell whether a record is this share's; with its time (None = it moves no time), identity and id."""
         try:
             routed = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no event: the first share says so

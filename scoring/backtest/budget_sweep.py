@@ -69,7 +69,7 @@ class BudgetSweep:
             self.rises[at] += risk.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 
     def advance_time(self, now_ms: int) -> None:
-        """Time passes, as in the run, behind the batch that was seen last."""
+        """Let time pass, as in the run, behind the batch that was seen last."""
         for bounds, state in zip(self._thresholds, self._states, strict=True):
             due = np.flatnonzero((state["due_ms"] != 0) & (state["due_ms"] <= now_ms))
             levels = np.zeros((len(due), 2), np.int8)
@@ -78,13 +78,13 @@ class BudgetSweep:
     def _rows_of_agents(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
         """Row of each agent in the states; agents that are new here begin as the model's history left them."""
         agents, inverse = np.unique(keys, return_inverse=True)
-        known = self._agent_rows
-        first = len(known)
-        found = [known.setdefault(key, len(known)) for key in agents.tolist()]
-        if len(known) > first:
-            fresh = [key for key, place in zip(agents.tolist(), found, strict=True) if place >= first]
+        row_by_agent = self._agent_rows
+        first = len(row_by_agent)
+        rows = [row_by_agent.setdefault(key, len(row_by_agent)) for key in agents.tolist()]
+        if len(row_by_agent) > first:
+            fresh = [key for key, row in zip(agents.tolist(), rows, strict=True) if row >= first]
             self._seed_agents(np.array(fresh, np.uint64), first)
-        return np.array(found, np.int32)[inverse]
+        return np.array(rows, np.int32)[inverse]
 
     def _seed_agents(self, keys: npt.NDArray[np.uint64], first: int) -> None:
         seeds = self._model.seeds

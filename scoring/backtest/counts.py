@@ -36,11 +36,11 @@ EVENT_ROW = np.dtype(
         ("level", np.int8),  # and after it
     ]
 )
-"""What is kept of an event where rows are kept."""
+"""One event, where the rows of events are kept."""
 
 
 class BacktestCounts(msgspec.Struct):
-    """What happened under one model.
+    """Counts of events, level changes and alerts under one model.
 
     Attributes:
         events, duplicates, malformed, mended, late: records, as `replay` counts them, warm-up included.
@@ -53,7 +53,7 @@ class BacktestCounts(msgspec.Struct):
         rises_by_hour: rises by (hour, level reached).
         peaks: highest level of agents that reached medium or more.
         policed: by policy of the plan.
-        rows: of dtype ROW, in the order of the history; empty unless they are kept.
+        rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
     """
 
     events: int
@@ -98,7 +98,7 @@ class BacktestCounter:
         self._peaks: dict[AgentIdentity, int] = {}
 
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
-        """One batch, right after it was applied; *ticked_ms* is the time that then passed for all, 0 = none did."""
+        """Count one batch right after it was applied; *ticked_ms* is the time to which all then moved, 0 = none."""
         for decision in applied.decisions:
             self._count_decision(decision)
         for policing in self._policing:
@@ -174,7 +174,7 @@ class BacktestCounter:
 
 
 def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
-    """All shares of one model as one; at least one."""
+    """Sum of the counts of all shares of one model; at least one share."""
     total, *others = shares
     for share in others:
         for name in ("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days"):

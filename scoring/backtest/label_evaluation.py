@@ -13,7 +13,7 @@ from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from .plan import EventLabels
 
 FALSE_POSITIVE_SHARES = (0.01, 0.05)
-"""Shares of false positives at which recall is told."""
+"""Shares of false positives at which recall is reported."""
 
 
 class DetectionCurve(NamedTuple):
@@ -80,7 +80,7 @@ CURVE_GRID = np.linspace(0.0, 1.0, 51)
 
 
 class ConfidenceBands(NamedTuple):
-    """Where a curve lies in most resamples of its units; lower and upper bound each.
+    """Bounds, lower and upper, within which a curve lies in most resamples of its units.
 
     Attributes:
         area, average_precision: of these figures.
@@ -113,20 +113,20 @@ def bootstrap_bands(
     y, s = y[order], s[order]
     last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]
     rounds = RESAMPLES if len(y) <= _FEW_UNITS else RESAMPLES // 2  # of many units, fewer resamples say as much
-    drawn = [one for _ in range(rounds) if (one := _resampled_curve(y, last, dice)) is not None]
-    figures = np.array([(one.area, one.average_precision) for one in drawn])
-    found = np.array(
-        [np.interp(CURVE_GRID, np.r_[0.0, one.false_positive_rate], np.r_[0.0, one.recall]) for one in drawn]
+    drawn = [curve for _ in range(rounds) if (curve := _resampled_curve(y, last, dice)) is not None]
+    figures = np.array([(curve.area, curve.average_precision) for curve in drawn])
+    recall = np.array(
+        [np.interp(CURVE_GRID, np.r_[0.0, curve.false_positive_rate], np.r_[0.0, curve.recall]) for curve in drawn]
     )
     precision = np.array(
-        [one.precision[np.searchsorted(one.recall, np.minimum(CURVE_GRID, 1.0 - 1e-12))] for one in drawn]
+        [curve.precision[np.searchsorted(curve.recall, np.minimum(CURVE_GRID, 1.0 - 1e-12))] for curve in drawn]
     )
     edges = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     (area, average), lower_upper = np.quantile(figures, edges, axis=0).T, partial(np.quantile, q=edges, axis=0)
     return ConfidenceBands(
         (float(area[0]), float(area[1])),
         (float(average[0]), float(average[1])),
-        tuple(lower_upper(found)),
+        tuple(lower_upper(recall)),
         tuple(lower_upper(precision)),
     )
 
@@ -143,14 +143,14 @@ def _resampled_curve(
     return DetectionCurve(hits / hits[-1], alarms / alarms[-1], hits / np.maximum(hits + alarms, 1))
 
 
-# Scores held against labels: how well bad events and sessions stand out, and how soon the level told of them.
+# Evaluation of scores: separation of bad events and sessions, and delay until the level showed them.
 
 
 _SLOW_QUANTILE = 0.9
 
 
 class ScoreSeparation(msgspec.Struct, frozen=True):
-    """How well a score tells bad units from good ones; figures are None where there is no bad or no good unit."""
+    """Separation of bad units from good ones by a score; figures are None where one of the two kinds is missing."""
 
     units: int
     bad: int
@@ -167,7 +167,7 @@ class ScoreSeparation(msgspec.Struct, frozen=True):
 
 
 class LevelDetection(msgspec.Struct, frozen=True):
-    """How bad sessions fared at one level.
+    """Detection of bad sessions at one level.
 
     Attributes:
         sessions: bad ones.
@@ -221,28 +221,28 @@ class _LabelledRows(msgspec.Struct):
 
 
 def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluation:
-    """Hold rows of dtype `tally.ROW`, in the order of the history, against labels."""
-    known = rows[rows["label"] >= 0]
-    told = _labelled_rows(known, labels)
-    top = np.full(len(told.bad_sessions), -np.inf)
-    np.maximum.at(top, told.session, known["anomaly"])
-    delays = [_detection_delays(told, level) for level in ALERTING_LEVELS]
+    """Hold rows of dtype `EVENT_ROW`, in the order of the history, against labels."""
+    labelled_rows = rows[rows["label"] >= 0]
+    labelled = _labelled_rows(labelled_rows, labels)
+    top = np.full(len(labelled.bad_sessions), -np.inf)
+    np.maximum.at(top, labelled.session, labelled_rows["anomaly"])
+    delays = [_detection_delays(labelled, level) for level in ALERTING_LEVELS]
     return LabelEvaluation(
-        len(known),
-        len(rows) - len(known),
-        len(labels.labels) - len(np.unique(known["label"])),
-        measure_separation(told.bad, known["anomaly"]),
-        _with_bands(measure_separation(told.bad_sessions, top), bootstrap_bands(told.bad_sessions, top)),
-        [_detection(told, level, *found) for level, found in zip(ALERTING_LEVELS, delays, strict=True)],
+        len(labelled_rows),
+        len(rows) - len(labelled_rows),
+        len(labels.labels) - len(np.unique(labelled_rows["label"])),
+        measure_separation(labelled.bad, labelled_rows["anomaly"]),
+        _with_bands(measure_separation(labelled.bad_sessions, top), bootstrap_bands(labelled.bad_sessions, top)),
+        [_detection(labelled, level, *detections) for level, detections in zip(ALERTING_LEVELS, delays, strict=True)],
         sorted(seconds for _, seconds in delays[0][0]),
     )
 
 
-def _labelled_rows(known: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows:
+def _labelled_rows(rows: npt.NDArray[Any], labels: EventLabels) -> _LabelledRows:
     numbers: dict[AgentIdentity, int] = {}
-    session, bad = np.zeros(len(known), np.int64), np.zeros(len(known), np.bool_)
+    session, bad = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
     bad_session: list[bool] = []
-    for row, at in enumerate(known["label"].tolist()):
+    for row, at in enumerate(rows["label"].tolist()):
         label = labels.labels[at]
         name = (label.tenant, label.agent_id, label.session or label.id)
         number = session[row] = numbers.setdefault(name, len(numbers))
@@ -250,68 +250,70 @@ def _labelled_rows(known: npt.NDArray[Any], labels: EventLabels) -> _LabelledRow
             bad_session.append(False)
         bad[row] = label.event_label != 0
         bad_session[number] |= label.session_label != 0 or label.event_label != 0
-    return _LabelledRows(known, bad, session, np.array(bad_session, np.bool_))
+    return _LabelledRows(rows, bad, session, np.array(bad_session, np.bool_))
 
 
-def _with_bands(plain: ScoreSeparation, found: ConfidenceBands | None) -> ScoreSeparation:
+def _with_bands(plain: ScoreSeparation, bands: ConfidenceBands | None) -> ScoreSeparation:
     """Events of a session depend on each other, sessions do not: so sessions alone are resampled."""
-    if found is None:
+    if bands is None:
         return plain
     grid = CURVE_GRID.tolist()
     return msgspec.structs.replace(
         plain,
-        roc_auc_within=found.area,
-        average_precision_within=found.average_precision,
-        roc_band=list(zip(grid, *(bound.tolist() for bound in found.recall), strict=True)),
-        precision_band=list(zip(grid, *(bound.tolist() for bound in found.precision), strict=True)),
+        roc_auc_within=bands.area,
+        average_precision_within=bands.average_precision,
+        roc_band=list(zip(grid, *(bound.tolist() for bound in bands.recall), strict=True)),
+        precision_band=list(zip(grid, *(bound.tolist() for bound in bands.precision), strict=True)),
     )
 
 
 def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> ScoreSeparation:
     """Figures and thinned curves of one score, both of shape (n,)."""
-    found: DetectionCurve | None = detection_curve(bad, scores)
-    if found is None:
+    curve: DetectionCurve | None = detection_curve(bad, scores)
+    if curve is None:
         return ScoreSeparation(len(bad), int(bad.sum()))
-    drawn = found.thinned()
+    drawn = curve.thinned()
     return ScoreSeparation(
         len(bad),
         int(bad.sum()),
-        found.area,
-        found.average_precision,
-        found.recall_at(FALSE_POSITIVE_SHARES[0]),
-        found.recall_at(FALSE_POSITIVE_SHARES[1]),
+        curve.area,
+        curve.average_precision,
+        curve.recall_at(FALSE_POSITIVE_SHARES[0]),
+        curve.recall_at(FALSE_POSITIVE_SHARES[1]),
         [(0.0, 0.0), *zip(drawn.false_positive_rate.tolist(), drawn.recall.tolist(), strict=True)],
         list(zip(drawn.recall.tolist(), drawn.precision.tolist(), strict=True)),
     )
 
 
-def _detection_delays(told: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
-    """(events, seconds) of each bad session that reached the level, and how many were there before."""
-    order = np.argsort(told.session, kind="stable")
-    starts = np.searchsorted(told.session[order], np.arange(len(told.bad_sessions) + 1))
-    found: list[tuple[int, float]] = []
+def _detection_delays(labelled: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:
+    """(events, seconds) of each bad session that reached the level, and the number that were at it before."""
+    order = np.argsort(labelled.session, kind="stable")
+    starts = np.searchsorted(labelled.session[order], np.arange(len(labelled.bad_sessions) + 1))
+    delays: list[tuple[int, float]] = []
     already = 0
-    for number in np.flatnonzero(told.bad_sessions).tolist():
+    for number in np.flatnonzero(labelled.bad_sessions).tolist():
         at = order[starts[number] : starts[number + 1]]
-        bad = np.flatnonzero(told.bad[at])
+        bad = np.flatnonzero(labelled.bad[at])
         at = at[bad[0] if len(bad) else 0 :]  # where no event is named, the session is bad from its start
-        rows = told.rows[at]
+        rows = labelled.rows[at]
         if rows["rested"][0] >= level:
             already += 1
             continue
         reached = np.flatnonzero(rows["level"] >= level)
         if len(reached):
             waited = rows["time_ms"][reached[0]] - rows["time_ms"][0]
-            found.append((int(reached[0]), max(float(waited) / 1000.0, 0.0)))
-    return found, already
+            delays.append((int(reached[0]), max(float(waited) / 1000.0, 0.0)))
+    return delays, already
 
 
-def _detection(told: _LabelledRows, level: RiskLevel, delays: list[tuple[int, float]], already: int) -> LevelDetection:
-    rose = (told.rows["rested"] < level) & (told.rows["level"] >= level)
-    true = int((rose & told.bad_sessions[told.session]).sum())
+def _detection(
+    labelled: _LabelledRows, level: RiskLevel, delays: list[tuple[int, float]], already: int
+) -> LevelDetection:
+    rose = (labelled.rows["rested"] < level) & (labelled.rows["level"] >= level)
+    true = int((rose & labelled.bad_sessions[labelled.session]).sum())
     return LevelDetection(
         level.label,
-        int(told.bad_sessions.sum()),
+        int(labelled.bad_sessions.sum()),
         len(delays),
         already,
         _median_and_slow([events for events, _ in delays]),

@@ -62,7 +62,7 @@ def default_budgets(budget: AlertBudget) -> list[AlertBudget]:
     return [budget.scaled(factor) for factor in BUDGET_FACTORS]
 
 
-# Labels: which events were bad. The evaluation alone reads them; nothing that scores ever sees one.
+# Labels of bad events. The evaluation alone reads them; nothing that scores ever sees one.
 #
 # A file of JSON lines, plain or gzip: `{"id", "session", "event_label", "session_label", "class"}`, as
 # `trustwatch simulate --labels` writes them. Further members are ignored.

@@ -1,4 +1,4 @@
-"""What a token policy would have said to each request of a history, and whose tokens it would have revoked.
+"""A token policy applied to each request of a history: its answers, and the agents whose tokens it would have revoked.
 
 A request is judged at the level that its agent had just before it, as an authorization server or gateway would have
 been told. The policy is taken as if it were enforced for everybody; whether it is, is said beside. Nothing is taken
@@ -28,12 +28,12 @@ from ..records.decisions import Decision
 ISSUANCE_TYPES = ("token.request", "token.exchange", "token.refresh")
 CALL_TYPES = ("api.call", "tool.call", "a2a.message")
 REQUEST_TYPES = (*ISSUANCE_TYPES, *CALL_TYPES)
-"""Events that are questions: of an authorization server at issuance, of a gateway or middleware at a call."""
+"""Events that are access requests: of an authorization server at issuance, of a gateway or middleware at a call."""
 
 GRANTED, SHORTENED, NARROWED, HELD, DENIED = "allowed", "shortened", "narrowed", "held", "denied"
 OUTCOMES = (GRANTED, SHORTENED, NARROWED, HELD, DENIED)
-"""What becomes of a request, in the order of what it costs the agent. `held` waits for a person; `narrowed` gets some
-of its scopes; `shorten_agent_id` a shorter lifetime than it had (only where the event says how long that was)."""
+"""Outcomes of a request, in the order of what they cost the agent. `held` waits for a person; `narrowed` gets some of
+its scopes; `shortened` a shorter lifetime than it had (only where the event says how long that was)."""
 
 MAX_REVOCATION_REASONS = 3
 _REFRESH_CODE = EVENT_TYPES.index("token.refresh")
@@ -62,7 +62,7 @@ class SimulatedRevocation(msgspec.Struct):
 
 
 class PolicySimulationResult(msgspec.Struct):
-    """What one policy would have done.
+    """Outcomes of the requests of a history under one policy.
 
     Attributes:
         counts: requests by (event type, level, outcome).
@@ -78,7 +78,7 @@ class PolicySimulationResult(msgspec.Struct):
 
 
 class PolicySimulation:
-    """Judges the requests of one share.
+    """Evaluates the requests of one share under a policy.
 
     Args:
         book: the policy.
@@ -97,7 +97,7 @@ class PolicySimulation:
         self._verdicts: dict[tuple[Any, ...], str] = {}
 
     def apply_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Changes of level, before the rows of their batch."""
+        """Take over changes of level, before the rows of their batch."""
         for decision in decisions:
             name = decision.agent
             standing = self._effective_policy(name, decision.agent_type)
@@ -191,7 +191,7 @@ class PolicySimulation:
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:
-    """Whether a level asks nothing of a request but its lifetime."""
+    """Tell whether a level restricts nothing of a request but its lifetime."""
     return policy.allow and policy.allowed_scopes is None and not policy.step_up and policy.refresh_allowed
 
 

@@ -1,4 +1,4 @@
-"""What a back-test found, as one value that is printed as JSON and drawn as a report."""
+"""The result of a back-test, as one value that is printed as JSON and drawn as a report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SEPARATION_FIGURES = {
     "recall_at_5_percent": "recall at 5 % false",
 }
 MAX_LISTED_AGENTS = 1000
-"""Agents of one list that are told; the figures count all."""
+"""Most agents in one list; the figures count all."""
 
 
 class LevelAlerts(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class LevelAlerts(msgspec.Struct, frozen=True):
 
 
 class LevelChangeCount(msgspec.Struct, frozen=True):
-    """How often agents went from one level to another, because of events or of time (`tick`)."""
+    """Number of changes from one level to another, because of events or of time (`tick`)."""
 
     before: str
     after: str
@@ -55,7 +55,7 @@ class TimeBin(msgspec.Struct, frozen=True):
 
 
 class RequestOutcomes(msgspec.Struct, frozen=True):
-    """What became of requests of one type at one level."""
+    """Outcomes of the requests of one type at one level."""
 
     type: str
     level: str
@@ -63,7 +63,7 @@ class RequestOutcomes(msgspec.Struct, frozen=True):
 
 
 class AgentOutcomes(msgspec.Struct, frozen=True):
-    """An agent, and what became of its requests."""
+    """Outcomes of one agent's requests."""
 
     tenant: str
     issuer: str
@@ -72,7 +72,7 @@ class AgentOutcomes(msgspec.Struct, frozen=True):
 
 
 class RevocationReport(msgspec.Struct, frozen=True):
-    """An agent whose tokens would have been revoked; see `policing.SimulatedRevocation`."""
+    """An agent whose tokens would have been revoked; see `policy_simulation.SimulatedRevocation`."""
 
     tenant: str
     issuer: str
@@ -89,7 +89,7 @@ class RevocationReport(msgspec.Struct, frozen=True):
 
 
 class PolicyOutcome(msgspec.Struct, frozen=True):
-    """What a policy would have done. *totals* are requests by outcome; lists are cut at `MOST_AGENTS`."""
+    """Outcomes under one policy. *totals* are requests by outcome; lists are cut at `MAX_LISTED_AGENTS`."""
 
     version: str
     totals: dict[str, int]
@@ -133,7 +133,7 @@ class FigureDifference(msgspec.Struct, frozen=True):
 
 
 class BacktestComparison(msgspec.Struct, frozen=True):
-    """Where two sides differ. Agents are `tenant issuer agent`, parts that are empty left out."""
+    """Differences between two sides. Agents are `tenant issuer agent`, parts that are empty left out."""
 
     figures: list[FigureDifference]
     revoked_only_by_a: list[str]
@@ -142,7 +142,7 @@ class BacktestComparison(msgspec.Struct, frozen=True):
 
 
 class BacktestResult(msgspec.Struct, frozen=True):
-    """All of it."""
+    """Result of a back-test: every side, and their differences."""
 
     files: list[str]
     since: str | None
@@ -164,7 +164,7 @@ def build_result(
     pairs = [(0, 0)]
     if len(plan.models) > 1 or len(plan.books) > 1:
         pairs.append((len(plan.models) - 1, len(plan.books) - 1))
-    evaluations = [None if labels is None else evaluate_labels(one.rows, labels) for one in counts]
+    evaluations = [None if labels is None else evaluate_labels(model_counts.rows, labels) for model_counts in counts]
     sides = [
         _build_side(name, plan, counts[model], model, book, evaluations[model])
         for name, (model, book) in zip("AB", pairs, strict=False)
@@ -299,7 +299,7 @@ def _compare_sides(
 ) -> BacktestComparison:
     a, b = ({_agent_text(who): level for who, level in side.items()} for side in peaks)
     differing = sorted(who for who in a.keys() | b.keys() if a.get(who) != b.get(who))
-    ours, theirs = (_revoked_names(one) for one in policed)
+    ours, theirs = (_revoked_names(simulation) for simulation in policed)
     return BacktestComparison(
         _figure_differences(*sides),
         sorted(ours - theirs)[:MAX_LISTED_AGENTS],

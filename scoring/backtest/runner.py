@@ -23,7 +23,7 @@ MalformedRecord = tuple[int, str, str]
 ShardTask = tuple[int, int]
 
 _bytes_read: Any = None
-"""In a worker process: bytes that each task has read, shared with the parent."""
+"""Bytes that each task has read, shared between a worker process and its parent."""
 
 
 def run_backtest(
@@ -48,10 +48,10 @@ def run_backtest(
         else _run_in_pool(plan, tasks, progress)
     )
     counts = [
-        merge_counts(part for (model, _), (part, _) in zip(tasks, done, strict=True) if model == wanted)
-        for wanted in range(len(plan.models))
+        merge_counts(part for (model, _), (part, _) in zip(tasks, done, strict=True) if model == model_number)
+        for model_number in range(len(plan.models))
     ]
-    problems = sorted({problem for _, told in done[: plan.jobs] for problem in told})
+    problems = sorted({problem for _, shard_problems in done[: plan.jobs] for problem in shard_problems})
     return counts, problems[:MAX_SHOWN_PROBLEMS]
 
 
@@ -132,5 +132,5 @@ def run_shard(
             tally.count_batch(applied, replay.engine.agents, replay.ticked_ms)
     finally:
         source.close()
-    told = replay.summary()
-    return tally.counts(told.events, window.duplicates, told.malformed, told.mended, told.late), problems
+    summary = replay.summary()
+    return tally.counts(summary.events, window.duplicates, summary.malformed, summary.mended, summary.late), problems

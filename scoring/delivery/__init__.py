@@ -1,1 +1,1 @@
-"""What leaves the service: at least once, with an idempotency key, from the store's outbox to configured targets."""
+"""Delivery at least once, with an idempotency key, from the store's outbox to the configured targets."""

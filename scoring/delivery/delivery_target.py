@@ -1,4 +1,4 @@
-"""The seam of delivery: targets, notifiers, results, and when to try again or give up."""
+"""Interface of delivery: targets, notifiers, results, and the times to try again or give up."""
 
 from __future__ import annotations
 
@@ -53,9 +53,6 @@ def retry_delay_s(
     return chosen if retry_after_s is None else max(chosen, min(retry_after_s, policy.retry_after_cap_s))
 
 
-# The seam of what leaves: a target, a notifier that knows how to reach it, and what came of an attempt.
-
-
 ALL_LEVELS = frozenset(RiskLevel)
 MAX_NAME_LENGTH = 64
 MAX_TIMEOUT_S = 60
@@ -92,7 +89,7 @@ class DeliveryTarget(Protocol):
 
 
 class DeliveryResult(NamedTuple):
-    """What came of one attempt.
+    """Result of one attempt.
 
     `delivered`; `retry` (later, not before *retry_after_s* if that is given); `failed` (this row, for good); `gone`
     (nothing more to this target until it is reconfigured); `skipped` (the target has nothing to do with this row, and

@@ -158,7 +158,7 @@ class _TargetWorker:
         return len(rows)
 
     async def _attempt_all(self, rows: list[LeasedDelivery]) -> list[DeliveryResult]:
-        """What came of each row: all at once, or those about one agent one after the other where order matters."""
+        """Attempt every row: all at once, or those about one agent one after the other where order matters."""
         if not (rows and self._target.ordered):
             return await asyncio.gather(*(self._attempt(row) for row in rows))
         superseded = await asyncio.to_thread(self._outbox.superseded, self._target.name, [row.seq for row in rows])

@@ -6,7 +6,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 _MAX_DIGITS = 9
-"""Longer numbers are cut: what asks for so long a pause is bounded by its reader anyhow."""
+"""Most digits that are read: so long a pause is bounded by the caller anyhow."""
 
 
 def parse_retry_after(header: str | None, now_ms: int) -> float | None:

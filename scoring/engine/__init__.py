@@ -1,1 +1,1 @@
-"""From feature vectors to risk: agent state, evidence, signals, explanations, feedback rules."""
+"""The engine, from feature vectors to risk: agent state, evidence, signals, explanations, feedback rules."""

@@ -35,7 +35,7 @@ _ROW_COLUMNS = ("level", "risk_score", "confidence", "anomaly_score", "evaluated
 
 
 class AgentLoader(Protocol):
-    """The part of a store that agents come back from."""
+    """The part of a store that agents are loaded from."""
 
     def load(self, keys: Collection[int]) -> dict[int, AgentRow]:
         """Rows of those keys that exist."""
@@ -45,7 +45,7 @@ class AgentLoader(Protocol):
 
 
 class AgentExplanation(NamedTuple):
-    """What is said about an agent beside its numbers."""
+    """Explanation of an agent's risk: its decision, reasons and counterfactual."""
 
     decision_id: str = ""
     reasons: bytes = NO_REASONS
@@ -104,15 +104,15 @@ class AgentStateCache:
         """
 
     def explanation(self, slot: int) -> AgentExplanation:
-        """What is said about the agent in a slot."""
+        """Explanation of the agent in a slot."""
         return self._explanations[slot]
 
     def set_explanation(self, slot: int, note: AgentExplanation) -> None:
-        """Say something about the agent in a slot."""
+        """Set the explanation of the agent in a slot."""
         self._explanations[slot] = note
 
     def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
-        """Know nothing of an agent any more, in memory and with the next commit; name nobody by that name.
+        """Erase an agent, in memory and with the next commit, and its name from the reasons of others.
 
         Args:
             ours: whether its row is this partition's to remove: elsewhere it may act again already, as somebody new.
@@ -127,7 +127,7 @@ class AgentStateCache:
             self.evicted[key] = self._redacted_row(row)
 
     def keep_out_erased(self, subjects: Iterable[ErasureSubject]) -> None:
-        """Erasures that are under way as the process starts: what it loads must not bring their names back."""
+        """Take over erasures under way as the process starts: what it loads must not bring their names back."""
         for subject in subjects:
             self._erasers.add(subject)
 
@@ -190,7 +190,7 @@ class AgentStateCache:
         self._update_shared_counts(keys, slots)
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
-        """Go on with another model of the same salt; nobody is in memory."""
+        """Use another model of the same salt; nobody is in memory."""
         self.builder.baseline = model.baseline
         self._model = model
         self._thresholds = thresholds
@@ -245,7 +245,7 @@ class AgentStateCache:
         return at
 
     def _update_shared_counts(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """How much of an agent the shared baseline counts is up to this model, not to the one it was stored under."""
+        """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
         at = self._seed_rows(keys)
         numbers = self.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0
@@ -330,7 +330,7 @@ class AgentStateCache:
         return rows
 
     def changed_rows(self) -> list[AgentRow]:
-        """Rows of all agents that changed since `settled`, those that moved out meanwhile included.
+        """Rows of all agents that changed since `mark_committed`, those that moved out meanwhile included.
 
         Until then they stay changed: a commit that was given up half way is made whole by the next one.
         """
@@ -343,7 +343,7 @@ class AgentStateCache:
         return rows
 
     def mark_committed(self) -> None:
-        """The rows handed out by `take_dirty` are in the store; nothing was applied since."""
+        """Note that the rows of `changed_rows` are in the store; nothing was applied since."""
         self._agents.dirty[:] = False
         self._removed_agents.clear()
         if self._store is not None:

@@ -1,4 +1,4 @@
-"""What follows from features that count as usual: others that are made of them, and the agent's short-term state.
+"""Consequences of features that count as usual: features made of others, and the agent's short-term state.
 
 A first use is odd several times over: a target that is new to an agent is, by necessity, new together with its action.
 Where a rule names the one, the other is usual too, in such events alone. Composites (`write_surprise`,
@@ -23,10 +23,10 @@ Matrix = npt.NDArray[np.float64]
 _IMPLIED_FEATURES = {
     kind: implied
     for kind in ITEMS
-    if (implied := [at for at, one in enumerate(FEATURES) if kind in (*one.new_with, *one.restates)])
+    if (implied := [at for at, feature in enumerate(FEATURES) if kind in (*feature.new_with, *feature.restates)])
 }
 """Features that are odd wherever the item of a kind is new to the agent."""
-_MADE = np.array([at for at, one in enumerate(FEATURES) if one.parts], np.int64)
+_MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], np.int64)
 
 
 def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
@@ -46,13 +46,13 @@ def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
 
 def recompute_composites(after: Matrix, codes: npt.NDArray[np.int8]) -> None:
     """Composites of *after* (m, F) from its parts; none rises."""
-    made = after.copy()
-    feature_vector.compose_rows(made, codes)
-    after[:, _MADE] = np.minimum(after[:, _MADE], made[:, _MADE])
+    recomputed = after.copy()
+    feature_vector.compose_rows(recomputed, codes)
+    after[:, _MADE] = np.minimum(after[:, _MADE], recomputed[:, _MADE])
 
 
 def _session_strangeness(vectors: Matrix) -> Matrix:
-    """What an event adds to the strangeness of its session."""
+    """Amount that an event adds to the strangeness of its session."""
     total = vectors[:, feature_vector.F_TRANSITION] + np.maximum(
         vectors[:, feature_vector.F_TARGET], vectors[:, feature_vector.F_ACTION_TARGET]
     )
@@ -81,11 +81,11 @@ def retract_session_effects(
         slots: int32 (m,), all different.
     """
     excess = (1.0 - feature_vector.STRANGENESS_RETENTION) * (_session_strangeness(before) - _session_strangeness(after))
-    wanted = np.where(sessions == 0, np.uint64(1), sessions)
-    place = np.argmax(state.session_id[slots] == wanted[:, None], axis=1)
-    strange = state.session_numbers[slots, place, layout.S_STRANGE]
+    session_ids = np.where(sessions == 0, np.uint64(1), sessions)
+    session_index = np.argmax(state.session_id[slots] == session_ids[:, None], axis=1)
+    strange = state.session_numbers[slots, session_index, layout.S_STRANGE]
     left = np.maximum(strange - excess.astype(np.float32), np.float32(0.0))
-    state.session_numbers[slots, place, layout.S_STRANGE] = left
+    state.session_numbers[slots, session_index, layout.S_STRANGE] = left
     after[:, feature_vector.F_STRANGE] = np.minimum(after[:, feature_vector.F_STRANGE], left.astype(np.float64))
     new = np.zeros(len(slots), np.float32)
     for kind in layout.NAMING:

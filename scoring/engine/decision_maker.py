@@ -1,4 +1,4 @@
-"""A change of level becomes a decision, and the reasons of notable events are kept with their agents."""
+"""Decisions from changes of level; the reasons of notable events are kept with their agents."""
 
 from __future__ import annotations
 
@@ -55,22 +55,25 @@ class DecisionMaker:
         rows = self._rows_to_explain(scored, changed)
         levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
         explained = [row for row in rows if levels[row][1] >= levels[row][0] and _needs_feature_reasons(*levels[row])]
-        found = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
+        reasons_by_row = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
         for row in rows:
             slot, (previous, level) = int(scored.slots[row]), levels[row]
             rising = level > previous and level >= RiskLevel.MEDIUM
-            own = found.get(row, ())
+            own = reasons_by_row.get(row, ())
             reasons = self._add_prior_reasons(scored, row, own) if rising else own
-            told = reasons if rising or level == previous else (_relaxation_reason(previous, level),)
+            shown_reasons = reasons if rising or level == previous else (_relaxation_reason(previous, level),)
             counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
             decision_id = self._engine.agent_states.explanation(slot).decision_id
             if row in changed:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
-                decision = self._event_decision(moment, scored, row, told, counterfactual)
+                decision = self._event_decision(moment, scored, row, shown_reasons, counterfactual)
                 decisions.append(decision)
                 decision_id = decision.decision_id
             self._keep_explanation(
-                AgentExplanation(decision_id, encode_reasons(told), counterfactual), scored, row, row in changed
+                AgentExplanation(decision_id, encode_reasons(shown_reasons), counterfactual),
+                scored,
+                row,
+                row in changed,
             )
         return decisions
 
@@ -86,29 +89,31 @@ class DecisionMaker:
     def decide_level_change(
         self, slot: int, moment: RecordMoment, previous: int, level: int, cause: str, reason: RiskReason | None = None
     ) -> Decision:
-        """The decision of a level that no event has moved; *reason* None = time did."""
-        told = (reason or _relaxation_reason(previous, level),)
-        decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, told)
-        self._set_explanation(slot, AgentExplanation(decision.decision_id, encode_reasons(told), ""), 0.0, moment.at_ms)
+        """The decision of a level that no event has moved; *reason* None = the passing of time did."""
+        reasons = (reason or _relaxation_reason(previous, level),)
+        decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, reasons)
+        self._set_explanation(
+            slot, AgentExplanation(decision.decision_id, encode_reasons(reasons), ""), 0.0, moment.at_ms
+        )
         return decision
 
     def _rows_to_explain(self, scored: ScoredBatch, changed: set[int]) -> list[int]:
-        """Changes of level, and the notable row of each agent whose reasons stand at each rise and at the batch's end.
+        """Rows that change a level, and each agent's notable row whose reasons hold at a rise or at the batch's end.
 
         Explaining a row costs a hundred times its score, and an agent under attack has many notable rows in a batch.
         """
         notable = (scored.evidence >= NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
-        told: dict[int, tuple[float, int]] = {}
+        strongest: dict[int, tuple[float, int]] = {}
         last: dict[int, int] = {}
         kept = set(changed)
         for row in sorted(changed | set(np.flatnonzero(notable).tolist())):
             slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
             state = self._engine.risk[slot]
-            old, since = told.get(slot) or (float(state["told"]), int(state["told_ms"]))
+            old, since = strongest.get(slot) or (float(state["told"]), int(state["told_ms"]))
             if row in changed and slot in last:
                 kept.add(last[slot])
             if row in changed or weight >= _faded_weight(old, since, at_ms):
-                told[slot] = weight, at_ms
+                strongest[slot] = weight, at_ms
                 last[slot] = row
         return sorted(kept | set(last.values()))
 
@@ -159,7 +164,7 @@ class DecisionMaker:
             self._set_explanation(slot, note, weight, at_ms)
 
     def _set_explanation(self, slot: int, note: AgentExplanation, weight: float, at_ms: int) -> None:
-        """What is said about an agent from now on. The weight is kept with its risk: a restart goes on alike."""
+        """Set an agent's explanation. Its weight is kept with the agent's risk, so that a restart changes nothing."""
         self._engine.agent_states.set_explanation(slot, note)
         state = self._engine.risk[slot]
         state["told"], state["told_ms"] = weight, at_ms
@@ -210,17 +215,17 @@ class DecisionMaker:
 
 
 def _needs_feature_reasons(previous: int, level: int) -> bool:
-    """Whether a row is told with its features' reasons: a rise that people act on, or no change at all."""
+    """Tell whether a row's features are among its reasons: at a rise that people act on, or at no change at all."""
     return level == previous or level >= RiskLevel.MEDIUM
 
 
 def _faded_weight(weight: float, since_ms: int, at_ms: int) -> float:
-    """What the weight of kept reasons is worth later."""
+    """Weight of stored reasons after they have aged."""
     return weight * float(0.5 ** (max(at_ms - since_ms, 0) / _REASONS_HALF_LIFE_MS))
 
 
 def _relaxation_reason(previous: int, level: int) -> RiskReason:
-    """Why a level went down, or first became known."""
+    """Reason of a level that went down, or that became known for the first time."""
     before, after = RiskLevel(previous).label, RiskLevel(level).label
     if previous == RiskLevel.CRITICAL:
         text = "the longest hold of a critical agent has ended"

@@ -1,4 +1,4 @@
-"""Who had to do with whom: pairs are picked out of batches and written with the state they belong to.
+"""Delegation edges between agents: picked out of batches and written with the state that they belong to.
 
 A pair is written when it is new, and once an hour of event time while it goes on: what is written is a first and a
 last time, so that writing it twice changes nothing. Most batches therefore write none. Only what a token vouches for
@@ -46,7 +46,7 @@ class EdgeCollector:
         self._pending: dict[tuple[str, str, str, str, str], AgentEdge] = {}
 
     def collect(self, columns: EventColumns, risks: npt.NDArray[np.float64]) -> None:
-        """Take what is new of a batch.
+        """Take the new pairs of a batch.
 
         Args:
             columns: n events.
@@ -103,12 +103,12 @@ class EdgeCollector:
             if source == target or not source or not target:
                 continue
             named = (tenant, issuer, kind, source, target)
-            known = self._pending.get(named)
-            if known is None:
+            edge = self._pending.get(named)
+            if edge is None:
                 self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, at_ms, at_ms, risk, at_ms)
                 continue
-            worst, worst_ms = max((known.risk, known.risk_ms), (risk, at_ms))
-            first, last = min(known.first_ms, at_ms), max(known.last_ms, at_ms)
+            worst, worst_ms = max((edge.risk, edge.risk_ms), (risk, at_ms))
+            first, last = min(edge.first_ms, at_ms), max(edge.last_ms, at_ms)
             self._pending[named] = AgentEdge(tenant, issuer, kind, source, target, first, last, worst, worst_ms)
 
 

@@ -40,7 +40,7 @@ NOTABLE_EVIDENCE = 1.0
 
 
 class EngineSettings(NamedTuple):
-    """How the engine works; everything else comes with the model."""
+    """Settings of the engine; everything else comes with the model."""
 
     risk: RiskEvaluationSettings = RiskEvaluationSettings()
     capacity: int = 200_000
@@ -74,7 +74,7 @@ class ScoredBatch(NamedTuple):
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
     def effective_vectors(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
-        """What p-values of *rows* rest on, shape (len(rows), F): their vectors, less what has counted before."""
+        """Vectors that the p-values of *rows* rest on, shape (len(rows), F): without what has counted before."""
         vectors = self.vectors[list(rows)]
         for place, row in enumerate(rows):
             if row in self.effective_rows:
@@ -82,7 +82,7 @@ class ScoredBatch(NamedTuple):
         return vectors
 
     def is_familiar(self, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Which of *rows* are of agents that the model's history shows well."""
+        """Flags of the *rows* whose agents the model's history shows well."""
         return np.asarray(self.agent_numbers[list(rows), layout.N_SHARED] >= FAMILIAR_EVENTS)
 
     @property
@@ -130,7 +130,7 @@ class Engine:
         self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
         self.explainer = Explainer(self)
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
-        """What people said counts as usual; changed by records, between batches."""
+        """Rules of feedback; changed by records, between batches."""
 
     def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
         """Score a batch and move all state; at most `capacity` different agents may occur in it.
@@ -229,7 +229,7 @@ class Engine:
         return scores.feature_evidence
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """What of each event is learned: nothing self-asserted; of a suspicious window an announced key alone."""
+        """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
         statistic = out.risk[rows, risk.STATISTIC]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & (
             statistic < SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], 0]
@@ -301,7 +301,7 @@ class Explainer:
         self._reason_writer = ReasonWriter(engine.model.baseline)
 
     def reasons(self, scored: ScoredBatch, rows: list[int], *, alone: bool = False) -> list[tuple[RiskReason, ...]]:
-        """Reasons of the given rows, the strongest first; see `reasons.ReasonWriter`.
+        """Reasons of the given rows, the strongest first; see `explanations.ReasonWriter`.
 
         What has counted before is no reason for a level now. *alone* asks what is odd about the events by themselves.
         """
@@ -324,7 +324,7 @@ class Explainer:
         ]
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
-        """What would have kept the level lower, checked by scoring the row without its strongest feature; or ""."""
+        """Change that would have kept the level lower: the row is scored without its strongest feature; or ""."""
         engine = self._engine
         features = [reason for reason in reasons if reason.feature in FEATURE_NAMES]
         if not features:
@@ -360,7 +360,7 @@ class Explainer:
         return int(RiskLevel.UNKNOWN if confidence < parameters.confidence_minimum else RiskLevel.LOW)
 
     def decision_evidence(self, slot: int, scored: ScoredBatch | None = None, row: int = 0) -> dict[str, Any]:
-        """What the risk kernel saw: kept with a decision, so that it can be replayed."""
+        """Inputs of the risk kernel: kept with a decision, so that it can be replayed."""
         engine = self._engine
         if scored is None:
             state = engine.risk[slot]

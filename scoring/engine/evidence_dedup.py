@@ -1,4 +1,4 @@
-"""What is odd counts once: the same name brings an agent no more evidence for a day.
+"""Deduplication of evidence: the same name brings an agent no more evidence for a day.
 
 One new object is odd in each event of its session, and a lasting honest change is odd in every event until it is
 learned, which it is not while it is under suspicion. Counted each time, either would climb to an alert by itself. So a
@@ -41,12 +41,15 @@ CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
 part of the event's strongest evidence that it must be."""
 
 _KIND_NAMES = np.array(
-    sorted(one.told.kind for one in FEATURES if isinstance(one.told, Item) and one.counts == ONCE), np.int64
+    sorted(feature.told.kind for feature in FEATURES if isinstance(feature.told, Item) and feature.counts == ONCE),
+    np.int64,
 )
-_FEATURES_BESIDE_KIND = {kind: [at for at, one in enumerate(FEATURES) if kind in one.restates] for kind in ITEMS}
-"""Features that say of a name what its own feature says, against others."""
-_HOURLY_COUNT_FEATURES = np.array([at for at, one in enumerate(FEATURES) if one.counts == BY_LEVEL], np.int64)
-_GATHERING = [(at, one) for at, one in enumerate(FEATURES) if one.gathering]
+_FEATURES_BESIDE_KIND = {
+    kind: [at for at, feature in enumerate(FEATURES) if kind in feature.restates] for kind in ITEMS
+}
+"""Features that repeat the surprise of a kind's own feature from another view, such as that of the peer group."""
+_HOURLY_COUNT_FEATURES = np.array([at for at, feature in enumerate(FEATURES) if feature.counts == BY_LEVEL], np.int64)
+_GATHERING = [(at, feature) for at, feature in enumerate(FEATURES) if feature.gathering]
 _NAME_BIT = np.uint32(1 << 31)
 """Bit that tells a name's key from that of a level: the number of its feature, from 1, and whole deviations."""
 if layout.KINDS + len(_HOURLY_COUNT_FEATURES) > 32:
@@ -72,17 +75,17 @@ def _level_key(number: int, z: float) -> Any:
 
 
 @compiled
-def _same_count(known: Any, key: Any) -> bool:
-    """Whether both are levels of one count over hours."""
-    return bool(key < _NAME_BIT and known >> np.uint32(8) == key >> np.uint32(8))
+def _same_count(counted: Any, key: Any) -> bool:
+    """Tell whether both are levels of one count over hours."""
+    return bool(key < _NAME_BIT and counted >> np.uint32(8) == key >> np.uint32(8))
 
 
 @compiled
 def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
-    """Whether a name, or the same level or a higher one, has counted within the day."""
+    """Tell whether a name, or the same level or a higher one, has counted within the day."""
     for k in range(len(risk.counted)):
-        known = risk.counted[k]
-        covered = known == key or (known > key and _same_count(known, key))
+        counted = risk.counted[k]
+        covered = counted == key or (counted > key and _same_count(counted, key))
         if covered and now_min - risk.counted_min[k] < DEDUP_WINDOW_MINUTES:
             return True
     return False
@@ -103,9 +106,9 @@ def _find_counted(
     masks: Any,
 ) -> int:
     """Rows in which something has counted: their places in *rows*, a bit per kind and level, and how many there are."""
-    found = 0
-    for place in range(len(rows)):
-        row = rows[place]
+    count = 0
+    for position in range(len(rows)):
+        row = rows[position]
         if p_values[row] > LOOKUP_P_VALUE:
             continue
         risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // MINUTE_MS
@@ -117,9 +120,9 @@ def _find_counted(
             if key != 0 and _has_counted(risk, key, now):
                 mask |= np.uint32(1) << np.uint32(layout.KINDS + number)
         if mask:
-            places[found], masks[found] = place, mask
-            found += 1
-    return found
+            places[count], masks[count] = position, mask
+            count += 1
+    return count
 
 
 @compiled
@@ -138,18 +141,18 @@ def _record_counted(
     levels: Any,
 ) -> None:
     """Keep the names and levels that carried the evidence of *rows*; *u* is per place in *rows*."""
-    for place in range(len(rows)):
-        row = rows[place]
+    for position in range(len(rows)):
+        row = rows[position]
         if p_values[row] > EVIDENCE_P_VALUE or asserted[row] != 0:
             continue
-        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * u[place].max())
+        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * u[position].max())
         for kind in kinds:
-            if items[row, kind] == 0 or u[place, features[kind]] < least:
+            if items[row, kind] == 0 or u[position, features[kind]] < least:
                 continue
             _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // MINUTE_MS)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
-            if key != 0 and u[place, levels[number]] >= least:
+            if key != 0 and u[position, levels[number]] >= least:
                 _put_first(risk, key, time_ms[row] // MINUTE_MS)
 
 
@@ -173,13 +176,13 @@ def find_counted(
     rows: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],
-    found: RowObservations,
+    observations: RowObservations,
     vectors: Matrix,
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """Which of *rows* have what has counted: places in *rows*, and for each a bit per kind of its names, and behind
-    them one per level.
+    """The *rows* in which something has counted before, as positions in *rows*; with each a bit per kind of its names,
+    and above those one per level.
 
     Args:
         rows: int64 (m,), of a round: each of another agent.
@@ -191,7 +194,17 @@ def find_counted(
     """
     places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
     number = _find_counted(
-        rows, slots, state, found.items, vectors, time_ms, p_values, _KIND_NAMES, _HOURLY_COUNT_FEATURES, places, masks
+        rows,
+        slots,
+        state,
+        observations.items,
+        vectors,
+        time_ms,
+        p_values,
+        _KIND_NAMES,
+        _HOURLY_COUNT_FEATURES,
+        places,
+        masks,
     )
     return places[:number], masks[:number]
 
@@ -232,7 +245,7 @@ def record_counted(
     rows: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int32],
     state: npt.NDArray[Any],
-    found: RowObservations,
+    observations: RowObservations,
     vectors: Matrix,
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
@@ -251,7 +264,7 @@ def record_counted(
         rows,
         slots,
         state,
-        found.items,
+        observations.items,
         vectors,
         time_ms,
         p_values,

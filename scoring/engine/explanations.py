@@ -37,18 +37,18 @@ from .hard_signals import HardSignal, hard_signal_codes
 MAX_REASONS = 4
 _MIN_SHARE = 0.08
 _MIN_VALUE = 0.1
-"""Bits or standard deviations: less is nothing to tell, even where its absence is what is odd."""
+"""Least bits or standard deviations that are worth a reason, even where an absence is what is odd."""
 MAX_NAME_LENGTH = 200
 """Characters of a name in a reason."""
 
 AgentNumbers = npt.NDArray[np.float32]
 
-CUMULATIVE_FEATURES = frozenset(one.name for one in FEATURES if one.gathering)
-"""Features that say how much has gathered, and not of what: told last, however much they weigh."""
+CUMULATIVE_FEATURES = frozenset(feature.name for feature in FEATURES if feature.gathering)
+"""Features that say how much has gathered, and not of what: the last reasons, however much they weigh."""
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
-    """Names come from outside: without control characters, line breaks and reordering marks, and of bounded length.
+    """Clean text from outside: no control characters, line breaks or reordering marks, and of bounded length.
 
     A sign stands for each character that can not be shown, and a cut is visible (`printable_line` shows neither): two
     agents whose names differ must not read alike in a reason.
@@ -72,7 +72,7 @@ _OF_EVENT: dict[str, Callable[[NativeEvent], str]] = {
     "action": lambda event: sanitize_text(event.action),
     "credential": lambda event: sanitize_text(credential_of(event)),
 }
-"""What a declared sentence may say of the event, beside the feature's value."""
+"""Facts of the event that a declared sentence may name beside the feature's value."""
 
 
 class Row(NamedTuple):
@@ -90,7 +90,7 @@ class Row(NamedTuple):
 
 
 Told = tuple[str, str, str, str]
-"""Code, what was seen, what is usual, and the sentence."""
+"""Parts of a reason: code, value seen, usual value, and the sentence."""
 
 
 class ReasonWriter:
@@ -108,7 +108,7 @@ class ReasonWriter:
         columns: EventColumns,
         row: int,
         memory: AgentNumbers,
-        found: RowObservations,
+        observations: RowObservations,
         vector: Sequence[float],
         shares: Sequence[float],
         signals: Sequence[HardSignal],
@@ -120,17 +120,17 @@ class ReasonWriter:
         Args:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
         """
-        seen = Row(columns, row, memory, found)
+        seen = Row(columns, row, memory, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
-        told: set[str] = set()
+        texts: set[str] = set()
         features = []
         for feature in order.tolist():
             if shares[feature] < _MIN_SHARE or vector[feature] < _MIN_VALUE:
                 continue
             reason = self._feature_reason(seen, FEATURES[feature], vector[feature], shares[feature])
-            if reason.text not in told:
-                told.add(reason.text)
+            if reason.text not in texts:
+                texts.add(reason.text)
                 features.append(reason)
         return (*rules, *sorted(features, key=lambda reason: reason.feature in CUMULATIVE_FEATURES))
 
@@ -144,20 +144,20 @@ class ReasonWriter:
         code, observed, usual_text, text = teller(self, seen, feature, feature.told, value)
         return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
 
-    def _item_reason(self, seen: Row, feature: Feature, told: Item | Carried, value: float) -> Told:
-        return self._named(seen, feature, ITEMS[told.kind], feature.noun, "", value)
+    def _item_reason(self, seen: Row, feature: Feature, explanation: Item | Carried, value: float) -> Told:
+        return self._named(seen, feature, ITEMS[explanation.kind], feature.noun, "", value)
 
-    def _of_strongest(self, seen: Row, feature: Feature, told: Strongest, value: float) -> Told:
-        item = ITEMS[max(told.kinds, key=lambda one: float(seen.found.surprise_bits[seen.at, one]))]
+    def _of_strongest(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> Told:
+        item = ITEMS[max(explanation.kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
         return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
 
     def _named(self, seen: Row, feature: Feature, item: Item, noun: str, call: str, value: float) -> Told:
         """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
         name = sanitize_text(item.name(seen.event))
-        known, whose = round(float(seen.memory[layout.N_DISTINCT + item.kind])), "this agent"
-        if known == 0:
-            known, whose = self._known_to_peers(seen, item.kind), "its peer group"
-        usual_text = f"{known or 'no'} known {item.one if known == 1 else item.plural} of {whose}"
+        known_items, whose = round(float(seen.memory[layout.N_DISTINCT + item.kind])), "this agent"
+        if known_items == 0:
+            known_items, whose = self._known_to_peers(seen, item.kind), "its peer group"
+        usual_text = f"{known_items or 'no'} known {item.one if known_items == 1 else item.plural} of {whose}"
         first = bool((int(seen.found.new_kinds[seen.at]) >> item.kind) & 1)
         code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
         said = (item.first if first else item.unusual).format(noun=noun, name=name)
@@ -172,10 +172,10 @@ class ReasonWriter:
         at = self._baseline_rows(seen)[layout.PEERS]
         return 0 if at < 0 else round(float(self._baseline.totals[at, kind, 1]))
 
-    def _quantity_reason(self, seen: Row, feature: Feature, told: Quantity, value: float) -> Told:
-        mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, told.quantity)
-        observed = told.form.format(_amount_text(seen.found.quantities[seen.at, told.quantity]))
-        usual_text = told.form.format(_amount_text(mean)) if weight else "nothing known yet"
+    def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> Told:
+        mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, explanation.quantity)
+        observed = explanation.form.format(_amount_text(seen.found.quantities[seen.at, explanation.quantity]))
+        usual_text = explanation.form.format(_amount_text(mean)) if weight else "nothing known yet"
         text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
@@ -190,9 +190,9 @@ class ReasonWriter:
         text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
-    def _of_sentence(self, seen: Row, feature: Feature, told: Sentence, value: float) -> Told:
+    def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> Told:
         words = {name: of(seen.event) for name, of in _OF_EVENT.items()}
-        observed, usual_text, text = (form.format(value=value, **words) for form in told)
+        observed, usual_text, text = (form.format(value=value, **words) for form in explanation)
         return feature.name, observed, usual_text, text
 
 
@@ -204,11 +204,11 @@ _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] =
     Drifted: ReasonWriter._drift_reason,
     Sentence: ReasonWriter._of_sentence,
 }
-"""Who makes the sentence of each kind of explanation."""
+"""Method that words each kind of explanation."""
 
 
 def check_told(features: Sequence[Feature]) -> None:
-    """Refuse what nobody could put into words: it would be told as something else. Raises BadFeature."""
+    """Refuse an explanation that no method words: it would be given as another one. Raises BadFeature."""
     for feature in features:
         if type(feature.told) not in _TELLERS:
             kind = type(feature.told).__name__
@@ -219,25 +219,23 @@ def check_told(features: Sequence[Feature]) -> None:
 
 
 def _check_form(name: str, form: str) -> None:
-    known = {"value", *_OF_EVENT}
-    unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - known
+    allowed = {"value", *_OF_EVENT}
+    unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - allowed
     if unknown:
         raise BadFeature(
-            f"feature {name!r}: {form!r} asks for {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+            f"feature {name!r}: {form!r} asks for {', '.join(sorted(unknown))}; there are {', '.join(sorted(allowed))}"
         )
 
 
 check_told(FEATURES)
 
 
-# Reasons of a rise that several events brought about: what was odd before the event that crossed the threshold.
-#
 # A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What gathered
 # is in the reasons that were kept for the agent on the way.
 
 
 PRIOR_REASON_MARKER = "; earlier, at "
-"""Begins the time of an event before the decision's own, at the end of a reason's text."""
+"""Mark before the time of an earlier event, at the end of a reason's text."""
 
 _FEATURES = frozenset(FEATURE_NAMES)
 _NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES
@@ -270,7 +268,9 @@ def with_prior_reasons(
         and (reason.feature, reason.observed) not in seen
         and reason.contribution * part >= _MIN_PRIOR_SHARE
     ]
-    own = [msgspec.structs.replace(one, contribution=round(one.contribution * (1.0 - part), 3)) for one in reasons]
+    own = [
+        msgspec.structs.replace(reason, contribution=round(reason.contribution * (1.0 - part), 3)) for reason in reasons
+    ]
     rules = [reason for reason in (*own, *before) if _rank(reason) == 0]
     rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_sort_key)
     leading = min((reason for reason in own if _rank(reason)), key=_sort_key, default=None)

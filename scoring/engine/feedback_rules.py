@@ -1,4 +1,4 @@
-"""What rules do to scoring: in matching events the named features get their usual value, before anything is scored.
+"""Feedback rules in scoring: in matching events the named features get their usual value, before anything is scored.
 
 So p-values, evidence and learning take such an event as ordinary in these features; all other features count as ever,
 and hard signals, which look at the events themselves, fire as ever. One object belongs to one engine, that is to one
@@ -27,7 +27,7 @@ from .composites import recompute_composites, retract_session_effects, spread_to
 if TYPE_CHECKING:
     from ...ingest.features.feature_builder import SlotIndices
 
-PROTECTED_FEATURES: frozenset[str] = frozenset(one.name for one in FEATURES if one.signalled)
+PROTECTED_FEATURES: frozenset[str] = frozenset(feature.name for feature in FEATURES if feature.signalled)
 """Features that hard signals speak of: no rule touches them."""
 
 Flags = npt.NDArray[np.bool_]
@@ -68,7 +68,7 @@ class _ActiveRule:
         self.features = feature_mask(rule.features)
 
     def partition_rule(self, partition: int, epoch: int) -> PartitionRule:
-        """As it is stored. A rule that came since the last commit gets the epoch of this one."""
+        """The rule as it is stored. One that came since the last commit gets the epoch of this one."""
         return PartitionRule(
             self.rule, partition, self.epoch or epoch, self.from_offset, self.until_offset, self.matched, self.last_ms
         )
@@ -84,7 +84,7 @@ def feature_mask(names: Iterable[str] | None) -> Flags:
 
 
 def _is_in_sorted(values: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> Flags:
-    """Which of *values* are in *keys*, which are sorted; `isin` would sort both each time."""
+    """Flags of the *values* that are in the sorted *keys*; `numpy.isin` would sort both each time."""
     if not len(keys):
         return np.zeros(len(values), np.bool_)
     places = np.searchsorted(keys, values)
@@ -122,16 +122,18 @@ class FeedbackRules:
         return len(self._agents) + len(self._groups)
 
     def use_usual_values(self, usual: npt.NDArray[np.float64]) -> None:
-        """Another model of the same salt says what is usual from now on."""
+        """Take the usual values of another model of the same salt from now on."""
         self._usual = usual
 
     def restore(self, holdings: Iterable[PartitionRule]) -> None:
         """Go on from what was committed."""
-        self._rules_by_id = {one.rule.rule_id: _ActiveRule(one, self._hash, dirty=False) for one in holdings}
+        self._rules_by_id = {
+            holding.rule.rule_id: _ActiveRule(holding, self._hash, dirty=False) for holding in holdings
+        }
         self._index_rules()
 
     def adopt(self, rule: FeedbackRule, offset: int, at_ms: int) -> bool:
-        """Hold to a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
+        """Apply a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
         if rule.rule_id in self._rules_by_id or rule.expires_ms <= at_ms:
             return False
         self._rules_by_id[rule.rule_id] = _ActiveRule(
@@ -141,50 +143,50 @@ class FeedbackRules:
         return True
 
     def revoke(self, rule: FeedbackRule, offset: int) -> bool:
-        """Hold to it no more, for good, also where it was not known yet; whether it held."""
-        held = self._rules_by_id.get(rule.rule_id)
-        if held is None:
+        """Apply a rule no more, for good, also where it was not known yet; True if it was in force."""
+        active = self._rules_by_id.get(rule.rule_id)
+        if active is None:
             self._rules_by_id[rule.rule_id] = _ActiveRule(
                 PartitionRule(rule, 0, 0, offset, offset, 0, 0), self._hash, dirty=True
             )
             return False
-        if held.until_offset >= 0:
+        if active.until_offset >= 0:
             return False
-        self._end_rule(held, offset)
+        self._end_rule(active, offset)
         self._index_rules()
         return True
 
     def expire(self, now_ms: int, offset: int) -> None:
-        """Time has passed: end what is over."""
-        over = [held for held in (*self._agents, *self._groups) if held.rule.expires_ms <= now_ms]
-        for held in over:
-            self._end_rule(held, offset)
+        """End the rules whose time is over."""
+        over = [active for active in (*self._agents, *self._groups) if active.rule.expires_ms <= now_ms]
+        for active in over:
+            self._end_rule(active, offset)
         if over:
             self._index_rules()
 
-    def _end_rule(self, held: _ActiveRule, offset: int) -> None:
-        held.until_offset, held.dirty = offset, True
+    def _end_rule(self, active: _ActiveRule, offset: int) -> None:
+        active.until_offset, active.dirty = offset, True
 
     def _index_rules(self) -> None:
         """Rules in force by kind, in the order in which they came."""
         open_ = sorted(
-            (held for held in self._rules_by_id.values() if held.until_offset < 0),
-            key=lambda held: (held.from_offset, held.rule.rule_id),
+            (active for active in self._rules_by_id.values() if active.until_offset < 0),
+            key=lambda active: (active.from_offset, active.rule.rule_id),
         )
-        self._agents = [held for held in open_ if held.rule.kind == "agent"]
-        self._groups = [held for held in open_ if held.rule.kind == "peer_group"]
-        self._agent_keys = np.unique(np.array([held.scope for held in self._agents], np.uint64))
-        self._group_keys = np.unique(np.array([held.scope for held in self._groups], np.uint64))
+        self._agents = [active for active in open_ if active.rule.kind == "agent"]
+        self._groups = [active for active in open_ if active.rule.kind == "peer_group"]
+        self._agent_keys = np.unique(np.array([active.scope for active in self._agents], np.uint64))
+        self._group_keys = np.unique(np.array([active.scope for active in self._groups], np.uint64))
 
     def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
-        """What the next commit is to write. Until `settled` it stays changed."""
-        return [held.partition_rule(partition, epoch) for held in self._rules_by_id.values() if held.dirty]
+        """Rules that the next commit is to write; the same ones until `mark_committed`."""
+        return [active.partition_rule(partition, epoch) for active in self._rules_by_id.values() if active.dirty]
 
     def mark_committed(self, epoch: int) -> None:
-        """What `changed` gave is in the store."""
-        for held in self._rules_by_id.values():
-            if held.dirty:
-                held.dirty, held.epoch = False, held.epoch or epoch
+        """Note that the rules of `uncommitted` are in the store."""
+        for active in self._rules_by_id.values():
+            if active.dirty:
+                active.dirty, active.epoch = False, active.epoch or epoch
 
     def coverage(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> RuleCoverage | None:
         """Rows that rules speak of, counted; None where there are none, which costs next to nothing.
@@ -233,17 +235,17 @@ class FeedbackRules:
         """Mark the features of each rule in the rows that it matches; returns which of all rows near were hit."""
         hit = np.zeros(len(rows), np.bool_)
         scopes = columns.names[rows, column]
-        for held in rules:
-            mine = (scopes == held.scope) & (late < held.rule.expires_ms)
-            if len(held.resource_hashes):
+        for active in rules:
+            mine = (scopes == active.scope) & (late < active.rule.expires_ms)
+            if len(active.resource_hashes):
                 named = columns.names[rows][:, (event_columns.TARGET, event_columns.RESOURCE)]
-                mine &= np.isin(named, held.resource_hashes).any(axis=1)
+                mine &= np.isin(named, active.resource_hashes).any(axis=1)
             if mine.any():
                 matching = rows[mine]
-                features[matching] |= held.features
-                held.matched += len(matching)
-                held.last_ms = max(held.last_ms, int(columns.time_ms[matching].max()))
-                held.dirty = True
+                features[matching] |= active.features
+                active.matched += len(matching)
+                active.last_ms = max(active.last_ms, int(columns.time_ms[matching].max()))
+                active.dirty = True
                 hit |= mine
         if places is None:
             return hit
@@ -258,7 +260,7 @@ class FeedbackRules:
         slots: SlotIndices,
         columns: EventColumns,
         vectors: npt.NDArray[np.float64],
-        found: RowObservations,
+        observations: RowObservations,
         state: AgentState,
     ) -> None:
         """Give the features of covered *rows* their usual values, and take what follows from them back.
@@ -271,12 +273,18 @@ class FeedbackRules:
         rows = rows[covered.rows[rows]]
         if not len(rows):
             return
-        named = spread_to_implied(covered.features[rows], found.new_kinds[rows])
+        named = spread_to_implied(covered.features[rows], observations.new_kinds[rows])
         before = vectors[rows]
         after = np.where(named, np.minimum(before, self._usual), before)
         recompute_composites(after, columns.codes[rows])
         retract_session_effects(
-            before, after, named, columns.names[rows, event_columns.SESSION], slots[rows], found.new_kinds[rows], state
+            before,
+            after,
+            named,
+            columns.names[rows, event_columns.SESSION],
+            slots[rows],
+            observations.new_kinds[rows],
+            state,
         )
         # What is named is usual, however it came about.
         vectors[rows] = np.where(named, np.minimum(after, self._usual), after)

@@ -1,4 +1,4 @@
-"""Forgetting in the pipeline: an order in the log, met by who owns the partition, so that nothing is written back."""
+"""Erasure in the pipeline: whoever owns a partition meets the order in its log, so that nothing is written back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 
 MAX_NAME_ERASERS = 100
-"""Erasures since the start of a process whose names are kept out of what is loaded later; older ones are long done."""
+"""Most erasures whose names are kept out of what a process loads later; older ones are long done."""
 
 
 class ErasedAgents:
@@ -29,15 +29,19 @@ class ErasedAgents:
         self._keys.add(agent_key)
 
     def select_erased(self, keys: Iterable[int]) -> set[int]:
-        """Those of *keys* that were forgotten."""
+        """The *keys* whose agents were erased."""
         if not self._marks:
             return self._keys.intersection(keys)
         key = self._key
-        return {one for one in keys if one in self._keys or (key is not None and key.erasure_mark(one) in self._marks)}
+        return {
+            agent
+            for agent in keys
+            if agent in self._keys or (key is not None and key.erasure_mark(agent) in self._marks)
+        }
 
 
 class NameErasers:
-    """Keeps names out of what is loaded after they were forgotten, until the store is rid of them."""
+    """Keeps erased names out of reasons that are loaded later, until the store is rid of them."""
 
     def __init__(self) -> None:
         self._erasers: list[tuple[str, NameEraser]] = []

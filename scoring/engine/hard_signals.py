@@ -22,7 +22,7 @@ _MAX_CHAIN_DEPTH = 5
 
 
 class SignalInput(NamedTuple):
-    """What a rule may look at: a batch, and what was found in it."""
+    """Facts that a rule may look at: a batch, and what the feature builder observed in it."""
 
     columns: EventColumns
     matrix: Matrix
@@ -122,25 +122,30 @@ class HardSignalRules:
     def __init__(self, disabled: Collection[str] = ()) -> None:
         unknown = set(disabled) - set(hard_signal_codes())
         if unknown:
-            known = ", ".join(hard_signal_codes())
-            raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {known}")
+            codes = ", ".join(hard_signal_codes())
+            raise ValueError(f"no such hard signal: {', '.join(sorted(unknown))}; there are {codes}")
         self._enabled = [signal for signal in HARD_SIGNALS if signal.code not in disabled]
 
     def write_evidence(
-        self, columns: EventColumns, rows: Rows, matrix: Matrix, found: RowObservations, out: npt.NDArray[np.float64]
+        self,
+        columns: EventColumns,
+        rows: Rows,
+        matrix: Matrix,
+        observations: RowObservations,
+        out: npt.NDArray[np.float64],
     ) -> None:
         """Write the summed weight of each row's signals into *out* (float64, shape (n,)); our own denials have none."""
-        seen = SignalInput(columns, matrix, found)
-        behaves = found.flags[rows] != IGNORED_EVENT
+        seen = SignalInput(columns, matrix, observations)
+        behaves = observations.flags[rows] != IGNORED_EVENT
         out[rows] = 0.0
         for signal in self._enabled:
             out[rows] += signal.weight * (signal.fires(seen, rows) & behaves)
 
     def fired_signals(
-        self, columns: EventColumns, row: int, matrix: Matrix, found: RowObservations
+        self, columns: EventColumns, row: int, matrix: Matrix, observations: RowObservations
     ) -> list[HardSignal]:
         """Signals that fire on one row."""
-        if found.flags[row] == IGNORED_EVENT:
+        if observations.flags[row] == IGNORED_EVENT:
             return []
-        seen, rows = SignalInput(columns, matrix, found), np.array([row])
+        seen, rows = SignalInput(columns, matrix, observations), np.array([row])
         return [signal for signal in self._enabled if signal.fires(seen, rows)[0]]

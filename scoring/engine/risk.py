@@ -32,7 +32,7 @@ LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
 """Risk score below which a level may be left: hysteresis, so that a score on the edge does not flicker."""
 
 _MAX_ABOVE_CRITICAL = 4.0
-"""How far above the critical threshold the statistic may rise: bounds the clean events that recovery takes."""
+"""Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
 
 _CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
@@ -41,12 +41,12 @@ _LOG_HALF = math.log(0.5)
 
 SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, STATISTIC_BEFORE, LEVEL_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(9)
 OUTPUTS = 9
-"""Columns of what `update` says about each row: risk score, evidence of the event (natural log), statistic, confidence
+"""Columns of the output of `update`, per row: risk score, evidence of the event (natural log), statistic, confidence
 and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
 
 MAX_STRETCH = 1.5
 """Thresholds are at most this many times what independent events would need: a history full of odd days must not put
-levels out of reach. `scoring.promise` then says that the budget is not kept."""
+levels out of reach. `scoring.learning.budget_check` then reports that the budget is not kept."""
 
 _MIN_LEVEL_DISTANCE = 1.0
 """Least distance of two levels' thresholds, natural log."""
@@ -57,7 +57,7 @@ DWELL_MS = 600_000.0
 OWN_EVENTS = 20.0
 """Events at which an agent's own history is half of what can be known."""
 PEER_SHARE = 0.6
-"""What a well-known peer group alone can give to confidence."""
+"""Most confidence that a well-known peer group alone can give."""
 
 
 class RiskParameters(NamedTuple):
@@ -92,7 +92,7 @@ ROW = np.dtype(
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
         ("level", np.int8),
-        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names whose oddness has counted of late (see `scoring.counted`)
+        ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted of late (see `evidence_dedup`)
         ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
     ]
 )
@@ -129,11 +129,11 @@ def thresholds(
     if alarms is not None and alarms.usable:
         reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
         free = np.log(rates / allowed)
-        wanted = np.clip(reached, free, MAX_STRETCH * free)
+        evidence = np.clip(reached, free, MAX_STRETCH * free)
     else:
-        wanted = np.log(rates / allowed) / exponent
+        evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
-    least = np.maximum(wanted, np.array([3.0, 5.0, 7.0]))
+    least = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
     steps = _MIN_LEVEL_DISTANCE * np.arange(3)
     return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
 
@@ -163,7 +163,7 @@ def level_for_score(score: float) -> Any:
 
 @compiled
 def _due_ms(row: Any, settings: RiskParameters) -> Any:
-    """When the level of a silent agent next steps down; 0 = never."""
+    """Time at which the level of a silent agent next steps down; 0 = never."""
     if row.level < MEDIUM:
         return 0
     if row.level == CRITICAL:
@@ -287,7 +287,7 @@ def _bet_on_event(row: Any, p_value: float) -> float:
 
 @compiled
 def _apply_vouched_event(row: Any, p_value: float, coverage: float, signals: float, limits: Any) -> float:
-    """One event that a token vouches for; returns its evidence."""
+    """Apply one event that a token vouches for; returns its evidence."""
     row.events += 1
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
@@ -302,7 +302,7 @@ def _apply_vouched_event(row: Any, p_value: float, coverage: float, signals: flo
 
 @compiled
 def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any) -> float:
-    """One event that anybody could have sent: what is known of the agent and its calm stay, risk can only rise.
+    """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
@@ -315,7 +315,7 @@ def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any
 
 @compiled
 def _raise_level(row: Any, settings: RiskParameters) -> None:
-    """Levels rise at once; between low and unknown the confidence decides."""
+    """Raise the level at once; between low and unknown the confidence decides."""
     reached = level_for_score(row.score)
     if reached > row.level and reached >= MEDIUM:
         row.level = reached
@@ -331,7 +331,7 @@ def _raise_level(row: Any, settings: RiskParameters) -> None:
 def advance(
     slots: Any, state: Any, bounds: Any, bound_of_slot: Any, now_ms: int, settings: RiskParameters, out_level: Any
 ) -> None:
-    """Time passes for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
+    """Let time pass for the given slots; *out_level* int8 (m, 2) receives the levels before and after."""
     for position in range(len(slots)):
         row = state[slots[position]]
         out_level[position, 0] = row.level
@@ -350,7 +350,7 @@ def seed(
 
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
-    """A person vouches for the agent: evidence so far is dropped, and the level is what is known without it."""
+    """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
     row["statistic"] = row["streak"] = row["peak"] = row["score"] = 0.0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]
@@ -386,7 +386,7 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
 
 
 def count_rises(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """How often an agent came from below each alerting level to it or above, int64 (3,).
+    """Number of rises from below each alerting level to it or above, int64 (3,).
 
     Args:
         before, after: levels (n,) of each event.

@@ -39,7 +39,7 @@ class AlertBudget(SettingsPart, frozen=True):
 
 
 class RiskEvaluationSettings(SettingsPart, frozen=True):
-    """From evidence to levels."""
+    """Settings of the way from evidence to levels."""
 
     alert_budget: Annotated[AlertBudget, setting("false alerts accepted per level")] = AlertBudget()
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0

@@ -21,7 +21,7 @@ LIMIT_PROBABILITY = 0.00135
 """Probability of three sigma on one side."""
 RUN_DAYS = 7
 MAX_CHARTED_GROUPS = 50
-"""Groups that are told one by one, those with the most alerts first; the others are told together."""
+"""Groups that are charted one by one, those with the most alerts first; the others are charted together."""
 
 PeerGroup = tuple[str, str]
 """Tenant and agent type."""
@@ -78,7 +78,7 @@ def budget_chart(
     days: range,
     alerts: Iterable[DailyAlertCount],
     counted: Iterable[PeerGroupDay],
-    known: Iterable[AgentLifespans],
+    lifespans: Iterable[AgentLifespans],
     marks: Mapping[tuple[int, str, str], AlertVerdictCounts],
     budget: float,
     level: str = "medium",
@@ -89,45 +89,48 @@ def budget_chart(
         days: consecutive days.
         alerts: decisions that raised an agent.
         counted: agent-days as a keeper counted them; of several versions the largest count holds.
-        known: agents by first and last day, for days that nobody counted.
+        lifespans: agents by first and last day, for days that nobody counted.
         marks: (day, tenant, type) -> what people said about its alerts.
         budget: alerts accepted per 1,000 agent-days.
     """
-    observed = {(one.day, one.tenant, one.agent_type): int(getattr(one, level)) for one in alerts}
+    observed = {
+        (alert_count.day, alert_count.tenant, alert_count.agent_type): int(getattr(alert_count, level))
+        for alert_count in alerts
+    }
     active: dict[tuple[int, str, str], int] = {}
     for day in counted:
         if day.tenant == OTHER_GROUPS[0]:  # the fleet, which its groups add up to
             continue
-        place = (day.day, day.tenant, day.agent_type)
-        active[place] = max(active.get(place, 0), day.agent_days)
-    guessed = _estimated_agent_days(days, known)
-    groups = _charted_names({place[1:] for place in (*observed, *active, *guessed)}, observed)
+        group_day = (day.day, day.tenant, day.agent_type)
+        active[group_day] = max(active.get(group_day, 0), day.agent_days)
+    guessed = _estimated_agent_days(days, lifespans)
+    groups = _charted_names({group_day[1:] for group_day in (*observed, *active, *guessed)}, observed)
     table: dict[PeerGroup, list[list[int]]] = {group: [[0] * 5 for _ in days] for group in sorted(set(groups.values()))}
-    for group, told in groups.items():
+    for group, charted_name in groups.items():
         for at, number in enumerate(days):
-            place = (number, *group)
-            count, row = active.get(place), table[told][at]
-            said = marks.get(place, AlertVerdictCounts())
-            row[0] += guessed.get(place, 0) if count is None else count
-            row[1] += int(count is None and guessed.get(place, 0) > 0)
-            row[2] += observed.get(place, 0)
+            group_day = (number, *group)
+            count, row = active.get(group_day), table[charted_name][at]
+            said = marks.get(group_day, AlertVerdictCounts())
+            row[0] += guessed.get(group_day, 0) if count is None else count
+            row[1] += int(count is None and guessed.get(group_day, 0) > 0)
+            row[2] += observed.get(group_day, 0)
             row[3] += said.false_positive
             row[4] += said.true_positive
     rows = [row for group, cells in table.items() for row in _group_rows(days, group, cells, budget)]
     return sorted(rows, key=lambda row: (row.day, row.tenant, row.agent_type))
 
 
-def _estimated_agent_days(days: range, known: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
-    """How many agents of each group were there on each day, taken as active from first to last sight."""
-    found: defaultdict[tuple[int, str, str], int] = defaultdict(int)
-    for one in known:
-        for day in range(max(one.first_day, days.start), min(one.last_day + 1, days.stop)):
-            found[day, one.tenant, one.agent_type] += one.agents
-    return dict(found)
+def _estimated_agent_days(days: range, lifespans: Iterable[AgentLifespans]) -> dict[tuple[int, str, str], int]:
+    """Estimated number of agents of each group on each day, taken as active from first to last sight."""
+    agent_days: defaultdict[tuple[int, str, str], int] = defaultdict(int)
+    for lifespan in lifespans:
+        for day in range(max(lifespan.first_day, days.start), min(lifespan.last_day + 1, days.stop)):
+            agent_days[day, lifespan.tenant, lifespan.agent_type] += lifespan.agents
+    return dict(agent_days)
 
 
 def _charted_names(groups: set[PeerGroup], observed: Mapping[tuple[int, str, str], int]) -> dict[PeerGroup, PeerGroup]:
-    """Each group under the name that it is told by."""
+    """Name in the chart of each group: its own, or that of all smaller ones."""
     total: defaultdict[PeerGroup, int] = defaultdict(int)
     for (_, tenant, agent_type), count in observed.items():
         total[tenant, agent_type] += count

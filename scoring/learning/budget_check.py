@@ -53,24 +53,24 @@ class BudgetReport(NamedTuple):
     groups_of_the_fleet: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON tells it."""
+        """The report as plain data for JSON."""
         return {**self._asdict(), "levels": [level._asdict() for level in self.levels]}
 
     def describe(self) -> list[str]:
         """The promise in words, one line each."""
-        told = [
+        lines = [
             f"held-out history of {self.agent_days} agent-days, alerts per 1,000 agent-days by behaviour (hard signals "
             "come on top):"
         ]
-        for one in self.levels:
-            verdict = "" if one.enough_data else "; too little history to tell"
-            told.append(f"  {one.level}: {one.observed:.3g} observed, {one.budget:g} promised{verdict}")
+        for report in self.levels:
+            verdict = "" if report.enough_data else "; too little history to tell"
+            lines.append(f"  {report.level}: {report.observed:.3g} observed, {report.budget:g} promised{verdict}")
         if self.groups_of_the_fleet:
-            told.append(
+            lines.append(
                 f"{self.groups_of_the_fleet} of {self.groups_of_the_fleet + self.groups_of_their_own} peer groups have "
                 "too little history of their own: they are judged by the fleet's"
             )
-        return told
+        return lines
 
 
 def check_budget(

@@ -56,13 +56,13 @@ def calibration_curves(calibration: Calibration, groups: Mapping[PeerGroup, int]
     """
     if not len(calibration.groups):
         return []
-    found = [_calibration_curve(calibration, FLEET_PEER_GROUP, FLEET_GROUP)]
-    found += [
+    curves = [_calibration_curve(calibration, FLEET_PEER_GROUP, FLEET_GROUP)]
+    curves += [
         _calibration_curve(calibration, name, key)
         for name, key in sorted(groups.items())
         if key != FLEET_GROUP and calibration.covers(key)
     ]
-    return found
+    return curves
 
 
 def _calibration_curve(calibration: Calibration, name: PeerGroup, key: int) -> CalibrationCurve:
@@ -70,14 +70,14 @@ def _calibration_curve(calibration: Calibration, name: PeerGroup, key: int) -> C
     begin, end, size = int(calibration.start[entry]), int(calibration.start[entry + 1]), int(calibration.sizes[entry])
     values, above = calibration.values[begin:end], calibration.above[begin:end]
     p_values = (1.0 + np.append(size, above[:-1])) / (1.0 + size)  # of a score equal to the value, which counts itself
-    wanted = np.geomspace(p_values[-1], 1.0, CURVE_POINTS)
-    at = np.unique(np.clip(np.searchsorted(-p_values, -wanted), 0, len(values) - 1))
+    targets = np.geomspace(p_values[-1], 1.0, CURVE_POINTS)
+    at = np.unique(np.clip(np.searchsorted(-p_values, -targets), 0, len(values) - 1))
     points = tuple(CalibrationPoint(float(values[i]), float(p_values[i])) for i in at.tolist())
     return CalibrationCurve(*name, size, True, points)
 
 
 def observed_shares(days: Iterable[PeerGroupDay]) -> list[ObservedShare]:
-    """What shares of events had p-values up to each edge, over all *days*; empty where nobody counted."""
+    """Shares of events with p-values up to each edge, over all *days*; empty where none was counted."""
     total = np.zeros(len(P_VALUE_EDGES), np.int64)
     for day in days:
         if (

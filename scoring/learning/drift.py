@@ -35,11 +35,11 @@ from ..records.models import P_VALUE_EDGES, PeerGroupDay
 from .settings import DriftSettings
 
 EVIDENCE_EDGES = np.array([0.5, 1.0, 2.0, 3.0])
-"""Where evidence is cut, decades: finer cuts see differences that no alert would ever follow from."""
+"""Edges of the bins of evidence, decades: finer cuts see differences that no alert would ever follow from."""
 EVIDENCE_BINS = len(EVIDENCE_EDGES) + 1
 P_VALUE_BINS = 10
 MAX_REPORTED_FEATURES = 8
-"""Features that are told, the largest first."""
+"""Most features that are reported, the largest first."""
 MIN_AGENT_DAYS = 10
 """Agents of a day from which its index means anything."""
 SCORES_KEY = "scores"
@@ -63,43 +63,45 @@ class DistributionSketch(NamedTuple):
 
     @staticmethod
     def empty(features: int) -> DistributionSketch:
-        """Of nothing."""
+        """The sketch of no events."""
         return DistributionSketch(np.zeros((features, EVIDENCE_BINS), np.int64), np.zeros(P_VALUE_BINS, np.int64), 0)
 
     def merged(self, other: DistributionSketch) -> DistributionSketch:
-        """Both together."""
+        """Sum of this sketch and *other*."""
         return DistributionSketch(
             self.features + other.features, self.p_values + other.p_values, self.blocks + other.blocks
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The sketch as plain data for JSON."""
         return {"features": self.features.tolist(), "p_values": self.p_values.tolist(), "blocks": self.blocks}
 
 
 def sketch_from_json(plain: Mapping[str, Any], features: int) -> DistributionSketch | None:
-    """What `plain` gave; None where it is of another program or another number of features."""
+    """Inverse of `DistributionSketch.as_json`; None if another program wrote it, or for another number of features."""
     try:
-        found = DistributionSketch(
+        sketch = DistributionSketch(
             np.array(plain["features"], np.int64), np.array(plain["p_values"], np.int64), int(plain["blocks"])
         )
     except (KeyError, TypeError, ValueError):
         return None
     return (
-        found if found.features.shape == (features, EVIDENCE_BINS) and found.p_values.shape == (P_VALUE_BINS,) else None
+        sketch
+        if sketch.features.shape == (features, EVIDENCE_BINS) and sketch.p_values.shape == (P_VALUE_BINS,)
+        else None
     )
 
 
 def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
     """Events that are behaviour, and vouched for."""
-    found: npt.NDArray[np.bool_] = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
+    learnable: npt.NDArray[np.bool_] = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (
         columns.codes[:, event_columns.OWN_DENIAL] == 0
     )
-    return found
+    return learnable
 
 
 def bin_evidence(u: FloatArray) -> CountArray:
-    """How many rows of evidence (n, F) lie in each bin, int64 (F, BINS)."""
+    """Number of rows of evidence (n, F) in each bin, int64 (F, BINS)."""
     places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
     return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
 
@@ -115,14 +117,14 @@ def population_stability_index(
         blocks, expected_blocks: independent pieces of both.
     """
     bins = counts.shape[1]
-    n, m = (np.maximum(one.sum(axis=1, keepdims=True), 1) for one in (counts, expected))
+    n, m = (np.maximum(histogram.sum(axis=1, keepdims=True), 1) for histogram in (counts, expected))
     p = (counts + _SMOOTH) / (n + _SMOOTH * bins)
     q = (expected * (n / m) + _SMOOTH) / (n + _SMOOTH * bins)
     index = ((p - q) * np.log(p / q)).sum(axis=1)
     used = ((expected > 0) | (counts > 0)).sum(axis=1)
     chance = np.maximum(used - 1, 0) * (1.0 / max(blocks, 1) + 1.0 / max(expected_blocks, 1))
-    found: FloatArray = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
-    return found
+    excess: FloatArray = np.maximum(index - 2.0 * chance, 0.0)  # twice its mean is seldom exceeded
+    return excess
 
 
 class DaySketchBuilder:
@@ -153,7 +155,7 @@ class DaySketchBuilder:
 
     @property
     def sketch(self) -> DistributionSketch:
-        """What was gathered."""
+        """The distributions gathered so far."""
         return self._sketch
 
 
@@ -161,13 +163,10 @@ def measure_drift(
     day: DistributionSketch, usual: DistributionSketch, names: tuple[str, ...]
 ) -> tuple[float, dict[str, float]]:
     """Index of p-values, and of the features that differ most, the largest first."""
-    found = population_stability_index(day.features, usual.features, day.blocks, usual.blocks)
+    indices = population_stability_index(day.features, usual.features, day.blocks, usual.blocks)
     scores = population_stability_index(day.p_values[None, :], usual.p_values[None, :], day.blocks, usual.blocks)
-    order = np.argsort(-found, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
-    return round(float(scores[0]), 4), {names[at]: round(float(found[at]), 4) for at in order if found[at] > 0}
-
-
-# What peer groups did day by day while a model ran in shadow: agent-days, alerts, p-values, drift.
+    order = np.argsort(-indices, kind="stable")[:MAX_REPORTED_FEATURES].tolist()
+    return round(float(scores[0]), 4), {names[at]: round(float(indices[at]), 4) for at in order if indices[at] > 0}
 
 
 MAX_GROUPS_PER_DAY = 200
@@ -207,12 +206,12 @@ class PeerGroupMonitor:
         known: days of the model that were noted before, to go on from.
     """
 
-    def __init__(self, model: TrainedModel, settings: DriftSettings, known: Iterable[PeerGroupDay] = ()) -> None:
+    def __init__(self, model: TrainedModel, settings: DriftSettings, stored_days: Iterable[PeerGroupDay] = ()) -> None:
         self._model = model
         self._settings = settings
         self._features = len(model.detector.feature_names)
         self._references: dict[PeerGroup, dict[int, DistributionSketch]] = {}
-        for day in known:
+        for day in stored_days:
             sketch = sketch_from_json(day.drift.get("reference", {}), self._features)
             if sketch is not None:
                 self._references.setdefault((day.tenant, day.agent_type), {})[day.day] = sketch
@@ -240,21 +239,21 @@ class PeerGroupMonitor:
         self.newest_ms = max(self.newest_ms, int(columns.time_ms.max()))
 
     def _count_events(
-        self, place: tuple[int, PeerGroup], group: int, scored: ScoredBatch, rows: Any, taught_rows: Any, u: Any
+        self, group_day: tuple[int, PeerGroup], group: int, scored: ScoredBatch, rows: Any, taught_rows: Any, u: Any
     ) -> None:
-        found = self._days.get(place)
-        if found is None:
-            if self._is_over(place[0]):
+        counts = self._days.get(group_day)
+        if counts is None:
+            if self._is_over(group_day[0]):
                 return
-            found = self._days[place] = _PeerGroupDayCounts(u.shape[1], group)
-        self._changed.add(place)
-        found.events += len(rows)
-        found.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
+            counts = self._days[group_day] = _PeerGroupDayCounts(u.shape[1], group)
+        self._changed.add(group_day)
+        counts.events += len(rows)
+        counts.agents.update(scored.columns.names[rows, event_columns.AGENT].tolist())
         before, after = scored.levels[rows, 0], scored.levels[rows, 1]
         for level, rises in zip(ALERTING_LEVELS, risk.count_rises(before, after), strict=True):
-            found.alerts[level.label] += int(rises)
+            counts.alerts[level.label] += int(rises)
         p_values = scored.p_values[taught_rows]
-        found.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[
+        counts.p_values += np.bincount(np.searchsorted(P_VALUE_EDGES, p_values - 1e-12), minlength=len(P_VALUE_EDGES))[
             : len(P_VALUE_EDGES)
         ]
         if len(taught_rows):
@@ -262,53 +261,53 @@ class PeerGroupMonitor:
                 scored.columns.names[taught_rows, event_columns.AGENT],
                 scored.columns.time_ms[taught_rows],
             )
-            found.sketch.add_events(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
+            counts.sketch.add_events(u[taught_rows], p_values, agents.tolist(), time_ms.tolist())
 
     def _group_name(self, day: int, group: int, slot: int, agents: ResidentAgents) -> PeerGroup:
-        known = self._groups.get(group)
-        if known is None:
+        peer_group = self._groups.get(group)
+        if peer_group is None:
             name = agents.names[slot]
-            known = OTHER_GROUPS if name is None else (name.tenant, agents.types[slot])
+            peer_group = OTHER_GROUPS if name is None else (name.tenant, agents.types[slot])
             if len(self._groups) > 10 * MAX_GROUPS_PER_DAY:
                 self._groups.clear()
-            self._groups[group] = known
-        if (day, known) not in self._days and sum(at == day for at, _ in self._days) >= MAX_GROUPS_PER_DAY:
+            self._groups[group] = peer_group
+        if (day, peer_group) not in self._days and sum(at == day for at, _ in self._days) >= MAX_GROUPS_PER_DAY:
             return OTHER_GROUPS
-        return known
+        return peer_group
 
     def drain_changed_days(self) -> list[PeerGroupDay]:
         """Days that changed since this was asked; those that are over are judged, and forgotten."""
-        told = []
-        for place in sorted(self._changed | {place for place in self._days if self._is_over(place[0])}):
-            told.append(self._day_record(place))
-            if self._is_over(place[0]):
-                del self._days[place]
+        records = []
+        for group_day in sorted(self._changed | {group_day for group_day in self._days if self._is_over(group_day[0])}):
+            records.append(self._day_record(group_day))
+            if self._is_over(group_day[0]):
+                del self._days[group_day]
         self._changed.clear()
-        return told
+        return records
 
     def _is_over(self, day: int) -> bool:
         seen_ms = self.newest_ms if self.complete_ms is None else self.complete_ms
         return (day + 1) * DAY_MS + DAY_CLOSES_AFTER_MS <= seen_ms
 
-    def _day_record(self, place: tuple[int, PeerGroup]) -> PeerGroupDay:
-        (day, (tenant, agent_type)), found = place, self._days[place]
-        alerts = tuple(found.alerts[level.label] for level in ALERTING_LEVELS)
-        p_values = tuple(found.p_values.tolist())
+    def _day_record(self, group_day: tuple[int, PeerGroup]) -> PeerGroupDay:
+        (day, (tenant, agent_type)), counts = group_day, self._days[group_day]
+        alerts = tuple(counts.alerts[level.label] for level in ALERTING_LEVELS)
+        p_values = tuple(counts.p_values.tolist())
         return PeerGroupDay(
             self._model.version,
             day,
             tenant,
             agent_type,
-            found.events,
-            len(found.agents),
+            counts.events,
+            len(counts.agents),
             (alerts[0], alerts[1], alerts[2]),
             p_values,
-            self._measure_day(place, found),
+            self._measure_day(group_day, counts),
         )
 
-    def _measure_day(self, place: tuple[int, PeerGroup], found: _PeerGroupDayCounts) -> dict[str, Any]:
-        (day, group), sketch, bounds = place, found.sketch.sketch, self._settings
-        if sketch.blocks < MIN_AGENT_DAYS or found.sketch.events < bounds.min_events:
+    def _measure_day(self, group_day: tuple[int, PeerGroup], counts: _PeerGroupDayCounts) -> dict[str, Any]:
+        (day, group), sketch, bounds = group_day, counts.sketch.sketch, self._settings
+        if sketch.blocks < MIN_AGENT_DAYS or counts.sketch.events < bounds.min_events:
             return {}
         usual = self._references.setdefault(group, {})
         if day in usual or len(usual) < bounds.reference_days:
@@ -330,9 +329,6 @@ class PeerGroupMonitor:
 def _is_weekend(day: int) -> bool:
     """A Saturday or Sunday is measured against those, other days against others: agents follow people's hours."""
     return (day + 3) % 7 >= 5  # day 0 was a Thursday
-
-
-# Tells alert targets of drift: once per drift of a group, and again while it goes on.
 
 
 DRIFT_ALERT_TYPE = "io.trustwatch.alert.model-drift.v1"
@@ -357,8 +353,8 @@ def drift_alert_row(day: PeerGroupDay, again_days: int, now_ms: int, source: str
         again_days: one that goes on is told again after so many days.
         source: URI of this service.
     """
-    since, told = int(day.drift["since"]), (day.day - int(day.drift["since"])) // again_days
-    key = f"drift-{day.version}-{day.tenant}-{day.agent_type}-{since}-{told}"
+    since, repetition = int(day.drift["since"]), (day.day - int(day.drift["since"])) // again_days
+    key = f"drift-{day.version}-{day.tenant}-{day.agent_type}-{since}-{repetition}"
     group = f"{day.tenant or '(no tenant)'}/{day.agent_type or '(no type)'}"
     data = {
         "message": f"{group} no longer behaves as in the history that model {day.version} learned from: "

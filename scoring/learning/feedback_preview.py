@@ -1,4 +1,4 @@
-"""Preview of a feedback rule over the last days, and labels made of what people said of decisions."""
+"""Preview of a feedback rule over the last days, and labels made of people's judgements of decisions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def feedback_labels(feedback: FeedbackStore, tenants: Tenants = None, since_ms: 
             )
 
 
-# A preview: the same history through the same processor twice, without a rule and with it, and what differs.
+# A preview runs the same history through the same processor twice, without a rule and with it.
 
 
 ODD_P_VALUE = 0.05
@@ -93,7 +93,7 @@ class MarkedDecision(msgspec.Struct, frozen=True):
 
 
 class PreviewJob(msgspec.Struct, frozen=True):
-    """What is to be previewed: *rule*, over what happened from *from_ms* until *until_ms*."""
+    """Preview to make: of *rule*, over the events from *from_ms* until *until_ms*."""
 
     rule: FeedbackRule
     marked: MarkedDecision
@@ -130,7 +130,7 @@ class RecordFilter:
         self._command_decoder = msgspec.json.Decoder(_RuleCommand)
 
     def keeps(self, record: Record) -> bool:
-        """Whether it is about one of them, or about all (time, rules)."""
+        """Tell whether a record concerns one of the agents, or all of them (time, rules)."""
         if record.kind == RecordKind.EVENT:
             try:
                 whose = self._owner_decoder.decode(record.payload)
@@ -147,7 +147,7 @@ class RecordFilter:
 
 
 class PreviewContext(NamedTuple):
-    """What both runs share."""
+    """Model, settings and lists that both runs share."""
 
     model: TrainedModel
     settings: EngineSettings
@@ -163,24 +163,24 @@ class MarkedRise:
 
     def __init__(self) -> None:
         self.removed_alerts: list[dict[str, Any]] = []
-        """Removed alerts of this rise that nothing is known about yet."""
+        """Removed alerts of this rise that may still lead to the marked decision."""
         self._level = -1
 
     def continue_with(self, decision: Decision) -> Sequence[dict[str, Any]]:
-        """The agent rises. Returns the steps of the rise before, where this is another one: they led to nothing."""
+        """Take over a rise. Returns the steps of the rise before, where this is another one: they led to nothing."""
         ended = self.end() if decision.previous_level != self._level else ()
         self._level = decision.level
         return ended
 
     def end(self) -> Sequence[dict[str, Any]]:
-        """No more comes of it. Returns its steps."""
+        """End the rise. Returns its steps."""
         ended, self.removed_alerts = self.removed_alerts, []
         return ended
 
     def reach_marked(self) -> None:
-        """It got to the marked decision."""
-        for told in self.end():
-            told["same_rise"] = True
+        """Note that the rise got to the marked decision."""
+        for alert in self.end():
+            alert["same_rise"] = True
 
 
 class RuleComparison:
@@ -197,7 +197,7 @@ class RuleComparison:
         self._runs = (_make_processor(around), _make_processor(around))
         self._rule_adopted = False
         self._next = 0
-        self._labels = [one for one in labels if one.verdict == "true_positive"]
+        self._labels = [label for label in labels if label.verdict == "true_positive"]
         self._peaks = np.zeros((len(self._labels), 2), np.int64)
         self._agents: set[int] = set()
         self.first_ms = 0
@@ -215,8 +215,8 @@ class RuleComparison:
     @property
     def matched(self) -> int:
         """Events in which the rule would have counted."""
-        held = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
-        return sum(one.matched for one in held if one.rule.rule_id == self._job.rule.rule_id)
+        rules = self._runs[1].engine.feedback_rules.uncommitted(0, 0)
+        return sum(rule.matched for rule in rules if rule.rule.rule_id == self._job.rule.rule_id)
 
     @property
     def agents(self) -> set[int]:
@@ -227,7 +227,7 @@ class RuleComparison:
         """Apply records that a `RecordFilter` wants."""
         first, end = 0, len(records)
         if not self._rule_adopted:
-            begin = next((at for at, one in enumerate(records) if _arrival_ms(one) >= self._job.from_ms), None)
+            begin = next((at for at, record in enumerate(records) if _arrival_ms(record) >= self._job.from_ms), None)
             first = end if begin is None else begin
             self._apply(records[:first], counts=False)
             if begin is None:
@@ -248,14 +248,19 @@ class RuleComparison:
     def _count(self, before: AppliedBatch, after: AppliedBatch) -> None:
         self.events += before.events
         levels: dict[int, int] = {}
-        for (one, offsets), (other, _) in zip(before.scored, after.scored, strict=True):
-            differing = one.p_values != other.p_values
-            self._agents.update(one.columns.names[differing, columns.AGENT].tolist())
-            self._explain(other, np.flatnonzero((one.vectors != other.vectors).any(axis=1)))
-            levels.update(zip(offsets.tolist(), other.levels[:, 1].tolist(), strict=True))
+        for (without_rule, offsets), (with_rule, _) in zip(before.scored, after.scored, strict=True):
+            differing = without_rule.p_values != with_rule.p_values
+            self._agents.update(without_rule.columns.names[differing, columns.AGENT].tolist())
+            self._explain(with_rule, np.flatnonzero((without_rule.vectors != with_rule.vectors).any(axis=1)))
+            levels.update(zip(offsets.tolist(), with_rule.levels[:, 1].tolist(), strict=True))
             for at, label in enumerate(self._labels):
                 self._update_peaks(
-                    at, label, one.columns.names[:, columns.AGENT], one.columns.time_ms, one.levels, other.levels
+                    at,
+                    label,
+                    without_rule.columns.names[:, columns.AGENT],
+                    without_rule.columns.time_ms,
+                    without_rule.levels,
+                    with_rule.levels,
                 )
         self.alerts[0] += sum(map(_is_alert, before.decisions))
         self.alerts[1] += sum(map(_is_alert, after.decisions))
@@ -266,7 +271,7 @@ class RuleComparison:
                 self._record_removed(decision, levels[decision.offset])
 
     def _explain(self, scored: ScoredBatch, touched: npt.NDArray[np.int64]) -> None:
-        """Which features make events odd although the rule touches them."""
+        """Count the features that make events odd although the rule touches them."""
         odd = touched[scored.p_values[touched] <= ODD_P_VALUE][: max(0, MAX_EXPLAINED - self.still_odd.total())]
         if len(odd):
             shares = self._runs[1].engine.model.detector.explain(scored.effective_vectors(odd.tolist()))
@@ -293,7 +298,7 @@ class RuleComparison:
         is_marked = mine and (
             decision.event_id == marked.event_id if marked.event_id else decision.event_time_ms == marked.event_time_ms
         )
-        told: dict[str, Any] = {
+        alert: dict[str, Any] = {
             "agent_id": decision.agent.agent_id,
             "tenant": decision.agent.tenant,
             "issuer": decision.agent.issuer,
@@ -307,27 +312,27 @@ class RuleComparison:
         }
         self.removed_alert_count += 1
         if len(self.removed_alerts) < MAX_LISTED:
-            self.removed_alerts.append(told)
+            self.removed_alerts.append(alert)
         if is_marked:
             self._rise.reach_marked()
         elif mine:
-            self._rise.removed_alerts.append(told)
+            self._rise.removed_alerts.append(alert)
         else:
-            self._record_lost_alerts([told])
+            self._record_lost_alerts([alert])
 
     def _record_lost_alerts(self, removed: Iterable[dict[str, Any]]) -> None:
-        """Of alerts that are removed, those of high and critical are detections."""
-        for told in removed:
-            if RiskLevel[told["level"].upper()] >= RiskLevel.HIGH:
-                self._record_lost({**told, "why": "level"})
+        """Count removed alerts of high and critical, which are lost detections."""
+        for alert in removed:
+            if RiskLevel[alert["level"].upper()] >= RiskLevel.HIGH:
+                self._record_lost({**alert, "why": "level"})
 
-    def _record_lost(self, told: dict[str, Any]) -> None:
+    def _record_lost(self, alert: dict[str, Any]) -> None:
         self.lost_detection_count += 1
         if len(self.lost_detections) < MAX_LISTED:
-            self.lost_detections.append(told)
+            self.lost_detections.append(alert)
 
     def finish(self) -> None:
-        """All records were fed: see which confirmed attacks would be found no more, or less."""
+        """Compare the confirmed attacks, once all records were fed: those detected no more, or at a lower level."""
         self._record_lost_alerts(self._rise.end())
         for label, (before, after) in zip(self._labels, self._peaks.tolist(), strict=True):
             if before >= RiskLevel.MEDIUM and after < before:
@@ -359,9 +364,10 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
         unseen: why there was none; "" where there was.
     """
     first = min((part.first_ms for part in parts if part.first_ms), default=job.until_ms)
-    removed = sorted((one for part in parts for one in part.removed_alerts), key=lambda one: str(one["time"]))
+    removed = sorted((alert for part in parts for alert in part.removed_alerts), key=lambda alert: str(alert["time"]))
     lost = sorted(
-        (one for part in parts for one in part.lost_detections), key=lambda one: (one["why"], str(one["time"]))
+        (alert for part in parts for alert in part.lost_detections),
+        key=lambda alert: (alert["why"], str(alert["time"])),
     )
     events = sum(part.events for part in parts)
     odd = sum((part.still_odd for part in parts), Counter[str]())
@@ -396,5 +402,5 @@ def _is_alert(decision: Decision) -> bool:
 
 
 def _arrival_ms(record: Record) -> int:
-    """When a record arrived. History without arrivals is of no use here: readers fill in the event's time."""
+    """Arrival of a record. History without arrivals is of no use here: readers fill in the event's time."""
     return record.received_ms

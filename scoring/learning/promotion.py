@@ -55,20 +55,20 @@ class ShadowComparison(msgspec.Struct, frozen=True):
 
 
 def comparison_to_dict(figures: ShadowComparison) -> dict[str, Any]:
-    """For the store and for people."""
-    found: dict[str, Any] = msgspec.to_builtins(figures)
-    return found
+    """The comparison as plain data, for the store and for people."""
+    plain: dict[str, Any] = msgspec.to_builtins(figures)
+    return plain
 
 
 def comparison_from_dict(stored: dict[str, Any]) -> ShadowComparison | None:
-    """What was stored; None before the first, or where another version of the program wrote it."""
+    """Inverse of `comparison_to_dict`; None before the first one, or where another version of the program wrote it."""
     try:
         return msgspec.convert(stored, ShadowComparison) if stored else None
     except msgspec.ValidationError:
         return None
 
 
-# Whether a challenger may replace the champion: only by a measured gain, within its budget, with no detection lost.
+# A challenger replaces the champion only by a measured gain, within its budget, with no detection lost.
 
 
 MAX_CHANCE = 0.05
@@ -84,27 +84,29 @@ class PromotionAssessment(NamedTuple):
     reasons: list[str]
 
 
-def assess_promotion(found: ShadowComparison, budget: Mapping[str, float], min_agent_days: int) -> PromotionAssessment:
+def assess_promotion(
+    comparison: ShadowComparison, budget: Mapping[str, float], min_agent_days: int
+) -> PromotionAssessment:
     """Judge a challenger by its shadow run.
 
     Args:
-        found: both models over the same events.
+        comparison: both models over the same events.
         budget: alerts accepted per 1,000 agent-days, by level.
         min_agent_days: fewer say nothing.
     """
     gains: list[str] = []
     reasons: list[str] = []
-    if found.agent_days < min_agent_days:
-        reasons.append(f"{found.agent_days} agent-days in shadow, at least {min_agent_days} are needed")
-    broken = {name: _budget_breaches(found, name, budget) for name in ("champion", "challenger")}
+    if comparison.agent_days < min_agent_days:
+        reasons.append(f"{comparison.agent_days} agent-days in shadow, at least {min_agent_days} are needed")
+    broken = {name: _budget_breaches(comparison, name, budget) for name in ("champion", "challenger")}
     reasons += [f"the challenger breaks its own alert budget: {text}" for text in broken["challenger"]]
-    if found.labels.lost:
-        reasons.append(f"it misses {found.labels.lost} labelled attacks that the champion detects")
+    if comparison.labels.lost:
+        reasons.append(f"it misses {comparison.labels.lost} labelled attacks that the champion detects")
     if broken["champion"] and not broken["challenger"]:
         gains.append(f"the champion breaks the alert budget ({'; '.join(broken['champion'])}), the challenger keeps it")
-    if found.labels.won and not found.labels.lost:
-        gains.append(f"it detects {found.labels.won} labelled attacks that the champion misses")
-    only_old, only_new = found.agreement.only_champion, found.agreement.only_challenger
+    if comparison.labels.won and not comparison.labels.lost:
+        gains.append(f"it detects {comparison.labels.won} labelled attacks that the champion misses")
+    only_old, only_new = comparison.agreement.only_champion, comparison.agreement.only_challenger
     if only_new < only_old and _sign_test(only_new, only_old) <= MAX_CHANCE:
         gains.append(
             f"it raises no alert on {only_old} agent-days on which the champion does, and one on {only_new} on which "
@@ -118,16 +120,16 @@ def assess_promotion(found: ShadowComparison, budget: Mapping[str, float], min_a
     return PromotionAssessment(gains, reasons)
 
 
-def _budget_breaches(found: ShadowComparison, name: str, budget: Mapping[str, float]) -> list[str]:
+def _budget_breaches(comparison: ShadowComparison, name: str, budget: Mapping[str, float]) -> list[str]:
     """Levels at which a model alerted more often than its budget explains."""
-    told = []
+    breaches = []
     for level in [alerting.label for alerting in ALERTING_LEVELS]:
-        false = getattr(found, name).false_alerts[level]
-        accepted = budget[level] * found.agent_days / 1000.0
+        false = getattr(comparison, name).false_alerts[level]
+        accepted = budget[level] * comparison.agent_days / 1000.0
         limit = upper_control_limit(accepted, BREACH_PROBABILITY)
         if false > limit:
-            told.append(f"{false} at {level} or above, {accepted:.3g} expected, {limit} are still chance")
-    return told
+            breaches.append(f"{false} at {level} or above, {accepted:.3g} expected, {limit} are still chance")
+    return breaches
 
 
 def _sign_test(few: int, many: int) -> float:

@@ -8,7 +8,7 @@ from ...ingest.settings import SettingsPart, setting
 
 
 class DriftSettings(SettingsPart, frozen=True):
-    """From which difference a peer group counts as drifted, and how it is told."""
+    """Thresholds from which a peer group counts as drifted, and the pace of its alerts."""
 
     features: Annotated[
         float, setting("population stability index of a feature from which it has drifted", gt=0, le=10)

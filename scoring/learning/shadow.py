@@ -1,4 +1,4 @@
-"""Models in shadow: the identical live path over the records of the log, without any action: what they would have done.
+"""Models in shadow: the identical live path over the records of the log, without any action.
 
 Champion and challenger run over the same records. Each begins behind its own training history, and what both did is
 counted from one offset of each partition on. Partitions have a run of their own each, as live.
@@ -73,7 +73,7 @@ class ShadowRun:
         self._learned_ms = model.window_ms[1]
 
     def apply(self, batch: RecordBatch) -> Iterator[tuple[ScoredBatch, npt.NDArray[np.int64]]]:
-        """Scored events with their offsets; what the model learned from is left out."""
+        """Apply a batch; yields scored events with their offsets, without those that the model learned from."""
         for part in self._parts(batch):
             yield from self.processor.apply(part).scored
 
@@ -103,7 +103,7 @@ def read_event_time(payload: bytes) -> int:
 
 
 class ModelAlerts:
-    """What one model did, counted."""
+    """Alerts and rises under one model."""
 
     def __init__(self) -> None:
         self.alerts: Counter[str] = Counter()
@@ -154,7 +154,7 @@ class ChampionChallengerRun:
         challenger: Iterable[tuple[ScoredBatch, npt.NDArray[np.int64]]],
         partition: int = 0,
     ) -> None:
-        """What both made of one batch of *partition*."""
+        """Compare the decisions of both models on one batch of *partition*."""
         alerted: list[set[tuple[int, int]]] = [set(), set()]
         active: set[tuple[int, int]] = set()
         for side, parts in enumerate((champion, challenger)):
@@ -168,24 +168,24 @@ class ChampionChallengerRun:
                     self._to[partition] = max(self._to.get(partition, 0), int(offsets[rows[-1]]) + 1)
                     keys, days = scored.columns.names[rows, columns.AGENT], scored.columns.time_ms[rows] // DAY_MS
                     active |= set(zip(keys.tolist(), days.tolist(), strict=True))
-        for key, day in sorted(active | alerted[0] | alerted[1], key=lambda one: one[1]):
+        for key, day in sorted(active | alerted[0] | alerted[1], key=lambda agent_day: agent_day[1]):
             self._mark_day(key, day, (key, day) in alerted[0], (key, day) in alerted[1])
 
-    def _mark_day(self, key: int, day: int, one: bool, other: bool) -> None:
-        """The day before an agent's newest stays open for what is late; what is later still is counted nowhere."""
+    def _mark_day(self, key: int, day: int, champion: bool, challenger: bool) -> None:
+        """Mark who alerted on an agent's day. The day before its newest stays open for late events, older ones not."""
         days = self._open_days.setdefault(key, {})
         if day < max(days, default=day) - 1:
             return
-        known = days.setdefault(day, [False, False])
-        known[0] |= one
-        known[1] |= other
+        alerted = days.setdefault(day, [False, False])
+        alerted[0] |= champion
+        alerted[1] |= challenger
         for old in [at for at in days if at < max(days) - 1]:
             self._close_day(key, old, *days.pop(old))
 
-    def _close_day(self, key: int, day: int, one: bool, other: bool) -> None:
-        self._agreement_counts[one, other] += 1
-        if one != other:
-            self._disagreements.append((key, day, other))
+    def _close_day(self, key: int, day: int, champion: bool, challenger: bool) -> None:
+        self._agreement_counts[champion, challenger] += 1
+        if champion != challenger:
+            self._disagreements.append((key, day, challenger))
             del self._disagreements[: max(0, len(self._disagreements) - MAX_RISES)]
 
     @property
@@ -200,23 +200,23 @@ class ChampionChallengerRun:
             feedback: what people said, revoked feedback left out.
         """
         attacks = [
-            (one.agent.key, one.from_ms, one.until_ms, one.event_time_ms)
-            for one in feedback
-            if one.verdict == "true_positive"
+            (judgement.agent.key, judgement.from_ms, judgement.until_ms, judgement.event_time_ms)
+            for judgement in feedback
+            if judgement.verdict == "true_positive"
         ]
-        found = [[_detection_delay(side.rises, attack) for attack in attacks] for side in self._sides]
-        seen = [at for at in range(len(attacks)) if found[0][at] is not None or found[1][at] is not None]
-        old, new = ([one[at] is not None for at in seen] for one in found)
+        delays = [[_detection_delay(side.rises, attack) for attack in attacks] for side in self._sides]
+        seen = [at for at in range(len(attacks)) if delays[0][at] is not None or delays[1][at] is not None]
+        old, new = ([side[at] is not None for at in seen] for side in delays)
         labels = LabelledAttackStats(
             len(seen),
             sum(a and b for a, b in zip(old, new, strict=True)),
             sum(a and not b for a, b in zip(old, new, strict=True)),
             sum(b and not a for a, b in zip(old, new, strict=True)),
         )
-        one, other = (self._model_stats(at, attacks, found[at]) for at in (0, 1))
+        champion, challenger = (self._model_stats(at, attacks, delays[at]) for at in (0, 1))
         return ShadowComparison(
-            one,
-            other,
+            champion,
+            challenger,
             self.agent_days,
             self.events,
             sum(self._from.values()),
@@ -226,7 +226,7 @@ class ChampionChallengerRun:
         )
 
     def _model_stats(
-        self, at: int, attacks: Sequence[tuple[int, int, int, int]], found: Sequence[int | None]
+        self, at: int, attacks: Sequence[tuple[int, int, int, int]], attack_delays: Sequence[int | None]
     ) -> ShadowModelStats:
         side = self._sides[at]
         true: Counter[str] = Counter()
@@ -234,7 +234,7 @@ class ChampionChallengerRun:
             if _is_attack_rise(rise.key, rise.at_ms, attacks):
                 for level in ALERTING_LEVELS:
                     true[level.label] += rise.previous < level <= rise.level
-        delays = sorted(delay for delay in found if delay is not None)
+        delays = sorted(delay for delay in attack_delays if delay is not None)
         days, names = max(self.agent_days, 1), [level.label for level in ALERTING_LEVELS]
         return ShadowModelStats(
             self._names[at],
@@ -249,10 +249,10 @@ class ChampionChallengerRun:
         counts = Counter(self._agreement_counts)
         apart = list(self._disagreements)
         for key, days in self._open_days.items():
-            for day, (one, other) in days.items():
-                counts[one, other] += 1
-                if one != other:
-                    apart.append((key, day, other))
+            for day, (champion, challenger) in days.items():
+                counts[champion, challenger] += 1
+                if champion != challenger:
+                    apart.append((key, day, challenger))
         for key, day, which in apart:
             if any(_covers_day(key, day, attack) for attack in attacks):
                 counts[not which, which] -= 1
@@ -260,7 +260,7 @@ class ChampionChallengerRun:
 
 
 def _is_attack_rise(key: int, at_ms: int, attacks: Iterable[tuple[int, int, int, int]]) -> bool:
-    return any(key == one[0] and one[1] <= at_ms <= one[2] + DETECTION_GRACE_MS for one in attacks)
+    return any(key == attack[0] and attack[1] <= at_ms <= attack[2] + DETECTION_GRACE_MS for attack in attacks)
 
 
 def _covers_day(key: int, day: int, attack: tuple[int, int, int, int]) -> bool:

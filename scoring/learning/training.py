@@ -91,7 +91,7 @@ class TrainingHistory:
             self._held_events -= len(self._chunks.popleft())
 
     def columns(self) -> EventColumns | None:
-        """All that is held, in the order in which it was added; None = nothing."""
+        """Columns of all events held, in the order in which they were added; None = there are none."""
         self._encode()
         if not self._chunks:
             return None
@@ -111,52 +111,49 @@ def exclude_windows(
     columns: EventColumns, labelled: AgentWindows, suspicious: AgentWindows, malformed: int
 ) -> tuple[EventColumns, ExcludedEvents]:
     """*columns* without the events of the windows."""
-    told, odd = _in_windows(columns, labelled), _in_windows(columns, suspicious)
-    kept = ~(told | odd)
-    counts = ExcludedEvents(int(told.sum()), int((odd & ~told).sum()), malformed)
+    attacked, odd = _in_windows(columns, labelled), _in_windows(columns, suspicious)
+    kept = ~(attacked | odd)
+    counts = ExcludedEvents(int(attacked.sum()), int((odd & ~attacked).sum()), malformed)
     return (columns if kept.all() else columns.take(np.flatnonzero(kept))), counts
 
 
 def _in_windows(columns: EventColumns, windows: AgentWindows) -> npt.NDArray[np.bool_]:
-    found = np.zeros(len(columns), np.bool_)
+    within = np.zeros(len(columns), np.bool_)
     keys = np.array(sorted(windows), np.uint64)
     rows = np.flatnonzero(np.isin(columns.names[:, event_columns.AGENT], keys))
     for key in np.unique(columns.names[rows, event_columns.AGENT]).tolist():
         mine = rows[columns.names[rows, event_columns.AGENT] == np.uint64(key)]
         at = columns.time_ms[mine]
         for first, last in windows[key]:
-            found[mine[(at >= first) & (at <= last)]] = True
-    return found
+            within[mine[(at >= first) & (at <= last)]] = True
+    return within
 
 
 def labelled_windows(feedback: Iterable[Feedback]) -> AgentWindows:
-    """Windows that people called attacks."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for one in feedback:
-        if one.verdict == "true_positive":
-            found.setdefault(one.agent.key, []).append((one.from_ms, one.until_ms))
-    return found
+    """Windows of events that people labelled as attacks, by agent."""
+    attacks: dict[int, list[tuple[int, int]]] = {}
+    for judgement in feedback:
+        if judgement.verdict == "true_positive":
+            attacks.setdefault(judgement.agent.key, []).append((judgement.from_ms, judgement.until_ms))
+    return attacks
 
 
 def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> AgentWindows:
-    """From an hour before an agent reached high until it left it again.
+    """Windows from an hour before an agent reached high until it left it again, by agent.
 
     Args:
         decisions: newest first, as the store lists them.
         false_positives: ids of decisions that people called false: these windows are learned.
     """
-    found: dict[int, list[tuple[int, int]]] = {}
+    suspicious: dict[int, list[tuple[int, int]]] = {}
     ends: dict[int, int] = {}
     for decision in decisions:
         key, at_ms = decision.agent.key, decision.event_time_ms
         if decision.level >= RiskLevel.HIGH and decision.decision_id not in false_positives:
             until = min(ends.get(key, at_ms + MAX_SUSPICION_MS), at_ms + MAX_SUSPICION_MS)
-            found.setdefault(key, []).append((at_ms - LEAD_UP_MS, until))
+            suspicious.setdefault(key, []).append((at_ms - LEAD_UP_MS, until))
         ends[key] = at_ms
-    return found
-
-
-# A new version from a history: trained, checked against the budget, saved.
+    return suspicious
 
 
 class TrainedVersion(NamedTuple):

@@ -1,4 +1,4 @@
-"""Learning with a rehearsal: the history's end is lived through on what came before it taught.
+"""Walk-forward calibration: the history's end is scored by a model that learned from what came before it.
 
 Cross-fitting holds agents out, so its calibration is that of strangers (`trustwatch.models.model_training`). An agent
 that the history shows is calmer, since its own past is part of what is normal, and by a stranger's calibration nothing
@@ -32,10 +32,10 @@ from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
 
 MIN_VALIDATION_EVENTS = 200
-"""Events of familiar agents in the judged part below which nothing is rehearsed: p-values could not go below 0.5 %."""
+"""Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
 
 CALIBRATION_RUNS = 2
-"""The first tells which events are odd by the calibration of strangers, the second by that of the first."""
+"""Two runs: the first judges oddness by the calibration of strangers, the second by that of the first run."""
 
 _BATCH = 4096
 _PLACEHOLDER_EVENT = decode_event(
@@ -59,7 +59,7 @@ class WalkForwardResult(NamedTuple):
 
 
 class _LivePathScores(NamedTuple):
-    """What the live path said of n events."""
+    """Scores of n events on the live path."""
 
     anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
     statistic: npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ def train_walk_forward(
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
 ) -> WalkForwardResult:
-    """Learn a model from a history, and rehearse it; see `learning.train_with_held_out` for arguments and errors.
+    """Learn a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
 
     A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
     judged as strangers are.
@@ -84,27 +84,27 @@ def train_walk_forward(
     taught = taught[np.argsort(columns.time_ms[taught], kind="stable")]  # files may come one agent after the other
     split = validation_start(columns.time_ms[taught])
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
-    known = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
+    familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
-    if int(known.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
+    if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
         return WalkForwardResult(model, columns, held_out.p_value)
     first = _model_before(model, before)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
         lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
-        found = Calibration.fit(lived.anomaly[known], groups[known], detector.settings.group_minimum)
-        detector = dataclasses.replace(detector, familiar=found)
+        calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], detector.settings.group_minimum)
+        detector = dataclasses.replace(detector, familiar=calibration)
     p_values = detector.calibration.p_values(lived.anomaly, groups)
-    p_values[known] = detector.familiar.p_values(lived.anomaly[known], groups[known])
-    alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[known], after.take(np.flatnonzero(known))))
+    p_values[familiar] = detector.familiar.p_values(lived.anomaly[familiar], groups[familiar])
+    alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[familiar], after.take(np.flatnonzero(familiar))))
     rehearsed = dataclasses.replace(model, detector=detector, alarms=alarms if alarms.usable else model.alarms)
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
     return WalkForwardResult(rehearsed, after, p_values)
 
 
 def walk_forward_events(model: TrainedModel) -> int:
-    """Events of known agents that their calibration rests on; 0 = *model* was not rehearsed."""
+    """Events of known agents that their calibration rests on; 0 = *model* has no such calibration."""
     detector = model.detector
     return (
         int(detector.familiar.sizes[0]) if isinstance(detector, ForestDetector) and len(detector.familiar.sizes) else 0
@@ -112,7 +112,7 @@ def walk_forward_events(model: TrainedModel) -> int:
 
 
 def validation_start(time_ms: npt.NDArray[np.int64]) -> int:
-    """Where the part that is judged begins in ascending times (n,).
+    """Index at which the judged part begins in ascending times (n,).
 
     The more is known before it, the more it is like days to come: what is new is the odder the longer the history. It
     must also have every day of the week. So it is the last week, or eighth where that is longer, and half of a history
@@ -131,10 +131,10 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
-    """The model, had it known no more of what is normal than *before*."""
+    """The model as it would be with *before* alone as its history."""
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
-    _, found = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
-    baseline = fit_baseline(before, found, np.ones(len(before), np.bool_))
+    _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
+    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_))
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(before)
     return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))

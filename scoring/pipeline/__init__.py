@@ -1,1 +1,1 @@
-"""From records of a partition to committed and published decisions."""
+"""The pipeline, from records of a partition to committed and published decisions."""

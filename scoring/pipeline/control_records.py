@@ -1,7 +1,7 @@
-"""Orders in the log: a release, feedback, another model, an agent to forget. Beside events and
-ticks nothing else moves state.
+"""Control records of the log: a release, feedback, another model, an erasure. Beside events and ticks nothing else
+moves state.
 
-An order is a record among the events, so that a replay, a restart and an undisturbed run meet it at the same place.
+A command is a record among the events, so that a replay, a restart and an undisturbed run meet it at the same place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _erasure_decoder = msgspec.json.Decoder(EraseCommand)
 
 
 class ControlRecords:
-    """Carries out the orders of one partition.
+    """Applies the control records of one partition.
 
     Args:
         engine: with the agents in memory.
@@ -50,12 +50,12 @@ class ControlRecords:
         self._models = models
         self._edges = edges
         self.partition_count = 1
-        """Of the log: an agent is forgotten in the partition that has its state."""
+        """Number of partitions of the log: an agent is erased in the partition that has its state."""
         self.erasures: list[PartitionErasure] = []
-        """Orders to forget that were met since the last commit; the pipeline takes them."""
+        """Erasures that were met since the last commit; the pipeline takes them."""
 
     def apply(self, partition: int, offset: int, record: Record) -> list[Decision]:
-        """Do what a CONTROL or FORGET record says; the decisions that follow from it.
+        """Apply a CONTROL or FORGET record; returns the decisions that follow from it.
 
         Raises:
             MalformedEvent: it is no order, or none that can be carried out here; nothing has changed.
@@ -65,13 +65,13 @@ class ControlRecords:
         if record.kind == RecordKind.FORGET:
             self._apply_erasure(record.payload, moment)
             return []
-        if (wish := decode_model_switch(record.payload)) is not None:
-            self._models.switch(wish, *moment)
+        if (switch := decode_model_switch(record.payload)) is not None:
+            self._models.switch(switch, *moment)
             return []
         return self._apply_command(record.payload, moment)
 
     def _apply_command(self, payload: bytes, moment: RecordMoment) -> list[Decision]:
-        """A release, a rule of feedback that holds from here on, or one that holds no more."""
+        """Apply a release, a rule of feedback that holds from here on, or the end of one."""
         try:
             command = _command_decoder.decode(payload)
             key = np.array([int(command.key if isinstance(command, ReleaseAgent) else command.rule.key)], np.uint64)
@@ -124,7 +124,7 @@ class ControlRecords:
         return [*decisions, self._decider.decide_level_change(slot, moment, previous, level, "feedback", reason)]
 
     def _apply_erasure(self, payload: bytes, moment: RecordMoment) -> None:
-        """An agent or a name leaves the state; the commit says so, and then what was written is erased."""
+        """Erase an agent or a name from the state; the commit says so, and then what was written is erased."""
         try:
             order = _erasure_decoder.decode(payload)
         except (msgspec.MsgspecError, ValueError) as error:

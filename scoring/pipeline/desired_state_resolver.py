@@ -1,4 +1,4 @@
-"""What is to hold for an agent now, and for whom actuators have to look.
+"""Desired states of agents as of now, and the agents that actuators have to look at again.
 
 Rows of the outbox are calls to look: between a row and its delivery people pin, the policy changes, time passes. So a
 delivery asks here, and never applies what has been overtaken.
@@ -24,7 +24,7 @@ from ..store.database import MAX_PAGE, Tenants, iterate_pages
 from ..store.sql_store import SqlStore
 
 PRINCIPAL_WINDOW_MS = 30 * DAY_MS
-"""Consents of principals that the agent acted for within this time die with its tokens."""
+"""Age up to which consents of principals that the agent acted for die with its tokens."""
 
 MAX_PRINCIPALS = 200
 ENQUEUE_BATCH = 500
@@ -34,7 +34,7 @@ _ELEVATED = (int(RiskLevel.MEDIUM), int(RiskLevel.HIGH), int(RiskLevel.CRITICAL)
 
 
 class DesiredStateResolver:
-    """Wishes of one process. For one event loop; the store is asked in threads.
+    """Desired states as one process sees them. For one event loop; the store is asked in threads.
 
     Args:
         store: levels and principals of agents, and what is lowered.
@@ -52,20 +52,20 @@ class DesiredStateResolver:
         self._new_id = new_id
 
     async def resolve(self, asked: DesiredState) -> DesiredState:
-        """What holds for the agent that *asked* is about. Raises Unavailable."""
+        """Compute the state that holds now for the agent of *asked*. Raises Unavailable."""
         name = asked.name
         row = await asyncio.to_thread(self._store.agents.get, *name.identity)
-        wish = self._desired_state_of(name, row, asked)
-        if not wish.revoke:
-            return wish
+        desired = self._desired_state_of(name, row, asked)
+        if not desired.revoke:
+            return desired
         principals = await asyncio.to_thread(self._recent_principals, name)
         return derive_desired_state(
             name,
-            wish.agent_type,
+            desired.agent_type,
             self._evaluate_policy(name, row, asked),
-            wish.decision_id,
-            caused_ms=wish.caused_ms,
-            decided_ms=wish.decided_ms,
+            desired.decision_id,
+            caused_ms=desired.caused_ms,
+            decided_ms=desired.decided_ms,
             principals=principals,
         )
 
@@ -94,7 +94,7 @@ class DesiredStateResolver:
         return tuple(sorted({edge.target for edge in edges}))
 
     async def enqueue_reconciliation(self, names: Iterable[AgentName], target: str = "") -> int:
-        """Enqueue a look at those agents; how many there are. Raises Unavailable."""
+        """Enqueue a look at those agents; returns how many there are. Raises Unavailable."""
         rows = [self._reconciliation_row(name, target) for name in names]
         for start in range(0, len(rows), ENQUEUE_BATCH):
             await asyncio.to_thread(self._store.outbox.enqueue, rows[start : start + ENQUEUE_BATCH])
@@ -106,11 +106,11 @@ class DesiredStateResolver:
         These are the agents at `medium` and above, those that are pinned or that a critical agent delegated to, and
         those of which the store knows that something is lowered or was not brought about, whatever their level is now.
         """
-        known = self._verdicts.interventions.pinned_agents(self._now_ms())
-        known += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
-        mine = [name for name in known if tenants is None or name.tenant in tenants]
-        found = await asyncio.to_thread(self._affected_agents, target, tenants)
-        names = {name.key: name for name in chain(mine, found)}
+        in_memory = self._verdicts.interventions.pinned_agents(self._now_ms())
+        in_memory += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
+        mine = [name for name in in_memory if tenants is None or name.tenant in tenants]
+        affected = await asyncio.to_thread(self._affected_agents, target, tenants)
+        names = {name.key: name for name in chain(mine, affected)}
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:
@@ -123,15 +123,15 @@ class DesiredStateResolver:
         return [*(agent.name for agent in agents), *lowered]
 
     def _reconciliation_row(self, name: AgentName, target: str) -> OutboxRow:
-        """A row that says what is known here; what is done is decided when it is delivered."""
+        """Outbox row of a look at the agent; the state to bring about is decided when it is delivered."""
         full = name.identity
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         agent_type = "" if entry is None else entry.summary.agent_type
         verdict = self._verdicts.evaluate_agent(name, agent_type, measured)
         decision_id = "" if entry is None else entry.summary.decision_id
-        wish = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
-        return build_action_row(f"action-{self._new_id()}", wish, target)
+        desired = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
+        return build_action_row(f"action-{self._new_id()}", desired, target)
 
 
 def _is_lowered_or_pending(actuation: Actuation) -> bool:

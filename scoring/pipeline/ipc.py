@@ -1,4 +1,4 @@
-"""What a pipeline process tells the process that answers: committed changes, in frames over a local socket.
+"""Messages from a pipeline process to the process that answers: committed changes, in frames over a local socket.
 
 A frame is a 4-byte length and a msgpack `PipelineUpdate`. The pipeline blocks when the reader does not keep up: nothing
 grows.
@@ -38,7 +38,7 @@ class LevelChange(msgspec.Struct, array_like=True):
 
 
 class AgentErased(msgspec.Struct, array_like=True, frozen=True):
-    """An agent that was erased: what commits up to an offset of its partition said of it is to be forgotten."""
+    """An erased agent: forget what commits up to an offset of its partition said of it."""
 
     tenant: str
     issuer: str
@@ -47,13 +47,13 @@ class AgentErased(msgspec.Struct, array_like=True, frozen=True):
     offset: int
 
     def covers(self, name: AgentName, version: tuple[int, int] | None) -> bool:
-        """Whether what is known of *name* as of *version* (None: of unknown age) is what has to be forgotten."""
+        """Tell whether knowledge of *name* as of *version* (None: of unknown age) has to be forgotten."""
         same = name.identity == (self.tenant, self.issuer, self.agent_id)
         return same and (version is None or version[1] <= self.offset)
 
 
 class PipelineUpdate(msgspec.Struct, array_like=True):
-    """What became durable. An update without agents is a sign of life."""
+    """Changes that became durable. An update without agents is a sign of life."""
 
     agents: list[AgentSummary]
     changes: list[LevelChange]
@@ -63,7 +63,7 @@ class PipelineUpdate(msgspec.Struct, array_like=True):
     seconds: dict[str, float]
     dropped_dead_letters: int = 0
     partition: int = 0
-    """That the agents belong to."""
+    """Partition that the agents belong to."""
     versions: list[tuple[int, int]] | None = None
     """Epoch and offset of each agent; None: they come in order."""
     fresh: dict[int, int] | None = None
@@ -95,7 +95,7 @@ class PipelineUpdateSender:
     def send_commit(
         self, done: CommittedChanges, behind: int, counts: dict[str, int], seconds: dict[str, float]
     ) -> None:
-        """Send what a commit made durable, in frames of at most MOST_ROWS agents or changes of level.
+        """Send what a commit made durable, in frames of at most `MAX_FRAME_ITEMS` agents or changes of level.
 
         Agents come before the changes, and the new offset comes with the last frame: who waits for it finds all agents.
         Raises OSError when nobody reads.
@@ -128,7 +128,7 @@ def _chunked(items: Sequence[T]) -> list[Sequence[T]]:
 
 
 def level_change_of(decision: Decision) -> LevelChange:
-    """What watchers are told of a decision."""
+    """The change of level in a decision, as watchers get it."""
     text = decision.reasons[0].text if decision.reasons else ""
     return LevelChange(
         decision.decision_id,

@@ -1,4 +1,4 @@
-"""The model that judges a partition: the newest switch's, unless the operator has installed another one since."""
+"""Choice of the model that judges a partition: the newest switch's, unless the operator has installed another since."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class ActiveModels:
     """Chooses and loads models for the partitions of one worker.
 
     Args:
-        shelf: where versions lie.
+        registry: versions of models.
         now_ms: UTC milliseconds.
 
     Raises:
         ModelError: the installed model can not be read.
-        OSError: it can not be copied to the shelf.
+        OSError: it can not be copied into the registry.
     """
 
-    def __init__(self, shelf: ModelRegistry, now_ms: Callable[[], int]) -> None:
-        self._registry = shelf
+    def __init__(self, registry: ModelRegistry, now_ms: Callable[[], int]) -> None:
+        self._registry = registry
         self._now_ms = now_ms
-        self._installed = shelf.register_installed()
+        self._installed = registry.register_installed()
         self._loaded: dict[str, TrainedModel] = {}
 
     def choose(self, last: ModelSwitch | None) -> ModelChoice:
-        """What is in force behind the switch *last*; None = nothing was ever written."""
+        """Choose the model in force behind the switch *last*; None = there never was a switch."""
         if last is None or last.installed != self._installed.digest:
             return ModelChoice(self._installed.version, self._installed.digest, True)
         return ModelChoice(last.version, last.digest, False)
@@ -56,32 +56,31 @@ class ActiveModels:
             del self._loaded[next(iter(self._loaded))]
         return model
 
-    def load_next(self, wish: SwitchModel, model: TrainedModel) -> TrainedModel:
-        """The model that a command asks for, behind *model*.
+    def load_next(self, command: SwitchModel, model: TrainedModel) -> TrainedModel:
+        """Load the model that a command asks for, to follow *model*.
 
         Raises:
             ModelError: it can not be read, or agents' state could not be carried over to it. The worker ends with that:
                 it can not go on, since all others switch here.
         """
-        found = self.load(wish.version, wish.digest)
-        if found.salt != model.salt:
+        successor = self.load(command.version, command.digest)
+        if successor.salt != model.salt:
             raise ModelError(
-                f"model {wish.version!r} has another salt than {model.version!r}: what is known of agents could not be "
-                "carried over; it should not have been promoted"
+                f"model {command.version!r} has another salt than {model.version!r}: what is known of agents could not "
+                "be carried over; it should not have been promoted"
             )
-        return found
+        return successor
 
-    def switch_record(self, place: tuple[int, int, int], chosen: ModelChoice, at_ms: int | None = None) -> ModelSwitch:
+    def switch_record(
+        self, position: tuple[int, int, int], chosen: ModelChoice, at_ms: int | None = None
+    ) -> ModelSwitch:
         """The row of a switch at (partition, epoch, offset); without *at_ms*, now."""
         at = self._now_ms() if at_ms is None else at_ms
-        return ModelSwitch(*place, chosen.version, chosen.digest, self._installed.digest, at)
-
-
-# One model after another in a partition: the one it is taken over with, and the switches that are met in its log.
+        return ModelSwitch(*position, chosen.version, chosen.digest, self._installed.digest, at)
 
 
 class ModelSwitcher:
-    """Which model judges a partition.
+    """Switches between the models that judge a partition.
 
     Args:
         engine: with the agents in memory; a switch moves them over to the other model.
@@ -96,7 +95,7 @@ class ModelSwitcher:
         """Models that came into force since the last commit; the pipeline takes them."""
 
     def resume(self, last: ModelSwitch | None, position: Position) -> None:
-        """Score with what is in force at *position*, behind the switch *last*. Raises ModelError."""
+        """Score with the model in force at *position*, behind the switch *last*. Raises ModelError."""
         if self._models is None:
             return
         chosen = self._models.choose(last)
@@ -108,19 +107,19 @@ class ModelSwitcher:
                 self._models.switch_record((position.partition, position.epoch, position.offset), chosen)
             )
 
-    def switch(self, wish: SwitchModel, partition: int, offset: int, at_ms: int) -> None:
-        """Another model from the record behind *offset* on, ordered at *at_ms*.
+    def switch(self, command: SwitchModel, partition: int, offset: int, at_ms: int) -> None:
+        """Use another model from the record behind *offset* on, ordered at *at_ms*.
 
         Raises:
             MalformedEvent: there is one model alone.
             ModelError: as `ActiveModels.load_next`.
         """
         if self._models is None:
-            raise MalformedEvent(f"this pipeline can not switch to model {wish.version!r}: it was given one alone")
-        if (wish.version, wish.digest) == self._active:
+            raise MalformedEvent(f"this pipeline can not switch to model {command.version!r}: it was given one alone")
+        if (command.version, command.digest) == self._active:
             return
-        self._engine.use_model(self._models.load_next(wish, self._engine.model))
-        self._active = (wish.version, wish.digest)
+        self._engine.use_model(self._models.load_next(command, self._engine.model))
+        self._active = (command.version, command.digest)
         self.pending_switches.append(
             self._models.switch_record((partition, 0, offset + 1), ModelChoice(*self._active, True), at_ms)
         )

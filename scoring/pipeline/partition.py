@@ -36,13 +36,13 @@ _log = structlog.get_logger(__name__)
 
 
 MIN_COMMIT_INTERVAL_S = 0.02
-"""Commits that cost nearly nothing still leave this much time between them."""
+"""Least time between commits, however little they cost."""
 
 LOG_OUTAGE_EVERY_S = 30.0
 
 
 class Publisher(Protocol):
-    """Tells the world, by topics, what became durable. At least once: versions let readers drop what they have."""
+    """Publishes by topics what became durable. At least once: versions let readers drop what they have."""
 
     def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Send dead letters. Called before their commit: none is lost with a crash in between.
@@ -54,7 +54,7 @@ class Publisher(Protocol):
         """Send agents, decisions and alerts of *commit*, and do not wait. Raises Unavailable: send all of it again."""
 
     def wait_acknowledged(self) -> None:
-        """Wait until everything that `committed` sent has arrived.
+        """Wait until everything that `publish_commit` sent has arrived.
 
         Raises Unavailable: some of it did not, and is sent again by the next call.
         """
@@ -64,7 +64,7 @@ class Publisher(Protocol):
 
 
 class PipelineContext(NamedTuple):
-    """What every partition of a worker shares."""
+    """Source, store, policy and settings that every partition of a worker shares."""
 
     source: DurableSource
     store: SqlStore
@@ -98,7 +98,7 @@ class PartitionPipeline:
         self.committed_ms = 0
         """Arrival of the last record that was committed; 0 = none was."""
         self.idle = False
-        """Whether nothing waited when it was last asked how much is behind."""
+        """True if nothing waited when the source was last asked how much is behind."""
         self._received_ms = 0
         self._next = 0
         self._end = 0
@@ -128,8 +128,8 @@ class PartitionPipeline:
         self._check_end(self._end)
         self._republish()
         self._erased_filter = ErasedFilter(self.retry_until_available(self._context.store.erasures.erased_in_topic))
-        held = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
-        self._processor.engine.feedback_rules.restore(held)
+        rules = self.retry_until_available(lambda: self._context.store.feedback.rules_of_partition(partition))
+        self._processor.engine.feedback_rules.restore(rules)
         self._processor.model_switcher.resume(self.retry_until_available(self._newest_switch), self.position)
         window = self._processor.duplicate_window
         first = window.first_offset_to_rebuild(self._next)
@@ -142,7 +142,7 @@ class PartitionPipeline:
         return self._next
 
     def _newest_switch(self) -> ModelSwitch | None:
-        """What says which model is in force here; a partition that is new goes by the others."""
+        """The newest switch of this partition; of a new partition the newest switch of any."""
         store = self._context.store
         return store.models.current_switch(self.partition) or next(iter(store.models.list_switches(1)), None)
 
@@ -157,8 +157,8 @@ class PartitionPipeline:
         publisher = self._context.publisher
         if publisher is None:
             return
-        known = self.retry_until_available(lambda: self._context.store.partitions.published_offset(self.partition))
-        self.retry_until_available(lambda: publisher.republish(self.position, known))
+        published = self.retry_until_available(lambda: self._context.store.partitions.published_offset(self.partition))
+        self.retry_until_available(lambda: publisher.republish(self.position, published))
         self._published = self.position.offset
 
     def apply(self, batch: RecordBatch) -> None:
@@ -178,7 +178,7 @@ class PartitionPipeline:
 
     @property
     def has_uncommitted(self) -> bool:
-        """Whether something was applied that is not committed."""
+        """True if something was applied that is not committed."""
         return self._next != self.position.offset
 
     @property
@@ -188,12 +188,12 @@ class PartitionPipeline:
 
     @property
     def backlogged(self) -> bool:
-        """Whether a batch since the last commit was full: more waits than is read at a time."""
+        """True if a batch since the last commit was full: more waits than is read at a time."""
         return self._backlogged
 
     @property
     def commit_due(self) -> bool:
-        """Whether it is time to commit: much waits, or something urgent, or for long enough."""
+        """True if it is time to commit: much waits, or something urgent, or for long enough."""
         if not self.has_uncommitted:
             return False
         return self._buffer_full() or self._context.monotonic() - self._committed_at >= self._commit_interval_s()
@@ -204,12 +204,12 @@ class PartitionPipeline:
             self.commit()
 
     def commit(self) -> None:
-        """Write everything since the last commit in one transaction, then tell of it. Raises Fenced."""
+        """Write everything since the last commit in one transaction, then publish it. Raises Fenced."""
         for error in commit_partitions([self], self._context).values():
             raise error
 
     def _buffer_full(self) -> bool:
-        """Whether as much waits as memory has room for."""
+        """Tell whether as much waits as memory has room for."""
         engine = self._processor.engine
         agents = int(np.count_nonzero(engine.dirty)) + len(engine.agent_states.evicted)
         waiting = agents + len(self._dead_letters)
@@ -241,8 +241,10 @@ class PartitionPipeline:
                 self._processor.edge_collector.drain()
             )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
-        switches = [replace(one, epoch=self.position.epoch) for one in self._processor.model_switcher.pending_switches]
-        held = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
+        switches = [
+            replace(switch, epoch=self.position.epoch) for switch in self._processor.model_switcher.pending_switches
+        ]
+        rules = self._processor.engine.feedback_rules.uncommitted(self.partition, self.position.epoch)
         return Commit(
             self.position,
             position,
@@ -252,14 +254,14 @@ class PartitionPipeline:
             self._dead_letters,
             self._published,
             self._edges,
-            held,
+            rules,
             switches,
             removed_agents=self._processor.engine.agent_states.removed_agents,
             erasures=self._processor.control_records.erasures[:] if self._context.publisher is not None else (),
         )
 
     def mark_committed(self, commit: Commit) -> None:
-        """*commit*, from `gather`, is in the store."""
+        """Note that *commit*, from `build_commit`, is in the store."""
         self._processor.engine.agent_states.mark_committed()
         self._processor.engine.feedback_rules.mark_committed(self.position.epoch)
         self._processor.model_switcher.pending_switches.clear()
@@ -270,7 +272,7 @@ class PartitionPipeline:
         self._decisions, self._dead_letters, self._edges, self._backlogged = [], [], [], False
 
     def mark_published(self, took_s: float) -> None:
-        """All that is committed was told; that took so many seconds, with all that was committed at the same time."""
+        """Note that all that is committed was published, *seconds* after the commits of all partitions began."""
         self._published = self.position.offset
         self._commit_took_s = took_s
 
@@ -284,7 +286,7 @@ class PartitionPipeline:
         return max(0, self._end - self.position.offset)
 
     def retry_until_available(self, call: Callable[[], Answer]) -> Answer:
-        """The answer of *call*; while a service does not answer, the partition waits."""
+        """Call *call* until it answers; while a service does not, the partition waits."""
         return retry_until_available(call, self.wait_before_retry)
 
     def wait_before_retry(self, error: Unavailable) -> None:
@@ -301,19 +303,17 @@ class PartitionPipeline:
         self._context.sleep(self._context.tuning.retry_s)
 
     def _outbox_rows(self, decision: Decision) -> list[OutboxRow]:
-        """Actions before alerts: they are what stops an agent."""
+        """Outbox rows of decisions, actions before alerts: they are what stops an agent."""
         rows = (build_decision_action_row(decision, self._context.policy.book), self._alert_row(decision))
         return [row for row in rows if row is not None]
 
     def _alert_row(self, decision: Decision) -> OutboxRow | None:
-        """Alerts tell of every change of level that people act on; cold starts are no news."""
+        """The alert of a change of level that people act on; None for cold starts, which are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
         return build_alert_row(decision, policy_members(self._context.policy.book, decision), self._context.service)
 
 
-# What partitions of one worker have applied becomes durable in one transaction, and is told.
-#
 # A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps
 # its own compare-and-set: one that the store refuses does not hold the others up.
 
@@ -323,7 +323,7 @@ if TYPE_CHECKING:
 
 
 class CommittedChanges(NamedTuple):
-    """What became durable, for the risk view: changed agents, decisions, and how far the partition is."""
+    """Changes that became durable, for the risk view: agents, decisions, and the position of the partition."""
 
     rows: Sequence[AgentRow]
     decisions: Sequence[Decision]
@@ -358,7 +358,7 @@ def commit_partitions(works: Sequence[PartitionPipeline], around: PipelineContex
     for work, commit, dropped in done:
         work.mark_published(took_s)
         around.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
-    return {work.partition: one for work, one in zip(works, results, strict=True) if isinstance(one, Fenced)}
+    return {work.partition: result for work, result in zip(works, results, strict=True) if isinstance(result, Fenced)}
 
 
 def publish_commits(commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext) -> None:
@@ -375,20 +375,20 @@ def write_commits(
     commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext
 ) -> list[CommitResult | Fenced]:
     """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
-    found: dict[int, CommitResult | Fenced] = {}
+    outcomes: dict[int, CommitResult | Fenced] = {}
     left = list(commits)
     while left:
         try:
             for commit, result in zip(left, around.store.commit_all(left), strict=True):
-                found[commit.position.partition] = result
+                outcomes[commit.position.partition] = result
             break
         except Unavailable as error:
             speaker.wait_before_retry(error)
         for commit in list(left):
-            place = commit.position
-            if place == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
+            position = commit.position
+            if position == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
-            if speaker.retry_until_available(partial(around.store.partitions.position, place.partition)) == place:
-                found[place.partition] = CommitResult(0)
+            if speaker.retry_until_available(partial(around.store.partitions.position, position.partition)) == position:
+                outcomes[position.partition] = CommitResult(0)
                 left.remove(commit)
-    return [found[commit.position.partition] for commit in commits]
+    return [outcomes[commit.position.partition] for commit in commits]

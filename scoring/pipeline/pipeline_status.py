@@ -1,4 +1,4 @@
-"""What is known of the pipeline, from its own reports."""
+"""Status of the pipeline, from its own reports."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MAX_PROGRESS_MARKS = 4096
 """Reports that are remembered while the pipeline is behind."""
 
 MAX_QUEUED_CHANGES = 1000
-"""Changes that wait for one slow watcher; then it is cut off and has to come again."""
+"""Most changes that wait for one slow watcher; beyond, it is cut off and has to subscribe again."""
 
 LevelChangeQueue = asyncio.Queue[LevelChange | None]
 
 
 class PipelineStatus:
-    """What is known of the pipeline, from its own reports. For one event loop.
+    """Status of the pipeline, from its own reports. For one event loop.
 
     The reader of the update socket calls `note` with every update, once it is applied to the view, and sets `alive`.
 
@@ -73,7 +73,7 @@ class PipelineStatus:
             self._publish(change)
 
     def mark_stopped(self) -> None:
-        """The process that reports has ended."""
+        """Note that the process that reports has ended."""
         self.alive = False
 
     def apply_worker_report(self, update: PipelineUpdate) -> None:
@@ -86,7 +86,7 @@ class PipelineStatus:
         return self.fresh_ms if self.fresh_ms_by_partition is None else self.fresh_ms_by_partition.get(partition, 0)
 
     def _advance_freshness(self, now_ms: int) -> None:
-        """What had been logged when an earlier report came is applied once the offset has passed its end."""
+        """Advance `fresh_ms`: once the offset passes the log's end at an earlier report, all until then is applied."""
         self._marks.append((now_ms, self.offset + self.records_behind))
         while self._marks and self._marks[0][1] <= self.offset:
             self.fresh_ms = self._marks.popleft()[0]
@@ -127,6 +127,6 @@ class PipelineStatus:
 
 
 def make_lag_counter(log: CommitLog, status: PipelineStatus) -> Callable[[], int]:
-    """How many records of an embedded log wait, counted live: the bound at the door holds without any report."""
+    """Make a live count of the waiting records of an embedded log: the intake's bound then holds without any report."""
     first = log.next_offset
     return lambda: max(0, log.next_offset - (status.offset if status.last_report_ms else first))

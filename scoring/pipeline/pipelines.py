@@ -60,7 +60,7 @@ class SinglePartitionPipeline:
 
     @property
     def position(self) -> Position:
-        """How far it has committed."""
+        """Committed position of the partition."""
         return self._partition.position
 
     def start(self) -> None:
@@ -95,8 +95,6 @@ __all__ = [
 ]
 
 
-# The pipeline on the partitions that a consumer group hands out: taken over, worked on, and handed back in order.
-#
 # The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
 # compare-and-set on the position; whoever is refused there drops the partition.
 
@@ -109,7 +107,7 @@ than a group takes to notice that a member sleeps."""
 
 
 class PartitionProgress(NamedTuple):
-    """How far one partition is."""
+    """Progress of one partition."""
 
     position: Position
     behind: int  # records that wait, those that are applied and not committed included
@@ -206,7 +204,7 @@ class ConsumerGroupPipeline:
         return len(batch.records)
 
     def _commit_due(self) -> None:
-        """Where one partition is due, all go along that are not far behind: a transaction more costs more than rows."""
+        """Commit the due partitions, and with them all not far behind: one more transaction costs more than rows."""
         waiting = [work for _, work in sorted(self._partitions.items()) if work.has_uncommitted]
         due = {work.partition for work in waiting if work.commit_due}
         if due:
@@ -236,9 +234,9 @@ class ConsumerGroupPipeline:
         self._commit([work for _, work in sorted(self._partitions.items()) if work.has_uncommitted])
 
     def progress(self) -> dict[int, PartitionProgress]:
-        """How far each of our partitions is."""
-        found = {}
+        """Progress of each of our partitions."""
+        progress = {}
         for partition, work in sorted(self._partitions.items()):
             behind = work.count_behind()
-            found[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
-        return found
+            progress[partition] = PartitionProgress(work.position, behind, work.committed_ms, work.idle)
+        return progress

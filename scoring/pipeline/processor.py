@@ -38,7 +38,7 @@ _MAX_AHEAD_MS = 300_000
 
 
 class AppliedBatch(NamedTuple):
-    """What a batch of records did."""
+    """Results of a batch of records."""
 
     scored: list[tuple[ScoredBatch, np.ndarray[tuple[int], np.dtype[np.int64]]]]  # with the offsets of the rows
     decisions: list[Decision]
@@ -78,10 +78,10 @@ class Processor:
         self.edge_collector = edges
         self.vector_collector = vectors
         self.model_switcher = ModelSwitcher(engine, models)
-        """Which model judges, and the switches that were met."""
+        """Chooses the model that judges, and keeps the switches that were met."""
         self.decision_maker = DecisionMaker(engine, policy)
         self.control_records = ControlRecords(engine, self.decision_maker, self.model_switcher, edges)
-        """Carries out what is no event, and keeps what the pipeline has to commit of it."""
+        """Applies control records, and keeps what the pipeline has to commit of them."""
         self._encoder = RawEncoder(encoder, decode, RawEncoder.slots_for(self.engine.settings.capacity))
 
     def apply(self, batch: RecordBatch) -> AppliedBatch:
@@ -99,7 +99,7 @@ class Processor:
         return self._apply_events(batch, first, len(batch.records), applied)
 
     def _apply_events(self, batch: RecordBatch, first: int, end: int, applied: AppliedBatch) -> AppliedBatch:
-        """A run of events, records[first:end]: drop duplicates, read, score, decide."""
+        """Apply a run of events, records[first:end]: drop duplicates, read, score, decide."""
         if first == end:
             return applied
         run = batch.records[first:end]
@@ -127,7 +127,7 @@ class Processor:
         return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
 
     def _apply_other(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
-        """A record that is no event."""
+        """Apply a record that is no event."""
         if record.kind == RecordKind.TICK:
             self.apply_tick(RecordMoment(partition, offset, int.from_bytes(record.payload, "little")), applied)
         elif record.kind == RecordKind.DEAD:
@@ -147,7 +147,7 @@ class Processor:
             applied.dead_letters.append(dead_letter_of_record(partition, offset, record, error))
 
     def apply_tick(self, moment: RecordMoment, applied: AppliedBatch) -> None:
-        """Time passes for every agent whose level is due to change, those in memory first."""
+        """Let time pass for every agent whose level is due to change, those in memory first."""
         self.engine.feedback_rules.expire(moment.at_ms, moment.offset)
         applied.decisions.extend(self.decision_maker.decide_time_passed(self.engine.due_slots(moment.at_ms), moment))
         for slots in self.engine.agent_states.load_due_agents(moment.at_ms):
@@ -155,7 +155,7 @@ class Processor:
 
 
 def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
-    """Events from the future happen when they arrive, give or take some minutes.
+    """Clamp event times to their arrival, give or take some minutes.
 
     A clock that is wrong, or lies, must neither let risk decay nor make the agent's later events late. History that
     carries no arrival (0) is taken as it is.
@@ -164,10 +164,8 @@ def _clamp_to_arrival(columns: EventColumns, received: Any) -> EventColumns:
     return columns.with_times(np.minimum(columns.time_ms, latest))
 
 
-# What was really computed of each event, for the archive of feature vectors: packed while it is at hand.
-#
-# Frames are handed on after their commit, so that nothing is told which the store does not know. What they cost the
-# pipeline is a copy of its matrices and records; whoever makes files of them is another process.
+# The archive of feature vectors gets its frames after their commit, so that it has nothing which the store lacks. They
+# cost the pipeline a copy of its matrices and records; another process makes files of them.
 
 
 class VectorCollector:
@@ -217,9 +215,6 @@ class VectorCollector:
         return taken
 
 
-# Where the pipeline's time goes, and what it has done: counters that the edge turns into metrics.
-
-
 class StageMetrics:
     """Seconds by stage and counts by name since the start.
 
@@ -250,10 +245,8 @@ class StageMetrics:
         self.counts["decisions"] += len(applied.decisions)
 
 
-# Runs every kernel of the live path once, before a worker takes anything over.
-#
-# Machine code is kept on disk, so this costs a tenth of a second, but the first start after an installation compiles
-# for a minute: a member of a group that falls silent for so long right after it got partitions would hold them up.
+# Machine code is kept on disk, so a warm-up costs a tenth of a second, but the first start after an installation
+# compiles for a minute: a member of a group that fell silent for so long after it got partitions would hold them up.
 
 
 _WARM_UP_TIME_MS = 1_764_547_200_000

@@ -46,7 +46,7 @@ class ReplayedEvent(NamedTuple):
 
 
 class ReplaySummary(NamedTuple):
-    """What a replay did."""
+    """Counts and decisions of a replay."""
 
     events: int
     malformed: int
@@ -105,7 +105,7 @@ class HistoryReplay:
         return self._processor.engine
 
     def applied_batches(self, source: Source, on_malformed: Callable[[int, str, str], None]) -> Iterator[AppliedBatch]:
-        """As `run`, batch by batch, in arrays. A batch must be looked at before the next one is asked for."""
+        """Apply the source batch by batch. A result must be looked at before the next one is asked for."""
         while (batch := source.poll(REPLAY_BATCH_SIZE, 0.0)) is not None:
             applied = self._processor.apply(batch)
             self._tick(batch, applied)

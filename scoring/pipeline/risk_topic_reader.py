@@ -50,7 +50,7 @@ def epoch_of_record(value: bytes | None) -> int:
 
 
 class RiskTopicReader:
-    """Collects what was read and hands it out as updates.
+    """Collects records that were read and hands them out as updates.
 
     Args:
         partitions: of the events topic: a partition without any sign of life makes its agents' answers stale.
@@ -87,21 +87,21 @@ class RiskTopicReader:
             self.unreadable_records += 1
 
     def _read_erased(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
-        """An agent was erased; a tombstone without our header is nobody's word."""
+        """Take over that an agent was erased; a tombstone without our header is ignored."""
         try:
             gone = AgentErased(
                 *_route_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
             )
         except (msgspec.MsgspecError, ValueError, KeyError):
             return
-        kept = [(one, version) for one, version in self._agents[partition] if not gone.covers(one.name, version)]
+        kept = [(agent, version) for agent, version in self._agents[partition] if not gone.covers(agent.name, version)]
         self._agents[partition] = kept
         self._erased.append(gone)
 
     def _read_heartbeat(self, beat: Heartbeat) -> None:
-        """A worker that was asleep may still speak for a partition: the highest epoch counts."""
-        known = self._heartbeats.get(beat.partition)
-        if known is None or beat.epoch >= known.epoch:
+        """Take over a sign of life. A worker that was asleep may still send some: the highest epoch counts."""
+        newest = self._heartbeats.get(beat.partition)
+        if newest is None or beat.epoch >= newest.epoch:
             self._heartbeats[beat.partition] = beat
 
     def read_decision(self, value: bytes | None) -> None:
@@ -126,28 +126,28 @@ class RiskTopicReader:
             self._changes.append(change)
 
     def drain_updates(self, *, with_freshness: bool) -> list[PipelineUpdate]:
-        """What was collected since the last call; agents before changes, signs of life last.
+        """Updates since the last call; agents before changes, signs of life last.
 
         Args:
             with_freshness: whether the topic was read up to its end at the start; before, answers are stale.
         """
-        found = [PipelineUpdate([], [], 0, 0, {}, {}, forgotten=self._erased)] if self._erased else []
+        updates = [PipelineUpdate([], [], 0, 0, {}, {}, forgotten=self._erased)] if self._erased else []
         self._erased = []
-        found += [
+        updates += [
             PipelineUpdate(
-                [one for one, _ in part], [], 0, 0, {}, {}, partition=partition, versions=[v for _, v in part]
+                [agent for agent, _ in part], [], 0, 0, {}, {}, partition=partition, versions=[v for _, v in part]
             )
             for partition, agents in self._agents.items()
             for part in (agents[start : start + MAX_FRAME_ITEMS] for start in range(0, len(agents), MAX_FRAME_ITEMS))
         ]
         self._agents.clear()
         for start in range(0, len(self._changes), MAX_FRAME_ITEMS):
-            found.append(PipelineUpdate([], self._changes[start : start + MAX_FRAME_ITEMS], 0, 0, {}, {}))
+            updates.append(PipelineUpdate([], self._changes[start : start + MAX_FRAME_ITEMS], 0, 0, {}, {}))
         self._changes = []
         if with_freshness:
             beats = self._heartbeats
             fresh = {at: beats[at].fresh_ms if at in beats else 0 for at in range(self._partitions)}
             offset = sum(beat.offset for beat in beats.values())
             behind = sum(beat.behind for beat in beats.values())
-            found.append(PipelineUpdate([], [], offset, behind, {}, {}, fresh=fresh))
-        return found
+            updates.append(PipelineUpdate([], [], offset, behind, {}, {}, fresh=fresh))
+        return updates

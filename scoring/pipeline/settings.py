@@ -8,7 +8,7 @@ from ...ingest.settings import SettingsPart, setting
 
 
 class PipelineSettings(SettingsPart, frozen=True):
-    """How events become risk. Times are of the injected monotonic clock.
+    """Settings of the way from events to risk. Times are of the injected monotonic clock.
 
     When commits are made depends on time, what they make durable does not: state is a function of the records alone.
     """
@@ -24,7 +24,7 @@ class PipelineSettings(SettingsPart, frozen=True):
 
 
 class PipelineTuning(NamedTuple):
-    """What no operator sets. Times in seconds."""
+    """Numbers that no operator sets. Times in seconds."""
 
     max_uncommitted: int = 20_000  # agents and dead letters that may wait for a commit before it is made early
     retry_s: float = 0.5

@@ -1,4 +1,4 @@
-"""What leaves by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
+"""Publishing by topics: risk (compacted, by agent), decisions, alerts, dead letters, and signs of life.
 
 The tables are the outbox: a row of an agent carries the version (epoch, offset) of the commit that wrote it, a decision
 its offset, and the position how far all of it was acknowledged. So what a crash kept from leaving is found again by its
@@ -65,7 +65,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
-    """A worker's word on one partition, on the risk topic: everything that arrived before `fresh_ms` is told."""
+    """Sign of life of one partition's worker, on the risk topic: all that arrived before `fresh_ms` is published."""
 
     partition: int
     epoch: int
@@ -75,7 +75,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
 
 
 class _SentCommit(NamedTuple):
-    """What was sent of a commit."""
+    """Records that were sent of a commit."""
 
     position: Position
     rows: Sequence[AgentRow]
@@ -107,11 +107,11 @@ class TopicPublisher:
         self._policy = policy
         self._service = service
         self._last_sent: dict[int, dict[int, int]] = {}
-        """By partition and agent: the mark of what was told last."""
+        """Fingerprint of the row that was sent last, by partition and agent."""
         self._unacknowledged: list[_SentCommit] = []
-        """What was sent and perhaps has not arrived."""
+        """Commits that were sent and perhaps have not arrived."""
         self._must_resend = False
-        """Whether some of it is known not to have."""
+        """True if some records of them are known not to have arrived."""
         self.sent = 0
         self.unchanged = 0
 
@@ -138,34 +138,34 @@ class TopicPublisher:
     def publish_commit(self, commit: Commit) -> None:
         """Send agents whose risk changed, decisions and alerts of *commit*. Raises Unavailable: send it again."""
         position = commit.position
-        known, marks = self._last_sent.setdefault(position.partition, {}), {}
+        fingerprints, marks = self._last_sent.setdefault(position.partition, {}), {}
         rows, gone = [], [(met.subject, met.offset) for met in commit.erasures if met.owns_agent]
         for subject, _ in gone:
-            known.pop(subject.key, None)
+            fingerprints.pop(subject.key, None)
         for row in commit.agents:
             mark = _row_fingerprint(row)
-            if known.get(row.name.key) == mark:
+            if fingerprints.get(row.name.key) == mark:
                 self.unchanged += 1
                 continue
             marks[row.name.key] = mark
             rows.append(row)
-        told = _SentCommit(position, rows, commit.decisions, gone)
-        self._send_commit(told)
-        self._unacknowledged.append(told)
+        sent = _SentCommit(position, rows, commit.decisions, gone)
+        self._send_commit(sent)
+        self._unacknowledged.append(sent)
         self._remember_sent(position.partition, marks)
 
     def wait_acknowledged(self) -> None:
-        """Wait until what `committed` sent has arrived. Raises Unavailable: the next call sends all of it again."""
+        """Wait until all that `publish_commit` sent arrived. Raises Unavailable: the next call sends all again."""
         if not self._unacknowledged:
             return
         if self._must_resend:
-            for told in self._unacknowledged:
-                self._send_commit(told)
+            for sent in self._unacknowledged:
+                self._send_commit(sent)
             self._must_resend = False
         self._flush()
 
     def _require_resend(self) -> None:
-        """A record was not taken: others that wait may be gone with it, so they are sent again."""
+        """Note that a record was not taken: others that wait may be gone with it, so all are sent again."""
         self._must_resend = bool(self._unacknowledged)
 
     def _send(
@@ -193,13 +193,13 @@ class TopicPublisher:
         if not self._must_resend:
             self._unacknowledged.clear()
 
-    def _send_commit(self, told: _SentCommit) -> None:
-        place = told.position
-        for subject, offset in told.erased:
-            self._send_erased(subject, place.partition, offset)
-        for row in told.rows:
-            self._send_risk(row, place.partition, place.epoch, place.offset)
-        self._send_decisions(told.decisions)
+    def _send_commit(self, sent: _SentCommit) -> None:
+        position = sent.position
+        for subject, offset in sent.erased:
+            self._send_erased(subject, position.partition, offset)
+        for row in sent.rows:
+            self._send_risk(row, position.partition, position.epoch, position.offset)
+        self._send_decisions(sent.decisions)
 
     def republish(self, position: Position, published: int) -> None:
         """Send again what commits after *published* wrote. Raises Unavailable.
@@ -209,15 +209,15 @@ class TopicPublisher:
         self._last_sent.pop(position.partition, None)
         if published >= position.offset:
             return
-        for one in self._store.erasures.erased_since(position.partition, published):
-            self._send_erased(one.subject, position.partition, one.up_to[position.partition])
+        for erasure in self._store.erasures.erased_since(position.partition, published):
+            self._send_erased(erasure.subject, position.partition, erasure.up_to[position.partition])
         for summary, epoch, offset in self._store.agents.iterate_unpublished(position.partition, published):
             self._send_risk(summary, position.partition, epoch, offset)
         self._send_decisions(self._store.decisions.iterate_unpublished(position.partition, published))
         self._flush()
 
     def publish_all_agents(self, position: Position) -> int:
-        """Send the risk of every agent of a partition as of *position*, be it told or not; returns their number.
+        """Send the risk of every agent of a partition as of *position*, be it published or not; returns their number.
 
         For an epoch that nobody has worked in: no other record has it, and all later ones are newer. Raises
         Unavailable.
@@ -236,7 +236,7 @@ class TopicPublisher:
         self._send(self._names.risk, key, _encode(beat), partition=position.partition)
 
     def _send_risk(self, row: AgentRow | AgentSummary, partition: int, epoch: int, offset: int) -> None:
-        """With the time of sending: a broker refuses times that are ahead, as those of an agent may be."""
+        """Send a risk record, with the time of sending: a broker refuses times ahead, as those of an agent may be."""
         name = row.name
         key = agent_partition_key(*name.identity)
         value = _encode(risk_record(row, partition, epoch, offset))
@@ -258,14 +258,14 @@ class TopicPublisher:
                 alert = build_alert_payload(decision, policy_members(self._policy.book, decision), self._service)
                 self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
-    def _remember_sent(self, partition: int, told: dict[int, int]) -> None:
-        if sum(map(len, self._last_sent.values())) + len(told) > MAX_REMEMBERED_AGENTS:
+    def _remember_sent(self, partition: int, fingerprints: dict[int, int]) -> None:
+        if sum(map(len, self._last_sent.values())) + len(fingerprints) > MAX_REMEMBERED_AGENTS:
             self._last_sent.clear()  # then some are sent once more than needed
-        self._last_sent.setdefault(partition, {}).update(told)
+        self._last_sent.setdefault(partition, {}).update(fingerprints)
 
 
 def _row_fingerprint(row: AgentRow) -> int:
-    """Equal for rows whose answers do not differ in anything that is acted on."""
+    """Fingerprint of a row: equal where answers do not differ in anything that is acted on."""
     return hash(
         (
             row.level,
@@ -318,7 +318,7 @@ def erased_agent_record(route: bytes, offset: int) -> tuple[bytes, None, list[tu
 
 
 def summary_from_record(record: RiskRecord) -> AgentSummary:
-    """What the risk view holds of it. Raises KeyError for a level of a later version."""
+    """The agent of a record, as the risk view holds it. Raises KeyError for a level of a later version."""
     return AgentSummary(
         AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id),
         record.agent_type,

@@ -19,7 +19,7 @@ from .risk_view import RiskView, RiskViewEntry
 
 
 class AccessRequest(NamedTuple):
-    """What an agent asks for.
+    """Request of an agent for a token or a call.
 
     Attributes:
         tenant, issuer, agent_id: whose request; all may be "".
@@ -39,12 +39,12 @@ class AccessRequest(NamedTuple):
 
     @property
     def identity(self) -> AgentIdentity:
-        """Whose request it is."""
+        """Tenant, issuer and id of the agent."""
         return self.tenant, self.issuer, self.agent_id
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What is to happen.
+    """Answer of the policy to an access request.
 
     Attributes:
         allow: what the asking server is to do. Always true in shadow mode.
@@ -82,12 +82,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def narrowed(self) -> bool:
-        """Whether fewer scopes than asked for are granted; who can not grant fewer has to deny."""
+        """True if fewer scopes than asked for are granted; a server that can not grant fewer has to deny."""
         return self.scopes is not None
 
 
 ALL_SCOPES = "*"
-"""In approvals: every scope. A scope that is itself called so is never asked for."""
+"""Pattern in approvals that stands for every scope. A scope of that name is never asked for."""
 
 ALLOWED = "allowed"
 DENIED_BY_LEVEL = "risk_level"
@@ -110,7 +110,7 @@ VERDICT_REASONS = {
     NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
     UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
 }
-"""Reason codes of verdicts. They may leave the service; nothing else about why does."""
+"""Reason codes of verdicts. They may leave the service; no other part of a reason does."""
 
 
 def deny(verdict: Verdict, reason: str) -> Verdict:
@@ -129,7 +129,7 @@ def evaluate_policy(
     approved: Collection[str] = (),
     stale: bool = False,
 ) -> Verdict:
-    """What the policy says to a request.
+    """Verdict of the policy on a request.
 
     Args:
         question: what is asked for.
@@ -202,34 +202,33 @@ def _verdict_reason(
 
 
 def _holds_all_scopes(question: AccessRequest, policy: LevelTokenPolicy) -> bool:
-    """A request without scopes is held only where all scopes need a person: it gets what its client is registered for,
-    which nobody here knows."""
+    """Tell whether held scopes concern a request: one without scopes only where all scopes need a person, since it gets
+    the scopes that its client is registered for, which are not known here."""
     return bool(question.scopes) or "*" in policy.step_up_scopes
 
 
-def _approves_all(approved: Collection[str], wanted: Collection[str]) -> bool:
-    """Whether every wanted pattern was approved."""
-    return all(_is_approved(approved, pattern) for pattern in wanted)
+def _approves_all(approved: Collection[str], patterns: Collection[str]) -> bool:
+    """Tell whether every wanted pattern was approved."""
+    return all(_is_approved(approved, pattern) for pattern in patterns)
 
 
 def _is_approved(approved: Collection[str], scope: str) -> bool:
-    """Whether a scope was approved: to the letter. What a request calls a scope must not become a pattern."""
+    """Tell whether a scope was approved: to the letter, since a scope in a request must not become a pattern."""
     return scope in approved or ALL_SCOPES in approved
 
 
 def _scope_matches(patterns: Collection[str], scope: str) -> bool:
-    """Whatever the case: `Files.ReadWrite` writes, too."""
+    """Match a scope whatever its case: `Files.ReadWrite` writes, too."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
-# Verdicts from memory: what is to happen to a request of an agent, asked by hooks and gateways while they wait.
-#
-# Only the current actor decides (RFC 8693: nested actors inform). The one exception is the operator's to make: the
-# policy book may say that whom a *critical* agent delegated to is treated as at least at some level.
+# Hooks and gateways wait for a verdict, so it comes from memory. Only the current actor decides (RFC 8693: nested
+# actors inform). The one exception is the operator's to make: the policy book may raise the level of whom a *critical*
+# agent delegated to.
 
 
 class DecisionContext(NamedTuple):
-    """What a verdict stands on, for logs, claims and audit events."""
+    """Facts that a verdict stands on, for logs, claims and audit events."""
 
     entry: RiskViewEntry | None  # None = never seen
     measured_level: RiskLevel
@@ -239,7 +238,7 @@ class DecisionContext(NamedTuple):
 
 
 class PolicyEvaluator:
-    """Judges requests.
+    """Evaluates requests.
 
     Args:
         view: risk of every agent.
@@ -263,23 +262,23 @@ class PolicyEvaluator:
         self._is_stale = stale
         self._now_ms = now_ms
         self.critical_ancestors: Mapping[AgentIdentity, str] = {}
-        """Agents that a critical one delegated to, and that one; kept true by a chore, empty where nobody minds."""
+        """Critical ancestor by the agent it delegated to; kept true by a chore, empty where no policy asks for it."""
 
     def evaluate(self, question: AccessRequest) -> tuple[Verdict, DecisionContext]:
-        """The verdict, and what it stands on."""
+        """The verdict on a request, and the facts that it stands on."""
         book = self.policy.book
-        known = self.context_of(question, book)
-        entry = known.entry
+        context = self.context_of(question, book)
+        entry = context.entry
         standing = book.effective_policy(*question.identity, "" if entry is None else entry.summary.agent_type)
         now_ms = self._now_ms()
-        approved = self.interventions.approved_scopes(question.identity, now_ms, int(known.effective_level))
+        approved = self.interventions.approved_scopes(question.identity, now_ms, int(context.effective_level))
         stale = self._is_stale(None if entry is None else entry.partition)
         return evaluate_policy(
-            question, standing, known.effective_level, book.version, approved=approved, stale=stale
-        ), known
+            question, standing, context.effective_level, book.version, approved=approved, stale=stale
+        ), context
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:
-        """Risk of the agent that asks, and what else its level follows from."""
+        """Risk of the agent that asks, and the pins and ancestors that its level follows from."""
         full = question.identity
         entry = self.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
@@ -297,8 +296,8 @@ class PolicyEvaluator:
         """
         if book.descendants <= RiskLevel.LOW:
             return ""
-        if known := self.critical_ancestors.get(question.identity):
-            return known
+        if ancestor := self.critical_ancestors.get(question.identity):
+            return ancestor
         for ancestor in question.ancestors:
             if self.effective_level(question.tenant, question.issuer, ancestor) == RiskLevel.CRITICAL:
                 return ancestor
@@ -312,7 +311,7 @@ class PolicyEvaluator:
         return self.interventions.effective_level(full, measured, self._now_ms())
 
     def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel) -> Verdict:
-        """What holds for an agent that asks for nothing: for actuators, which lower what it may ask for."""
+        """Verdict on an agent that asks for nothing: for actuators, which lower what it may ask for."""
         book = self.policy.book
         full = name.identity
         question = AccessRequest(*full)

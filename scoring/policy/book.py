@@ -19,7 +19,7 @@ WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*"
 
 
 class LevelTokenPolicy(SettingsPart, frozen=True):
-    """What one level means for the tokens of an agent. The order of members is that of answers and of the version."""
+    """Token policy of one level. The order of members is that of answers and of the version."""
 
     allow: Annotated[bool, setting("whether a token is issued at all")] = True
     max_token_lifetime_s: Annotated[int, setting("longest lifetime of a new token, s", ge=0, le=86_400)] = 300
@@ -36,7 +36,7 @@ class LevelTokenPolicy(SettingsPart, frozen=True):
             raise ValueError("`max_token_lifetime_s` may be 0 only where `allow` is false")
 
     def effective(self) -> LevelTokenPolicy:
-        """As tables hold it: all that needs a person is in `step_up_scopes` (`*` is everything)."""
+        """The policy as tables hold it: all that needs a person is in `step_up_scopes` (`*` is everything)."""
         scopes = ("*",) if self.step_up else self.step_up_scopes
         return msgspec.structs.replace(self, step_up=bool(scopes), step_up_scopes=scopes)
 
@@ -55,7 +55,7 @@ class LevelPolicies(SettingsPart, frozen=True):
     )
 
     def by_level(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """As tables hold them."""
+        """Policies by level, as tables hold them."""
         given: dict[RiskLevel, LevelTokenPolicy] = {level: getattr(self, level.label) for level in RiskLevel}
         return {level: policy.effective() for level, policy in given.items()}
 
@@ -77,15 +77,13 @@ class PolicyTable:
 
     @property
     def policies(self) -> dict[RiskLevel, LevelTokenPolicy]:
-        """By level; a copy."""
+        """Policies by level; a copy."""
         return dict(self._policies)
 
     def __getitem__(self, level: int) -> LevelTokenPolicy:
         return self._policies[RiskLevel(level)]
 
 
-# The policy book: which token policy holds for which agent, and whether it is acted on.
-#
 # A book is a value: it never changes, and every answer and decision carries its version. Rules are looked at in order
 # and the first that matches an agent decides. A rule may be rolled out in stages: to a share of the agents that match,
 # chosen by a hash of the agent, so that an agent once in stays in while the share grows.
@@ -100,7 +98,7 @@ _MAX_REMEMBERED = 100_000
 
 
 class PolicyRule(SettingsPart, frozen=True):
-    """What is different for some agents. Patterns are case-sensitive, and one of each kind must match."""
+    """Exceptions for some agents. Patterns are case-sensitive, and one of each kind must match."""
 
     name: Annotated[Name, setting("its name in answers, logs and metrics; unique")]
     tenants: Annotated[tuple[Name, ...], setting("glob patterns of tenants", min_length=1)] = MATCH_ALL
@@ -120,7 +118,7 @@ class PolicyRule(SettingsPart, frozen=True):
         return PolicyTable({**base.policies, **policies}, base.version)
 
     def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
-        """Whether the rule is meant for this agent."""
+        """Tell whether the rule is meant for this agent."""
         return (
             _matches_any(self.tenants, tenant)
             and _matches_any(self.agent_types, agent_type)
@@ -129,7 +127,7 @@ class PolicyRule(SettingsPart, frozen=True):
 
 
 class EffectivePolicy(NamedTuple):
-    """What holds for one agent."""
+    """Policy that holds for one agent."""
 
     table: PolicyTable
     mode: EnforcementMode
@@ -137,7 +135,7 @@ class EffectivePolicy(NamedTuple):
 
     @property
     def enforced(self) -> bool:
-        """Whether policy is acted on, not only recorded."""
+        """True if the policy is acted on, not only recorded."""
         return self.mode == ENFORCE
 
 
@@ -173,26 +171,26 @@ class PolicyBook:
 
     @property
     def rules(self) -> list[PolicyRule]:
-        """In order."""
+        """Rules in the order in which they are tried."""
         return [rule for rule, _ in self._rules]
 
     @property
     def table(self) -> PolicyTable:
-        """What holds where no rule matches."""
+        """Policies that hold where no rule matches."""
         return self._base
 
     def effective_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
-        """What holds for an agent; remembered, since it is asked on every answer."""
-        asked = (tenant, issuer, agent_id, agent_type)
-        known = self._effective_policies.get(asked)
-        if known is None:
+        """Policy that holds for an agent; remembered, since it is asked on every answer."""
+        agent = (tenant, issuer, agent_id, agent_type)
+        policy = self._effective_policies.get(agent)
+        if policy is None:
             if len(self._effective_policies) >= _MAX_REMEMBERED:
                 self._effective_policies.clear()
-            known = self._effective_policies[asked] = self._find_policy(tenant, issuer, agent_id, agent_type)
-        return known
+            policy = self._effective_policies[agent] = self._find_policy(tenant, issuer, agent_id, agent_type)
+        return policy
 
     def may_enforce(self, tenant: str) -> bool:
-        """Whether policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
+        """Tell whether the policy is acted on for any agent of a tenant: where it is not, nothing may be refused."""
         return self._modes.get(tenant, self.default_mode) == ENFORCE or any(
             rule.mode == ENFORCE and _matches_any(rule.tenants, tenant) for rule, _ in self._rules
         )
@@ -214,17 +212,14 @@ class PolicyBook:
 
 
 def _in_rollout(rule: PolicyRule, tenant: str, issuer: str, agent_id: str) -> bool:
-    """Whether the agent is among the share that a rule is rolled out to. The same answer in every process."""
+    """Tell whether the agent is in the share that a rule is rolled out to. The same answer in every process."""
     named = "\x1f".join((rule.name, tenant, issuer, agent_id)).encode()
-    place = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
-    return place * 100 < rule.rollout_percent
+    share = int.from_bytes(hashlib.sha256(named).digest()[:8], "big") / 2**64
+    return share * 100 < rule.rollout_percent
 
 
 def _matches_any(patterns: Sequence[str], text: str) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
-
-
-# A policy book that is read anew while the service runs.
 
 
 _log = structlog.get_logger(__name__)
@@ -248,13 +243,13 @@ class LivePolicy:
         self.reloads = 0
         self.errors = 0
         self.error = ""
-        """Why the file as it is now is not in force; "" = it is."""
+        """Reason why the file as it is now is not in force; "" = it is."""
         self._path = path
         self._load = load
         self._last_stamp = self._stamp()
 
     def refresh(self) -> bool:
-        """Read the file if it changed; whether another book is in force. Blocks on the file system."""
+        """Read the file if it changed; returns whether another book is in force. Blocks on the file system."""
         if self._path is None or self._load is None:
             return False
         mark = self._stamp()
@@ -275,11 +270,11 @@ class LivePolicy:
         return True
 
     def _stamp(self) -> FileStamp | None:
-        """What changes with the file: also when it is replaced by one of the same age."""
+        """Value that changes with the file: also when it is replaced by one of the same age."""
         if self._path is None:
             return None
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return status.st_mtime_ns, status.st_size, status.st_ino

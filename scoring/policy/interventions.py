@@ -1,7 +1,7 @@
-"""What people ordered, in memory: pins and approvals that are in force, for verdicts that touch no database.
+"""Interventions of people in memory: pins and approvals in force, for verdicts that touch no database.
 
 Every process that answers keeps its own copy and follows the store; one that makes a change takes it over at once
-(`note`). Expiry needs no message: each entry says when it ends.
+(`apply_changes`). Expiry needs no message: each entry says when it ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Intervention
 
 CHANGES_OVERLAP_MS = 30_000
-"""Changes are asked for from so long before the latest seen: clocks differ, and transactions end in another order."""
+"""Overlap of one query for changes with the one before: clocks differ, and transactions end in another order."""
 
 
 class ActiveInterventions:
@@ -25,41 +25,42 @@ class ActiveInterventions:
 
     @property
     def since_ms(self) -> int:
-        """From when on changes have to be asked for."""
+        """Time from which on changes have to be asked for."""
         return max(0, self._latest_ms - CHANGES_OVERLAP_MS)
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def apply_changes(self, changed: Iterable[Intervention]) -> list[Intervention]:
-        """Take over what changed, in any order; returns what was news here."""
+        """Take over changed interventions, in any order; returns those that were news here."""
         news = []
-        for made in changed:
-            known = self._by_id.get(made.intervention_id)
-            self._latest_ms = max(self._latest_ms, made.updated_ms)
-            if known is not None and (
-                known == made or (known.updated_ms > made.updated_ms and made.status in OPEN_INTERVENTION_STATUSES)
+        for intervention in changed:
+            stored = self._by_id.get(intervention.intervention_id)
+            self._latest_ms = max(self._latest_ms, intervention.updated_ms)
+            if stored is not None and (
+                stored == intervention
+                or (stored.updated_ms > intervention.updated_ms and intervention.status in OPEN_INTERVENTION_STATUSES)
             ):
                 continue  # an end is final, whatever clock it was written by
-            if known is None and made.status not in OPEN_INTERVENTION_STATUSES:
+            if stored is None and intervention.status not in OPEN_INTERVENTION_STATUSES:
                 continue
-            news.append(made)
-            self._index(made)
+            news.append(intervention)
+            self._index(intervention)
         return news
 
-    def _index(self, made: Intervention) -> None:
-        full = made.agent.identity
+    def _index(self, intervention: Intervention) -> None:
+        full = intervention.agent.identity
         mine = self._by_agent.setdefault(full, {})
-        if made.status in OPEN_INTERVENTION_STATUSES:
-            self._by_id[made.intervention_id] = mine[made.intervention_id] = made
+        if intervention.status in OPEN_INTERVENTION_STATUSES:
+            self._by_id[intervention.intervention_id] = mine[intervention.intervention_id] = intervention
             return
-        self._by_id.pop(made.intervention_id, None)
-        mine.pop(made.intervention_id, None)
+        self._by_id.pop(intervention.intervention_id, None)
+        mine.pop(intervention.intervention_id, None)
         if not mine:
             del self._by_agent[full]
 
     def remove_agent(self, full: AgentIdentity) -> None:
-        """Know nothing of an agent's pins and approvals any more: they were erased."""
+        """Remove an agent's pins and approvals: they were erased."""
         for intervention_id in self._by_agent.pop(full, {}):
             del self._by_id[intervention_id]
 
@@ -72,13 +73,13 @@ class ActiveInterventions:
     def active_pins(self, full: AgentIdentity, now_ms: int) -> list[Intervention]:
         """All pins of an agent that have not ended, the one that holds first."""
         mine = self._by_agent.get(full, {}).values()
-        found = [one for one in mine if one.kind == "pin" and one.expires_ms > now_ms]
-        return sorted(found, key=lambda one: (one.asked_ms, one.intervention_id), reverse=True)
+        pins = [pin for pin in mine if pin.kind == "pin" and pin.expires_ms > now_ms]
+        return sorted(pins, key=lambda pin: (pin.asked_ms, pin.intervention_id), reverse=True)
 
     def pinned_agents(self, now_ms: int) -> list[AgentName]:
         """Agents with a pin in force."""
-        pins = (one for one in self._by_id.values() if one.kind == "pin" and one.expires_ms > now_ms)
-        return list({one.agent.key: one.agent for one in pins}.values())
+        pins = (pin for pin in self._by_id.values() if pin.kind == "pin" and pin.expires_ms > now_ms)
+        return list({pin.agent.key: pin.agent for pin in pins}.values())
 
     def pinned_levels(self, now_ms: int) -> dict[AgentIdentity, RiskLevel]:
         """The level that is acted on, of every agent that is pinned."""
@@ -93,9 +94,9 @@ class ActiveInterventions:
             return frozenset()
         return frozenset(
             scope
-            for one in mine.values()
-            if one.status == "approved" and one.expires_ms > now_ms and one.level >= level
-            for scope in one.scopes
+            for approval in mine.values()
+            if approval.status == "approved" and approval.expires_ms > now_ms and approval.level >= level
+            for scope in approval.scopes
         )
 
     def pending_approval(
@@ -105,17 +106,21 @@ class ActiveInterventions:
 
         So an agent that asks for ever other scopes does not flood those who approve.
         """
-        wanted = set(scopes)
+        asked_scopes = set(scopes)
         mine = self._by_agent.get(full, {}).values()
-        waiting = [one for one in mine if one.status == "pending" and one.expires_ms > now_ms]
-        for one in waiting:
-            if wanted <= set(one.scopes):
-                return one
-        return max(waiting, key=lambda one: (one.asked_ms, one.intervention_id)) if len(waiting) >= most else None
+        waiting = [approval for approval in mine if approval.status == "pending" and approval.expires_ms > now_ms]
+        for approval in waiting:
+            if asked_scopes <= set(approval.scopes):
+                return approval
+        return (
+            max(waiting, key=lambda approval: (approval.asked_ms, approval.intervention_id))
+            if len(waiting) >= most
+            else None
+        )
 
     def expired(self, now_ms: int) -> list[Intervention]:
-        """Those whose time is over and that are not written down as ended."""
-        return [one for one in self._by_id.values() if one.expires_ms <= now_ms]
+        """Interventions that have expired and are not yet stored as ended."""
+        return [intervention for intervention in self._by_id.values() if intervention.expires_ms <= now_ms]
 
     def effective_level(self, full: AgentIdentity, measured: RiskLevel, now_ms: int) -> RiskLevel:
         """The level to act on."""

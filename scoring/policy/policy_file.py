@@ -38,7 +38,7 @@ class PolicyFile(SettingsPart, frozen=True):
             raise ValueError("`descendants` is a level to be treated at least as; `low` leaves descendants alone")
 
     def book(self) -> PolicyBook:
-        """The book that it says."""
+        """The policy book of the file."""
         table = PolicyTable((self.levels or LevelPolicies()).by_level(), self.version)
         return PolicyBook(table, self.rules, self.tenants, self.mode, RiskLevel[self.descendants.upper()])
 
@@ -59,7 +59,7 @@ def read_policy_file(path: Path) -> PolicyFile:
 
 
 def _fill_levels(raw: dict[str, Any]) -> None:
-    """Members of a level that are not given: a rule's are the file's, the file's are the defaults of *that* level."""
+    """Fill in members of a level that are not given: a rule's from the file, the file's from the level's defaults."""
     defaults = msgspec.to_builtins(LevelPolicies())
     given = raw.get("levels")
     base = {

@@ -1,4 +1,4 @@
-"""The risk view: what is known of every agent, in memory, for answers that touch no database.
+"""The risk view: the latest risk of every agent, in memory, for answers that touch no database.
 
 One process writes it (after commits) and the same event loop reads it. Agents are bounded: when there are more, those
 that were evaluated the longest ago and carry no elevated risk leave, and are answered as unknown.
@@ -14,7 +14,7 @@ MAX_VIEW_AGENTS = 5_000_000
 _SWEEP_SHARE = 0.05
 
 CommitVersion = tuple[int, int]
-"""Epoch and offset of the commit that wrote an agent; a worker that was asleep may tell of an old one late."""
+"""Epoch and offset of the commit that wrote an agent; a worker that was asleep may send an old one late."""
 
 
 class RiskViewEntry:
@@ -74,13 +74,13 @@ class RiskView:
         return self._entries.get((tenant, issuer, agent_id))
 
     def remove(self, tenant: str, issuer: str, agent_id: str) -> None:
-        """Know nothing of an agent any more."""
+        """Remove an agent."""
         entry = self._entries.pop((tenant, issuer, agent_id), None)
         if entry is not None:
             self._remove_from_index(entry)
 
     def remove_up_to(self, full: AgentIdentity, partition: int, offset: int) -> None:
-        """Know no more of an agent what commits up to *offset* of its partition said; newer is somebody else."""
+        """Remove an agent that commits up to *offset* of its partition wrote; a newer one is somebody else."""
         entry = self._entries.get(full)
         if entry is not None and (
             entry.version is None or (entry.partition == partition and entry.version[1] <= offset)
@@ -100,7 +100,7 @@ class RiskView:
         ]
 
     def entries(self) -> list[RiskViewEntry]:
-        """Every agent that is held now; a list, so that another thread may look through it."""
+        """Every agent in the view; a list, so that another thread may look through it."""
         return list(self._entries.values())
 
     def _sweep(self) -> None:

@@ -1,4 +1,4 @@
-"""Plain values that scoring hands to its store, its outbox and the edge. Times are UTC milliseconds since 1970."""
+"""Plain values about agents and their risk. Times are UTC milliseconds since 1970."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 LevelName = Literal["unknown", "low", "medium", "high", "critical"]
-"""`RiskLevel` in the words of settings and answers."""
+"""Levels of risk in the words of settings and answers."""
 
 
 class RiskLevel(IntEnum):
@@ -92,7 +92,8 @@ EdgeKind = Literal["delegated", "called", "acts_for"]
 
 
 class AgentEdge(msgspec.Struct, frozen=True):
-    """Who had to do with whom: an agent `delegated` to or `called` another one, or it `acts_for` a principal.
+    """Tie between two agents, or an agent and a principal: an agent `delegated` to or `called` another one, or it
+    `acts_for` a principal.
 
     Written when it is new, once an hour while it goes on, and when its risk rises; so `last_ms` may be an hour old.
     `risk` is the highest risk score of the agent that acted in events which showed the pair, as of `risk_ms`.

@@ -1,4 +1,4 @@
-"""What one commit of a partition writes."""
+"""Values that one commit of a partition writes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .feedback import PartitionRule
 from .models import ModelSwitch
 
 ALERT_KEY_PREFIX = "alert-"
-"""Before the id of a decision: key of the outbox row that announces it."""
+"""Prefix of the key of the outbox row that announces a decision; the decision's id follows."""
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
-    """Something that must leave at least once. `key` makes a repeated delivery recognisable."""
+    """Message that must leave at least once. `key` makes a repeated delivery recognisable."""
 
     key: str
     kind: str  # alert
@@ -32,7 +32,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """How one outbox row fares at one target."""
+    """Delivery of one outbox row to one target."""
 
     key: str
     target: str
@@ -52,7 +52,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far a partition has been applied. `offset` is the next record to read."""
+    """Progress of a partition: `offset` is the next record to read."""
 
     partition: int
     epoch: int
@@ -72,9 +72,9 @@ class Commit(msgspec.Struct, frozen=True):
     outbox: list[OutboxRow]
     dead_letters: list[DeadLetter]
     published: int = 0
-    """What commits up to this offset wrote has left by topics; a lower one than is stored changes nothing."""
+    """Offset up to which all that commits wrote has left by topics; a lower one than is stored changes nothing."""
     edges: Sequence[AgentEdge] = ()
-    """Who had to do with whom in what is committed."""
+    """Ties between agents that the committed events showed."""
     feedback_rules: Sequence[PartitionRule] = ()
     """Rules of feedback that came, ended or counted since the last commit."""
     switches: Sequence[ModelSwitch] = ()
@@ -82,4 +82,4 @@ class Commit(msgspec.Struct, frozen=True):
     removed_agents: Sequence[int] = ()
     """Keys of agents whose rows go before `agents` are written."""
     erasures: Sequence[PartitionErasure] = ()
-    """Orders to forget that were met, where there are several partitions: each has its own offset of an order."""
+    """Erasures that were met, where there are several partitions: each has its own offset of an order."""

@@ -1,4 +1,4 @@
-"""Plain values of containment: what people ordered and what actuators did. Times are UTC milliseconds."""
+"""Plain values of containment: interventions of people and actuations. Times are UTC milliseconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPEN_INTERVENTION_STATUSES: frozenset[str] = frozenset({"active", "pending", "ap
 
 
 class Intervention(msgspec.Struct, frozen=True):
-    """Something that a person orders, or is asked for. Its history is its decisions' audit events.
+    """Order of a person, or request for one. Its history is its decisions' audit events.
 
     A *pin* (active, then ended or expired) fixes the level that policy acts on. An *approval* (pending, then approved
     or rejected, or expired from either) lets scopes pass that need a person.
@@ -50,7 +50,7 @@ ActuationStatus = Literal["wanted", "applied", "confirmed", "restored", "failed"
 
 
 class Actuation(msgspec.Struct, frozen=True):
-    """What one actuator is to bring about, and has brought about, for one agent at its server.
+    """Desired and confirmed state of one agent at the server of one actuator.
 
     Attributes:
         version: of `desired`: the outbox row that asked for it; a newer one replaces an older one.

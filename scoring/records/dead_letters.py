@@ -1,4 +1,4 @@
-"""Dead letters of the pipeline: records that are no events or orders, and inputs that the edge refused at the door."""
+"""Dead letters: records that are no events or commands, and inputs that the event intake refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...ingest.source import Record
 
 
 class RefusedInput(msgspec.Struct):
-    """Payload of a DEAD record: an input that the edge refused."""
+    """Payload of a DEAD record: an input that the event intake refused."""
 
     letter_id: str
     received_ms: int
@@ -26,7 +26,7 @@ _refused_input_decoder = msgspec.json.Decoder(RefusedInput)
 
 
 def dead_letter_of_record(partition: int, offset: int, record: Record, error: MalformedEvent) -> DeadLetter:
-    """What becomes of a record that the pipeline can make nothing of."""
+    """The dead letter of a record that the pipeline can make nothing of."""
     letter_id = record_id(record.received_ms, partition, offset, "dead")
     return DeadLetter(
         letter_id, record.received_ms, "pipeline", error.reason, error.path, record.payload, partition, offset
@@ -34,7 +34,7 @@ def dead_letter_of_record(partition: int, offset: int, record: Record, error: Ma
 
 
 def dead_letter_of_refused_input(partition: int, offset: int, record: Record) -> DeadLetter:
-    """What becomes of a DEAD record; the letter keeps the id that the sender was told."""
+    """The dead letter of a DEAD record; it keeps the id that the sender was given."""
     try:
         refused = _refused_input_decoder.decode(record.payload)
         raw = base64.b64decode(refused.raw)

@@ -1,4 +1,4 @@
-"""What was decided about an agent, and why."""
+"""Decisions about agents, and their reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .agents import AgentName
 
 
 class RiskReason(msgspec.Struct, frozen=True):
-    """Why risk moved: one feature or hard signal, with what was seen and what is usual."""
+    """Reason of a change of risk: one feature or hard signal, with what was seen and what is usual."""
 
     code: str
     feature: str

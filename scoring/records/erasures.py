@@ -12,13 +12,13 @@ from ...ingest.record_erasure import ErasureSubject
 ERASURE_KINDS = ("agent", "principal")
 
 ERASURE_STEPS = ("queued", "waiting", "erasing", "checking", "compacting", "done")
-"""In their order; `failed` ends it before."""
+"""States of an erasure in their order; `failed` ends it before."""
 
 OPEN_ERASURE_STATUSES = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """One wish to erase, and how far it is.
+    """One erasure and its progress.
 
     Attributes:
         subject: identifier of who is erased; "" once all of it is done.
@@ -52,7 +52,7 @@ class Erasure(msgspec.Struct, frozen=True):
 
     @property
     def erasure_subject(self) -> ErasureSubject:
-        """For erasers. Only while the identifier is known."""
+        """The subject of an erasure, only while its identifier is known."""
         return ErasureSubject(self.kind, self.tenant, self.issuer, self.subject, erasure_pseudonym(self.erasure_id))
 
 
@@ -75,12 +75,12 @@ class PartitionErasure(NamedTuple):
 
 
 def erasure_pseudonym(erasure_id: str) -> str:
-    """What stands where others' records named who was erased."""
+    """Name that replaces the erased one in others' records."""
     return f"erased~{erasure_id[-12:]}"
 
 
 def subject_digest(salt: str, kind: str, tenant: str, issuer: str, name: str) -> str:
-    """By which a proof names who was erased, hexadecimal.
+    """Digest by which a proof names who was erased, hexadecimal.
 
     Slow on purpose (scrypt, about 50 ms): whoever holds a proof may check one name, not try out a directory of them.
     """
@@ -100,5 +100,5 @@ class EraseCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def subject(self) -> ErasureSubject:
-        """Who is meant."""
+        """The agent or principal to erase."""
         return ErasureSubject(self.kind, self.tenant, self.issuer, self.name, self.pseudonym)

@@ -19,7 +19,7 @@ OPEN_FEEDBACK_STATES: frozenset[str] = frozenset({"adopting", "active", "revokin
 
 
 class FeedbackRule(msgspec.Struct, frozen=True):
-    """What the engine holds to: in matching events the named features count as usual.
+    """Rule for the engine: in matching events the named features count as usual.
 
     It travels in control records and is stored with what it matched, so it says all by itself.
 
@@ -41,7 +41,7 @@ class FeedbackRule(msgspec.Struct, frozen=True):
 
 
 class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_unknown_fields=True):
-    """From this record's offset on, the partition holds to a rule. Repeated, it changes nothing.
+    """Command: apply a rule in the partition, from this record's offset on. Repeated, it changes nothing.
 
     Attributes:
         withdraw: evidence of the agent that is taken back; 0 in the copies for partitions that are not the agent's.
@@ -56,7 +56,7 @@ class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt
 
 
 class RevokeFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.revoke", forbid_unknown_fields=True):
-    """From this record's offset on, the partition does not hold to the rule any more, for good."""
+    """Command: end a rule in the partition for good, from this record's offset on."""
 
     rule: FeedbackRule
     by: str
@@ -83,7 +83,7 @@ class PartitionRule(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True):
-    """What a person said of a decision, and where a rule follows from it, that rule.
+    """Judgement of a person on a decision, and the rule that follows from it, if any.
 
     Attributes:
         agent, agent_type, event_id, event_time_ms, level: of the decision.
@@ -125,7 +125,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
     @property
     def rule(self) -> FeedbackRule:
-        """What the engine is to hold to."""
+        """The rule that the engine is to apply."""
         agent = self.agent
         return FeedbackRule(
             self.feedback_id,
@@ -153,7 +153,7 @@ PreviewStatus = Literal["waiting", "running", "done", "failed"]
 
 
 class FeedbackPreview(msgspec.Struct, frozen=True):
-    """One preview: what it is of, how far it is, and what it found.
+    """One preview of a rule: its subject, progress and result.
 
     Attributes:
         draft: digest of decision, verdict, scope and expiry: adoption asks for the same.

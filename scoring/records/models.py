@@ -43,9 +43,9 @@ class ModelHistoryEntry(msgspec.Struct, frozen=True):
 
 
 class ModelSwitch(msgspec.Struct, frozen=True):
-    """From *offset* of *partition* on, *version* is in force.
+    """Switch of a partition to a model: from *offset* of *partition* on, *version* is in force.
 
-    `installed` is the digest of the model in `model_dir` at that time: another one there later is a new wish.
+    `installed` is the digest of the model in `model_dir` at that time: a later change of it outweighs the switch.
     """
 
     partition: int
@@ -58,7 +58,7 @@ class ModelSwitch(msgspec.Struct, frozen=True):
 
 
 class PeerGroupDay(msgspec.Struct, frozen=True):
-    """What one peer group did on one day, as a keeper saw it with one version in shadow.
+    """One peer group on one day, as the model worker saw it with one version in shadow.
 
     `drift` holds what was measured: see `drift.py`. `p_values` counts p-values up to each of `P_VALUE_EDGES`.
     """
@@ -86,7 +86,7 @@ class DailyAlertCount(msgspec.Struct, frozen=True):
 
 
 class AgentLifespans(msgspec.Struct, frozen=True):
-    """How many agents of one peer group were first seen on one day and last on another."""
+    """Number of agents of one peer group that were first seen on one day and last on another."""
 
     tenant: str
     agent_type: str
@@ -113,9 +113,9 @@ _switch_decoder = msgspec.json.Decoder(SwitchModel)
 _encode_switch = msgspec.json.Encoder().encode
 
 
-def encode_model_switch(wish: SwitchModel) -> bytes:
+def encode_model_switch(command: SwitchModel) -> bytes:
     """Payload of the control record."""
-    return _encode_switch(wish)
+    return _encode_switch(command)
 
 
 def decode_model_switch(payload: bytes) -> SwitchModel | None:

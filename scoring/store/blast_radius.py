@@ -96,7 +96,7 @@ def find_blast_radius(
 def _newly_reached(
     edges: list[AgentEdge], frontier: dict[str, str], by_agent: dict[str, ReachedAgent], start: str
 ) -> dict[str, tuple[AgentEdge, str]]:
-    """Agents that are new at this step; a way by delegation alone is told before one with a call in it."""
+    """Agents that are new at this step; a way by delegation alone comes before one with a call in it."""
     reached: dict[str, tuple[AgentEdge, str]] = {}
     for edge in edges:
         if edge.target in by_agent or edge.target == start or edge.source not in frontier:  # keys are hashes

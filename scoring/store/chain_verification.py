@@ -1,4 +1,4 @@
-"""Verification of the chains of decisions (`decision_chain.py`): every link, and that none is missing."""
+"""Verification of the chains of decisions (`decision_chain.py`): every link is sound, and none is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BREAKS = 20
 
 
 class ChainBreak(NamedTuple):
-    """A place where the chain does not hold."""
+    """Break of a chain: a link that does not hold."""
 
     partition: int
     sequence: int
@@ -78,7 +78,7 @@ class _ChainVerifier:
         self.breaks: list[ChainBreak] = []
 
     def verify_chain(self, head: ChainHead) -> None:
-        """One chain: what retention may have left by themselves first, then every link."""
+        """Verify one chain: first the decisions that retention may have left alone, then every link."""
         expected, previous = head.anchor_sequence + 1, head.anchor_digest
         for link in self._links(head):
             self._verify_link(link)
@@ -107,7 +107,7 @@ class _ChainVerifier:
                 return
 
     def _report_missing(self, head: ChainHead, first: int, end: int) -> None:
-        """Unless retention has removed them since the walk began."""
+        """Report missing links, unless retention has removed them since the walk began."""
         heads = self._decisions.chain_heads()
         now = next((current for current in heads if current.partition == head.partition), head)
         if end - 1 > now.anchor_sequence:
@@ -115,7 +115,7 @@ class _ChainVerifier:
             self._report_break(head.partition, gone, f"{end - gone} decisions are missing from here on")
 
     def _verify_link(self, link: ChainLink) -> None:
-        """A link by itself."""
+        """Verify a link by itself."""
         if link_digest(link.partition, link.sequence, link.previous, link.content) != link.digest:
             self._report_break(link.partition, link.sequence, "its digests do not fit each other")
         elif link.erasure_id:

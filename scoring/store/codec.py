@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     AnyRow = Row[*tuple[Any, ...]]
 
 AGENT_NAME_COLUMNS = ("tenant", "issuer", "agent_id")
-"""An agent's name never changes (its key is a hash of it)."""
+"""Columns of an agent's name, which never changes (its key is a hash of it)."""
 _HALF = 1 << 63
 _FULL = 1 << 64
 _encode = msgspec.json.Encoder().encode

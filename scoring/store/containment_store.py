@@ -27,7 +27,7 @@ _INSERT_ACTUATION = insert_or_skip(ACTUATIONS, "target", "agent_key")
 INSERT_EDGE = insert_or_skip(EDGES, "edge_id")
 _EDGE_RISK = bindparam("risk_of", type_=Float(53))
 _RISK_APPLIES = or_(EDGES.c.risk <= _EDGE_RISK, EDGES.c.risk_ms < bindparam("risk_before", type_=BigInteger))
-"""A new risk counts where it is no lower than what is known, or what is known is a day old."""
+"""Condition under which a new risk counts: it is no lower than the stored one, or that one is a day old."""
 _UPDATE_EDGE = (
     update(EDGES)
     .where(EDGES.c.edge_id == bindparam("id"))
@@ -50,7 +50,7 @@ class InterventionStore:
         self._database = database
 
     def add(self, intervention: Intervention, outbox: Sequence[OutboxRow] = ()) -> bool:
-        """Write a new intervention together with what has to leave; False = its id is known, and nothing is written."""
+        """Write a new intervention together with its outbox rows; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
             add = _INSERT_INTERVENTION.for_connection(connection).returning(INTERVENTIONS.c.intervention_id)
             added = connection.execute(add, _intervention_params(intervention)).first()
@@ -60,7 +60,7 @@ class InterventionStore:
         return True
 
     def update(self, intervention: Intervention, was: str, outbox: Sequence[OutboxRow] = ()) -> bool:
-        """Overwrite an intervention whose status still is *was*, together with what has to leave; whether it was."""
+        """Overwrite an intervention whose status still is *was*, together with its outbox rows; True = it was."""
         mine = (INTERVENTIONS.c.intervention_id == intervention.intervention_id, INTERVENTIONS.c.status == was)
         values = _intervention_params(intervention)
         del values["intervention_id"]
@@ -76,13 +76,13 @@ class InterventionStore:
         return self._database.fetch_one(visible(query, INTERVENTIONS.c.tenant, tenants), _to_intervention)
 
     def list_open(self) -> list[Intervention]:
-        """All that have an effect or wait for a person."""
+        """Interventions that have an effect or wait for a person."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)))
         with self._database.read() as connection:
             return [_to_intervention(row) for row in connection.execute(query)]
 
     def changed_since(self, updated_ms: int) -> list[Intervention]:
-        """Those changed at *updated_ms* or later, oldest change first."""
+        """Interventions changed at *updated_ms* or later, oldest change first."""
         query = select(INTERVENTIONS).where(INTERVENTIONS.c.updated_ms >= updated_ms)
         with self._database.read() as connection:
             return [_to_intervention(row) for row in connection.execute(query.order_by(INTERVENTIONS.c.updated_ms))]
@@ -170,7 +170,7 @@ class ActuationStore:
         return self._database.newest(query, order, limit, cursor, _to_actuation, tuple[int, str, int])
 
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
-        """Actuators at whose server an agent is lowered: what it had before is known here alone."""
+        """Targets at whose server an agent is lowered: its original state is kept here alone."""
         mine = (ACTUATIONS.c.agent_key == codec.to_signed(subject.key), ACTUATIONS.c.original != b"")
         with self._database.read() as connection:
             return sorted(connection.scalars(select(ACTUATIONS.c.target).where(*mine)))

@@ -169,7 +169,7 @@ class LeaderLock:
         self._lock = lock
 
     def ensure_held(self) -> None:
-        """Go on only while it is still ours.
+        """Refuse to go on when the job is not ours any more.
 
         Raises:
             Unavailable: the database does not answer, and may have given it to somebody else.
@@ -199,7 +199,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> AnySelect:
-    """Of *query* the rows whose *column* is allowed; None = all are."""
+    """Restrict *query* to rows whose *column* is among the tenants; None = no restriction."""
     return query if allowed is None else query.where(column.in_(sorted(allowed)))
 
 

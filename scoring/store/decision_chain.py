@@ -110,7 +110,7 @@ def content_digest(salt: str, values: Mapping[str, Any]) -> str:
 
 
 def _canonical_value(value: Any) -> Any:
-    """The same number whichever database kept it: -0.0 comes back from SQLite as 0.0."""
+    """Write a number the same way whichever database kept it: -0.0 comes back from SQLite as 0.0."""
     if isinstance(value, bytes):
         return value.decode()
     return value + 0.0 if isinstance(value, float) else value
@@ -176,7 +176,7 @@ def _lock_chain_head(connection: Connection, partition: int) -> ChainHead:
 
 
 def advance_anchors(connection: Connection, removed: Iterable[tuple[int, int, str]]) -> None:
-    """Decisions are removed by retention: the chains begin behind the last of them from now on.
+    """Move the chains' beginnings behind the decisions that retention removes.
 
     Args:
         removed: partition, sequence and digest of each.

@@ -1,4 +1,4 @@
-"""Decisions: lists, counts, what topics have not got yet, and the chain that a verification reads."""
+"""Decisions: lists, counts, those that topics have not got yet, and the chain that a verification reads."""
 
 from __future__ import annotations
 

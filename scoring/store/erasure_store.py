@@ -47,7 +47,7 @@ class ErasureStore:
         self._database = database
 
     def add(self, erasure: Erasure) -> bool:
-        """Write a new wish; False = its id is known, and nothing is written."""
+        """Write a new erasure; False = its id is known, and nothing is written."""
         with self._database.write() as connection:
             add = _INSERT_ERASURE.for_connection(connection).returning(ERASURES.c.erasure_id)
             return connection.execute(add, _erasure_params(erasure)).first() is not None
@@ -59,7 +59,7 @@ class ErasureStore:
             return connection.execute(update(ERASURES).where(_is_unchanged(was)).values(values)).rowcount > 0
 
     def record_error(self, was: Erasure, error: str) -> None:
-        """Say what keeps an erasure from going on, unless it says so or was changed since it was read."""
+        """Write what keeps an erasure from going on, unless that is written or the erasure changed since the read."""
         if was.error == error:
             return
         values = {"error": error, "updated_ms": was.updated_ms + 1}
@@ -72,7 +72,7 @@ class ErasureStore:
         return self._database.fetch_one(visible(query, ERASURES.c.tenant, tenants), _to_erasure)
 
     def list_open(self) -> list[Erasure]:
-        """All that are not done, oldest first."""
+        """Erasures that are not done, oldest first."""
         query = select(ERASURES).where(ERASURES.c.status.in_(sorted(OPEN_ERASURE_STATUSES)))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(ERASURES.c.asked_ms, ERASURES.c.erasure_id))
@@ -120,7 +120,7 @@ class ErasureStore:
         ]
 
     def erased_in_topic(self) -> list[ErasedSubject]:
-        """Everybody who was erased while a topic still has their records; nobody where there is no topic."""
+        """Subjects that were erased while a topic still has their records; none where there is no topic."""
         return [
             ErasedSubject(erasure.erasure_subject, {at: position.offset for at, position in positions.items()})
             for erasure, positions in self.list_with_positions()
@@ -152,7 +152,7 @@ class ErasureStore:
             connection.execute(delete(META).where(starts_with(key, f"{FORGET_POSITION_PREFIX}{erasure_id}.")))
 
     def reset_topic(self) -> None:
-        """Begin anew with a topic that was made again: its records are gone, its offsets begin at 0.
+        """Forget offsets of a topic that was made again: its records are gone, its offsets begin at 0.
 
         No identifier is kept, and what was ordered is ordered again.
         """

@@ -1,4 +1,4 @@
-"""Feedback: what people said, the steps of it, the rules in each partition, previews."""
+"""Feedback: judgements of people, their steps, the rules in each partition, previews."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PLAIN_COLUMNS = tuple(
     name for name in Feedback.__struct_fields__ if name not in ("agent", "features", "resource", "unseen")
 )
 _MUTABLE_COLUMNS = ("status", "revoked_by", "revoked_ms", "revoked_why", "updated_ms")
-"""Columns of feedback that change in its life; the others are what was said, and stay."""
+"""Columns of feedback that change in its life; the others are the judgement, and stay."""
 _encode = msgspec.json.Encoder().encode
 _scope_decoder = msgspec.json.Decoder(dict[str, Any])
 _rule_decoder = msgspec.json.Decoder(FeedbackRule)
@@ -95,7 +95,7 @@ class FeedbackStore:
         return self._database.newest(query, order, limit, cursor, _to_feedback)
 
     def list_open(self) -> list[Feedback]:
-        """All whose rule is in force, or is on its way in or out; oldest first."""
+        """Feedback whose rule is in force, or is on its way in or out; oldest first."""
         query = (
             select(FEEDBACK).where(FEEDBACK.c.status.in_(sorted(OPEN_FEEDBACK_STATES))).order_by(FEEDBACK.c.created_ms)
         )
@@ -103,7 +103,7 @@ class FeedbackStore:
             return [_to_feedback(row) for row in connection.execute(query)]
 
     def list_steps(self, feedback_id: str) -> list[FeedbackStep]:
-        """Its steps, oldest first."""
+        """Steps of one feedback, oldest first."""
         query = select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id == feedback_id)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(FEEDBACK_STEPS.c.at_ms, FEEDBACK_STEPS.c.action)).all()
@@ -117,7 +117,7 @@ class FeedbackStore:
             return [_to_partition_rule(row) for row in connection.execute(query)]
 
     def rules_of_feedback(self, feedback_ids: Collection[str]) -> list[PartitionRule]:
-        """Those rules in every partition that took them over."""
+        """Rules that follow from those feedbacks, in every partition that took them over."""
         table = FEEDBACK_HOLDINGS
         rules: list[PartitionRule] = []
         with self._database.read() as connection:
@@ -127,7 +127,7 @@ class FeedbackStore:
         return rules
 
     def orphaned_rules(self) -> list[PartitionRule]:
-        """Rules that hold in a partition although what was said is gone (an erasure removes it)."""
+        """Rules that hold in a partition although their feedback is gone (an erasure removes it)."""
         table = FEEDBACK_HOLDINGS
         query = select(table).where(table.c.until_offset < 0, table.c.rule_id.not_in(select(FEEDBACK.c.feedback_id)))
         with self._database.read() as connection:
@@ -168,7 +168,7 @@ def write_partition_rules(connection: Connection, rules: Sequence[PartitionRule]
 
 
 def copy_rules_to_partitions(connection: Connection, partitions: Sequence[int]) -> None:
-    """Every rule that holds somewhere holds in all *partitions*, from their stored positions on: agents have moved."""
+    """Copy every rule to all *partitions*, from their stored positions on: agents have moved."""
     table = FEEDBACK_HOLDINGS
     query = select(table).where(table.c.until_offset < 0)
     in_force = [_to_partition_rule(row) for row in connection.execute(query)]

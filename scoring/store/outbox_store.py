@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 PENDING, DELIVERED, FAILED, SUPPRESSED, DEAD = "pending", "delivered", "failed", "suppressed", "dead"
 
 COOLDOWN_REASON = "cool-down: the same reason and no higher level was told of this agent a short while before"
-"""Why most suppressed deliveries are."""
+"""Reason of most suppressed deliveries."""
 
 LAST_HEARD_PREFIX = "source.heard_ms."
-"""Before the name of a source in `counters`."""
+"""Prefix of the name of a source in `counters`."""
 
 _INSERT_OUTBOX = insert_or_skip(OUTBOX, "key")
 _DELIVERY_COLUMNS = tuple(
@@ -131,7 +131,7 @@ class DeliverySettlement(NamedTuple):
 
 
 class OutboxStore:
-    """Rows that have to leave, and their deliveries: all state of a dispatcher, which may stop at any moment."""
+    """Outbox rows and their deliveries: all state of a dispatcher, which may stop at any moment."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -183,7 +183,7 @@ class OutboxStore:
             connection.execute(_SETTLE, [_settlement_params(item) for item in sorted(settlements)])
 
     def superseded(self, target: str, seqs: Collection[int]) -> set[int]:
-        """Those of *seqs* that a delivered one about the same agent's level has overtaken at *target*.
+        """Sequence numbers of *seqs* whose agent's level a later delivery to *target* has told already.
 
         What has no cool-down group tells of no level: it neither overtakes nor is overtaken.
         """
@@ -224,7 +224,7 @@ class OutboxStore:
         agent_key: int | None = None,
         key: str | None = None,
     ) -> Page[Delivery]:
-        """State of what leaves, newest first; rows that no target took are not among them. Raises BadCursor.
+        """Deliveries, newest first; rows that no target took are not among them. Raises BadCursor.
 
         *agent_key*: about that agent alone; *key*: of that outbox row alone.
         """
@@ -268,7 +268,7 @@ class OutboxStore:
                 insert_outbox_rows(connection, rows)
 
     def enqueue_silence(self, source: str, since_ms: int, row: Callable[[int], OutboxRow]) -> bool:
-        """Enqueue that *source* is silent, unless something came from it after *since_ms*; whether it is silent.
+        """Enqueue that *source* is silent, unless something came from it after *since_ms*; True = it is silent.
 
         *row* is given the time when it was heard last (0 = never) and makes a key of that: so each silence is told
         once, however many processes notice it and however often they are restarted.
@@ -287,7 +287,7 @@ class OutboxStore:
 
 
 def insert_outbox_rows(connection: Connection, rows: Sequence[OutboxRow]) -> None:
-    """Add what has to leave, in a transaction of somebody else; rows whose key is there already change nothing."""
+    """Add outbox rows in a transaction of the caller; rows whose key is there already change nothing."""
     if rows:
         connection.execute(_INSERT_OUTBOX.for_connection(connection), [codec.outbox_params(row) for row in rows])
 

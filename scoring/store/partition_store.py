@@ -112,7 +112,7 @@ def _insert_partition(connection: Connection, partition: int) -> None:
 
 
 def _forget_later_offsets(connection: Connection, partition: int, offset: int) -> None:
-    """Going back means another topic: what was decided at offsets of the old one has been told."""
+    """Forget later offsets: going back means another topic, and decisions at offsets of the old one were published."""
     decided = (DECISIONS.c.partition == partition) & (DECISIONS.c.offset >= offset)
     connection.execute(update(DECISIONS).where(decided).values(offset=-1))
     written = (AGENTS.c.partition == partition) & (AGENTS.c.version_offset > offset)

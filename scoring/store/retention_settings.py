@@ -1,4 +1,4 @@
-"""How long rows are kept: days as an operator says them, and the times before which rows go."""
+"""Retention of rows: days as an operator says them, and the times before which rows go."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RetentionCutoffs(NamedTuple):
 
 
 class RetentionSettings(SettingsPart, frozen=True):
-    """How long rows and log segments are kept, days; null is `retention_days`. Archives: `archive.retention_days`."""
+    """Retention of rows and log segments, days; null is `retention_days`. Archives: `archive.retention_days`."""
 
     decisions: Annotated[Days | None, setting("decisions, except an agent's current one")] = None
     deliveries: Annotated[Days | None, setting("alerts and orders without a pending delivery")] = None

@@ -34,7 +34,7 @@ def escape_nul(text: str) -> str:
 
 
 def unescape_nul(text: str) -> str:
-    r"""Inverse of `escape`.
+    r"""Inverse of `escape_nul`.
 
     >>> unescape(escape("a\0b\1c")) == "a\0b\1c"
     True
@@ -56,7 +56,7 @@ class EscapedText(TypeDecorator[str]):
         return escape_nul
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:  # noqa: ARG002
-        """Likewise."""
+        """As `bind_processor`, with nothing of SQLAlchemy's around it."""
         return unescape_nul
 
 
@@ -69,9 +69,6 @@ TEXT = Text().with_variant(EscapedText(), "postgresql")
 # Times are UTC milliseconds. Agent keys are unsigned 64-bit numbers stored as signed ones, the only kind databases
 # have. State blobs stand behind what lists show, so that a reader of those columns never touches their overflow pages;
 # columns that a migration adds can only stand behind them.
-
-
-# What tables are made of: columns that are never NULL, and the metadata that all tables belong to.
 
 
 METADATA = MetaData()
@@ -95,7 +92,7 @@ def float_column(name: str) -> Column[float]:
     return Column(name, Float(53), nullable=False)
 
 
-# Tables of the pipeline: how far it got, agents, decisions and their chains, dead letters.
+# Tables of the pipeline: positions, agents, decisions and their chains, dead letters.
 
 
 META = Table("meta", METADATA, Column("key", TEXT, primary_key=True), text_column("value"))
@@ -222,7 +219,7 @@ DEAD_LETTERS = Table(
 )
 
 
-# Tables of what leaves: the outbox, what became of its rows at each target, targets that were stopped.
+# Tables of delivery: the outbox, deliveries of its rows to each target, targets that were stopped.
 
 
 OUTBOX = Table(
@@ -271,7 +268,7 @@ TARGET_STOPS = Table(
 )
 
 
-# Tables of containment: what people ordered, what actuators did, who had to do with whom.
+# Tables of containment: interventions of people, actuations, ties between agents.
 
 
 INTERVENTIONS = Table(
@@ -343,7 +340,7 @@ EDGES = Table(
 )
 
 
-# Tables of feedback: what people said, step by step, the rules that partitions hold, previews.
+# Tables of feedback: judgements of people, step by step, the rules that partitions hold, previews.
 
 
 FEEDBACK = Table(
@@ -426,7 +423,7 @@ FEEDBACK_PREVIEWS = Table(
 )
 
 
-# Tables of models: versions, their history, where each came into force, what groups did day by day.
+# Tables of models: versions, their history, switches, days of peer groups in shadow.
 
 
 MODEL_VERSIONS = Table(
@@ -488,7 +485,7 @@ MODEL_DAYS = Table(
 )
 
 
-# Tables of privacy: wishes to erase, and marks of agents that must not come back.
+# Tables of privacy: erasures, and marks of agents that must not come back.
 
 
 ERASURES = Table(

@@ -1,4 +1,4 @@
-"""Erasure in the store: what names somebody is found in every table, and goes or is changed.
+"""Erasure in the store: every row that names somebody is found, and removed or changed.
 
 How a table is treated follows from its columns, so that tables which come later are not forgotten:
 
@@ -61,11 +61,11 @@ MAX_EVENT_AHEAD_MS = 300_000
 _ERASURE_PAGE = 200
 _EXPORT_PAGE = 200
 _SKIPPED_COLUMNS = frozenset({"features", "risk"})
-"""Arrays of kernels; what they say is told in words by who exports."""
+"""Arrays of kernels; an export states their content in words."""
 _SEPARATE_TABLES = {
     table.name for table in (AGENTS, CHAINS, COUNTERS, DEAD_LETTERS, EDGES, ERASURES, FORGOTTEN, META, POSITIONS)
 }
-"""Tables that hold no names, or are seen to one by one."""
+"""Tables that hold no names, or that have a method of their own."""
 _CREATION_COLUMNS = ("wanted_ms", "created_ms", "queued_ms", "asked_ms", "updated_ms")
 _BINARY_STATE_COLUMNS = frozenset({"features", "risk", "p_values", "drift"})
 _COLUMNS_WITHOUT_NAMES = frozenset(
@@ -93,7 +93,7 @@ _COLUMNS_WITHOUT_NAMES = frozenset(
         "verdict",
     }
 )
-"""Words of ours, and who a row is about: another one than who is erased."""
+"""Columns with words of ours, or with the agent that a row is about, which is not the erased one."""
 
 
 class ErasureScope(NamedTuple):
@@ -115,7 +115,7 @@ class ErasureScope(NamedTuple):
 
 
 class SubjectStore:
-    """All that every table says about one agent or principal: handed out, or erased.
+    """Export and erasure of all that every table says about one agent or principal.
 
     Args:
         database: where the tables are.
@@ -127,7 +127,7 @@ class SubjectStore:
         self._new_salt = new_salt
 
     def erase(self, scope: ErasureScope, *, dry: bool = False) -> dict[str, int]:
-        """Take somebody out of every table, a few rows a transaction; *dry* only counts what is left to do.
+        """Erase a subject from every table, a few rows a transaction; *dry* only counts what is left to do.
 
         Returns:
             Rows by `table` (removed) and `table.changed`; empty where nothing was found.
@@ -271,7 +271,7 @@ class _SubjectErasure:
         )
 
     def _candidate_filter(self, columns: Sequence[Any]) -> ColumnElement[bool]:
-        """A first look in the database; escapes of JSON are looked at one by one."""
+        """Condition that preselects rows in the database; escapes of JSON are looked at one by one."""
         filters: list[ColumnElement[bool]] = []
         for column in columns:
             if isinstance(column.type, LargeBinary):
@@ -302,7 +302,7 @@ class _SubjectErasure:
         return True
 
     def _redaction(self, row: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """A decision that is changed says so, and its new content has a digest; the chain keeps the old one."""
+        """Columns of a redacted decision: a mark, and the digest of its new content; the chain keeps the old one."""
         if not row.chain_sequence:
             return {}
         salt = self._new_salt().hex()
@@ -313,7 +313,7 @@ class _SubjectErasure:
         }
 
     def _write_tombstone(self, connection: Connection, row: Any) -> bool:
-        """The day is what is left of when; the tenant is whose record it was."""
+        """Replace a decision by a tombstone: the day is left of its time, and the tenant of its names."""
         values = {column.name: _empty_value(column) for column in DECISIONS.columns} | {
             name: row._mapping[name] for name in ("tenant", "partition", *_TOMBSTONE_COLUMNS)
         }
@@ -343,7 +343,7 @@ class _SubjectErasure:
         return True
 
     def _for_each_row(self, table: Table, where: ColumnElement[bool], act: Callable[[Connection, Any], bool]) -> int:
-        """Go once over the rows that are found, a page in a transaction; counts those that *act* did something to."""
+        """Go once over the selected rows, a page in a transaction; counts those that *act* did something to."""
         keys = tuple(table.primary_key.columns)
         done, query, after = 0, select(*keys).where(where).order_by(*keys).limit(_ERASURE_PAGE), None
         while True:
@@ -370,7 +370,7 @@ def _primary_key_equals(table: Table, row: Any) -> ColumnElement[bool]:
 
 
 def may_contain_names(column: Any) -> bool:
-    """True for a column that may hold words which somebody chose: no key, and not the arrays of kernels."""
+    """True for a column that may hold words which a person chose: no key, and not the arrays of kernels."""
     if (
         column.primary_key
         or column.name in _BINARY_STATE_COLUMNS | _COLUMNS_WITHOUT_NAMES
@@ -388,7 +388,7 @@ def _empty_value(column: Any) -> Any:
 
 
 def _export_value(value: Any) -> Any:
-    """Bytes as the JSON that they are, else in base64."""
+    """Value of a column for an export: bytes as the JSON that they are, else in base64."""
     if not isinstance(value, bytes):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Asks the guard about a call: what a gateway can not do is denied, and what fails is answered as the settings say."""
+"""Decisions on calls: what a gateway can not do is denied, and what fails is answered as the settings say."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ GatewayConstraint = Callable[[Verdict], Verdict]
 
 
 class GatewayDecider:
-    """The guard, as gateways ask it.
+    """Access decisions for gateways.
 
     Args:
         settings: of gateways.
-        guard: decides and records.
+        decision_point: decides and records.
         policy: the book in force.
         revoker: of tokens that are seen though policy says `revoke`.
         now_ms: UTC milliseconds.
@@ -46,12 +46,12 @@ class GatewayDecider:
     def __init__(
         self,
         settings: GatewaySettings,
-        guard: PolicyDecisionPoint,
+        decision_point: PolicyDecisionPoint,
         policy: LivePolicy,
         revoker: TokenRevoker,
         now_ms: Callable[[], int],
     ) -> None:
-        self._decision_point = guard
+        self._decision_point = decision_point
         self._live_policy = policy
         self._revoker = revoker
         self._now_ms = now_ms
@@ -90,14 +90,14 @@ class GatewayDecider:
         return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
 
     def _may_enforce(self, tenant: str) -> bool:
-        """Where no policy is enforced, no fault of ours may refuse anything."""
+        """True if the tenant's policy is enforced; where none is, no fault of the service may refuse a request."""
         try:
             return self._live_policy.book.may_enforce(tenant)
         except Exception:
             return True
 
     def count_unverifiable(self, via: str, issuer: str) -> None:
-        """Count a token that can not be verified since the issuer's keys can not be had. It never opens the door:
+        """Count a token that can not be verified since the issuer's keys can not be had. It never passes:
         anybody can write a token that names that issuer."""
         self._decision_point.count_failure(via, fails_open=False)
         _log.warning("gateway_without_keys", via=via, issuer=issuer)
@@ -124,7 +124,7 @@ class GatewayDecider:
         return _deny(verdict, STALE) if verdict.stale and self._denies_stale and verdict.would_allow else verdict
 
     def _constrain_unsafe(self, verdict: Verdict) -> Verdict:
-        """Nobody knows which of its scopes a call uses, so every one of them must be good."""
+        """Refuse the call if any scope of its token is refused: a gateway does not say which of them a call uses."""
         verdict = self._constrain_stale(verdict)
         if not verdict.would_allow:
             return verdict
@@ -147,7 +147,7 @@ class GatewayDecider:
 
 
 def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
-    """A denial in place of what a gateway can not do. In shadow mode it is only told as what would have been."""
+    """A denial in place of what a gateway can not do. In shadow mode it only stands in the audit event."""
     return msgspec.structs.replace(
         verdict, allow=not verdict.enforced, would_allow=False, reason=reason, scopes=None, step_up=step_up
     )
@@ -155,10 +155,10 @@ def _deny(verdict: Verdict, reason: str, *, step_up: bool = False) -> Verdict:
 
 def narrow_scope_claims(members: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Members of an active introspection answer, with the scopes that the token is good for now."""
-    found = {name: value for name, value in members.items() if name not in ("scp", "scope")}
+    narrowed = {name: value for name, value in members.items() if name not in ("scp", "scope")}
     given = members.get("scope", members.get("scp"))
     scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else []
     if scopes:
         left = scopes if verdict.scopes is None else [scope for scope in scopes if scope in verdict.scopes]
-        found["scope"] = " ".join(left)
-    return found
+        narrowed["scope"] = " ".join(left)
+    return narrowed

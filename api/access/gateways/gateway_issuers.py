@@ -31,7 +31,7 @@ CLIENT_CLAIMS = ("client_id", "azp", "cid")
 
 
 class TokenHolder(NamedTuple):
-    """What a token says, read once and remembered with it.
+    """Claims of a token, read once and remembered with it.
 
     Attributes:
         access_request: about its agent; the same at every call, the answer is not.
@@ -48,12 +48,12 @@ class TokenHolder(NamedTuple):
 
     def decode_claims(self) -> dict[str, Any]:
         """All claims, decoded anew."""
-        found: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
-        return found
+        claims: dict[str, Any] = msgspec.json.decode(self.encoded_claims)
+        return claims
 
 
 class TokenHolderFactory:
-    """Makes holders.
+    """Makes the holder of a token from its claims, or from an introspection answer.
 
     Args:
         issuers: of the settings.
@@ -99,7 +99,7 @@ class TokenHolderFactory:
 
 
 def _encode_claims(members: Mapping[str, Any]) -> bytes:
-    """Half a surrogate pair can be written in a token and in no event or log: it must not come further than here."""
+    """Claims as JSON. Half a surrogate pair can be written in a token, but in no event or log: it is refused here."""
     try:
         return msgspec.json.encode(members)
     except (UnicodeEncodeError, RecursionError):
@@ -118,7 +118,7 @@ def _check_name(value: Any) -> str:
 
 
 def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]) -> str:
-    """The claim wins. A token without it is of the issuer's own tenant, where that has one."""
+    """Tenant of a token: that of the claim, else the issuer's own, where that has one."""
     named = None if settings.tenant_claim is None else members.get(settings.tenant_claim)
     if named is None:
         named = settings.tenant
@@ -127,12 +127,9 @@ def _tenant_of_token(settings: GatewayIssuerSettings, members: Mapping[str, Any]
     return named
 
 
-# The issuers behind gateways: their keys, what they are asked about opaque tokens, where tokens are revoked.
-
-
 MAX_INTROSPECTION_BYTES = 64 * 1024
 MAX_CONCURRENT_INTROSPECTIONS = 64
-"""Questions to one authorization server at a time; a further one is told that it can not be reached."""
+"""Questions to one authorization server at a time; a further one fails as if the server could not be reached."""
 HTTP_TIMEOUT_S = 30.0
 """Time limit of any request; each use has a shorter one of its own."""
 MAX_CACHED_INTROSPECTIONS = 4096
@@ -181,16 +178,16 @@ class IntrospectionClient:
         self._failing = False
 
     async def introspect(self, token: bytes) -> ClaimMembers:
-        """What the server says of an active token.
+        """Ask the authorization server about an active token.
 
         Raises:
             InvalidToken: it is not active, or not for the APIs behind our gateways.
-            Unreachable: the server did not say.
+            IntrospectionUnreachable: the server did not say.
         """
         digest = hashlib.blake2b(token, digest_size=16).digest()
-        known = self._cache.get(digest, self._clock())
-        if known is not None:
-            return known
+        cached = self._cache.get(digest, self._clock())
+        if cached is not None:
+            return cached
         asking = self._in_flight.get(digest)
         if asking is None:
             if len(self._in_flight) >= MAX_CONCURRENT_INTROSPECTIONS:
@@ -207,7 +204,7 @@ class IntrospectionClient:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _introspect_once(self, token: bytes, digest: bytes) -> ClaimMembers:
-        asked = self._clock()
+        asked_at = self._clock()
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 members = await self._fetch(token.decode("ascii"))
@@ -218,11 +215,11 @@ class IntrospectionClient:
             raise IntrospectionUnreachable(f"{self.issuer}: introspection can not be asked") from None
         self._failing = False
         try:
-            self._check_active(members, asked)
+            self._check_active(members, asked_at)
         except InvalidToken as error:
-            self._cache.refuse(digest, error, asked)
+            self._cache.refuse(digest, error, asked_at)
             raise
-        self._cache.accept(digest, members, asked + self.settings.cache_s, self.issuer)
+        self._cache.accept(digest, members, asked_at + self.settings.cache_s, self.issuer)
         return members
 
     async def _fetch(self, token: str) -> ClaimMembers:
@@ -259,7 +256,7 @@ class IntrospectionClient:
 
 
 class GatewayIssuers:
-    """Everything that is held of the issuers of a service's gateways; `start` and `close` it.
+    """Keys, introspection and revocation of the issuers of a service's gateways; `start` and `close` it.
 
     Args:
         settings: of gateways.
@@ -277,7 +274,10 @@ class GatewayIssuers:
     def __init__(
         self, settings: GatewaySettings, rules: VerificationSettings, clock: EpochClock, new_id: Callable[[], str]
     ) -> None:
-        proofs = {one.issuer: _client_authentication(one, clock, new_id) for one in settings.issuers}
+        proofs = {
+            issuer_settings.issuer: _client_authentication(issuer_settings, clock, new_id)
+            for issuer_settings in settings.issuers
+        }
         self.holder_factory = TokenHolderFactory(settings.issuers)
         self.jwks = JwksCache(settings.issuers, rules, clock)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
@@ -290,12 +290,16 @@ class GatewayIssuers:
             follow_redirects=False, trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=200)
         )
         self.introspection_clients = {
-            one.issuer: IntrospectionClient(one, one.introspection, proofs[one.issuer], self._http, clock)
-            for one in settings.issuers
-            if one.introspection is not None
+            issuer_settings.issuer: IntrospectionClient(
+                issuer_settings, issuer_settings.introspection, proofs[issuer_settings.issuer], self._http, clock
+            )
+            for issuer_settings in settings.issuers
+            if issuer_settings.introspection is not None
         }
         endpoints = [
-            endpoint for one in settings.issuers if (endpoint := _revocation_endpoint(one, proofs[one.issuer]))
+            endpoint
+            for issuer_settings in settings.issuers
+            if (endpoint := _revocation_endpoint(issuer_settings, proofs[issuer_settings.issuer]))
         ]
         self.revoker = TokenRevoker(endpoints, self._http, self._count_revocation)
 
@@ -307,7 +311,7 @@ class GatewayIssuers:
         await self.jwks.start()
 
     async def close(self) -> None:
-        """End everything; revocations under way are waited for."""
+        """Close connections, once revocations under way have ended."""
         await self.jwks.close()
         for server in self.introspection_clients.values():
             await server.close()

@@ -37,9 +37,9 @@ class PresentedToken(NamedTuple):
 def single_header(scope: Scope, *names: bytes) -> bytes | None:
     """The first of the headers *names* that is there; None where it is there twice: one may be the agent's own."""
     for name in names:
-        found: list[bytes] = [value for key, value in scope["headers"] if key == name]
-        if found:
-            return found[0] if len(found) == 1 else None
+        values: list[bytes] = [value for key, value in scope["headers"] if key == name]
+        if values:
+            return values[0] if len(values) == 1 else None
     return None
 
 
@@ -68,7 +68,7 @@ def presented_token(scope: Scope) -> PresentedToken:
 
 
 def forwarded_method(scope: Scope) -> str:
-    """The method of the call that a sub-request is about; "" = not told, which no list of safe methods holds."""
+    """The method of the call that a sub-request is about; "" = not known, which no list of safe methods holds."""
     given = single_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
 
@@ -80,7 +80,7 @@ def request_id(scope: Scope) -> str:
 
 
 def forwarded_target(scope: Scope) -> str:
-    """Host and path of the call that a sub-request is about, as the gateway told them."""
+    """Host and path of the call that a sub-request is about, as the gateway names them."""
     return call_target(single_header(scope, *HOST_HEADERS), single_header(scope, *URI_HEADERS) or b"")
 
 
@@ -92,12 +92,9 @@ def call_target(host: bytes | None, uri: bytes) -> str:
     return (name + shown)[:MAX_TARGET_LENGTH]
 
 
-# What gateways are answered: made once, sent as it is. A denial tells nothing but that it is one.
-#
-# Allowed is exactly 200 with an empty body: Envoy takes any other status for a denial. Denied is 401 or 403 and nothing
-# else: NGINX turns any other status into 500. Envoy, Caddy and Traefik hand all headers of a denial to the client, so
-# there is none that tells why, how risky, or by whose rules.
-
+# Answers to gateways, made once and sent as they are. Allowed is exactly 200 with an empty body: Envoy takes any other
+# status for a denial. Denied is 401 or 403 and nothing else: NGINX turns any other status into 500. Envoy, Caddy and
+# Traefik hand all headers of a denial to the client, so there is none that tells why, how risky, or by whose rules.
 
 RawHeader = tuple[bytes, bytes]
 
@@ -128,13 +125,15 @@ class GatewayResponses:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         name = settings.risk_header
-        told = {level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel}
+        level_headers = {
+            level: [] if name is None else [(name.lower().encode(), level.label.encode())] for level in RiskLevel
+        }
         self._allowed = {
-            level: GatewayResponse(200, [*told[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
+            level: GatewayResponse(200, [*level_headers[level], NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed")
             for level in RiskLevel
         }
         self.allowed_undecided = GatewayResponse(200, [NO_STORE_HEADER, EMPTY_BODY_HEADER], b"", "allowed_unjudged")
-        """Allowed since we could not decide, and are set to fail open: no level is told."""
+        """Allowed since we could not decide, and are set to fail open: without the level."""
 
     def allowed(self, level: RiskLevel) -> GatewayResponse:
         """The call may go on."""

@@ -38,13 +38,13 @@ EXT_AUTHZ_PATH, FORWARD_AUTH_PATH, INTROSPECT_PATH = b"/ext-authz", b"/forward-a
 GATEWAY_ROUTES = {"ext_authz": "/ext-authz/{path}", "forward_auth": "/forward-auth", INTROSPECTION_ROUTE: "/introspect"}
 
 GatewayMeter = Callable[[str, str, int, str, float], None]
-"""Told of every answer: way, route, status, kind of answer, seconds."""
+"""Counts an answer: way, route, status, kind of answer, seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class GatewayServerDependencies(NamedTuple):
-    """What checks work with.
+    """Dependencies of the checks of gateways.
 
     Attributes:
         issuers: whose tokens agents present; started and closed by the application.
@@ -53,7 +53,7 @@ class GatewayServerDependencies(NamedTuple):
         identify: the caller of a request, by its access token.
         clock: seconds since 1970.
         monotonic: seconds, for durations.
-        meter: told of every answer.
+        meter: counts every answer.
         new_id: text that never repeats.
     """
 
@@ -68,22 +68,28 @@ class GatewayServerDependencies(NamedTuple):
 
 
 class GatewayServer:
-    """Answers gateways.
+    """ASGI handler of the checks of gateways.
 
     Args:
         settings: of gateways.
-        needs: what checks work with.
+        dependencies: what checks work with.
     """
 
-    def __init__(self, settings: GatewaySettings, needs: GatewayServerDependencies) -> None:
-        self._dependencies = needs
-        self._verifier = needs.issuers.verifier
+    def __init__(self, settings: GatewaySettings, dependencies: GatewayServerDependencies) -> None:
+        self._dependencies = dependencies
+        self._verifier = dependencies.issuers.verifier
         self._takes_dpop = settings.dpop == "gateway"
         self._responses = GatewayResponses(settings)
         self._decider = GatewayDecider(
-            settings, needs.decision_point, needs.live_policy, needs.issuers.revoker, lambda: int(needs.clock() * 1000)
+            settings,
+            dependencies.decision_point,
+            dependencies.live_policy,
+            dependencies.issuers.revoker,
+            lambda: int(dependencies.clock() * 1000),
         )
-        self._introspection = IntrospectionEndpoint(settings, needs.issuers, self._decider, needs.identify)
+        self._introspection = IntrospectionEndpoint(
+            settings, dependencies.issuers, self._decider, dependencies.identify
+        )
 
     def route_of(self, path: bytes) -> str:
         """The way by which a path, percent-encoded as it came, asks; "" = it is none of ours.
@@ -179,7 +185,7 @@ class GatewayServer:
         return request_id(scope) or self._dependencies.new_id()
 
     def _failure_response(self, way: str, scope: Scope, error: Exception) -> GatewayResponse:
-        """Nothing before the guard may fail; where it does all the same, nobody passes: no token is verified yet."""
+        """Nothing before the decision may fail; where it does all the same, nobody passes: no token is verified yet."""
         self._dependencies.decision_point.count_failure(way, fails_open=False)
         trace = "".join(traceback.format_exception(error))  # no local variables: one of them is a token
         _log.error("gateway_failed", via=way, error=type(error).__name__, traceback=trace)

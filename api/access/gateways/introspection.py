@@ -42,7 +42,7 @@ IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
 
 
 class IntrospectionClientRefused(TrustwatchError):
-    """Who asks is no client of gateways."""
+    """Raised if the client that asks for introspection is none of the configured gateways."""
 
     code = "invalid_client"
 
@@ -59,7 +59,7 @@ class IntrospectionEndpoint:
     Args:
         settings: of gateways.
         issuers: verify tokens, or are asked.
-        judging: asks the guard.
+        decider: asks the decision point.
         identify: the caller of a request by its access token; raises AuthenticationFailed.
     """
 
@@ -67,17 +67,17 @@ class IntrospectionEndpoint:
         self,
         settings: GatewaySettings,
         issuers: GatewayIssuers,
-        judging: GatewayDecider,
+        decider: GatewayDecider,
         identify: IdentifyIntrospectionCaller,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
-        self._decider = judging
+        self._decider = decider
         self._identify = identify
         self._tenant_of = {
             issuer.issuer: issuer.tenant if issuer.tenant_claim is None else None for issuer in settings.issuers
         }
-        """None = its tokens say."""
+        """Tenant by issuer; None = its tokens name it."""
         self._clients = {client.client_id: client for client in settings.clients}
 
     async def answer(self, scope: Scope, receive: Receive) -> GatewayResponse | None:
@@ -98,7 +98,7 @@ class IntrospectionEndpoint:
             return _problem_gateway_response(error)
 
     async def _client_tenants(self, scope: Scope) -> Collection[str]:
-        """Tenants whose tokens the client may ask about. Raises what says that it is none."""
+        """Tenants whose tokens the client may ask about. Raises IntrospectionClientRefused."""
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
@@ -114,8 +114,8 @@ class IntrospectionEndpoint:
         except (binascii.Error, UnicodeDecodeError):
             raise IntrospectionClientRefused("the credentials are malformed") from None
         client = self._clients.get(unquote_plus(user))
-        wanted = "" if client is None else client.secret.reveal()
-        if client is None or not hmac.compare_digest(unquote_plus(password).encode(), wanted.encode()):
+        expected_secret = "" if client is None else client.secret.reveal()
+        if client is None or not hmac.compare_digest(unquote_plus(password).encode(), expected_secret.encode()):
             raise IntrospectionClientRefused("no such client, or another secret")
         return client
 
@@ -137,7 +137,7 @@ class IntrospectionEndpoint:
         return _json_gateway_response(200, members, "active")
 
     async def _token_holder(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Whose token it is. Raises InvalidToken, Unreachable."""
+        """Return the holder of a token. Raises InvalidToken, IntrospectionUnreachable."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken("the token is too long")
         try:
@@ -145,11 +145,11 @@ class IntrospectionEndpoint:
         except InvalidToken:
             return await self._introspect_opaque(token, tenants)
         holder = await self._verify(token, issuer)
-        asked = self._issuers.introspection_clients.get(issuer)
-        if asked is None or asked.settings.tokens != "all":
+        client = self._issuers.introspection_clients.get(issuer)
+        if client is None or client.settings.tokens != "all":
             return holder
         return self._issuers.holder_factory.from_introspection(
-            issuer, {**holder.decode_claims(), **await asked.introspect(token)}
+            issuer, {**holder.decode_claims(), **await client.introspect(token)}
         )
 
     async def _verify(self, token: bytes, issuer: str) -> TokenHolder:
@@ -162,7 +162,7 @@ class IntrospectionEndpoint:
             raise
 
     async def _introspect_opaque(self, token: bytes, tenants: Collection[str]) -> TokenHolder:
-        """Nobody knows whose it is but its issuer: each that can be asked is, until one says that it is active.
+        """Ask the issuers about an opaque token, which does not name its own, until one says that it is active.
 
         Only those of tenants that the client may ask about: a live token is no business of another tenant's server.
         """
@@ -196,15 +196,15 @@ async def _read_form(scope: Scope, receive: Receive) -> bytes | None:
 
 
 def _token_of_form(form: bytes) -> bytes:
-    """The only `token` of a form. Raises Unreadable."""
+    """The only `token` of a form. Raises UnreadableIntrospectionRequest."""
     try:
-        found = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
+        fields = parse_qs(form.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
         raise UnreadableIntrospectionRequest("the body is no form") from None
-    tokens: Iterable[str] = found.get("token", ())
-    if len(list(tokens)) != 1 or not found["token"][0]:
+    tokens: Iterable[str] = fields.get("token", ())
+    if len(list(tokens)) != 1 or not fields["token"][0]:
         raise UnreadableIntrospectionRequest("the form must have one `token`")
-    return found["token"][0].encode()
+    return fields["token"][0].encode()
 
 
 def _json_gateway_response(status: int, content: dict[str, Any], kind: str, *more: RawHeader) -> GatewayResponse:

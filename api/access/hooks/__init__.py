@@ -1,5 +1,6 @@
-"""Hooks at issuance: authorization servers ask, in the shapes of their product, what is to become of a token.
+"""Hooks at issuance: authorization servers ask, in the formats of their product, what is to become of a token.
 
-`base` is what products have in common, one module per product reads its requests and renders its answers, `endpoint`
-asks the guard for all of them, `server` answers on bare ASGI. Nothing here decides, and nothing waits for a store.
+`hook_adapter` is the interface to products, one module per product reads its requests and renders its answers,
+`hook_decider` asks the decision point for all of them, `hook_server` answers on bare ASGI. Nothing here waits for a
+store.
 """

@@ -50,7 +50,7 @@ _REQUIRED_MEMBERS = {"subject": ("type", "id"), "action": ("name",), "resource":
 
 
 class EvaluationRequester(NamedTuple):
-    """Whose request an item is: items of the same are one question."""
+    """Agent, principal and ancestors that an item of a batch asks about: items that agree in them are one question."""
 
     agent: str
     principal: str
@@ -102,7 +102,7 @@ def read_evaluations(data: dict[str, Any], *, several: bool) -> EvaluationBatch:
     semantic = member_at(data, "options", "evaluations_semantic") or EXECUTE_ALL
     if semantic not in EVALUATION_SEMANTICS:
         raise UnreadableHookRequest(f"options.evaluations_semantic must be one of {', '.join(EVALUATION_SEMANTICS)}")
-    return EvaluationBatch([_read_item(one, data) for one in given], semantic, True)
+    return EvaluationBatch([_read_item(evaluation, data) for evaluation in given], semantic, True)
 
 
 def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
@@ -133,26 +133,31 @@ def group_by_requester(
     items: list[EvaluationItem], tenant: str, issuer: str
 ) -> dict[EvaluationRequester, ParsedHookRequest]:
     """One question for all that somebody asks for at once."""
-    mine: dict[EvaluationRequester, list[EvaluationItem]] = {}
+    by_requester: dict[EvaluationRequester, list[EvaluationItem]] = {}
     for item in items:
         if not item.error:
-            mine.setdefault(item.requester, []).append(item)
-    return {who: _parsed_request_of(who, asked, tenant, issuer) for who, asked in mine.items()}
+            by_requester.setdefault(item.requester, []).append(item)
+    return {
+        requester: _parsed_request_of(requester, requested, tenant, issuer)
+        for requester, requested in by_requester.items()
+    }
 
 
 def _parsed_request_of(
-    who: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
+    requester: EvaluationRequester, items: list[EvaluationItem], tenant: str, issuer: str
 ) -> ParsedHookRequest:
     gates = [item for item in items if item.grant]
     scopes = tuple(dict.fromkeys(item.action for item in items if not item.grant))
     refresh = any(gate.grant == REFRESH_GRANT for gate in gates)
-    question = AccessRequest(tenant, issuer, who.agent, scopes, refresh, who.ancestors)
+    question = AccessRequest(tenant, issuer, requester.agent, scopes, refresh, requester.ancestors)
     kind, name = items[0].resource
     if gates:
-        more = without_empty_members(principal=principal_member(who.principal, who.agent), resource={"audience": name})
+        more = without_empty_members(
+            principal=principal_member(requester.principal, requester.agent), resource={"audience": name}
+        )
         return ParsedHookRequest(question, gates[0].grant, None, more)
     more = without_empty_members(
-        principal=principal_member(who.principal, who.agent),
+        principal=principal_member(requester.principal, requester.agent),
         resource={"type": kind, "id": name},
         count=len(items) if len(items) > 1 else None,
     )
@@ -160,11 +165,8 @@ def _parsed_request_of(
     return ParsedHookRequest(question, items[0].action, None, {**more, "scopes": None}, own_event_type="api.call")
 
 
-# OpenID AuthZEN Authorization API 1.0 as decision point, with the profile for OAuth token issuance.
-#
 # Callers prove themselves by an access token with the scope `trust.decide`; their binding says whose agents they ask
 # about. A denial is an answer of status 200. Requests that are none get 400 with a sentence, as the standard has it.
-
 
 EVALUATION_PATH, EVALUATIONS_PATH = "/access/v1/evaluation", "/access/v1/evaluations"
 METADATA_PATH = "/.well-known/authzen-configuration"
@@ -178,18 +180,18 @@ class AuthZenEndpoint:
     """The decision point.
 
     Args:
-        asking: asks the guard.
+        decider: asks the decision point.
         identify: the caller of a request; raises AuthenticationFailed.
         several: whether this is the endpoint for many evaluations.
     """
 
-    def __init__(self, asking: HookDecider, identify: IdentifyHookCaller, *, several: bool) -> None:
-        self._decider = asking
+    def __init__(self, decider: HookDecider, identify: IdentifyHookCaller, *, several: bool) -> None:
+        self._decider = decider
         self._identify = identify
         self._is_batch = several
 
     async def admit(self, request: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
-        """What answers the request once its body is there, or a refusal that needs none."""
+        """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         try:
             caller = await self._identify(scope)
             caller.require(SCOPE_DECIDE)
@@ -203,19 +205,24 @@ class AuthZenEndpoint:
     def answer(self, tenant: str, issuer: str, request: HookRequest) -> HookResponse:
         """The answer to a whole request about agents of a tenant and issuer."""
         try:
-            asked = read_evaluations(decode_json_object(request.body), several=self._is_batch)
+            batch = read_evaluations(decode_json_object(request.body), several=self._is_batch)
         except (UnreadableHookRequest, ClientInducedFailure) as error:
             return _with_request_id(request, _text_response(400, str(error)))
-        every = group_by_requester(asked.items, tenant, issuer)
-        decided = {who: self._decider.decide(one, _unconstrained) for who, one in every.items()}
+        questions = group_by_requester(batch.items, tenant, issuer)
+        decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
         try:
-            content = self._render(asked, decided)
+            content = self._render(batch, decided)
         except Exception as error:
-            decided = {who: self._decider.undecided_decision(error, one.access_request) for who, one in every.items()}
-            content = self._render(asked, decided)
-        for who, one in every.items():
-            verdict = decided[who].verdict
-            self._decider.record(one, decided[who], None if one.own_event_type else verdict.max_token_lifetime_s)
+            decided = {
+                requester: self._decider.undecided_decision(error, parsed.access_request)
+                for requester, parsed in questions.items()
+            }
+            content = self._render(batch, decided)
+        for requester, parsed in questions.items():
+            verdict = decided[requester].verdict
+            self._decider.record(
+                parsed, decided[requester], None if parsed.own_event_type else verdict.max_token_lifetime_s
+            )
         return _with_request_id(request, json_hook_response(200, content))
 
     def too_large(self, request: HookRequest, most: int) -> HookResponse:
@@ -233,17 +240,17 @@ class AuthZenEndpoint:
         binding.check_claims(tenant, issuer, None)
         return tenant, issuer
 
-    def _render(self, asked: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision]) -> dict[str, Any]:
+    def _render(self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision]) -> dict[str, Any]:
         answers = []
         shaped: set[EvaluationRequester] = set()
-        for item in asked.items:
+        for item in batch.items:
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
             permit = answers[-1]["decision"]
-            if (asked.semantic == DENY_ON_FIRST_DENY and not permit) or (
-                asked.semantic == PERMIT_ON_FIRST_PERMIT and permit
+            if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
+                batch.semantic == PERMIT_ON_FIRST_PERMIT and permit
             ):
                 break
-        return {"evaluations": answers} if asked.is_batch else answers[0]
+        return {"evaluations": answers} if batch.is_batch else answers[0]
 
     def _render_item(
         self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]
@@ -260,18 +267,18 @@ class AuthZenEndpoint:
 
     def _issuance_context(self, decided: AccessDecision) -> dict[str, Any]:
         verdict = decided.verdict
-        found: dict[str, Any] = {}
+        context: dict[str, Any] = {}
         if verdict.max_token_lifetime_s is not None:
-            found["token_lifetime"] = verdict.max_token_lifetime_s
+            context["token_lifetime"] = verdict.max_token_lifetime_s
         if verdict.scopes is not None:
-            found["granted_scope"] = " ".join(verdict.scopes)
+            context["granted_scope"] = " ".join(verdict.scopes)
         if self._decider.settings.claims and decided.verdict.policy_version:
-            found["claims"] = decided.risk_claims()
-        return found
+            context["claims"] = decided.risk_claims()
+        return context
 
 
 class AuthZenMetadataEndpoint:
-    """Where the decision point is, and what it can do: open to all, since it says nothing else.
+    """AuthZEN metadata: URLs and capabilities of the decision point. Open to all, since it says nothing else.
 
     Args:
         url: how others reach the service.

@@ -1,4 +1,4 @@
-"""What all hooks have in common: requests, answers, and what a product's module does."""
+"""Common parts of all hooks: requests, answers, and the interface of a product's adapter."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class HookRequest(NamedTuple):
 
     def header(self, name: bytes) -> bytes | None:
         """The only header of that name; None where there is none, or more than one."""
-        found = [value for key, value in self.headers if key == name]
-        return found[0] if len(found) == 1 else None
+        values = [value for key, value in self.headers if key == name]
+        return values[0] if len(values) == 1 else None
 
 
 class HookResponse(NamedTuple):
-    """What is sent back."""
+    """An HTTP answer of a hook."""
 
     status: int
     body: bytes = b""
@@ -65,11 +65,11 @@ class ParsedHookRequest(NamedTuple):
     """One question as a product asked it.
 
     Attributes:
-        access_request: for the guard.
+        access_request: for the decision point.
         action: grant type, or what the product says of it.
         data: the request, for the answer.
         event_extras: further members of the audit event; never a token, a secret or a body.
-        lifetime_s: how long the token would live without us; None = not told.
+        lifetime_s: how long the token would live without us; None = not known.
         own_event_type: type of the audit event; "" = that of the grant type.
     """
 
@@ -102,23 +102,23 @@ class HookAdapter(ABC):
 
     @abstractmethod
     def read_request(self, body: bytes) -> ParsedHookRequest:
-        """The question in a body. Raises Unreadable, ClientInducedFailure."""
+        """The question in a body. Raises UnreadableHookRequest, ClientInducedFailure."""
 
     @abstractmethod
-    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """The answer in the product's words."""
 
     @abstractmethod
-    def deny_unsupported(self, asked: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """A denial in place of what the product can not do; the same verdict where it can."""
 
-    def granted_lifetime_s(self, asked: ParsedHookRequest, _: Verdict) -> int | None:
-        """How long the token will live, as far as is known here."""
-        return asked.lifetime_s
+    def granted_lifetime_s(self, parsed: ParsedHookRequest, _: Verdict) -> int | None:
+        """Lifetime of the token, s; None where the request does not state it."""
+        return parsed.lifetime_s
 
     @abstractmethod
     def denial_response(self, reason: str) -> HookResponse:
-        """No token."""
+        """The answer that refuses the token."""
 
     @abstractmethod
     def unauthenticated_response(self) -> HookResponse:
@@ -154,14 +154,14 @@ class HookAdapter(ABC):
 def decode_json_object(body: bytes) -> dict[str, Any]:
     """A JSON object; members that nobody knows are no error. Raises ClientInducedFailure, Unreadable."""
     try:
-        found = msgspec.json.decode(body)
+        decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ClientInducedFailure(
             "the body is no JSON"
         ) from None  # half a surrogate in a parameter of the client is enough
-    if type(found) is not dict:
+    if type(decoded) is not dict:
         raise UnreadableHookRequest("the body is no JSON object")
-    return found
+    return decoded
 
 
 def member_at(data: Any, *path: str) -> Any:
@@ -175,10 +175,10 @@ def member_at(data: Any, *path: str) -> Any:
 
 def unique_texts(values: Iterable[Any]) -> tuple[str, ...]:
     """The texts among *values*, each once, in order. Raises RequestLimitExceeded."""
-    found = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
-    if len(found) > MAX_SCOPES:
+    texts = tuple(dict.fromkeys(check_name_length(value) for value in values if type(value) is str and value))
+    if len(texts) > MAX_SCOPES:
         raise RequestLimitExceeded(f"more than {MAX_SCOPES} scopes")
-    return found
+    return texts
 
 
 def list_or_empty(value: Any) -> list[Any]:
@@ -204,7 +204,7 @@ def without_empty_members(**members: Any) -> dict[str, Any]:
 
 
 def principal_member(name: Any, agent: str, kind: str = "user") -> dict[str, str] | None:
-    """For whom the agent acts; None where it acts for itself."""
+    """Principal that the agent acts for; None where it acts for itself."""
     who = text_or_empty(name)[:MAX_ID_LENGTH]
     return {"id": who, "type": kind} if who and who != agent else None
 

@@ -1,4 +1,4 @@
-"""Asks the guard for a hook, says what holds when that fails, and makes every question an audit event."""
+"""Decisions for hooks: what holds when a question fails, and an audit event of every question."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ _log = structlog.get_logger(__name__)
 
 
 class HookDecider:
-    """The guard, as one hook asks it.
+    """Access decisions for one hook.
 
     Args:
         settings: of the hook.
-        guard: decides and records.
+        decision_point: decides and records.
         policy: the book in force.
         now_ms: UTC milliseconds.
     """
 
     def __init__(
-        self, settings: HookSettings, guard: PolicyDecisionPoint, policy: LivePolicy, now_ms: Callable[[], int]
+        self, settings: HookSettings, decision_point: PolicyDecisionPoint, policy: LivePolicy, now_ms: Callable[[], int]
     ) -> None:
         self.settings = settings
         self.channel = settings.kind
-        self._decision_point = guard
+        self._decision_point = decision_point
         self._live_policy = policy
         self._now_ms = now_ms
 
-    def decide(self, asked: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
+    def decide(self, parsed: ParsedHookRequest, fit: HookConstraint) -> AccessDecision:
         """The verdict; one with the reason `undecided` where there is none, for a fault of ours. Never raises."""
         try:
-            return self._decision_point.decide(asked.access_request, self.channel, partial(self._constrain, asked, fit))
+            return self._decision_point.decide(
+                parsed.access_request, self.channel, partial(self._constrain, parsed, fit)
+            )
         except Exception as error:
-            return self.undecided_decision(error, asked.access_request)
+            return self.undecided_decision(error, parsed.access_request)
 
     def undecided_decision(self, error: Exception, question: AccessRequest) -> AccessDecision:
-        """What holds for a question that could not be decided; counts it."""
+        """Count a question that could not be decided, and return the decision that holds for it."""
         enforced = self._may_enforce(question.tenant)
         allow = self.fails_open(error, question.tenant)
         verdict = Verdict(
@@ -59,9 +61,9 @@ class HookDecider:
         return AccessDecision(verdict, _UNKNOWN_CONTEXT, "")
 
     def fails_open(self, error: Exception, tenant: str) -> bool:
-        """Whether a question that failed with *error* is answered as if nothing stood against it; counts it.
+        """Count a question that failed with *error*; true if it is answered as if nothing stood against it.
 
-        Where no policy is enforced nothing may be refused. What a client can bring about never opens the door.
+        Where no policy is enforced nothing may be refused. What a client can bring about never lets it pass.
         """
         opened = self.settings.on_failure == "open" and not isinstance(error, ClientInducedFailure)
         opened = opened or not self._may_enforce(tenant)
@@ -73,16 +75,16 @@ class HookDecider:
             self._log_failure("hook_failed", error, answered=answered)
         return opened
 
-    def record(self, asked: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
+    def record(self, parsed: ParsedHookRequest, decided: AccessDecision, lifetime_s: int | None = None) -> None:
         """Make an audit event of the question. Never raises: who asks has its answer whatever becomes of it."""
         try:
-            more = {**_truncated_scopes(asked.access_request, decided.verdict), **asked.event_extras}
+            more = {**_truncated_scopes(parsed.access_request, decided.verdict), **parsed.event_extras}
             self._decision_point.record_decision(
                 decided,
-                asked.access_request,
+                parsed.access_request,
                 self.channel,
-                kind=asked.event_type,
-                action=asked.action,
+                kind=parsed.event_type,
+                action=parsed.action,
                 at_ms=self._now_ms(),
                 lifetime_s=lifetime_s if decided.verdict.allow else None,
                 more=more,
@@ -91,10 +93,10 @@ class HookDecider:
             self._decision_point.audit_sink.dropped += 1
             self._log_failure("hook_not_recorded", error)
 
-    def _constrain(self, asked: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
+    def _constrain(self, parsed: ParsedHookRequest, fit: HookConstraint, verdict: Verdict) -> Verdict:
         if verdict.stale and self.settings.on_stale == "deny":
             verdict = deny(verdict, STALE)
-        return fit(asked, verdict) if verdict.allow else verdict
+        return fit(parsed, verdict) if verdict.allow else verdict
 
     def _may_enforce(self, tenant: str) -> bool:
         try:

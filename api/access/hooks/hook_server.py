@@ -41,7 +41,7 @@ MAX_SIGNATURES = 8
 
 
 class HookAuthentication(NamedTuple):
-    """Whether a request is from the product. Comparisons take as long whether a secret is nearly right or not at all.
+    """Check that a request is from the product. A secret that is nearly right takes as long to refuse as any other.
 
     Attributes:
         is_authentic: the check.
@@ -84,7 +84,7 @@ def hook_authentication(settings: HookSettings, clock: Callable[[], float]) -> H
 
 
 def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tolerance_s: float) -> bool:
-    """Whether `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
+    """True if `ZITADEL-Signature: t=…,v1=…` is the HMAC-SHA256 of time and raw body, and not too far from *now_s*."""
     parts = [part.strip().partition(b"=") for part in (request.header(SIGNATURE_HEADER) or b"").split(b",")]
     times = [value for name, _, value in parts if name == b"t"]
     given = [value for name, _, value in parts if name == b"v1"]
@@ -93,8 +93,8 @@ def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tole
     if abs(now_s - int(times[0])) > tolerance_s:
         return False
     key = secret.reveal().encode()
-    wanted = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()
-    return any([hmac.compare_digest(wanted, one.lower()) for one in given])  # a list: all are compared
+    expected = hmac.new(key, times[0] + b"." + request.body, hashlib.sha256).hexdigest().encode()
+    return any([hmac.compare_digest(expected, signature.lower()) for signature in given])  # a list: all are compared
 
 
 def _equals_secret(given: bytes | None, secret: Secret) -> bool:
@@ -114,9 +114,6 @@ def _basic_credentials(request: HookRequest) -> bytes | None:
         return None
 
 
-# One configured hook of a product that proves itself by a secret.
-
-
 HookResponder = Callable[[HookRequest], HookResponse]
 
 
@@ -126,16 +123,16 @@ class HookEndpoint:
     Args:
         adapter: reads and renders.
         proof: whether a request is from the product.
-        asking: asks the guard.
+        decider: asks the decision point.
     """
 
-    def __init__(self, product: HookAdapter, proof: HookAuthentication, asking: HookDecider) -> None:
+    def __init__(self, product: HookAdapter, proof: HookAuthentication, decider: HookDecider) -> None:
         self.adapter = product
         self._authentication = proof
-        self._decider = asking
+        self._decider = decider
 
     async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:
-        """What answers the request once its body is there, or a refusal that needs none."""
+        """Return the function that answers the request once its body is read, or a refusal that needs no body."""
         if self._authentication.needs_body or self._authentication.is_authentic(request):
             return self.answer
         return self._unauthenticated_response()
@@ -146,22 +143,22 @@ class HookEndpoint:
             return self._unauthenticated_response()
         product = self.adapter
         try:
-            asked = product.read_request(request.body)
+            parsed = product.read_request(request.body)
         except Exception as error:
             return self._failure_response(error)
-        decided = self._decider.decide(asked, product.deny_unsupported)
+        decided = self._decider.decide(parsed, product.deny_unsupported)
         try:
-            answer = self._render(asked, decided)
+            answer = self._render(parsed, decided)
         except Exception as error:
-            decided = self._decider.undecided_decision(error, asked.access_request)
-            answer = self._render(asked, decided)
-        self._decider.record(asked, decided, product.granted_lifetime_s(asked, decided.verdict))
+            decided = self._decider.undecided_decision(error, parsed.access_request)
+            answer = self._render(parsed, decided)
+        self._decider.record(parsed, decided, product.granted_lifetime_s(parsed, decided.verdict))
         return answer
 
-    def _render(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def _render(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         if decided.verdict.reason == UNDECIDED:
             return self._undecided_response(opened=decided.verdict.allow)
-        return self.adapter.render_response(asked, decided)
+        return self.adapter.render_response(parsed, decided)
 
     def _undecided_response(self, *, opened: bool) -> HookResponse:
         return self.adapter.unchanged_response if opened else self.adapter.denial_response(UNDECIDED)
@@ -181,11 +178,8 @@ class HookEndpoint:
         return answer._replace(headers=(*answer.headers, (b"www-authenticate", challenge))) if challenge else answer
 
 
-# Hooks on bare ASGI: found by path, bounded, answered from memory, measured.
-#
 # Tokens wait for these answers, so they take the short way that the risk answer takes (`api/http/fast_path.py`), not
 # the one through FastAPI.
-
 
 HOOK_PATH_PREFIX = "/hooks/"
 HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
@@ -197,13 +191,13 @@ HOOK_ADAPTERS: dict[str, type[HookAdapter]] = {
 
 HookAdmission = Callable[[HookRequest, Scope], Awaitable[Callable[[HookRequest], HookResponse] | HookResponse]]
 HookMeter = Callable[[str, str, int, float], None]
-"""Told of every answer: name of the hook, route, status, seconds."""
+"""Counts an answer: name of the hook, route, status, seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class HookServerDependencies(NamedTuple):
-    """What hooks work with.
+    """Dependencies of the hooks.
 
     Attributes:
         decision_point: decides and records.
@@ -212,7 +206,7 @@ class HookServerDependencies(NamedTuple):
         url: how others reach the service.
         clock: seconds since 1970.
         monotonic: seconds, for durations.
-        meter: told of every answer.
+        meter: counts every answer.
         new_id: text that never repeats.
     """
 
@@ -227,7 +221,7 @@ class HookServerDependencies(NamedTuple):
 
 
 class HookRoute(NamedTuple):
-    """One path."""
+    """Route of a hook: path, method and the functions that answer it."""
 
     hook: str
     route: str
@@ -241,12 +235,12 @@ class HookServer:
 
     Args:
         hooks: of the settings.
-        needs: what they work with.
+        dependencies: what they work with.
     """
 
-    def __init__(self, hooks: Iterable[HookSettings], needs: HookServerDependencies) -> None:
-        self._dependencies = needs
-        self._routes = {place.route.encode(): place for hook in hooks for place in _routes_of_hook(hook, needs)}
+    def __init__(self, hooks: Iterable[HookSettings], dependencies: HookServerDependencies) -> None:
+        self._dependencies = dependencies
+        self._routes = {route.route.encode(): route for hook in hooks for route in _routes_of_hook(hook, dependencies)}
 
     def find_handler(self, path: bytes) -> ASGIApp | None:
         """This server, where *path*, percent-encoded as it came, is one of a hook."""
@@ -255,11 +249,11 @@ class HookServer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         start = self._dependencies.monotonic()
-        place = self._routes[scope["raw_path"]]
+        route = self._routes[scope["raw_path"]]
         try:
-            answer = await self._answer(place, scope, receive)
+            answer = await self._answer(route, scope, receive)
         except Exception as error:
-            answer = self._failure_response(place, error)
+            answer = self._failure_response(route, error)
         if answer is None:
             return
         length = (b"content-length", b"%d" % len(answer.body))
@@ -267,40 +261,42 @@ class HookServer:
         headers = [*answer.headers, (b"cache-control", b"no-store"), *([length] if answer.status != 204 else [])]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-        self._dependencies.meter(place.hook, place.route, answer.status, self._dependencies.monotonic() - start)
+        self._dependencies.meter(route.hook, route.route, answer.status, self._dependencies.monotonic() - start)
 
-    async def _answer(self, place: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
-        """None where the client went away before its request was whole."""
-        if scope["method"] != place.method:
-            return HookResponse(405, b"", ((b"allow", place.method.encode()),))
+    async def _answer(self, route: HookRoute, scope: Scope, receive: Receive) -> HookResponse | None:
+        """Answer one request; None where the client went away before its request was whole."""
+        if scope["method"] != route.method:
+            return HookResponse(405, b"", ((b"allow", route.method.encode()),))
         request = HookRequest(tuple(scope["headers"]), b"")
-        admitted = await place.admit(request, scope)
+        admitted = await route.admit(request, scope)
         if isinstance(admitted, HookResponse):
             return admitted
         try:
             body = await read_request_body(receive, MAX_HOOK_BODY_BYTES)
         except RequestBodyTooLong:
-            return place.too_large(request, MAX_HOOK_BODY_BYTES)
+            return route.too_large(request, MAX_HOOK_BODY_BYTES)
         return None if body is None else admitted(request._replace(body=body))
 
-    def _failure_response(self, place: HookRoute, error: Exception) -> HookResponse:
+    def _failure_response(self, route: HookRoute, error: Exception) -> HookResponse:
         """Nothing before the answer may fail; where it does all the same, no internal detail leaves."""
         error_id = self._dependencies.new_id()
-        _log.error("hook_failed", hook=place.hook, error_id=error_id, error=type(error).__name__, why=str(error))
+        _log.error("hook_failed", hook=route.hook, error_id=error_id, error=type(error).__name__, why=str(error))
         return HookResponse(500, internal_problem(error_id).body(), ((b"content-type", CONTENT_TYPE.encode()),))
 
 
-def _routes_of_hook(settings: HookSettings, needs: HookServerDependencies) -> list[HookRoute]:
-    asking = HookDecider(settings, needs.decision_point, needs.live_policy, lambda: int(needs.clock() * 1000))
+def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies) -> list[HookRoute]:
+    asking = HookDecider(
+        settings, dependencies.decision_point, dependencies.live_policy, lambda: int(dependencies.clock() * 1000)
+    )
     if settings.kind != "authzen":
         endpoint = HookEndpoint(
-            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, needs.clock), asking
+            HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, dependencies.clock), asking
         )
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
-    one, many = (AuthZenEndpoint(asking, needs.identify, several=several) for several in (False, True))
-    metadata = AuthZenMetadataEndpoint(needs.url)
+    single, many = (AuthZenEndpoint(asking, dependencies.identify, several=several) for several in (False, True))
+    metadata = AuthZenMetadataEndpoint(dependencies.url)
     return [
-        HookRoute(settings.name, EVALUATION_PATH, "POST", one.admit, one.too_large),
+        HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),
         HookRoute(settings.name, EVALUATIONS_PATH, "POST", many.admit, many.too_large),
-        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, one.too_large),
+        HookRoute(settings.name, METADATA_PATH, "GET", metadata.admit, single.too_large),
     ]

@@ -56,23 +56,25 @@ class HydraHook(HookAdapter):
     def read_request(self, body: bytes) -> ParsedHookRequest:
         """The agent is the client: with client credentials the session names nobody else."""
         data = decode_json_object(body)
-        asked = member_at(data, "request") or member_at(data, "requester")  # the older hook calls it so
+        token_request = member_at(data, "request") or member_at(data, "requester")  # the older hook calls it so
         # What the client wrote, and as Hydra took it apart: it splits at blanks, and so do we.
-        told = [
-            *list_or_empty(member_at(asked, "payload", "grant_type")),
-            *list_or_empty(member_at(asked, "grant_types")),
+        grant_texts = [
+            *list_or_empty(member_at(token_request, "payload", "grant_type")),
+            *list_or_empty(member_at(token_request, "grant_types")),
         ]
-        grants = [grant for one in told for grant in text_or_empty(one).split()]
+        grants = [grant for text in grant_texts for grant in text_or_empty(text).split()]
         grant = REFRESH_GRANT if REFRESH_GRANT in grants else next(iter(grants), "unknown")
-        granted = list_or_empty(member_at(asked, "granted_scopes")) or list_or_empty(
-            member_at(asked, "requested_scopes")
+        granted = list_or_empty(member_at(token_request, "granted_scopes")) or list_or_empty(
+            member_at(token_request, "requested_scopes")
         )
         session = member_at(data, "session")
         question = self.access_request(
-            data, member_at(asked, "client_id"), granted, grant, member_at(session, "extra", "act")
+            data, member_at(token_request, "client_id"), granted, grant, member_at(session, "extra", "act")
         )
         audience = [
-            text_or_empty(one) for one in list_or_empty(member_at(asked, "granted_audience")) if text_or_empty(one)
+            text_or_empty(name)
+            for name in list_or_empty(member_at(token_request, "granted_audience"))
+            if text_or_empty(name)
         ]
         subject = member_at(session, "id_token", "subject") or member_at(session, "id_token", "id_token_claims", "sub")
         more = without_empty_members(
@@ -85,12 +87,12 @@ class HydraHook(HookAdapter):
         """Scopes can not be left out; a lifetime can be shortened, by the admin API and not here."""
         return deny(verdict, NOT_NARROWED) if verdict.narrowed else verdict
 
-    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """204 and 200 issue the token, 403 does not."""
         if not decided.verdict.allow:
             return self.denial_response(decided.verdict.reason)
         claims = self.risk_claims(decided)
-        session: _HydraSession = asked.data
+        session: _HydraSession = parsed.data
         if not claims:
             return self.unchanged_response
         ids = session.id_token and session.id_token.id_token_claims

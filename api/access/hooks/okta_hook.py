@@ -35,16 +35,19 @@ class OktaHook(HookAdapter):
         """The agent is the client."""
         data = decode_json_object(body).get("data")
         protocol, access = member_at(data, "context", "protocol"), member_at(data, "access")
-        asked = member_at(protocol, "request")
+        token_request = member_at(protocol, "request")
         grant = (
-            text_or_empty(member_at(asked, "grant_type"))
-            or text_or_empty(member_at(asked, "response_type"))
+            text_or_empty(member_at(token_request, "grant_type"))
+            or text_or_empty(member_at(token_request, "response_type"))
             or "unknown"
         )
-        client = member_at(protocol, "client", "id") or member_at(asked, "client_id")
+        client = member_at(protocol, "client", "id") or member_at(token_request, "client_id")
         if access is not None and type(access) is not dict:
             raise UnreadableHookRequest("data.access is no object")
-        scopes = list(object_or_empty(member_at(access, "scopes"))) or text_or_empty(member_at(asked, "scope")).split()
+        scopes = (
+            list(object_or_empty(member_at(access, "scopes")))
+            or text_or_empty(member_at(token_request, "scope")).split()
+        )
         question = self.access_request({"data": data}, client, scopes, grant, member_at(access, "claims", "act"))
         ip = text_or_empty(member_at(data, "context", "request", "ipAddress"))
         audience = text_or_empty(member_at(access, "claims", "aud"))
@@ -57,7 +60,7 @@ class OktaHook(HookAdapter):
         )
         return ParsedHookRequest(question, check_name_length(grant), access, more, lifetime_s)
 
-    def deny_unsupported(self, asked: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """Scopes can not be left out, and no token lives for less than SHORTEST_S."""
         if verdict.narrowed:
             return deny(verdict, NOT_NARROWED)
@@ -66,35 +69,37 @@ class OktaHook(HookAdapter):
             ceiling is not None
             and ceiling < MIN_LIFETIME_S
             and self.settings.too_short == "deny"
-            and asked.data is not None
+            and parsed.data is not None
         ):
             return deny(verdict, NOT_SHORTENED)
         return verdict
 
-    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """Commands for the access token, an error, or nothing."""
         if not decided.verdict.allow:
             return self.denial_response(decided.verdict.reason)
-        if asked.data is None:  # an ID token alone: it opens nothing
+        if parsed.data is None:  # an ID token alone: it opens nothing
             return self.unchanged_response
         patch = []
-        lifetime_s = self.granted_lifetime_s(asked, decided.verdict)
-        if lifetime_s != asked.lifetime_s:
+        lifetime_s = self.granted_lifetime_s(parsed, decided.verdict)
+        if lifetime_s != parsed.lifetime_s:
             patch.append({"op": "replace", "path": "/token/lifetime/expiration", "value": lifetime_s})
-        known = object_or_empty(member_at(asked.data, "claims"))
+        existing_claims = object_or_empty(member_at(parsed.data, "claims"))
         for name, value in self.risk_claims(decided).items():
-            patch.append({"op": "replace" if name in known else "add", "path": f"/claims/{name}", "value": value})
+            patch.append(
+                {"op": "replace" if name in existing_claims else "add", "path": f"/claims/{name}", "value": value}
+            )
         if not patch:
             return self.unchanged_response
         return json_hook_response(200, {"commands": [{"type": "com.okta.access.patch", "value": patch}]})
 
-    def granted_lifetime_s(self, asked: ParsedHookRequest, verdict: Verdict) -> int | None:
-        """Never longer than the token would live, and nothing that Okta refuses."""
+    def granted_lifetime_s(self, parsed: ParsedHookRequest, verdict: Verdict) -> int | None:
+        """The ceiling, never longer than the token would live, and nothing that Okta refuses."""
         ceiling = verdict.max_token_lifetime_s
         if ceiling is None:
-            return asked.lifetime_s
+            return parsed.lifetime_s
         ceiling = min(max(ceiling, MIN_LIFETIME_S), MAX_LIFETIME_S)
-        return ceiling if asked.lifetime_s is None else min(ceiling, asked.lifetime_s)
+        return ceiling if parsed.lifetime_s is None else min(ceiling, parsed.lifetime_s)
 
     def denial_response(self, reason: str) -> HookResponse:
         """`server_error` at the token endpoint, with this summary as its description."""

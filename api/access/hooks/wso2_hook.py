@@ -40,11 +40,11 @@ class Wso2Hook(HookAdapter):
         """The agent is the client."""
         data = decode_json_object(body)
         happened = member_at(data, "event")
-        asked, token = member_at(happened, "request"), member_at(happened, "accessToken")
-        grant = text_or_empty(member_at(asked, "grantType")) or "unknown"
+        token_request, token = member_at(happened, "request"), member_at(happened, "accessToken")
+        grant = text_or_empty(member_at(token_request, "grantType")) or "unknown"
         claims = _claims_by_name(token)
-        scopes = list_or_empty(member_at(token, "scopes")) or list_or_empty(member_at(asked, "scopes"))
-        question = self.access_request(data, member_at(asked, "clientId"), scopes, grant, claims.get("act"))
+        scopes = list_or_empty(member_at(token, "scopes")) or list_or_empty(member_at(token_request, "scopes"))
+        question = self.access_request(data, member_at(token_request, "clientId"), scopes, grant, claims.get("act"))
         audience = text_or_empty((list_or_empty(claims.get("aud")) or [""])[0])
         more = without_empty_members(
             principal=principal_member(member_at(happened, "user", "id"), question.agent_id),
@@ -54,34 +54,34 @@ class Wso2Hook(HookAdapter):
             question, check_name_length(grant), data, more, whole_seconds(claims.get("expires_in"))
         )
 
-    def deny_unsupported(self, asked: ParsedHookRequest, verdict: Verdict) -> Verdict:
+    def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
         """A denial of what would need an operation that is not allowed."""
-        allowed = _AllowedOperations(asked.data)
+        allowed = _AllowedOperations(parsed.data)
         if verdict.narrowed and not allowed("remove", SCOPES_POINTER):
             return deny(verdict, NOT_NARROWED)
         ceiling = verdict.max_token_lifetime_s
         if (
             ceiling is not None
-            and _exceeds_ceiling(asked.lifetime_s, ceiling)
+            and _exceeds_ceiling(parsed.lifetime_s, ceiling)
             and not allowed("replace", ACCESS_EXPIRES_POINTER)
         ):
             return deny(verdict, NOT_SHORTENED)
         return verdict
 
-    def granted_lifetime_s(self, asked: ParsedHookRequest, verdict: Verdict) -> int | None:
-        """Never longer than the token would live."""
+    def granted_lifetime_s(self, parsed: ParsedHookRequest, verdict: Verdict) -> int | None:
+        """The ceiling, never longer than the token would live."""
         ceiling = verdict.max_token_lifetime_s
-        return asked.lifetime_s if ceiling is None or not _exceeds_ceiling(asked.lifetime_s, ceiling) else ceiling
+        return parsed.lifetime_s if ceiling is None or not _exceeds_ceiling(parsed.lifetime_s, ceiling) else ceiling
 
-    def render_response(self, asked: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
+    def render_response(self, parsed: ParsedHookRequest, decided: AccessDecision) -> HookResponse:
         """Operations, or a failure."""
         verdict = decided.verdict
         if not verdict.allow:
             return self.denial_response(verdict.reason)
-        allowed = _AllowedOperations(asked.data)
-        token = member_at(asked.data, "event", "accessToken")
+        allowed = _AllowedOperations(parsed.data)
+        token = member_at(parsed.data, "event", "accessToken")
         operations = [
-            *_shorten_lifetimes(asked, verdict, allowed),
+            *_shorten_lifetimes(parsed, verdict, allowed),
             *_remove_scopes(list_or_empty(member_at(token, "scopes")), verdict.scopes),
             *_write_claims(self.risk_claims(decided), _claims_by_name(token), allowed),
         ]
@@ -100,20 +100,20 @@ class Wso2Hook(HookAdapter):
 
 
 class _AllowedOperations:
-    """Which operations a request allows; a path that ends in `/` stands for all below it."""
+    """Operations that a request allows, by path; a path that ends in `/` stands for all below it."""
 
     def __init__(self, data: Any) -> None:
         self._paths = [
-            (text_or_empty(member_at(one, "op")), text_or_empty(path))
-            for one in list_or_empty(member_at(data, "allowedOperations"))
-            for path in list_or_empty(member_at(one, "paths"))
+            (text_or_empty(member_at(entry, "op")), text_or_empty(path))
+            for entry in list_or_empty(member_at(data, "allowedOperations"))
+            for path in list_or_empty(member_at(entry, "paths"))
         ]
 
     def __call__(self, operation: str, path: str) -> bool:
         return any(
-            operation == op and (path == known or (known.endswith("/") and path.startswith(known)))
-            for op, known in self._paths
-            if known
+            operation == op and (path == allowed_path or (allowed_path.endswith("/") and path.startswith(allowed_path)))
+            for op, allowed_path in self._paths
+            if allowed_path
         )
 
 
@@ -125,20 +125,20 @@ def _claims_by_name(token: Any) -> dict[str, Any]:
 
 
 def _exceeds_ceiling(lifetime_s: int | None, ceiling: int) -> bool:
-    """Whether a lifetime is above the ceiling; one that is not told may be."""
+    """True if a lifetime is above the ceiling; one that the request does not state counts as above."""
     return lifetime_s is None or lifetime_s > ceiling
 
 
 def _shorten_lifetimes(
-    asked: ParsedHookRequest, verdict: Verdict, allowed: _AllowedOperations
+    parsed: ParsedHookRequest, verdict: Verdict, allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
     """Access tokens live as long as the ceiling; refresh tokens too, where a refresh would be refused anyway."""
     ceiling = verdict.max_token_lifetime_s
     if ceiling is None:
         return
-    if _exceeds_ceiling(asked.lifetime_s, ceiling):
+    if _exceeds_ceiling(parsed.lifetime_s, ceiling):
         yield {"op": "replace", "path": ACCESS_EXPIRES_POINTER, "value": ceiling}
-    refresh = member_at(asked.data, "event", "refreshToken")
+    refresh = member_at(parsed.data, "event", "refreshToken")
     if refresh is None or verdict.refresh_allowed or not allowed("replace", REFRESH_EXPIRES_POINTER):
         return
     if _exceeds_ceiling(whole_seconds(_claims_by_name(refresh).get("expires_in")), ceiling):
@@ -150,16 +150,16 @@ def _remove_scopes(given: list[Any], kept: Iterable[str] | None) -> list[TokenOp
     if kept is None:
         return []
     left = set(kept)
-    places = [place for place, scope in enumerate(given) if scope not in left]
-    return [{"op": "remove", "path": f"{SCOPES_POINTER}{place}"} for place in reversed(places)]
+    places = [index for index, scope in enumerate(given) if scope not in left]
+    return [{"op": "remove", "path": f"{SCOPES_POINTER}{index}"} for index in reversed(places)]
 
 
 def _write_claims(
-    claims: dict[str, Any], known: dict[str, Any], allowed: _AllowedOperations
+    claims: dict[str, Any], existing: dict[str, Any], allowed: _AllowedOperations
 ) -> Iterator[TokenOperation]:
     """A claim that is there already, as after a refresh, can only be replaced."""
     for name, value in claims.items():
-        if name in known and allowed("replace", CLAIMS_POINTER + name):
+        if name in existing and allowed("replace", CLAIMS_POINTER + name):
             yield {"op": "replace", "path": CLAIMS_POINTER + name, "value": value}
-        elif name not in known and allowed("add", CLAIMS_POINTER):
+        elif name not in existing and allowed("add", CLAIMS_POINTER):
             yield {"op": "add", "path": f"{CLAIMS_POINTER}-", "value": {"name": name, "value": value}}

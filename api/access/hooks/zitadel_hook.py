@@ -35,7 +35,7 @@ class ZitadelHook(HookAdapter):
         return ParsedHookRequest(question, check_name_length(function), None, {})
 
     def deny_unsupported(self, _: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """Without scopes nothing can be narrowed; lifetimes can not be set, so the ceiling is the claim's to tell."""
+        """Without scopes nothing can be narrowed; lifetimes can not be set, so the ceiling is a claim."""
         return verdict
 
     def render_response(self, _: ParsedHookRequest, decided: AccessDecision) -> HookResponse:

@@ -32,7 +32,7 @@ PAGE_MODULES = (
     models_page,
     dead_letters_page,
 )
-"""In the order of the menu."""
+"""Modules of the pages, in the order of the menu."""
 
 
 def menu_entries() -> tuple[MenuEntry, ...]:

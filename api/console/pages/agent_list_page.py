@@ -23,7 +23,7 @@ router = APIRouter()
 @router.get("/agents")
 async def list_agents(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
     decisions: DecisionServiceDep,
@@ -38,18 +38,18 @@ async def list_agents(
     filters = AgentFilters(tenant or None, levels or None, agent_type or None)
     page = await agents.search(visit.caller, filters, text, cursor)
     template = "agents_table.html" if "hx-request" in request.headers else "agents.html"
-    tenants = [name for name in await desk.activity.known_tenants() if visit.caller.may_see(name)]
-    counts = await desk.activity.level_counts(visible_tenants(visit.caller, None))
+    tenants = [name for name in await console.activity.known_tenants() if visit.caller.may_see(name)]
+    counts = await console.activity.level_counts(visible_tenants(visit.caller, None))
     all_shown = cursor is None and page.next_cursor is None
     if all_shown:
         page = page._replace(items=sorted(page.items, key=lambda agent: (-agent.level, -agent.risk_score)))
-    return desk.render_page(
+    return console.render_page(
         request,
         template,
         visit,
         all_shown=all_shown,
-        wanted={"level": levels, "tenant": tenant, "type": agent_type, "text": text},
-        found=page,
+        filters={"level": levels, "tenant": tenant, "type": agent_type, "text": text},
+        page=page,
         first_page=not cursor,
         tenants=tenants,
         words=LEVEL_WORDS,

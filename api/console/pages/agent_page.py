@@ -55,7 +55,7 @@ Issuer = Annotated[str | None, Query(max_length=2048)]
 @router.get("/agent")
 async def show_agent(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
     agent_id: Id = "",
@@ -65,29 +65,29 @@ async def show_agent(
 ) -> Response:
     """The whole page."""
     summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
-    values = await _page_values(desk, visit, summary)
-    return desk.render_page(request, "agent.html", visit, said=CONFIRMATIONS.get(said, ""), **values)
+    values = await _page_values(console, visit, summary)
+    return console.render_page(request, "agent.html", visit, said=CONFIRMATIONS.get(said, ""), **values)
 
 
 @router.get("/agent/parts")
 async def show_agent_parts(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
     agent_id: Id = "",
     tenant: Tenant = None,
     issuer: Issuer = None,
 ) -> Response:
-    """The parts of the page that move."""
+    """The parts of the page that change."""
     summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
-    return desk.render_page(request, "agent_parts.html", visit, **await _page_values(desk, visit, summary))
+    return console.render_page(request, "agent_parts.html", visit, **await _page_values(console, visit, summary))
 
 
 @router.get("/agent/events")
 async def show_agent_events(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     agents: AgentServiceDep,
     decisions: DecisionServiceDep,
@@ -99,9 +99,9 @@ async def show_agent_events(
     summary = await agents.get(visit.caller, AgentSelector(agent_id, tenant, issuer))
     set_by = (await decisions.behind_levels(visit.caller, [summary])).get(summary.decision_id)
     recent = await agents.recent_events(visit.caller, summary.name, _moment_of(set_by))
-    interval_s = desk.runtime.settings.archive.interval_s
+    interval_s = console.runtime.settings.archive.interval_s
     where = agent_url(summary.name.tenant, summary.name.issuer, summary.name.agent_id, "agent/events")
-    return desk.render_page(
+    return console.render_page(
         request, "agent_events.html", visit, recent=recent, set_by=set_by, interval_s=interval_s, where=where
     )
 
@@ -138,8 +138,8 @@ def _redirect_to_agent(form: Any, said: str) -> Response:
     return RedirectResponse(f"{agent_url(tenant, issuer, agent_id)}&said={said}", 303)
 
 
-async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentSummary) -> dict[str, Any]:
-    caller, name, services = visit.caller, summary.name, desk.services
+async def _page_values(console: ConsoleContext, visit: PageRequest, summary: AgentSummary) -> dict[str, Any]:
+    caller, name, services = visit.caller, summary.name, console.services
     agent = AgentSelector(name.agent_id, name.tenant, name.issuer)
     agents, containment = services.get(AgentService), services.get(ContainmentService)
     decisions = await services.get(DecisionService).list(caller, agent, limit=MAX_DECISIONS)
@@ -147,35 +147,40 @@ async def _page_values(desk: ConsoleContext, visit: PageRequest, summary: AgentS
     actuations = await containment.actuations(caller, agent=agent)
     reached = (await containment.blast_radius(caller, agent)).radius
     return {
-        "set_by": next((one for one in decisions.items if one.decision_id == summary.decision_id), None),
+        "set_by": next((decision for decision in decisions.items if decision.decision_id == summary.decision_id), None),
         "agent": summary,
         "name": name,
         "answer": msgspec.json.decode(agents.answer(caller, agent)),
         "decisions": decisions.items,
         "decisions_more": decisions.next_cursor is not None,
-        "chart": _risk_chart(desk, summary, decisions.items),
+        "chart": _risk_chart(console, summary, decisions.items),
         "profile": await agents.baseline(caller, name),
-        "open": [one for one in interventions if one.status in OPEN_INTERVENTION_STATUSES],
-        "pin": next((one for one in interventions if _is_active_pin(one, desk.runtime.now_ms())), None),
+        "open": [intervention for intervention in interventions if intervention.status in OPEN_INTERVENTION_STATUSES],
+        "pin": next(
+            (intervention for intervention in interventions if _is_active_pin(intervention, console.runtime.now_ms())),
+            None,
+        ),
         "actuations": actuations.items,
         "reached": reached,
         "told_to": containment.informed_actuators(name),
-        "rules": await _active_rules(desk, caller, summary),
+        "rules": await _active_rules(console, caller, summary),
         "scope": describe_scope,
         "graph": draw_blast_radius(name.agent_id, RiskLevel(summary.level), reached.agents) if reached.agents else "",
-        "half_life_ms": desk.runtime.settings.risk.half_life_s * 1000,
+        "half_life_ms": console.runtime.settings.risk.half_life_s * 1000,
         "event": agent_event_name(name.tenant, name.agent_id),
         "may_judge": SCOPE_FEEDBACK in caller.scopes,
     }
 
 
-async def _active_rules(desk: ConsoleContext, caller: AuthenticatedCaller, summary: AgentSummary) -> Sequence[Feedback]:
-    feedback = desk.services.find(FeedbackService)
+async def _active_rules(
+    console: ConsoleContext, caller: AuthenticatedCaller, summary: AgentSummary
+) -> Sequence[Feedback]:
+    feedback = console.services.find(FeedbackService)
     return () if feedback is None else await feedback.active_rules_of(caller, summary)
 
 
-def _is_active_pin(made: Intervention, now_ms: int) -> bool:
-    return made.kind == "pin" and made.status == "active" and made.expires_ms > now_ms
+def _is_active_pin(intervention: Intervention, now_ms: int) -> bool:
+    return intervention.kind == "pin" and intervention.status == "active" and intervention.expires_ms > now_ms
 
 
 def _moment_of(decision: Decision | None) -> DecisionMoment:
@@ -184,17 +189,17 @@ def _moment_of(decision: Decision | None) -> DecisionMoment:
     return DecisionMoment(decision.event_time_ms, decision.partition, decision.offset)
 
 
-def _risk_chart(desk: ConsoleContext, summary: AgentSummary, decisions: list[Decision]) -> dict[str, list[Any]]:
+def _risk_chart(console: ConsoleContext, summary: AgentSummary, decisions: list[Decision]) -> dict[str, list[Any]]:
     """Risk at each time that is known: what this process saw, decisions, and now."""
-    points = {point.at_ms: point.risk for point in desk.activity.risk_series.points(summary.name.key)}
-    points |= {one.event_time_ms: one.risk_score for one in decisions}
+    points = {point.at_ms: point.risk for point in console.activity.risk_series.points(summary.name.key)}
+    points |= {decision.event_time_ms: decision.risk_score for decision in decisions}
     points[summary.evaluated_ms] = summary.risk_score
     times = sorted(at_ms for at_ms in points if at_ms)
     return {
         "x": [at_ms / 1000 for at_ms in times],
         "y": [round(points[at_ms], 4) for at_ms in times],
         "marks": [
-            {"x": one.event_time_ms / 1000, "y": one.risk_score, "level": RiskLevel(one.level).label}
-            for one in reversed(decisions)
+            {"x": decision.event_time_ms / 1000, "y": decision.risk_score, "level": RiskLevel(decision.level).label}
+            for decision in reversed(decisions)
         ],
     }

@@ -29,7 +29,7 @@ Cursor = Annotated[str, Query(max_length=8192)]
 @router.get("/alerts")
 async def list_alerts(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageAdministratorDep,
     alerts: AlertServiceDep,
     tenant: Text = "",
@@ -41,24 +41,24 @@ async def list_alerts(
 ) -> Response:
     """Alerts, newest first, each with its state at every target."""
     trouble, page = "", FilteredPage[Delivery]([], None, 0)
-    targets = [webhook.name for webhook in desk.runtime.settings.webhooks]
-    wanted = {"tenant": tenant.strip(), "status": status if status in STATUSES else "", "target": target, "key": key}
+    targets = [webhook.name for webhook in console.runtime.settings.webhooks]
+    filters = {"tenant": tenant.strip(), "status": status if status in STATUSES else "", "target": target, "key": key}
     try:
         page = await alerts.search(
             visit.caller,
-            DeliveryFilters(wanted["tenant"] or None, wanted["status"] or None, target or None, key=key or None),
+            DeliveryFilters(filters["tenant"] or None, filters["status"] or None, target or None, key=key or None),
             cursor or None,
         )
     except TrustwatchError as error:
         trouble = str(error)
-    return desk.render_page(
+    return console.render_page(
         request,
         "alerts.html",
         visit,
         400 if trouble else 200,
-        wanted=wanted,
+        filters=filters,
         climbs=alert_escalations(display_alerts(page.items)),
-        found=page,
+        page=page,
         statuses=STATUSES,
         targets=targets,
         options=[(name, name) for name in targets],

@@ -39,20 +39,20 @@ Cursor = Annotated[str, Query(max_length=8192)]
 @router.get("/approvals")
 async def list_approvals(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     containment: ContainmentServiceDep,
     done: Annotated[str, Query(max_length=200)] = "",
     cursor: Cursor = "",
     shown: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """What waits first, then what was decided. *shown*: how many wait on the page that asks for news."""
-    return await _approvals_page(request, desk, visit, containment, done=done, cursor=cursor or None, shown=shown)
+    """Pending approvals first, then those decided. *shown*: how many wait on the page that asks for news."""
+    return await _approvals_page(request, console, visit, containment, done=done, cursor=cursor or None, shown=shown)
 
 
 async def _approvals_page(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     containment: ContainmentService,
     *,
@@ -62,20 +62,24 @@ async def _approvals_page(
     status: int = 200,
     shown: str = "",
 ) -> Response:
-    caller, now_ms = visit.caller, desk.runtime.now_ms()
+    caller, now_ms = visit.caller, console.runtime.now_ms()
     pending = await containment.list(caller, "approval", "pending", limit=200)
     pins = await containment.list(caller, "pin", "active", limit=200)
     history = await containment.list(caller, "approval", limit=50, cursor=cursor)
-    return desk.render_page(
+    return console.render_page(
         request,
         "approvals.html",
         visit,
         status,
         waiting=_unexpired(pending, now_ms),
         pins=_unexpired(pins, now_ms),
-        history=[one for one in history.items if one.status != "pending" or one.expires_ms <= now_ms],
+        history=[
+            intervention
+            for intervention in history.items
+            if intervention.status != "pending" or intervention.expires_ms <= now_ms
+        ],
         next_cursor=history.next_cursor,
-        told=await containment.find(caller, done) if done else None,
+        changed=await containment.find(caller, done) if done else None,
         trouble=trouble,
         periods=PERIODS,
         usual_s=DEFAULT_PERIOD_S,
@@ -85,32 +89,35 @@ async def _approvals_page(
 
 
 def _unexpired(page: Page[Intervention], now_ms: int) -> list[Intervention]:
-    """Those whose time is not over; who expires first comes first."""
-    return sorted((one for one in page.items if one.expires_ms > now_ms), key=lambda one: one.expires_ms)
+    """Approvals that are not expired, the first to expire first."""
+    return sorted(
+        (intervention for intervention in page.items if intervention.expires_ms > now_ms),
+        key=lambda intervention: intervention.expires_ms,
+    )
 
 
 @router.post("/approvals/{intervention_id}")
 async def decide_approval(
     intervention_id: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReviewerDep,
     containment: ContainmentServiceDep,
     form: FormDep,
 ) -> Response:
     """Approve, reject or withdraw, as the button says."""
     decision = _decide(containment, visit.caller, intervention_id, form)
-    return await _redirect_or_explain(request, desk, visit, containment, decision)
+    return await _redirect_or_explain(request, console, visit, containment, decision)
 
 
 @router.post("/unpin")
 async def unpin_agent(
-    request: Request, desk: ConsoleDep, visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep
+    request: Request, console: ConsoleDep, visit: PageReviewerDep, containment: ContainmentServiceDep, form: FormDep
 ) -> Response:
     """End the pin of an agent."""
     agent = AgentSelector(form.get("agent", ""), form.get("tenant"), form.get("issuer"))
     unpin = containment.unpin(visit.caller, agent, form.get("why", ""))
-    return await _redirect_or_explain(request, desk, visit, containment, unpin)
+    return await _redirect_or_explain(request, console, visit, containment, unpin)
 
 
 async def _decide(
@@ -131,16 +138,16 @@ async def _decide(
 
 async def _redirect_or_explain(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     containment: ContainmentService,
     order: Awaitable[Intervention],
 ) -> Response:
-    """Back to the page, which says what was done, or why not."""
+    """Redirect to the page, which says what was done, or render it with the reason why nothing was."""
     try:
         intervention = await order
     except ProblemError as error:
         return await _approvals_page(
-            request, desk, visit, containment, trouble=f"Nothing was done: {error}.", status=error.problem.status
+            request, console, visit, containment, trouble=f"Nothing was done: {error}.", status=error.problem.status
         )
     return RedirectResponse(url_with_query("/console/approvals", done=intervention.intervention_id), 303)

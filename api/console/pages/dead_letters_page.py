@@ -30,7 +30,7 @@ Cursor = Annotated[str, Query(max_length=8192)]
 @router.get("/dead-letters")
 async def list_dead_letters(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageAdministratorDep,
     dead_letters: DeadLetterServiceDep,
     source: Text = "",
@@ -41,7 +41,7 @@ async def list_dead_letters(
     """The newest letters in groups, and those of the group that is chosen."""
     replayed = {"waiting": False, "replayed": True}.get(state)
     page = await dead_letters.list(visit.caller, replayed, MAX_GROUPED, cursor or None)
-    return desk.render_page(
+    return console.render_page(
         request,
         "dead_letters.html",
         visit,
@@ -62,19 +62,19 @@ async def list_dead_letters(
 async def show_dead_letter(
     letter_id: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageAdministratorDep,
     dead_letters: DeadLetterServiceDep,
 ) -> Response:
     """One letter with its bytes."""
-    return _dead_letter_page(request, desk, visit, await dead_letters.get(visit.caller, letter_id))
+    return _dead_letter_page(request, console, visit, await dead_letters.get(visit.caller, letter_id))
 
 
 @router.post("/dead-letters/{letter_id}/replay")
 async def replay_dead_letter(
     letter_id: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageAdministratorDep,
     dead_letters: DeadLetterServiceDep,
 ) -> Response:
@@ -83,14 +83,14 @@ async def replay_dead_letter(
     try:
         receipt = await dead_letters.replay(visit.caller, letter_id, as_sender=True)
     except TrustwatchError as error:
-        return _dead_letter_page(request, desk, visit, stored, trouble=str(error), status=400)
+        return _dead_letter_page(request, console, visit, stored, trouble=str(error), status=400)
     stored = await dead_letters.get(visit.caller, letter_id)
-    return _dead_letter_page(request, desk, visit, stored, receipt=receipt)
+    return _dead_letter_page(request, console, visit, stored, receipt=receipt)
 
 
 def _dead_letter_page(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     stored: StoredDeadLetter,
     *,
@@ -98,9 +98,9 @@ def _dead_letter_page(
     receipt: Receipt | None = None,
     status: int = 200,
 ) -> Response:
-    settings = desk.runtime.settings
+    settings = console.runtime.settings
     senders = {caller.name for caller in settings.callers} | {topic.name for topic in settings.kafka.topics}
-    return desk.render_page(
+    return console.render_page(
         request,
         "dead_letter.html",
         visit,

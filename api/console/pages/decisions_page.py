@@ -30,7 +30,7 @@ Cursor = Annotated[str, Query(max_length=8192)]
 @router.get("/decisions")
 async def list_decisions(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     decisions: DecisionServiceDep,
     tenant: Text = "",
@@ -49,13 +49,13 @@ async def list_decisions(
         trouble = str(error)
         if isinstance(error, ProblemError):
             among = [filters._replace(**name) for name in error.problem.members.get("candidates", ())]
-    return desk.render_page(
+    return console.render_page(
         request,
         "decisions.html",
         visit,
         400 if trouble else 200,
-        wanted=filters,
-        found=page,
+        filters=filters,
+        page=page,
         trouble=trouble,
         among=among,
         first_page=not cursor,
@@ -64,15 +64,15 @@ async def list_decisions(
 
 @router.get("/decisions/{decision_id}")
 async def show_decision(
-    decision_id: str, request: Request, desk: ConsoleDep, visit: PageReaderDep, decisions: DecisionServiceDep
+    decision_id: str, request: Request, console: ConsoleDep, visit: PageReaderDep, decisions: DecisionServiceDep
 ) -> Response:
     """One decision."""
-    runtime, caller = desk.runtime, visit.caller
+    runtime, caller = console.runtime, visit.caller
     decision = await decisions.get(caller, decision_id)
     consequences = await decisions.consequences(caller, decision)
-    takes_feedback = desk.services.find(FeedbackService) is not None
+    takes_feedback = console.services.find(FeedbackService) is not None
     shown = display_decision(decision, runtime.live_policy.book)
-    return desk.render_page(
+    return console.render_page(
         request,
         "decision.html",
         visit,

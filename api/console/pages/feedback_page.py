@@ -44,19 +44,19 @@ Id = Annotated[str, Query(max_length=200)]
 @router.get("/feedback")
 async def list_feedback(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     feedback: FeedbackServiceDep,
     done: Id = "",
     cursor: Cursor = "",
 ) -> Response:
     """Rules in force, then everything that was said."""
-    return await _feedback_page(request, desk, visit, feedback, done=done, cursor=cursor or None)
+    return await _feedback_page(request, console, visit, feedback, done=done, cursor=cursor or None)
 
 
 async def _feedback_page(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     feedback: FeedbackService,
     *,
@@ -69,17 +69,17 @@ async def _feedback_page(
     for state in OPEN_STATUSES:
         open_feedback += (await feedback.list(visit.caller, state, limit=200)).items
     page = await feedback.list(visit.caller, limit=50, cursor=cursor)
-    changed = next((one for one in (*open_feedback, *page.items) if one.feedback.feedback_id == done), None)
-    return desk.render_page(
+    changed = next((entry for entry in (*open_feedback, *page.items) if entry.feedback.feedback_id == done), None)
+    return console.render_page(
         request,
         "feedback.html",
         visit,
         status,
-        held=sorted(open_feedback, key=_expiry),
-        said=[one for one in page.items if one.feedback.status not in OPEN_STATUSES],
+        active_rules=sorted(open_feedback, key=_expiry),
+        ended=[entry for entry in page.items if entry.feedback.status not in OPEN_STATUSES],
         next_cursor=page.next_cursor,
         first_page=cursor is None,
-        told=changed,
+        changed=changed,
         trouble=trouble,
         may_judge=SCOPE_FEEDBACK in visit.caller.scopes,
         scope=describe_scope,
@@ -94,7 +94,7 @@ def _expiry(status: FeedbackStatus) -> int:
 async def revoke_feedback(
     feedback_id: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReviewerDep,
     feedback: FeedbackServiceDep,
     form: FormDep,
@@ -104,22 +104,22 @@ async def revoke_feedback(
         await feedback.revoke(visit.caller, feedback_id, form.get("reason", ""))
     except ProblemError as error:
         return await _feedback_page(
-            request, desk, visit, feedback, trouble=f"Nothing was done: {error}.", status=error.problem.status
+            request, console, visit, feedback, trouble=f"Nothing was done: {error}.", status=error.problem.status
         )
     return RedirectResponse(url_with_query("/console/feedback", done=feedback_id), 303)
 
 
 @router.get("/decisions/{decision_id}/feedback")
 async def show_feedback_form(
-    decision_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep, verdict: Id = "false_positive"
+    decision_id: str, request: Request, console: ConsoleDep, visit: PageReviewerDep, verdict: Id = "false_positive"
 ) -> Response:
     """The form about one decision."""
-    return await _feedback_form_page(request, desk, visit, decision_id, verdict=verdict)
+    return await _feedback_form_page(request, console, visit, decision_id, verdict=verdict)
 
 
 async def _feedback_form_page(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     decision_id: str,
     *,
@@ -127,11 +127,11 @@ async def _feedback_form_page(
     trouble: str = "",
     status: int = 200,
 ) -> Response:
-    decisions = desk.services.get(DecisionService)
+    decisions = console.services.get(DecisionService)
     decision = await decisions.get(visit.caller, decision_id)
     rise = await decisions.escalation(visit.caller, decision)
-    bounds = desk.runtime.settings.feedback
-    return desk.render_page(
+    bounds = console.runtime.settings.feedback
+    return console.render_page(
         request,
         "feedback_form.html",
         visit,
@@ -152,25 +152,25 @@ async def _feedback_form_page(
 async def start_preview(
     decision_id: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReviewerDep,
     feedback: FeedbackServiceDep,
     form: FormDep,
 ) -> Response:
-    """Begin a preview; what comes back asks how it fares until it is over."""
+    """Start a preview; the answer is a part of a page that asks for its progress until it is over."""
     preview = await feedback.start_preview(visit.caller, decision_id, draft_from_form(form))
-    return desk.render_page(
+    return console.render_page(
         request, "feedback_preview.html", visit, preview=display_preview(preview), decision_id=decision_id
     )
 
 
 @router.get("/feedback/previews/{preview_id}")
 async def show_preview(
-    preview_id: str, request: Request, desk: ConsoleDep, visit: PageReviewerDep, feedback: FeedbackServiceDep
+    preview_id: str, request: Request, console: ConsoleDep, visit: PageReviewerDep, feedback: FeedbackServiceDep
 ) -> Response:
     """A preview as it is now."""
     preview = await feedback.get_preview(visit.caller, preview_id)
-    return desk.render_page(
+    return console.render_page(
         request, "feedback_preview.html", visit, preview=display_preview(preview), decision_id=preview.decision_id
     )
 
@@ -179,19 +179,19 @@ async def show_preview(
 async def adopt_feedback(
     decision_id: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReviewerDep,
     feedback: FeedbackServiceDep,
     form: FormDep,
 ) -> Response:
-    """Say it for good."""
+    """Adopt the feedback of the form."""
     draft = draft_from_form(form)
     try:
         adopted = await feedback.adopt(visit.caller, decision_id, draft)
     except ProblemError as error:
         return await _feedback_form_page(
             request,
-            desk,
+            console,
             visit,
             decision_id,
             verdict=draft.verdict,

@@ -36,7 +36,7 @@ Text = Annotated[str, Query(max_length=2048)]
 @router.get("/models")
 async def list_models(
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageReaderDep,
     models: ModelServiceDep,
     level: Text = "medium",
@@ -48,12 +48,12 @@ async def list_models(
     """
     if before and "hx-request" in request.headers and models.version == before:
         return Response(status_code=204)
-    return await _models_page(request, desk, visit, models, level=level, ordered=ordered, before=before)
+    return await _models_page(request, console, visit, models, level=level, ordered=ordered, before=before)
 
 
 async def _models_page(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     models: ModelService,
     *,
@@ -69,7 +69,7 @@ async def _models_page(
     drift = await models.drift(visit.caller, SHOWN_DAYS)
     everybody = sees_all_tenants(visit.caller)
     days = model_display.budget_totals(budget.days)
-    return desk.render_page(
+    return console.render_page(
         request,
         "models.html",
         visit,
@@ -85,7 +85,7 @@ async def _models_page(
         history=(await models.history(visit.caller, 20)).items if everybody else [],
         drifted=model_display.largest_drifts(drift.days, drift.feature_threshold, drift.score_threshold),
         bounds={"features": drift.feature_threshold, "scores": drift.score_threshold},
-        keeper=models.trains_models,
+        trains_models=models.trains_models,
         day=model_display.format_day_number,
         group=model_display.describe_group,
         ordered=ordered,
@@ -97,34 +97,34 @@ async def _models_page(
 
 @router.post("/models/rollback")
 async def order_rollback(
-    request: Request, desk: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
+    request: Request, console: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
 ) -> Response:
     """Order that the version before comes back."""
     order = models.rollback(visit.caller, _reason_of(form))
-    return await _redirect_or_explain_order(request, desk, visit, models, "rollback", order)
+    return await _redirect_or_explain_order(request, console, visit, models, "rollback", order)
 
 
 @router.post("/models/train")
 async def order_training(
-    request: Request, desk: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
+    request: Request, console: ConsoleDep, visit: PageAdministratorDep, models: ModelServiceDep, form: FormDep
 ) -> Response:
-    """Order a training from the keeper."""
+    """Order a training from the model worker."""
     order = models.train(visit.caller, _reason_of(form))
-    return await _redirect_or_explain_order(request, desk, visit, models, "training", order)
+    return await _redirect_or_explain_order(request, console, visit, models, "training", order)
 
 
 @router.post("/models/{version}/promote")
 async def order_promotion(
     version: str,
     request: Request,
-    desk: ConsoleDep,
+    console: ConsoleDep,
     visit: PageAdministratorDep,
     models: ModelServiceDep,
     form: FormDep,
 ) -> Response:
     """Order that a version comes into force."""
     order = models.promote(visit.caller, version, _reason_of(form), force=form.get("force") == "yes")
-    return await _redirect_or_explain_order(request, desk, visit, models, "promotion", order)
+    return await _redirect_or_explain_order(request, console, visit, models, "promotion", order)
 
 
 def _reason_of(form: Mapping[str, str]) -> str:
@@ -133,19 +133,19 @@ def _reason_of(form: Mapping[str, str]) -> str:
 
 async def _redirect_or_explain_order(
     request: Request,
-    desk: ConsoleContext,
+    console: ConsoleContext,
     visit: PageRequest,
     models: ModelService,
     kind: str,
     order: Awaitable[object],
 ) -> Response:
-    """Back to the page, which says that it was ordered, or why not."""
+    """Redirect to the page, which says that it was ordered, or render it with the reason why not."""
     before = models.version
     try:
         await order
     except ProblemError as error:
         return await _models_page(
-            request, desk, visit, models, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
+            request, console, visit, models, trouble=f"Nothing was ordered: {error}.", status=error.problem.status
         )
     return RedirectResponse(
         url_with_query("/console/models", ordered=kind, before="" if kind == "training" else before), 303
@@ -154,18 +154,18 @@ async def _redirect_or_explain_order(
 
 @router.get("/models/{version}")
 async def show_model(
-    version: str, request: Request, desk: ConsoleDep, visit: PageReaderDep, models: ModelServiceDep, group: Text = ""
+    version: str, request: Request, console: ConsoleDep, visit: PageReaderDep, models: ModelServiceDep, group: Text = ""
 ) -> Response:
     """One version with its calibration, and whether its figures allow it to come into force."""
     view = await models.version_detail(visit.caller, version)
     everybody = sees_all_tenants(visit.caller)
     curves = model_display.select_curves(view.curves, view.known_agent_curves, {group} - {""})
-    return desk.render_page(
+    return console.render_page(
         request,
         "model.html",
         visit,
-        found=view,
-        one=view.model,
+        view=view,
+        model=view.model,
         trained=model_display.describe_training(view.model),
         everybody=everybody,
         calibration=model_display.calibration_chart(curves) if curves else None,

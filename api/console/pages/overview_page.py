@@ -32,28 +32,28 @@ router = APIRouter()
 
 
 @router.get("/")
-async def show_overview(request: Request, desk: ConsoleDep, visit: PageReaderDep) -> Response:
+async def show_overview(request: Request, console: ConsoleDep, visit: PageReaderDep) -> Response:
     """The whole page."""
-    return desk.render_page(request, "overview.html", visit, **await _overview_values(desk, visit.caller))
+    return console.render_page(request, "overview.html", visit, **await _overview_values(console, visit.caller))
 
 
 @router.get("/overview")
-async def show_overview_parts(request: Request, desk: ConsoleDep, visit: PageReaderDep) -> Response:
-    """The parts of it that move."""
-    return desk.render_page(request, "overview_parts.html", visit, **await _overview_values(desk, visit.caller))
+async def show_overview_parts(request: Request, console: ConsoleDep, visit: PageReaderDep) -> Response:
+    """The parts of the page that change."""
+    return console.render_page(request, "overview_parts.html", visit, **await _overview_values(console, visit.caller))
 
 
-async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) -> dict[str, Any]:
-    runtime, decisions = desk.runtime, desk.services.get(DecisionService)
-    containment = desk.services.get(ContainmentService)
+async def _overview_values(console: ConsoleContext, caller: AuthenticatedCaller) -> dict[str, Any]:
+    runtime, decisions = console.runtime, console.services.get(DecisionService)
+    containment = console.services.get(ContainmentService)
     newest = await decisions.list(caller, limit=MAX_DECISIONS_READ)
     pending = await containment.list(caller, "approval", "pending", limit=MAX_SHOWN)
     pins = await containment.list(caller, "pin", "active", limit=MAX_SHOWN)
-    rates = desk.activity.throughput_series()
-    worst = await desk.services.get(AgentService).riskiest(caller, MAX_SHOWN)
+    rates = console.activity.throughput_series()
+    worst = await console.services.get(AgentService).riskiest(caller, MAX_SHOWN)
     reasons = await decisions.behind_levels(caller, worst)
     return {
-        "counts": await desk.activity.level_counts(visible_tenants(caller, None)),
+        "counts": await console.activity.level_counts(visible_tenants(caller, None)),
         "riskiest": order_by_last_rise(worst, reasons),
         "deciding": reasons,
         "changes": group_escalations(newest.items, level_step_of)[:MAX_SHOWN],
@@ -62,10 +62,10 @@ async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) ->
         "pins": pins.items,
         "containment": await containment.containment_times(caller),
         "actuators": [actuator.name for actuator in runtime.settings.actuators],
-        "modes": await _tenant_modes(desk, caller),
+        "modes": await _tenant_modes(console, caller),
         "policy": runtime.live_policy,
-        "service": _service_values(desk) if may_see_service(caller) else None,
-        "rate": desk.activity.throughput(),
+        "service": _service_values(console) if may_see_service(caller) else None,
+        "rate": console.activity.throughput(),
         "rates": {"x": [at_ms / 1000 for at_ms, _ in rates], "y": [rate for _, rate in rates], "label": "events/s"},
         "model_version": runtime.model_version,
         "words": [level.label for level in RiskLevel],
@@ -73,12 +73,12 @@ async def _overview_values(desk: ConsoleContext, caller: AuthenticatedCaller) ->
 
 
 def may_see_service(caller: AuthenticatedCaller) -> bool:
-    """Whether figures of the whole service may be shown: they add up all tenants."""
+    """True if a caller may see figures of the whole service: they add up all tenants."""
     return ANY_NAME in caller.tenants or SCOPE_ADMIN in caller.scopes
 
 
 def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Decision]) -> list[AgentSummary]:
-    """Of one level, who rose last comes first: the displayed risk decays, and says little of who needs a look."""
+    """Highest level first, within a level the last to rise: the displayed risk decays, and says little of urgency."""
 
     def order(agent: AgentSummary) -> tuple[int, int]:
         decision = reasons.get(agent.decision_id)
@@ -87,18 +87,20 @@ def order_by_last_rise(agents: Sequence[AgentSummary], reasons: Mapping[str, Dec
     return sorted(agents, key=order)
 
 
-async def _tenant_modes(desk: ConsoleContext, caller: AuthenticatedCaller) -> list[tuple[str, bool]]:
+async def _tenant_modes(console: ConsoleContext, caller: AuthenticatedCaller) -> list[tuple[str, bool]]:
     """(tenant, whether policy is acted on for any of its agents)."""
-    book = desk.runtime.live_policy.book
+    book = console.runtime.live_policy.book
     return [
-        (tenant, book.may_enforce(tenant)) for tenant in await desk.activity.known_tenants() if caller.may_see(tenant)
+        (tenant, book.may_enforce(tenant))
+        for tenant in await console.activity.known_tenants()
+        if caller.may_see(tenant)
     ]
 
 
-def _service_values(desk: ConsoleContext) -> dict[str, Any]:
-    runtime = desk.runtime
+def _service_values(console: ConsoleContext) -> dict[str, Any]:
+    runtime = console.runtime
     status, now_ms = runtime.pipeline_status, runtime.now_ms()
-    sources = _silence_reports(desk.services)
+    sources = _silence_reports(console.services)
     return {
         "components": component_states(runtime),
         "behind": status.records_behind,

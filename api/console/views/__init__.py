@@ -1,1 +1,1 @@
-"""What pages show: plain values made of records, without HTML. Templates only lay them out."""
+"""Values that pages show: plain values made of records, without HTML. Templates only lay them out."""

@@ -23,7 +23,7 @@ _STATUS_TEXTS = {
 
 
 class DisplayedTarget(NamedTuple):
-    """How one alert fares at one target.
+    """State of one alert at one target.
 
     Attributes:
         words: its state in a sentence.
@@ -46,8 +46,8 @@ class DisplayedAlert(NamedTuple):
     """One alert at all its targets.
 
     Attributes:
-        decision_id: "" where it tells of no decision.
-        step: the change of an agent's level that it tells of; None = it tells of none.
+        decision_id: "" where it is about no decision.
+        step: the change of an agent's level that it is about; None = it is about none.
     """
 
     key: str
@@ -65,7 +65,7 @@ class DisplayedAlert(NamedTuple):
 
     @property
     def previous(self) -> int:
-        """Level before; that of the alert where it tells of no change."""
+        """Level before; that of the alert where it is about no change."""
         return RiskLevel.UNKNOWN if self.step is None else self.step.before
 
 
@@ -74,70 +74,70 @@ def display_alerts(deliveries: Sequence[Delivery]) -> list[DisplayedAlert]:
     by_key: dict[str, list[Delivery]] = {}
     for delivery in deliveries:
         by_key.setdefault(delivery.key, []).append(delivery)
-    return [_display_alert(key, found) for key, found in by_key.items()]
+    return [_display_alert(key, rows) for key, rows in by_key.items()]
 
 
-def _display_alert(key: str, found: Sequence[Delivery]) -> DisplayedAlert:
-    first = found[0]
-    told = _alert_facts(first)
-    targets = tuple(_display_target(one) for one in found)
+def _display_alert(key: str, deliveries: Sequence[Delivery]) -> DisplayedAlert:
+    first = deliveries[0]
+    content = _alert_facts(first)
+    targets = tuple(_display_target(delivery) for delivery in deliveries)
     return DisplayedAlert(
         key,
-        told.kind,
-        told.title,
-        told.subject,
+        content.kind,
+        content.title,
+        content.subject,
         first.tenant,
         RiskLevel(first.level).label,
         first.created_ms,
         key.removeprefix(ALERT_KEY_PREFIX) if key.startswith(ALERT_KEY_PREFIX) else "",
-        told.reasons,
+        content.reasons,
         targets,
-        min((one.status for one in found), key=_SEVERITY.index),
-        _level_step(told, first.created_ms),
+        min((delivery.status for delivery in deliveries), key=_SEVERITY.index),
+        _level_step(content, first.created_ms),
     )
 
 
 def alert_escalations(alerts: Sequence[DisplayedAlert]) -> list[Escalation[DisplayedAlert]]:
     """Alerts, newest first, those of one agent's climb as one entry."""
-    return group_escalations(alerts, lambda one: one.step)
+    return group_escalations(alerts, lambda alert: alert.step)
 
 
-def _level_step(told: AlertContent, created_ms: int) -> LevelStep | None:
-    if told.kind != "level" or told.previous is None:
+def _level_step(content: AlertContent, created_ms: int) -> LevelStep | None:
+    if content.kind != "level" or content.previous is None:
         return None
-    return LevelStep(told.identity, told.previous, told.level, created_ms)
+    return LevelStep(content.identity, content.previous, content.level, created_ms)
 
 
 _SEVERITY = ["dead", "failed", "pending", "suppressed", "delivered"]
 
 
 def _alert_facts(delivery: Delivery) -> AlertContent:
-    """What the alert says; an actuator's row is none, and is told by its kind alone."""
+    """Content of an alert for display; an actuator's row is no alert, and is described by its kind alone."""
     try:
         decoded: Any = msgspec.json.decode(delivery.payload)
     except msgspec.DecodeError:
         decoded = {}
     event = decoded if isinstance(decoded, dict) and "specversion" in decoded else {}
-    told = parse_alert(event)
+    content = parse_alert(event)
     if event:
-        return told
+        return content
     level = RiskLevel(delivery.level).label
     title = f"Token policy of {level}" if delivery.kind == "action" else f"{delivery.kind.capitalize()} of {level}"
     subject = decoded.get("agent_id", "") if isinstance(decoded, dict) else ""
-    return replace(told, title=title, subject=str(subject))
+    return replace(content, title=title, subject=str(subject))
 
 
-def _display_target(one: Delivery) -> DisplayedTarget:
-    words = _STATUS_TEXTS.get(one.status, one.status)
-    if one.status == "pending" and one.attempts == 0:
+def _display_target(delivery: Delivery) -> DisplayedTarget:
+    words = _STATUS_TEXTS.get(delivery.status, delivery.status)
+    if delivery.status == "pending" and delivery.attempts == 0:
         words = "waits for its first attempt"
     return DisplayedTarget(
-        one.target,
-        one.status,
+        delivery.target,
+        delivery.status,
         words,
-        one.attempts,
-        one.next_attempt_ms if one.status == "pending" else 0,
-        one.delivered_ms,
-        one.last_error,
-        one.suppressed_before,
+        delivery.attempts,
+        delivery.next_attempt_ms if delivery.status == "pending" else 0,
+        delivery.delivered_ms,
+        delivery.last_error,
+        delivery.suppressed_before,
     )

@@ -1,4 +1,4 @@
-"""Whom an agent reached, as a drawing: a column for each step, made here, so that it prints and needs no script."""
+"""Drawing of the agents that an agent reached, a column for each step: made here, so it prints and needs no script."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def draw_blast_radius(agent_id: str, level: RiskLevel, reached: Sequence[Reached
     """An SVG of the agent and the first agents that it reached, nearest and riskiest first."""
     drawn = list(reached[:MAX_DRAWN_AGENTS])
     columns: dict[int, list[ReachedAgent]] = {}
-    for one in drawn:
-        columns.setdefault(one.depth, []).append(one)
+    for agent in drawn:
+        columns.setdefault(agent.depth, []).append(agent)
     rows = max((len(column) for column in columns.values()), default=1)
     height = rows * (NODE_HEIGHT + GAP_Y) + DRAWING_MARGIN
     places = {agent_id: _NodePosition(DRAWING_MARGIN, (height - NODE_HEIGHT) // 2)}
     for at, depth in enumerate(sorted(columns), 1):
         column = columns[depth]
         top = (height - len(column) * (NODE_HEIGHT + GAP_Y) + GAP_Y) // 2
-        for number, one in enumerate(column):
-            places[one.name.agent_id] = _NodePosition(
+        for number, agent in enumerate(column):
+            places[agent.name.agent_id] = _NodePosition(
                 DRAWING_MARGIN + at * (NODE_WIDTH + GAP_X), top + number * (NODE_HEIGHT + GAP_Y)
             )
     width = DRAWING_MARGIN * 2 + (len(columns) + 1) * NODE_WIDTH + len(columns) * GAP_X
-    edges = Markup("").join(_draw_edge(one, places) for one in drawn)
+    edges = Markup("").join(_draw_edge(agent, places) for agent in drawn)
     nodes = [_draw_node(agent_id, level, places[agent_id], "")]
     nodes += [
-        _draw_node(one.name.agent_id, one.level, places[one.name.agent_id], agent_url(*_full_name(one)))
-        for one in drawn
+        _draw_node(agent.name.agent_id, agent.level, places[agent.name.agent_id], agent_url(*_full_name(agent)))
+        for agent in drawn
     ]
-    told = f"{agent_id} reached {len(reached)} agents; the table below has the same in words"
+    title = f"{agent_id} reached {len(reached)} agents; the table below has the same in words"
     return Markup('<svg class="graph" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}</svg>').format(
-        width, height, told, edges, Markup("").join(nodes)
+        width, height, title, edges, Markup("").join(nodes)
     )
 
 
@@ -61,22 +61,22 @@ def shorten_agent_id(agent_id: str) -> str:
     return agent_id if len(agent_id) <= MAX_LABEL_LENGTH else f"{agent_id[:6]}…{agent_id[7 - MAX_LABEL_LENGTH :]}"
 
 
-def _full_name(one: ReachedAgent) -> tuple[str, str, str]:
-    return one.name.tenant, one.name.issuer, one.name.agent_id
+def _full_name(agent: ReachedAgent) -> tuple[str, str, str]:
+    return agent.name.tenant, agent.name.issuer, agent.name.agent_id
 
 
-def _draw_edge(one: ReachedAgent, places: dict[str, _NodePosition]) -> Markup:
-    start, end = places.get(one.via), places[one.name.agent_id]
+def _draw_edge(agent: ReachedAgent, places: dict[str, _NodePosition]) -> Markup:
+    start, end = places.get(agent.via), places[agent.name.agent_id]
     if start is None:
         return Markup("")
     x1, y1, x2, y2 = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
     middle = (x1 + x2) // 2
     return Markup('<path class="edge {}" d="M{} {}C{} {} {} {} {} {}"/>').format(
-        one.kind, x1, y1, middle, y1, middle, y2, x2 - 2, y2
+        agent.kind, x1, y1, middle, y1, middle, y2, x2 - 2, y2
     )
 
 
-def _draw_node(agent_id: str, level: RiskLevel | None, place: _NodePosition, url: str) -> Markup:
+def _draw_node(agent_id: str, level: RiskLevel | None, position: _NodePosition, url: str) -> Markup:
     word = "never seen" if level is None else level.label
     shown = shorten_agent_id(agent_id)
     body = Markup(
@@ -85,15 +85,15 @@ def _draw_node(agent_id: str, level: RiskLevel | None, place: _NodePosition, url
     ).format(
         word.split()[0],
         agent_id,
-        place.x,
-        place.y,
+        position.x,
+        position.y,
         NODE_WIDTH,
         NODE_HEIGHT,
-        place.x + 8,
-        place.y + 17,
+        position.x + 8,
+        position.y + 17,
         shown,
-        place.x + 8,
-        place.y + 32,
+        position.x + 8,
+        position.y + 32,
         LEVEL_SYMBOLS.get(word, "–"),
         word,
     )

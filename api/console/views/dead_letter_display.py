@@ -25,29 +25,30 @@ class DeadLetterGroup(NamedTuple):
 
 def group_dead_letters(letters: Sequence[StoredDeadLetter]) -> list[DeadLetterGroup]:
     """*letters* by source and reason, the largest group first."""
-    found: dict[tuple[str, str], list[StoredDeadLetter]] = {}
+    by_cause: dict[tuple[str, str], list[StoredDeadLetter]] = {}
     for stored in letters:
-        found.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
+        by_cause.setdefault((stored.letter.source, stored.letter.reason), []).append(stored)
     groups = [
         DeadLetterGroup(
             source,
             reason,
-            len(mine),
-            sum(not one.replayed_ms for one in mine),
-            max(one.letter.received_ms for one in mine),
+            len(letters_of_cause),
+            sum(not entry.replayed_ms for entry in letters_of_cause),
+            max(entry.letter.received_ms for entry in letters_of_cause),
         )
-        for (source, reason), mine in found.items()
+        for (source, reason), letters_of_cause in by_cause.items()
     ]
     return sorted(groups, key=lambda group: (-group.letters, group.source, group.reason))
 
 
 def filter_dead_letters(letters: Sequence[StoredDeadLetter], source: str, reason: str) -> list[StoredDeadLetter]:
-    """Those of that source and reason; "" = any."""
-    return [one for one in letters if source in ("", one.letter.source) and reason in ("", one.letter.reason)]
+    """Dead letters of that source and reason; "" = any."""
+    return [
+        stored for stored in letters if source in ("", stored.letter.source) and reason in ("", stored.letter.reason)
+    ]
 
 
-# Bytes that somebody else wrote, for the eye: text where they are text, else as a hex dump. Never interpreted.
-
+# Bytes of a foreign sender are shown as text where they are text, else as a hex dump. They are never interpreted.
 
 MAX_DISPLAYED_BYTES = 16_384
 """Bytes of one record that a page shows; the API gives all of them."""

@@ -53,7 +53,7 @@ class DisplayedThreshold(NamedTuple):
 
 
 class DisplayedEvidence(NamedTuple):
-    """What the risk kernel saw, natural logs; None where the decision keeps no such figure.
+    """Evidence of the risk kernel, natural logs; None where the decision keeps no such figure.
 
     Attributes:
         statistic: evidence after the event.
@@ -75,7 +75,7 @@ class DisplayedEvidence(NamedTuple):
 
 
 class DisplayedPolicy(NamedTuple):
-    """What the level means for tokens; *current* is false where the policy has changed since the decision."""
+    """Token policy of the level; *current* is false where the policy has changed since the decision."""
 
     policy: LevelTokenPolicy
     rule: str
@@ -85,7 +85,7 @@ class DisplayedPolicy(NamedTuple):
 
 
 class DisplayedDecision(NamedTuple):
-    """A decision with everything that a page tells of it."""
+    """A decision with everything that its page shows."""
 
     decision: Decision
     level: str
@@ -100,7 +100,7 @@ class DisplayedDecision(NamedTuple):
 
 
 def display_decision(decision: Decision, book: PolicyBook) -> DisplayedDecision:
-    """*decision* as a page tells it; *book* is the policy in force now."""
+    """*decision* as its page shows it; *book* is the policy in force now."""
     return DisplayedDecision(
         decision,
         RiskLevel(decision.level).label,
@@ -146,20 +146,22 @@ def display_reasons(reasons: Sequence[RiskReason]) -> tuple[DisplayedReason, ...
 def display_features(vector: Mapping[str, float]) -> tuple[DisplayedFeature, ...]:
     """The vector, the highest of its range first. A feature that the table no longer has keeps its name and value."""
     shown = [_display_feature(name, value) for name, value in vector.items()]
-    return tuple(sorted(shown, key=lambda one: (-one.percent, one.name)))
+    return tuple(sorted(shown, key=lambda feature: (-feature.percent, feature.name)))
 
 
 def _display_feature(name: str, value: float) -> DisplayedFeature:
-    known = _FEATURES.get(name)
-    if known is None:
+    definition = _FEATURES.get(name)
+    if definition is None:
         return DisplayedFeature(name, name, "", value, "", "of another version of the feature table", 0)
-    percent = round(100.0 * (value - known.low) / (known.high - known.low))
-    unit = _UNITS.get(known.unit, known.unit)
-    return DisplayedFeature(name, known.noun, known.family, value, unit, known.meaning, min(max(percent, 0), 100))
+    percent = round(100.0 * (value - definition.low) / (definition.high - definition.low))
+    unit = _UNITS.get(definition.unit, definition.unit)
+    return DisplayedFeature(
+        name, definition.noun, definition.family, value, unit, definition.meaning, min(max(percent, 0), 100)
+    )
 
 
 def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
-    """What a decision keeps of the risk kernel, whichever version wrote it."""
+    """Evidence that a decision keeps of the risk kernel, whichever version wrote it."""
     statistic = _number_or_none(evidence.get("statistic"))
     limits = evidence.get("thresholds")
     given = limits if isinstance(limits, Mapping) else {}
@@ -194,28 +196,28 @@ def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
 
 
 def describe_policy(policy: LevelTokenPolicy) -> list[str]:
-    """What a token policy means, a line each; exactly what it holds, in words.
+    """Describe a token policy in words, a line for each rule; exactly what it holds.
 
     >>> describe_policy(LevelTokenPolicy(False, 0, (), False, False, True))
     ['no token is issued', 'tokens that are out are revoked']
     """
     if not policy.allow:
         return ["no token is issued", *(["tokens that are out are revoked"] if policy.revoke else [])]
-    told = [f"tokens live at most {policy.max_token_lifetime_s:,} s"]
+    lines = [f"tokens live at most {policy.max_token_lifetime_s:,} s"]
     if policy.allowed_scopes is not None:
-        told.append(f"only these scopes: {', '.join(policy.allowed_scopes) or 'none'}")
-    told.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
+        lines.append(f"only these scopes: {', '.join(policy.allowed_scopes) or 'none'}")
+    lines.append("refresh is allowed" if policy.refresh_allowed else "no refresh")
     if policy.step_up:
-        asked = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
-        told.append(f"a person has to approve {asked}")
+        scopes = "every scope" if "*" in policy.step_up_scopes else ", ".join(policy.step_up_scopes)
+        lines.append(f"a person has to approve {scopes}")
     if policy.revoke:
-        told.append("tokens that are out are revoked")
-    return told
+        lines.append("tokens that are out are revoked")
+    return lines
 
 
 def _feature_label(feature: str) -> str:
-    known = _FEATURES.get(feature)
-    return known.noun if known is not None else feature.replace("_", " ")
+    definition = _FEATURES.get(feature)
+    return definition.noun if definition is not None else feature.replace("_", " ")
 
 
 def _number_or_none(value: Any) -> float | None:

@@ -36,7 +36,7 @@ class Escalation(NamedTuple, Generic[T]):
 
     @property
     def oldest(self) -> T:
-        """Where it began."""
+        """Step with which the escalation began."""
         return self.steps[-1]
 
 
@@ -45,7 +45,7 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
 
     A climb is rises of one agent, each from the level at which the one before it ended and within
     `MAX_STEP_INTERVAL_MS` of it; what other agents do meanwhile does not end it, a fall of the agent itself does. Of a
-    climb that goes on before the oldest item, the steps that are here are told.
+    climb that goes on before the oldest item, the steps that are here count.
 
     Args:
         items: newest first.
@@ -65,7 +65,7 @@ def group_escalations(items: Sequence[T], step_of: Callable[[T], LevelStep | Non
             continue
         entries.append([item])
         rising[step.agent] = (step, entries[-1])
-    return [Escalation(found[0], tuple(found)) for found in entries]
+    return [Escalation(steps[0], tuple(steps)) for steps in entries]
 
 
 def _leads_to(step: LevelStep, later: LevelStep) -> bool:

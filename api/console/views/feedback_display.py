@@ -1,4 +1,4 @@
-"""What a form says of a decision, and what a preview found, between the page and the feedback service."""
+"""Values of the feedback form and of previews, between the page and the feedback service."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ...feedback.drafts import FeedbackDraft
 
 PERIODS = ((DAY_S, "1 day"), (7 * DAY_S, "7 days"), (30 * DAY_S, "30 days"), (90 * DAY_S, "90 days"))
 FEATURE_FIELD_PREFIX = "feature."
-"""How a check box of a feature is called; its name follows."""
-_LABELS = {one.name: label_of(one) for one in FEATURES}
+"""Prefix in the names of the features' check boxes; the feature's name follows."""
+_LABELS = {feature.name: label_of(feature) for feature in FEATURES}
 
 
 class FeatureChoice(NamedTuple):
@@ -33,12 +33,12 @@ class FeatureChoice(NamedTuple):
 def feature_choices(rise: Sequence[Decision]) -> list[FeatureChoice]:
     """Features that a rule may name, those of the reasons of a rise first; hard signals are none."""
     leading = {reason.feature for decision in rise for reason in decision.reasons}
-    found = [
-        FeatureChoice(one.name, describe_feature(one.name), one.meaning, one.name in leading)
-        for one in FEATURES
-        if one.name not in PROTECTED_FEATURES
+    choices = [
+        FeatureChoice(feature.name, describe_feature(feature.name), feature.meaning, feature.name in leading)
+        for feature in FEATURES
+        if feature.name not in PROTECTED_FEATURES
     ]
-    return sorted(found, key=lambda one: not one.leading)
+    return sorted(choices, key=lambda choice: not choice.leading)
 
 
 def named_resources(rise: Sequence[Decision]) -> list[str]:
@@ -61,15 +61,19 @@ def describe_feature(name: str) -> str:
     return _LABELS.get(name, name)
 
 
-def describe_scope(made: Feedback) -> str:
-    """Whom and what a rule is about, in words."""
-    who = made.agent.agent_id if made.kind == "agent" else f"every {made.agent_type} of {made.agent.tenant}"
-    what = "all features" if made.features is None else "; ".join(map(describe_feature, made.features))
-    return f"{who}: {what}" + (f", on {made.resource}" if made.resource else "")
+def describe_scope(feedback: Feedback) -> str:
+    """Describe in words which agents and features a rule is about."""
+    who = (
+        feedback.agent.agent_id
+        if feedback.kind == "agent"
+        else f"every {feedback.agent_type} of {feedback.agent.tenant}"
+    )
+    what = "all features" if feedback.features is None else "; ".join(map(describe_feature, feedback.features))
+    return f"{who}: {what}" + (f", on {feedback.resource}" if feedback.resource else "")
 
 
 def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
-    """What the form asks for, not checked yet: the service says what is wrong with it."""
+    """Draft that the form asks for, not checked yet: the service says what is wrong with it."""
     named = tuple(name for name in FEATURE_NAMES if f"{FEATURE_FIELD_PREFIX}{name}" in form)
     try:
         lasts_s = int(form.get("expires_in_s", "0"))
@@ -88,48 +92,48 @@ def draft_from_form(form: Mapping[str, str]) -> FeedbackDraft:
 
 
 class DisplayedPreview(NamedTuple):
-    """A preview for people.
+    """Values of a preview for its page.
 
     Attributes:
         percent: how far it is.
-        found: members of the result as the API names them; empty until it is done.
+        result: members of the result as the API names them; empty until it is done.
     """
 
     preview_id: str
     status: str
     percent: int
     error: str
-    found: dict[str, Any]
+    result: dict[str, Any]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes."""
+        """True if the preview has ended and nothing more comes."""
         return self.status in ("done", "failed")
 
     @property
     def marked(self) -> dict[str, Any] | None:
         """The alert that is spoken of, where the rule would have changed it."""
-        return next((one for one in self.found.get("alerts_removed", ()) if one["marked"]), None)
+        return next((alert for alert in self.result.get("alerts_removed", ()) if alert["marked"]), None)
 
     @property
     def lowered(self) -> int:
         """Alerts among those listed that would still have been ones, of a lower level."""
-        return sum(one["level_with_rule"] in ("medium", "high") for one in self.found.get("alerts_removed", ()))
+        return sum(alert["level_with_rule"] in ("medium", "high") for alert in self.result.get("alerts_removed", ()))
 
     @property
     def still_odd(self) -> list[tuple[str, int]]:
         """Features that make events odd which the rule touches, in words, with how many; hard signals are said so."""
         return [
             (
-                describe_feature(one["feature"])
-                + (", which no rule may name" if one["feature"] in PROTECTED_FEATURES else ""),
-                one["events"],
+                describe_feature(anomaly["feature"])
+                + (", which no rule may name" if anomaly["feature"] in PROTECTED_FEATURES else ""),
+                anomaly["events"],
             )
-            for one in self.found.get("still_odd", ())
+            for anomaly in self.result.get("still_odd", ())
         ]
 
 
 def display_preview(row: FeedbackPreview) -> DisplayedPreview:
-    """*row* as a page tells it."""
-    found = msgspec.json.decode(row.result) if row.result else {}
-    return DisplayedPreview(row.preview_id, row.status, round(100 * row.progress), row.error, found)
+    """*row* as its page shows it."""
+    result = msgspec.json.decode(row.result) if row.result else {}
+    return DisplayedPreview(row.preview_id, row.status, round(100 * row.progress), row.error, result)

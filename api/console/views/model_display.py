@@ -20,7 +20,7 @@ _STYLES = ("first", "second dash-a", "medium dash-b", "critical dash-c")
 
 
 class BudgetTotal(NamedTuple):
-    """All groups that are seen, on one day. `limit` is the most alerts that do not stand out."""
+    """Sum over the peer groups that the caller may see, on one day; more alerts than `limit` stand out."""
 
     day: int
     expected: float
@@ -86,8 +86,8 @@ def _budget_total(day: int, rows: Sequence[BudgetDay]) -> BudgetTotal:
 
 def days_beyond_budget(rows: Sequence[BudgetDay]) -> list[BudgetDay]:
     """Groups and days that stand out, newest first."""
-    found = [row for row in rows if row.beyond or row.run_beyond]
-    return sorted(found, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
+    beyond = [row for row in rows if row.beyond or row.run_beyond]
+    return sorted(beyond, key=lambda row: (-row.day, -row.observed, row.tenant, row.agent_type))
 
 
 def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
@@ -97,29 +97,29 @@ def budget_chart(days: Sequence[BudgetTotal], level: str) -> Markup:
         return format_day_number(day)[5:]
 
     series = [
-        ChartSeries("alerts", [(one.day, one.observed) for one in days], "first"),
-        ChartSeries("limit (3 sigma)", [(one.day, one.limit) for one in days], "critical dashed", steps=True),
-        ChartSeries("expected by the budget", [(one.day, one.expected) for one in days], "allowed"),
+        ChartSeries("alerts", [(total.day, total.observed) for total in days], "first"),
+        ChartSeries("limit (3 sigma)", [(total.day, total.limit) for total in days], "critical dashed", steps=True),
+        ChartSeries("expected by the budget", [(total.day, total.expected) for total in days], "allowed"),
     ]
     title = f"Alerts of {level} or above, by day"
     return line_chart(title, ChartAxis("day (UTC)", tick_format=short), ChartAxis("alerts", minimum=0.0), series)
 
 
 def calibration_chart(curves: Sequence[DrawnCurve]) -> Markup:
-    """How odd a score is: the share of held-out normal events that score at least as high."""
+    """Chart of how odd a score is: the share of held-out normal events that score at least as high."""
     series = [
-        ChartSeries(one.name, [(at.score, at.p_value) for at in one.curve.points], style)
-        for one, style in zip(curves, _STYLES, strict=False)
+        ChartSeries(drawn.name, [(at.score, at.p_value) for at in drawn.curve.points], style)
+        for drawn, style in zip(curves, _STYLES, strict=False)
     ]
     title = "Calibration: from an anomaly score to a p-value"
     return line_chart(title, ChartAxis("anomaly score"), ChartAxis("p-value", maximum=1.0, log=True), series)
 
 
-def reliability_chart(found: Sequence[ObservedShare]) -> Markup:
+def reliability_chart(shares: Sequence[ObservedShare]) -> Markup:
     """Promised against observed: of live events a share of at most p should have a p-value of at most p."""
     series = [
-        ChartSeries("observed in shadow", [(one.p_value, one.share) for one in found], "first"),
-        ChartSeries("as promised", [(one.p_value, one.p_value) for one in found], "allowed"),
+        ChartSeries("observed in shadow", [(observed.p_value, observed.share) for observed in shares], "first"),
+        ChartSeries("as promised", [(observed.p_value, observed.p_value) for observed in shares], "allowed"),
     ]
     title = "Share of live events up to each p-value"
     return line_chart(title, ChartAxis("p-value", log=True), ChartAxis("share of events", log=True), series)
@@ -128,33 +128,38 @@ def reliability_chart(found: Sequence[ObservedShare]) -> Markup:
 def largest_drifts(
     days: Sequence[PeerGroupDay], features_above: float, scores_above: float, most: int = 20
 ) -> list[DisplayedDrift]:
-    """What drifted furthest, of the last judged day of each group; the furthest first, in measures of its threshold."""
+    """Largest drifts of the last judged day of each group, in multiples of the threshold; the largest first."""
     last: dict[tuple[str, str], PeerGroupDay] = {}
-    for one in days:
-        if one.drift.get("judged") and one.day >= last.get((one.tenant, one.agent_type), one).day:
-            last[one.tenant, one.agent_type] = one
-    found = [row for one in last.values() for row in _drift_measures(one, features_above, scores_above)]
-    return sorted(found, key=lambda row: (not row.beyond, -row.value))[:most]
+    for group_day in days:
+        if (
+            group_day.drift.get("judged")
+            and group_day.day >= last.get((group_day.tenant, group_day.agent_type), group_day).day
+        ):
+            last[group_day.tenant, group_day.agent_type] = group_day
+    drifts = [row for group_day in last.values() for row in _drift_measures(group_day, features_above, scores_above)]
+    return sorted(drifts, key=lambda row: (not row.beyond, -row.value))[:most]
 
 
-def _drift_measures(one: PeerGroupDay, features_above: float, scores_above: float) -> list[DisplayedDrift]:
-    group = describe_group(one.tenant, one.agent_type)
-    given: dict[str, Any] = one.drift.get("features") or {}
+def _drift_measures(group_day: PeerGroupDay, features_above: float, scores_above: float) -> list[DisplayedDrift]:
+    group = describe_group(group_day.tenant, group_day.agent_type)
+    given: dict[str, Any] = group_day.drift.get("features") or {}
     rows = [
-        DisplayedDrift(one.day, group, name, _NOUNS.get(name, name), float(value), float(value) > features_above)
+        DisplayedDrift(group_day.day, group, name, _NOUNS.get(name, name), float(value), float(value) > features_above)
         for name, value in given.items()
         if isinstance(value, int | float)
     ]
-    scores = one.drift.get("scores")
+    scores = group_day.drift.get("scores")
     if isinstance(scores, int | float):
         rows.append(
-            DisplayedDrift(one.day, group, "scores", "anomaly scores", float(scores), float(scores) > scores_above)
+            DisplayedDrift(
+                group_day.day, group, "scores", "anomaly scores", float(scores), float(scores) > scores_above
+            )
         )
     return rows
 
 
 def describe_training(model: ModelVersion) -> list[tuple[str, str]]:
-    """What a version learned from, as (label, value): members that are plain."""
+    """Training data of a version as (label, value): members that are plain."""
     return [
         (name.replace("_", " ").capitalize(), f"{value:,}" if isinstance(value, int) else str(value))
         for name, value in model.trained.items()
@@ -163,7 +168,7 @@ def describe_training(model: ModelVersion) -> list[tuple[str, str]]:
 
 
 def select_curves(
-    newcomers: Sequence[CalibrationCurve], known: Sequence[CalibrationCurve], wanted: Collection[str]
+    newcomers: Sequence[CalibrationCurve], known: Sequence[CalibrationCurve], names: Collection[str]
 ) -> list[DrawnCurve]:
     """Curves to draw, four at most: the fleet's, and those of groups that are wanted, else of the largest.
 
@@ -171,32 +176,32 @@ def select_curves(
     one of the two. Of another one there are those of newcomers alone, by which all are judged.
     """
     if not known:
-        return [DrawnCurve(_describe_curve_group(one), one) for one in _select_groups(newcomers, wanted)][
+        return [DrawnCurve(_describe_curve_group(curve), curve) for curve in _select_groups(newcomers, names)][
             : len(_STYLES)
         ]
-    places = [(one.tenant, one.agent_type) for one in _select_groups(known, wanted)[:2]]
+    places = [(curve.tenant, curve.agent_type) for curve in _select_groups(known, names)[:2]]
     parts = (("known agents", known), ("newcomers", newcomers))
     return [
-        DrawnCurve(f"{kind}, {_describe_curve_group(one)}", one)
-        for place in places
+        DrawnCurve(f"{kind}, {_describe_curve_group(curve)}", curve)
+        for pair in places
         for kind, curves in parts
-        for one in curves
-        if (one.tenant, one.agent_type) == place
+        for curve in curves
+        if (curve.tenant, curve.agent_type) == pair
     ]
 
 
-def _describe_curve_group(one: CalibrationCurve) -> str:
-    return describe_group(one.tenant, one.agent_type)
+def _describe_curve_group(curve: CalibrationCurve) -> str:
+    return describe_group(curve.tenant, curve.agent_type)
 
 
-def _select_groups(curves: Sequence[CalibrationCurve], wanted: Collection[str]) -> list[CalibrationCurve]:
-    """The fleet's curve, then those of *wanted* groups, else all, the largest first."""
-    fleet = [one for one in curves if one.tenant == "*"]
-    others = [one for one in curves if one.tenant != "*"]
-    named = [one for one in others if _describe_curve_group(one) in wanted]
-    return [*fleet, *(named or sorted(others, key=lambda one: -one.events))]
+def _select_groups(curves: Sequence[CalibrationCurve], names: Collection[str]) -> list[CalibrationCurve]:
+    """The fleet's curve, then those of *names* groups, else all, the largest first."""
+    fleet = [curve for curve in curves if curve.tenant == "*"]
+    others = [curve for curve in curves if curve.tenant != "*"]
+    named = [curve for curve in others if _describe_curve_group(curve) in names]
+    return [*fleet, *(named or sorted(others, key=lambda curve: -curve.events))]
 
 
 def group_labels(*parts: Sequence[CalibrationCurve]) -> list[str]:
     """Groups that have a curve of their own in any of *parts*, in words."""
-    return sorted({_describe_curve_group(one) for curves in parts for one in curves if one.tenant != "*"})
+    return sorted({_describe_curve_group(curve) for curves in parts for curve in curves if curve.tenant != "*"})

@@ -52,7 +52,7 @@ class TokenCache(Generic[CachedCaller]):
 
     @property
     def refusals(self) -> int:
-        """How many refusals are kept."""
+        """Number of refusals that are kept."""
         return len(self._refused)
 
     def get(self, digest: bytes, now: float) -> CachedCaller | None:
@@ -61,11 +61,11 @@ class TokenCache(Generic[CachedCaller]):
         Raises:
             InvalidToken: the token was refused a moment ago.
         """
-        found = self._verified.get(digest)
-        if found is not None:
-            if now < found[1]:
+        verified = self._verified.get(digest)
+        if verified is not None:
+            if now < verified[1]:
                 self._verified.move_to_end(digest)
-                return found[0]
+                return verified[0]
             del self._verified[digest]
         elif digest in self._refused:
             self._raise_if_refused(digest, now)
@@ -97,9 +97,6 @@ class TokenCache(Generic[CachedCaller]):
         self._refused.clear()
 
 
-# The gate: from an Authorization header to a caller.
-
-
 BoundCaller = TypeVar("BoundCaller")
 
 
@@ -122,7 +119,7 @@ def bearer_token(authorization: bytes | None) -> bytes:
 
 
 class TokenVerifier(Generic[BoundCaller]):
-    """Judges bearer tokens. For one event loop; `verified` neither waits nor calls out.
+    """Judges bearer tokens. For one event loop; `verify_now` neither waits nor calls out.
 
     Args:
         issuers: issuers that are trusted, and what is accepted of each.
@@ -149,7 +146,7 @@ class TokenVerifier(Generic[BoundCaller]):
         jwks.on_change(self.cache.forget_issuer)
 
     def verify_now(self, token: bytes) -> BoundCaller:
-        """The caller that *token* (compact JWS, as received) stands for, as far as the keys now held can tell.
+        """The caller that *token* (compact JWS, as received) stands for, by the keys that are in memory now.
 
         Raises:
             UnknownKey: the key is not held; a fetch has been asked for where an event loop runs.
@@ -159,11 +156,11 @@ class TokenVerifier(Generic[BoundCaller]):
             raise InvalidToken("the token is too long")
         digest = hashlib.blake2b(token, digest_size=16).digest()
         now = self._clock()
-        found = self.cache.get(digest, now)
-        return found if found is not None else self._verify_and_cache(token, digest, now)
+        cached = self.cache.get(digest, now)
+        return cached if cached is not None else self._verify_and_cache(token, digest, now)
 
     async def verify(self, token: bytes) -> BoundCaller:
-        """As `verified`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
+        """As `verify_now`, but a token whose key is not held waits up to `unknown_key_wait_s` for a fetch.
 
         Raises:
             InvalidToken: as `verified`.

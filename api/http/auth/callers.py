@@ -1,4 +1,4 @@
-"""Who is calling, and for whom it may speak.
+"""Callers: the clients of verified tokens, with the tenants, issuers and sources they may speak for.
 
 A verified token says who; the `callers` of the settings say what for. A client without an entry there is authenticated
 and speaks for nobody: an issuer may well hand tokens to clients that the operator of Trustwatch never meant to hear.
@@ -52,7 +52,7 @@ class TenantNotAllowed(TrustwatchError):
 
 
 class SourceBinding:
-    """What the events of one source may claim.
+    """Claims that the events of one source may make.
 
     Args:
         source: its entry in the settings.
@@ -137,7 +137,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Its name in the settings; "" where it has no entry there."""
+        """Name in the settings; "" where it has no entry there."""
         return self.binding.name
 
     @property
@@ -156,7 +156,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
             raise InsufficientScope(scope)
 
     def may_see(self, tenant: str) -> bool:
-        """Whether it is bound to *tenant*."""
+        """True if it is bound to *tenant*."""
         return tenant in self.binding.tenants or ANY_NAME in self.binding.tenants
 
     def require_tenant(self, tenant: str | None) -> str:
@@ -200,7 +200,7 @@ class CallerDirectory:
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
         """The caller that a verified token stands for; without an entry it is bound to nothing."""
         client, subject = claims.client_id or None, claims.subject
-        found = (
+        bindings = (
             self._bindings.get((claims.issuer, *key)) for key in ((client, subject), (client, None), (None, subject))
         )
         return AuthenticatedCaller(
@@ -209,5 +209,5 @@ class CallerDirectory:
             client_id=claims.client_id,
             scopes=claims.scopes,
             exp=claims.exp,
-            binding=next((binding for binding in found if binding is not None), NO_BINDING),
+            binding=next((binding for binding in bindings if binding is not None), NO_BINDING),
         )

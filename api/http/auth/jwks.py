@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class JwksStatus(msgspec.Struct, frozen=True):
-    """How the keys of one issuer fare. Times are seconds since 1970; 0 is never."""
+    """State of the keys of one issuer. Times are seconds since 1970; 0 is never."""
 
     issuer: str
     keys: int
@@ -76,26 +76,30 @@ class JwksCache:
 
     def keys(self, issuer: str) -> KeySet | None:
         """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
-        held = self._issuers.get(issuer)
-        if held is None or held.keys is None or self._clock() >= held.fetched_at + self._rules.keys_max_age_s:
+        issuer_keys = self._issuers.get(issuer)
+        if (
+            issuer_keys is None
+            or issuer_keys.keys is None
+            or self._clock() >= issuer_keys.fetched_at + self._rules.keys_max_age_s
+        ):
             return None
-        return held.keys
+        return issuer_keys.keys
 
     def usable_until(self, issuer: str) -> float:
-        """When the keys now held of *issuer* stop being trusted, unless they are fetched again."""
+        """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
         return self._issuers[issuer].fetched_at + self._rules.keys_max_age_s
 
     def status(self) -> list[JwksStatus]:
-        """For readiness and metrics, in the order of the settings."""
+        """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
         return [
             JwksStatus(
                 issuer=issuer,
                 keys=0 if (keys := self.keys(issuer)) is None else len(keys),
-                fetched_at=held.fetched_at,
-                fetches=held.fetches,
-                last_error=held.last_error,
+                fetched_at=issuer_keys.fetched_at,
+                fetches=issuer_keys.fetches,
+                last_error=issuer_keys.last_error,
             )
-            for issuer, held in self._issuers.items()
+            for issuer, issuer_keys in self._issuers.items()
         ]
 
     async def start(self, wait_s: float = 2.0) -> None:
@@ -107,7 +111,7 @@ class JwksCache:
 
     async def close(self) -> None:
         """Stop fetching and close connections."""
-        tasks = [held.task for held in self._issuers.values()] + [self._refresh_task]
+        tasks = [issuer_keys.task for issuer_keys in self._issuers.values()] + [self._refresh_task]
         running = [task for task in tasks if task is not None and not task.done()]
         for task in running:
             task.cancel()
@@ -122,39 +126,39 @@ class JwksCache:
         Returns:
             The fetch, which never raises; None where the last one is too recent. Must be called in the event loop.
         """
-        held = self._issuers[issuer]
-        if held.task is not None and not held.task.done():
-            return held.task
-        if held.tried_at is not None and 0 <= self._clock() - held.tried_at < self._rules.refresh_min_s:
+        issuer_keys = self._issuers[issuer]
+        if issuer_keys.task is not None and not issuer_keys.task.done():
+            return issuer_keys.task
+        if issuer_keys.tried_at is not None and 0 <= self._clock() - issuer_keys.tried_at < self._rules.refresh_min_s:
             return None
-        held.tried_at = self._clock()
-        held.task = asyncio.get_running_loop().create_task(self._refresh(held))
-        return held.task
+        issuer_keys.tried_at = self._clock()
+        issuer_keys.task = asyncio.get_running_loop().create_task(self._refresh(issuer_keys))
+        return issuer_keys.task
 
     async def _refresh_periodically(self) -> None:
         """Refresh whoever is due. A failed fetch is due again at once, which means after `refresh_min_s`."""
         while True:
             await asyncio.sleep(min(self._rules.refresh_s, self._rules.refresh_min_s))
-            for issuer, held in self._issuers.items():
-                if held.last_error or self._clock() - held.fetched_at >= self._rules.refresh_s:
+            for issuer, issuer_keys in self._issuers.items():
+                if issuer_keys.last_error or self._clock() - issuer_keys.fetched_at >= self._rules.refresh_s:
                     self.refresh_soon(issuer)
 
-    async def _refresh(self, held: _IssuerKeys) -> None:
-        held.fetches += 1
+    async def _refresh(self, issuer_keys: _IssuerKeys) -> None:
+        issuer_keys.fetches += 1
         try:
             async with asyncio.timeout(self._rules.fetch_timeout_s):
-                document = await self._fetch_document(held.settings)
-            keys = parse_keys(document, held.settings.algorithms)
+                document = await self._fetch_document(issuer_keys.settings)
+            keys = parse_keys(document, issuer_keys.settings.algorithms)
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-            held.last_error = f"{type(error).__name__}: {error}"[:200]
-            _log.warning("jwks_refresh_failed", issuer=held.settings.issuer, error=held.last_error)
+            issuer_keys.last_error = f"{type(error).__name__}: {error}"[:200]
+            _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
-        changed = held.keys is None or held.keys.digest != keys.digest
-        held.keys, held.fetched_at, held.last_error = keys, self._clock(), ""
+        changed = issuer_keys.keys is None or issuer_keys.keys.digest != keys.digest
+        issuer_keys.keys, issuer_keys.fetched_at, issuer_keys.last_error = keys, self._clock(), ""
         if changed:
-            _log.info("jwks_changed", issuer=held.settings.issuer, keys=len(keys))
+            _log.info("jwks_changed", issuer=issuer_keys.settings.issuer, keys=len(keys))
             for call in self._on_change:
-                call(held.settings.issuer)
+                call(issuer_keys.settings.issuer)
 
     async def _fetch_document(self, issuer: IssuerSettings) -> bytes:
         if issuer.jwks_file is not None:

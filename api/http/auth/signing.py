@@ -113,7 +113,7 @@ class LocalSigningKey:
         return jwt.encode(document, self._key, algorithm="ES256", headers={"typ": kind, "kid": self.kid})
 
     def read_document(self, signed: str, kind: str) -> dict[str, Any]:
-        """What `sign_document` was given.
+        """Verify a signed document and return what `sign_document` was given.
 
         Raises:
             ValueError: it was not signed by this key, or is of another kind.
@@ -185,9 +185,6 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError(f"{path}: the local key must be a P-256 key")
     return key
-
-
-# Tokens of the local development issuer, for demo and command line.
 
 
 def issue_local_token(data_dir: Path, client_id: str, scopes: list[str], audience: str, lifetime_s: int) -> str:

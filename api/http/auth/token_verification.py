@@ -65,11 +65,8 @@ class UnknownKey(InvalidToken):
         self.issuer = issuer
 
 
-# One token against one set of keys: signature, header and claims in a single call (RFC 7519, 8725, 9068).
-#
-# The only module that imports PyJWT for verifying. PyJWT judges signature, audience, issuer and form; the three time
-# claims are judged here, because PyJWT reads the clock of the machine and ours is passed in.
-
+# PyJWT judges signature, audience, issuer and form; the three time claims are judged here, because PyJWT reads the
+# clock of the machine and ours is passed in.
 
 MAX_TOKEN_BYTES = 16 * 1024
 """Bytes in a token; a longer one is refused before anything is computed from it."""
@@ -81,7 +78,7 @@ MAX_KEYS = 64
 
 MIN_RSA_BITS = 2048
 
-# Which algorithms a key may verify, by type and curve. A token's `alg` never chooses the kind of key (RFC 8725, 3.1).
+# Algorithms that a key may verify, by type and curve. A token's `alg` never chooses the kind of key (RFC 8725, 3.1).
 _ALGORITHMS_OF_KEY: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
@@ -105,7 +102,7 @@ NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
-    """What a verified token says. Times are seconds since 1970; `members` are all claims, as they are."""
+    """Claims of a verified token. Times are seconds since 1970; `members` are all claims, as they are."""
 
     issuer: str
     subject: str
@@ -310,7 +307,7 @@ def _scope_names(value: Any) -> list[str]:
     raise InvalidToken("the scopes of the token are malformed")
 
 
-# ID tokens: who signed in at an OpenID provider (OpenID Connect Core 3.1.3.7). They open the console, and no API.
+# ID tokens (OpenID Connect Core 3.1.3.7) open the console, and no API.
 
 
 def verify_id_token(

@@ -1,4 +1,4 @@
-"""The seam of actuators: what one can do to an agent's client at its authorization server, and how it can fail."""
+"""Interface of actuators: calls that change an agent's client at its authorization server, and their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .desired_state import DesiredState
 
 
 class ActuatorError(TrustwatchError):
-    """What an actuator could not do. Texts are at most a line, and are shown to operators."""
+    """Failure of an actuator. Texts are at most a line, and are shown to operators."""
 
     code = "actuator"
 
@@ -46,7 +46,7 @@ class ActuationNotConfirmed(ActuatorError):
 
 
 class ActuationResult(NamedTuple):
-    """What came of `lower` or `restore`.
+    """Result of `lower` or `restore`.
 
     Attributes:
         original: what has to be restored from now on; a revocation may add to it what must not come back.
@@ -61,20 +61,20 @@ class Actuator(Protocol):
     """Changes one client at one server. One contract suite holds for every implementation.
 
     Every call may be repeated, after success too: the same call changes nothing further. Every call may be cancelled.
-    Raises UnknownClient, Refused, ActuatorUnavailable, ActuationNotConfirmed.
+    Raises UnknownClient, ActuatorAccessDenied, ActuatorUnavailable, ActuationNotConfirmed.
     """
 
     async def capture(self, client_id: str) -> bytes:
-        """What the server has of all that may be lowered; never empty, no secrets. Opaque to its keeper."""
+        """Read from the server all that may be lowered: never empty, no secrets, and opaque to the caller."""
 
-    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
-        """Bring about *wish* (which does not restore), measured against *original*, and read back."""
+    async def lower(self, client_id: str, original: bytes, desired: DesiredState) -> ActuationResult:
+        """Bring about *desired* (which does not restore), starting from *original*, and read it back."""
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Make it exactly *original* again, and read back."""
+        """Make the client exactly *original* again, and read it back."""
 
 
-# What of an answer of a server may be shown to operators.
+# Detail of a server's answer that operators may see: an error code, since bodies hold secrets.
 
 
 MAX_DETAIL_CHARS = 160

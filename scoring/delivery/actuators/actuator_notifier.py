@@ -48,7 +48,7 @@ class ActuationMetrics:
     def histogram_buckets(self, target: str) -> list[tuple[str, float]]:
         """(upper bound, times up to it) for every bound and `+Inf`, as a histogram shows them."""
         counts, total, shown = self._buckets.get(target, []), 0, []
-        for bound, count in zip([*(f"{one:g}" for one in BUCKETS_S), "+Inf"], counts, strict=bool(counts)):
+        for bound, count in zip([*(f"{seconds:g}" for seconds in BUCKETS_S), "+Inf"], counts, strict=bool(counts)):
             total += count
             shown.append((bound, float(total)))
         return shown
@@ -59,16 +59,14 @@ class ActuationMetrics:
         return sorted(self._buckets)
 
 
-# Carries wishes of the outbox to an actuator until the server says that it is so.
-#
-# The store keeps, per target and agent, the newest wish and what the server had before anything was lowered. Each
-# attempt compares itself with that: an older wish is dropped, and one that is overtaken while it is applied goes on
-# with the newer, so that whoever is last to touch the server leaves the newest wish there. Several processes may do so
-# at a time.
+# Several processes may deliver to one server at a time. So the store keeps, per target and agent, the newest desired
+# state and what the server had before anything was lowered. Each attempt compares itself with that: an older desired
+# state is dropped, and one that is overtaken while it is applied goes on with the newer, so that whoever is last to
+# touch the server leaves the newest one there.
 
 
 MAX_ROUNDS = 8
-"""Wishes that may overtake each other within one attempt; the next attempt goes on."""
+"""Desired states that may overtake each other within one attempt; the next attempt goes on."""
 
 SERVER_TIME_SHARE = 0.9
 """Share of the target's time for the server, so that there is some left to write down that it did not answer."""
@@ -78,7 +76,7 @@ ActuationObserver = Callable[[str, str, float | None], None]
 
 
 class _ActuationAttempt(NamedTuple):
-    """What one try at the server came to."""
+    """Result of one attempt at the server."""
 
     row: Actuation
     result: DeliveryResult
@@ -90,8 +88,8 @@ class ActuatorNotifier:
 
     Args:
         actuator: reaches the server.
-        actuations: keeps wishes and originals.
-        wish: what is to hold now for the agent of a row (`Wishes.now`).
+        actuations: keeps desired and original states.
+        resolve_desired: the state that is to hold now for the agent of a row (`DesiredStateResolver.resolve`).
         clock: UTC milliseconds.
         observe: told (target, outcome, containment time in s or None) of every attempt. Outcomes: confirmed, applied,
             restored, unchanged, superseded, skipped, retry, failed.
@@ -101,13 +99,13 @@ class ActuatorNotifier:
         self,
         actuator: Actuator,
         actuations: ActuationStore,
-        wish: DesiredStateLookup,
+        resolve_desired: DesiredStateLookup,
         clock: Callable[[], int],
         observe: ActuationObserver,
     ) -> None:
         self._actuator = actuator
         self._actuations = actuations
-        self._resolve_desired = wish
+        self._resolve_desired = resolve_desired
         self._clock = clock
         self._observe = observe
         self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -127,29 +125,29 @@ class ActuatorNotifier:
             return await self._apply_desired_state(row.seq, asked, target)
 
     async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorSettings) -> DeliveryResult:
-        wish = await self._resolve_desired(asked)
-        before = await asyncio.to_thread(self._actuations.get, target.name, wish.agent_key)
-        wish = _with_decision_times(wish, before)
-        if before is None and wish.restores:
+        desired = await self._resolve_desired(asked)
+        before = await asyncio.to_thread(self._actuations.get, target.name, desired.agent_key)
+        desired = _with_decision_times(desired, before)
+        if before is None and desired.restores:
             return self._report(target, "unchanged", DeliveryResult("delivered"))
-        row = await asyncio.to_thread(self._actuations.request, self._new_actuation(version, wish, target))
+        row = await asyncio.to_thread(self._actuations.request, self._new_actuation(version, desired, target))
         if row is None:
             return self._report(target, "superseded", DeliveryResult("delivered"))
         done = _revoked_decision_id(before)
         for _ in range(MAX_ROUNDS):
-            tried = _keep_confirmation_time(await self._attempt_actuation(row, wish, target, done), wish, before)
+            tried = _keep_confirmation_time(await self._attempt_actuation(row, desired, target, done), desired, before)
             if await asyncio.to_thread(self._actuations.settle, tried.row):
-                contained_s = self._containment_time_s(tried.row, wish, before)
+                contained_s = self._containment_time_s(tried.row, desired, before)
                 return self._report(target, tried.outcome, tried.result, contained_s)
             newer = await self._newer_actuation(tried.row)
             if newer is None:
                 break
-            row, wish, before = newer, decode_desired_state(newer.desired), None
+            row, desired, before = newer, decode_desired_state(newer.desired), None
         error = "newer wishes overtook each other; the next attempt goes on"
         return self._report(target, "retry", DeliveryResult("retry", error))
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
-        """The newer wish. What was there before anything was lowered is not lost with it, whoever restored."""
+        """The newer actuation. The server's original state is not lost with it, whoever restored."""
         newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent.key)
         if newer is None or newer.original or not mine.original:
             return newer
@@ -157,31 +155,35 @@ class ActuatorNotifier:
         return msgspec.structs.replace(newer, original=kept)
 
     async def _attempt_actuation(
-        self, row: Actuation, wish: DesiredState, target: ActuatorSettings, done: str
+        self, row: Actuation, desired: DesiredState, target: ActuatorSettings, done: str
     ) -> _ActuationAttempt:
-        held = row
+        current_row = row
         try:
             async with asyncio.timeout(target.timeout_s * SERVER_TIME_SHARE):
-                client = target.client_of(wish.agent_id)
-                if not wish.restores and not row.original:
-                    found = await self._actuator.capture(client)
-                    kept = await asyncio.to_thread(self._actuations.keep_original, target.name, wish.agent_key, found)
-                    held = msgspec.structs.replace(row, original=kept)
-                return await self._apply_at_server(client, held, wish, done)
+                client = target.client_of(desired.agent_id)
+                if not desired.restores and not row.original:
+                    original = await self._actuator.capture(client)
+                    kept = await asyncio.to_thread(
+                        self._actuations.keep_original, target.name, desired.agent_key, original
+                    )
+                    current_row = msgspec.structs.replace(row, original=kept)
+                return await self._apply_at_server(client, current_row, desired, done)
         except UnknownClient as error:
-            return self._handle_unknown_client(held, wish, str(error))
+            return self._handle_unknown_client(current_row, desired, str(error))
         except ActuatorError as error:
             result = DeliveryResult("retry", str(error), error.retry_after_s)
-            return _ActuationAttempt(self._updated_actuation(held, "wanted", str(error)), result, "retry")
+            return _ActuationAttempt(self._updated_actuation(current_row, "wanted", str(error)), result, "retry")
         except TimeoutError:
             error_text = f"no answer of the server within {target.timeout_s * SERVER_TIME_SHARE:g} s"
             return _ActuationAttempt(
-                self._updated_actuation(held, "wanted", error_text), DeliveryResult("retry", error_text), "retry"
+                self._updated_actuation(current_row, "wanted", error_text), DeliveryResult("retry", error_text), "retry"
             )
 
-    async def _apply_at_server(self, client: str, row: Actuation, wish: DesiredState, done: str) -> _ActuationAttempt:
-        """Lower or restore, and what that makes of the row."""
-        if wish.restores:
+    async def _apply_at_server(
+        self, client: str, row: Actuation, desired: DesiredState, done: str
+    ) -> _ActuationAttempt:
+        """Lower or restore; returns the row as that leaves it."""
+        if desired.restores:
             if row.original:
                 await self._actuator.restore(client, row.original)
             restored = msgspec.structs.replace(row, original=b"")
@@ -189,17 +191,17 @@ class ActuatorNotifier:
             return _ActuationAttempt(
                 self._updated_actuation(restored, "restored", ""), DeliveryResult("delivered"), outcome
             )
-        if done and done == wish.decision_id and wish.allow:
+        if done and done == desired.decision_id and desired.allow:
             # They died when it was decided. Those issued since are the agent's by the same policy.
-            wish = msgspec.structs.replace(wish, revoke=False)
-        brought: ActuationResult = await self._actuator.lower(client, row.original, wish)
+            desired = msgspec.structs.replace(desired, revoke=False)
+        brought: ActuationResult = await self._actuator.lower(client, row.original, desired)
         status: ActuationStatus = "confirmed" if brought.confirmed else "applied"
         lowered = msgspec.structs.replace(row, original=brought.original)
         return _ActuationAttempt(self._updated_actuation(lowered, status, ""), DeliveryResult("delivered"), status)
 
-    def _handle_unknown_client(self, row: Actuation, wish: DesiredState, error: str) -> _ActuationAttempt:
-        """No such client: an error where something was to be lowered; to be restored there is nothing left."""
-        if wish.restores:
+    def _handle_unknown_client(self, row: Actuation, desired: DesiredState, error: str) -> _ActuationAttempt:
+        """Settle a row without a client: an error if something was to be lowered; to restore there is nothing left."""
+        if desired.restores:
             gone = msgspec.structs.replace(row, original=b"")
             return _ActuationAttempt(
                 self._updated_actuation(gone, "restored", error), DeliveryResult("delivered"), "restored"
@@ -208,16 +210,16 @@ class ActuatorNotifier:
             self._updated_actuation(row, "failed", error), DeliveryResult("failed", error), "failed"
         )
 
-    def _new_actuation(self, version: int, wish: DesiredState, target: ActuatorSettings) -> Actuation:
+    def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorSettings) -> Actuation:
         return Actuation(
             target.name,
-            wish.name,
+            desired.name,
             version,
-            encode_desired_state(wish),
+            encode_desired_state(desired),
             b"",
             "wanted",
-            wish.caused_ms,
-            wish.decided_ms,
+            desired.caused_ms,
+            desired.decided_ms,
             0,
             self._clock(),
             "",
@@ -228,12 +230,16 @@ class ActuatorNotifier:
         confirmed_ms = now if status in ("confirmed", "restored") else 0
         return msgspec.structs.replace(row, status=status, confirmed_ms=confirmed_ms, updated_ms=now, error=error)
 
-    def _containment_time_s(self, row: Actuation, wish: DesiredState, before: Actuation | None) -> float | None:
-        """From the event to the confirmed consequence; told once for each decision that lowers something."""
-        told = _confirmed_desired_state(before)
-        if row.status != "confirmed" or not wish.caused_ms or (told and told.decision_id == wish.decision_id):
+    def _containment_time_s(self, row: Actuation, desired: DesiredState, before: Actuation | None) -> float | None:
+        """Seconds from the event to the confirmed consequence; given once for each decision that lowers something."""
+        confirmed = _confirmed_desired_state(before)
+        if (
+            row.status != "confirmed"
+            or not desired.caused_ms
+            or (confirmed and confirmed.decision_id == desired.decision_id)
+        ):
             return None
-        return max(0.0, (row.confirmed_ms - wish.caused_ms) / 1000)
+        return max(0.0, (row.confirmed_ms - desired.caused_ms) / 1000)
 
     def _report(
         self, target: ActuatorSettings, outcome: str, result: DeliveryResult, contained_s: float | None = None
@@ -243,38 +249,38 @@ class ActuatorNotifier:
 
 
 def _stored_desired_state(row: Actuation | None) -> DesiredState | None:
-    """What was wanted; None = nothing, or what another version of us wrote."""
+    """The desired state of a stored actuation; None = there is none, or another version of us wrote it."""
     try:
         return None if row is None else decode_desired_state(row.desired)
     except UnreadableAction:
         return None
 
 
-def _with_decision_times(wish: DesiredState, before: Actuation | None) -> DesiredState:
-    """*wish* with the times of its decision, where that was wanted before: a further look does not make it later."""
+def _with_decision_times(desired: DesiredState, before: Actuation | None) -> DesiredState:
+    """*desired* with the times of its decision, where that was wanted before: a further look does not make it later."""
     was = _stored_desired_state(before)
-    if was is None or not wish.decision_id or (was.decision_id, was.level) != (wish.decision_id, wish.level):
-        return wish
-    return msgspec.structs.replace(wish, decided_ms=was.decided_ms, caused_ms=was.caused_ms)
+    if was is None or not desired.decision_id or (was.decision_id, was.level) != (desired.decision_id, desired.level):
+        return desired
+    return msgspec.structs.replace(desired, decided_ms=was.decided_ms, caused_ms=was.caused_ms)
 
 
 def _keep_confirmation_time(
-    tried: _ActuationAttempt, wish: DesiredState, before: Actuation | None
+    tried: _ActuationAttempt, desired: DesiredState, before: Actuation | None
 ) -> _ActuationAttempt:
-    """A further look that finds all as it was confirmed before says since when it is so."""
-    told = _confirmed_desired_state(before)
-    same = told is not None and (told.decision_id, told.level) == (wish.decision_id, wish.level)
+    """Keep the time of the earlier confirmation where a further look finds all as it was confirmed then."""
+    confirmed = _confirmed_desired_state(before)
+    same = confirmed is not None and (confirmed.decision_id, confirmed.level) == (desired.decision_id, desired.level)
     if before is None or not same or tried.row.status != "confirmed":
         return tried
     return tried._replace(row=msgspec.structs.replace(tried.row, confirmed_ms=before.confirmed_ms))
 
 
 def _confirmed_desired_state(before: Actuation | None) -> DesiredState | None:
-    """What the server has confirmed last."""
+    """The desired state that the server confirmed last."""
     return _stored_desired_state(before) if before is not None and before.status == "confirmed" else None
 
 
 def _revoked_decision_id(before: Actuation | None) -> str:
     """The decision whose revocation the server has confirmed; "" = none."""
-    told = _confirmed_desired_state(before)
-    return told.decision_id if told is not None and told.revoke else ""
+    confirmed = _confirmed_desired_state(before)
+    return confirmed.decision_id if confirmed is not None and confirmed.revoke else ""

@@ -29,7 +29,7 @@ def check_client_credentials(
 
 
 class ActuatorAuthSettings(SettingsPart, frozen=True):
-    """How an actuator proves who it is: a bearer token, or a client with a secret or (better) a private key."""
+    """Authentication of an actuator: a bearer token, or a client with a secret or (better) a private key."""
 
     bearer: Annotated[Secret | None, setting("token that the server gave us: `{env: NAME}` or `{file: PATH}`")] = None
     client_id: Annotated[Name | None, setting("our client at the server")] = None
@@ -110,7 +110,7 @@ class ActuatorSettings(SettingsPart, frozen=True):
 
     @property
     def has_cooldown(self) -> bool:
-        """Nothing that is to be brought about is kept back."""
+        """False: no change at a server may be kept back."""
         return False
 
     @property
@@ -129,7 +129,7 @@ class ActuatorSettings(SettingsPart, frozen=True):
         return () if self.secret is None else (self.secret.reveal(),)
 
     def serves(self, tenant: str, issuer: str) -> bool:
-        """Whether it may touch agents of that tenant and issuer."""
+        """Tell whether the actuator may touch agents of that tenant and issuer."""
         return _covers(self.tenants, tenant) and _covers(self.issuers, issuer)
 
     def client_of(self, agent_id: str) -> str:

@@ -1,4 +1,4 @@
-"""How we prove to an authorization server who we are: at its token endpoint and at its admin API.
+"""Client authentication at authorization servers: at their token endpoints and their admin APIs.
 
 Actuators, gateways' issuers and the console's sign-in use it. Secrets and tokens stay in here.
 """
@@ -28,7 +28,7 @@ class ClientAuthenticator(Protocol):
     """Client authentication at a token or revocation endpoint."""
 
     def authenticate(self, url: str, form: dict[str, str]) -> dict[str, str]:
-        """Adds to *form* what proves us at *url*; returns headers that do."""
+        """Add our proof for *url* to *form*, or return it as headers."""
 
 
 class NoClientAuthenticator:
@@ -112,21 +112,21 @@ class RequestAuthenticator(Protocol):
     """Headers of requests to an admin API."""
 
     async def headers(self) -> dict[str, str]:
-        """Headers that prove us. Raises Refused, ActuatorUnavailable."""
+        """Headers that authenticate us. Raises ActuatorAccessDenied, ActuatorUnavailable."""
 
     def invalidate(self) -> None:
-        """The server did not take them: think of new ones."""
+        """Drop kept credentials, since the server did not take them."""
 
 
 class NoAuthenticator:
     """An admin API that its network protects, as Hydra's."""
 
     async def headers(self) -> dict[str, str]:
-        """None."""
+        """No headers."""
         return {}
 
     def invalidate(self) -> None:
-        """Nothing to think of."""
+        """Do nothing: no credentials are kept."""
 
 
 class StaticTokenAuthenticator:
@@ -136,11 +136,11 @@ class StaticTokenAuthenticator:
         self._token = token
 
     async def headers(self) -> dict[str, str]:
-        """The token."""
+        """Headers with the token."""
         return {"authorization": f"Bearer {self._token}"}
 
     def invalidate(self) -> None:
-        """There is no other."""
+        """Do nothing: there is no other token."""
 
 
 class ClientCredentialsAuthenticator:
@@ -172,14 +172,14 @@ class ClientCredentialsAuthenticator:
         self._lock = asyncio.Lock()
 
     async def headers(self) -> dict[str, str]:
-        """A token; fetched where none is kept."""
+        """Headers with a token; fetched where none is kept."""
         async with self._lock:
             if not self._token or self._monotonic() >= self._until:
                 await self._fetch()
             return {"authorization": f"Bearer {self._token}"}
 
     def invalidate(self) -> None:
-        """The next request fetches another."""
+        """Drop the token: the next request fetches another."""
         self._token = ""
 
     async def _fetch(self) -> None:

@@ -78,7 +78,7 @@ class AdminApi:
             raise ActuatorUnavailable(f"{method} {path.split('?', 1)[0]}: {type(error).__name__}") from None
 
 
-# Actuators of servers that show and take a client's configuration: read, compare, write, read back.
+# Actuators of servers that show their clients write nothing but differences, and read each write back.
 
 
 ClientState = TypeVar("ClientState", bound=msgspec.Struct)
@@ -87,7 +87,7 @@ ClientRepresentation = Mapping[str, Any]
 
 
 class UnreadableOriginal(ActuatorError):
-    """What was kept can not be read: written by another version."""
+    """The stored original can not be read: another version wrote it."""
 
     code = "bad_original"
 
@@ -100,27 +100,27 @@ class ClientActuator(ABC, Generic[ClientState]):
         self._encode = msgspec.json.Encoder().encode
 
     async def capture(self, client_id: str) -> bytes:
-        """That part, as JSON."""
+        """Read the part of the client that may be lowered, as JSON."""
         return self._encode(self._extract_state(await self._read_client(client_id)))
 
-    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
-        """Write what is not as wished, read it back, then let tokens die where they are to."""
+    async def lower(self, client_id: str, original: bytes, desired: DesiredState) -> ActuationResult:
+        """Write where the client differs from *desired*, read it back, then let tokens die where they are to."""
         first = self._decode(original)
         client = await self._read_client(client_id)
-        aim = self._compute_state(first, self._extract_state(client), wish)
+        aim = self._compute_state(first, self._extract_state(client), desired)
         if not self._is_satisfied(self._extract_state(client), aim):
             await self._write_client(client, aim)
             client = await self._read_client(client_id)
             if not self._is_satisfied(self._extract_state(client), aim):
                 raise ActuationNotConfirmed(f"client {client_id}: reading back does not show what was written")
-        if wish.revoke:
-            await self._revoke_tokens(client, wish)
+        if desired.revoke:
+            await self._revoke_tokens(client, desired)
         return ActuationResult(
-            self._encode(self._restorable_state(first, self._extract_state(client), wish)), confirmed=True
+            self._encode(self._restorable_state(first, self._extract_state(client), desired)), confirmed=True
         )
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Write what is not as it was, and read it back."""
+        """Write where the client differs from the original, and read it back."""
         first = self._decode(original)
         client = await self._read_client(client_id)
         if self._extract_state(client) != first:
@@ -137,14 +137,14 @@ class ClientActuator(ABC, Generic[ClientState]):
 
     @abstractmethod
     async def _read_client(self, client_id: str) -> ClientRepresentation:
-        """The client. Raises UnknownClient, Refused, ActuatorUnavailable."""
+        """Read the client. Raises UnknownClient, ActuatorAccessDenied, ActuatorUnavailable."""
 
     @abstractmethod
     async def _write_client(self, client: ClientRepresentation, state: ClientState) -> None:
-        """Give the client that state. Raises as `_read` does."""
+        """Give the client that state. Raises as `_read_client` does."""
 
     @abstractmethod
-    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
+    async def _revoke_tokens(self, client: ClientRepresentation, desired: DesiredState) -> None:
         """Let tokens die that are out, until the server has said so. May be called again."""
 
     @abstractmethod
@@ -152,14 +152,14 @@ class ClientActuator(ABC, Generic[ClientState]):
         """The part of the client that is lowered."""
 
     @abstractmethod
-    def _compute_state(self, first: ClientState, found: ClientState, wish: DesiredState) -> ClientState:
-        """The state that *wish* asks of a client that had *first* and has *found*; *found* where that will do."""
+    def _compute_state(self, first: ClientState, current: ClientState, desired: DesiredState) -> ClientState:
+        """State that *desired* asks of a client that had *first* and has *current*; *current* where that will do."""
 
-    def _is_satisfied(self, found: ClientState, aim: ClientState) -> bool:
-        """Whether *found* is what is asked for, though it may be written in another way."""
-        return found == aim
+    def _is_satisfied(self, current: ClientState, aim: ClientState) -> bool:
+        """Tell whether *current* is what is asked for, though it may be written in another way."""
+        return current == aim
 
-    def _restorable_state(self, first: ClientState, now: ClientState, wish: DesiredState) -> ClientState:
-        """What has to be restored once *wish* is brought about: *first*, but for what would bring dead tokens back."""
-        del now, wish
+    def _restorable_state(self, first: ClientState, now: ClientState, desired: DesiredState) -> ClientState:
+        """State to restore once *desired* is brought about: *first*, but for what would bring dead tokens back."""
+        del now, desired
         return first

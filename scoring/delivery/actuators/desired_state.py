@@ -1,4 +1,4 @@
-"""What tokens of an agent may be, as an actuator is asked for it, and the outbox row that asks."""
+"""The desired state of an agent's tokens, as an actuator is asked for it, and the outbox row that asks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTION_ROW_KIND = "action"
 
 
 class DesiredState(msgspec.Struct, frozen=True):
-    """What is to hold for an agent at an authorization server.
+    """State that is to hold for an agent at an authorization server.
 
     Attributes:
         tenant, issuer, agent_id, agent_key: the agent; the key is `trustwatch.ingest.hashing.agent_key`, unsigned.
@@ -53,7 +53,7 @@ class DesiredState(msgspec.Struct, frozen=True):
 
     @property
     def restores(self) -> bool:
-        """Nothing is to be lowered: the server is to be as it was."""
+        """True if nothing is to be lowered: the server is to be as it was."""
         return self.allow and self.refresh_allowed and not self.revoke and self.max_token_lifetime_s is None
 
     @property
@@ -73,7 +73,7 @@ encode_desired_state = msgspec.json.Encoder().encode
 
 
 def decode_desired_state(payload: bytes) -> DesiredState:
-    """Raises UnreadableAction."""
+    """Decode the payload of an action row. Raises UnreadableAction."""
     try:
         return _desired_state_decoder.decode(payload)
     except msgspec.DecodeError as error:
@@ -90,7 +90,7 @@ def derive_desired_state(
     decided_ms: int,
     principals: tuple[str, ...] = (),
 ) -> DesiredState:
-    """What a verdict about an agent that asks for nothing means for its client.
+    """Desired state of an agent's client, from a verdict about the agent that asks for nothing.
 
     Nothing is lowered at `low` and `unknown`, and in shadow mode. A person's approval that is missing (step-up) lowers
     nothing either: what waits for a person is refused where it is asked for, by hooks and gateways.
@@ -126,7 +126,7 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
     if not standing.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
         return None
     verdict = evaluate_policy(AccessRequest(*full), standing, RiskLevel(decision.level), book.version)
-    wish = derive_desired_state(
+    desired = derive_desired_state(
         agent,
         decision.agent_type,
         verdict,
@@ -134,18 +134,18 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
         caused_ms=decision.event_time_ms if decision.event_id else 0,
         decided_ms=decision.decided_ms,
     )
-    return build_action_row(f"action-{decision.decision_id}", wish)
+    return build_action_row(f"action-{decision.decision_id}", desired)
 
 
-def build_action_row(key: str, wish: DesiredState, target: str = "") -> OutboxRow:
-    """The outbox row of *wish*; *target* "" = every actuator that serves the agent."""
+def build_action_row(key: str, desired: DesiredState, target: str = "") -> OutboxRow:
+    """The outbox row of *desired*; *target* "" = every actuator that serves the agent."""
     return OutboxRow(
         key=key,
         kind=ACTION_ROW_KIND,
         target=target,
-        payload=encode_desired_state(wish),
-        created_ms=wish.decided_ms,
-        agent_key=wish.agent_key,
-        level=RiskLevel[wish.level.upper()],
-        tenant=wish.tenant,
+        payload=encode_desired_state(desired),
+        created_ms=desired.decided_ms,
+        agent_key=desired.agent_key,
+        level=RiskLevel[desired.level.upper()],
+        tenant=desired.tenant,
     )

@@ -46,9 +46,9 @@ def parse_go_duration(text: str) -> float:
     return total / 10**9
 
 
-# Ory Hydra (2.x) by its admin API.
+# Means of lowering a client of Ory Hydra (2.x), by its admin API:
 #
-# | wish | what is done to the client |
+# | desired | change of the client |
 # |---|---|
 # | ceiling | lifespans of access and ID tokens of every grant: the lower of the ceiling and what it had |
 # | no refresh | `refresh_token` is taken out of `grant_types` (and refresh lifespans are lowered too) |
@@ -67,7 +67,7 @@ _REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a kind of to
 
 
 class HydraState(msgspec.Struct, frozen=True):
-    """Of a client: its grant types, and its lifespans by member as Hydra writes them (null = the server's own)."""
+    """Grant types of a client, and its lifespans by member as Hydra writes them (null = the server's own)."""
 
     grant_types: list[str]
     lifespans: dict[str, str | None]
@@ -97,17 +97,17 @@ class HydraActuator(ClientActuator[HydraState]):
 
     async def _write_client(self, client: ClientRepresentation, state: HydraState) -> None:
         path = f"/admin/clients/{quote(client['client_id'], safe='')}"
-        found, missing = self._extract_state(client), f"Hydra has no client {client['client_id']}"
-        if found.grant_types != state.grant_types:
+        current, missing = self._extract_state(client), f"Hydra has no client {client['client_id']}"
+        if current.grant_types != state.grant_types:
             change = [{"op": "replace", "path": "/grant_types", "value": state.grant_types}]
             await self._api.call("PATCH", path, json=change, expect=(200,), missing=missing)
-        if found.lifespans != state.lifespans:  # PUT replaces them all
+        if current.lifespans != state.lifespans:  # PUT replaces them all
             await self._api.call("PUT", f"{path}/lifespans", json=state.lifespans, expect=(200,), missing=missing)
 
-    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
+    async def _revoke_tokens(self, client: ClientRepresentation, desired: DesiredState) -> None:
         client_id = client["client_id"]
         await self._api.call("DELETE", "/admin/oauth2/tokens", params={"client_id": client_id}, expect=(204,))
-        for principal in wish.principals:
+        for principal in desired.principals:
             asked = {"subject": principal, "client": client_id}
             await self._api.call("DELETE", "/admin/oauth2/auth/sessions/consent", params=asked, expect=(204, 404))
 
@@ -115,32 +115,34 @@ class HydraActuator(ClientActuator[HydraState]):
         lifespans = {name: client[name] for name in sorted(client) if name.endswith("_lifespan")}
         return HydraState(client.get("grant_types") or [], lifespans)
 
-    def _compute_state(self, first: HydraState, found: HydraState, wish: DesiredState) -> HydraState:
-        del found  # nothing here depends on when it is done
+    def _compute_state(self, first: HydraState, current: HydraState, desired: DesiredState) -> HydraState:
+        del current  # nothing here depends on when it is done
         grants = first.grant_types
-        if not wish.allow:
+        if not desired.allow:
             grants = [CONTAINED_GRANT_TYPE]
-        elif not wish.refresh_allowed and _REFRESH_TOKEN in grants:
+        elif not desired.refresh_allowed and _REFRESH_TOKEN in grants:
             grants = [grant for grant in grants if grant != _REFRESH_TOKEN] or [CONTAINED_GRANT_TYPE]
-        lifespans = {name: self._lowered_lifespan(name, value, wish) for name, value in first.lifespans.items()}
+        lifespans = {name: self._lowered_lifespan(name, value, desired) for name, value in first.lifespans.items()}
         return HydraState(grants, lifespans)
 
-    def _lowered_lifespan(self, member: str, value: str | None, wish: DesiredState) -> str | None:
-        """The lower of what it was and the ceiling; what is no higher stays as it is written."""
+    def _lowered_lifespan(self, member: str, value: str | None, desired: DesiredState) -> str | None:
+        """The lower of a member's lifespan and the ceiling; a lifespan that is no higher stays as it is written."""
         of = member.removesuffix("_lifespan").partition("_grant_")[2]
-        if wish.ceiling_s is None or not (of in _BOUNDED_TOKENS or (of == _REFRESH_TOKEN and not wish.refresh_allowed)):
+        if desired.ceiling_s is None or not (
+            of in _BOUNDED_TOKENS or (of == _REFRESH_TOKEN and not desired.refresh_allowed)
+        ):
             return value
         had_s = float(self._default_s) if value is None else parse_go_duration(value)
         if value is None and of == _REFRESH_TOKEN:
             had_s = float("inf")
-        return value if 0 < had_s <= wish.ceiling_s else f"{wish.ceiling_s}s"
+        return value if 0 < had_s <= desired.ceiling_s else f"{desired.ceiling_s}s"
 
-    def _is_satisfied(self, found: HydraState, aim: HydraState) -> bool:
-        same = found.lifespans.keys() == aim.lifespans.keys() and all(
-            _lifespan_seconds(found.lifespans[name]) == _lifespan_seconds(value)
+    def _is_satisfied(self, current: HydraState, aim: HydraState) -> bool:
+        same = current.lifespans.keys() == aim.lifespans.keys() and all(
+            _lifespan_seconds(current.lifespans[name]) == _lifespan_seconds(value)
             for name, value in aim.lifespans.items()
         )
-        return same and found.grant_types == aim.grant_types
+        return same and current.grant_types == aim.grant_types
 
 
 def _lifespan_seconds(value: str | None) -> float | None:

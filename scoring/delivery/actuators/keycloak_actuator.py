@@ -1,6 +1,6 @@
 """Keycloak (26.x) by its admin API, for the clients of one realm.
 
-| wish | what is done to the client |
+| desired | change of the client |
 |---|---|
 | ceiling | attribute `access.token.lifespan`: the lower of the ceiling and what it had |
 | no refresh | `use.refresh.tokens` and `client_credentials.use_refresh_token` are `false`: none is issued any more; `notBefore` is raised, so that those which are out are refused. Introspection then answers `active: false` for access tokens issued before, too: Keycloak has no switch for refresh alone |
@@ -29,7 +29,7 @@ LOWERED_ATTRIBUTES: Final = (LIFESPAN_ATTRIBUTE, REFRESH_ATTRIBUTE, SERVICE_REFR
 
 
 class KeycloakState(msgspec.Struct, frozen=True):
-    """Of a client: whether it is enabled, since when its tokens count (s since 1970); attributes (null = absent)."""
+    """State of a client: enabled or not, start of valid tokens (s since 1970), attributes (null = absent)."""
 
     enabled: bool
     not_before: int
@@ -53,13 +53,13 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
 
     async def _read_client(self, client_id: str) -> ClientRepresentation:
         answer = await self._api.call("GET", "/clients", params={"clientId": client_id}, expect=(200,))
-        found: list[dict[str, Any]] = [one for one in answer.json() if one.get("clientId") == client_id]
-        if not found:
+        clients: list[dict[str, Any]] = [client for client in answer.json() if client.get("clientId") == client_id]
+        if not clients:
             raise UnknownClient(f"the realm has no client {client_id}")
-        return found[0]
+        return clients[0]
 
     async def _write_client(self, client: ClientRepresentation, state: KeycloakState) -> None:
-        """The whole representation, with what is lowered replaced. An empty attribute removes it."""
+        """Write the whole representation, with the lowered parts replaced. An empty attribute removes it."""
         attributes = dict(client.get("attributes") or {}) | {
             name: "" if value is None else value for name, value in state.attributes.items()
         }
@@ -68,9 +68,9 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         path = f"/clients/{client['id']}"
         await self._api.call("PUT", path, json=dict(client) | changed, expect=(204,), missing=missing)
 
-    async def _revoke_tokens(self, client: ClientRepresentation, wish: DesiredState) -> None:
-        """Tokens are dead since `notBefore` was raised; sessions of the client's own user end with them."""
-        del wish
+    async def _revoke_tokens(self, client: ClientRepresentation, desired: DesiredState) -> None:
+        """End the sessions of the client's own user; tokens are dead since `notBefore` was raised."""
+        del desired
         if not client.get("serviceAccountsEnabled"):
             return
         answer = await self._api.call("GET", f"/clients/{client['id']}/service-account-user", expect=(200,))
@@ -90,25 +90,27 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
             {name: attributes.get(name) for name in LOWERED_ATTRIBUTES},
         )
 
-    def _compute_state(self, first: KeycloakState, found: KeycloakState, wish: DesiredState) -> KeycloakState:
+    def _compute_state(self, first: KeycloakState, current: KeycloakState, desired: DesiredState) -> KeycloakState:
         attributes = dict(first.attributes)
         attributes[LIFESPAN_ATTRIBUTE] = self._lowered_lifespan(
-            first.attributes.get(LIFESPAN_ATTRIBUTE), wish.ceiling_s
+            first.attributes.get(LIFESPAN_ATTRIBUTE), desired.ceiling_s
         )
-        if not wish.refresh_allowed:
+        if not desired.refresh_allowed:
             attributes |= {REFRESH_ATTRIBUTE: "false", SERVICE_REFRESH_ATTRIBUTE: "false"}
-        return KeycloakState(first.enabled and wish.allow, self._compute_not_before(first, found, wish), attributes)
+        return KeycloakState(
+            first.enabled and desired.allow, self._compute_not_before(first, current, desired), attributes
+        )
 
-    def _compute_not_before(self, first: KeycloakState, found: KeycloakState, wish: DesiredState) -> int:
-        """Since when tokens count: what it was, or from now on, unless it was raised for this decision already.
+    def _compute_not_before(self, first: KeycloakState, current: KeycloakState, desired: DesiredState) -> int:
+        """Time from which tokens count: the original, or now, unless it was raised for this decision already.
 
         A token of the very second counts as old for a revocation, and as new where only refresh is refused.
         """
-        if not wish.revoke and wish.refresh_allowed:
+        if not desired.revoke and desired.refresh_allowed:
             return first.not_before
-        more = int(wish.revoke)
-        if found.not_before >= max(first.not_before, wish.decided_ms // 1000 + more):
-            return found.not_before
+        more = int(desired.revoke)
+        if current.not_before >= max(first.not_before, desired.decided_ms // 1000 + more):
+            return current.not_before
         return max(first.not_before, int(self._now_s()) + more)
 
     def _lowered_lifespan(self, value: str | None, ceiling_s: int | None) -> str | None:
@@ -117,5 +119,5 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         had_s = int(value) if value is not None and value.isdigit() and int(value) > 0 else self._default_s
         return value if had_s <= ceiling_s else str(ceiling_s)
 
-    def _restorable_state(self, first: KeycloakState, now: KeycloakState, wish: DesiredState) -> KeycloakState:
-        return msgspec.structs.replace(first, not_before=now.not_before) if wish.revoke else first
+    def _restorable_state(self, first: KeycloakState, now: KeycloakState, desired: DesiredState) -> KeycloakState:
+        return msgspec.structs.replace(first, not_before=now.not_before) if desired.revoke else first

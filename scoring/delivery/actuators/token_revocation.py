@@ -1,4 +1,4 @@
-"""Burn on sight: tokens of contained agents that a gateway sees are revoked at their server (RFC 7009).
+"""Revocation of tokens of contained agents at their server (RFC 7009), as soon as a gateway sees one.
 
 Not an actuator of clients: it needs the token itself, which only who verifies it has. A token is held in memory for as
 long as the request takes, is in no log, error or store, and is known again by its hash alone. Many servers revoke only
@@ -24,14 +24,14 @@ RevocationOutcome = Literal["confirmed", "accepted", "still_active", "known", "u
 `known`: it was burned before; `unsupported`: no endpoint for that issuer, or not for such tokens."""
 
 MAX_REMEMBERED_TOKENS = 10_000
-"""Tokens known as burned, by hash."""
+"""Revoked tokens that are remembered, by hash."""
 
 MAX_CONCURRENT_REVOCATIONS = 32
 _FINAL_OUTCOMES = frozenset({"confirmed", "accepted", "unsupported"})
 
 
 class RevocationResult(NamedTuple):
-    """What came of a token. *error* is a line for operators."""
+    """Result of revoking one token. *error* is a line for operators."""
 
     outcome: RevocationOutcome
     error: str = ""
@@ -39,7 +39,7 @@ class RevocationResult(NamedTuple):
 
 @dataclass(frozen=True)
 class RevocationEndpoint:
-    """Where tokens of an issuer are revoked.
+    """Endpoint that revokes the tokens of some issuers.
 
     Args:
         name: in metrics.
@@ -70,14 +70,14 @@ class TokenRevoker:
     def __init__(
         self, endpoints: Sequence[RevocationEndpoint], http: httpx.AsyncClient, observe: Callable[[str, str], None]
     ) -> None:
-        self._endpoints = {issuer: one for one in reversed(endpoints) for issuer in one.issuers}
+        self._endpoints = {issuer: endpoint for endpoint in reversed(endpoints) for issuer in endpoint.issuers}
         self._http = http
         self._observe = observe
         self._revoked_tokens: FIFOCache[bytes, None] = FIFOCache(MAX_REMEMBERED_TOKENS)
         self._tasks: set[asyncio.Task[RevocationResult]] = set()
 
     def serves(self, issuer: str) -> bool:
-        """Whether tokens of that issuer can be revoked."""
+        """Tell whether tokens of that issuer can be revoked."""
         return issuer in self._endpoints
 
     def revoke_in_background(self, token: str, issuer: str) -> bool:
@@ -98,7 +98,7 @@ class TokenRevoker:
         await asyncio.gather(*self._tasks)
 
     async def revoke(self, token: str, issuer: str) -> RevocationResult:
-        """Revoke *token* at *issuer*, once: a token that was burned is not sent again. Never raises."""
+        """Revoke *token* at *issuer*, once: a token that was revoked is not sent again. Never raises."""
         endpoint, mark = self._endpoints.get(issuer), _token_hash(token)
         if endpoint is None:
             return RevocationResult("unsupported", "no revocation endpoint is configured for the issuer")

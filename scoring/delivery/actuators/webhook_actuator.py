@@ -1,4 +1,4 @@
-"""Any server that takes what is wanted by a signed HTTP POST (Standard Webhooks), for products without an actuator.
+"""Actuator that posts the desired state, signed (Standard Webhooks): for products without an actuator of their own.
 
 The body is JSON: `action` (`lower` or `restore`) and the members of `DesiredState`. 2xx says that it is accepted; what
 that is worth, only `confirm_url` can tell, which gets the same body and answers `{"confirmed": true}` once it is so.
@@ -49,18 +49,20 @@ class WebhookActuator:
         """The client's name: the receiver keeps what it has to restore."""
         return msgspec.json.encode({"client_id": client_id})
 
-    async def lower(self, client_id: str, original: bytes, wish: DesiredState) -> ActuationResult:
-        """Tell what is wanted."""
-        told = msgspec.to_builtins(wish)
-        del told["agent_key"]  # ours, and larger than the numbers of some languages
-        return ActuationResult(original, await self._send_action("lower", client_id, told))
+    async def lower(self, client_id: str, original: bytes, desired: DesiredState) -> ActuationResult:
+        """Send the desired state."""
+        members = msgspec.to_builtins(desired)
+        del members["agent_key"]  # ours, and larger than the numbers of some languages
+        return ActuationResult(original, await self._send_action("lower", client_id, members))
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
-        """Tell that everything is to be as it was."""
+        """Send that everything is to be as it was."""
         return ActuationResult(original, await self._send_action("restore", client_id, {}))
 
-    async def _send_action(self, action: Literal["lower", "restore"], client_id: str, wish: dict[str, object]) -> bool:
-        body = msgspec.json.encode({"action": action, "client_id": client_id} | wish, order="sorted")
+    async def _send_action(
+        self, action: Literal["lower", "restore"], client_id: str, members: dict[str, object]
+    ) -> bool:
+        body = msgspec.json.encode({"action": action, "client_id": client_id} | members, order="sorted")
         await self._post(self._settings.url, action, client_id, body)
         if self._settings.confirm_url is None:
             return False
@@ -90,5 +92,5 @@ class WebhookActuator:
 
 
 def _message_id(action: str, body: bytes) -> str:
-    """The same for the same wish, so that a receiver knows it again."""
+    """Id that is the same for the same desired state, so that a receiver recognises a repetition."""
     return f"{action}-{hashlib.sha256(body).hexdigest()[:32]}"

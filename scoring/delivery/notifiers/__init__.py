@@ -1,1 +1,1 @@
-"""Ways to tell people and programs of a change of level, a silence or an approval that is wanted."""
+"""Notifiers: alerts to people and programs of a change of level, a silence or an approval that is asked for."""

@@ -1,4 +1,4 @@
-"""What an alert says, apart from how a product wants it written.
+"""Facts of an alert, apart from the form that a product wants them in.
 
 Alerts are kept as CloudEvents; renderers work on `AlertContent`. Reading never fails: a member that is missing or of
 another kind than expected is left out, and a type that is not known here is told by its name and its plain members.
@@ -98,7 +98,7 @@ class AlertContent:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What the alert is about; the same for all alerts about one agent, silent source, approval or test target."""
+        """Subject of the alert: the same for all alerts about one agent, silent source, approval or test target."""
         names = {
             "level": ("tenant", "issuer", "agent_id"),
             "silence": ("kind", "source"),
@@ -110,14 +110,14 @@ class AlertContent:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether somebody should look: anything but a fall of an agent's level, or a level below medium."""
+        """True if somebody should look: for anything but a falling level, or a level below medium."""
         if self.kind != "level":
             return True
         return self.level >= RiskLevel.MEDIUM and (self.previous is None or self.previous < self.level)
 
     @property
     def resolves(self) -> bool:
-        """Whether it ends what earlier alerts about the agent began."""
+        """True if the alert ends what earlier alerts about the agent began."""
         return self.kind == "level" and self.level < RiskLevel.MEDIUM
 
 
@@ -229,7 +229,7 @@ def _links(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _is_safe_link(url: str) -> bool:
-    """Whether people may be shown it to press: nothing that runs code, hides its host or breaks out of its place."""
+    """Tell whether people may be shown *url* to press: it runs no code, hides no host and breaks out of no markup."""
     try:
         parts = urlsplit(url)
     except ValueError:

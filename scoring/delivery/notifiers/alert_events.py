@@ -74,7 +74,7 @@ class SilentSource(NamedTuple):
 
 
 def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
-    """The outbox row that tells every alert target of a silence. Its key is that of the silence: see `tell_silence`.
+    """The outbox row that tells every alert target of a silence. Its key is that of the silence.
 
     It announces the level `high`: whoever cuts off the audit trail must not be told of more quietly than what they do.
 
@@ -195,9 +195,6 @@ def _decision_links(decision: Decision, source: str) -> dict[str, str]:
         "risk": f"{base}/v1/agents/{quote(agent.agent_id, safe='')}/risk?{query}",
         "decision": f"{base}/v1/decisions/{decision.decision_id}",
     }
-
-
-# The alert that a person's approval is asked for.
 
 
 def build_approval_row(asked: Intervention, source: str) -> OutboxRow:

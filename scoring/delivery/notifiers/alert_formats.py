@@ -1,4 +1,4 @@
-"""From a stored alert to the bytes that one kind of target takes.
+"""Rendering of a stored alert as the bytes that one kind of target takes.
 
 It happens at delivery, so that the outbox holds one format and a target whose format changes is right at once.
 """
@@ -23,7 +23,7 @@ SIGNED_FORMATS: frozenset[AlertFormat] = frozenset({"cloudevents", "ocsf"})
 """Formats of receivers that check a signature. The others know us by a secret in the URL or the body."""
 
 STATEFUL_FORMATS: frozenset[AlertFormat] = frozenset({"pagerduty", "ocsf"})
-"""Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be told."""
+"""Formats that keep one incident or finding per agent: there nothing repeats, and each end has to be sent."""
 
 JSON_CONTENT_TYPE = "application/json"
 
@@ -32,20 +32,20 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class RenderedAlert(NamedTuple):
-    """What is posted."""
+    """Body of a request to a target."""
 
     body: bytes
     content_type: str
 
 
 def render_alert(
-    payload: bytes, wanted: AlertFormat, suppressed_before: int = 0, routing_key: str = ""
+    payload: bytes, alert_format: AlertFormat, suppressed_before: int = 0, routing_key: str = ""
 ) -> RenderedAlert | None:
-    """*payload* (a CloudEvent as JSON) as *wanted*; None where that kind of target has nothing to do.
+    """*payload* (a CloudEvent as JSON) as *alert_format*; None where that kind of target has nothing to do.
 
     Args:
         payload: from the outbox.
-        wanted: format of the target.
+        alert_format: format of the target.
         suppressed_before: alerts that cool-down kept back since the previous one.
         routing_key: of PagerDuty.
 
@@ -57,21 +57,23 @@ def render_alert(
     if isinstance(data, dict):
         data["suppressed_before"] = suppressed_before
     alert = parse_alert(event)
-    body = _render_body(event, alert, wanted, routing_key)
+    body = _render_body(event, alert, alert_format, routing_key)
     return (
         None
         if body is None
-        else RenderedAlert(_encode(body), CLOUDEVENTS_CONTENT_TYPE if wanted == "cloudevents" else JSON_CONTENT_TYPE)
+        else RenderedAlert(
+            _encode(body), CLOUDEVENTS_CONTENT_TYPE if alert_format == "cloudevents" else JSON_CONTENT_TYPE
+        )
     )
 
 
 def _render_body(
-    event: dict[str, Any], alert: AlertContent, wanted: AlertFormat, routing_key: str
+    event: dict[str, Any], alert: AlertContent, alert_format: AlertFormat, routing_key: str
 ) -> Mapping[str, Any] | None:
-    if wanted == "slack":
+    if alert_format == "slack":
         return render_slack(alert)
-    if wanted == "pagerduty":
+    if alert_format == "pagerduty":
         return render_pagerduty(alert, routing_key)
-    if wanted == "ocsf":
+    if alert_format == "ocsf":
         return render_ocsf(alert)
     return event

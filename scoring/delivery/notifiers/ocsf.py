@@ -72,8 +72,8 @@ def render_ocsf(alert: AlertContent) -> dict[str, Any]:
 def _activity(alert: AlertContent) -> tuple[int, str]:
     if alert.resolves:
         return _CLOSE
-    known = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
-    return _UPDATE if known else _CREATE
+    was_alerting = alert.previous is not None and alert.previous >= RiskLevel.MEDIUM
+    return _UPDATE if was_alerting else _CREATE
 
 
 def _severity(alert: AlertContent) -> dict[str, Any]:
@@ -86,27 +86,27 @@ def _enum_members(member: str, value: tuple[int, str], name: str) -> dict[str, A
 
 
 def _metadata(alert: AlertContent) -> dict[str, Any]:
-    known = {
+    optional = {
         "uid": alert.event_id,
         "event_code": alert.type,
         "tenant_uid": display_text(alert.data.get("tenant")),
         "original_time": alert.time,
         "labels": ["test"] if alert.kind == "test" else [],
     }
-    return {"version": OCSF_VERSION, "product": dict(PRODUCT), **_without_empty(known)}
+    return {"version": OCSF_VERSION, "product": dict(PRODUCT), **_without_empty(optional)}
 
 
 def _finding(alert: AlertContent, at_ms: int) -> dict[str, Any]:
     name = display_text(alert.data.get("model_version"))
     analytic = {"name": "Trustwatch", "uid": name, "version": name, **_enum_members("type", _BEHAVIORAL, "type")}
-    known = {
+    optional = {
         "title": alert.title,
         "desc": "; ".join(alert.reasons),
         "src_url": dict(alert.links).get("Decision", ""),
         "types": [alert.type] if alert.type else [],
         "analytic": _without_empty(analytic) if alert.kind == "level" else {},
     }
-    return {"uid": dedup_key(alert), "modified_time": at_ms, **_without_empty(known)}
+    return {"uid": dedup_key(alert), "modified_time": at_ms, **_without_empty(optional)}
 
 
 def _scores(alert: AlertContent) -> dict[str, Any]:
@@ -138,12 +138,12 @@ def _agent_members(alert: AlertContent) -> dict[str, Any]:
 def _agent_resource(alert: AlertContent, agent: str) -> dict[str, Any]:
     data = {name: display_text(alert.data.get(name)) for name in ("tenant", "issuer", "agent_type")}
     role = data["agent_type"]
-    known = {
+    optional = {
         "namespace": data["issuer"],
         "labels": [f"agent_type={role}"] if role else [],
         "data": _without_empty(data),
     }
-    return {"uid": agent, "name": agent, "type": "ai_agent", **_without_empty(known)}
+    return {"uid": agent, "name": agent, "type": "ai_agent", **_without_empty(optional)}
 
 
 def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:

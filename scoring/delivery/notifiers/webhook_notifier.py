@@ -18,7 +18,7 @@ from .alert_formats import SIGNED_FORMATS, render_alert
 from .webhook_target import WebhookTarget
 
 MAX_ERROR_CHARS = 200
-"""So much of an answer is kept and logged, and no more: it is the target's text, not ours."""
+"""Most characters of an answer that are kept and logged: it is the target's text, not ours."""
 
 # Request Timeout, Too Early, Too Many Requests: the only refusals (4xx) that time may change.
 _RETRIED_STATUSES = frozenset({408, 425, 429})
@@ -50,9 +50,6 @@ def _printable_detail(text: str) -> str:
     return f": {line}" if line else ""
 
 
-# Alerts by webhook: an HTTP POST of the CloudEvent or of what a product takes instead, signed where receivers check
-# that as the Standard Webhooks specification says.
-#
 # Against server-side request forgery: targets come from the configuration alone, redirects are never followed, proxies
 # and credentials of the environment are not used, and no more than `MAX_ERROR_CHARS` of an answer are kept.
 
@@ -130,11 +127,8 @@ async def _read_beginning(response: httpx.Response) -> str:
     return data[:_MAX_REFUSAL_BYTES].decode(errors="replace")
 
 
-# The other side of a signed webhook: what whoever receives alerts has to check.
-
-
 def verify_signature(secret: str, body: bytes, headers: Mapping[str, str]) -> bool:
-    """Whether a body was signed with *secret* of late, as the Standard Webhooks specification says.
+    """Tell whether a body was lately signed with *secret*, as the Standard Webhooks specification says.
 
     Args:
         secret: `whsec_` + base64.

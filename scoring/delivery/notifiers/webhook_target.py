@@ -75,12 +75,12 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     @property
     def has_cooldown(self) -> bool:
-        """Cool-down would leave open what a stateful receiver keeps."""
+        """False for receivers that keep one incident per agent: a cool-down would leave it open."""
         return self.format not in STATEFUL_FORMATS
 
     @property
     def ordered(self) -> bool:
-        """An incident that is triggered again after it was resolved would stay open."""
+        """True for receivers that keep an incident: triggered again after it was resolved, it would stay open."""
         return self.format == "pagerduty"
 
     @property

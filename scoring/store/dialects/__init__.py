@@ -40,7 +40,7 @@ class Dialect(Protocol):
     """Functions that each database has in its own module."""
 
     def make_engine(self, url: URL) -> Engine:
-        """An engine whose every connection is set up."""
+        """Make an engine whose every connection is set up."""
 
     def make_reading_engine(self, url: URL) -> Engine:
         """An engine whose connections can not write."""

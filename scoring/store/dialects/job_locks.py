@@ -11,7 +11,7 @@ from typing import Protocol
 from sqlalchemy import Connection, Engine, text
 
 JOB_LOCK_KEYS = {"keeper": 0x7457_0004, "erasures": 0x7457_0005}
-"""Keys beside those of transactions (postgresql.py, weeks.py)."""
+"""Keys beside those of transactions (postgresql.py, weekly_tables.py)."""
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _BACKEND_PID = text("SELECT pg_backend_pid()")
 
@@ -27,14 +27,14 @@ class JobLock(Protocol):
 
 
 class NoLock:
-    """On a file there is one service: nobody else asks."""
+    """Lock of a database in a file: one service has it, so no other process asks."""
 
     def is_held(self) -> bool:
-        """Always ours."""
+        """True: the job is always ours."""
         return True
 
     def release(self) -> None:
-        """Nobody waits."""
+        """Do nothing: no other process waits."""
 
 
 class SessionLock:
@@ -53,7 +53,7 @@ class SessionLock:
         return not self._connection.closed and self._connection.execute(_BACKEND_PID).scalar_one() == self._pid
 
     def release(self) -> None:
-        """The connection does not go back to the pool: the lock would go with it."""
+        """Close the connection: if it went back to the pool, the lock would go with it."""
         if not self._connection.closed:
             self._connection.invalidate()
             self._connection.close()

@@ -89,7 +89,7 @@ def make_reading_engine(url: URL) -> Engine:
 
 
 def _set_read_only(connection: Connection) -> None:
-    """Not by a default of the session: what SQLAlchemy says of a connection that it takes back would win over that."""
+    """Make a transaction read-only. A default of the session would be lost when SQLAlchemy resets the connection."""
     connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
@@ -114,7 +114,7 @@ def make_engine(url: URL) -> Engine:
 
 
 def _invalidate_standby_connection(context: ExceptionContext) -> None:
-    """A server that became a stand-by still answers: only a new connection finds the one that takes writes."""
+    """Drop a connection to a stand-by: it still answers, but only a new one finds the server that takes writes."""
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
         context.is_disconnect = True
 
@@ -152,7 +152,7 @@ def try_transaction_lock(connection: Connection, job: str) -> bool:
 
 
 def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
-    """In the order of their keys, so that two who write the same agents wait for each other, not in a circle.
+    """Write agents in the order of their keys, so that two writers of the same agents never wait in a circle.
 
     ON CONFLICT (key) minds the key alone: of two transactions that insert the same new agent at once, the later one is
     told now and then that the name exists. By then the earlier one has committed, and the second attempt updates.

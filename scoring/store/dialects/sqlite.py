@@ -95,26 +95,26 @@ def _begin_transaction(connection: Connection) -> None:
 
 
 def reader(engine: Engine) -> Engine:
-    """Every transaction of SQLite sees one moment."""
+    """The same engine: every transaction of SQLite sees one moment."""
     return engine
 
 
 def writer(engine: Engine) -> Engine:
-    """A transaction that writes is the only one, from its beginning."""
+    """The engine for transactions that write: each is the only one, from its beginning."""
     return engine.execution_options(**{WRITE_OPTION: True})
 
 
 def lock_for_migration(_connection: Connection) -> None:
-    """BEGIN IMMEDIATE has locked the database."""
+    """Do nothing: BEGIN IMMEDIATE has locked the database."""
 
 
 def acquire_job_lock(_engine: Engine, _job: str) -> NoLock:
-    """A file is one service's."""
+    """No lock: a file belongs to one service."""
     return NoLock()
 
 
 def try_transaction_lock(_connection: Connection, _job: str) -> bool:
-    """Whoever writes is the only one."""
+    """True: whoever writes is the only one."""
     return True
 
 
@@ -124,7 +124,7 @@ def write_agents(connection: Connection, rows: Sequence[AgentRow], version: Posi
 
 
 def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[AgentRow]:
-    """In lists that one statement may hold."""
+    """Rows of those keys that exist, read in lists that one statement may hold."""
     for chunk in chunked(keys, MAX_IN_LIST):
         yield from map(
             codec.to_agent, connection.execute(_AGENTS_IN, {"keys": [codec.to_signed(key) for key in chunk]})
@@ -132,11 +132,11 @@ def read_agents(connection: Connection, keys: Collection[int]) -> Iterator[Agent
 
 
 def prepare_weeks(_engine: Engine, _now_ms: int) -> None:
-    """Nothing to do: the table is one."""
+    """Do nothing: decisions are one table here."""
 
 
 def purge_weeks(_engine: Engine, _before_ms: int) -> int:
-    """Nothing to do: the table is one."""
+    """Drop nothing: decisions are one table here, purged row by row."""
     return 0
 
 

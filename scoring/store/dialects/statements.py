@@ -22,7 +22,7 @@ class DialectInsert(NamedTuple):
     by_database: dict[str, Insert]
 
     def for_connection(self, connection: Connection) -> Insert:
-        """The one for *connection*."""
+        """The statement for the database of *connection*."""
         return self.by_database[connection.dialect.name]
 
 
@@ -40,14 +40,14 @@ def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
 def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> DialectInsert:
     """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*."""
     changed = [c.name for c in table.columns if c.name not in keys + keep]
-    one, other = sqlite.insert(table), postgresql.insert(table)
+    sqlite_insert, postgresql_insert = sqlite.insert(table), postgresql.insert(table)
     return DialectInsert(
         {
-            "sqlite": one.on_conflict_do_update(
-                index_elements=list(keys), set_={name: one.excluded[name] for name in changed}
+            "sqlite": sqlite_insert.on_conflict_do_update(
+                index_elements=list(keys), set_={name: sqlite_insert.excluded[name] for name in changed}
             ),
-            "postgresql": other.on_conflict_do_update(
-                index_elements=list(keys), set_={name: other.excluded[name] for name in changed}
+            "postgresql": postgresql_insert.on_conflict_do_update(
+                index_elements=list(keys), set_={name: postgresql_insert.excluded[name] for name in changed}
             ),
         }
     )
@@ -78,16 +78,13 @@ def _compile_contains_sqlite(element: _Contains, compiler: Any, **named: Any) ->
 
 @compiles(_Contains, "postgresql")
 def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any) -> str:
-    """By its full name, since POSITION is a word of SQL: that takes (text, text) and (bytea, bytea)."""
+    """Call POSITION by its full name, since it is a word of SQL: that takes (text, text) and (bytea, bytea)."""
     return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
 UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS)
 """The name never changes, so the indexes on it are left alone."""
 INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
-
-
-# Many values in several statements.
 
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from ..sql_schema import DECISIONS
 
 _FIRST_MONDAY_MS = 4 * DAY_MS  # 1970-01-05
 WEEKS_AHEAD = 4
-"""Weeks that are prepared beyond the one of now: upkeep may fail to run for so long before rows take a detour."""
+"""Weeks prepared beyond the current one: upkeep may fail to run for so long before rows take a detour."""
 
 ROW_PURGED_DECISIONS = DECISIONS.to_metadata(MetaData(), name="decisions_default")
 _WEEKS_LOCK_KEY = 0x7457_0003
@@ -57,7 +57,7 @@ def week_of(at_ms: int) -> DecisionWeek:
 
 
 def list_weeks(connection: Connection) -> list[DecisionWeek]:
-    """Those that have a table, oldest first."""
+    """Weeks that have a table, oldest first."""
     return [week_from_name(row.relname) for row in connection.execute(_SELECT_WEEKS)]
 
 
@@ -69,17 +69,17 @@ def week_from_name(name: str) -> DecisionWeek:
 
 def prepare_weeks(engine: Engine, now_ms: int) -> None:
     """Make the tables of the week of *now_ms* and of those ahead, each in a transaction of its own."""
-    wanted = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
+    weeks = [week_of(now_ms + ahead * WEEK_MS) for ahead in range(WEEKS_AHEAD + 1)]
     with engine.begin() as connection:
         there = set(list_weeks(connection))
-    for week in wanted:
+    for week in weeks:
         if week not in there:
             with engine.begin() as connection:
                 _create_week(connection, week)
 
 
 def _create_week(connection: Connection, week: DecisionWeek) -> None:
-    """Rows that came too early move from the default table. Readers and writers wait meanwhile, a moment as a rule."""
+    """Create a week's table, with rows that came too early from the default table. Others wait, a moment as a rule."""
     _lock_weeks(connection)
     if week in list_weeks(connection):
         return  # somebody else was faster
@@ -95,7 +95,7 @@ def _create_week(connection: Connection, week: DecisionWeek) -> None:
 
 
 def _lock_weeks(connection: Connection) -> None:
-    """One process at a time makes or drops weeks; going through millions of rows may take longer than other work."""
+    """Lock the weeks: one process at a time makes or drops them; millions of rows may take longer than other work."""
     connection.execute(text("SET LOCAL statement_timeout = '10min'"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:job)"), {"job": _WEEKS_LOCK_KEY})
 
@@ -112,7 +112,7 @@ def purge_weeks(engine: Engine, before_ms: int) -> int:
 
 
 def _drop_week(connection: Connection, week: DecisionWeek) -> int:
-    """An old decision never becomes current again, so those to keep may be chosen before anybody has to wait."""
+    """Drop a week. An old decision never becomes current again, so those to keep are chosen before anybody waits."""
     _lock_weeks(connection)
     if week not in list_weeks(connection):
         return 0

@@ -75,7 +75,7 @@ def test_with_kafka_they_come_from_the_archive(tmp_path: Path) -> None:
     found = load_event_history(EventLocations(None, tmp_path, TOPIC), BOT, DecisionMoment(), ())
 
     assert actions(found) == [f"step_{at}" for at in reversed(range(10, 60))]
-    assert (found.found, found.logged, found.archived, found.whole, found.trouble) == (60, None, 60, True, "")
+    assert (found.match_count, found.logged, found.archived, found.whole, found.trouble) == (60, None, 60, True, "")
 
 
 def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_what_the_log_no_longer_has_comes_from_the_archive(tmp_path: Path, monke
     found = load_event_history(EventLocations(log, tmp_path / "archive"), BOT, DecisionMoment(), ())
 
     assert actions(found) == [f"step_{at}" for at in reversed(range(30))]
-    assert (found.found, found.logged, found.archived, found.whole) == (30, 10, 25, True)
+    assert (found.match_count, found.logged, found.archived, found.whole) == (30, 10, 25, True)
     assert sum(found.hours) == sum(count for _, count in found.actions) + 18 == 30  # the twelve most frequent are told
 
 

@@ -167,7 +167,7 @@ def test_a_profile_says_how_much_is_known() -> None:
     found = read_baseline_profile(row)
 
     assert found is not None
-    assert (found.learned, found.known) == (40, [("actions", 3)])
+    assert (found.learned, found.distinct_counts) == (40, [("actions", 3)])
     (gap,) = found.usual
     assert gap.mean == pytest.approx(20.0, rel=1e-4) and gap.low < 20 < gap.high
     assert read_baseline_profile(SimpleNamespace(features=b"short")) is None  # type: ignore[arg-type]

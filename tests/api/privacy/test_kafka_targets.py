@@ -105,7 +105,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 
 def archives(store: SqlStore, folder: Path, host: str, **more: Any) -> LocalArchives:
-    given = {"heard": lambda: None, "kept_ms": 10 * REGISTERED_WITHIN_MS} | more
+    given = {"latest_report": lambda: None, "kept_ms": 10 * REGISTERED_WITHIN_MS} | more
     folders = given.pop("folders", {"events": folder / "archive"})
     return LocalArchives(store, folders, "t.events", folder / "spool", host, **given)
 
@@ -140,7 +140,7 @@ def test_each_spool_of_a_shared_folder_is_waited_for(store: SqlStore, tmp_path: 
 
     def worker(host: str) -> LocalArchives:
         (tmp_path / host / "spool").mkdir(parents=True)
-        made: Any = archives(store, tmp_path / host, host, folders=folders, heard=lambda: reports[-1])
+        made: Any = archives(store, tmp_path / host, host, folders=folders, latest_report=lambda: reports[-1])
         walk = made._erase_files
         made._erase_files = lambda *given: (walked.append(host), walk(*given))[1]
         made.register(0)
@@ -177,7 +177,9 @@ def test_vectors_are_waited_for_until_the_worker_has_reported_twice(store: SqlSt
     pytest.importorskip("pyarrow")
     spool, reports = tmp_path / "spool", [object()]
     spool.mkdir()
-    local = archives(store, tmp_path, "here", folders={"vectors": tmp_path / "vectors"}, heard=lambda: reports[-1])
+    local = archives(
+        store, tmp_path, "here", folders={"vectors": tmp_path / "vectors"}, latest_report=lambda: reports[-1]
+    )
     local.register(0)
 
     def done() -> bool:

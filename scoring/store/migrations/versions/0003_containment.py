@@ -1,4 +1,4 @@
-"""Containment: what people ordered, what actuators did, and who delegated to whom."""
+"""Containment: interventions of people, actuations, and delegation between agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feedback: what people said of decisions, and the rules that follow."""
+"""Feedback: judgements of people on decisions, and the rules that follow."""
 
 from __future__ import annotations
 

@@ -429,5 +429,5 @@ def test_a_preview_without_a_result_is_shown(status: Any) -> None:
     """It says how far it is, or that it failed, and nothing of what it might have found."""
     shown = display_preview(FeedbackPreview("p", "d1", "acme", "x", "draft", status, 0.5, 0, 0, "no history", b""))
 
-    assert (shown.percent, shown.is_over, shown.found) == (50, status == "failed", {})
+    assert (shown.percent, shown.is_over, shown.result) == (50, status == "failed", {})
     assert (shown.marked, shown.lowered, shown.still_odd) == (None, 0, [])
