@@ -101,7 +101,7 @@ _MemoValue = TypeVar("_MemoValue")
 
 
 class MemoizedFunction(dict[_MemoKey, _MemoValue]):
-    """Answers of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
+    """Cache of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
 
     Args:
         function: called with the parts of a key that is not remembered.
@@ -135,16 +135,16 @@ def _key_length(key: _MemoKey) -> int:
 
 
 class LazyEvents(Sequence[NativeEvent]):
-    """Events that are decoded when somebody asks for one: most are of no interest as objects.
+    """Events that are decoded on access: most are never needed as objects.
 
     Args:
         payloads: native JSON that `decode_event` accepts, except where the event is known.
         known: events that are decoded already, by position; it becomes this object's memory of what was asked for.
     """
 
-    def __init__(self, payloads: Sequence[bytes], known: dict[int, NativeEvent]) -> None:
+    def __init__(self, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]) -> None:
         self._payloads = payloads
-        self._known = known
+        self._known = decoded
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -166,8 +166,8 @@ class LazyEvents(Sequence[NativeEvent]):
 
     def take(self, positions: Sequence[int]) -> LazyEvents:
         """The given events as a sequence of their own."""
-        known = {new: self._known[old] for new, old in enumerate(positions) if old in self._known}
-        return LazyEvents([self._payloads[position] for position in positions], known)
+        decoded = {new: self._known[old] for new, old in enumerate(positions) if old in self._known}
+        return LazyEvents([self._payloads[position] for position in positions], decoded)
 
 
 class EventColumns(NamedTuple):
@@ -184,8 +184,8 @@ class EventColumns(NamedTuple):
 
     def take(self, rows: npt.NDArray[Any]) -> EventColumns:
         """The given rows as a batch of their own."""
-        wanted, events = rows.tolist(), self.events
-        taken = events.take(wanted) if isinstance(events, LazyEvents) else [events[row] for row in wanted]
+        row_numbers, events = rows.tolist(), self.events
+        taken = events.take(row_numbers) if isinstance(events, LazyEvents) else [events[row] for row in row_numbers]
         return EventColumns(taken, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
 
     def with_times(self, time_ms: Times) -> EventColumns:
@@ -307,16 +307,16 @@ class ColumnEncoder:
         return name or "", -1 if resource.external is None else int(resource.external)
 
     def _canonical_target(self, name: str, tenant: str, external: bool | None) -> tuple[str, int]:
-        found, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
-        return found or "", side
+        target, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
+        return target or "", side
 
 
 def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | None) -> tuple[str, float, float]:
-    """Scope set as one name, its breadth, and how many were asked for but not granted (-1 = not said)."""
-    wanted = set(requested or granted or ())
+    """Scope set as one name, its breadth, and the number of those asked for but not granted (-1 = unknown)."""
+    scopes = set(requested or granted or ())
     said = granted is not None and requested
-    ungranted = float(len(wanted - set(granted or ()))) if said else -1.0
-    return " ".join(sorted(wanted)), float(len(wanted)), ungranted
+    ungranted = float(len(scopes - set(granted or ()))) if said else -1.0
+    return " ".join(sorted(scopes)), float(len(scopes)), ungranted
 
 
 def network_of(ip: str | None) -> str:

@@ -140,7 +140,7 @@ def hash_texts(data: Bytes, lengths: npt.NDArray[np.int64], k0: np.uint64, k1: n
         start += lengths[text]
 
 
-# BLAKE2b (RFC 7693) with 8 bytes of digest, compiled: the numbers of `hashlib`, without a Python call for each.
+# BLAKE2b (RFC 7693) with 8 bytes of digest, equal to `hashlib`'s: compiled, since a Python call for each is too slow.
 
 
 BLAKE2B_BLOCK_BYTES = 128
@@ -178,7 +178,7 @@ _BLAKE2B_WORD_ORDER = np.array(
     ],
     np.int64,
 )
-"""In which order each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
+"""Order in which each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
 
 
 def blake2b_initial_state(person: bytes) -> BlakeWords:
@@ -269,7 +269,7 @@ def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWord
     """Digest of text[:length] as a little-endian number; *text* is overwritten up to the end of its last block.
 
     Args:
-        begun: what `blake2b_initial_state` gives.
+        begun: result of `blake2b_initial_state`.
         state: (8,), room to work in.
     """
     end = max(BLAKE2B_BLOCK_BYTES, (length + BLAKE2B_BLOCK_BYTES - 1) // BLAKE2B_BLOCK_BYTES * BLAKE2B_BLOCK_BYTES)

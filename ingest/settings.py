@@ -38,7 +38,7 @@ class SettingsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether *host* is this machine itself: only there plain http is accepted."""
+    """True if *host* is this machine itself: only there plain http is accepted."""
     if host == "localhost":
         return True
     try:
@@ -61,9 +61,6 @@ def check_url(url: str, member: str, *, loopback_http: bool) -> None:
     if parts.scheme == "http" and loopback_http and is_loopback(host):
         return
     raise ValueError(f"{member} must be an https URL" + (" (http only to loopback)" if loopback_http else ""))
-
-
-# A value that may be used and never shown.
 
 
 class Secret:

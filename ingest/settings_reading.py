@@ -1,4 +1,4 @@
-"""Reading of settings files, and what error messages and docs say of a member."""
+"""Reading of settings files, and descriptions of members for error messages and docs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _error_position(error: BaseException) -> str:
 
 
 def error_hint(root: type, message: str) -> str:
-    """What the member that *message* complains of may be; empty where nothing is known of it."""
+    """Hint on valid values of the setting that an error *message* names; empty for a setting that is not declared."""
     at = _ERROR_PATH.search(message)
     part, text = _find_member(root, at.group(1) if at else "")
     if "unknown field" in message and _is_struct(part):
@@ -96,7 +96,7 @@ def literal_choices(kind: Any) -> list[str]:
 
 
 def element_type(kind: Any) -> tuple[Any, str]:
-    """What a list or mapping holds, and how its path goes on; a plain member holds itself."""
+    """Element type of a list or mapping, and the suffix of its path; any other type with an empty suffix."""
     kind = without_none(kind)
     if get_origin(kind) is tuple:
         return without_annotation(get_args(kind)[0])[0], "[]"

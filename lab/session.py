@@ -1,4 +1,4 @@
-"""A session on what a service knows: its settings, store and models, opened to be read.
+"""A session on the data of a service: its settings, store and models, opened to be read.
 
 The bottom of the lab: the functions of `frames` take a session, and nothing here needs pandas.
 """
@@ -42,7 +42,7 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Something asked for is not there; the message says where it was looked for and what to do."""
+    """Missing data; the message says where it was looked for and what to do."""
 
     code = "lab"
 
@@ -52,7 +52,7 @@ class LabWarning(UserWarning):
 
 
 def is_extra_installed() -> bool:
-    """Tell whether the packages are there that frames and charts are made with."""
+    """True if the packages for frames and charts are installed."""
     return find_spec("pandas") is not None and find_spec("matplotlib") is not None
 
 
@@ -71,8 +71,8 @@ class LabModel:
     """A model, loaded or just trained.
 
     Attributes:
-        directory: where it is; `trustwatch serve` can be pointed at a copy of it.
-        trained: what scoring uses.
+        directory: of the model; `trustwatch serve` can be pointed at a copy of it.
+        trained: the model as scoring uses it.
         settings: of the engine, for thresholds at the alert budget.
         group_names: peer groups in words, by their hash.
         budget_report: the alert budget on its own held-out history; None for a model that was not trained here.
@@ -102,7 +102,7 @@ class LabModel:
 
     @property
     def detector(self) -> ForestDetector:
-        """Vectors in, scores out."""
+        """Detector of the model: vectors in, scores out."""
         detector = self.trained.detector
         assert isinstance(detector, ForestDetector)
         return detector
@@ -152,7 +152,7 @@ class LabSession:
         return self._models[path]
 
     def keep_model(self, model: LabModel) -> None:
-        """Have a model that was trained in this session at hand under its directory."""
+        """Keep a model that was trained in this session, for `model` to find by its directory."""
         self._models[model.directory] = model
 
     def agent_summaries(self, agent_type: str | None = None) -> Iterator[AgentSummary]:

@@ -57,7 +57,7 @@ def alerts(
     until: Any = None,
     limit: int = 10_000,
 ) -> pd.DataFrame:
-    """Rises to medium or above, and how telling of them fared: a row for each target that took one, or one without."""
+    """Rises to medium or above and the delivery of their alerts: a row for each target that took one, else one row."""
     alerting = filter(_raises_alert, find_decisions(session, agent, tenant, since, until))
     rows: list[tuple[Any, ...]] = []
     for decision in _oldest_first(_take_limited(alerting, limit, "alerts")):
@@ -75,7 +75,7 @@ def worst_decision(decisions: pd.DataFrame) -> pd.Series:
 
 
 def reasons(session: LabSession, decision: str | pd.Series) -> pd.DataFrame:
-    """Why a decision was made, the strongest reason first. *decision* is an id or a row of `decisions`."""
+    """Reasons of a decision, the strongest first. *decision* is an id or a row of `decisions`."""
     return build_frame(
         "reasons",
         [
@@ -149,7 +149,7 @@ def blast_radius(
 
 
 def find_peer(agents: pd.DataFrame, agent: AgentReference, *, tenant: str | None = None) -> pd.Series:
-    """The calmest agent of the same tenant and type in a frame `agents`: somebody to compare with."""
+    """The calmest agent of the same tenant and type in a frame `agents`, for comparison."""
     row = _find_agent_row(agents, agent, tenant)
     agent_type = "" if pd.isna(row["agent_type"]) else row["agent_type"]
     same_type = agents["agent_type"].astype("object").fillna("") == agent_type
@@ -172,9 +172,6 @@ def _find_agent_row(agents: pd.DataFrame, agent: AgentReference, tenant: str | N
     if not len(rows):
         raise LabError(f"no agent {agent_id!r} in the frame: pass what `frames.agents(session)` returned")
     raise LabError(f"{len(rows)} agents are called {agent_id!r}: name tenant=, or pass a row")
-
-
-# Single agents and decisions, and lists of them, as other frames are made of them.
 
 
 def find_agent(session: LabSession, agent: AgentReference, tenant: str | None) -> AgentSummary:
