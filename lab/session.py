@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from ..api.composition import engine_settings
+from ..api.composition import engine_settings, store_address
 from ..api.settings.loading import load_process_settings
 from ..api.settings.root import Settings
 from ..ingest.errors import ConfigError
@@ -30,7 +30,7 @@ from ..scoring.learning.budget_check import BudgetReport
 from ..scoring.records.agents import AgentSummary
 from ..scoring.store.agent_store import AgentQuery
 from ..scoring.store.database import MAX_PAGE, iterate_pages
-from ..scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
+from ..scoring.store.sql_store import SqlStore
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 
@@ -221,16 +221,14 @@ def _read_settings(where: Path | None) -> Settings:
 
 def open_read_only_store(settings: Settings) -> SqlStore:
     """The store of the settings, to read. Raises LabError where there is none, Unavailable."""
-    store = settings.store
-    if store.url is not None:
-        return open_reading_store(store.url, password=None if store.password is None else store.password.reveal())
-    path = settings.data_dir / "trustwatch.db"
-    if not path.is_file():
+    address = store_address(settings)
+    if not address.may_exist:
         raise LabError(
-            f'{path}: no store. Name the settings file of a service that has run (open_session("/path/settings.yaml"), '
+            f"{address.file}: no store. Name the settings file of a service that has run "
+            '(open_session("/path/settings.yaml"), '
             "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
-    return open_reading_store(sqlite_url(path))
+    return address.open_reading()
 
 
 def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:

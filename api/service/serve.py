@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import structlog
 import uvicorn
 
 from ...ingest.errors import ConfigError, TrustwatchError
-from ...ingest.timestamps import DAY_MS
 from ...models.model_persistence import load_trained_model
 from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from ...scoring.delivery.dispatcher import Dispatcher
@@ -30,10 +29,10 @@ from ...scoring.records.agents import AgentName
 from .. import clock
 from ..access.actuation import ActuationService
 from ..archive.archive_status import ArchiveStatus
-from ..composition import live_policy, principal_alias, service_url, webhook_targets
+from ..composition import live_policy, principal_alias, retention_cutoffs, service_url, webhook_targets
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
-from ..events.source_silence import SilenceAlerter, silence_thresholds
+from ..events.source_silence import SilenceAlerter, silence_watched_sources
 from ..http.agent_lookup import AgentResolver
 from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
@@ -44,7 +43,6 @@ from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
 from .assembly import (
     drop_cached_answers,
-    label_retention_days,
     make_decision_point,
     make_erasure_service,
     make_feedback_service,
@@ -120,7 +118,7 @@ class RunningService:
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerter(
             backend.store.outbox,
-            silence_thresholds(settings),
+            silence_watched_sources(settings),
             service_url(settings),
             clock.now_ms,
             self._wake_dispatcher,
@@ -319,29 +317,10 @@ class RunningService:
         while not await _is_set_within(stop, pause_s):
             pause_s = RETENTION_EVERY_S
             now = clock.now_ms()
-            before, retention = retention_cutoff(self._settings, now), self._settings.retention
-            forgotten = now - self._settings.store.agents_days * DAY_MS
-            waiting = retention.waiting_dead_letters
+            store = self._backend.store.retention
             try:
-                await asyncio.to_thread(self._backend.store.retention.prepare_weeks, now)
-                await asyncio.to_thread(
-                    self._backend.store.retention.purge,
-                    before(retention.decisions),
-                    agents_before_ms=forgotten,
-                    outbox_before_ms=before(retention.deliveries),
-                    letters_before_ms=before(retention.dead_letters),
-                    waiting_letters_before_ms=0 if waiting is None else before(waiting),
-                )
-                await asyncio.to_thread(
-                    self._backend.store.retention.purge_containment,
-                    before(retention.interventions),
-                    actuations_before_ms=before(retention.actuations),
-                    edges_before_ms=before(retention.edges),
-                )
-                await asyncio.to_thread(self._backend.store.retention.purge_feedback, before(retention.feedback))
-                await asyncio.to_thread(
-                    self._backend.store.retention.purge_labels, before(label_retention_days(self._settings))
-                )
+                await asyncio.to_thread(store.prepare_weeks, now)
+                await asyncio.to_thread(store.purge, retention_cutoffs(self._settings, now))
                 await self._backend.drop_applied_records(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))
@@ -371,11 +350,6 @@ def listening_socket(settings: Settings) -> socket.socket:
             f"can not listen on {listen.host} port {listen.port}: {error.strerror}; "
             "set listen.port or TRUSTWATCH_LISTEN_PORT"
         ) from None
-
-
-def retention_cutoff(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
-    """Conversion of days of `retention` to the time before which rows go, UTC ms; None is `retention_days`."""
-    return lambda days: now_ms - (settings.retention_days if days is None else days) * DAY_MS
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:

@@ -13,6 +13,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -206,7 +207,9 @@ def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> Non
     store.actuations.request(actuation(1, agent=name("lowered")))
     store.actuations.keep_original("hydra", name("lowered"), b"x")
 
-    assert store.retention.purge_containment(NOW + 1_000) == 2
+    after = NOW + 1_000
+    cutoffs = RetentionCutoffs(interventions_ms=after, actuations_ms=after, edges_ms=after)
+    assert store.retention.purge(cutoffs).containment == 2
 
     assert store.interventions.get("I0002") is not None
     assert [one.agent.agent_id for one in store.actuations.page().items] == ["lowered"]

@@ -19,6 +19,7 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.agent_store import AgentQuery
 from trustwatch.scoring.store.database import BadCursor
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 Opener = Callable[[Path, int], SqlStore]
@@ -894,11 +895,12 @@ def test_purge(store: SqlStore) -> None:
     store.outbox.settle([DeliverySettlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
     store.dead_letters.mark_replayed(["L0000", "L0002"], NOW)
 
-    assert store.retention.purge(NOW + 6, chunk=2) == (5, 2, 2, 0)
+    cutoffs = RetentionCutoffs(decisions_ms=NOW + 6, deliveries_ms=NOW + 6, dead_letters_ms=NOW + 6)
+    assert store.retention.purge(cutoffs, chunk=2) == (5, 2, 2, 0, 0, 0, 0)
     assert [one.decision_id for one in store.decisions.page().items] == ["D0006", "D0002"]
     assert states(store) == [("alert-2", "pending", 0)]
     assert [one.letter.letter_id for one in store.dead_letters.page().items] == ["L0001"]
-    assert store.retention.purge(NOW + 6) == (0, 0, 0, 0)
+    assert store.retention.purge(cutoffs) == (0, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 1_000])
@@ -914,8 +916,9 @@ def test_purge_of_agents(store: SqlStore, chunk: int) -> None:
     ]
     write(store, agents=gone + kept, decisions=[decision(1, gone[1].name)])
 
-    assert store.retention.purge(0, chunk).agents == 0
-    assert store.retention.purge(NOW + 2, chunk, agents_before_ms=NOW) == (1, 0, 0, 3)
+    assert store.retention.purge(RetentionCutoffs(), chunk).agents == 0
+    cutoffs = RetentionCutoffs(decisions_ms=NOW + 2, agents_ms=NOW)
+    assert store.retention.purge(cutoffs, chunk) == (1, 0, 0, 3, 0, 0, 0)
     assert {one.name.agent_id for one in store.agents.iterate()} == {"high", "due", "seen", "evaluated"}
 
 

@@ -16,7 +16,8 @@ from ...records.containment import Actuation, ActuationStatus
 from ...store.containment_store import ActuationStore
 from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult
-from .actuator import ActuationResult, Actuator, ActuatorError, ActuatorTarget, UnknownClient
+from .actuator import ActuationResult, Actuator, ActuatorError, UnknownClient
+from .actuator_settings import ActuatorSettings
 from .desired_state import DesiredState, UnreadableAction, decode_desired_state, encode_desired_state
 
 BUCKETS_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
@@ -110,7 +111,7 @@ class ActuatorNotifier:
         self._observe = observe
         self._locks: weakref.WeakValueDictionary[AgentIdentity, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def deliver(self, row: LeasedDelivery, target: ActuatorTarget) -> DeliveryResult:
+    async def deliver(self, row: LeasedDelivery, target: ActuatorSettings) -> DeliveryResult:
         """Bring about what holds for the row's agent. Raises Unavailable: the store does not answer."""
         try:
             asked = decode_desired_state(row.row.payload)
@@ -124,7 +125,7 @@ class ActuatorNotifier:
         async with lock:
             return await self._apply_desired_state(row.seq, asked, target)
 
-    async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorTarget) -> DeliveryResult:
+    async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorSettings) -> DeliveryResult:
         desired = await self._resolve_desired(asked)
         before = await asyncio.to_thread(self._actuations.get, target.name, desired.name)
         desired = _with_decision_times(desired, before)
@@ -155,7 +156,7 @@ class ActuatorNotifier:
         return msgspec.structs.replace(newer, original=kept)
 
     async def _attempt_actuation(
-        self, row: Actuation, desired: DesiredState, target: ActuatorTarget, done: str
+        self, row: Actuation, desired: DesiredState, target: ActuatorSettings, done: str
     ) -> _ActuationAttempt:
         current_row = row
         try:
@@ -208,7 +209,7 @@ class ActuatorNotifier:
             self._updated_actuation(row, "failed", error), DeliveryResult("failed", error), "failed"
         )
 
-    def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorTarget) -> Actuation:
+    def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorSettings) -> Actuation:
         return Actuation(
             target.name,
             desired.name,
@@ -240,7 +241,7 @@ class ActuatorNotifier:
         return max(0.0, (row.confirmed_ms - desired.caused_ms) / 1000)
 
     def _report(
-        self, target: ActuatorTarget, outcome: str, result: DeliveryResult, contained_s: float | None = None
+        self, target: ActuatorSettings, outcome: str, result: DeliveryResult, contained_s: float | None = None
     ) -> DeliveryResult:
         self._observe(target.name, outcome, contained_s)
         return result
