@@ -141,7 +141,7 @@ class Admission:
     ) -> bytes:
         """The event with everything filled in and replaced that is not the sender's to say."""
         agent = event.agent
-        changed = self._registered_members(event, tenant, issuer, trusted=binding.trusted)
+        changed = self._registered_members(event, tenant, issuer, trusted=binding.source.trusted)
         if issuer and issuer != agent.issuer:
             changed["issuer"] = issuer
         if not binding.vouches and not agent.self_asserted:

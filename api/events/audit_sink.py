@@ -20,6 +20,7 @@ from ...ingest.formats.raw_records import RawRecord
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record
 from ..http.auth.callers import ANY_NAME, OWN_SOURCE_PREFIX, SourceBinding
+from ..settings.event_source_settings import EventSourceSettings
 from .admission import Admission
 
 ORDER_TYPE = "approval"
@@ -64,7 +65,8 @@ class AuditSink:
         self._new_id = new_id
         self._is_full = is_full
         self._binding = SourceBinding(
-            "trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), enforces=True, ours=True
+            EventSourceSettings("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), enforces=True),
+            ours=True,
         )
         self._queue: deque[Record] = deque()
         self._wake = asyncio.Event()

@@ -17,7 +17,6 @@ from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import CallerSettings
 from .event_bodies import MEDIA_TYPE_FORMATS, parse_dead_letter, parse_foreign_dead_letter
-from .foreign_topics import binding_of_topic
 from .intake import Receipt
 from .service import EventService, check_not_all_rejected
 
@@ -108,7 +107,7 @@ class DeadLetterService:
         topics = self._runtime.settings.kafka.topics
         topic = next((topic for topic in topics if topic.name == letter.source), None)
         if topic is not None:
-            return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), binding_of_topic(topic))
+            return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), SourceBinding(topic))
         name = record_format or ("native" if sender is None else sender.format)
         if name in MEDIA_TYPE_FORMATS:
             return _ReadLetter([parse_dead_letter(letter.raw)], speaker)

@@ -43,8 +43,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     )
     admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias)
     intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id)
-    bounds = {caller.name: caller.silence_s for caller in settings.callers if caller.silence_s is not None}
-    detector = SilenceDetector(bounds, runtime.monotonic())
+    detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)

@@ -7,24 +7,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.format_registry import create_parser
-from ...ingest.formats.raw_records import FormatParser
-from ...ingest.formats.record_mapping import MappingSpec
-from ...ingest.settings import Name, SettingsPart, SilenceSeconds, check_url, setting
+from ...ingest.settings import Name, SettingsPart, check_url, setting
+from .event_source_settings import SELF, EventSourceSettings
 
 SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
 
 ANY_TENANT = "*"
-SELF = "self"
-"""In a list of agents: the client of the caller's own token."""
-
-MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
-"""Formats that know our refusals by members which the gateway or authorization server alone writes."""
 
 TokenType = Literal["at+jwt", "JWT"]
-EventRate = Annotated[float, msgspec.Meta(gt=0)]
 ByteQuota = Annotated[int, msgspec.Meta(ge=1024)]
 
 
@@ -52,86 +43,30 @@ class IssuerSettings(SettingsPart, frozen=True):
             check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
 
 
-class CallerSettings(SettingsPart, frozen=True):
+class CallerSettings(EventSourceSettings, frozen=True):
     """Claims that one client of a trusted issuer may make. A client without such an entry speaks for nobody."""
 
-    name: Annotated[Name, setting("its name in logs, metrics and dead letters")]
-    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)")] = None
-    subject: Annotated[Name | None, setting("the token's `sub`; with `client_id`, both must fit")] = None
+    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)", after="name")] = None
+    subject: Annotated[
+        Name | None, setting("the token's `sub`; with `client_id`, both must fit", after="client_id")
+    ] = None
     authenticated_by: Annotated[
-        Name | None, setting("issuer of its tokens; required where several issuers are configured")
+        Name | None, setting("issuer of its tokens; required where several issuers are configured", after="subject")
     ] = None
-    tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
-    issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
-    sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
-    agents: Annotated[
-        tuple[Name, ...] | None,
-        setting(
-            "glob patterns of the agent ids its events may be about; `self` is the client of its token, `*` is all. "
-            "null is `[self]` where `settings_version` is 2, else all, for this release"
-        ),
-    ] = None
-    gateway: Annotated[
-        bool | None,
-        setting(
-            "it is a gateway or authorization server of yours, which knows by a token who acts; every event of all "
-            "others is self-asserted. null is yes, unless `agents` has `self`"
-        ),
-    ] = None
-    enforces: Annotated[
-        bool | None,
-        setting(
-            "it enforces our verdicts, so its mark `caused_by` counts. null is yes where its `format` is `envoy`, "
-            "`agentgateway`, `hydra` or `keycloak` and it is a gateway, else no"
-        ),
-    ] = None
-    trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
-    events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
-        None
-    )
     bytes_per_day: Annotated[
         ByteQuota | None,
-        setting("bytes of bodies it may send in a day, after decompression, regained evenly; null is no quota"),
+        setting(
+            "bytes of bodies it may send in a day, after decompression, regained evenly; null is no quota",
+            after="events_per_s",
+        ),
     ] = None
-    silence_s: Annotated[
-        SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
-    ] = None
-    format: Annotated[
-        str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
-    ] = "native"
-    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
-        MappingSpec()
-    )
 
     def __post_init__(self) -> None:
         if self.client_id is None and self.subject is None:
             raise ValueError("a caller has a `client_id` or a `subject`")
-        if self.enforces and not self.is_gateway:
-            raise ValueError("`enforces` is for gateways: its word on what we caused would hide what it does itself")
-        if self.trusted and not self.is_gateway:
-            raise ValueError(
-                "`trusted` is for gateways: an agent would choose its own peer group; name the `agents` or leave it out"
-            )
         if SELF in (self.agents or ()) and ANY_TENANT in self.tenants and self.issuers:
             raise ValueError("`agents` with `self` needs `tenants` by name: `*` is everybody's agent of that id")
-        try:
-            self.parser()
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    @property
-    def is_gateway(self) -> bool:
-        """True if a token vouches for the agents that its events name."""
-        return self.gateway if self.gateway is not None else SELF not in (self.agents or ())
-
-    @property
-    def may_mark(self) -> bool:
-        """True if it may mark an event as caused by us."""
-        return self.enforces if self.enforces is not None else self.is_gateway and self.format in MARKING_FORMATS
-
-    def parser(self) -> FormatParser:
-        """The parser of its records. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping)
+        super().__post_init__()
 
 
 class RegisteredAgent(SettingsPart, frozen=True):

@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
-from .access_settings import ANY_TENANT, SELF, CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
-from .actuator_settings import ActuatorSettings
+from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
+from ...scoring.store.retention_settings import RetentionSettings
+from .access_settings import ANY_TENANT, CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
+from .event_source_settings import SELF
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings
 from .risk_settings import ServiceRiskSettings, TokenPolicySettings
@@ -21,9 +24,8 @@ from .service_settings import (
     ListenSettings,
     ServicePipelineSettings,
     TenantSettings,
-    WebhookSettings,
 )
-from .storage_settings import ArchiveSettings, PrivacySettings, RetentionSettings, StoreSettings
+from .storage_settings import ArchiveSettings, PrivacySettings, StoreSettings
 
 
 class Settings(SettingsPart, frozen=True):
@@ -46,7 +48,7 @@ class Settings(SettingsPart, frozen=True):
     registry: Annotated[
         tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
     ] = ()
-    webhooks: Annotated[tuple[WebhookSettings, ...], setting("where alerts go")] = ()
+    webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
     feedback: Annotated[FeedbackSettings, setting("what people say of decisions")] = FeedbackSettings()

@@ -16,8 +16,8 @@ import msgspec
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....ingest.formats.format_registry import create_parser
 from ....ingest.formats.raw_records import FormatParser
-from ....ingest.formats.record_mapping import MappingSpec
-from ...settings.access_settings import SELF, CallerSettings
+from ...settings.access_settings import CallerSettings
+from ...settings.event_source_settings import SELF, EventSourceSettings
 from .token_verification import TokenClaims
 
 SCOPE_SCORE_READ: Final = "trust.score:read"
@@ -56,63 +56,41 @@ class TenantNotAllowed(TrustwatchError):
 
 
 class SourceBinding:
-    """Claims that the events of one caller may make. Without arguments: none.
+    """Claims that the events of one source may make.
 
     Args:
-        name: name of the caller, for dead letters and metrics.
-        tenants: tenants it speaks for; `*` is all.
-        issuers: agent issuers it speaks for; `*` is all.
-        sources: glob patterns of the event source.
-        trusted: whether its word on an agent's type and capabilities counts.
-        events_per_s: its own limit, None = none.
-        bytes_per_day: its own quota, None = none.
-        record_format: in which its events come where a request does not say.
-        mapping: changes to that format.
-        agents: glob patterns of the agent ids its events may be about; `self` is *own_agent*.
-        own_agent: agent id of the caller itself.
-        own_issuers: issuers under which it is known by that id.
-        vouches: whether it has a token for who acts; of all others every event is self-asserted.
-        enforces: whether it may mark an event as caused by us.
+        source: its entry in the settings.
+        own_agent: agent id that `self` means in its `agents`.
+        own_issuers: issuers under which the source is known by that id.
+        bytes_per_day: its quota, None = none.
         ours: whether it is this service itself, which alone may use its sources.
     """
 
     def __init__(
         self,
-        name: str = "",
-        tenants: Iterable[str] = (),
-        issuers: Iterable[str] = (),
-        sources: Iterable[str] = (),
+        source: EventSourceSettings,
         *,
-        trusted: bool = False,
-        events_per_s: float | None = None,
-        bytes_per_day: int | None = None,
-        record_format: str = "native",
-        mapping: MappingSpec | None = None,
-        agents: Iterable[str] = (ANY_NAME,),
         own_agent: str = "",
         own_issuers: Iterable[str] = (),
-        vouches: bool = True,
-        enforces: bool = False,
+        bytes_per_day: int | None = None,
         ours: bool = False,
     ) -> None:
-        self.name = name
-        self.tenants = frozenset(tenants)
-        self.issuers = frozenset(issuers)
-        self.sources = tuple(sources)
-        self.trusted = trusted
-        self.events_per_s = events_per_s
+        self.source = source
+        self.name = source.name
+        self.tenants = frozenset(source.tenants)
+        self.issuers = frozenset(source.issuers)
         self.bytes_per_day = bytes_per_day
-        self.vouches = vouches
-        self.enforces = enforces
+        self.vouches = source.is_gateway
+        """True if it has a token for who acts; of all others every event is self-asserted."""
+        self.enforces = source.may_mark
+        """True if it may mark an event as caused by us."""
         self.ours = ours
-        self.format = record_format
-        self._mapping = mapping
         self._parsers: dict[str, FormatParser] = {}
-        self._source_pattern = _any_of(self.sources)
-        named = tuple(agents)
-        self._all_agents = ANY_NAME in named
-        self._agent_pattern = _any_of(agent for agent in named if agent != SELF)
-        self._own_agent = own_agent if SELF in named else ""
+        self._source_pattern = _any_of(source.sources)
+        agents = (ANY_NAME,) if source.agents is None else source.agents
+        self._all_agents = ANY_NAME in agents
+        self._agent_pattern = _any_of(agent for agent in agents if agent != SELF)
+        self._own_agent = own_agent if SELF in agents else ""
         self._own_issuers = frozenset(own_issuers)
         self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
 
@@ -132,14 +110,15 @@ class SourceBinding:
         return _single_name(self.issuers)
 
     def parser(self, name: str) -> FormatParser:
-        """The parser of a format, with the mapping of this caller where the format is its own.
+        """The parser of a format, with the mapping of this source where the format is its own.
 
         Raises:
-            ConfigError: there is no such format, or it needs a mapping that this caller does not have.
+            ConfigError: there is no such format, or it needs a mapping that this source does not have.
         """
         parser = self._parsers.get(name)
         if parser is None:
-            parser = self._parsers[name] = create_parser(name, self._mapping if name == self.format else None)
+            own = name == self.source.format
+            parser = self._parsers[name] = self.source.parser() if own else create_parser(name)
         return parser
 
     def check_claims(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
@@ -264,7 +243,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
         return tenant
 
 
-NO_BINDING: Final = SourceBinding()
+NO_BINDING: Final = SourceBinding(EventSourceSettings(""))
 
 
 class CallerDirectory:
@@ -311,18 +290,8 @@ def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBindi
     """
     own_issuers = {issuer, _single_name(frozenset(caller.issuers))} - {None}
     return SourceBinding(
-        caller.name,
-        caller.tenants,
-        caller.issuers,
-        caller.sources,
-        trusted=caller.trusted,
-        events_per_s=caller.events_per_s,
-        bytes_per_day=caller.bytes_per_day,
-        record_format=caller.format,
-        mapping=caller.mapping,
-        agents=(ANY_NAME,) if caller.agents is None else caller.agents,
+        caller,
         own_agent=caller.client_id or caller.subject or "",
         own_issuers=(one for one in own_issuers if one is not None),
-        vouches=caller.is_gateway,
-        enforces=caller.may_mark,
+        bytes_per_day=caller.bytes_per_day,
     )

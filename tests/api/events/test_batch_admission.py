@@ -16,6 +16,7 @@ from trustwatch.api.events.admission import MAX_CLOCK_AHEAD_S, Admission, AgentR
 from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmission
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.access_settings import RegisteredAgent
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.columns import OWN_ERRORS
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.cloudevents import structured_record
@@ -30,12 +31,16 @@ from ...support.scan_records import compact, mutate, records
 NOW_MS = 1_772_500_000_000  # 2026-03-03, behind all events that the tests make
 AS = "https://as.acme.example"
 BINDINGS = {
-    "all": SourceBinding("all", ["*"], ["*"], ["*"], trusted=True),
-    "doubted": SourceBinding("doubted", ["*"], ["*"], ["*"]),
-    "one": SourceBinding("one", ["acme"], [AS], ["urn:*"], trusted=True),
-    "itself": SourceBinding("itself", ["acme"], ["*"], ["*"], agents=["self"], own_agent="a", vouches=False),
-    "gateway": SourceBinding("gateway", ["*"], ["*"], ["*"], trusted=True, agents=["a*", "https:*"], enforces=True),
-    "ünnamed": SourceBinding("ünnamed", ["acme", "Zürich"], ["*"], ["*"], trusted=True),
+    "all": SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",), trusted=True)),
+    "doubted": SourceBinding(EventSourceSettings("doubted", ("*",), ("*",), ("*",))),
+    "one": SourceBinding(EventSourceSettings("one", ("acme",), (AS,), ("urn:*",), trusted=True)),
+    "ünnamed": SourceBinding(EventSourceSettings("ünnamed", ("acme", "Zürich"), ("*",), ("*",), trusted=True)),
+    "itself": SourceBinding(
+        EventSourceSettings("itself", ("acme",), ("*",), ("*",), agents=("self",)), own_agent="a", own_issuers=(AS,)
+    ),
+    "gateway": SourceBinding(
+        EventSourceSettings("gateway", ("*",), ("*",), ("*",), ("a*", "https:*"), trusted=True, enforces=True)
+    ),
 }
 REGISTRY = (
     RegisteredAgent(tenant="acme", issuer=AS, agent="https://*", type="Clerk", capabilities=("read", "zürich", "pay")),
@@ -222,9 +227,8 @@ def test_a_claim_that_was_taken_covers_no_word_on_who_vouches_or_who_caused_it(s
         {**taken, "caused_by": "trustwatch"},
     ]
     both = Both()
-    binding = SourceBinding(
-        sender, ["acme"], [AS], ["*"], agents=["self"], own_agent="a", own_issuers=[AS], vouches=sender != "itself"
-    )
+    source = EventSourceSettings(sender, ("acme",), (AS,), ("*",), ("self",), gateway=sender != "itself")
+    binding = SourceBinding(source, own_agent="a", own_issuers=[AS])
 
     assert both.check(native(compact(taken), compact({**taken, "id": "2"})), binding) == 2
     both.check(native(*(compact({**other, "id": f"o-{at}"}) for at, other in enumerate(others))), binding)

@@ -15,6 +15,7 @@ from trustwatch.api.events.audit_sink import AuditSink
 from trustwatch.api.events.disk_reserve import DiskReserve, disk_reserve
 from trustwatch.api.events.intake_limits import IntakeLimits, Overloaded
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 
@@ -126,7 +127,7 @@ def test_a_quota_is_of_one_caller_and_comes_back_evenly() -> None:
     """The whole of it at once, more only as it comes back; a body that goes beyond it is paid for with time."""
     now = [0.0]
     limits = IntakeLimits(lambda: 0, MIB, lambda: now[0])
-    bound, other = SourceBinding("a", bytes_per_day=86_400), SourceBinding("b", bytes_per_day=86_400)
+    bound, other = (SourceBinding(EventSourceSettings(name), bytes_per_day=86_400) for name in "ab")
     limits.check(bound)
     limits.count_bytes(bound, 86_400 + 600)
 
@@ -134,7 +135,7 @@ def test_a_quota_is_of_one_caller_and_comes_back_evenly() -> None:
         limits.check(bound)
     assert (refused.value.cause, refused.value.retry_after_s) == ("quota", 600.0)
     limits.check(other)
-    limits.check(SourceBinding("c"))
+    limits.check(SourceBinding(EventSourceSettings("c")))
     now[0] = 601.0
     limits.check(bound)
 

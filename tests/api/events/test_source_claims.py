@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.events.audit_sink import AuditSink
-from trustwatch.api.events.foreign_topics import binding_of_topic
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, CallerDirectory, SourceBinding
 from trustwatch.api.http.auth.token_verification import TokenClaims
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
@@ -171,9 +170,9 @@ def test_a_caller_of_an_older_file_keeps_its_reach() -> None:
 def test_a_topic_is_bound_like_a_caller() -> None:
     """Row: a foreign topic."""
     right: dict[str, Any] = {"topic": "t", "name": "t", "tenants": ("acme",), "issuers": (AS,), "format": "native"}
-    plain = binding_of_topic(ForeignTopicSettings(**right))
-    narrow = binding_of_topic(ForeignTopicSettings(**right, agents=("worker-*",), gateway=False))
-    gateway = binding_of_topic(ForeignTopicSettings(**{**right, "format": "envoy"}))
+    plain = SourceBinding(ForeignTopicSettings(**right))
+    narrow = SourceBinding(ForeignTopicSettings(**right, agents=("worker-*",), gateway=False))
+    gateway = SourceBinding(ForeignTopicSettings(**{**right, "format": "envoy"}))
 
     assert "self_asserted" not in logged(plain, event())["agent"]
     assert not any(is_hidden(logged(plain, said)) for said in marks())
