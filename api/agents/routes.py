@@ -23,6 +23,8 @@ from ..http.schemas import (
 from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, agent_out
 from .service import AgentFilters, AgentService
 
+RISK_QUERY_PATH = "/v1/risk/query"
+
 router = APIRouter(tags=["agents"], responses=COMMON_PROBLEMS)
 
 AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
@@ -45,7 +47,7 @@ async def get_risk(
     return _json_response(agents.answer(caller, AgentSelector(agent_id, tenant, issuer)))
 
 
-@router.post("/v1/risk/query", response_model=RiskAnswersOut, summary="Risk of several agents")
+@router.post(RISK_QUERY_PATH, response_model=RiskAnswersOut, summary="Risk of several agents")
 async def query_risk(questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
     """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place."""
     selectors = [AgentSelector(question.agent_id, question.tenant, question.issuer) for question in questions.agents]

@@ -13,8 +13,7 @@ from ...ingest.formats import otlp
 from ...ingest.formats.otlp import OtlpSignal
 from ...ingest.formats.raw_records import ParsedRecords
 from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
-from ..http.dependencies import AdministratorDep, SenderDep, authenticate_request, provided, services_of
-from ..http.runtime import Runtime
+from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, problem_responses
 from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
@@ -108,7 +107,7 @@ async def send_events_directly(request: Request) -> Response:
     """`send_events`, found and called without FastAPI's routing and dependencies, as bodies come often."""
     request.scope["route"] = DIRECT_EVENTS_ROUTE
     services = services_of(request)
-    caller = await authenticate_request(services.get(Runtime).verifier, request.scope)
+    caller = await authenticate_connection(services, request.scope)
     caller.require(SCOPE_INGEST)
     return await _receive_events(request, caller, services.get(EventService), request.query_params.get("format"))
 

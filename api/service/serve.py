@@ -39,6 +39,8 @@ from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
+from ..http.connection_guard import ConnectionGuard, affordable_connections
+from ..http.guarded_protocol import guarded_protocol
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
@@ -160,6 +162,11 @@ class RunningService:
         archive_only = self._archive.archive_only
         readiness_checks = {"archive": self._archive.is_ready} if archive_only else {}
         readiness_checks["issuers"] = self._has_issuer_keys
+        self._guard = ConnectionGuard(
+            settings.listen,
+            clock.monotonic,
+            affordable_connections(settings.listen.max_connections),
+        )
         self._services = Runtime(
             settings=settings,
             verifier=verifier,
@@ -179,6 +186,7 @@ class RunningService:
             actuation_statistics=self._actuation.counts,
             active_version=lambda: self._models.version,
             services=(
+                self._guard,
                 executor,
                 agents,
                 self._decision_point,
@@ -265,6 +273,7 @@ class RunningService:
         return _UvicornServer(
             uvicorn.Config(
                 app,
+                http=guarded_protocol(self._guard),
                 log_config=None,
                 access_log=False,
                 lifespan="on",
