@@ -31,6 +31,9 @@ LINGER_S = 2.0
 MAX_LINGER_BYTES = 256 * 1024
 """Bytes of such a body that are read, and thrown away."""
 
+MAX_KNOWN_LINGER_BYTES = 16 * 1024 * 1024
+"""The same where the caller is known: one that sends too much shall see why it is refused."""
+
 IDLE_S = 5.0
 """Time between an answer and the first byte of the next request (what uvicorn keeps by itself, unless bytes come that
 begin none)."""
@@ -102,7 +105,7 @@ class GuardedConnection:
         admitted: whether its caller is known: further bytes are not counted.
         unanswered: requests whose head is whole and whose answer is not.
         unsent_since: time since which the client takes no bytes; None = it does.
-        discarded_bytes: bytes that came behind the answer.
+        linger_bytes: bytes that may still come behind the answer.
         closing_since: time at which it was seen closing; None = it is not.
     """
 
@@ -110,8 +113,8 @@ class GuardedConnection:
         "admitted",
         "client",
         "closing_since",
-        "discarded_bytes",
         "held_bytes",
+        "linger_bytes",
         "phase",
         "since",
         "transport",
@@ -128,7 +131,7 @@ class GuardedConnection:
         self.admitted = False
         self.unanswered = 0
         self.unsent_since: float | None = None
-        self.discarded_bytes = 0
+        self.linger_bytes = 0
         self.closing_since: float | None = None
 
     def enter(self, phase: ConnectionPhase, now: float) -> None:

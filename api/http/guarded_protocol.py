@@ -19,6 +19,7 @@ from .connection_guard import (
     IDLE,
     LINGERING,
     MAX_HEAD_BYTES,
+    MAX_KNOWN_LINGER_BYTES,
     MAX_LINGER_BYTES,
     UNREAD_BODY,
     ConnectionGuard,
@@ -58,8 +59,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.guard.end(guarded, HEAD_TOO_LARGE)
         elif guarded.phase is LINGERING:
             self.guard.release(guarded)
-            guarded.discarded_bytes += len(data)
-            if guarded.discarded_bytes > MAX_LINGER_BYTES:
+            guarded.linger_bytes -= len(data)
+            if guarded.linger_bytes < 0:
                 self.guard.end(guarded, UNREAD_BODY)
 
     def pause_writing(self) -> None:
@@ -87,10 +88,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         guarded = self.guarded
         guarded.unanswered -= 1
-        guarded.admitted = False
+        known, guarded.admitted = guarded.admitted, False
         self.guard.release(guarded)
         if guarded.phase is BODY and guarded.unanswered == 0:
-            guarded.discarded_bytes = 0
+            guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if known else MAX_LINGER_BYTES
             guarded.enter(LINGERING, self.guard.monotonic())
         elif guarded.phase is BODY:  # of a request behind this one: it was not read meanwhile
             guarded.enter(BODY, self.guard.monotonic())
