@@ -101,6 +101,7 @@ class GuardedConnection:
         client: address and port of the other side.
         phase: of its current request.
         since: time at which that phase began.
+        unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
         held_bytes: bytes of the current request that count as unauthenticated.
         admitted: whether its caller is known: further bytes are not counted.
         unanswered: requests whose head is whole and whose answer is not.
@@ -120,6 +121,7 @@ class GuardedConnection:
         "transport",
         "unanswered",
         "unsent_since",
+        "unstamped",
     )
 
     def __init__(self, transport: asyncio.Transport, client: object, now: float) -> None:
@@ -127,6 +129,7 @@ class GuardedConnection:
         self.client = client
         self.phase = IDLE
         self.since = now
+        self.unstamped = False
         self.held_bytes = 0
         self.admitted = False
         self.unanswered = 0
@@ -138,6 +141,7 @@ class GuardedConnection:
         """Begin *phase*."""
         self.phase = phase
         self.since = now
+        self.unstamped = False
 
     @property
     def waits_for_client(self) -> bool:

@@ -54,10 +54,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if guarded.transport.is_closing():
             return
         super().data_received(data)
-        if guarded.phase is HEAD:
+        phase = guarded.phase
+        if guarded.unstamped:
+            guarded.enter(phase, self.guard.monotonic())
+        if phase is HEAD:
             if guarded.held_bytes > MAX_HEAD_BYTES:
                 self.guard.end(guarded, HEAD_TOO_LARGE)
-        elif guarded.phase is LINGERING:
+        elif phase is LINGERING:
             self.guard.release(guarded)
             guarded.linger_bytes -= len(data)
             if guarded.linger_bytes < 0:
@@ -72,31 +75,39 @@ class GuardedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def on_message_begin(self) -> None:
-        self.guarded.enter(HEAD, self.guard.monotonic())
+        guarded = self.guarded
+        guarded.phase = HEAD
+        guarded.unstamped = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self.guarded.enter(BODY, self.guard.monotonic())
-        self.guarded.unanswered += 1
+        guarded = self.guarded
+        guarded.phase = BODY
+        guarded.unstamped = True
+        guarded.unanswered += 1
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         guarded = self.guarded
-        guarded.enter(IDLE if guarded.phase is LINGERING else ANSWERING, self.guard.monotonic())
+        guarded.phase = IDLE if guarded.phase is LINGERING else ANSWERING
+        guarded.unstamped = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         guarded = self.guarded
         guarded.unanswered -= 1
         known, guarded.admitted = guarded.admitted, False
-        self.guard.release(guarded)
-        if guarded.phase is BODY and guarded.unanswered == 0:
-            guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if known else MAX_LINGER_BYTES
-            guarded.enter(LINGERING, self.guard.monotonic())
-        elif guarded.phase is BODY:  # of a request behind this one: it was not read meanwhile
-            guarded.enter(BODY, self.guard.monotonic())
-        elif guarded.phase is ANSWERING and guarded.unanswered == 0:
-            guarded.enter(IDLE, self.guard.monotonic())
+        if guarded.held_bytes:
+            self.guard.release(guarded)
+        phase = guarded.phase
+        if phase is ANSWERING:
+            if guarded.unanswered == 0:
+                guarded.enter(IDLE, self.guard.monotonic())
+        elif phase is BODY:
+            if guarded.unanswered == 0:
+                guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if known else MAX_LINGER_BYTES
+                phase = LINGERING
+            guarded.enter(phase, self.guard.monotonic())  # a body behind this request was not read meanwhile
         super().on_response_complete()
 
 
