@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from .harness import arguments, finish, machine, table
 
 TOKENS, CONNECTIONS, CHECKS_PER_S = 100, 8, 200.0
 MAX_RATIO = 2.0
-BODY_BYTES, PIECE_BYTES = 8 * 1024 * 1024, 16 * 1024
+BODY_BYTES, PIECE_BYTES = 8_000_000, 64 * 1024
 BODY_SENDERS, HEAD_SENDERS, OPENERS = 20, 200, 20
 PAUSE_S = 0.2
 """Time between pieces, and between a connection that was closed and the next one of the same sender."""
@@ -67,25 +68,32 @@ async def check_steadily(port: int, tokens: list[str], seconds: float) -> None:
 async def flood(port: int) -> None:
     """Send slowly, for ever."""
 
-    async def send_over_and_over(first: bytes, piece: bytes, pause_s: float) -> None:
+    async def send_over_and_over(pieces: Iterable[bytes], pause_s: float) -> None:
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(first)
-                while not writer.is_closing():
+                for piece in pieces:
                     writer.write(piece)
                     await writer.drain()
                     await asyncio.sleep(pause_s)
+                writer.close()
             await asyncio.sleep(PAUSE_S)
 
-    body = (
-        "POST /v1/risk/query HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {BODY_BYTES}\r\n\r\n"
-    )
-    senders = [(body.encode(), b" " * PIECE_BYTES, PAUSE_S / 10)] * BODY_SENDERS
-    senders += [(b"GET / HTTP/1.1\r\n", b"X-A: " + b"a" * 1000 + b"\r\n", PAUSE_S)] * HEAD_SENDERS
-    senders += [(b"", b"", 60.0)] * OPENERS
+    body = questions()
+    head = f"POST /v1/risk/query HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    body_pieces = [body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES)]
+    bodies = [f"{head}\r\n\r\n".encode(), *body_pieces, b""]
+    heads = [b"GET / HTTP/1.1\r\n", *[b"X-A: " + b"a" * 1000 + b"\r\n"] * 1000]
+    senders: list[tuple[list[bytes], float]] = [(bodies, PAUSE_S / 10)] * BODY_SENDERS
+    senders += [(heads, PAUSE_S)] * HEAD_SENDERS
+    senders += [([b""], 60.0)] * OPENERS
     await asyncio.gather(*(send_over_and_over(*sender) for sender in senders))
+
+
+def questions() -> bytes:
+    """A body of BODY_BYTES that costs time to parse."""
+    question = b'{"agent_id":"agent-7"}'
+    return b'{"agents":[' + b",".join([question] * (BODY_BYTES // (len(question) + 1))) + b"]}"
 
 
 def turn(server: GatewayServerProcess, tokens: Path, seconds: float) -> FloodTurn:
