@@ -13,6 +13,7 @@ from ..http.problems import ProblemDetails
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    UNKNOWN_AGENT_RESPONSES,
     CursorParam,
     IssuerParam,
     Level,
@@ -85,7 +86,7 @@ async def list_agents(
 @router.post(
     "/v1/agents/{agent_id:path}/release",
     status_code=202,
-    responses=AMBIGUOUS_AGENT_RESPONSES,
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Vouch for an agent",
 )
 async def release_agent(

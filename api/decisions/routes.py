@@ -15,6 +15,7 @@ from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, RuntimeDep, provided
 from ..http.schemas import (
+    AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
@@ -36,7 +37,7 @@ router = APIRouter(tags=["decisions"], responses=COMMON_PROBLEMS)
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
 
 
-@router.get("/v1/decisions", summary="List decisions")
+@router.get("/v1/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List decisions")
 async def list_decisions(
     caller: ReaderDep,
     decisions: DecisionServiceDep,
@@ -51,7 +52,9 @@ async def list_decisions(
     return _page_out(await decisions.list(caller, agent, tenant, limit, cursor))
 
 
-@router.get("/v1/agents/{agent_id:path}/decisions", summary="Decisions about one agent")
+@router.get(
+    "/v1/agents/{agent_id:path}/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Decisions about one agent"
+)
 async def list_agent_decisions(
     agent_id: str,
     caller: ReaderDep,
@@ -107,7 +110,9 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
                 yield encode_event("decision", body, change.decision_id)
 
 
-@router.get("/v1/decisions/{decision_id}", summary="One decision")
+@router.get(
+    "/v1/decisions/{decision_id}", responses=problem_responses({404: "no such decision"}), summary="One decision"
+)
 async def get_decision(decision_id: str, caller: ReaderDep, decisions: DecisionServiceDep) -> DecisionOut:
     """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""
     return decision_out(await decisions.get(caller, decision_id))

@@ -76,6 +76,7 @@ _EVENT_PROBLEMS = problem_responses(
         503: "the disk refuses; nothing was acknowledged",
     }
 )
+_UNKNOWN_LETTER_RESPONSES = problem_responses({404: "no such dead letter"})
 
 router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
 dead_letters_router = APIRouter(tags=["dead letters"], responses=COMMON_PROBLEMS)
@@ -159,7 +160,9 @@ async def list_dead_letters(
     return PageOut(items=[dead_letter_out(item, with_raw=False) for item in page.items], next_cursor=page.next_cursor)
 
 
-@dead_letters_router.get("/v1/dead-letters/{letter_id}", summary="One refused record")
+@dead_letters_router.get(
+    "/v1/dead-letters/{letter_id}", responses=_UNKNOWN_LETTER_RESPONSES, summary="One refused record"
+)
 async def get_dead_letter(
     letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
 ) -> DeadLetterOut:
@@ -171,7 +174,7 @@ async def get_dead_letter(
     "/v1/dead-letters/{letter_id}/replay",
     status_code=202,
     response_model=ReceiptOut,
-    responses={400: _EVENT_PROBLEMS[400]},
+    responses=_EVENT_PROBLEMS | _UNKNOWN_LETTER_RESPONSES,
     summary="Send a refused record in again",
 )
 async def replay_dead_letter(
