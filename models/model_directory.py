@@ -12,8 +12,8 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -193,11 +193,10 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
     path = Path(path).absolute()
     _refuse_foreign_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
+    draft = _make_draft(path)
     try:
         files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
         _write_bytes(draft / MANIFEST_FILE, encode_manifest(manifest, files))
-        draft.chmod(0o755)  # mkdtemp makes it private; a model is read by the service's own user
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
         _replace_directory(draft, path)
@@ -256,13 +255,12 @@ def copy_model(source: Path, target: Path) -> None:
     source, target = _current_directory(Path(source).absolute()), Path(target).absolute()
     _refuse_foreign_directory(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.draft-", dir=target.parent))
+    draft = _make_draft(target)
     try:
         for file in sorted(entry for entry in source.rglob("*") if entry.is_file()):
             copied = draft / file.relative_to(source)
             copied.parent.mkdir(parents=True, exist_ok=True)
             _write_bytes(copied, file.read_bytes())
-        draft.chmod(0o755)
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
         _replace_directory(draft, target)
@@ -322,6 +320,13 @@ def _refuse_foreign_directory(path: Path) -> None:
         return
     if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
         raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
+
+
+def _make_draft(path: Path) -> Path:
+    """A new directory beside *path*, as open to others as the umask says: who may read it is no matter of models."""
+    draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(8)}")
+    draft.mkdir()
+    return draft
 
 
 def _replace_directory(draft: Path, path: Path) -> None:
