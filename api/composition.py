@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -13,21 +14,19 @@ from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
-from ..ingest.settings import reveal
+from ..ingest.settings import Secret, reveal
 from ..models.model_registry import ModelRegistry
 from ..models.trained_model import TrainedModel
-from ..scoring.delivery.notifiers.alert_formats import STATEFUL_FORMATS
-from ..scoring.delivery.notifiers.webhook_notifier import WebhookTarget
+from ..scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ..scoring.engine.engine import EngineSettings
 from ..scoring.engine.forgetting import ErasedAgents
 from ..scoring.pipeline.model_switch import ActiveModels
 from ..scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
 from ..scoring.policy.policy_file import read_policy_book
-from ..scoring.records.agents import RiskLevel
+from ..scoring.store.retention_settings import RetentionCutoffs
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
 from .settings.root import ANY_TENANT, Settings
-from .settings.service_settings import WebhookSettings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:
@@ -58,37 +57,60 @@ def service_url(settings: Settings) -> str:
     return settings.listen.url()
 
 
-def webhook_targets(settings: Settings) -> list[WebhookTarget]:
+def webhook_targets(settings: Settings) -> Sequence[WebhookTarget]:
     """Targets of alerts. Raises ConfigError for one that can not be used."""
-    return [
-        WebhookTarget(
-            webhook.name,
-            webhook.url.reveal(),
-            () if webhook.secret is None else (webhook.secret.reveal(),),
-            format=webhook.format,
-            routing_key=reveal(webhook.routing_key),
-            levels=_webhook_levels(webhook),
-            timeout_s=webhook.timeout_s,
-            allow_plain_loopback=webhook.allow_http,
-        )
-        for webhook in settings.webhooks
-    ]
+    for target in settings.webhooks:
+        target.check_usable()
+    return settings.webhooks
 
 
-def _webhook_levels(webhook: WebhookSettings) -> frozenset[RiskLevel]:
-    """Levels of its alerts. A target that keeps incidents needs those below medium too, to close them."""
-    ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if webhook.format in STATEFUL_FORMATS else set()
-    return frozenset(RiskLevel[level.upper()] for level in webhook.levels) | ends
+class StoreAddress(NamedTuple):
+    """Address of the database of a service."""
+
+    url: str
+    password: Secret | None
+    file: Path | None  # None: on a server
+
+    @property
+    def may_exist(self) -> bool:
+        """False for a file that is not there; a server is not asked."""
+        return self.file is None or self.file.is_file()
+
+    def open(self, max_dead_letters: int) -> SqlStore:
+        """The store, migrated. Raises as `trustwatch.scoring.store.sql_store.open_store`."""
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        return open_store(self.url, max_dead_letters, password=reveal(self.password) or None)
+
+    def open_reading(self) -> SqlStore:
+        """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`."""
+        return open_reading_store(self.url, password=reveal(self.password) or None)
+
+
+def store_address(settings: Settings) -> StoreAddress:
+    """The database of the settings, by default a file of its own."""
+    store = settings.store
+    if store.url is not None:
+        return StoreAddress(store.url, store.password, None)
+    file = settings.data_dir / "trustwatch.db"
+    return StoreAddress(sqlite_url(file), None, file)
 
 
 def open_service_store(settings: Settings) -> SqlStore:
     """The store, migrated. Raises ConfigError or Unavailable."""
-    store = settings.store
-    if store.url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    url = sqlite_url(settings.data_dir / "trustwatch.db") if store.url is None else store.url
-    password = None if store.password is None else store.password.reveal()
-    return open_store(url, settings.dead_letters.max_rows, password=password)
+    return store_address(settings).open(settings.dead_letters.max_rows)
+
+
+def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:
+    """Times before which rows of the store go. Labels stay as long as training may read the events they speak of."""
+    archive = settings.archive
+    events_days = max(settings.retention_days, 0 if archive.directory is None else archive.retention_days)
+    return settings.retention.cutoffs(
+        now_ms,
+        default_days=settings.retention_days,
+        agents_days=settings.store.agents_days,
+        events_days=events_days,
+    )
 
 
 def open_model_registry(settings: Settings) -> ModelRegistry:
@@ -129,23 +151,13 @@ def load_erased_filter(settings: Settings, topic: str) -> ErasedFilter:
     """
     if topic != settings.kafka.names.events:
         return ErasedFilter()
-    url = _erased_list_url(settings, topic)
-    if url is None:
+    address = store_address(settings)
+    if address.may_exist:
+        with closing(address.open_reading()) as store:
+            return ErasedFilter(store.erasures.erased_in_topic())
+    if settings.privacy.read_unlisted:
         _log.warning("read without the list of the erased: whoever was erased is seen", topic=topic)
         return ErasedFilter()
-    password = None if settings.store.password is None else settings.store.password.reveal()
-    with closing(open_reading_store(url, password=password)) as store:
-        return ErasedFilter(store.erasures.erased_in_topic())
-
-
-def _erased_list_url(settings: Settings, topic: str) -> str | None:
-    if settings.store.url is not None:
-        return settings.store.url
-    file = settings.data_dir / "trustwatch.db"
-    if file.is_file():
-        return sqlite_url(file)
-    if settings.privacy.read_unlisted:
-        return None
     raise ConfigError(
         f"{topic} may hold records of who was erased, and without a database nobody knows of whom: set store.url or "
         "TRUSTWATCH_STORE_URL to the service's database (reading it is enough), or privacy.read_unlisted: true if "

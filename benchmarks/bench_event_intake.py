@@ -23,6 +23,7 @@ from trustwatch.api.events.intake import EventIntake
 from trustwatch.api.events.intake_limits import IntakeLimits
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.service.serve import GC_THRESHOLD
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import Record
@@ -31,7 +32,7 @@ from .events import raw_events
 from .harness import arguments, finish, machine, table
 
 AGENTS, PER_BODY, TARGET_US = 10_000, 500, 3.0
-BINDING = SourceBinding("bench", ["*"], ["*"], ["*"], trusted=True)
+BINDING = SourceBinding(EventSourceSettings("bench", ("*",), ("*",), ("*",), trusted=True))
 
 
 class CpuTimes(NamedTuple):

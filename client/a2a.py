@@ -50,12 +50,12 @@ class TrustA2AHandler(RequestHandler):
     this one a sender alone.
 
     Args:
-        handler: what answers.
-        agent: id of the agent that this server is, told as the peer.
+        handler: answers the requests.
+        agent: id of the agent that this server is; `peer` of the events.
         caller: reads the agent that calls from the context, where the app's own authentication has put who it is; None
             = no agent, and the request passes untold. Never read an unverified token here.
         client: asks for risk; None enforces nothing.
-        sender: takes the events; None tells nothing.
+        sender: takes the events; None sends none.
         needed: scopes that a method needs, by its name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
     """
@@ -80,11 +80,11 @@ class TrustA2AHandler(RequestHandler):
         self._clock = clock or SystemClock()
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._guard.counts()
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else the wrapped handler offers, such as its agent card."""
+        """Pass every other attribute of the wrapped handler on, such as its agent card."""
         return getattr(self.__dict__["_handler"], name)
 
     async def on_get_task(self, params: types.GetTaskRequest, context: ServerCallContext) -> types.Task | None:
@@ -189,7 +189,7 @@ class TrustA2AHandler(RequestHandler):
             self._send_event(watch)
 
     async def _start_call(self, method: str, params: Any, context: ServerCallContext) -> _WatchedCall:
-        """Who calls, and whether the call may go on. Raises A2AError where it may not."""
+        """Identify the caller and evaluate the call. Raises A2AError for a call that is refused."""
         watch = _WatchedCall(method, params, self._caller(context), self._clock)
         if watch.caller is None:
             self._guard.count_unidentified()
@@ -207,7 +207,7 @@ class TrustA2AHandler(RequestHandler):
 
 
 class _WatchedCall:
-    """What is noted of one request."""
+    """Notes on one request, from which its event is made."""
 
     def __init__(self, method: str, params: Any, caller: Caller | None, clock: Clock) -> None:
         self.method = method
@@ -220,11 +220,11 @@ class _WatchedCall:
         self._context = _shortened_text(getattr(message, "context_id", None)) or _shortened_text(
             getattr(params, "context_id", None)
         )
-        named = (getattr(one, name, None) for one, name in ((message, "task_id"), (params, "task_id"), (params, "id")))
-        self._task = next((text for one in named if (text := _shortened_text(one))), None)
+        ids = (getattr(part, name, None) for part, name in ((message, "task_id"), (params, "task_id"), (params, "id")))
+        self._task = next((text for task_id in ids if (text := _shortened_text(task_id))), None)
 
     def read_result(self, result: object) -> None:
-        """Ids that only the answer knows, those of a new task."""
+        """Take ids from the answer that the request did not have, such as those of a new task."""
         self._context = self._context or _shortened_text(getattr(result, "context_id", None))
         own = getattr(result, "id", None) if isinstance(result, types.Task) else getattr(result, "task_id", None)
         self._task = self._task or _shortened_text(own)
@@ -251,7 +251,7 @@ class _WatchedCall:
 
 
 def refusal_error(ruling: Ruling) -> A2AError:
-    """The error of a refused request; it tells nothing of risk."""
+    """Error for a refused request; it discloses nothing of risk."""
     _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     if ruling.action == "unavailable":
         return InternalError(detail, {"error": code})

@@ -23,7 +23,7 @@ TOKEN_TIMEOUT_S = 5.0
 
 
 class ClientAuthentication(Protocol):
-    """How a client proves to the token endpoint who it is."""
+    """Client authentication at the token endpoint."""
 
     def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
         """Add what belongs into *form*; returns headers. *now*: seconds since 1970."""
@@ -103,7 +103,7 @@ class _TokenResponse(msgspec.Struct, frozen=True):
 
 
 class _CachedAccessToken(msgspec.Struct, frozen=True):
-    """A token. Times are those of the steady clock."""
+    """A token with the times to renew it and of its end, by the steady clock."""
 
     token: str
     renew_at: float
@@ -125,7 +125,7 @@ def _read_token_response(reply: httpx.Response, now: float) -> _CachedAccessToke
 
 
 def _oauth_error(body: bytes) -> str:
-    """The `error` code, and nothing else: descriptions may repeat what was sent."""
+    """The `error` code of a reply, without its description: that may repeat what was sent."""
     try:
         said = msgspec.json.decode(body).get("error", "")
     except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
@@ -134,27 +134,27 @@ def _oauth_error(body: bytes) -> str:
 
 
 class _AccessTokenCache:
-    """The token that is held."""
+    """Current access token and its times."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._cached: _CachedAccessToken | None = None
 
     def fresh_token(self) -> str | None:
-        held = self._cached
-        return held.token if held is not None and self.clock.steady() < held.renew_at else None
+        cached = self._cached
+        return cached.token if cached is not None and self.clock.steady() < cached.renew_at else None
 
     def valid_token(self) -> str | None:
-        """A token that still works, for when a new one is not to be had."""
-        held = self._cached
-        return held.token if held is not None and self.clock.steady() < held.expires_at else None
+        """Token that is not expired, for use if no new one can be fetched."""
+        cached = self._cached
+        return cached.token if cached is not None and self.clock.steady() < cached.expires_at else None
 
-    def store_token(self, held: _CachedAccessToken) -> str:
-        self._cached = held
-        return held.token
+    def store_token(self, token: _CachedAccessToken) -> str:
+        self._cached = token
+        return token.token
 
     def discard_token(self, token: str) -> None:
-        """The service refused *token*."""
+        """Forget *token*, which the service refused."""
         if self._cached is not None and self._cached.token == token:
             self._cached = None
 
@@ -225,7 +225,7 @@ def _require_token(token: object) -> str:
 
 
 def _valid_token_or_raise(valid: str | None, error: Exception) -> str:
-    """The old token while it works, else the failure as ours."""
+    """Return the old token while it is valid, else raise *error* as TokenFailed."""
     if valid is not None:
         return valid
     if isinstance(error, TokenFailed):
@@ -234,5 +234,5 @@ def _valid_token_or_raise(valid: str | None, error: Exception) -> str:
 
 
 def bearer_header(token: str) -> dict[str, str]:
-    """The header that carries it."""
+    """Header that carries the token."""
     return {"authorization": f"Bearer {token}"}

@@ -1,11 +1,11 @@
-"""What the sync and the async client share: cache, reading of replies, fail mode. No I/O."""
+"""Logic shared by the sync and the async client: cache, reading of replies, fail mode. No I/O."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -40,13 +40,14 @@ LOOKUP_COUNTERS = (
 
 
 class LookupFailure(NamedTuple):
-    """No answer, and why."""
+    """Failure of a look-up, with its cause."""
 
     cause: FailureCause
     detail: str
 
 
 LookupResult = Answer | LookupFailure
+FlightT = TypeVar("FlightT")
 
 TIMED_OUT = LookupFailure("timeout", "no answer within the time budget")
 TOO_MANY_IN_FLIGHT = LookupFailure("busy", "too many questions on their way")
@@ -65,7 +66,7 @@ class AnswerCache:
     """Remembers answers, reads replies, and applies the fail mode. Safe from any thread.
 
     Args:
-        settings: how risk is looked up.
+        settings: of look-ups.
         clock: both clocks.
     """
 
@@ -78,7 +79,7 @@ class AnswerCache:
         self._logged_causes: set[FailureCause] = set()
 
     def cached_answer(self, question: Question) -> Answer | None:
-        """The answer that still stands, if there is one."""
+        """Answer that is still valid, if there is one."""
         kept = self._answers.get(question)
         now = self.clock.steady()
         if kept is None or now >= kept.fresh_until:
@@ -87,13 +88,43 @@ class AnswerCache:
         return msgspec.structs.replace(kept.answer, source="cache", age_s=now - kept.received_at)
 
     def immediate_result(self, question: Question) -> LookupResult | None:
-        """What needs no request: an answer that still stands, or that the service could not read the question."""
+        """Result that needs no request: an answer still valid, or the failure of an invalid question; else None."""
         if (answer := self.cached_answer(question)) is not None:
             return answer
         return None if _is_valid_question(question) else INVALID_QUESTION
 
+    def plan(
+        self, questions: Sequence[Question], in_flight: Mapping[Question, FlightT]
+    ) -> tuple[dict[Question, LookupResult], dict[Question, FlightT], list[Question]]:
+        """Sort questions by the way to their answer, so that each agent is asked for once, whoever asks.
+
+        Args:
+            in_flight: the requests on their way, by question.
+
+        Returns:
+            Results that need no request, requests on their way that will bring others, and questions to ask now. During
+            a pause, and when too many requests are on their way, the last are answered by a failure instead.
+        """
+        results: dict[Question, LookupResult] = {}
+        flights: dict[Question, FlightT] = {}
+        new: list[Question] = []
+        for question in dict.fromkeys(questions):
+            if (result := self.immediate_result(question)) is not None:
+                results[question] = result
+            elif (flight := in_flight.get(question)) is not None:
+                flights[question] = flight
+                self.counters.increment("joined")
+            else:
+                new.append(question)
+        refused = self.pause_failure() if new else None
+        if refused is None and len(in_flight) + len(new) > self.settings.max_in_flight:
+            refused = TOO_MANY_IN_FLIGHT
+        if refused is not None:
+            return results | dict.fromkeys(new, refused), flights, []
+        return results, flights, new
+
     def pause_failure(self) -> LookupFailure | None:
-        """Whether the service is not to be asked now, after it failed."""
+        """Failure for questions during the pause after an error; None outside of it."""
         if self.clock.steady() < self._paused_until:
             return LookupFailure("paused", "it failed a moment ago")
         return None
@@ -101,7 +132,7 @@ class AnswerCache:
     def read_reply(
         self, questions: Sequence[Question], status: int, headers: Mapping[str, str], body: bytes
     ) -> dict[Question, LookupResult]:
-        """What a reply says to each question; answers are remembered."""
+        """Read a reply into one result for each question; answers are remembered."""
         if status != 200:
             cause, detail = _classify_refusal(status, body)
             # What is wrong with one question must not keep others from being asked.
@@ -121,7 +152,7 @@ class AnswerCache:
     def record_failure(
         self, questions: Sequence[Question], cause: FailureCause, detail: str, pause_s: float | None = None
     ) -> dict[Question, LookupResult]:
-        """The request failed as a whole: nobody asks again for a moment."""
+        """Record the failure of a whole request; no request is made for a moment."""
         wait = self.settings.pause_s if pause_s is None else min(pause_s, MAX_PAUSE_S)
         self._paused_until = self.clock.steady() + wait
         if cause not in self._logged_causes:  # once until it works again: an outage must not flood the log
@@ -130,47 +161,49 @@ class AnswerCache:
         return dict.fromkeys(questions or (CONNECTION_CHECK,), LookupFailure(cause, detail))
 
     def record_error(self, questions: Sequence[Question], error: Exception) -> dict[Question, LookupResult]:
-        """The request raised *error*."""
+        """Record the failure of a request that raised *error*."""
         if isinstance(error, TokenFailed):
             return self.record_failure(questions, "token", str(error))
         if isinstance(error, httpx.HTTPError):
             return self.record_failure(questions, "network", type(error).__name__)
         return self.record_failure(questions, "token", f"{type(error).__name__} while a token was asked for")
 
-    def raise_if_check_failed(self, found: Mapping[Question, LookupResult]) -> None:
+    def raise_if_check_failed(self, results: Mapping[Question, LookupResult]) -> None:
         """Raise TrustUnavailable if a check of the connection failed."""
-        if isinstance(failure := found.get(CONNECTION_CHECK), LookupFailure):
+        if isinstance(failure := results.get(CONNECTION_CHECK), LookupFailure):
             raise TrustUnavailable(failure.cause, failure.detail, ())
 
-    def apply_fail_mode(self, questions: Sequence[Question], found: Mapping[Question, LookupResult]) -> list[Answer]:
+    def apply_fail_mode(self, questions: Sequence[Question], results: Mapping[Question, LookupResult]) -> list[Answer]:
         """Answers in the order of *questions*, by the fail mode where there is none.
 
         Raises:
             TrustUnavailable: the fail mode is closed, and some have no answer.
         """
-        answers = [self._apply_fail_mode_to_one(question, found[question]) for question in questions]
+        answers = [self._apply_fail_mode_to_one(question, results[question]) for question in questions]
         lost = [
-            (question, one) for question, one in zip(questions, answers, strict=True) if isinstance(one, LookupFailure)
+            (question, result)
+            for question, result in zip(questions, answers, strict=True)
+            if isinstance(result, LookupFailure)
         ]
         if lost:
             self.counters.increment("fail_closed", len(lost))
             failure = lost[0][1]
             raise TrustUnavailable(failure.cause, failure.detail, tuple(question.agent_id for question, _ in lost))
-        return [one for one in answers if isinstance(one, Answer)]
+        return [result for result in answers if isinstance(result, Answer)]
 
-    def _apply_fail_mode_to_one(self, question: Question, found: LookupResult) -> LookupResult:
+    def _apply_fail_mode_to_one(self, question: Question, result: LookupResult) -> LookupResult:
         self.counters.increment("asked")
-        if isinstance(found, Answer):
-            return found
-        self.counters.increment(f"cause_{found.cause}")
+        if isinstance(result, Answer):
+            return result
+        self.counters.increment(f"cause_{result.cause}")
         mode = self.settings.fail_mode
         if mode == "last_known":
-            if (known := self._last_known_answer(question)) is not None:
+            if (last_known := self._last_known_answer(question)) is not None:
                 self.counters.increment("last_known")
-                return known
+                return last_known
             mode = self.settings.without_last_known
         if mode == "closed":
-            return found
+            return result
         self.counters.increment("fail_open")
         return fail_open_answer(question, self.settings.unknown_policy)
 
@@ -208,12 +241,12 @@ def query_body(questions: Sequence[Question]) -> bytes:
 
 
 def split_questions(questions: Sequence[Question]) -> list[Sequence[Question]]:
-    """As many requests as the service's bound asks for."""
+    """Split questions by the service's bound for one request."""
     return [questions[at : at + MAX_QUESTIONS] for at in range(0, len(questions), MAX_QUESTIONS)]
 
 
 def _is_valid_question(question: Question) -> bool:
-    """Whether the service reads such a question: ids come from tokens, and whoever chose one must not spoil others."""
+    """True if the service reads such a question: ids come from tokens, and a bad one must not spoil a whole request."""
     texts = [text for text in (question.agent_id, question.tenant, question.issuer) if text is not None]
     try:
         return bool(question.agent_id) and all(

@@ -37,21 +37,21 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 
 class TrustMiddleware:
-    """Place it inside the app's authentication, so that what it reads has been verified.
+    """ASGI middleware that looks up callers' risk. Place it inside the app's authentication, which verifies the claims.
 
     Args:
         app: the ASGI application.
         caller: reads the agent from the scope, where the app's own authentication has put verified claims
-            (`caller_from_claims` helps); None = no agent, and the request passes untold. Never read an unverified token
-            here: anybody could act as anybody.
+            (`caller_from_claims` helps); None = no agent, and the request passes without an event. Never read an
+            unverified token here: anybody could act as anybody.
         client: asks for risk; None enforces nothing.
-        sender: takes the events; None tells nothing.
+        sender: takes the events; None sends none.
         action: names the action; else method and route (the router's pattern, or the path with `{id}` for what varies).
         resource: names the resource; else the path, without its query.
         needed: scopes that a request needs, so that a policy that names scopes is applied to the letter.
-        challenge: what a step-up asks for.
+        challenge: requirements of a step-up.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
-        exclude: paths that are neither asked for nor told, exact or ending in `*`.
+        exclude: paths without risk look-up and events, exact or ending in `*`.
     """
 
     def __init__(
@@ -103,11 +103,13 @@ class TrustMiddleware:
             self._guard.send_event(self._event(scope, caller, exchange, ruling))
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._guard.counts()
 
     def _excluded(self, path: str) -> bool:
-        return any(path == one or (one.endswith("*") and path.startswith(one[:-1])) for one in self._exclude)
+        return any(
+            path == pattern or (pattern.endswith("*") and path.startswith(pattern[:-1])) for pattern in self._exclude
+        )
 
     async def _refuse(self, scope: Scope, ruling: Ruling, exchange: _MeasuredRequest) -> None:
         status, headers, body = refusal_response(ruling.action, self._challenge)
@@ -178,7 +180,7 @@ class _MeasuredRequest:
         return max(0.0, self._clock.steady() - self._started) * 1000.0
 
     def outcome(self) -> tuple[Outcome, str | None]:
-        """As the formats of gateways have it: 401 and 403 are denials, what is below 400 is a success."""
+        """Outcome and error name, by the rule of the gateway formats: 401 and 403 are denials, below 400 is success."""
         if self.error_name is not None and (self.status is None or self.error_name != "CancelledError"):
             self.status = self.status or 500
             return "error", self.error_name[:100]
@@ -213,13 +215,13 @@ def _effect(scope: Mapping[str, Any]) -> Effect:
 def _event_client(scope: Mapping[str, Any]) -> EventClient | None:
     address = scope.get("client")
     agent = _header(scope, b"user-agent")[:MAX_TEXT_CHARACTERS]
-    found = EventClient(ip=address[0] if address else None, user_agent=agent or None)
-    return found if msgspec.structs.astuple(found) != (None, None, None) else None
+    event_client = EventClient(ip=address[0] if address else None, user_agent=agent or None)
+    return event_client if msgspec.structs.astuple(event_client) != (None, None, None) else None
 
 
 def _trace_id(scope: Mapping[str, Any]) -> str | None:
-    found = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
-    return found.group(1) if found else None
+    match = _TRACEPARENT.fullmatch(_header(scope, b"traceparent"))
+    return match.group(1) if match else None
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> str:

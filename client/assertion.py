@@ -48,7 +48,7 @@ class PrivateKeyJwt:
         return f"PrivateKeyJwt(key_id={self._key_id!r}, {self._algorithm})"
 
     def authenticate(self, client_id: str, token_url: str, form: dict[str, str], now: float) -> dict[str, str]:
-        """Adds a new assertion to *form*."""
+        """Add a new assertion to *form*."""
         issued = int(now)
         claims = {
             "iss": client_id,

@@ -1,4 +1,4 @@
-"""Who calls: what verified claims say about the agent, the person behind it, and the agents before it."""
+"""Identity of a caller from verified claims: the agent, the person behind it, and the agents before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DELEGATION_ACTORS = 16
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent whose token has been verified by whoever made this.
+    """Calling agent; the code that makes this has verified its token.
 
     Attributes:
         agent_id, issuer, tenant: together the agent's key at the service.
@@ -70,7 +70,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 def caller_from_claims(
     claims: Mapping[str, Any], *, tenant: str | None = None, tenant_claim: str = "organization_id"
 ) -> Caller | None:
-    """The caller that verified claims of a JWT or of introspection name; None where they name none.
+    """Caller named by verified claims of a JWT or of introspection; None where they name none.
 
     The agent is the current actor: the outermost `act` (RFC 8693), else `client_id`, `azp` or `cid`, else `sub`.
         Earlier
@@ -106,15 +106,15 @@ def caller_from_claims(
 
 def _delegation_actors(claims: Mapping[str, Any]) -> list[str]:
     """Subjects of the nested `act`, the current actor first."""
-    found: list[str] = []
+    actors: list[str] = []
     inner = claims.get("act")
-    while isinstance(inner, Mapping) and len(found) < MAX_DELEGATION_ACTORS:
+    while isinstance(inner, Mapping) and len(actors) < MAX_DELEGATION_ACTORS:
         name = _first_text(inner, "sub", "client_id")
         if name is None:
             break
-        found.append(name)
+        actors.append(name)
         inner = inner.get("act")
-    return found
+    return actors
 
 
 def _lifetime_s(issued: object, ends: object) -> float | None:
@@ -135,5 +135,5 @@ def _name_list(value: object) -> tuple[str, ...] | None:
     if isinstance(value, str):
         return tuple(value.split())
     if isinstance(value, (list, tuple)):
-        return tuple(one for one in value if isinstance(one, str))
+        return tuple(name for name in value if isinstance(name, str))
     return None

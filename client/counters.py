@@ -1,4 +1,4 @@
-"""How often each thing happened."""
+"""Thread-safe named counters."""
 
 from __future__ import annotations
 

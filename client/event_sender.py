@@ -95,11 +95,11 @@ class EventQueue:
         return name
 
     def has_full_batch(self) -> bool:
-        """Whether waiting for more is of no use."""
+        """True if the next batch is full, so that waiting for more events is of no use."""
         return bool(self._split_batches) or len(self._queued) >= self.settings.batch_events
 
     def take(self) -> EventBatch | None:
-        """The next batch; it stays on its way until `settle` is done with it. None when nothing waits."""
+        """The next batch; it counts as in flight until `handle_reply` is done with it. None if none waits."""
         with self._lock:
             if self._split_batches:
                 self._in_flight = self._split_batches.popleft()
@@ -117,7 +117,7 @@ class EventQueue:
     def handle_reply(
         self, batch: EventBatch, attempt: int, status: int | None, headers: Mapping[str, str], body: bytes
     ) -> float | None:
-        """What a reply means; *status* None = there was none.
+        """Count the results in a reply, or plan another attempt; *status* None = there was no reply.
 
         Args:
             attempt: attempts so far for this batch, from 1.
@@ -136,17 +136,17 @@ class EventQueue:
         return wait
 
     def is_idle(self) -> bool:
-        """Whether everything that was queued is done."""
+        """True if everything that was queued is done."""
         with self._lock:
             return not self._queued and not self._split_batches and self._in_flight is None
 
     def close(self) -> None:
-        """Take no more events."""
+        """Refuse further events."""
         with self._lock:
             self._closed = True
 
     def discard_remaining(self) -> int:
-        """Give up what is left; returns how many events that were."""
+        """Drop all events that are left; returns their number."""
         with self._lock:
             left = len(self._queued) + sum(len(batch.events) for batch in self._split_batches)
             left += len(self._in_flight.events) if self._in_flight else 0
@@ -159,7 +159,7 @@ class EventQueue:
         return left
 
     def _count_results(self, batch: EventBatch, status: int, body: bytes) -> None:
-        """Count what became of *batch*; too large a body becomes two."""
+        """Count the results of *batch*; one whose body was too large is split into two."""
         halved = status == 413 and len(batch.events) > 1
         with self._lock:
             self._in_flight = None
@@ -176,8 +176,8 @@ class EventQueue:
             self.counters.increment("accepted", receipt.accepted)
             self.counters.increment("duplicate", receipt.duplicate)
             self.counters.increment("rejected", receipt.rejected)
-        for one in receipt.rejections[:1]:
-            self._log_once(f"rejected {one.path} {one.reason}", "the service rejects events")
+        for rejection in receipt.rejections[:1]:
+            self._log_once(f"rejected {rejection.path} {rejection.reason}", "the service rejects events")
 
     def _log_once(self, what: str, text: str) -> None:
         """Log each kind once until things work again."""
@@ -191,9 +191,6 @@ def _read_receipt(body: bytes) -> _IngestReceipt:
         return msgspec.json.decode(body, type=_IngestReceipt)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return _IngestReceipt()
-
-
-# Sends audit events from a thread of its own.
 
 
 class EventSender:
@@ -247,12 +244,12 @@ class EventSender:
         return name
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything queued is done; whether that came to pass."""
+        """Wait until everything queued is done; returns False if *timeout_s* ended first."""
         with self._changed:
             return self._changed.wait_for(self._queue.is_idle, timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Send what is left, for at most *timeout_s*; what remains then is counted as lost. Whether nothing did."""
+        """Send what is left, for at most *timeout_s*; the rest is counted as lost. Returns True if nothing was."""
         self._queue.close()
         with self._changed:
             self._closing = True
@@ -269,7 +266,7 @@ class EventSender:
         return left == 0
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._queue.counters.as_dict()
 
     def __enter__(self) -> Self:
@@ -298,7 +295,7 @@ class EventSender:
             wait = self._queue.handle_reply(batch, attempt, *self._post_batch(batch.body))
             if wait is None:
                 return
-            if self._closing_event.wait(wait):  # the end is near: there is no time to be patient
+            if self._closing_event.wait(wait):  # closing: only a short wait is left
                 self._stop.wait(min(wait, self._settings.backoff_s))
 
     def _post_batch(self, body: bytes) -> tuple[int | None, Mapping[str, str], bytes]:
@@ -312,9 +309,6 @@ class EventSender:
         if reply.status_code == 401:
             self._tokens.discard_token(token)
         return reply.status_code, reply.headers, reply.content
-
-
-# Sends audit events from a task of the event loop.
 
 
 class AsyncEventSender:
@@ -361,7 +355,7 @@ class AsyncEventSender:
         return name
 
     async def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until everything queued is done; whether that came to pass."""
+        """Wait until everything queued is done; returns False if *timeout_s* ended first."""
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._queue.is_idle():
@@ -372,7 +366,7 @@ class AsyncEventSender:
         return True
 
     async def close(self, timeout_s: float = 5.0) -> bool:
-        """Send what is left, for at most *timeout_s*; what remains then is counted as lost. Whether nothing did."""
+        """Send what is left, for at most *timeout_s*; the rest is counted as lost. Returns True if nothing was."""
         self._queue.close()
         self._closing = True
         self._changed.set()
@@ -387,7 +381,7 @@ class AsyncEventSender:
         return left == 0
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._queue.counters.as_dict()
 
     async def __aenter__(self) -> Self:
@@ -410,7 +404,7 @@ class AsyncEventSender:
             self._done.set()
 
     async def _wait_for_full_batch(self) -> None:
-        """Wait for company of the first event, unless a batch is full or the end is near."""
+        """Wait for more events until a batch is full, `linger_s` is over or the sender closes."""
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._settings.linger_s
         while not self._queue.has_full_batch() and not self._closing and (left := ends - loop.time()) > 0:
@@ -430,7 +424,7 @@ class AsyncEventSender:
             await self._wait_before_retry(wait)
 
     async def _wait_before_retry(self, seconds: float) -> None:
-        """Between two attempts; near the end there is no time to be patient."""
+        """Wait between two attempts; briefly once the sender closes."""
         try:
             await asyncio.wait_for(self._closing_event.wait(), seconds)
         except TimeoutError:

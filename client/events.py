@@ -70,23 +70,21 @@ def _check_attributes(value: Mapping[str, object], path: str, depth: int) -> Non
     if depth > MAX_ATTRIBUTE_DEPTH or len(value) > MAX_ATTRIBUTES:
         raise ContentRefused(path, f"has more than {MAX_ATTRIBUTES} members or {MAX_ATTRIBUTE_DEPTH} levels")
     for name, inner in value.items():
-        place = f"{path}.{str(name)[:40]}"
+        member_path = f"{path}.{str(name)[:40]}"
         if _SECRET_NAME_PATTERN.search(str(name)) and isinstance(inner, (str, bytes, list, Mapping)):
-            raise ContentRefused(place, "is a name of secrets or content")
+            raise ContentRefused(member_path, "is a name of secrets or content")
         if isinstance(inner, Mapping):
-            _check_attributes(inner, place, depth + 1)
+            _check_attributes(inner, member_path, depth + 1)
         elif isinstance(inner, list) and len(inner) > MAX_ATTRIBUTES:
-            raise ContentRefused(place, f"has more than {MAX_ATTRIBUTES} members")
+            raise ContentRefused(member_path, f"has more than {MAX_ATTRIBUTES} members")
         elif isinstance(inner, str) and len(inner) > MAX_ATTRIBUTE_CHARACTERS:
-            raise ContentRefused(place, f"is longer than {MAX_ATTRIBUTE_CHARACTERS} characters")
+            raise ContentRefused(member_path, f"is longer than {MAX_ATTRIBUTE_CHARACTERS} characters")
         else:
-            _check_texts(inner, place)
+            _check_texts(inner, member_path)
 
 
-# The native audit event (docs/events.md) as typed values, and its bytes.
-#
-# The members are those of the service's schema; a test holds the two together. Nothing here is imported from the
-# service.
+# The members of the native audit event (docs/events.md) are declared again, since the client imports nothing of the
+# service; a test holds the two schemas together.
 
 
 MAX_EVENT_ID_CHARACTERS = 2048
@@ -123,11 +121,11 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class EventPart(msgspec.Struct, omit_defaults=True):
-    """Members that say nothing are not sent."""
+    """Base of the parts of an event; members without a value are not sent."""
 
 
 class EventAgent(EventPart):
-    """Who acted: the software that holds the token."""
+    """The agent that acted: the software that holds the token."""
 
     id: EventId
     issuer: EventText | None = None
@@ -139,14 +137,14 @@ class EventAgent(EventPart):
 
 
 class EventPrincipal(EventPart):
-    """On whose behalf."""
+    """Person or service on whose behalf the agent acted."""
 
     id: EventText | None = None
     type: EventText | None = None
 
 
 class EventResource(EventPart):
-    """What was touched; `target` is the canonical destination (host, mail address, account)."""
+    """The object of the action; `target` is the canonical destination (host, mail address, account)."""
 
     type: EventText | None = None
     id: EventText | None = None
@@ -164,7 +162,7 @@ class EventScopes(EventPart):
 
 
 class EventClient(EventPart):
-    """Where the call came from."""
+    """Network origin and software of the caller."""
 
     ip: EventText | None = None
     asn: int | None = None
@@ -172,7 +170,7 @@ class EventClient(EventPart):
 
 
 class EventCredential(EventPart):
-    """How the agent authenticated; never the secret itself (`fingerprint` names a token)."""
+    """Authentication of the agent; never the secret itself (`fingerprint` names a token)."""
 
     method: EventText | None = None
     thumbprint: EventText | None = None
@@ -244,5 +242,5 @@ def encode_event(event: AuditEvent, source: str | None = None) -> tuple[str, byt
 
 
 def fingerprint(text: str) -> str:
-    """Names a token (best its `jti`) in `credential.token_id` without telling it: `sha256:` and 32 hex digits."""
+    """Name of a token (best its `jti`) for `credential.token_id`, not disclosing it: `sha256:` and 32 hex digits."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]

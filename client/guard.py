@@ -1,4 +1,4 @@
-"""What the ASGI, A2A and MCP middlewares share: ask, judge, tell. A request is never broken by a failure of ours."""
+"""Steps shared by the ASGI, A2A and MCP middlewares: look up risk, judge, send the event. Failures break no request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GUARD_COUNTERS = ("allow", "deny", "step_up", "unavailable", "shadow", "unnamed"
 
 
 class RiskLookup(Protocol):
-    """An `AsyncTrustClient`, or what answers like one."""
+    """Risk look-up: an `AsyncTrustClient`, or a stand-in for it."""
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer: ...
 
@@ -33,11 +33,11 @@ class EventSink(Protocol):
 
 
 class Ruling(NamedTuple):
-    """What is to happen to a request.
+    """Decision about one request.
 
     Attributes:
-        action: what to do.
-        would: what the policy says; another than `action` in shadow mode.
+        action: to take now.
+        would: action by the policy; another than `action` in shadow mode.
         answer: the risk, where there is one.
     """
 
@@ -63,7 +63,7 @@ def judge(
     needed: Collection[str] | None = None,
     approved: Collection[str] = (),
 ) -> Ruling:
-    """What *answer* means for one request.
+    """Apply the token policy of *answer* to one request.
 
     Args:
         answer: the risk of the agent that calls.
@@ -84,18 +84,18 @@ def judge(
 def _needs_approval(
     patterns: Collection[str], effect: Effect | None, needed: Collection[str] | None, approved: Collection[str]
 ) -> bool:
-    """Whether something of the request waits for a person."""
+    """True if a part of the request needs a person's approval."""
     patterns = patterns or ("*",)
     if needed:
         return any(_matches_any(scope, patterns) and not {scope, "*"} & set(approved) for scope in needed)
     if needed is None and "*" not in patterns and effect == "read":
         return False
-    held = patterns if needed is None or "*" in patterns else ()
-    return any(pattern not in approved and "*" not in approved for pattern in held)
+    to_approve = patterns if needed is None or "*" in patterns else ()
+    return any(pattern not in approved and "*" not in approved for pattern in to_approve)
 
 
 def _matches_any(scope: str, patterns: Collection[str]) -> bool:
-    """Whatever the case, as at the service."""
+    """Match scopes without regard to case, as the service does."""
     return any(fnmatchcase(scope.lower(), pattern.lower()) for pattern in patterns)
 
 
@@ -104,11 +104,11 @@ def _all_allowed(needed: Collection[str], patterns: Collection[str] | None) -> b
 
 
 class Guard:
-    """Asks for the risk of callers and tells what they did.
+    """Looks up the risk of callers and sends events of their requests.
 
     Args:
         client: None enforces nothing.
-        sender: None tells nothing.
+        sender: None sends no events.
         approved: what persons approved, asked when an answer wants a step-up; None = nothing is.
     """
 
@@ -121,23 +121,23 @@ class Guard:
         self._counters = Counters(*GUARD_COUNTERS)
 
     async def evaluate(self, caller: Caller, effect: Effect | None, needed: Collection[str] | None = None) -> Ruling:
-        """What is to happen to a request of *caller*, as far as anybody enforces."""
+        """Decide about a request of *caller*; without a risk client every request is allowed."""
         if self._client is None:
             return ALLOWED
         try:
             answer = await self._client.risk(caller.agent_id, tenant=caller.tenant, issuer=caller.issuer)
-            found = judge(answer, effect, needed)
-            if found.action == "step_up" and self._approved is not None:
-                found = judge(answer, effect, needed, await read_approved_scopes(self._approved, caller))
+            ruling = judge(answer, effect, needed)
+            if ruling.action == "step_up" and self._approved is not None:
+                ruling = judge(answer, effect, needed, await read_approved_scopes(self._approved, caller))
         except TrustUnavailable:
-            found = Ruling("unavailable", "unavailable")
-        self._counters.increment(found.action)
-        if found.would != found.action:
+            ruling = Ruling("unavailable", "unavailable")
+        self._counters.increment(ruling.action)
+        if ruling.would != ruling.action:
             self._counters.increment("shadow")
-        return found
+        return ruling
 
     def send_event(self, event: AuditEvent) -> None:
-        """Queue *event*; what no event may be is counted and left out."""
+        """Queue *event*; one that the sender refuses is counted and left out."""
         if self._sender is None:
             return
         try:
@@ -147,9 +147,9 @@ class Guard:
             log.warning("event not told: %s", error)
 
     def count_unidentified(self) -> None:
-        """A request named no agent: the app's own authentication has the say, nothing is told."""
+        """Count a request that named no agent: the app's own authentication decides, no event is sent."""
         self._counters.increment("unnamed")
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened."""
+        """Counters by name."""
         return self._counters.as_dict()

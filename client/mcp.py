@@ -46,15 +46,15 @@ class TrustMcpMiddleware:
     """A server middleware: `MCPServer("tools", middleware=[TrustMcpMiddleware(...)])`.
 
     Tool calls are events of type `tool.call` whose action is the tool; lists and reads are `api.call` with the method.
-    Handshakes, pings and notifications are neither asked for nor told. A refusal is a JSON-RPC error; where HTTP
+    Handshakes, pings and notifications cause no look-up and no event. A refusal is a JSON-RPC error; where HTTP
     clients should see 401 and 403, put `TrustMiddleware` around the app with a client and give this one a sender alone.
 
     Args:
-        server: name of this server, told as the peer.
+        server: name of this server; `peer` of the events.
         caller: reads the agent; without one, from the access token that the SDK's own bearer authentication verified.
             None = no agent, and the request passes untold.
         client: asks for risk; None enforces nothing.
-        sender: takes the events; None tells nothing.
+        sender: takes the events; None sends none.
         effects: what tools do, by name (`read`, `write`, `delete`, `admin`); others are `unknown`.
         needed: scopes that a tool needs, by name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
@@ -108,7 +108,7 @@ class TrustMcpMiddleware:
             self._guard.send_event(event)
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._guard.counts()
 
     def _event(
@@ -152,7 +152,7 @@ def claims_from_token(token: AccessToken) -> dict[str, Any]:
 
 
 def refusal_error(ruling: Ruling) -> MCPError:
-    """The error of a refused request; it tells nothing of risk."""
+    """Error for a refused request; it discloses nothing of risk."""
     _, code, _, detail = REFUSAL_DETAILS[ruling.action]
     return MCPError(ACCESS_REFUSED, detail, {"error": code})
 
@@ -177,5 +177,5 @@ def _resource(ctx: Context, server: str, name: str | None) -> EventResource:
 def _session_id(ctx: Context) -> str | None:
     """`Mcp-Session-Id`, which protocol versions until 2025-11-25 have."""
     headers = getattr(ctx.request, "headers", None)
-    found = headers.get("mcp-session-id") if headers is not None else None
-    return found[:MAX_NAME_CHARACTERS] if isinstance(found, str) and found else None
+    session_id = headers.get("mcp-session-id") if headers is not None else None
+    return session_id[:MAX_NAME_CHARACTERS] if isinstance(session_id, str) and session_id else None

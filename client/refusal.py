@@ -1,4 +1,4 @@
-"""How a refusal looks outside: nothing of risk, reasons or levels leaves with it."""
+"""Refusals as callers see them: they disclose no risk, reasons or levels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSAL_DETAILS: dict[GuardAction, tuple[int, str, str, str]] = {
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    """What a step-up asks for (RFC 9470).
+    """Requirements of a step-up (RFC 9470).
 
     Attributes:
         acr_values: authentication context classes, strongest wish first, separated by blanks.

@@ -13,7 +13,7 @@ AnswerSource = Literal["service", "cache", "last_known", "fail_open"]
 
 
 class Question(msgspec.Struct, frozen=True):
-    """Whose risk is asked for. Without tenant or issuer the service searches what its caller is bound to."""
+    """Agent whose risk is asked for. Without tenant or issuer the service searches those of the caller."""
 
     agent_id: str
     tenant: str | None = None
@@ -21,7 +21,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Why risk moved."""
+    """Reason for a change of risk."""
 
     code: str
     feature: str = ""
@@ -32,7 +32,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class TokenPolicy(msgspec.Struct, frozen=True):
-    """What a level means for the tokens of an agent. `allowed_scopes`: glob patterns; None restricts nothing."""
+    """Effect of a level on the tokens of an agent. `allowed_scopes`: glob patterns; None restricts nothing."""
 
     allow: bool
     max_token_lifetime_s: int
@@ -105,13 +105,13 @@ def read_answers(body: bytes) -> list[Answer | ServiceProblem]:
         msgspec.MsgspecError: it is none.
     """
     return [
-        msgspec.convert(one, _ProblemAnswer).problem if "problem" in one else msgspec.convert(one, Answer)
-        for one in _answers_decoder.decode(body).answers
+        msgspec.convert(item, _ProblemAnswer).problem if "problem" in item else msgspec.convert(item, Answer)
+        for item in _answers_decoder.decode(body).answers
     ]
 
 
 def read_problem(body: bytes) -> ServiceProblem:
-    """The problem that a refusal tells; an empty one where it tells none."""
+    """Problem document of a refusal; an empty one if it has none."""
     try:
         return _problem_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -119,7 +119,7 @@ def read_problem(body: bytes) -> ServiceProblem:
 
 
 def fail_open_answer(question: Question, policy: TokenPolicy) -> Answer:
-    """What an open client says when it knows nothing: *unknown*, and marked as such."""
+    """Answer of a client whose fail mode is open: *unknown*, marked `fail_open`."""
     return Answer(
         agent_id=question.agent_id,
         tenant=question.tenant,

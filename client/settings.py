@@ -1,4 +1,4 @@
-"""How a client asks and sends. Everything has a bound."""
+"""Settings of look-ups and of the event sender. Everything has a bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How risk is looked up.
+    """Settings of risk look-ups.
 
     Attributes:
         fail_mode: what happens without an answer; it has no default, since nobody else can know. `open`: *unknown* with
@@ -55,7 +55,7 @@ class RiskSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SenderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How events are sent.
+    """Settings of the event sender.
 
     Attributes:
         source: `source` of events that name none; with it and the id an event is known again.

@@ -1,4 +1,4 @@
-"""Who lets a step-up pass: a person who approved at the service, or the token, which shows that a person was there."""
+"""Sources of step-up approvals: a person's approval at the service, or a token that proves a recent log-in."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Approvals:
         )
 
     async def __call__(self, caller: Caller) -> tuple[str, ...]:
-        """Scopes that are approved for *caller* now; none where the service does not say."""
+        """Scopes that are approved for *caller* now; none if the service does not answer."""
         who = caller.agent_id, caller.tenant, caller.issuer
         cached = self._cached_scopes.get(who)
         if cached is not None and cached[0] > self._clock.steady():
@@ -89,7 +89,7 @@ class Approvals:
             reply = await self._http.get(self._url, params=asked, headers=headers, timeout=self._timeout_s)
             reply.raise_for_status()
             page = msgspec.json.decode(reply.content, type=_ApprovalsPage)
-        except Exception as error:  # network, token, or no such page: nobody approved, as far as is known
+        except Exception as error:  # network, token, or no such page: no approval is known
             log.warning("approvals are not to be had: %s", type(error).__name__)
             return ()
         return tuple(scope for item in page.items for scope in item.scopes)
@@ -100,12 +100,12 @@ def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> Approval
     `auth_time` recent enough. A challenge that asks for neither is met by no token.
     """
     clock = clock or SystemClock()
-    wanted = (challenge.acr_values or "").split()
+    accepted = (challenge.acr_values or "").split()
 
     def shown(caller: Caller) -> tuple[str, ...]:
-        if not wanted and challenge.max_age_s is None:
+        if not accepted and challenge.max_age_s is None:
             return ()
-        if wanted and caller.acr not in wanted:
+        if accepted and caller.acr not in accepted:
             return ()
         if challenge.max_age_s is not None:
             age = clock.wall() - caller.auth_time if caller.auth_time is not None else float("inf")
@@ -117,10 +117,10 @@ def shown_by_token(challenge: Challenge, clock: Clock | None = None) -> Approval
 
 
 async def read_approved_scopes(approved: ApprovalSource, caller: Caller) -> Collection[str]:
-    """What *approved* says; nothing where it fails."""
+    """Scopes that *approved* returns; none if it fails."""
     try:
-        found = approved(caller)
-        return await found if inspect.isawaitable(found) else found
+        scopes = approved(caller)
+        return await scopes if inspect.isawaitable(scopes) else scopes
     except Exception as error:
         log.warning("approvals are not to be had: %s", type(error).__name__)
         return ()

@@ -27,15 +27,12 @@ class SystemClock:
         return time.monotonic()
 
 
-# When to try again.
-
-
 _system_random = random.SystemRandom()
 MAX_BACKOFF_EXPONENT = 20
 
 
 def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
-    """Seconds that `Retry-After` asks for (a number or a date), from 0; None where it says nothing of use."""
+    """Seconds that `Retry-After` asks for (a number or a date), from 0; None if it is missing or not readable."""
     said = headers.get("retry-after", "").strip()
     if said.isascii() and said.isdigit() and len(said) <= 9:
         return float(said)

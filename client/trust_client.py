@@ -16,7 +16,6 @@ from .answer_cache import (
     QUERY_PATH,
     RETRYABLE_ERRORS,
     TIMED_OUT,
-    TOO_MANY_IN_FLIGHT,
     AnswerCache,
     LookupResult,
     query_body,
@@ -81,13 +80,13 @@ class TrustClient:
             TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
         """
         deadline = self._clock.steady() + self._settings.budget_s
-        found, flights = self._start_requests(questions)
+        results, flights = self._start_requests(questions)
         for question, flight in flights.items():
             try:
-                found[question] = flight.result(max(0.0, deadline - self._clock.steady()))[question]
+                results[question] = flight.result(max(0.0, deadline - self._clock.steady()))[question]
             except TimeoutError:
-                found[question] = TIMED_OUT
-        return self._answer_cache.apply_fail_mode(questions, found)
+                results[question] = TIMED_OUT
+        return self._answer_cache.apply_fail_mode(questions, results)
 
     def check(self, timeout_s: float = 10.0) -> None:
         """Ask once without budget and fail mode, so that a wrong token, URL or binding shows at start. Warms
@@ -96,15 +95,15 @@ class TrustClient:
         Raises:
             TrustUnavailable: with the cause.
         """
-        found = self._pool.submit(self._fetch_answers, (), timeout_s).result()
-        self._answer_cache.raise_if_check_failed(found)
+        results = self._pool.submit(self._fetch_answers, (), timeout_s).result()
+        self._answer_cache.raise_if_check_failed(results)
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._answer_cache.counters.as_dict()
 
     def close(self) -> None:
-        """End threads and connections; what is on its way is waited for, up to `request_timeout_s`."""
+        """End threads and connections after the requests on their way, up to `request_timeout_s`."""
         self._pool.shutdown(cancel_futures=True)
         if self._owns_http:
             self._http.close()
@@ -120,32 +119,17 @@ class TrustClient:
     def _start_requests(
         self, questions: Sequence[Question]
     ) -> tuple[dict[Question, LookupResult], dict[Question, Future[dict[Question, LookupResult]]]]:
-        """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
-        found: dict[Question, LookupResult] = {}
-        flights: dict[Question, Future[dict[Question, LookupResult]]] = {}
-        new: list[Question] = []
+        """Start the requests that are needed; see `AnswerCache.plan` for what is returned."""
         with self._lock:
-            for question in dict.fromkeys(questions):
-                if (answer := self._answer_cache.immediate_result(question)) is not None:
-                    found[question] = answer
-                elif (flight := self._requests_in_flight.get(question)) is not None:
-                    flights[question] = flight
-                    self._answer_cache.counters.increment("joined")
-                else:
-                    new.append(question)
-            refused = self._answer_cache.pause_failure() if new else None
-            if refused is None and len(self._requests_in_flight) + len(new) > self._settings.max_in_flight:
-                refused = TOO_MANY_IN_FLIGHT
-            if refused is not None:
-                return found | dict.fromkeys(new, refused), flights
+            results, flights, new = self._answer_cache.plan(questions, self._requests_in_flight)
             for chunk in split_questions(new):
                 flight = self._pool.submit(self._fetch_answers, chunk, self._settings.request_timeout_s)
                 flights |= dict.fromkeys(chunk, flight)
                 self._requests_in_flight |= dict.fromkeys(chunk, flight)
-        return found, flights
+        return results, flights
 
     def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Ask for *chunk*; never raises."""
+        """Request answers for *chunk*; never raises."""
         try:
             if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
                 return dict.fromkeys(chunk, failure)
@@ -159,7 +143,7 @@ class TrustClient:
                     self._requests_in_flight.pop(question, None)
 
     def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
-        """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
+        """Make one request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = self._tokens.get()
             self._answer_cache.counters.increment("requests")
@@ -174,9 +158,6 @@ class TrustClient:
                 return reply
             self._tokens.discard_token(token)
         raise AssertionError("unreachable")
-
-
-# Risk look-up for one event loop.
 
 
 QueryTask = asyncio.Task[dict[Question, LookupResult]]
@@ -224,13 +205,13 @@ class AsyncTrustClient:
         Raises:
             TrustUnavailable: some have no answer, and the fail mode is closed; `agents` names them.
         """
-        found, flights = self._start_requests(questions)
+        results, flights = self._start_requests(questions)
         if flights:
             await asyncio.wait(set(flights.values()), timeout=self._settings.budget_s)
         for question, flight in flights.items():
             landed = flight.done() and not flight.cancelled()
-            found[question] = flight.result()[question] if landed else TIMED_OUT
-        return self._answer_cache.apply_fail_mode(questions, found)
+            results[question] = flight.result()[question] if landed else TIMED_OUT
+        return self._answer_cache.apply_fail_mode(questions, results)
 
     async def check(self, timeout_s: float = 10.0) -> None:
         """As `TrustClient.check`.
@@ -241,11 +222,11 @@ class AsyncTrustClient:
         self._answer_cache.raise_if_check_failed(await self._fetch_answers((), timeout_s))
 
     def counts(self) -> Mapping[str, int]:
-        """How often each thing happened; docs/client.md lists them."""
+        """Counters by name; docs/client.md lists them."""
         return self._answer_cache.counters.as_dict()
 
     async def close(self) -> None:
-        """End what is on its way, and connections."""
+        """Cancel requests on their way and end connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -263,33 +244,18 @@ class AsyncTrustClient:
     def _start_requests(
         self, questions: Sequence[Question]
     ) -> tuple[dict[Question, LookupResult], dict[Question, QueryTask]]:
-        """What is known at once, and the requests that know the rest: one for each agent, whoever asks."""
-        found: dict[Question, LookupResult] = {}
-        flights: dict[Question, QueryTask] = {}
-        new: list[Question] = []
-        for question in dict.fromkeys(questions):
-            if (answer := self._answer_cache.immediate_result(question)) is not None:
-                found[question] = answer
-            elif (flight := self._requests_in_flight.get(question)) is not None:
-                flights[question] = flight
-                self._answer_cache.counters.increment("joined")
-            else:
-                new.append(question)
-        refused = self._answer_cache.pause_failure() if new else None
-        if refused is None and len(self._requests_in_flight) + len(new) > self._settings.max_in_flight:
-            refused = TOO_MANY_IN_FLIGHT
-        if refused is not None:
-            return found | dict.fromkeys(new, refused), flights
+        """Start the requests that are needed; see `AnswerCache.plan` for what is returned."""
+        results, flights, new = self._answer_cache.plan(questions, self._requests_in_flight)
         for chunk in split_questions(new):
-            flight = asyncio.create_task(self._fetch_answers(chunk, self._settings.request_timeout_s))
-            self._tasks.add(flight)
-            flight.add_done_callback(self._tasks.discard)
-            flights |= dict.fromkeys(chunk, flight)
-            self._requests_in_flight |= dict.fromkeys(chunk, flight)
-        return found, flights
+            task = asyncio.create_task(self._fetch_answers(chunk, self._settings.request_timeout_s))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            flights |= dict.fromkeys(chunk, task)
+            self._requests_in_flight |= dict.fromkeys(chunk, task)
+        return results, flights
 
     async def _fetch_answers(self, chunk: Sequence[Question], timeout_s: float) -> dict[Question, LookupResult]:
-        """Ask for *chunk*; never raises but when it is cancelled."""
+        """Request answers for *chunk*; never raises except when cancelled."""
         try:
             if chunk and (failure := self._answer_cache.pause_failure()) is not None:  # it failed while this one waited
                 return dict.fromkeys(chunk, failure)
@@ -302,7 +268,7 @@ class AsyncTrustClient:
                 self._requests_in_flight.pop(question, None)
 
     async def _post_query(self, body: bytes, timeout_s: float) -> httpx.Response:
-        """One request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
+        """Make one request; a token that the service refuses, or a kept connection that it closed, is replaced once."""
         for last in (False, True):
             token = await self._tokens.get()
             self._answer_cache.counters.increment("requests")

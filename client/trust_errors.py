@@ -1,4 +1,4 @@
-"""What goes wrong between a client and the service."""
+"""Errors between a client and the service."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FailureCause = Literal[
     "paused",
     "stale",
 ]
-"""Why there is no answer.
+"""Cause of a missing answer.
 
 timeout: not within the time budget; network: no connection, or it broke; throttled: 429; server_error: 5xx; refused:
-another 4xx, or this agent can not be told apart from others; malformed: no answer that can be read; token: none to be
+another 4xx, or the agent's id is ambiguous; malformed: no answer that can be read; token: none to be
 had; busy: too many questions on their way; paused: it failed a moment ago and is not asked yet; stale: out of date, and
 not accepted.
 """
@@ -33,7 +33,7 @@ class TrustUnavailable(TrustError):
     """There is no answer, and the fail mode is closed.
 
     Attributes:
-        cause: why.
+        cause: of the failure.
         agents: ids of the agents without an answer.
     """
 
@@ -45,7 +45,7 @@ class TrustUnavailable(TrustError):
 
 
 class TokenFailed(TrustError):
-    """No access token is to be had. Its text never holds a secret."""
+    """No access token could be fetched. The text never holds a secret."""
 
 
 class ContentRefused(TrustError, ValueError):

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, Resource, decode_event
-from .hashing import NameHasher, agent_key
+from .hashing import NameHasher, agent_check, agent_key
 from .targets import TenantDomains, canonical_target, is_url
 
 # Columns of `names` (uint64).
 (
     AGENT,
+    AGENT_CHECK,
     GROUP,
     TENANT,
     TASK,
@@ -37,8 +38,8 @@ from .targets import TenantDomains, canonical_target, is_url
     TOKEN,
     SESSION,
     VERSION,
-) = range(17)
-NAMES = 17
+) = range(18)
+NAMES = 18
 
 # Columns of `numbers` (float64).
 BYTES_IN, BYTES_OUT, DURATION, COUNT, BREADTH, UNGRANTED, DEPTH, LIFETIME = range(8)
@@ -84,9 +85,9 @@ SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["erro
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
 APPROVAL = _TYPE["approval"]
 
-_pack = struct.Struct(f"=Q{NUMBERS}d{CODES}bd").pack
+_pack = struct.Struct(f"=2Q{NUMBERS}d{CODES}bd").pack
 _PACKED = np.dtype(
-    [("agent", np.uint64), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
+    [("agent", np.uint64, 2), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
 )
 """One packed row: rows are built by one call each, and become arrays all at once."""
 
@@ -101,7 +102,7 @@ _MemoValue = TypeVar("_MemoValue")
 
 
 class MemoizedFunction(dict[_MemoKey, _MemoValue]):
-    """Answers of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
+    """Cache of a pure function of a tuple. Bounded: when full it is emptied, so only time is lost.
 
     Args:
         function: called with the parts of a key that is not remembered.
@@ -135,16 +136,16 @@ def _key_length(key: _MemoKey) -> int:
 
 
 class LazyEvents(Sequence[NativeEvent]):
-    """Events that are decoded when somebody asks for one: most are of no interest as objects.
+    """Events that are decoded on access: most are never needed as objects.
 
     Args:
         payloads: native JSON that `decode_event` accepts, except where the event is known.
         known: events that are decoded already, by position; it becomes this object's memory of what was asked for.
     """
 
-    def __init__(self, payloads: Sequence[bytes], known: dict[int, NativeEvent]) -> None:
+    def __init__(self, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]) -> None:
         self._payloads = payloads
-        self._known = known
+        self._known = decoded
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -166,8 +167,8 @@ class LazyEvents(Sequence[NativeEvent]):
 
     def take(self, positions: Sequence[int]) -> LazyEvents:
         """The given events as a sequence of their own."""
-        known = {new: self._known[old] for new, old in enumerate(positions) if old in self._known}
-        return LazyEvents([self._payloads[position] for position in positions], known)
+        decoded = {new: self._known[old] for new, old in enumerate(positions) if old in self._known}
+        return LazyEvents([self._payloads[position] for position in positions], decoded)
 
 
 class EventColumns(NamedTuple):
@@ -184,8 +185,8 @@ class EventColumns(NamedTuple):
 
     def take(self, rows: npt.NDArray[Any]) -> EventColumns:
         """The given rows as a batch of their own."""
-        wanted, events = rows.tolist(), self.events
-        taken = events.take(wanted) if isinstance(events, LazyEvents) else [events[row] for row in wanted]
+        row_numbers, events = rows.tolist(), self.events
+        taken = events.take(row_numbers) if isinstance(events, LazyEvents) else [events[row] for row in row_numbers]
         return EventColumns(taken, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
 
     def with_times(self, time_ms: Times) -> EventColumns:
@@ -210,7 +211,7 @@ class ColumnEncoder:
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
         # What few different parts of many events encode to.
-        self._agents = MemoizedFunction(agent_key)
+        self._agents = MemoizedFunction(_agent_hashes)
         self._networks = MemoizedFunction(network_of)
         self._scopes = MemoizedFunction(_scope_set)
         self._targets = MemoizedFunction(self._canonical_target)
@@ -220,8 +221,8 @@ class ColumnEncoder:
         names: list[str] = []
         packed = np.frombuffer(bytearray().join([self._row(event, names) for event in events]), _PACKED)
         hashed = np.empty((len(events), NAMES), np.uint64)
-        hashed[:, AGENT] = packed["agent"]
-        hashed[:, AGENT + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 1)
+        hashed[:, [AGENT, AGENT_CHECK]] = packed["agent"]
+        hashed[:, AGENT_CHECK + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 2)
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
         return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000)
@@ -278,7 +279,7 @@ class ColumnEncoder:
             agent.version or "",
         )
         return _pack(
-            self._agents[tenant, agent.issuer or "", agent.id],
+            *self._agents[tenant, agent.issuer or "", agent.id],
             -1.0 if bytes_in is None else bytes_in,
             -1.0 if bytes_out is None else bytes_out,
             -1.0 if duration is None else duration,
@@ -307,16 +308,20 @@ class ColumnEncoder:
         return name or "", -1 if resource.external is None else int(resource.external)
 
     def _canonical_target(self, name: str, tenant: str, external: bool | None) -> tuple[str, int]:
-        found, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
-        return found or "", side
+        target, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
+        return target or "", side
+
+
+def _agent_hashes(tenant: str, issuer: str, agent_id: str) -> tuple[int, int]:
+    return agent_key(tenant, issuer, agent_id), agent_check(tenant, issuer, agent_id)
 
 
 def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | None) -> tuple[str, float, float]:
-    """Scope set as one name, its breadth, and how many were asked for but not granted (-1 = not said)."""
-    wanted = set(requested or granted or ())
+    """Scope set as one name, its breadth, and the number of those asked for but not granted (-1 = unknown)."""
+    scopes = set(requested or granted or ())
     said = granted is not None and requested
-    ungranted = float(len(wanted - set(granted or ()))) if said else -1.0
-    return " ".join(sorted(wanted)), float(len(wanted)), ungranted
+    ungranted = float(len(scopes - set(granted or ()))) if said else -1.0
+    return " ".join(sorted(scopes)), float(len(scopes)), ungranted
 
 
 def network_of(ip: str | None) -> str:

@@ -1,4 +1,4 @@
-"""How kernels are compiled, in one place: cached, sequential, without fast-math, so that runs give equal bits."""
+"""Compilation of numba kernels, in one place: cached, sequential, without fast-math, so that runs give equal bits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """As `allocation_free`, for small helpers that other kernels call: always inlined by LLVM."""
+    """Compile as `allocation_free` does, for small helpers that other kernels call: always inlined by LLVM."""
     return _compile_with_cache(function, {"_nrt": False, "forceinline": True})
 
 
 def allocation_free(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, for kernels that create no arrays, only views of their arguments; so may all that they call.
+    """Compile as `compiled` does, for kernels that create no arrays, only views of their arguments.
 
     Without numba's runtime a view costs nothing. With it each one is an atomic count up and down, which made up most of
     the feature kernel's time.
@@ -47,18 +47,18 @@ def _compile_with_cache(function: Callable[P, R], options: dict[str, Any]) -> Ca
     numba asks for the file of the kernel alone. Helpers and constants of other files are frozen into the machine code,
     too: after a `git pull` that changes one of those, old code would go on, with new models.
     """
-    made = njit(cache=True, **options)(function)
-    kept = getattr(getattr(made, "_cache", None), "_cache_file", None)
-    if kept is not None:
-        kept._source_stamp = (kept._source_stamp, source_digest(PACKAGE_ROOT))
-    return cast(Callable[P, R], made)
+    compiled = njit(cache=True, **options)(function)
+    cache_file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = (cache_file._source_stamp, source_digest(PACKAGE_ROOT))
+    return cast(Callable[P, R], compiled)
 
 
 @lru_cache
 def source_digest(package: Path) -> str:
     """Digest of all files that hold kernels, their helpers and their constants."""
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for pattern in _KERNEL_SOURCES for path in package.glob(pattern)):
         text = path.read_bytes()
-        found.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(text)} ".encode() + text)
+    return digest.hexdigest()

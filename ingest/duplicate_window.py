@@ -36,18 +36,18 @@ def _mark_seen_rows(
             seen[row] = False
             continue
         start = np.int64((key * multiplier) >> shift)
-        found = False
+        duplicate = False
         for which in range(2):
             table = tables[(current + which) & 1]
             slot = start
             while table[slot] != 0 and table[slot] != key:
                 slot = (slot + 1) & mask
             if table[slot] == key:
-                found = True
+                duplicate = True
             elif which == 0:
                 # Duplicates are kept too: the state must follow from the logged hashes of two generations alone.
                 table[slot] = key
-        seen[row] = found
+        seen[row] = duplicate
     return generation
 
 
@@ -108,7 +108,7 @@ class DuplicateWindow:
         return seen
 
     def first_offset_to_rebuild(self, offset: int) -> int:
-        """Where to start reading hashes so that the records from *offset* on get the answers they had before."""
+        """First offset whose hash must be read again, so that records from *offset* on are judged as before."""
         return max(0, (offset // self.window - 1) * self.window)
 
     def restore(self, start_offset: int, hashes: npt.NDArray[np.uint64]) -> None:

@@ -75,7 +75,7 @@ def create_file_once(path: Path, content: bytes, *, mode: int = _DEFAULT_MODE) -
 
 
 def create_secret_file(path: Path, content: bytes) -> None:
-    """As `create_file_once`; nobody but the owner may read it (mode 0600)."""
+    """Create a file as `create_file_once` does, readable by its owner alone (mode 0600)."""
     create_file_once(path, content, mode=0o600)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,7 +21,7 @@ MAX_ID_LENGTH = 2048
 """Characters in an identifier: agents may be https or SPIFFE URIs."""
 
 MAX_EVENT_BYTES = 256 * 1024
-"""A larger record is refused at the door: audit events hold no bodies."""
+"""A larger record is refused: audit events hold no bodies."""
 
 EventType = Literal[
     "token.request",
@@ -52,7 +53,7 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Agent(msgspec.Struct, gc=False):
-    """Who acted: the software that holds the token."""
+    """The agent that acted: the software that holds the token."""
 
     id: Id
     issuer: Text | None = None
@@ -64,14 +65,14 @@ class Agent(msgspec.Struct, gc=False):
 
 
 class Principal(msgspec.Struct, gc=False):
-    """On whose behalf."""
+    """Person or service on whose behalf the agent acts."""
 
     id: Text | None = None
     type: Text | None = None
 
 
 class Resource(msgspec.Struct, gc=False):
-    """What was touched; `target` is the canonical destination (host, mail address, account)."""
+    """The object of the action; `target` is the canonical destination (host, mail address, account)."""
 
     type: Text | None = None
     id: Text | None = None
@@ -89,7 +90,7 @@ class Scopes(msgspec.Struct, gc=False):
 
 
 class Client(msgspec.Struct, gc=False):
-    """Where the call came from."""
+    """Network origin and software of the caller."""
 
     ip: Text | None = None
     asn: int | None = None
@@ -97,7 +98,7 @@ class Client(msgspec.Struct, gc=False):
 
 
 class Credential(msgspec.Struct, gc=False):
-    """How the agent authenticated; never the secret itself."""
+    """Authentication of the agent; never the secret itself."""
 
     method: Text | None = None
     thumbprint: Text | None = None
@@ -137,6 +138,7 @@ class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     attributes: dict[str, Any] | None = None
 
 
+DecodedT = TypeVar("DecodedT")
 _MAX_NUMBER = 1e300
 _decoder = msgspec.json.Decoder(NativeEvent, strict=True)
 
@@ -184,12 +186,8 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
-    """msgspec ends its messages with ` - at `$.path``; without one the whole record is wrong.
-
-    Of a member that is missing it gives the path of the object; ours leads to the member.
-    """
-    message, found, path = str(error).rpartition(" - at `")
-    message, path = (message, path.removesuffix("`")) if found else (str(error), "$")
+    """Error with the path of the wrong member; for a missing one msgspec gives the path of its object only."""
+    message, path = _split_path(error)
     missing = _MISSING.search(message)
     return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
 
@@ -216,3 +214,19 @@ def event_json_schema() -> dict[str, Any]:
         **schema,
         "$defs": components,
     }
+
+
+def decode_json(decode: Callable[[bytes], DecodedT], raw: bytes) -> DecodedT:
+    """Apply *decode* of msgspec to a foreign record. Raises MalformedEvent, with the path of a wrong member."""
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        raise MalformedEvent(*_split_path(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedEvent(f"not a JSON object: {error}") from None
+
+
+def _split_path(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Message and JSON path of an error; msgspec joins them."""
+    message, at_path, path = str(error).rpartition(" - at `")
+    return (message, path.removesuffix("`")) if at_path else (str(error), "$")

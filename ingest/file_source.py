@@ -109,7 +109,7 @@ class FileSource:
         )
 
     def take_lines(self, max_lines: int) -> tuple[int, list[bytes]]:
-        """As `poll`, for a reader that makes the records itself: the offset of the first line, and the lines.
+        """Poll for a reader that makes the records itself: the offset of the first line, and the lines.
 
         Raises:
             UnreadableFile: a file cannot be read.
@@ -123,7 +123,7 @@ class FileSource:
         return base, lines
 
     def end_offset(self, partition: int) -> int:
-        """Number of records in all files (reads them once to count); of a stream, records handed out so far."""
+        """Number of records in all files (reads them once to count); of a stream, records returned so far."""
         _require_partition_zero(partition)
         if self._stream:
             return self._offset
@@ -179,7 +179,7 @@ class FileSource:
                 raise UnreadableFile(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
     def _blocks_of(self, file: BinaryIO, done: int) -> Iterator[bytes]:
-        """Blocks of one input, unpacked, with a line end behind the last; tells the progress."""
+        """Blocks of one input, unpacked, with a line end behind the last; reports progress."""
         reader = _CountingReader(file, done)
         buffered = io.BufferedReader(reader, BLOCK_BYTES)
         try:

@@ -9,6 +9,7 @@ them up in a memory of known names takes longer, as every look-up waits for cold
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,19 @@ def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
     """
     text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"tw-agent").digest(), "little") or 1
+
+
+_CHECK_KEY = os.urandom(32)
+
+
+def agent_check(tenant: str, issuer: str, agent_id: str) -> int:
+    """Second hash of the same full name, under a key that only this process has: unsigned 64 bits, never 0.
+
+    `agent_key` is public, so two names with one key can be searched for. Two names with one check can not, and the
+    engine compares it before it takes an agent for the one that it knows under the key.
+    """
+    text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=_CHECK_KEY).digest(), "little") or 1
 
 
 def salted_key(salt: bytes, purpose: bytes) -> Hashes:
@@ -140,7 +154,7 @@ def hash_texts(data: Bytes, lengths: npt.NDArray[np.int64], k0: np.uint64, k1: n
         start += lengths[text]
 
 
-# BLAKE2b (RFC 7693) with 8 bytes of digest, compiled: the numbers of `hashlib`, without a Python call for each.
+# BLAKE2b (RFC 7693) with 8 bytes of digest, equal to `hashlib`'s: compiled, since a Python call for each is too slow.
 
 
 BLAKE2B_BLOCK_BYTES = 128
@@ -178,7 +192,7 @@ _BLAKE2B_WORD_ORDER = np.array(
     ],
     np.int64,
 )
-"""In which order each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
+"""Order in which each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
 
 
 def blake2b_initial_state(person: bytes) -> BlakeWords:
@@ -269,7 +283,7 @@ def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWord
     """Digest of text[:length] as a little-endian number; *text* is overwritten up to the end of its last block.
 
     Args:
-        begun: what `blake2b_initial_state` gives.
+        begun: result of `blake2b_initial_state`.
         state: (8,), room to work in.
     """
     end = max(BLAKE2B_BLOCK_BYTES, (length + BLAKE2B_BLOCK_BYTES - 1) // BLAKE2B_BLOCK_BYTES * BLAKE2B_BLOCK_BYTES)

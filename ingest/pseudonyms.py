@@ -20,7 +20,7 @@ _PSEUDONYM = re.compile(r"p~[0-9a-f]{32}")
 
 
 class PrivacyKey:
-    """Keyed hashes (HMAC-SHA-256) of names. Without the key nobody can tell which name one is of.
+    """Keyed hashes (HMAC-SHA-256) of names. Without the key no name can be found from one.
 
     Args:
         key: at least 32 bytes.
@@ -40,16 +40,16 @@ class PrivacyKey:
         return self._digest(b"forgotten", str(agent_key).encode())
 
     def pseudonym(self, tenant: str, name: str) -> str:
-        """What stands for a principal of a tenant: the same for ever under the same key. A pseudonym stays one."""
+        """Pseudonym of a tenant's principal: always the same under the same key. A pseudonym is returned as it is."""
         if _PSEUDONYM.fullmatch(name):
             return name
-        known = self._pseudonyms.get((tenant, name))
-        if known is None:
+        pseudonym = self._pseudonyms.get((tenant, name))
+        if pseudonym is None:
             if len(self._pseudonyms) >= MAX_REMEMBERED_PSEUDONYMS:
                 self._pseudonyms.clear()
-            known = "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
-            self._pseudonyms[tenant, name] = known
-        return known
+            pseudonym = "p~" + self._digest(b"principal", f"{len(tenant)}:{tenant}{name}".encode())[:32]
+            self._pseudonyms[tenant, name] = pseudonym
+        return pseudonym
 
     def _digest(self, purpose: bytes, data: bytes) -> str:
         return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Erasure of a name from what was written down, and the filter that keeps it out of every reader."""
+"""Erasure of a name from records, and the filter that keeps it out of every reader."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .hashing import agent_key
 from .record_keys import agent_partition_key
 from .source import Record, RecordBatch, RecordKind
 
-# What belongs to a name: `ann` is no part of `joann`, `ann-2`, `ann.smith` or `ann@example`, but of `user:ann` it is.
+# Bounds of a name: `ann` is no part of `joann`, `ann-2`, `ann.smith` or `ann@example`, but of `user:ann` it is.
 _NAME_START = r"(?<![\w-])(?<!\w[.@+])"
 _NAME_END = r"(?![\w-])(?![.@+]\w)"
 
 
 class ErasureSubject(NamedTuple):
-    """Who is to be erased.
+    """Agent or principal to erase.
 
     Attributes:
         kind: `agent` or `principal`.
         tenant: of its events; "" = events that name none.
         issuer: of an agent; "" for principals, who are people whichever issuer names them.
         name: its identifier.
-        pseudonym: what stands for it where somebody else's record named it.
+        pseudonym: replaces the name in records of others.
     """
 
     kind: str
@@ -46,16 +46,16 @@ class ErasureSubject(NamedTuple):
 
     @property
     def partition_key(self) -> bytes:
-        """By which an agent's records find their partition; b"" for principals."""
+        """Key that leads to the partition of an agent's records; b"" for principals."""
         return agent_partition_key(self.tenant, self.issuer, self.name) if self.kind == "agent" else b""
 
 
 class NameEraser:
-    """Finds one identifier as a whole in text, JSON and bytes, and puts something else in its place.
+    """Replaces one identifier, as a whole word, in text, JSON and bytes.
 
     Args:
         name: the identifier, at least one character.
-        stand_in: what is put in its place.
+        stand_in: replaces it.
     """
 
     def __init__(self, name: str, stand_in: str) -> None:
@@ -68,7 +68,7 @@ class NameEraser:
         self.needles = tuple({name.encode(), json.dumps(name)[1:-1].encode(), msgspec.json.encode(name)[1:-1]})
 
     def is_in_text(self, text: str) -> bool:
-        """Whether the name stands there."""
+        """True if the text holds the name."""
         return self.name in text and self._pattern.search(text) is not None
 
     def erase_in_text(self, text: str) -> str:
@@ -76,11 +76,11 @@ class NameEraser:
         return self._pattern.sub(lambda _: self._stand_in, text) if self.name in text else text
 
     def may_occur_in(self, raw: bytes) -> bool:
-        """Whether a closer look is worth while; never False where the name is, in whatever way JSON writes it."""
+        """Quick check before decoding; never False for bytes that hold the name, however JSON escapes it."""
         return any(needle in raw for needle in self.needles) or b"\\" in raw
 
     def is_in_bytes(self, raw: bytes) -> bool:
-        """Whether the name stands in bytes of any kind; in JSON, however it is escaped there."""
+        """True if bytes of any kind hold the name; in JSON, however it is escaped."""
         if not self.may_occur_in(raw):
             return False
         try:
@@ -116,10 +116,10 @@ class NameEraser:
         return None
 
     def _members(self, value: dict[str, Any]) -> dict[str, Any] | None:
-        found = {name: self.erase_in_value(member) for name, member in value.items()}
-        if all(new is None for new in found.values()) and not any(self.is_in_text(name) for name in value):
+        erased = {name: self.erase_in_value(member) for name, member in value.items()}
+        if all(new is None for new in erased.values()) and not any(self.is_in_text(name) for name in value):
             return None
-        return {self.erase_in_text(name): value[name] if new is None else new for name, new in found.items()}
+        return {self.erase_in_text(name): value[name] if new is None else new for name, new in erased.items()}
 
 
 class _ErasableAgent(msgspec.Struct):
@@ -142,7 +142,7 @@ class _RefusedInput(msgspec.Struct):
 
 @cache
 def reserved_words() -> frozenset[str]:
-    """Member names and closed vocabularies of events: nobody can be erased under such a name."""
+    """Member names and closed vocabularies of events: a subject with such a name cannot be erased."""
     words: set[str] = set()
     waiting: list[Any] = [msgspec.json.schema(NativeEvent)]
     while waiting:
@@ -173,7 +173,7 @@ _refused_input = msgspec.json.Decoder(_RefusedInput)
 
 
 class RecordEraser:
-    """Takes one subject out of records of the log, whatever they are.
+    """Erases one subject from records of the log, whatever their kind.
 
     An agent's own events go, and so do refused inputs that name the subject (nobody knows what they are). In events of
     others of its tenant the pseudonym stands in its place: those agents' habits stay. Events of another agent
@@ -186,7 +186,7 @@ class RecordEraser:
         self._key = str(subject.key)
 
     def __call__(self, record: Record) -> Record:
-        """The record as it may stay; the very same one where nothing is to be done."""
+        """The record without the subject; the same object where it does not name the subject."""
         if record.kind in (RecordKind.TICK, RecordKind.ERASED):
             return record
         if record.kind == RecordKind.EVENT:
@@ -220,13 +220,13 @@ class RecordEraser:
         return record if payload is record.payload else record._replace(payload=payload)
 
     def _may_name_subject(self, payload: bytes) -> bool:
-        """Whether a command may name the subject: not another tenant's, nor which model is in force."""
+        """False for a command that cannot name the subject: another tenant's, or one about models."""
         try:
-            told = _command_scope.decode(payload)
+            command = _command_scope.decode(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return True
-        tenant = told.tenant if told.rule is None else told.rule.tenant
-        return tenant in (None, self.subject.tenant) and not told.command.startswith("model.")
+        tenant = command.tenant if command.rule is None else command.rule.tenant
+        return tenant in (None, self.subject.tenant) and not command.command.startswith("model.")
 
     def _dead_letter_names_subject(self, payload: bytes) -> bool:
         if self.name_eraser.is_in_bytes(payload):
@@ -246,14 +246,14 @@ def _agent_key_of_command(payload: bytes) -> str:
 
 
 def erased_record(record: Record) -> Record:
-    """What stays of a record that is erased: its place, its arrival, and the hash of its event's id.
+    """Remainder of an erased record: its offset, its arrival time, and the hash of its event's id.
 
     The hash is that of tenant, source and event id: without it the same event, sent again, would count as a new one.
     """
     return Record(RecordKind.ERASED, record.id_hash, record.received_ms, b"")
 
 
-# Which of many names may stand in a record, without asking for each of them.
+# One search for many names: a record that holds none of them must not cost a search for each.
 
 
 PATTERN_PART_BYTES = 8
@@ -261,7 +261,7 @@ PATTERN_PART_BYTES = 8
 
 
 class MultiPatternSearch:
-    """Finds candidates; whoever asked looks closer at those.
+    """Finds candidates, which its callers check more closely.
 
     Of each name the part is looked up that the fewest others have, since names of one house begin or end alike.
 
@@ -292,26 +292,25 @@ class MultiPatternSearch:
                 raw = msgspec.json.encode(msgspec.json.decode(raw))  # as we write it
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return range(self._count)
-        found = {number for number, several in self._short if any(needle in raw for needle in several)}
+        numbers = {number for number, several in self._short if any(needle in raw for needle in several)}
         for part in self._known.intersection(_pattern_parts(raw)):
-            found.update(number for number, needle in self._by_part[part] if needle in raw)
-        return sorted(found)
+            numbers.update(number for number, needle in self._by_part[part] if needle in raw)
+        return sorted(numbers)
 
 
 def _pattern_parts(text: bytes) -> set[bytes]:
     return {text[at : at + PATTERN_PART_BYTES] for at in range(len(text) - PATTERN_PART_BYTES + 1)}
 
 
-# A topic read as if it had been rewritten: records of who was erased are there until retention removes them, and are
-# handed out as erased ones meanwhile.
+# A topic cannot be rewritten: records of erased subjects stay until retention removes them, so readers erase them.
 
 
 class ErasedSubject(NamedTuple):
-    """Somebody who was erased while their records are still in the topic.
+    """Erased subject whose records are still in the topic.
 
     Attributes:
-        subject: who.
-        up_to: by partition, the offset of the order to forget: what lies before it is meant.
+        subject: agent or principal.
+        up_to: by partition, the offset of the erasure record: the records before it are erased.
     """
 
     subject: ErasureSubject
@@ -319,24 +318,24 @@ class ErasedSubject(NamedTuple):
 
 
 class ErasedFilter:
-    """Takes everybody who was erased out of records that are read again: by a worker that begins anew or goes on from
-    a back-up, an archive, a back-test, a preview, a notebook.
+    """Erases subjects from records that are read again: by a worker that begins anew or goes on from a back-up, an
+    archive, a back-test, a preview, a notebook.
 
     Args:
-        bygone: whom; the order of their erasures.
+        bygone: erased subjects, in the order of their erasures.
     """
 
     def __init__(self, bygone: Iterable[ErasedSubject] = ()) -> None:
-        found = [one for one in bygone if one.up_to]
-        self._erasers = [(one.up_to, RecordEraser(one.subject)) for one in found]
+        pending = [subject for subject in bygone if subject.up_to]
+        self._erasers = [(subject.up_to, RecordEraser(subject.subject)) for subject in pending]
         self._name_search = MultiPatternSearch([erase.name_eraser.needles for _, erase in self._erasers])
         self._last_offsets: dict[int, int] = {}
-        for one in found:
-            for partition, offset in one.up_to.items():
+        for subject in pending:
+            for partition, offset in subject.up_to.items():
                 self._last_offsets[partition] = max(offset, self._last_offsets.get(partition, -1))
 
     def filter_record(self, partition: int, offset: int, record: Record) -> Record:
-        """The record as it may be read; orders to forget stay, they are what a state begun anew has to meet."""
+        """The record as it may be read. Erasure records stay: a state built anew must apply them."""
         if offset > self._last_offsets.get(partition, -1) or record.kind == RecordKind.FORGET:
             return record
         asked: Iterable[int] = range(len(self._erasers))
@@ -354,6 +353,7 @@ class ErasedFilter:
         if batch.base_offset > self._last_offsets.get(batch.partition, -1):
             return batch
         records = [
-            self.filter_record(batch.partition, at, one) for at, one in enumerate(batch.records, batch.base_offset)
+            self.filter_record(batch.partition, at, record)
+            for at, record in enumerate(batch.records, batch.base_offset)
         ]
         return RecordBatch(batch.partition, batch.base_offset, records)

@@ -69,7 +69,7 @@ def record_id(at_ms: int, *parts: object, order: int | None = None) -> str:
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
-# Which agent goes to which partition: a pure function of its name, the same for every client and for all time.
+# The partition of an agent is a pure function of its name, the same for every client and for all time.
 
 
 _encode_key = msgspec.json.Encoder().encode

@@ -1,4 +1,4 @@
-"""Asking again while a service does not answer."""
+"""Retries while a service does not answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Answer = TypeVar("Answer")
 
 
 def retry_until_available(call: Callable[[], Answer], on_unavailable: Callable[[Unavailable], None]) -> Answer:
-    """The answer of *call*, asked again and again while a service does not answer.
+    """Result of *call*, which is repeated while a service does not answer.
 
     Args:
         call: may be made several times over.
@@ -26,5 +26,5 @@ def retry_until_available(call: Callable[[], Answer], on_unavailable: Callable[[
 
 
 def give_up(error: Unavailable) -> None:
-    """Ask once: the `on_unavailable` of those who leave it to their callers."""
+    """Retry never: the `on_unavailable` of code that leaves the failure to its callers."""
     raise error

@@ -15,18 +15,22 @@ import msgspec
 AFTER_KEY = "after"
 """Key of `setting(after=…)` in the annotation."""
 
+BEFORE_KEY = "before"
+"""Key of `setting(before=…)` in the annotation."""
 
-def setting(description: str, *, after: str = "", **limits: Any) -> msgspec.Meta:
+
+def setting(description: str, *, after: str = "", before: str = "", **limits: Any) -> msgspec.Meta:
     """Meaning of a member, with its unit, and its limits (`ge`, `le`, `min_length`, …): the cell of the docs.
 
     Args:
         after: an inherited member that this one stands behind in the docs; "" is the order of declaration.
+        before: an inherited member that this one stands before in the docs, likewise.
     """
-    return msgspec.Meta(description=description, extra={AFTER_KEY: after} if after else None, **limits)
+    places = {key: member for key, member in ((AFTER_KEY, after), (BEFORE_KEY, before)) if member}
+    return msgspec.Meta(description=description, extra=places or None, **limits)
 
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
 
 
 class SettingsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +38,7 @@ class SettingsPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether *host* is this machine itself: only there plain http is accepted."""
+    """True if *host* is this machine itself: only there plain http is accepted."""
     if host == "localhost":
         return True
     try:
@@ -57,9 +61,6 @@ def check_url(url: str, member: str, *, loopback_http: bool) -> None:
     if parts.scheme == "http" and loopback_http and is_loopback(host):
         return
     raise ValueError(f"{member} must be an https URL" + (" (http only to loopback)" if loopback_http else ""))
-
-
-# A value that may be used and never shown.
 
 
 class Secret:

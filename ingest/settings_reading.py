@@ -1,4 +1,4 @@
-"""Reading of settings files, and what error messages and docs say of a member."""
+"""Reading of settings files, and descriptions of members for error messages and docs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 from .errors import ConfigError
-from .settings import AFTER_KEY
+from .settings import AFTER_KEY, BEFORE_KEY
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -45,7 +45,7 @@ def _error_position(error: BaseException) -> str:
 
 
 def error_hint(root: type, message: str) -> str:
-    """What the member that *message* complains of may be; empty where nothing is known of it."""
+    """Hint on valid values of the setting that an error *message* names; empty for a setting that is not declared."""
     at = _ERROR_PATH.search(message)
     part, text = _find_member(root, at.group(1) if at else "")
     if "unknown field" in message and _is_struct(part):
@@ -73,19 +73,20 @@ def _find_member(root: Any, path: str) -> tuple[Any, str]:
 
 
 def documented_fields(part: type, hints: Mapping[str, Any]) -> list[FieldInfo]:
-    """Members of *part* in the order in which people read them: as declared, but for those with `after`."""
+    """Members of *part* in the order in which people read them: as declared, but for those with `after` or `before`."""
     ordered: list[FieldInfo] = []
     for field in msgspec.structs.fields(part):
-        after = _predecessor(hints[field.name])
+        after, before = (_neighbour(hints[field.name], key) for key in (AFTER_KEY, BEFORE_KEY))
         names = [earlier.name for earlier in ordered]
-        ordered.insert(names.index(after) + 1 if after else len(ordered), field)
+        index = names.index(after) + 1 if after else names.index(before) if before else len(ordered)
+        ordered.insert(index, field)
     return ordered
 
 
-def _predecessor(annotation: Any) -> str:
-    """The member that one with this annotation stands behind; "" where nothing is said."""
+def _neighbour(annotation: Any, key: str) -> str:
+    """The member that one with this annotation stands behind or before, by *key*; "" where nothing is said."""
     metas = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    return next((meta.extra[AFTER_KEY] for meta in metas if getattr(meta, "extra", None)), "")
+    return next((meta.extra[key] for meta in metas if key in (getattr(meta, "extra", None) or {})), "")
 
 
 def literal_choices(kind: Any) -> list[str]:
@@ -95,7 +96,7 @@ def literal_choices(kind: Any) -> list[str]:
 
 
 def element_type(kind: Any) -> tuple[Any, str]:
-    """What a list or mapping holds, and how its path goes on; a plain member holds itself."""
+    """Element type of a list or mapping, and the suffix of its path; any other type with an empty suffix."""
     kind = without_none(kind)
     if get_origin(kind) is tuple:
         return without_annotation(get_args(kind)[0])[0], "[]"

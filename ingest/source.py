@@ -1,4 +1,4 @@
-"""The seam between the world and the pipeline: a source hands out raw records in the order of their offsets."""
+"""Sources: the interfaces through which the pipeline reads raw records, in the order of their offsets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 class RecordKind(IntEnum):
-    """What a record is. Everything that changes state is a record, so that a replay sees it at the same place."""
+    """Kind of a record. Everything that changes state is a record, so that a replay sees it at the same offset."""
 
     EVENT = 0
     """A native audit event as JSON."""
@@ -22,7 +22,7 @@ class RecordKind(IntEnum):
     CONTROL = 3
     """An operator's command as JSON, for example the release of a contained agent."""
     ERASED = 4
-    """Nothing: what stood here was erased (`record_erasure.py`). Its event id still counts for duplicates."""
+    """An erased record without content (`record_erasure.py`). Its event id still counts for duplicates."""
     FORGET = 5
     """Whoever is erased is forgotten from here on: JSON of `trustwatch.scoring.records.erasures.EraseCommand`."""
 
@@ -30,8 +30,8 @@ class RecordKind(IntEnum):
 class Record(NamedTuple):
     """One raw record. `id_hash` identifies the event for the duplicate window; 0 = not an event.
 
-    `key` names the agent that the record is about (see `routing.agent_partition_key`): it chooses the partition where
-    there are several. Records that were read from a source do not carry it.
+    `key` names the agent that the record is about (see `record_keys.agent_partition_key`): it chooses the partition
+    where there are several. Records that were read from a source do not carry it.
     """
 
     kind: int
@@ -58,7 +58,7 @@ class RecordBatch(NamedTuple):
 
 
 class Source(Protocol):
-    """Hands out records. One contract suite (`tests/contract/`) holds for every implementation."""
+    """Source of records. One contract suite (`tests/contract/`) holds for every implementation."""
 
     def seek(self, partition: int, offset: int) -> None:
         """Continue reading at *offset*. Raises CorruptLog where that offset is no longer kept."""
@@ -74,7 +74,7 @@ class Source(Protocol):
 
 
 class DurableSource(Source, Protocol):
-    """A source that keeps what it has handed out, so that a restarted pipeline can look back."""
+    """A source that keeps the records it has returned, so that a restarted pipeline can look back."""
 
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records of a partition in [start_offset, end_offset), shape (n,); 0 where there is none.
@@ -84,7 +84,7 @@ class DurableSource(Source, Protocol):
 
 
 class PartitionOwner(Protocol):
-    """Who works on the partitions that a group hands out. Called from within `GroupSource.poll` and `close`."""
+    """Worker on the partitions that a consumer group assigns. Called from within `GroupSource.poll` and `close`."""
 
     def assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         """Take partitions over. Returns the offset from which each is to be read."""
@@ -93,7 +93,7 @@ class PartitionOwner(Protocol):
         """Give partitions back in order: they are still ours until this returns, so work in hand is made durable."""
 
     def lost(self, partitions: Collection[int]) -> None:
-        """Partitions that may belong to somebody else already: work in hand is dropped, its records are read again."""
+        """Drop work on partitions that may belong to another worker already; their records are read again."""
 
 
 class GroupSource(DurableSource, Protocol):
@@ -109,7 +109,7 @@ class GroupSource(DurableSource, Protocol):
         """Partitions that are ours now."""
 
     def pause(self, partition: int) -> None:
-        """Hand out nothing more of *partition* until it is assigned anew."""
+        """Return no more records of *partition* until it is assigned again."""
 
 
 class TopicWriter(Protocol):
@@ -125,7 +125,7 @@ class TopicWriter(Protocol):
         headers: Collection[tuple[str, bytes]] = (),
         timestamp_ms: int | None = None,
     ) -> None:
-        """Queue one record; blocks while the queue is full. Without *partition*, `routing.partition_of` chooses.
+        """Queue one record; blocks while the queue is full. Without *partition*, `record_keys.partition_of` chooses.
 
         Raises Unavailable where there is no room in time, ValueError for a record larger than the topic takes.
         """

@@ -31,7 +31,7 @@ class TenantDomains:
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL, with its scheme or without."""
+    """True if a name is a URL, with its scheme or without."""
     return "://" in name or name[:4].lower() == "www."
 
 

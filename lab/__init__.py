@@ -1,4 +1,4 @@
-"""The analyst's way in: what the service knows as pandas frames, and charts of them (`docs/notebooks.md`).
+"""The analysts' lab: the service's data as pandas frames, and charts of them (`docs/notebooks.md`).
 
     from trustwatch.lab import charts, frames, open_session
 

@@ -186,7 +186,7 @@ _LOG_AXIS_MINIMUM = 0.01
 
 
 def _clip_for_log_axis(values: Any) -> Any:
-    """A logarithmic axis has no zero: what is below 0.01 stands at 0.01."""
+    """Raise values below 0.01 to 0.01, since a logarithmic axis has no zero."""
     return values.astype(float).clip(lower=_LOG_AXIS_MINIMUM)
 
 
@@ -278,9 +278,6 @@ def edges(frame: Any, agent: str | None = None, most: int = 40) -> Chart:
 
 def _even_position(at: int, number: int) -> float:
     return 1.0 - (at + 0.5) / number
-
-
-# Charts of events and their scores.
 
 
 _EVENT_OUTCOME_STYLES = (("success", BLUE, ""), ("denied", ORANGE, "//"), ("error", RED, "xx"))

@@ -304,9 +304,6 @@ def _first_bad_events(session: LabSession, labels: pd.DataFrame, revoked: pd.Dat
     return first_ms
 
 
-# Plans of back-tests, and what is read of their outcomes.
-
-
 def _plan_backtest(
     session: LabSession,
     events: pd.DataFrame | None,
@@ -347,7 +344,7 @@ def _at_budget(plan: BacktestPlan, factor: float) -> BacktestPlan:
 
 
 def _policy_book(session: LabSession, policy: PolicyChoice, name: str) -> PolicyBook:
-    """The policy book of a file, of what one would hold, or of the settings. Raises ConfigError where it is wrong."""
+    """The policy book of a file, of a file's content, or of the settings. Raises ConfigError where it is wrong."""
     if policy is None:
         return policy_book(session.settings)
     if isinstance(policy, str | Path):

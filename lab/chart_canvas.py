@@ -1,4 +1,4 @@
-"""A picture: a matplotlib figure that shows itself in a notebook, with a description for who can not see it.
+"""Charts: matplotlib figures that show themselves in a notebook, with a description for readers who cannot see.
 
 No global state of pyplot: figures are freed with the chart. Colours are those of Okabe and Ito, which people with
 colour-blindness tell apart; levels are told by marker and hatch, too.
@@ -39,7 +39,7 @@ class Chart:
 
     Args:
         figure: drawn already.
-        description: what it shows, in words.
+        description: of the content, in words.
     """
 
     def __init__(self, figure: Figure, text: str) -> None:
@@ -50,13 +50,13 @@ class Chart:
         return f"<chart: {self.description}>"
 
     def png(self) -> bytes:
-        """The picture."""
+        """Image bytes in PNG format."""
         out = io.BytesIO()
         self.figure.savefig(out, format="png", dpi=DPI, facecolor="white")
         return out.getvalue()
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file; the name says in which format (.png, .svg, .pdf)."""
+        """Write the chart to a file, in the format of its name's ending (.png, .svg, .pdf)."""
         path = Path(path)
         self.figure.savefig(path, dpi=DPI, facecolor="white")
         return path
@@ -91,7 +91,7 @@ def label_axes(axes: Axes, title: str, x: str = "", y: str = "", grid: Any = "y"
 
 
 def format_time_axis(axes: Axes) -> None:
-    """Times along x, in UTC, as short as they can be told."""
+    """Label the x axis with times in UTC, as short as they are clear."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=9, tz="UTC")
@@ -100,7 +100,7 @@ def format_time_axis(axes: Axes) -> None:
 
 
 def empty_chart(title: str, why: str) -> Chart:
-    """A chart of no data says so."""
+    """A chart without data that says so."""
     figure, axes = create_figure(1.6)
     label_axes(axes, title, grid="")
     axes.set_axis_off()
@@ -109,14 +109,14 @@ def empty_chart(title: str, why: str) -> Chart:
 
 
 def add_legend(axes: Axes, columns: int = 5) -> None:
-    """Below everything, where it covers nothing."""
+    """Add a legend below the chart, where it covers nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure: Any = axes.figure
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def shorten_name(text: str, most: int = 40) -> str:
-    """Names that fit beside a bar: what is left out is the middle, since names differ at their ends."""
+    """Shorten a name to fit beside a bar; the middle is left out, since names differ at their ends."""
     if len(text) <= most:
         return text
     kept = (most - 1) // 2

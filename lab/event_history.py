@@ -1,4 +1,4 @@
-"""Events of a service, read from its embedded log, archive or events topic, or from files; and which of them."""
+"""Events of a service, read from its embedded log, archive or events topic, or from files, and their filter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AgentIdentity = tuple[str | None, str | None, str]
 
 
 class HistoryEvent(NamedTuple):
-    """One event. *received_ms* is 0 where nobody noted it."""
+    """One event. *received_ms* is 0 if it was not recorded."""
 
     received_ms: int
     event: NativeEvent

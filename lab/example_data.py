@@ -52,11 +52,11 @@ WriteMessage = Callable[[str], None]
 
 
 def prepare_example(directory: Path, say: WriteMessage = lambda _: None, seed: int = DEFAULT_SEED) -> Path:
-    """Have the example in *directory*; made once, and again when what is there does not do any more.
+    """Have the example in *directory*; made once, and again when a present one is of other formats.
 
     Args:
         directory: of the example alone.
-        say: told what is going on.
+        say: takes progress messages.
         seed: another one, another enterprise.
 
     Returns:
@@ -98,7 +98,7 @@ def _build_example(directory: Path, settings: Path, seed: int, say: WriteMessage
 
 
 def _is_current(directory: Path, settings: Path, seed: int) -> bool:
-    """Tell whether a whole example of this program's formats is there."""
+    """True if a whole example of this program's formats is there."""
     try:
         mark = json.loads((directory / MARKER_FILE).read_bytes())
         if mark.get("format") != EXAMPLE_FORMAT or mark.get("seed") != seed:
@@ -120,7 +120,7 @@ def _train_example_model(settings: Settings, week: Sequence[bytes], seed: int) -
 
 
 def _append_to_log(settings: Settings, week: Sequence[SimulatedEvent], day: Sequence[SimulatedEvent]) -> None:
-    """Everything as it would have arrived: each event at its own time, and an hourly tick in the day."""
+    """Records in the order of arrival: each event at its own time, and an hourly tick in the day."""
     with closing(EventLog(settings.data_dir / "log")) as log:
         for start in range(0, len(week), 5_000):
             log.append([_record(event) for event in week[start : start + 5_000]])
@@ -177,7 +177,7 @@ def _process_day(settings: Settings, begin: int) -> None:
 
 
 def _archive_log(settings: Settings) -> None:
-    """All of the log as Parquet, as the archiving process would have written it."""
+    """Write the whole log as Parquet, as the archiving process would."""
     from ..ingest.archive.event_archive import EventArchive, EventToArchive
 
     directory = settings.archive.directory

@@ -63,7 +63,7 @@ def groups(model: LabModel) -> pd.DataFrame:
 
 
 def calibration(model: LabModel) -> pd.DataFrame:
-    """From anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
+    """Mapping from anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
     curves = []
     for agents, curve in (("known", model.detector.familiar), ("newcomers", model.detector.calibration)):
         for key in curve.groups.tolist():
@@ -130,7 +130,7 @@ def train_model(
     with suppress(LabError):
         salt = session.model().trained.salt
     path = session.work_path("model") if directory is None else Path(directory)
-    made = train_and_save(
+    trained = train_and_save(
         path,
         ColumnEncoder(salt, session.settings.domains()).encode(history),
         salt,
@@ -140,7 +140,7 @@ def train_model(
         clock.now_ms(),
     )
     names = peer_group_names(salt, session.agent_types())
-    model = LabModel(path, made.model, session.engine_settings, names, made.budget_report)
+    model = LabModel(path, trained.model, session.engine_settings, names, trained.budget_report)
     session.keep_model(model)
     return model
 

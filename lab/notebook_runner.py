@@ -24,7 +24,7 @@ WriteMessage = Callable[[str], None]
 
 
 class NotebookRun(NamedTuple):
-    """One notebook after it was run. *error* is "" where every cell ran."""
+    """One notebook after it was run. *error* is "" if every cell ran."""
 
     name: str
     cells: int
@@ -86,7 +86,7 @@ async def _run_notebook(path: Path, env: Mapping[str, str], out: Path, sockets: 
     from nbclient.exceptions import CellExecutionError
 
     book: Any = _nbformat().read(path, as_version=4)
-    # Sockets are files of our own: nobody else on the machine can connect.
+    # Sockets are files of our own, so no other user of the machine can connect.
     manager = AsyncKernelManager(transport="ipc", ip=str(sockets / path.stem[:8]))
     spec = manager.kernel_spec
     assert spec is not None

@@ -1,4 +1,4 @@
-"""Events through the live path again, in memory: every event's score, its vector, and the risk it left."""
+"""Replay of events through the live path, in memory: every event's score, its vector, and the risk after it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def contributions(session: LabSession, decision: str | pd.Series, model: LabMode
 
 
 def events_to_replay(session: LabSession, model: LabModel, event_filter: EventFilter) -> Iterator[bytes]:
-    """All events since the model's history ended, or since the window begins where that is earlier."""
+    """All events since the end of the model's history, or since the begin of the window if that is earlier."""
     learned_ms = model.trained.window_ms[1]
     since_ms = learned_ms + 1
     if event_filter.since_ms is not None and event_filter.since_ms <= learned_ms:
@@ -312,8 +312,8 @@ class RawEventSource:
         """A replay begins at the beginning."""
 
     def end_offset(self, partition: int) -> int:  # noqa: ARG002 (there is one)
-        """Records handed out so far."""
+        """Number of records returned so far."""
         return self._base
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""

@@ -1,4 +1,4 @@
-"""A session on what a service knows: its settings, store and models, opened to be read.
+"""A session on the data of a service: its settings, store and models, opened to be read.
 
 The bottom of the lab: the functions of `frames` take a session, and nothing here needs pandas.
 """
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from ..api.composition import engine_settings
+from ..api.composition import engine_settings, store_address
 from ..api.settings.loading import load_process_settings
 from ..api.settings.root import Settings
 from ..ingest.errors import ConfigError
@@ -30,7 +30,7 @@ from ..scoring.learning.budget_check import BudgetReport
 from ..scoring.records.agents import AgentSummary
 from ..scoring.store.agent_store import AgentQuery
 from ..scoring.store.database import MAX_PAGE, iterate_pages
-from ..scoring.store.sql_store import SqlStore, open_reading_store, sqlite_url
+from ..scoring.store.sql_store import SqlStore
 
 SETTINGS_FILE_NAMES = ("settings.yaml", "trustwatch.yaml")
 
@@ -42,7 +42,7 @@ _CACHED_AGENTS = 50_000
 
 
 class LabError(ConfigError):
-    """Something asked for is not there; the message says where it was looked for and what to do."""
+    """Missing data; the message says where it was looked for and what to do."""
 
     code = "lab"
 
@@ -52,7 +52,7 @@ class LabWarning(UserWarning):
 
 
 def is_extra_installed() -> bool:
-    """Tell whether the packages are there that frames and charts are made with."""
+    """True if the packages for frames and charts are installed."""
     return find_spec("pandas") is not None and find_spec("matplotlib") is not None
 
 
@@ -71,8 +71,8 @@ class LabModel:
     """A model, loaded or just trained.
 
     Attributes:
-        directory: where it is; `trustwatch serve` can be pointed at a copy of it.
-        trained: what scoring uses.
+        directory: of the model; `trustwatch serve` can be pointed at a copy of it.
+        trained: the model as scoring uses it.
         settings: of the engine, for thresholds at the alert budget.
         group_names: peer groups in words, by their hash.
         budget_report: the alert budget on its own held-out history; None for a model that was not trained here.
@@ -102,7 +102,7 @@ class LabModel:
 
     @property
     def detector(self) -> ForestDetector:
-        """Vectors in, scores out."""
+        """Detector of the model: vectors in, scores out."""
         detector = self.trained.detector
         assert isinstance(detector, ForestDetector)
         return detector
@@ -152,7 +152,7 @@ class LabSession:
         return self._models[path]
 
     def keep_model(self, model: LabModel) -> None:
-        """Have a model that was trained in this session at hand under its directory."""
+        """Keep a model that was trained in this session, for `model` to find by its directory."""
         self._models[model.directory] = model
 
     def agent_summaries(self, agent_type: str | None = None) -> Iterator[AgentSummary]:
@@ -221,16 +221,14 @@ def _read_settings(where: Path | None) -> Settings:
 
 def open_read_only_store(settings: Settings) -> SqlStore:
     """The store of the settings, to read. Raises LabError where there is none, Unavailable."""
-    store = settings.store
-    if store.url is not None:
-        return open_reading_store(store.url, password=None if store.password is None else store.password.reveal())
-    path = settings.data_dir / "trustwatch.db"
-    if not path.is_file():
+    address = store_address(settings)
+    if not address.may_exist:
         raise LabError(
-            f'{path}: no store. Name the settings file of a service that has run (open_session("/path/settings.yaml"), '
+            f"{address.file}: no store. Name the settings file of a service that has run "
+            '(open_session("/path/settings.yaml"), '
             "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
-    return open_reading_store(sqlite_url(path))
+    return address.open_reading()
 
 
 def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:

@@ -57,7 +57,7 @@ def alerts(
     until: Any = None,
     limit: int = 10_000,
 ) -> pd.DataFrame:
-    """Rises to medium or above, and how telling of them fared: a row for each target that took one, or one without."""
+    """Rises to medium or above and the delivery of their alerts: a row for each target that took one, else one row."""
     alerting = filter(_raises_alert, find_decisions(session, agent, tenant, since, until))
     rows: list[tuple[Any, ...]] = []
     for decision in _oldest_first(_take_limited(alerting, limit, "alerts")):
@@ -75,7 +75,7 @@ def worst_decision(decisions: pd.DataFrame) -> pd.Series:
 
 
 def reasons(session: LabSession, decision: str | pd.Series) -> pd.DataFrame:
-    """Why a decision was made, the strongest reason first. *decision* is an id or a row of `decisions`."""
+    """Reasons of a decision, the strongest first. *decision* is an id or a row of `decisions`."""
     return build_frame(
         "reasons",
         [
@@ -101,7 +101,7 @@ def edges(
     """Delegations, calls and acting for principals, last seen first; of one agent, or of all."""
     sources = session.agent_summaries() if agent is None else (find_agent(session, agent, tenant),)
     leaving = session.store.edges.find(
-        [summary.name.key for summary in sources],
+        [summary.name.identity for summary in sources],
         outgoing=True,
         kinds=EDGE_KINDS,
         since_ms=parse_time_ms(since) or 0,
@@ -149,7 +149,7 @@ def blast_radius(
 
 
 def find_peer(agents: pd.DataFrame, agent: AgentReference, *, tenant: str | None = None) -> pd.Series:
-    """The calmest agent of the same tenant and type in a frame `agents`: somebody to compare with."""
+    """The calmest agent of the same tenant and type in a frame `agents`, for comparison."""
     row = _find_agent_row(agents, agent, tenant)
     agent_type = "" if pd.isna(row["agent_type"]) else row["agent_type"]
     same_type = agents["agent_type"].astype("object").fillna("") == agent_type
@@ -172,9 +172,6 @@ def _find_agent_row(agents: pd.DataFrame, agent: AgentReference, tenant: str | N
     if not len(rows):
         raise LabError(f"no agent {agent_id!r} in the frame: pass what `frames.agents(session)` returned")
     raise LabError(f"{len(rows)} agents are called {agent_id!r}: name tenant=, or pass a row")
-
-
-# Single agents and decisions, and lists of them, as other frames are made of them.
 
 
 def find_agent(session: LabSession, agent: AgentReference, tenant: str | None) -> AgentSummary:
@@ -215,10 +212,10 @@ def find_decisions(
 ) -> Iterator[Decision]:
     """Decisions on an agent, or on all, of a window of event time, newest first."""
     store, since_ms, until_ms = session.store, parse_time_ms(since), parse_time_ms(until)
-    key = None if agent is None else find_agent(session, agent, tenant).name.key
+    name = None if agent is None else find_agent(session, agent, tenant).name
     return (
         decision
-        for decision in iterate_pages(lambda cursor: store.decisions.page(session.tenants, key, MAX_PAGE, cursor))
+        for decision in iterate_pages(lambda cursor: store.decisions.page(session.tenants, name, MAX_PAGE, cursor))
         if (since_ms is None or decision.event_time_ms >= since_ms)
         and (until_ms is None or decision.event_time_ms < until_ms)
     )

@@ -64,7 +64,7 @@ def delegate(
 ) -> None:
     """Ask another agent for work: an A2A message, then the callee's session under a token exchange.
 
-    The caller waits for the callee. Nothing happens where nobody of the role is there.
+    The caller waits for the callee. Without an agent of the role nothing happens.
     """
     assert step.calls is not None
     draws, chain = session.stream.draws, session.delegation
@@ -130,11 +130,8 @@ def _expected_task_events(task: AgentTask, depth: int) -> float:
     return 1 + task.mean_steps + below / (1 - task.loop)
 
 
-# Events about agents rather than by their work: registration, key change, revocation at the end.
-
-
 class LifecycleActor:
-    """Publishes what `lifecycle` and `population` planned, in time order; `next_ms` is the next one's moment."""
+    """Emits the changes that `population` planned, in time order; `next_ms` is the next one's moment."""
 
     def __init__(self, enterprise: Enterprise, stream: ActorStream) -> None:
         self._end = enterprise.settings.end_ms

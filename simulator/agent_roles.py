@@ -35,11 +35,11 @@ BUCKET = ResourceKind("bucket", "storage", 6, 0.001)
 
 
 def make_step(action: str, effect: str, kind: ResourceKind, scope: str, **more: object) -> TaskStep:
-    """A step in one line; `more` as in `Step`."""
+    """A step in one line; `more` as in `TaskStep`."""
     return TaskStep(action=action, effect=effect, kind=kind, scope=scope, **more)  # type: ignore[arg-type]
 
 
-# Roles that work with money, customers and people: a table, no logic.
+# Roles that work with money, customers and people.
 
 
 PAYMENT_PROCESSOR = AgentRole(
@@ -221,7 +221,7 @@ INVENTORY_PLANNER = AgentRole(
 )
 
 
-# Roles that work with data, code and machines: a table, no logic.
+# Roles that work with data, code and machines.
 
 
 CODE_REVIEWER = AgentRole(
@@ -377,9 +377,6 @@ BACKUP_RUNNER = AgentRole(
     shift="night",
     lifetime_s=3600,
 )
-
-
-# All roles of the enterprise.
 
 
 ROLES: tuple[AgentRole, ...] = (

@@ -43,7 +43,7 @@ class CallOrigin(NamedTuple):
 
 @dataclass(slots=True)
 class DelegationContext:
-    """On whose behalf a session runs, and what ties it to the session that asked for it.
+    """Principal of a session, and its ties to the session that asked for it.
 
     Args:
         principal: id of the user; None where the agent acts for itself.
@@ -133,13 +133,13 @@ class SimulatedSession:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def obtain_token(self, event_label: int = 0) -> None:
-        """Get a token: the one still at hand, a refresh of it, an exchange for the principal, or a fresh request."""
+        """Get a token: a kept one still valid, a refresh of it, an exchange for the principal, or a fresh request."""
         at_ms = int(self.clock_ms)
-        held = self.stream.tokens.get((self.task.name, self.delegation.principal)) if self._keeps_tokens else None
-        if held is not None and held.thumbprint == self._enter_deployment(at_ms).thumbprint:
-            if at_ms < held.until_ms:
-                return self._use_token(held, at_ms)
-            if at_ms < held.until_ms + _REFRESHABLE_MS:
+        kept = self.stream.tokens.get((self.task.name, self.delegation.principal)) if self._keeps_tokens else None
+        if kept is not None and kept.thumbprint == self._enter_deployment(at_ms).thumbprint:
+            if at_ms < kept.until_ms:
+                return self._use_token(kept, at_ms)
+            if at_ms < kept.until_ms + _REFRESHABLE_MS:
                 return self.write_token_event("token.refresh", self.task.scopes, event_label=event_label)
         kind = "token.request" if self.delegation.principal is None else "token.exchange"
         return self.write_token_event(kind, self.task.scopes, event_label=event_label)
@@ -240,9 +240,9 @@ class SimulatedSession:
     def _choose_resource(self, step: TaskStep) -> str:
         """Choose among what the agent knows, by a Zipf-like law; now and then it meets something new."""
         kind, draws = step.kind, self.stream.draws
-        held = self.current_resources.get(kind.name)
-        if held is not None and draws.uniform() < _REUSE_PROBABILITY:
-            return resource_json(self.agent, kind, held, "derived" if step.derived else "granted")
+        current = self.current_resources.get(kind.name)
+        if current is not None and draws.uniform() < _REUSE_PROBABILITY:
+            return resource_json(self.agent, kind, current, "derived" if step.derived else "granted")
         size = self.agent.pool_sizes.get(kind.name, kind.size)
         if self.stream.extends_baseline and draws.uniform() < kind.growth:
             self.agent.pool_sizes[kind.name] = size + 1

@@ -1,4 +1,4 @@
-"""The demo's receiver of alerts: what a user's program would be, on this machine's loopback.
+"""The demo's receiver of alerts: a stand-in for a user's program, on this machine's loopback.
 
 It checks each signature as the Standard Webhooks specification says and keeps nothing but a count.
 """
@@ -19,7 +19,7 @@ class AlertInbox:
     """Takes alerts from its making until `close`.
 
     Attributes:
-        url: where alerts are to be posted.
+        url: to post alerts to.
         secret: with which they are to be signed, `whsec_…`.
         received: alerts whose signature was right.
         refused: bodies without one.
@@ -45,7 +45,7 @@ class AlertInbox:
         return right
 
     def close(self) -> None:
-        """Take nothing any more."""
+        """Stop receiving alerts."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -67,6 +67,6 @@ def _make_handler(inbox: AlertInbox) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """The demo prints what happens itself."""
+            """Log nothing: the demo prints its own lines."""
 
     return Handler

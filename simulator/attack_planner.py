@@ -28,7 +28,7 @@ def plan_attacks(enterprise: Enterprise) -> list[PlannedAttack]:
     """Decide moment and agent of every attack; agents that will awaken fall asleep beforehand.
 
     Raises:
-        ConfigError: unknown scenario, agent or moment, or nobody who can play it.
+        ConfigError: unknown scenario, agent or moment, or no agent that can play it.
     """
     settings = enterprise.settings
     draws = RandomStream(settings.seed, 4)
@@ -61,7 +61,7 @@ def _random_attacks(enterprise: Enterprise, draws: RandomStream) -> Iterator[Att
         if at >= settings.duration:
             return
         name = names[draws.uniform_index(len(names))]
-        # A random scenario that this enterprise has nobody for is no mistake of the caller: it does not happen.
+        # A random scenario that no agent of this enterprise can play is no mistake of the caller: it is left out.
         if any(_can_play(enterprise, SCENARIOS[name], agent) for agent in enterprise.agents):
             yield Attack(name, at)
 

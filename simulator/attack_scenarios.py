@@ -1,4 +1,4 @@
-"""Attack scenarios, and what one may use."""
+"""Attack scenarios, and the context in which one is played."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ STOLEN_CREDENTIAL = AttackScenario(
 
 _SCOPE_CREEP_SESSIONS = 8
 _DENIED_SESSIONS = 4
-"""Rounds that are refused before somebody gives in."""
+"""Rounds that are refused before the scope is granted."""
 
 _TARGET_STEPS: tuple[TaskStep, ...] = (
     make_step("export_table", "read", TABLE, "data:export", size_out=60_000),
@@ -203,8 +203,8 @@ def play_scope_creep(strike: AttackContext) -> Iterator[None]:
     usual = usual_steps(strike, "read")
     for number in range(_SCOPE_CREEP_SESSIONS):
         session = strike.start_session(strike.at_ms + number * pause + draws.uniform_between(0, 0.3) * pause)
-        wanted = _TARGET_STEPS[: 1 + min(number, len(_TARGET_STEPS) - 1)]
-        scopes = sorted({*session.task.scopes, *(prize.scope for prize in wanted)})
+        targets = _TARGET_STEPS[: 1 + min(number, len(_TARGET_STEPS) - 1)]
+        scopes = sorted({*session.task.scopes, *(prize.scope for prize in targets)})
         session.write_token_event("token.request", scopes, event_label=1, denied=number < _DENIED_SESSIONS)
         session.pause(0.5)
         if number < _DENIED_SESSIONS:
@@ -213,7 +213,7 @@ def play_scope_creep(strike: AttackContext) -> Iterator[None]:
         for own in usual[:3]:
             session.perform(own)
             session.pause()
-        for prize in wanted if number >= _DENIED_SESSIONS else ():
+        for prize in targets if number >= _DENIED_SESSIONS else ():
             session.perform(prize, event_label=1, outcome=SUCCESS_JSON)
             session.pause()
         yield
@@ -310,10 +310,10 @@ _PAYMENT_STEP = next(s for s in PAYMENT_PROCESSOR.steps() if s.action == "proces
 
 
 def _unserved_principal(strike: AttackContext, deputies: list[SimulatedAgent]) -> str:
-    """A user for whom nobody acted who may have handed work to the deputies; the caller's own users first."""
+    """A user for whom no possible caller of the deputies acted; the caller's own users first."""
     callers = strike.enterprise.agents_with_role(strike.agent.tenant, "Orchestrator")
-    known = {user for agent in (*deputies, *callers) for user in agent.users}
-    return strike.agent.tenant.user_address(next(u for u in concat(strike.agent.users, count()) if u not in known))
+    served = {user for agent in (*deputies, *callers) for user in agent.users}
+    return strike.agent.tenant.user_address(next(u for u in concat(strike.agent.users, count()) if u not in served))
 
 
 def _delegated_session(strike: AttackContext, caller: SimulatedSession, callee: SimulatedAgent) -> SimulatedSession:
@@ -406,7 +406,7 @@ DORMANT_AWAKENING = AttackScenario(
 )
 
 
-# Attack scenarios by name. To add one: a module with a `AttackScenario`, a line here, a test of what its name says.
+# To add a scenario: an `AttackScenario` above, a line here, and a test that its rows show what its name says.
 
 
 SCENARIOS: dict[str, AttackScenario] = {

@@ -24,10 +24,10 @@ class ResourceKind:
     Args:
         name: `resource.type`.
         host: label of the service that holds it; the audience is `https://<host>.<tenant domain>`.
-        size: how many an agent uses at the start.
+        size: number that an agent uses at the start.
         growth: probability that a use touches one the agent never used before (legitimate novelty).
-        style: how ids look: `acct-17`, a mail address, or a URL.
-        external: whether it lies outside the tenant.
+        style: of ids: `acct-17`, a mail address, or a URL.
+        external: true for resources outside the tenant.
     """
 
     name: str

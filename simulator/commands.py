@@ -39,7 +39,7 @@ def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, r
 
     Args:
         events: of the simulator, which speaks for every tenant.
-        kafka: where to.
+        kafka: settings of the target.
         rate: events per second; 0 = as fast as the topic takes them.
 
     Returns:
@@ -82,14 +82,14 @@ DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def require_finite(value: float | None) -> float | None:
-    """A number of the command line that time is reckoned with: `nan` and `inf` are numbers for Python, too."""
+    """Check a number of the command line used as a time: Python reads `nan` and `inf` as numbers, too."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"must be a finite number, is {value}")
     return value
 
 
 def require_positive(value: float | None) -> float | None:
-    """As `require_finite`, and more than zero."""
+    """Require a finite number above zero."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"must be a finite number above 0, is {value}")
     return value
@@ -162,14 +162,14 @@ def simulate_command(
 
 
 def _write_files(events: Iterable[SimulatedEvent], out: Path, labels: Path | None) -> int:
-    """Events and labels to their files; how many events that were."""
+    """Write events and labels to their files; returns the number of events."""
     with ExitStack() as stack:
         target = sys.stdout.buffer if str(out) == "-" else _open_output(out, stack)
         return write_jsonl(events, target, None if labels is None else _open_output(labels, stack))
 
 
 def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
-    """A file to write to; what is called `.gz` is packed, without a time, so that equal events are equal bytes."""
+    """Open a file to write; one called `.gz` is packed, without a time, so that equal events are equal bytes."""
     file = stack.enter_context(path.open("wb"))
     if path.suffix != ".gz":
         return file
@@ -180,7 +180,7 @@ def _open_output(path: Path, stack: ExitStack) -> BinaryIO:
 def _send_to_kafka(
     events: Iterable[SimulatedEvent], brokers: str, rate: float, settings: Path | None, as_json: bool
 ) -> None:
-    """Send events to Kafka and say how fast that was."""
+    """Send events to Kafka and print the rate."""
     configured = load_process_settings(settings)
     kafka = msgspec.structs.replace(configured.kafka, bootstrap_servers=tuple(brokers.split(",")))
     sent, seconds = send_at_rate(events, kafka, rate)

@@ -73,11 +73,11 @@ class Demo:
     """One run of the demo.
 
     Args:
-        directory: where everything goes; emptied first.
+        directory: of all files; emptied first.
         seconds: real time of the simulated day.
         seed: of the enterprise.
         stay: serve on until Ctrl-C when the day is over.
-        say: where messages go.
+        say: takes progress messages.
     """
 
     def __init__(self, directory: Path, seconds: float, seed: int, stay: bool, say: Callable[[str], None]) -> None:
@@ -134,7 +134,7 @@ class Demo:
         return day
 
     def _record_attacks(self, day: list[SimulatedEvent]) -> None:
-        """Note the agents that are attacked: only to say at the end whether the service noticed."""
+        """Note the agents that are attacked, only to report at the end if the service noticed."""
         for event in day:
             if event.label.event_label:
                 decoded = decode_event(event.event)
@@ -168,12 +168,12 @@ class Demo:
         return self._summarize(service, client, url, token, inbox)
 
     def _print_rejections(self, receipt: dict[str, Any]) -> None:
-        """A gateway misspells a member: its record is refused alone, and kept until somebody has seen to it."""
+        """Show a record with a misspelt member: it is refused alone, and kept until a person has looked at it."""
         for refused in receipt["rejections"]:
             self._say(f"   One record of a gateway is refused, and kept as a dead letter: {refused['reason']}")
 
     def _console_link(self, url: str) -> str:
-        """Signs in at the console, once; each is another."""
+        """Make a link that signs in at the console once."""
         return f"{url}/console/dev-login?code={issue_login_code(self._directory / 'data', clock.now_s())}"
 
     def _wait_until_ready(self, service: subprocess.Popen[bytes], client: httpx.Client) -> bool:

@@ -36,7 +36,7 @@ def local_settings(command: str, *sections: str) -> str:
 
 
 def is_written_by(command: str, settings: Path) -> bool:
-    """Tell whether a settings file is one of `local_settings`."""
+    """True if a settings file was written by `local_settings`."""
     return settings.is_file() and settings.read_bytes().startswith(f"# Written by `{command}`".encode())
 
 
@@ -68,7 +68,7 @@ def clear_made_directory(directory: Path, is_ours: Callable[[Path], bool]) -> bo
 
     Args:
         directory: need not exist.
-        is_ours: tells whether an earlier run made what is there.
+        is_ours: true for a folder that an earlier run made.
 
     Returns:
         False if it holds something else, which stays.

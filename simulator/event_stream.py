@@ -21,11 +21,11 @@ from .random_streams import RandomStream, mix64
 from .settings import SimulationSettings, epoch_milliseconds
 
 _MERGE_SLICE_MS = MINUTE_MS
-"""Event time generated, sorted and handed out at once."""
+"""Span of event time that is generated, sorted and returned at once."""
 
 
 class SimulationActor(Protocol):
-    """Whoever produces rows; rows of one `advance` are never older than `next_ms` was before it."""
+    """Producer of rows; rows of one `advance` are never older than `next_ms` was before it."""
 
     @property
     def next_ms(self) -> int:
@@ -41,7 +41,7 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
     Equal settings give identical bytes. Memory holds the agents and about a minute of events, whatever the duration.
 
     Raises:
-        ConfigError: an attack names an unknown scenario or agent, or nobody can play it. Raised before the first event.
+        ConfigError: before the first event: an attack names an unknown scenario or agent, or no agent can play it.
     """
     enterprise = Enterprise(settings)
     salt = _salt(settings)
@@ -59,7 +59,7 @@ def simulate(settings: SimulationSettings) -> Iterator[SimulatedEvent]:
 
 
 def _salt(settings: SimulationSettings) -> int:
-    """Keeps the event ids of two simulations apart, also where only the start differs."""
+    """Salt of event ids, so that those of two simulations differ, even if only the start does."""
     key = np.random.SeedSequence((settings.seed, abs(settings.start_ms), settings.end_ms - settings.start_ms))
     low, high = key.generate_state(2)
     return int(high) << 32 | int(low)
@@ -110,7 +110,7 @@ def format_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
 
 
-# Compress event time, so that a simulated day can be played in a real minute.
+# Event time is compressed, so that a simulated day can be played in a real minute.
 
 
 _TIME_MEMBER = b'"time":"'

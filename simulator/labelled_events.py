@@ -66,7 +66,7 @@ class GroundTruth(NamedTuple):
 
 
 class DraftEvent(NamedTuple):
-    """Compared by time, then by key, which is unique; the order is therefore total."""
+    """Row of an actor before it gets id and time. Ordered by time, then by key, which is unique: a total order."""
 
     at_ms: int
     key: int
@@ -100,7 +100,7 @@ class ActorStream:
 
     @property
     def extends_baseline(self) -> bool:
-        """Tell whether what it touches becomes part of the agent's usual resources."""
+        """True if the resources it touches become part of the agent's usual ones."""
         return self.scenario == CLEAN_LABEL
 
     def next_number(self) -> int:
@@ -117,9 +117,6 @@ class ActorStream:
         """Hand over the rows since the last call."""
         rows, self._drafts = self._drafts, []
         return rows
-
-
-# Write a simulation down: events to one file, labels to another.
 
 
 _label_encoder = msgspec.json.Encoder()

@@ -95,12 +95,9 @@ def _instance_name(slug: str, seed: int, index: int, number: int) -> str:
 
 
 def _thumbprint(seed: int, index: int, number: int) -> str:
-    """Looks like an RFC 7638 thumbprint; there is no key behind it."""
+    """Made-up RFC 7638 thumbprint; there is no key behind it."""
     raw = bytes.fromhex(hex_digest("key", seed, index, number))
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-# The enterprise: tenants, their users, and agents with identities that change over time.
 
 
 _FIRST_NAMES = (
@@ -177,7 +174,7 @@ class SimulatedTenant:
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedAgent:
-    """One agent: what it is (fixed), and what it has used so far (grows).
+    """One agent: its identity (fixed), and the resources it has used so far (grow).
 
     Args:
         role_index: number among the agents of its role and tenant.
@@ -204,7 +201,7 @@ class SimulatedAgent:
 
     @property
     def activity(self) -> ActivityProfile:
-        """Its working hours."""
+        """Working hours of the agent."""
         return activity_profile(self.role.shift, self.tenant.utc_offset)
 
     @property
@@ -222,7 +219,7 @@ class SimulatedAgent:
 
 
 class Enterprise:
-    """Everybody, drawn from the seed; equal settings build equal enterprises."""
+    """Tenants, users and agents, drawn from the seed; equal settings build equal enterprises."""
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.settings = settings
@@ -261,19 +258,19 @@ class Enterprise:
         return self._by_role.get((tenant.index, role), [])
 
     def find_callee(self, caller: SimulatedAgent, role: str, at_ms: int, draw: float) -> SimulatedAgent | None:
-        """Whom an agent asks for work of a role: nearly always the same one, sometimes its stand-in.
+        """Find the agent that a caller asks for work of a role: nearly always the same one, sometimes its stand-in.
 
         Args:
             draw: uniform in [0, 1); 0.9 and more asks the stand-in.
 
         Returns:
-            The callee, or None where the tenant has nobody of that role alive (other than the caller).
+            The callee, or None where the tenant has no other active agent of that role.
         """
         ring = self.agents_with_role(caller.tenant, role)
         for turn in range(len(ring)):
-            found = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
-            if found is not caller and found.is_active(at_ms):
-                return found
+            candidate = ring[(caller.role_index + (draw >= 0.9) + turn) % len(ring)]
+            if candidate is not caller and candidate.is_active(at_ms):
+                return candidate
         return None
 
     @cached_property

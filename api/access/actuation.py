@@ -6,28 +6,17 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection
 
-import httpx
 import structlog
 
 from ...ingest.errors import TrustwatchError
-from ...scoring.delivery.actuators.actuator import Actuator, ActuatorTarget
+from ...scoring.delivery.actuators.actuator import Actuator
+from ...scoring.delivery.actuators.actuator_factory import ActuatorFactory
 from ...scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
-from ...scoring.delivery.actuators.authenticators import (
-    ClientAuthenticator,
-    ClientCredentialsAuthenticator,
-    ClientSecretAuthenticator,
-    NoAuthenticator,
-    PrivateKeyJwtAuthenticator,
-    RequestAuthenticator,
-    StaticTokenAuthenticator,
-)
-from ...scoring.delivery.actuators.client_actuator import AdminApi
+from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from ...scoring.delivery.actuators.authenticators import AssertionSigner
 from ...scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
-from ...scoring.delivery.actuators.hydra_actuator import HydraActuator
-from ...scoring.delivery.actuators.keycloak_actuator import KeycloakActuator
-from ...scoring.delivery.actuators.webhook_actuator import WebhookActuator
 from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
-from ...scoring.delivery.notifiers.webhook_notifier import WebhookTarget, make_webhook_client
+from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.records.agents import AgentName
@@ -35,7 +24,6 @@ from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import new_id
 from ..http.auth.signing import assertion_signer
-from ..settings.actuator_settings import ActuatorAuthSettings, ActuatorSettings
 from ..settings.root import Settings
 
 ACTUATION_DISPATCH_POLICY = DispatchPolicy(
@@ -47,8 +35,6 @@ RECONCILE_EVERY_S = 3600.0
 """Interval between full reconciliations, s: a missed change, or one made at a server itself, lasts no longer."""
 
 STORE_RETRY_S = 5.0
-HYDRA_DEFAULT_LIFETIME_S = 3600
-KEYCLOAK_DEFAULT_LIFETIME_S = 300
 
 _log = structlog.get_logger(__name__)
 
@@ -80,19 +66,19 @@ class ActuationService:
         self._http = make_webhook_client()
         self._full_reconciliation_requested = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._channels = [_make_channel(actuator, self) for actuator in settings.actuators]
+        actuators = ActuatorFactory(self._http, _make_assertion_signer, clock.now_ms, clock.monotonic)
+        self._channels = [self._make_channel(part, actuators.make(part)) for part in settings.actuators]
 
-    @property
-    def channels(self) -> list[DeliveryChannel[ActuatorTarget]]:
-        """Delivery channels, for the dispatcher."""
-        return list(self._channels)
-
-    def notifier(self, settings: ActuatorSettings) -> ActuatorNotifier:
-        """The notifier of one actuator."""
-        actuator = _make_actuator(settings, self._http)
-        return ActuatorNotifier(
+    def _make_channel(self, settings: ActuatorSettings, actuator: Actuator) -> DeliveryChannel[ActuatorSettings]:
+        notifier = ActuatorNotifier(
             actuator, self._store.actuations, self.desired_state_resolver.resolve, clock.now_ms, self.counts.record
         )
+        return DeliveryChannel(ACTION_ROW_KIND, settings, notifier, ACTUATION_DISPATCH_POLICY)
+
+    @property
+    def channels(self) -> list[DeliveryChannel[ActuatorSettings]]:
+        """Delivery channels, for the dispatcher."""
+        return list(self._channels)
 
     def reconcile(self, agents: Collection[AgentName]) -> None:
         """Take up a change for those agents that came without a decision: a person pinned one, or a pin ended."""
@@ -144,44 +130,5 @@ async def _wait_for_either(first: asyncio.Event, second: asyncio.Event, seconds:
                 await task
 
 
-def _make_channel(settings: ActuatorSettings, service: ActuationService) -> DeliveryChannel[ActuatorTarget]:
-    target = ActuatorTarget(
-        settings.name,
-        timeout_s=settings.timeout_s,
-        tenants=frozenset(settings.tenants),
-        issuers=frozenset(settings.issuers),
-        clients=dict(settings.clients),
-    )
-    return DeliveryChannel(ACTION_ROW_KIND, target, service.notifier(settings), ACTUATION_DISPATCH_POLICY)
-
-
-def _make_actuator(settings: ActuatorSettings, http: httpx.AsyncClient) -> Actuator:
-    if settings.kind == "webhook":
-        secrets = () if settings.secret is None else (settings.secret.reveal(),)
-        target = WebhookTarget(settings.name, settings.url, secrets, allow_plain_loopback=settings.allow_http)
-        return WebhookActuator(http, target, clock.now_ms, settings.confirm_url or "")
-    if settings.kind == "keycloak":
-        realm_url = f"{settings.url.rstrip('/')}/admin/realms/{settings.realm}"
-        api = AdminApi(http, realm_url, _make_authentication(settings.auth, http), clock.now_ms)
-        return KeycloakActuator(api, clock.now_s, settings.default_lifetime_s or KEYCLOAK_DEFAULT_LIFETIME_S)
-    api = AdminApi(http, settings.url, _make_authentication(settings.auth, http), clock.now_ms)
-    return HydraActuator(api, settings.default_lifetime_s or HYDRA_DEFAULT_LIFETIME_S)
-
-
-def _make_authentication(given: ActuatorAuthSettings | None, http: httpx.AsyncClient) -> RequestAuthenticator:
-    if given is None:
-        return NoAuthenticator()
-    if given.bearer is not None:
-        return StaticTokenAuthenticator(given.bearer.reveal())
-    return ClientCredentialsAuthenticator(
-        http, given.token_url or "", _make_client_proof(given), clock.monotonic, given.scope
-    )
-
-
-def _make_client_proof(given: ActuatorAuthSettings) -> ClientAuthenticator:
-    client_id = given.client_id or ""
-    if given.client_secret is not None:
-        return ClientSecretAuthenticator(client_id, given.client_secret.reveal())
-    key = "" if given.private_key is None else given.private_key.reveal()
-    sign = assertion_signer(key, given.key_id, given.algorithm, clock.now_s, new_id)
-    return PrivateKeyJwtAuthenticator(client_id, sign, given.audience)
+def _make_assertion_signer(private_key: str, key_id: str, algorithm: str) -> AssertionSigner:
+    return assertion_signer(private_key, key_id, algorithm, clock.now_s, new_id)

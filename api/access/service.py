@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ...ingest.hashing import agent_key
 from ...scoring.records.agents import AgentEdge, AgentName, RiskLevel
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ACTS_FOR, MAX_DEPTH, BlastRadius, find_blast_radius
@@ -109,12 +108,12 @@ class ContainmentService:
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, key = visible_tenants(caller, tenant), None
+        tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
-            key = await self._agents.key(caller, agent)
-            if key is None:
+            name = await self._agents.find_name(caller, agent)
+            if name is None:
                 return Page([], None)
-        return await self._executor(self._runtime.store.interventions.page, tenants, kind, status, key, limit, cursor)
+        return await self._executor(self._runtime.store.interventions.page, tenants, kind, status, name, limit, cursor)
 
     async def get(
         self, caller: AuthenticatedCaller, intervention_id: str, kind: InterventionKind = "approval"
@@ -242,9 +241,14 @@ class ContainmentService:
         visible_tenants(caller, tenant)
         alias = self._runtime.principal_alias
         names = {principal_id} if alias is None else {principal_id, alias(tenant, principal_id)}
-        keys = [agent_key(tenant, issuer, f"principal\x1f{name}") for name in sorted(names)]
+        principals = [(tenant, issuer, name) for name in sorted(names)]
         edges = await self._executor(
-            self._runtime.store.edges.find, keys, outgoing=False, kinds=(ACTS_FOR,), since_ms=self._days_ago_ms(days)
+            self._runtime.store.edges.find,
+            principals,
+            outgoing=False,
+            kinds=(ACTS_FOR,),
+            since_ms=self._days_ago_ms(days),
+            principals=True,
         )
         if not edges:
             raise not_found_error("principal")
@@ -294,12 +298,12 @@ class ContainmentService:
 
         An agent that never was above `low` has none; one that was pinned and never seen has to be named in full.
         """
-        tenants, key = visible_tenants(caller, tenant), None
+        tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
-            key = await self._agents.key(caller, agent)
-            if key is None:
+            name = await self._agents.find_name(caller, agent)
+            if name is None:
                 return Page([], None)
-        return await self._executor(self._runtime.store.actuations.page, tenants, key, target, limit, cursor)
+        return await self._executor(self._runtime.store.actuations.page, tenants, name, target, limit, cursor)
 
     def informed_actuators(self, name: AgentName) -> Sequence[str]:
         """Authorization servers at which an agent is lowered; without one nobody takes back a token that is out."""

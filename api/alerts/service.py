@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, build_test_alert_row
+from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.records.agents import RiskLevel
 from ...scoring.records.commits import Delivery, OutboxRow
 from ...scoring.store.database import Page
@@ -15,7 +16,6 @@ from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
-from ..settings.service_settings import WebhookSettings
 
 
 class DeliveryFilters(NamedTuple):
@@ -52,10 +52,10 @@ class AlertService:
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, agent_key = visible_tenants(caller, filters.tenant), None
+        tenants, name = visible_tenants(caller, filters.tenant), None
         if filters.agent is not None:
-            agent_key = await self._agents.key(caller, filters.agent)
-            if agent_key is None:
+            name = await self._agents.find_name(caller, filters.agent)
+            if name is None:
                 return Page([], None)
         return await self._executor(
             self._runtime.store.outbox.page,
@@ -64,7 +64,7 @@ class AlertService:
             filters.target,
             limit,
             cursor,
-            agent_key=agent_key,
+            agent=name,
             key=filters.key,
         )
 
@@ -110,7 +110,7 @@ def _is_alert(delivery: Delivery) -> bool:
     return delivery.kind == ALERT_ROW_KIND
 
 
-def _select_targets(webhooks: Sequence[WebhookSettings], name: str | None) -> list[WebhookSettings]:
+def _select_targets(webhooks: Sequence[WebhookTarget], name: str | None) -> list[WebhookTarget]:
     """The target of that name, or all. Raises ProblemError where there is none."""
     chosen = [webhook for webhook in webhooks if name in (None, webhook.name)]
     if not chosen:
@@ -127,6 +127,6 @@ def _owning_tenant(caller: AuthenticatedCaller) -> str:
     return "" if tenants is None or ANY_NAME in tenants else min(tenants)
 
 
-def _accepted_level(target: WebhookSettings) -> RiskLevel:
+def _accepted_level(target: WebhookTarget) -> RiskLevel:
     """A level that the target takes, since it takes no others."""
     return max(RiskLevel[level.upper()] for level in target.levels)

@@ -27,6 +27,7 @@ from ...ingest.durable_files import create_secret_file
 from ...ingest.errors import ConfigError
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_SCORE_READ, AuthenticatedCaller, SourceBinding
 from ..settings.console_settings import ConsoleGrantSettings, ConsoleSettings
+from ..settings.event_source_settings import EventSourceSettings
 
 T = TypeVar("T")
 KEY_FILE: Final = "console-key"
@@ -259,7 +260,7 @@ def session_caller(session: ConsoleSession, settings: ConsoleSettings) -> Authen
     speaks = (
         ("*",) if SCOPE_ADMIN in scopes else ()
     )  # for records that were refused, and are sent in again on one's own word
-    binding = SourceBinding(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks)
+    binding = SourceBinding(EventSourceSettings(f"{CONSOLE_NAME_PREFIX}{session.name}", tenants, speaks, speaks))
     return AuthenticatedCaller(
         issuer, session.subject, client_id, scopes, session.began_s + settings.session_s, binding
     )

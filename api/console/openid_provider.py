@@ -22,10 +22,8 @@ from ...ingest.errors import TrustwatchError
 from ...ingest.settings import check_url
 from ...scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
-    ClientSecretAuthenticator,
     ClientSecretPostAuthenticator,
-    NoClientAuthenticator,
-    PrivateKeyJwtAuthenticator,
+    make_client_authenticator,
 )
 from ..http.auth.jwks import JwksCache
 from ..http.auth.signing import assertion_signer
@@ -230,13 +228,9 @@ class OpenIdProvider:
 
     def _client_authenticator(self, provider: ProviderMetadata) -> ClientAuthenticator:
         client_id, secret = self.settings.client_id, self.settings.client_secret
-        if self._sign is not None:
-            return PrivateKeyJwtAuthenticator(client_id, self._sign, provider.issuer)
-        if secret is None:
-            return NoClientAuthenticator()
-        if "client_secret_basic" in provider.token_endpoint_auth_methods_supported:
-            return ClientSecretAuthenticator(client_id, secret.reveal())
-        return ClientSecretPostAuthenticator(client_id, secret.reveal())
+        if secret is not None and "client_secret_basic" not in provider.token_endpoint_auth_methods_supported:
+            return ClientSecretPostAuthenticator(client_id, secret.reveal())
+        return make_client_authenticator(client_id, secret, self._sign, provider.issuer)
 
     async def _verify_id_token(self, metadata: ProviderMetadata, id_token: str, nonce: str) -> Mapping[str, Any]:
         issuer, jwks = await self._provider_keys(metadata)

@@ -78,26 +78,26 @@ class DecisionService:
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, key = visible_tenants(caller, tenant), None
+        tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
-            key = await self._agents.key(caller, agent)
-            if key is None:
+            name = await self._agents.find_name(caller, agent)
+            if name is None:
                 return Page([], None)
-        return await self._executor(self._runtime.store.decisions.page, tenants, key, limit, cursor)
+        return await self._executor(self._runtime.store.decisions.page, tenants, name, limit, cursor)
 
     async def search(
         self, caller: AuthenticatedCaller, filters: DecisionFilters, cursor: str | None = None
     ) -> FilteredPage[Decision]:
         """As `list`, narrowed to rises or falls and to a least level; a bounded look."""
         tenant = filters.tenant or None
-        tenants, key = visible_tenants(caller, tenant), None
+        tenants, name = visible_tenants(caller, tenant), None
         if filters.agent:
-            key = await self._agents.key(caller, AgentSelector(filters.agent, tenant, filters.issuer or None))
-            if key is None:
+            name = await self._agents.find_name(caller, AgentSelector(filters.agent, tenant, filters.issuer or None))
+            if name is None:
                 return FilteredPage([], None, 0)
 
         def page_at(page_cursor: str | None) -> Page[Decision]:
-            return self._runtime.store.decisions.page(tenants, key, DEFAULT_PAGE_SIZE, page_cursor)
+            return self._runtime.store.decisions.page(tenants, name, DEFAULT_PAGE_SIZE, page_cursor)
 
         def keep(decision: Decision) -> bool:
             return matches_filters(decision, filters)
@@ -126,7 +126,7 @@ class DecisionService:
         page = await self._executor(
             self._runtime.store.decisions.page,
             visible_tenants(caller, None),
-            decision.agent.key,
+            decision.agent,
             MAX_EARLIER_DECISIONS,
         )
         return escalation_to(decision, page.items)
@@ -163,16 +163,16 @@ def load_consequences(
     store: SqlStore, decision: Decision, tenants: Collection[str] | None, *, with_alerts: bool
 ) -> DecisionConsequences:
     """Read the neighbours of *decision* and what it set off; blocks."""
-    key = decision.agent.key
+    agent = decision.agent
     deliveries = (
         store.outbox.page(tenants, key=f"{ALERT_KEY_PREFIX}{decision.decision_id}").items if with_alerts else []
     )
-    actuations = actuations_of_decision(store.actuations.page(tenants, key).items, decision.decision_id)
-    later, earlier = _neighbours(store.decisions.page(tenants, key, MAX_NEIGHBOURS).items, decision.decision_id)
+    actuations = actuations_of_decision(store.actuations.page(tenants, agent).items, decision.decision_id)
+    later, earlier = _neighbours(store.decisions.page(tenants, agent, MAX_NEIGHBOURS).items, decision.decision_id)
     until_ms = later.decided_ms if later is not None else None
     interventions = [
         intervention
-        for intervention in store.interventions.page(tenants, agent_key=key, limit=MAX_NEIGHBOURS).items
+        for intervention in store.interventions.page(tenants, agent=agent, limit=MAX_NEIGHBOURS).items
         if intervention.asked_ms >= decision.decided_ms and (until_ms is None or intervention.asked_ms < until_ms)
     ]
     return DecisionConsequences(later, earlier, deliveries, actuations, interventions)

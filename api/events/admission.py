@@ -122,7 +122,7 @@ class Admission:
         tenant = event.tenant or binding.default_tenant
         issuer = event.agent.issuer or binding.default_issuer
         binding.check_claims(tenant, issuer, event.source)
-        payload = self._effective_payload(raw, event, tenant or "", issuer or "", trusted=binding.trusted)
+        payload = self._effective_payload(raw, event, tenant or "", issuer or "", trusted=binding.source.trusted)
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
         source = event.source or caller_source(binding)

@@ -20,6 +20,7 @@ from ...ingest.formats.raw_records import RawRecord
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record
 from ..http.auth.callers import ANY_NAME, SourceBinding
+from ..settings.event_source_settings import EventSourceSettings
 from .admission import Admission
 
 OWN_SOURCE_PREFIX = "urn:trustwatch:"
@@ -56,7 +57,9 @@ class AuditSink:
         self._admission = admission
         self._now_ms = now_ms
         self._new_id = new_id
-        self._binding = SourceBinding("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), trusted=False)
+        self._binding = SourceBinding(
+            EventSourceSettings("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",))
+        )
         self._queue: deque[Record] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()

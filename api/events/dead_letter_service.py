@@ -11,13 +11,12 @@ from ...scoring.records.dead_letters import DeadLetter, StoredDeadLetter
 from ...scoring.store.database import Page
 from ...scoring.store.dead_letter_store import DeadLetterCounts
 from ..http.agent_lookup import not_found_error
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller, SourceBinding, binding_of_caller
+from ..http.auth.callers import ANY_NAME, AuthenticatedCaller, SourceBinding
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.access_settings import CallerSettings
 from .event_bodies import MEDIA_TYPE_FORMATS, parse_dead_letter, parse_foreign_dead_letter
-from .foreign_topics import binding_of_topic
 from .intake import Receipt
 from .service import EventService, check_not_all_rejected
 
@@ -86,7 +85,7 @@ class DeadLetterService:
         """
         letter = (await self.get(caller, letter_id)).letter
         sender = self._sender_of(letter)
-        speaker = binding_of_caller(sender) if as_sender and sender is not None else caller.binding
+        speaker = SourceBinding(sender) if as_sender and sender is not None else caller.binding
         records, binding = self._read(letter, sender, speaker, record_format)
         receipt = await self._events.receive_again(records, binding)
         check_not_all_rejected(receipt)
@@ -104,12 +103,12 @@ class DeadLetterService:
         topics = self._runtime.settings.kafka.topics
         topic = next((topic for topic in topics if topic.name == letter.source), None)
         if topic is not None:
-            return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), binding_of_topic(topic))
+            return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), SourceBinding(topic))
         name = record_format or ("native" if sender is None else sender.format)
         if name in MEDIA_TYPE_FORMATS:
             return _ReadLetter([parse_dead_letter(letter.raw)], speaker)
         # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
-        binding = speaker if sender is None else binding_of_caller(sender)
+        binding = speaker if sender is None else SourceBinding(sender)
         return _ReadLetter(parse_foreign_dead_letter(letter.raw, parser_named(binding, name)), binding)
 
 

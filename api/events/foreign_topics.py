@@ -80,7 +80,7 @@ class ForeignTopicReader:
         self._monotonic = monotonic
         self._now_ms = now_ms
         self._parse = settings.parser()
-        self._binding = binding_of_topic(settings)
+        self._binding = SourceBinding(settings)
         rate = settings.events_per_s
         self._bucket = None if rate is None else TokenBucket(rate, monotonic())
         self._poll_records = POLL_RECORDS if rate is None else max(1, min(POLL_RECORDS, int(rate)))
@@ -236,18 +236,6 @@ class ForeignTopicReader:
         return RejectedTopicRecord(dead_letter_record(letter_id, now_ms, name, reason, path, raw), raw, headers)
 
 
-def binding_of_topic(settings: ForeignTopicSettings) -> SourceBinding:
-    """Claims that the events of a foreign topic may make."""
-    return SourceBinding(
-        settings.name,
-        settings.tenants,
-        settings.issuers,
-        settings.sources,
-        trusted=settings.trusted,
-        events_per_s=settings.events_per_s,
-    )
-
-
 def _header_texts(record: KafkaRecord) -> dict[str, str]:
     """Headers with names in small letters; what is no UTF-8 can not be meant for us."""
     return {name.lower(): value.decode(errors="replace") for name, value in record.headers if value is not None}
@@ -302,12 +290,7 @@ class TopicIngest:
         self._monotonic = monotonic
         self._now_ms = now_ms
         self._sleep = sleep
-        bounds = {
-            source.settings.name: source.settings.silence_s
-            for source in sources
-            if source.settings.silence_s is not None
-        }
-        self._silence = SilenceDetector(bounds, monotonic())
+        self._silence = SilenceDetector([source.settings for source in sources], monotonic())
 
     def run_round(self) -> bool:
         """Read one turn of each topic, and make it durable and committed; true if anything was read."""

@@ -124,7 +124,7 @@ class IntakeLimits:
         bucket = self._bucket(binding)
         wait = bucket.wait_s(self._monotonic()) if bucket else 0.0
         if wait > 0:
-            raise Overloaded("rate", f"this source may send {binding.events_per_s:g} events per second", wait)
+            raise Overloaded("rate", f"this source may send {binding.source.events_per_s:g} events per second", wait)
 
     def count_events(self, binding: SourceBinding, events: int) -> None:
         """Count events against the rate of their source."""
@@ -142,11 +142,11 @@ class IntakeLimits:
         return BodyReservation(self._reserved, binding.name, self._max_total_bytes)
 
     def _bucket(self, binding: SourceBinding) -> TokenBucket | None:
-        if binding.events_per_s is None:
+        if binding.source.events_per_s is None:
             return None
         bucket = self._buckets.get(binding.name)
         if bucket is None:
-            bucket = self._buckets[binding.name] = TokenBucket(binding.events_per_s, self._monotonic())
+            bucket = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self._monotonic())
         return bucket
 
 

@@ -136,7 +136,7 @@ DIRECT_EVENTS_ROUTE = Route(EVENTS_PATH, send_events_directly, methods=["POST"],
 
 def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) -> BodySplitter:
     """The way to take bodies apart that the request names, else the one of the caller's settings."""
-    name = requested_format or caller.binding.format
+    name = requested_format or caller.binding.source.format
     if name in MEDIA_TYPE_FORMATS:
         return BodySplitter(
             lambda headers, body: ParsedRecords(parse_body(headers.get("content-type", ""), headers, body))

@@ -37,8 +37,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     limits = IntakeLimits(runtime.log_lag or (lambda: 0), settings.pipeline.max_lag_bytes, runtime.monotonic)
     admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias)
     intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id)
-    bounds = {caller.name: caller.silence_s for caller in settings.callers if caller.silence_s is not None}
-    detector = SilenceDetector(bounds, runtime.monotonic())
+    detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import structlog
 
@@ -13,8 +12,7 @@ from ...ingest.timestamps import MINUTE_MS
 from ...scoring.delivery.notifiers.alert_events import SilentSource, build_silence_row
 from ...scoring.records.commits import OutboxRow
 from ...scoring.store.outbox_store import OutboxStore
-from ..settings.access_settings import CallerSettings
-from ..settings.kafka_settings import ForeignTopicSettings
+from ..settings.event_source_settings import EventSourceSettings
 from ..settings.root import Settings
 from .ingest_status import SilenceReport
 
@@ -33,12 +31,14 @@ class SilenceDetector:
     """Watches the sources that have a bound. After the start each has that long to be heard.
 
     Args:
-        bounds: seconds of silence that are noticed, by name of the source.
+        sources: those without a bound are left out.
         now: seconds on the clock that later calls use; one that never goes back.
     """
 
-    def __init__(self, bounds: Mapping[str, float], now: float) -> None:
-        self._sources = {name: _SourceSilence(silence_s, now) for name, silence_s in bounds.items()}
+    def __init__(self, sources: Iterable[EventSourceSettings], now: float) -> None:
+        self._sources = {
+            source.name: _SourceSilence(source.silence_s, now) for source in sources if source.silence_s is not None
+        }
 
     def note_received(self, name: str, now: float, now_ms: int) -> None:
         """Note that the source sent something, be it good or bad."""
@@ -84,28 +84,19 @@ RECHECK_EVERY_MS = MINUTE_MS
 """Interval after which a reported silence is checked again: another process may have heard the source, and ended."""
 
 
-class SilenceThreshold(NamedTuple):
-    """A source whose silence raises an alert."""
-
-    kind: str  # topic | caller
-    silence_s: float
-    tenants: tuple[str, ...]
-
-
 SourceKey = tuple[str, str]
-"""Kind and name of a source."""
+"""Kind (`topic`, `caller`) and name of a source."""
 
 
-def silence_thresholds(settings: Settings) -> dict[SourceKey, SilenceThreshold]:
-    """Sources that have a bound, by kind and name."""
-    thresholds: dict[SourceKey, SilenceThreshold] = {}
-    kinds: tuple[tuple[str, Sequence[ForeignTopicSettings | CallerSettings]], ...]
-    kinds = ("topic", settings.kafka.topics), ("caller", settings.callers)
-    for kind, sources in kinds:
-        for source in sources:
-            if source.silence_s is not None:
-                thresholds[kind, source.name] = SilenceThreshold(kind, source.silence_s, source.tenants)
-    return thresholds
+def silence_watched_sources(settings: Settings) -> dict[SourceKey, EventSourceSettings]:
+    """Sources whose silence raises an alert: those that have a bound."""
+    kinds: Mapping[str, Sequence[EventSourceSettings]] = {"topic": settings.kafka.topics, "caller": settings.callers}
+    return {
+        (kind, source.name): source
+        for kind, sources in kinds.items()
+        for source in sources
+        if source.silence_s is not None
+    }
 
 
 class SilenceAlerter:
@@ -113,7 +104,7 @@ class SilenceAlerter:
 
     Args:
         store: shared by all processes.
-        sources: see `watched`.
+        sources: see `silence_watched_sources`.
         service: URI of this service, for alerts.
         now_ms: UTC milliseconds.
         on_enqueued: called after something was enqueued.
@@ -122,7 +113,7 @@ class SilenceAlerter:
     def __init__(
         self,
         store: OutboxStore,
-        sources: Mapping[SourceKey, SilenceThreshold],
+        sources: Mapping[SourceKey, EventSourceSettings],
         service: str,
         now_ms: Callable[[], int],
         on_enqueued: Callable[[], None],
@@ -160,11 +151,11 @@ class SilenceAlerter:
             await self._enqueue_alert(name, key)
 
     async def _enqueue_alert(self, name: SourceKey, key: str) -> None:
-        source, now_ms = self._sources[name], self._now_ms()
-        since_ms = now_ms - int(source.silence_s * 1000)
+        kind, source, now_ms = name[0], self._sources[name], self._now_ms()
+        since_ms = now_ms - int(source.max_silence_s * 1000)
 
         def row(heard_ms: int) -> OutboxRow:
-            silence = SilentSource(name[1], source.kind, source.silence_s, source.tenants, heard_ms, now_ms)
+            silence = SilentSource(source.name, kind, source.max_silence_s, source.tenants, heard_ms, now_ms)
             return build_silence_row(silence, self._service)
 
         silent = await asyncio.to_thread(self._store.enqueue_silence, key, since_ms, row)

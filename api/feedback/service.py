@@ -177,13 +177,13 @@ class FeedbackService:
             ProblemError: 400, the cursor is none of ours; 409, several agents are meant.
             Unavailable: the store does not answer.
         """
-        tenants, key = visible_tenants(caller, tenant), None
+        tenants, name = visible_tenants(caller, tenant), None
         if agent is not None:
-            key = await self._agents.key(caller, agent)
-            if key is None:
+            name = await self._agents.find_name(caller, agent)
+            if name is None:
                 return Page([], None)
         page = await self._executor(
-            self._store.feedback.page, tenants, status, verdict, key, decision_id, limit, cursor
+            self._store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor
         )
         rules = await self._executor(
             self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items]
@@ -304,7 +304,7 @@ class FeedbackService:
         """Event time when the agent was calm again after a decision; now, where it is not."""
         cursor, calm_ms = None, self._now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._executor(self._store.decisions.page, None, decision.agent.key, 500, cursor)
+            page = await self._executor(self._store.decisions.page, None, decision.agent, 500, cursor)
             for later in page.items:
                 if later.decided_ms <= decision.decided_ms:
                     return calm_ms

@@ -45,15 +45,16 @@ class AgentResolver:
         """The agent in memory; None = never seen, as far as this caller may know."""
         return find_agent_entry(self._risk_view, caller, *agent)
 
-    async def key(self, caller: AuthenticatedCaller, agent: AgentSelector) -> int | None:
-        """Key of the agent; None = never seen, as far as this caller may know."""
+    async def find_name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName | None:
+        """Full name of the agent; None = never seen, as far as this caller may know."""
         if agent.tenant is not None and agent.issuer is not None:
-            return agent_key(agent.tenant, agent.issuer, agent.agent_id)
+            full = agent.tenant, agent.issuer, agent.agent_id
+            return AgentName(agent_key(*full), *full)
         entry = self.entry(caller, agent)
         if entry is not None:
-            return entry.summary.name.key
+            return entry.summary.name
         stored = await self._find_stored(caller, agent)
-        return None if stored is None else stored.name.key
+        return None if stored is None else stored.name
 
     def name(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentName:
         """Name of the agent; one that was never seen has to be named in full, else ProblemError (404)."""

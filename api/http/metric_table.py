@@ -112,8 +112,8 @@ METRICS: Final = (
         "trustwatch_pipeline_records_total",
         "observed counter",
         "records",
-        "what the pipeline did since its start, "
-        "by what: events, duplicates, dead_letters, late_events, decisions; where vectors are archived, "
+        "what the pipeline did since its start, by what: events, duplicates, dead_letters, late_events, decisions, "
+        "identity_conflicts; where vectors are archived, "
         "vectors_dropped; with Kafka also published and unchanged agents, fenced partitions, ticks_not_sent and "
         "heartbeats_not_sent",
         ("what",),

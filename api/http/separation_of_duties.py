@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.records.agents import AgentName, AgentSummary
-from ..settings.actuator_settings import ActuatorSettings
 from .auth.callers import ANY_NAME, AuthenticatedCaller
 from .problems import ProblemDetails, ProblemError
 

@@ -203,13 +203,6 @@ async def track_active_version(models: ModelService, stop: asyncio.Event) -> Non
             await asyncio.wait_for(stop.wait(), VERSION_REFRESH_EVERY_S)
 
 
-def label_retention_days(settings: Settings) -> int:
-    """Days for which labels are kept: else as long as training may read the events that they speak of."""
-    archive = settings.archive
-    events = max(settings.retention_days, 0 if archive.directory is None else archive.retention_days)
-    return events if settings.retention.labels is None else settings.retention.labels
-
-
 def make_feedback_service(
     settings: Settings,
     settings_file: Path | None,

@@ -10,7 +10,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,23 @@ import structlog
 import uvicorn
 
 from ...ingest.errors import ConfigError, TrustwatchError
-from ...ingest.timestamps import DAY_MS
 from ...models.model_persistence import load_trained_model
 from ...scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from ...scoring.delivery.dispatcher import Dispatcher
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ...scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
 from ...scoring.pipeline.pipeline_status import PipelineStatus
+from ...scoring.policy.book import LivePolicy
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
 from ..access.actuation import ActuationService
 from ..archive.archive_status import ArchiveStatus
-from ..composition import live_policy, principal_alias, service_url, webhook_targets
+from ..composition import live_policy, principal_alias, retention_cutoffs, service_url, webhook_targets
 from ..data_at_rest import close_existing_data
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
-from ..events.source_silence import SilenceAlerter, silence_thresholds
+from ..events.source_silence import SilenceAlerter, silence_watched_sources
 from ..http.agent_lookup import AgentResolver
 from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
@@ -46,7 +46,6 @@ from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
 from .assembly import (
     drop_cached_answers,
-    label_retention_days,
     make_decision_point,
     make_erasure_service,
     make_feedback_service,
@@ -123,13 +122,13 @@ class RunningService:
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerter(
             backend.store.outbox,
-            silence_thresholds(settings),
+            silence_watched_sources(settings),
             service_url(settings),
             clock.now_ms,
             self._wake_dispatcher,
         )
         policy = live_policy(settings)
-        alias = principal_alias(settings)
+        self._principal_alias = principal_alias(settings)
         executor = StoreExecutor()
         agents = AgentResolver(view, backend.store, executor)
         self._decision_point = make_decision_point(
@@ -140,7 +139,7 @@ class RunningService:
             policy,
             status,
             self._interventions_changed,
-            alias=alias,
+            alias=self._principal_alias,
             executor=executor,
         )
         self._actuation = ActuationService(
@@ -160,30 +159,45 @@ class RunningService:
         self._erasures = make_erasure_service(
             settings, backend.log, backend.store, view, self._decision_point, status, agents, executor, roles
         )
+        self._services = self._make_runtime(verifier, policy, view, model_version, (executor, agents))
+        self._dispatcher: Dispatcher | None = None
+        observers = BackendObservers(
+            view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
+        )
+        self._processes = backend.processes(observers)
+
+    def _make_runtime(
+        self,
+        verifier: TokenVerifier[AuthenticatedCaller],
+        policy: LivePolicy,
+        view: RiskView,
+        model_version: str,
+        shared: tuple[object, ...],
+    ) -> Runtime:
+        """Everything that the application uses; *shared* are objects that all services were made with."""
         archive_only = self._archive.archive_only
         readiness_checks = {"archive": self._archive.is_ready} if archive_only else {}
         readiness_checks["issuers"] = self._has_issuer_keys
-        self._services = Runtime(
-            settings=settings,
+        return Runtime(
+            settings=self._settings,
             verifier=verifier,
             policy_evaluator=self._decision_point.policy_evaluator,
-            event_log=backend.log,
-            store=backend.store,
+            event_log=self._backend.log,
+            store=self._backend.store,
             risk_view=view,
             live_policy=policy,
             model_version=model_version,
-            pipeline_status=status,
+            pipeline_status=self._status,
             delivery_counts=Counter(),
             issuer_key_status=self._jwks.status,
             readiness_checks=readiness_checks,
             runs_pipeline=not archive_only,
-            log_lag=backend.pending_records(status),
+            log_lag=self._backend.pending_records(self._status),
             desired_state=self._actuation.desired_state_resolver,
             actuation_statistics=self._actuation.counts,
             active_version=lambda: self._models.version,
             services=(
-                executor,
-                agents,
+                *shared,
                 self._decision_point,
                 self._ingest,
                 self._archive,
@@ -192,13 +206,8 @@ class RunningService:
                 self._feedback,
                 self._erasures,
             ),
-            principal_alias=alias,
+            principal_alias=self._principal_alias,
         )
-        self._dispatcher: Dispatcher | None = None
-        observers = BackendObservers(
-            view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
-        )
-        self._processes = backend.processes(observers)
 
     def _wake_dispatcher(self) -> None:
         """Wake the dispatcher: new rows may be waiting."""
@@ -322,29 +331,10 @@ class RunningService:
         while not await _is_set_within(stop, pause_s):
             pause_s = RETENTION_EVERY_S
             now = clock.now_ms()
-            before, retention = retention_cutoff(self._settings, now), self._settings.retention
-            forgotten = now - self._settings.store.agents_days * DAY_MS
-            waiting = retention.waiting_dead_letters
+            store = self._backend.store.retention
             try:
-                await asyncio.to_thread(self._backend.store.retention.prepare_weeks, now)
-                await asyncio.to_thread(
-                    self._backend.store.retention.purge,
-                    before(retention.decisions),
-                    agents_before_ms=forgotten,
-                    outbox_before_ms=before(retention.deliveries),
-                    letters_before_ms=before(retention.dead_letters),
-                    waiting_letters_before_ms=0 if waiting is None else before(waiting),
-                )
-                await asyncio.to_thread(
-                    self._backend.store.retention.purge_containment,
-                    before(retention.interventions),
-                    actuations_before_ms=before(retention.actuations),
-                    edges_before_ms=before(retention.edges),
-                )
-                await asyncio.to_thread(self._backend.store.retention.purge_feedback, before(retention.feedback))
-                await asyncio.to_thread(
-                    self._backend.store.retention.purge_labels, before(label_retention_days(self._settings))
-                )
+                await asyncio.to_thread(store.prepare_weeks, now)
+                await asyncio.to_thread(store.purge, retention_cutoffs(self._settings, now))
                 await self._backend.drop_applied_records(self._status)
             except (TrustwatchError, OSError) as error:
                 _log.warning("upkeep has to wait", error=str(error))
@@ -374,11 +364,6 @@ def listening_socket(settings: Settings) -> socket.socket:
             f"can not listen on {listen.host} port {listen.port}: {error.strerror}; "
             "set listen.port or TRUSTWATCH_LISTEN_PORT"
         ) from None
-
-
-def retention_cutoff(settings: Settings, now_ms: int) -> Callable[[int | None], int]:
-    """Conversion of days of `retention` to the time before which rows go, UTC ms; None is `retention_days`."""
-    return lambda days: now_ms - (settings.retention_days if days is None else days) * DAY_MS
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:

@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-
-from ...ingest.errors import ConfigError
-from ...ingest.formats.format_registry import create_parser
-from ...ingest.formats.raw_records import FormatParser
-from ...ingest.formats.record_mapping import MappingSpec
-from ...ingest.settings import Name, SettingsPart, SilenceSeconds, check_url, setting
+from ...ingest.settings import Name, SettingsPart, check_url, setting
+from .event_source_settings import EventSourceSettings
 
 SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
 
 TokenType = Literal["at+jwt", "JWT"]
-EventRate = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class IssuerSettings(SettingsPart, frozen=True):
@@ -44,43 +38,21 @@ class IssuerSettings(SettingsPart, frozen=True):
             check_url(self.jwks_uri, "`jwks_uri`", loopback_http=True)
 
 
-class CallerSettings(SettingsPart, frozen=True):
+class CallerSettings(EventSourceSettings, frozen=True):
     """Claims that one client of a trusted issuer may make. A client without such an entry speaks for nobody."""
 
-    name: Annotated[Name, setting("its name in logs, metrics and dead letters")]
-    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)")] = None
-    subject: Annotated[Name | None, setting("the token's `sub`; with `client_id`, both must fit")] = None
+    client_id: Annotated[Name | None, setting("the token's `client_id` (or `azp`, `cid`)", after="name")] = None
+    subject: Annotated[
+        Name | None, setting("the token's `sub`; with `client_id`, both must fit", after="client_id")
+    ] = None
     authenticated_by: Annotated[
-        Name | None, setting("issuer of its tokens; required where several issuers are configured")
+        Name | None, setting("issuer of its tokens; required where several issuers are configured", after="subject")
     ] = None
-    tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
-    issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
-    sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
-    trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
-    events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
-        None
-    )
-    silence_s: Annotated[
-        SilenceSeconds | None, setting("it counts as silent after so long without an event, s; null is never")
-    ] = None
-    format: Annotated[
-        str, setting("what it sends to `/v1/events`: a format as of `kafka.topics`; `native` is as the media type says")
-    ] = "native"
-    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of its `format`")] = (
-        MappingSpec()
-    )
 
     def __post_init__(self) -> None:
         if self.client_id is None and self.subject is None:
             raise ValueError("a caller has a `client_id` or a `subject`")
-        try:
-            self.parser()
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    def parser(self) -> FormatParser:
-        """The parser of its records. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping)
+        super().__post_init__()
 
 
 class RegisteredAgent(SettingsPart, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 from ...ingest.errors import ConfigError
 from ...ingest.formats.expressions import JmesPathExpression
 from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...scoring.delivery.actuators.actuator_settings import check_client_credentials
 from .access_settings import IssuerSettings, SignatureAlgorithm
 
 HookKind = Literal["hydra", "okta", "wso2", "zitadel", "authzen"]
@@ -144,10 +145,9 @@ class GatewayIssuerSettings(IssuerSettings, frozen=True):
         super().__post_init__()
         if self.revocation_url is not None:
             check_url(self.revocation_url, "`revocation_url`", loopback_http=True)
-        if (self.client_secret is not None) + (self.private_key is not None) != (self.client_id is not None):
+        if self.client_id is None and (self.client_secret is not None or self.private_key is not None):
             raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
-        if self.private_key is not None and not self.key_id:
-            raise ValueError("a `private_key` needs its `key_id`")
+        check_client_credentials(self.client_id, self.client_secret, self.private_key, self.key_id)
         if self.tenant is None and self.tenant_claim is None:
             raise ValueError("an issuer of gateways has `tenant`, `tenant_claim`, or both")
 

@@ -6,53 +6,42 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.errors import ConfigError
-from ...ingest.formats.format_registry import create_parser
-from ...ingest.formats.raw_records import FormatParser
 from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.kafka.settings import KafkaClientSettings
-from ...ingest.settings import Name, SettingsPart, SilenceSeconds, setting
+from ...ingest.settings import Name, setting
+from .event_source_settings import EventSourceSettings
 
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
-class ForeignTopicSettings(SettingsPart, frozen=True):
-    """One foreign topic: a source of events, bound like a caller to what it may speak for."""
+class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
+    """One foreign topic: a source of events that must say what it may speak for, and in which format."""
 
-    topic: Annotated[TopicName, setting("topic to read")]
-    name: Annotated[Name, setting("name of the source in logs, metrics and dead letters; no caller may have it")]
+    topic: Annotated[TopicName, setting("topic to read", before="name")]
     format: Annotated[
         str,
         setting(
             "`native`, `cloudevents`, `ndjson`, `envoy`, `agentgateway`, `kong`, `apisix`, `caddy`, `keycloak`, "
-            "`hydra`, `otlp` or `mapping`"
+            "`hydra`, `otlp` or `mapping`",
+            after="name",
         ),
     ]
-    tenants: Annotated[tuple[Name, ...], setting("tenants it may speak for; the only one is the default", min_length=1)]
-    issuers: Annotated[
-        tuple[Name, ...], setting("agent issuers it may name; the only one is the default", min_length=1)
+    tenants: Annotated[
+        tuple[Name, ...], setting("tenants it may speak for; the only one is the default", after="name", min_length=1)
     ]
-    mapping: Annotated[MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway")] = MappingSpec()
-    sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
-    trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
+    issuers: Annotated[
+        tuple[Name, ...],
+        setting("agent issuers it may name; the only one is the default", after="tenants", min_length=1),
+    ]
+    mapping: Annotated[
+        MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway", after="issuers")
+    ] = MappingSpec()
     events_per_s: Annotated[
-        TopicEventRate | None, setting("events per second that are read; the rest waits in Kafka. null is no limit")
-    ] = None
-    silence_s: Annotated[
-        SilenceSeconds | None, setting("it counts as silent after so long without a record, s; null is never")
+        TopicEventRate | None,
+        setting("events per second that are read; the rest waits in Kafka. null is no limit", after="trusted"),
     ] = None
     start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
-
-    def __post_init__(self) -> None:
-        try:
-            self.parser()
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    def parser(self) -> FormatParser:
-        """The parser of its records. Raises ConfigError where format or mapping is wrong."""
-        return create_parser(self.format, self.mapping)
 
 
 class KafkaSettings(KafkaClientSettings, frozen=True):

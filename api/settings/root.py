@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
+from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
+from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
+from ...scoring.store.retention_settings import RetentionSettings
 from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
-from .actuator_settings import ActuatorSettings
 from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
@@ -19,9 +21,8 @@ from .service_settings import (
     ListenSettings,
     ServicePipelineSettings,
     TenantSettings,
-    WebhookSettings,
 )
-from .storage_settings import ArchiveSettings, PrivacySettings, RetentionSettings, StoreSettings
+from .storage_settings import ArchiveSettings, PrivacySettings, StoreSettings
 
 ANY_TENANT = "*"
 
@@ -39,7 +40,7 @@ class Settings(SettingsPart, frozen=True):
     registry: Annotated[
         tuple[RegisteredAgent, ...], setting("agents as the operator knows them; first match wins")
     ] = ()
-    webhooks: Annotated[tuple[WebhookSettings, ...], setting("where alerts go")] = ()
+    webhooks: Annotated[tuple[WebhookTarget, ...], setting("where alerts go")] = ()
     hooks: Annotated[tuple[HookSettings, ...], setting("authorization servers that ask while they issue tokens")] = ()
     gateway: Annotated[GatewaySettings, setting("gateways that ask about each call of an agent")] = GatewaySettings()
     feedback: Annotated[FeedbackSettings, setting("what people say of decisions")] = FeedbackSettings()

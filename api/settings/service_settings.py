@@ -1,15 +1,12 @@
-"""The service itself: where it listens, its tenants, its pipeline and where alerts go."""
+"""The service itself: where it listens, its tenants and its pipeline."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...ingest.settings import Name, SettingsPart, check_url, setting
 from ...scoring.pipeline.settings import PipelineSettings
 from ...scoring.policy.book import EnforcementMode
-from ...scoring.records.agents import LevelName
-
-AlertFormatName = Literal["cloudevents", "slack", "pagerduty", "ocsf"]
 
 
 class ListenSettings(SettingsPart, frozen=True):
@@ -37,43 +34,6 @@ class TenantSettings(SettingsPart, frozen=True):
 
     domains: Annotated[tuple[Name, ...], setting("domains inside the tenant (with their sub-domains)")] = ()
     mode: Annotated[EnforcementMode, setting("`shadow` decides and records, `enforce` also acts")] = "shadow"
-
-
-class WebhookSettings(SettingsPart, frozen=True):
-    """One target of alerts. Targets come from here alone, never from a request."""
-
-    name: Annotated[Name, setting("name of the target in delivery state and logs, at most 64 characters")]
-    url: Annotated[
-        Secret, setting("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
-    ]
-    format: Annotated[AlertFormatName, setting("how alerts are written for it")] = "cloudevents"
-    secret: Annotated[
-        Secret | None,
-        setting(
-            "signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`; "
-            "for `cloudevents` and `ocsf`, which need it, and for no other"
-        ),
-    ] = None
-    routing_key: Annotated[
-        Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
-    ] = None
-    levels: Annotated[
-        tuple[LevelName, ...],
-        setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
-    ] = ("medium", "high", "critical")
-    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=60)] = 10.0
-    allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
-
-    def __post_init__(self) -> None:
-        check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
-        self._check("secret", self.secret, needed=self.format in ("cloudevents", "ocsf"))
-        self._check("routing_key", self.routing_key, needed=self.format == "pagerduty")
-
-    def _check(self, member: str, given: Secret | None, *, needed: bool) -> None:
-        if needed and given is None:
-            raise ValueError(f"Object missing required field `{member}`, which format `{self.format}` needs")
-        if given is not None and not needed:
-            raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
 
 
 class ServicePipelineSettings(PipelineSettings, frozen=True):

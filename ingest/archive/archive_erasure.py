@@ -19,7 +19,7 @@ from .archive_files import TEMPORARY_SUFFIX, ArchiveFileKind, parse_file_name, r
 
 
 class FileErasureCount(NamedTuple):
-    """What was, or would be, done."""
+    """Rows removed and rows changed in files; after a dry run, those that would be."""
 
     removed: int = 0
     changed: int = 0
@@ -40,7 +40,7 @@ def erase_files(
 
     Raises:
         OSError: the disk refuses; what was replaced stays replaced, and the next call goes on.
-        ConfigError: a file is damaged, so nobody knows whether the subject is in it; as above.
+        ConfigError: a file is damaged, so the subject may be in it; as above.
     """
     if not directory.is_dir():
         return FileErasureCount()
@@ -49,14 +49,14 @@ def erase_files(
         if not dry:
             _remove_partial_files(directory, kind, subject.tenant, ends)
         for path in _files_of_tenant(directory, kind, subject.tenant):
-            found = _erase_file(path, subject, _archived_end(path, ends), dry)
-            removed, changed = removed + found.removed, changed + found.changed
-            files += found.removed + found.changed > 0
+            count = _erase_file(path, subject, _archived_end(path, ends), dry)
+            removed, changed = removed + count.removed, changed + count.changed
+            files += count.removed + count.changed > 0
     return FileErasureCount(removed, changed, files)
 
 
 def _files_of_tenant(directory: Path, kind: ArchiveFileKind, tenant: str, ending: str = "") -> list[Path]:
-    """Those that were merged into others are among them."""
+    """List the files of one tenant, also those that were merged into others and not yet removed."""
     folder = tenant_folder(tenant)  # not in a pattern: it may hold characters that have a meaning in one
     days = sorted(directory.glob("date=*"))
     return [path for day in days for path in sorted((day / folder).glob(f"{kind}-*.parquet{ending}"))]
@@ -76,19 +76,19 @@ def _archived_end(path: Path, ends: Mapping[int, int]) -> int:
 
 def _erase_file(path: Path, subject: ErasureSubject, end: int, dry: bool) -> FileErasureCount:
     try:
-        kept, found = _table_without(path, subject, end)
+        kept, count = _table_without(path, subject, end)
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: can not be read, so nobody knows whether it names whom is to be erased: {error}; "
             "restore it from a back-up, or move it out of the archive"
         ) from error
-    if found != FileErasureCount() and not dry:
+    if count != FileErasureCount() and not dry:
         replace_file(path, (lambda file: pq.write_table(kept, file, compression="zstd")) if kept.num_rows else None)
-    return found
+    return count
 
 
 def _table_without(path: Path, subject: ErasureSubject, end: int) -> tuple[Any, FileErasureCount]:
-    """What stays of a file, and what that changes."""
+    """Rows of a file without the subject's own, names of others' rows erased; and the count of both."""
     with pq.ParquetFile(path) as file:
         table = file.read()
     early = pc.less(table["offset"], end)
@@ -106,16 +106,16 @@ def _table_without(path: Path, subject: ErasureSubject, end: int) -> tuple[Any, 
 
 
 def _replace_name(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
-    """The table with the name replaced in some rows, and in how many it stood."""
+    """Table with the name replaced in some rows, and the number of rows that held it."""
     touched: set[int] = set()
     for at, field in enumerate(table.schema):
         if field.name in ("tenant_name", "issuer"):
             continue
-        found = _candidate_rows(table[field.name], field.type, rows, names)
-        if not found:
+        candidates = _candidate_rows(table[field.name], field.type, rows, names)
+        if not candidates:
             continue
         values = table[field.name].to_pylist()
-        new = {row: _erase_in_cell(values[row], names) for row in found}
+        new = {row: _erase_in_cell(values[row], names) for row in candidates}
         new = {row: value for row, value in new.items() if value != values[row]}
         if new:
             touched.update(new)
@@ -125,7 +125,7 @@ def _replace_name(table: Any, rows: Any, names: NameEraser) -> tuple[Any, int]:
 
 
 def _candidate_rows(column: Any, kind: Any, rows: Any, names: NameEraser) -> list[int]:
-    """Rows where a closer look is worth while."""
+    """Rows that may hold the name, by a quick check of the column."""
     if pa.types.is_string(kind):
         hit = pc.match_substring(column, names.name)
     elif pa.types.is_binary(kind):
@@ -142,4 +142,4 @@ def _candidate_rows(column: Any, kind: Any, rows: Any, names: NameEraser) -> lis
 def _erase_in_cell(value: Any, names: NameEraser) -> Any:
     if isinstance(value, bytes):
         return names.erase_in_json(value)
-    return [names.erase_in_text(one) for one in value] if isinstance(value, list) else names.erase_in_text(value)
+    return [names.erase_in_text(text) for text in value] if isinstance(value, list) else names.erase_in_text(value)

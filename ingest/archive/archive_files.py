@@ -33,7 +33,7 @@ NO_TENANT = "~"
 _MAX_TENANT_LENGTH = 120
 _FILE_NAME = re.compile(r"(events|vectors)-(?:p(\d{5})-)?(\d{20})-(\d{20})\.parquet")
 TEMPORARY_SUFFIX = ".tmp"
-"""Of a file that is being written; what a crash left is removed at the next start, or written anew."""
+"""Suffix of a file that is being written; one left by a crash is removed at the next start, or written again."""
 _REWRITE_LOCK, _WRITER_LOCK = "_rewriting.lock", "_writer.lock"
 _log = structlog.get_logger(__name__)
 
@@ -71,11 +71,11 @@ def file_name(kind: ArchiveFileKind, partition: int | None, first: int, end: int
 
 
 def parse_file_name(path: Path) -> DataFile | None:
-    """What a path says of itself; None for other files."""
-    found = _FILE_NAME.fullmatch(path.name)
-    if found is None:
+    """Read kind, partition and offset range from a file name; None for a file that is not of the archive."""
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None:
         return None
-    return DataFile(path, found[1], int(found[2] or 0), int(found[3]), int(found[4]))
+    return DataFile(path, match[1], int(match[2] or 0), int(match[3]), int(match[4]))
 
 
 def tenant_folder(tenant: str) -> str:
@@ -111,7 +111,7 @@ def data_files(
     last_day: date | None = None,
     tenant: str | None = None,
 ) -> list[DataFile]:
-    """Files that count, by partition and first offset. What is not committed yet is among them (see `position`).
+    """Files that count, by partition and first offset; also those not committed yet (see `read_positions`).
 
     Args:
         directory: of the archive, or of the vectors.
@@ -120,7 +120,7 @@ def data_files(
         tenant: only of this one; "" is events without a tenant, None = all.
     """
     of = "tenant=*" if tenant is None else tenant_folder(tenant)
-    found: dict[tuple[Path, int], list[DataFile]] = {}
+    by_folder: dict[tuple[Path, int], list[DataFile]] = {}
     for day in directory.glob("date=*"):
         named = day.name.removeprefix("date=")
         if (first_day and named < first_day.isoformat()) or (last_day and named > last_day.isoformat()):
@@ -128,24 +128,24 @@ def data_files(
         # Not a pattern: a tenant's folder may hold characters that have a meaning in one.
         for folder in day.glob(of) if tenant is None else [day / of]:
             for path in folder.glob(f"{kind}-*.parquet"):
-                if (one := parse_file_name(path)) is not None:
-                    found.setdefault((folder, one.partition), []).append(one)
-    counting = [one for files in found.values() for one in _without_superseded(files)]
-    return sorted(counting, key=lambda one: (one.partition, one.first, one.path))
+                if (file := parse_file_name(path)) is not None:
+                    by_folder.setdefault((folder, file.partition), []).append(file)
+    counting = [file for files in by_folder.values() for file in _without_superseded(files)]
+    return sorted(counting, key=lambda file: (file.partition, file.first, file.path))
 
 
 def _without_superseded(files: list[DataFile]) -> Iterator[DataFile]:
-    """Without those that lie within another; of one folder and partition."""
+    """Leave out files of one folder and partition that lie within another."""
     end = -1
-    for one in sorted(files, key=lambda one: (one.first, -one.end)):
-        if one.end > end:
-            end = one.end
-            yield one
+    for file in sorted(files, key=lambda file: (file.first, -file.end)):
+        if file.end > end:
+            end = file.end
+            yield file
 
 
 def superseded_files(directory: Path, kind: ArchiveFileKind) -> list[Path]:
     """Files that were merged into another and still lie there (a crash came between)."""
-    counting = {one.path for one in data_files(directory, kind)}
+    counting = {file.path for file in data_files(directory, kind)}
     return [path for path in directory.glob(f"date=*/tenant=*/{kind}-*.parquet") if path not in counting]
 
 
@@ -228,11 +228,11 @@ def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iter
     Args:
         directory: of the archive, or of the vectors.
         make: the lock where there is none yet; for who writes the folder.
-        wait: until nobody rewrites files; else BlockingIOError is raised where somebody does.
+        wait: until no other process rewrites files; without it BlockingIOError is raised if one does.
     """
     try:
         file = (directory / _REWRITE_LOCK).open("a+b" if make else "rb")
-    except OSError:  # none was ever rewritten, or the folder is somebody else's
+    except OSError:  # none was ever rewritten, or the folder has another owner
         yield
         return
     with file:
@@ -241,7 +241,7 @@ def read_lock(directory: Path, *, make: bool = False, wait: bool = True) -> Iter
         yield
 
 
-# How far an archive goes.
+# The position file says which ranges of the log are archived; a range counts once it stands there.
 
 
 POSITION_FILE = "_position.json"
@@ -267,10 +267,10 @@ def read_positions(directory: Path, topic: str | None = None) -> dict[int, int] 
     Raises:
         CorruptLog: the file is none of ours, or the archive is one of another log.
     """
-    found = _read_position_file(directory)
-    if found is None:
+    stored = _read_position_file(directory)
+    if stored is None:
         return None
-    of, offsets = found
+    of, offsets = stored
     if topic is not None and of != topic:
         raise CorruptLog(
             f"{directory / POSITION_FILE}: the archive is of {_log_name(of)}, not of {_log_name(topic)}; "
@@ -283,9 +283,11 @@ def _read_position_file(directory: Path) -> tuple[str, dict[int, int]] | None:
     """Topic, "" for the embedded log, and offsets by partition."""
     path = directory / POSITION_FILE
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        of = str(found.get("topic", ""))
-        return of, {int(name): int(at) for name, at in found["offsets"].items()} if of else {0: int(found["offset"])}
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        of = str(content.get("topic", ""))
+        return of, {int(name): int(at) for name, at in content["offsets"].items()} if of else {
+            0: int(content["offset"])
+        }
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -296,11 +298,11 @@ def _read_position_file(directory: Path) -> tuple[str, dict[int, int]] | None:
 
 
 def write_positions(directory: Path, topic: str, offsets: Mapping[int, int]) -> None:
-    """Say up to where the log is archived, in one atomic step."""
-    told: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
+    """Record the offsets up to which the log is archived, in one atomic step."""
+    content: dict[str, Any] = {"topic": topic, "offsets": {str(at): offset for at, offset in sorted(offsets.items())}}
     if not topic:
-        told = {"offset": offsets[0]}
-    write_archive_file(directory / POSITION_FILE, json.dumps(told).encode())
+        content = {"offset": offsets[0]}
+    write_archive_file(directory / POSITION_FILE, json.dumps(content).encode())
 
 
 def _log_name(topic: str) -> str:

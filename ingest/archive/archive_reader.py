@@ -63,7 +63,7 @@ class _TimeBounds(NamedTuple):
     arrived: datetime | None
 
     def contains(self, received: datetime, at: datetime) -> bool:
-        """Whether a row is within."""
+        """Check a row's times against all bounds."""
         return (
             (self.since is None or at >= self.since)
             and (self.until is None or at < self.until)
@@ -72,13 +72,18 @@ class _TimeBounds(NamedTuple):
 
     def row_groups(self, parquet: pq.ParquetFile) -> list[int]:
         """Parts of a file that may hold rows within; of the others, its end says when their last row arrived."""
-        place = parquet.schema_arrow.get_field_index("received")
-        found = []
+        column = parquet.schema_arrow.get_field_index("received")
+        groups = []
         for number in range(parquet.num_row_groups):
-            told = parquet.metadata.row_group(number).column(place).statistics
-            if self.arrived is None or told is None or not told.has_min_max or told.max >= self.arrived:
-                found.append(number)
-        return found
+            statistics = parquet.metadata.row_group(number).column(column).statistics
+            if (
+                self.arrived is None
+                or statistics is None
+                or not statistics.has_min_max
+                or statistics.max >= self.arrived
+            ):
+                groups.append(number)
+        return groups
 
 
 def _partition_lines(files: Sequence[DataFile], bounds: _TimeBounds) -> Iterator[_OffsetLine]:
@@ -119,8 +124,8 @@ def committed_files(
     positions = read_positions(directory)
     if positions is None:
         raise ConfigError(f"{directory}: no archive of ours; one has a `{POSITION_FILE}`")
-    found = files_within(directory, "events", since, until, tenant)
-    return [file for file in found if file.first < positions.get(file.partition, 0)]
+    files = files_within(directory, "events", since, until, tenant)
+    return [file for file in files if file.first < positions.get(file.partition, 0)]
 
 
 def files_within(
@@ -130,9 +135,6 @@ def files_within(
     first = None if since is None else since.astimezone(UTC).date()
     last = None if until is None else (until - _ONE_MS).astimezone(UTC).date()
     return data_files(directory, kind, first, last, tenant)
-
-
-# The archived events of one agent.
 
 
 _AGENT_LINE_COLUMNS = ["offset", "tenant_name", "issuer", "agent_id", "raw"]
@@ -163,12 +165,12 @@ def agent_lines(directory: Path, subject: ErasureSubject) -> Iterator[bytes]:
 def _agent_lines_of(table: pa.Table, subject: ErasureSubject) -> Iterator[bytes]:
     of = pc.and_(pc.equal(table["agent_id"], subject.name), pc.equal(table["tenant_name"], subject.tenant))
     mine = pc.and_(pc.fill_null(of, False), pc.equal(pc.fill_null(table["issuer"], ""), subject.issuer))
-    found = table.filter(mine).sort_by("offset")
-    for raw in found["raw"]:
+    events = table.filter(mine).sort_by("offset")
+    for raw in events["raw"]:
         yield bytes(raw.as_py()).replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-# What an archive holds, from names and the ends of files alone: no row is read.
+# Summaries come from file names and Parquet footers alone: no row is read.
 
 
 class ArchiveDay(msgspec.Struct):

@@ -32,7 +32,7 @@ class TooManyRows(ConfigError):
 
 
 class RowSelection(NamedTuple):
-    """Which rows; None asks for all.
+    """Conditions on rows to read; None = no condition.
 
     Attributes:
         since, until: event time with an offset, from the first on and before the second.
@@ -52,7 +52,7 @@ ALL_ROWS = RowSelection()
 
 
 def event_batches(directory: Path, wanted: RowSelection = ALL_ROWS) -> Iterator[pa.RecordBatch]:
-    """Archived events, at most `BATCH_ROWS` in a batch, file by file; docs/archive.md tells the columns.
+    """Archived events, at most `BATCH_ROWS` in a batch, file by file; docs/archive.md lists the columns.
 
     Raises:
         ConfigError: no archive, no such column, or a file is damaged.
@@ -90,7 +90,7 @@ def read_vectors(directory: Path, wanted: RowSelection = ALL_ROWS, most_rows: in
 
 
 def _collect_table(
-    batches: Iterator[pa.RecordBatch], schema: pa.Schema, wanted: RowSelection, most_rows: int
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, selection: RowSelection, most_rows: int
 ) -> pa.Table:
     kept, rows = [], 0
     for batch in batches:
@@ -101,27 +101,27 @@ def _collect_table(
             )
         kept.append(pa.Table.from_batches([batch]))
     if not kept:
-        names = [name for name in wanted.columns or schema.names if name in schema.names]
+        names = [name for name in selection.columns or schema.names if name in schema.names]
         return schema.empty_table().select(names)
     return pa.concat_tables(kept, promote_options="default")
 
 
-def _files_of_tenants(wanted: RowSelection, find: Callable[[str | None], list[DataFile]]) -> list[DataFile]:
-    if wanted.tenants is None:
+def _files_of_tenants(selection: RowSelection, find: Callable[[str | None], list[DataFile]]) -> list[DataFile]:
+    if selection.tenants is None:
         return find(None)
-    return [file for tenant in sorted(set(wanted.tenants)) for file in find(tenant)]
+    return [file for tenant in sorted(set(selection.tenants)) for file in find(tenant)]
 
 
-def _scan_files(files: Sequence[DataFile], wanted: RowSelection) -> Iterator[pa.RecordBatch]:
+def _scan_files(files: Sequence[DataFile], selection: RowSelection) -> Iterator[pa.RecordBatch]:
     for file in files:
         try:
-            found = ds.dataset(str(file.path), format="parquet")
-            names = found.schema.names
-            if missing := set(wanted.columns or ()) - set(names):
+            dataset = ds.dataset(str(file.path), format="parquet")
+            names = dataset.schema.names
+            if missing := set(selection.columns or ()) - set(names):
                 raise ConfigError(f"{file.path}: no column {', '.join(sorted(missing))}; there are {', '.join(names)}")
-            scanner = found.scanner(
-                columns=None if wanted.columns is None else list(wanted.columns),
-                filter=_row_filter(wanted),
+            scanner = dataset.scanner(
+                columns=None if selection.columns is None else list(selection.columns),
+                filter=_row_filter(selection),
                 batch_size=BATCH_ROWS,
                 batch_readahead=1,
                 fragment_readahead=0,
@@ -131,16 +131,16 @@ def _scan_files(files: Sequence[DataFile], wanted: RowSelection) -> Iterator[pa.
             raise ConfigError(f"{file.path}: can not be read: {error}") from error
 
 
-def _row_filter(wanted: RowSelection) -> pc.Expression | None:
+def _row_filter(selection: RowSelection) -> pc.Expression | None:
     parts = []
-    if wanted.since is not None:
-        parts.append(pc.field("time") >= pa.scalar(wanted.since, _ROW_TIME_TYPE))
-    if wanted.until is not None:
-        parts.append(pc.field("time") < pa.scalar(wanted.until, _ROW_TIME_TYPE))
-    if wanted.tenants is not None:
-        parts.append(pc.field("tenant_name").isin(sorted(wanted.tenants)))
-    if wanted.agents is not None:
-        parts.append(pc.field("agent_id").isin(sorted(wanted.agents)))
+    if selection.since is not None:
+        parts.append(pc.field("time") >= pa.scalar(selection.since, _ROW_TIME_TYPE))
+    if selection.until is not None:
+        parts.append(pc.field("time") < pa.scalar(selection.until, _ROW_TIME_TYPE))
+    if selection.tenants is not None:
+        parts.append(pc.field("tenant_name").isin(sorted(selection.tenants)))
+    if selection.agents is not None:
+        parts.append(pc.field("agent_id").isin(sorted(selection.agents)))
     condition = None
     for part in parts:
         condition = part if condition is None else condition & part

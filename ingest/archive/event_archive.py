@@ -30,7 +30,7 @@ _MAX_INT64 = 2**63 - 1
 
 
 def _fitting_integer(value: int | None) -> int | None:
-    """None for what no column holds; `raw` still does."""
+    """The value if its column can hold it, else None; `raw` keeps it."""
     return value if value is None or abs(value) <= _MAX_INT64 else None
 
 
@@ -95,11 +95,9 @@ def event_table(rows: Sequence[tuple[int, int, int, NativeEvent, bytes]], partit
     return pa.table(columns, schema=EVENT_SCHEMA)
 
 
-# The writing side: ranges of a log become files, each range once, whatever is killed.
-#
-# A range of one partition is written file by file (to a temporary name, fsync, rename) and then taken into
-# `_position.json` by one atomic rename. What a crash leaves behind that position is removed at the next start, and its
-# range is written again.
+# Each range of a log is archived once, whenever the process is killed: the files of a range are written (to a temporary
+# name, fsync, rename), then one atomic rename of `_position.json` makes them count. Files behind that position are
+# removed at the next start, and their range is written again.
 
 
 class EventToArchive(NamedTuple):
@@ -112,12 +110,12 @@ class EventToArchive(NamedTuple):
 
     @property
     def time_ms(self) -> int:
-        """Its own time."""
+        """Event time."""
         return int(self.event.time.timestamp() * 1000)
 
 
 class EventArchive:
-    """One archive; exactly one process may write it.
+    """Writer of one archive; exactly one process may write it.
 
     Args:
         directory: made where it does not exist.
@@ -142,8 +140,8 @@ class EventArchive:
         # What goes here is read by nobody: what has no position, and what lies within a merged file. So readers, who
         # may take hours, are not waited for; who merges or erases is.
         with read_lock(self.directory, make=True):
-            found = read_positions(self.directory, self.topic)
-            self._offsets = dict(found or {})
+            stored = read_positions(self.directory, self.topic)
+            self._offsets = dict(stored or {})
             for path in self.directory.rglob(f"*{TEMPORARY_SUFFIX}"):
                 path.unlink()
             for file in data_files(self.directory):
@@ -151,7 +149,7 @@ class EventArchive:
                     file.path.unlink()
             for path in superseded_files(self.directory, "events"):
                 path.unlink()
-        return found
+        return stored
 
     def write(self, base: int, end: int, events: Sequence[EventToArchive], partition: int = 0) -> int:
         """Write the range [base, end) of a partition with its *events*, and move the position behind it.
@@ -159,8 +157,8 @@ class EventArchive:
         Returns the number of files.
         """
         parts: dict[str, list[EventToArchive]] = {}
-        for one in events:
-            parts.setdefault(event_folder(one.time_ms, one.event.tenant or ""), []).append(one)
+        for archived in events:
+            parts.setdefault(event_folder(archived.time_ms, archived.event.tenant or ""), []).append(archived)
         name = file_name("events", partition if self.topic else None, base, end)
         for folder, rows in sorted(parts.items()):
             columns = event_table([(r.offset, r.received_ms, r.time_ms, r.event, r.raw) for r in rows], partition)
@@ -179,7 +177,7 @@ class EventArchive:
             return drop_days_before(self.directory, oldest_ms)
 
     def close(self) -> None:
-        """Let another process write it."""
+        """Release the archive for another process to write."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -55,7 +55,7 @@ def merge_small_files(
     target_bytes: int = TARGET_BYTES,
     damaged: set[Path] | None = None,
 ) -> Iterator[int]:
-    """Merge what is to be merged, one file after the other; yields after each how many small ones went into it.
+    """Merge small files, one large file after the other; yields after each the number of small ones in it.
 
     A damaged file is left as it is, and never lies within the range of a merged one: that would hide it. Where one
     shows only while it is merged, 0 is yielded; the next call merges those beside it.
@@ -64,13 +64,13 @@ def merge_small_files(
         directory: of the archive, or of the vectors.
         kind: of files.
         before: dates before this one are looked at.
-        counts: whether a file may be touched (its range is committed).
+        counts: true for a file that may be touched (its range is committed).
         target_bytes: about how large a file becomes.
         damaged: files that are known to be; those that are found come to it. Each is logged when it is found.
 
     Raises:
         OSError: the disk refuses.
-        ConfigError: what was read can not be written as Parquet.
+        ConfigError: the rows can not be written as Parquet.
     """
     damaged = set() if damaged is None else damaged
     with rewrite_lock(directory, wait=False) as ours:
@@ -142,21 +142,21 @@ def _merge_files(run: Sequence[DataFile]) -> None:
     first, last = run[0], run[-1]
     name = first.path.name.replace(f"{first.end:020d}.parquet", f"{last.end:020d}.parquet")
     target = first.path.with_name(name)
-    assert (made := parse_file_name(target)) is not None and (made.first, made.end) == (first.first, last.end)
+    assert (merged := parse_file_name(target)) is not None and (merged.first, merged.end) == (first.first, last.end)
     try:
         replace_file(target, lambda file: _write_merged(run, file))
     except pa.ArrowException as error:
         raise ConfigError(f"{target}: can not be merged from {len(run)} files: {error}") from error
-    for one in run:
-        replace_file(one.path, None)
+    for superseded in run:
+        replace_file(superseded.path, None)
 
 
 def _write_merged(run: Sequence[DataFile], file: BinaryIO) -> None:
     schema = pq.read_schema(run[0].path)
     kept: list[pa.RecordBatch] = []
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for one in run:
-            for batch in _read_batches(one.path):
+        for file_to_merge in run:
+            for batch in _read_batches(file_to_merge.path):
                 kept.append(batch)
                 if sum(part.num_rows for part in kept) >= MERGED_GROUP_ROWS:
                     writer.write_table(pa.Table.from_batches(kept, schema))
@@ -166,7 +166,7 @@ def _write_merged(run: Sequence[DataFile], file: BinaryIO) -> None:
 
 
 def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of a file. Raises _Damaged for what goes wrong here, not where the rows are written."""
+    """Rows of a file. Raises _DamagedFile for what goes wrong here, not where the rows are written."""
     try:
         with pq.ParquetFile(path) as parquet:
             yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)

@@ -1,4 +1,4 @@
-"""The newest archived events of one agent: a bounded look back through the files, which says how far it went."""
+"""The newest archived events of one agent: a bounded search back through the files that reports its extent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LookupLimits(NamedTuple):
-    """How much is looked through at most: files, their rows, and bytes of records that are unpacked for those shown."""
+    """Bounds of one look-up: files, rows looked at, and bytes of records unpacked for the events shown."""
 
     files: int = 300
     rows: int = 1_000_000
@@ -33,7 +33,7 @@ DEFAULT_LOOKUP_LIMITS = LookupLimits()
 
 
 class AgentEventQuery(NamedTuple):
-    """Whose events, and which.
+    """Query for events of one agent.
 
     Attributes:
         tenant, issuer, agent_id: of the agent; "" = none.
@@ -63,16 +63,16 @@ class LoggedEvent(NamedTuple):
 
 
 class LatestEvents(NamedTuple):
-    """What was found.
+    """Newest events of one agent, with counts over all of its rows that were looked at.
 
     Attributes:
         rows: newest first.
         match_count: events of the agent among the rows looked at.
         rows_examined: rows looked at.
-        complete: whether nothing older (of the dates asked for) is left.
+        complete: true if no older event (of the dates asked for) is left.
         damaged_files: files that can not be read.
-        actions, resources: how often each, of all found.
-        hours: found by hour of day, UTC.
+        actions, resources: number of events with each.
+        hours: number of events by hour of day, UTC.
     """
 
     rows: list[LoggedEvent]
@@ -90,14 +90,14 @@ def latest_events(
 ) -> LatestEvents | None:
     """The newest archived events of an agent; None where nothing is archived yet. Blocks.
 
-    Files go by date and then by place in the log, newest first: within a date, events that came late may be told
-    before or after others. Files that are being rewritten are waited for by nobody.
+    Files go by date and then by place in the log, newest first: within a date, events that came late may stand
+    before or after others. It does not wait for files that are being rewritten.
 
     Args:
         directory: of the archive.
         topic: whose records it holds; "" = the embedded log.
-        asked: whose events.
-        bounds: how much is looked through.
+        asked: the agent, the bounds in time, and the number of events to return.
+        bounds: of the look-up.
 
     Raises:
         CorruptLog: the archive is one of another log, or does not say how far it goes.
@@ -107,8 +107,8 @@ def latest_events(
     if positions is None:
         return None
     with read_lock(directory, wait=False):
-        found = files_within(directory, "events", asked.since, asked.until, asked.tenant)
-        files = [file for file in found if file.first < _query_end(asked, positions, file.partition)]
+        in_dates = files_within(directory, "events", asked.since, asked.until, asked.tenant)
+        files = [file for file in in_dates if file.first < _query_end(asked, positions, file.partition)]
         files.sort(key=lambda file: (file.day, file.end, file.partition), reverse=True)
         return _AgentEventScan(asked, bounds).scan(files)
 
@@ -119,7 +119,7 @@ def _query_end(asked: AgentEventQuery, positions: dict[int, int], partition: int
 
 
 class _AgentEventScan:
-    """One look; counts what it spends."""
+    """One look-up in progress, with the work it has spent."""
 
     def __init__(self, asked: AgentEventQuery, bounds: LookupLimits) -> None:
         self._asked, self._bounds = asked, bounds
@@ -130,7 +130,7 @@ class _AgentEventScan:
         self._found = self._looked = self._raw_bytes = self._damaged = 0
 
     def scan(self, files: Sequence[DataFile]) -> LatestEvents:
-        """All of the files, until a bound is reached."""
+        """Scan the files until a bound is reached."""
         seen = 0
         for seen, file in enumerate(files, 1):
             try:
@@ -172,28 +172,28 @@ class _AgentEventScan:
         at = pc.indices_nonzero(mine)
         if not len(at):
             return
-        found = head.take(at)
-        self._count(found)
-        wanted = self._asked.limit - len(self._rows) if self._asked.limit > len(self._rows) else 0
-        if wanted:
+        matches = head.take(at)
+        self._count(matches)
+        missing = self._asked.limit - len(self._rows) if self._asked.limit > len(self._rows) else 0
+        if missing:
             raw = self._raw(parquet, group).take(at)
-            self._rows += list(_logged_events(file.partition, found, raw))[-wanted:]
+            self._rows += list(_logged_events(file.partition, matches, raw))[-missing:]
 
     def _raw(self, parquet: pq.ParquetFile, group: int) -> pa.ChunkedArray:
         table = parquet.read_row_group(group, columns=["raw"], use_threads=False)
         self._raw_bytes += table.nbytes
         return table["raw"]
 
-    def _count(self, found: pa.Table) -> None:
-        self._found += found.num_rows
-        self._actions.update(found["action"].to_pylist())
-        self._resources.update(one for one in found["resource_id"].to_pylist() if one)
-        for at in found["time"].to_pylist():
+    def _count(self, matches: pa.Table) -> None:
+        self._found += matches.num_rows
+        self._actions.update(matches["action"].to_pylist())
+        self._resources.update(resource for resource in matches["resource_id"].to_pylist() if resource)
+        for at in matches["time"].to_pylist():
             self._hours[at.hour] += 1
 
 
 def _matching_rows(head: pa.Table, asked: AgentEventQuery, before: int | None) -> Any:
-    """Which rows are asked for."""
+    """Mask of the rows that are the agent's and fit the query."""
     own = pc.and_(pc.equal(head["agent_id"], asked.agent_id), pc.equal(head["tenant_name"], asked.tenant))
     own = pc.and_(pc.fill_null(own, False), pc.equal(pc.fill_null(head["issuer"], ""), asked.issuer))
     kind = head.schema.field("time").type
@@ -208,6 +208,8 @@ def _matching_rows(head: pa.Table, asked: AgentEventQuery, before: int | None) -
     return own
 
 
-def _logged_events(partition: int, found: pa.Table, raw: pa.ChunkedArray) -> Iterator[LoggedEvent]:
-    for at, offset, record in zip(found["time"].to_pylist(), found["offset"].to_pylist(), raw.to_pylist(), strict=True):
+def _logged_events(partition: int, matches: pa.Table, raw: pa.ChunkedArray) -> Iterator[LoggedEvent]:
+    for at, offset, record in zip(
+        matches["time"].to_pylist(), matches["offset"].to_pylist(), raw.to_pylist(), strict=True
+    ):
         yield LoggedEvent(round(at.timestamp() * 1000), partition, offset, record)

@@ -1,4 +1,4 @@
-"""Columns of an archived feature vector, and how frames of the pipeline's spool become files of them."""
+"""Columns of an archived feature vector, and conversion of the pipeline's spool to files of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _VectorAgent(msgspec.Struct, gc=False):
 
 
 class _VectorEvent(msgspec.Struct, gc=False):
-    """What of an event is told beside its vector."""
+    """Members of an event that are archived beside its vector."""
 
     time: Annotated[datetime, msgspec.Meta(tz=True)]
     agent: _VectorAgent
@@ -69,13 +69,13 @@ class _FrameRows(NamedTuple):
 
 
 class VectorArchive:
-    """Turns closed files of a spool into Parquet. What was done once is the same when it is done again.
+    """Turns closed files of a spool into Parquet. Repeated work gives the same files.
 
     Args:
         directory: of the vectors; made where it does not exist.
         spool: folder that the pipeline writes.
         levels: names of the risk levels, by number.
-        named: whether file names tell the partition: the log is a topic.
+        named: true if the log is a topic: file names hold the partition.
     """
 
     def __init__(self, directory: Path, spool: Path, levels: Sequence[str], *, named: bool = False) -> None:
@@ -87,9 +87,9 @@ class VectorArchive:
         self._named = named
 
     def start(self) -> None:
-        """Remove what a crash left half done, in the embedded form: there nobody else writes ranges here.
+        """Remove what a crash left half done, in the embedded form: there no other process writes ranges here.
 
-        Of a topic, others write the same folder, under other names. While somebody reads or erases, it is left to the
+        Of a topic, others write the same folder, under other names. While a process reads or erases, it is left to the
         next start: who erases has a file half done himself.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -116,37 +116,37 @@ class VectorArchive:
                 first, _ = ranges.get(frame.partition, (int(frame.offsets[0]), 0))
                 ranges[frame.partition] = first, int(frame.offsets[-1]) + 1
                 _sort_into_files(frame, parts)
-        for (partition, folder, features), found in sorted(parts.items()):
+        for (partition, folder, features), frame_rows in sorted(parts.items()):
             name = file_name("vectors", partition if self._named else None, *ranges[partition])
-            table = self._table(found, features)
+            table = self._table(frame_rows, features)
             target = self.directory / folder / name
             write_archive_file(target, lambda file, table=table: _write_table(table, file))  # type: ignore[misc]
             self.rows_written += table.num_rows
             self.files_written += 1
 
-    def _table(self, found: Sequence[_FrameRows], features: Sequence[str]) -> pa.Table:
-        who = [one for rows in found for one in rows.who]
+    def _table(self, frame_rows: Sequence[_FrameRows], features: Sequence[str]) -> pa.Table:
+        events = [event for rows in frame_rows for event in rows.who]
 
         def joined(pick: Any) -> npt.NDArray[Any]:
-            return np.concatenate([pick(rows.frame)[rows.at] for rows in found])
+            return np.concatenate([pick(rows.frame)[rows.at] for rows in frame_rows])
 
-        times = [at for rows in found for at in rows.time_ms]
+        times = [at for rows in frame_rows for at in rows.time_ms]
         levels = self._levels[joined(lambda frame: frame.levels)]
         vectors = joined(lambda frame: frame.vectors)
         columns: list[Any] = [
-            np.repeat([rows.frame.partition for rows in found], [len(rows.at) for rows in found]),
+            np.repeat([rows.frame.partition for rows in frame_rows], [len(rows.at) for rows in frame_rows]),
             joined(lambda frame: frame.offsets),
             pa.array(times, pa.int64()).cast(VECTOR_SCHEMA_HEAD.field("time").type),
-            [one.id for one in who],
-            [one.tenant or "" for one in who],
-            [one.agent.issuer for one in who],
-            [one.agent.id for one in who],
-            [one.agent.type for one in who],
+            [event.id for event in events],
+            [event.tenant or "" for event in events],
+            [event.agent.issuer for event in events],
+            [event.agent.id for event in events],
+            [event.agent.type for event in events],
             joined(lambda frame: frame.anomaly),
             joined(lambda frame: frame.p_values),
             joined(lambda frame: frame.risk),
             levels,
-            np.repeat([rows.frame.model_version for rows in found], [len(rows.at) for rows in found]),
+            np.repeat([rows.frame.model_version for rows in frame_rows], [len(rows.at) for rows in frame_rows]),
         ]
         schema = VECTOR_SCHEMA_HEAD
         for at, name in enumerate(features):
@@ -162,15 +162,15 @@ def _sort_into_files(frame: VectorFrame, parts: dict[_VectorFileKey, list[_Frame
     folders: dict[str, tuple[list[int], list[_VectorEvent], list[int]]] = {}
     for row, payload in enumerate(frame.payloads):
         try:
-            who = _decode_vector_event(payload)
-            at_ms = int(who.time.timestamp() * 1000)
-            folder = event_folder(at_ms, who.tenant or "")
+            event = _decode_vector_event(payload)
+            at_ms = int(event.time.timestamp() * 1000)
+            folder = event_folder(at_ms, event.tenant or "")
         except (msgspec.DecodeError, ValueError, OverflowError) as error:  # one record must not hold up all others
             _log.error("no vector is kept of an event", offset=int(frame.offsets[row]), error=str(error))
             continue
         rows, names, times = folders.setdefault(folder, ([], [], []))
         rows.append(row)
-        names.append(who)
+        names.append(event)
         times.append(at_ms)
     for folder, (rows, names, times) in folders.items():
         key = frame.partition, folder, tuple(frame.features)

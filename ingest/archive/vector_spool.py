@@ -1,4 +1,4 @@
-"""What the pipeline writes aside for the vector archive: raw frames in files that another process turns into Parquet.
+"""Spool of scored batches for the vector archive: raw frames in files that another process turns into Parquet.
 
 A frame is what one batch of events was scored to, as columns. Writing one is a copy into the page cache: no fsync, no
 compression, no word decoded. What a kill leaves half written at the end of a file is dropped by the reader, and so is
@@ -65,35 +65,35 @@ _decode = msgspec.msgpack.Decoder(_VectorFrameHeader).decode
 
 def encode_frame(frame: VectorFrame) -> bytes:
     """A frame as bytes."""
-    told = _encode(_VectorFrameHeader(frame.partition, frame.model_version, frame.features, len(frame.offsets)))
+    header = _encode(_VectorFrameHeader(frame.partition, frame.model_version, frame.features, len(frame.offsets)))
     lengths = np.fromiter(map(len, frame.payloads), np.int64, len(frame.payloads))
     numbers = (frame.offsets, lengths, frame.anomaly, frame.p_values, frame.risk, frame.vectors, frame.levels)
-    body = b"".join([told, *(np.ascontiguousarray(column).tobytes() for column in numbers), *frame.payloads])
-    return _FRAME_STRUCT.pack(_FRAME_MAGIC, len(told), len(body) - len(told), crc32c(body)) + body
+    body = b"".join([header, *(np.ascontiguousarray(column).tobytes() for column in numbers), *frame.payloads])
+    return _FRAME_STRUCT.pack(_FRAME_MAGIC, len(header), len(body) - len(header), crc32c(body)) + body
 
 
 def read_frames(path: Path) -> Iterator[VectorFrame]:
     """Frames of one file, up to its end or to where it is damaged."""
     with path.open("rb") as file:
         while len(head := file.read(_FRAME_STRUCT.size)) == _FRAME_STRUCT.size:
-            magic, told_size, size, checksum = _FRAME_STRUCT.unpack(head)
-            if magic != _FRAME_MAGIC or told_size + size >= _MAX_FRAME_BYTES:
+            magic, header_size, size, checksum = _FRAME_STRUCT.unpack(head)
+            if magic != _FRAME_MAGIC or header_size + size >= _MAX_FRAME_BYTES:
                 return
-            body = file.read(told_size + size)
-            if len(body) != told_size + size or crc32c(body) != checksum:
+            body = file.read(header_size + size)
+            if len(body) != header_size + size or crc32c(body) != checksum:
                 return
-            yield _decode_frame(body, told_size)
+            yield _decode_frame(body, header_size)
 
 
 def _decode_frame(body: bytes, at: int) -> VectorFrame:
-    told = _decode(body[:at])
-    rows, columns = told.rows, len(told.features)
+    header = _decode(body[:at])
+    rows, columns = header.rows, len(header.features)
 
     def take(kind: Any, count: int) -> npt.NDArray[Any]:
         nonlocal at
-        found = np.frombuffer(body, kind, count, at)
-        at += found.nbytes
-        return found
+        values = np.frombuffer(body, kind, count, at)
+        at += values.nbytes
+        return values
 
     offsets, lengths = take(np.int64, rows), take(np.int64, rows)
     anomaly, p_values, risk = (take(np.float64, rows) for _ in range(3))
@@ -102,7 +102,16 @@ def _decode_frame(body: bytes, at: int) -> VectorFrame:
     ends = (at + np.cumsum(lengths.astype(np.int64))).tolist()
     payloads = [body[start:end] for start, end in zip([at, *ends[:-1]], ends, strict=True)] if rows else []
     return VectorFrame(
-        told.partition, told.model_version, told.features, offsets, vectors, anomaly, p_values, risk, levels, payloads
+        header.partition,
+        header.model_version,
+        header.features,
+        offsets,
+        vectors,
+        anomaly,
+        p_values,
+        risk,
+        levels,
+        payloads,
     )
 
 
@@ -170,14 +179,14 @@ class VectorSpoolWriter:
         return self._file
 
     def roll_if_due(self) -> None:
-        """Hand the file on if it is large or old enough."""
+        """Close the file for the archiver if it is large or old enough."""
         if self._file is not None and (
             self._size >= self._roll_bytes or self._monotonic() - self._since >= self._roll_s
         ):
             self.roll()
 
     def roll(self) -> None:
-        """Hand the file on."""
+        """Close the file for the archiver."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -204,12 +213,12 @@ def _hand_over(path: Path) -> None:
 
 
 def closed_spool_files(directory: Path) -> list[Path]:
-    """Files that were handed on, oldest first."""
+    """Files that are closed for writing, oldest first."""
     return sorted(directory.glob(f"*{CLOSED_SUFFIX}"))
 
 
 def waiting_spool_bytes(directory: Path) -> int:
-    """Bytes of the files that were handed on and are not done."""
+    """Bytes of the closed files that are not archived yet."""
     total = 0
     for path in closed_spool_files(directory):
         try:

@@ -48,13 +48,13 @@ def _table_capacity(entries: int) -> int:
     return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
-def fit_baseline(columns: EventColumns, found: RowObservations, keep: Array) -> Baseline:
+def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Array) -> Baseline:
     """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true.
 
     Raises:
         ModelError: the history names more distinct things than a baseline may hold.
     """
-    rows = np.nonzero(keep & (found.flags < 2))[0]
+    rows = np.nonzero(keep & (observations.flags < 2))[0]
     scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
     _write_scope_keys(rows, columns.names, scopes)
     distinct = np.unique(scopes[rows])
@@ -63,14 +63,14 @@ def fit_baseline(columns: EventColumns, found: RowObservations, keep: Array) -> 
     while True:
         baseline = _allocate_baseline(items, len(distinct))
         _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
-        if _count_items(baseline, rows, scopes, found.items, found.contexts, items):
+        if _count_items(baseline, rows, scopes, observations.items, observations.contexts, items):
             break
         items *= 2
         if items > MAX_ITEMS:
             raise ModelError(
                 f"the history names more than {MAX_ITEMS} things; train on a shorter window or fewer tenants"
             )
-    _fit_moments(baseline, rows, scopes, found.quantities)
+    _fit_moments(baseline, rows, scopes, observations.quantities)
     return baseline
 
 

@@ -15,7 +15,7 @@ PRIOR_VALUES = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
 
 ItemCounts = tuple[float, float, float]
-"""Of an item: how often it was counted, all items of its kind (behind its context), and how many different ones."""
+"""Count of an item, of all items of its kind (behind its context), and the number of different ones."""
 
 ScopeTotals = tuple[float, float, float, float, float]
 """Items of a kind (behind a context) in fleet, tenant, peer group and task, and in the agent's own history."""
@@ -34,7 +34,7 @@ def _witten_bell_step(backoff: float, count: float, total: float, distinct: floa
 def _scope_total(
     baseline: Baseline, rows: Array, scopes: Array, level: int, kind: int, context_kind: int, context: np.uint64
 ) -> float:
-    """How many items of a kind (behind a context) a scope has counted."""
+    """Count of all items of a kind (behind a context) in one scope."""
     row = rows[level]
     if row < 0:
         return 0.0
@@ -54,7 +54,7 @@ def scope_totals(
     context_kind: int,
     context: np.uint64,
 ) -> ScopeTotals:
-    """How many items of a kind (behind a context) each scope has counted, in their order, and the agent itself."""
+    """Counts of all items of a kind (behind a context) in each scope, in the scopes' order, then in the agent."""
     own = own_count(table, context_kind, context) if context_kind >= 0 else float(numbers[layout.N_SEEN + kind])
     return (
         _scope_total(baseline, rows, scopes, layout.FLEET, kind, context_kind, context),
@@ -75,10 +75,10 @@ def _item_counts(
     hashed: np.uint64,
     context: np.uint64,
     total: float,
-    wanted: bool,
+    needed: bool,
 ) -> tuple[float, float]:
-    """How often a scope has counted the item, and how many different ones; both 0 where nobody wants to know."""
-    if not wanted or total <= 0.0:
+    """Count of one item in a scope, and the number of different items there; both 0 where they are not needed."""
+    if not needed or total <= 0.0:
         return 0.0, 0.0
     if context == 0:
         return shared_count(baseline, scopes[level], hashed), float(baseline.totals[rows[level], kind, 1])
@@ -88,7 +88,7 @@ def _item_counts(
 
 @inlined
 def _step_beyond(backoff: float, wide: ItemCounts, narrow: ItemCounts, novel: bool) -> float:
-    """A step on what a level has counted beyond a level within it: nothing is taken for evidence twice."""
+    """Interpolation step on the counts of a level beyond those of a level within it: no count is evidence twice."""
     total = wide[1] - narrow[1]
     if total <= 0.0:
         return backoff
@@ -137,11 +137,11 @@ def item_probability(
         baseline, rows, scopes, layout.FLEET, kind, hashed, context, in_fleet, beyond_tenant
     )
     fleet = (count, in_fleet, different)
-    wanted = beyond_tenant or beyond_peers
-    count, different = _item_counts(baseline, rows, scopes, layout.TENANT, kind, hashed, context, in_tenant, wanted)
+    needed = beyond_tenant or beyond_peers
+    count, different = _item_counts(baseline, rows, scopes, layout.TENANT, kind, hashed, context, in_tenant, needed)
     tenant = (count, in_tenant, different)
-    wanted = beyond_peers or beyond_own
-    count, different = _item_counts(baseline, rows, scopes, layout.PEERS, kind, hashed, context, in_peers, wanted)
+    needed = beyond_peers or beyond_own
+    count, different = _item_counts(baseline, rows, scopes, layout.PEERS, kind, hashed, context, in_peers, needed)
     peers = (count, in_peers, different)
     p = _step_beyond(1.0, fleet, tenant, True)
     novel = fleet[0] <= tenant[0]
@@ -158,7 +158,7 @@ def item_probability(
 def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) -> tuple[float, float, float]:
     """Mean and standard deviation that are usual for a quantity: own values shrunk to the nearest scope that has any.
 
-    Returns (mean, sd, weight), weight 0 where nobody has shown the quantity yet.
+    Returns (mean, sd, weight), weight 0 while no event had the quantity yet.
     """
     mean, variance, weight = 0.0, 1.0, 0.0
     for level in (layout.TASK, layout.PEERS, layout.TENANT, layout.FLEET):
@@ -181,14 +181,14 @@ def usual_value(baseline: Baseline, rows: Array, numbers: Array, quantity: int) 
 
 @inlined
 def distance_from_usual(baseline: Baseline, rows: Array, numbers: Array, quantity: int, value: float) -> float:
-    """How many standard deviations a value lies above the usual; 0 below it, and where nothing is known."""
+    """Standard deviations of a value above the usual, at most 50; 0 below it, and while there is no usual value yet."""
     mean, sd, weight = usual_value(baseline, rows, numbers, quantity)
     if weight < 3.0:
         return 0.0
     return min(max((value - mean) / sd, 0.0), 50.0)
 
 
-# What an agent's pace and volume have been for weeks: the reference against which a slow ramp shows.
+# Reference of an agent's pace and volume over weeks, against which a slow ramp shows.
 #
 # The usual values of a quantity follow what the agent does within a day or two, so whoever raises it slowly takes them
 # along. The reference is a mean and a variance over the agent's *active* time (a pause counts as at most half an hour),
@@ -252,5 +252,5 @@ def distance_from_reference(numbers: Array, quantities: Array, k: int) -> float:
 
 
 def reset_reference(numbers: Array) -> None:
-    """What the agent does from now on is its reference, once it has done it for an active day."""
+    """Forget the reference: the agent's next active day makes a new one."""
     numbers[layout.N_REF_DAYS] = np.float32(0.0)

@@ -1,4 +1,4 @@
-"""What people call the things of an event, as they stand in it: for reasons, which shorten and clean them."""
+"""Names of the things in an event, as the event gives them: for reasons, which shorten and clean them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from ..events import NativeEvent
 
 
 def resource_of(event: NativeEvent) -> str:
-    """What an event calls the resource."""
+    """Id of the resource, else its type."""
     return (event.resource and (event.resource.id or event.resource.type)) or "no resource"
 
 
 def target_of(event: NativeEvent) -> str:
-    """Where a call goes."""
+    """Destination of a call."""
     return (event.resource and (event.resource.target or event.resource.id)) or "no target"
 
 
 def audience_of(event: NativeEvent) -> str:
-    """Whom a token is for."""
+    """Audience of a token."""
     return (event.resource and event.resource.audience) or "no audience"
 
 
 def principal_of(event: NativeEvent) -> str:
-    """On whose behalf."""
+    """Id of the principal on whose behalf the agent acts."""
     return (event.principal and event.principal.id) or "no principal"
 
 
 def network_of(event: NativeEvent) -> str:
-    """Where a call came from."""
+    """Autonomous system of the caller, else its address."""
     if event.client is None:
         return "unknown network"
     return f"AS{event.client.asn}" if event.client.asn is not None else (event.client.ip or "unknown network")
 
 
 def credential_of(event: NativeEvent) -> str:
-    """How the agent authenticated."""
+    """Authentication method and key thumbprint."""
     login = event.credential
     return "no credential" if login is None else f"{login.method or 'unknown method'} {login.thumbprint or ''}".strip()
 
@@ -46,10 +46,10 @@ def scopes_of(event: NativeEvent) -> str:
 
 
 def hour_of(event: NativeEvent) -> str:
-    """When, on a weekly clock."""
+    """Weekday and time of day, UTC."""
     return event.time.astimezone(UTC).strftime("%A %H:%M UTC")
 
 
 def argument_of(event: NativeEvent) -> str:
-    """Where the argument of an action comes from."""
+    """Provenance of an action's argument."""
     return f"{(event.resource and event.resource.provenance) or 'unknown'} argument of {event.action}"

@@ -49,7 +49,7 @@ class AgentSlotTable:
         return slots
 
     def overflow(self, newcomers: int) -> int:
-        """How many agents must leave before that many can move in."""
+        """Number of agents that must leave memory before *newcomers* more fit."""
         return max(0, len(self) + newcomers - self.capacity)
 
     def least_recent(self, count: int, keep: npt.NDArray[np.bool_]) -> SlotIndices:
@@ -125,17 +125,14 @@ def _remove(index_keys: Array, index_slots: Array, keys: Array) -> None:
         index_slots[hole] = -1
 
 
-# The feature builder: batches of events in, feature vectors out, state of many agents in between.
-
-
 class StateSpill(Protocol):
-    """Where agents go that do not fit in memory, and come from when they act again."""
+    """Storage for agents that do not fit in memory; they come back from it when they act again."""
 
     def evict(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """The agents in these slots are about to leave; keep what is needed to bring them back without loss."""
+        """Keep the state of the agents in these slots, which are about to leave, so that nothing of it is lost."""
 
     def admit(self, keys: AgentKeys, slots: SlotIndices) -> None:
-        """These agents have just moved into (zeroed) slots; bring back what is known of them."""
+        """Restore the state of agents that have just moved into (zeroed) slots."""
 
 
 class FeatureBuilder:
@@ -144,7 +141,7 @@ class FeatureBuilder:
     Args:
         baseline: shared snapshot of what is normal in each scope.
         capacity: resident agents; more are spilled, least recently active first.
-        spill: told about agents that leave and come.
+        spill: called for agents that leave memory and come back.
     """
 
     def __init__(self, baseline: Baseline, capacity: int, spill: StateSpill | None = None) -> None:
@@ -189,9 +186,9 @@ class FeatureBuilder:
         slots: SlotIndices,
         rows: Array,
         out: npt.NDArray[np.float64],
-        found: feature_kernel.RowObservations,
+        observations: feature_kernel.RowObservations,
     ) -> None:
-        """Write the feature vectors of *rows* into *out* (shape (n, F)); what was found is kept for `learn`."""
+        """Write the feature vectors of *rows* into *out* (shape (n, F)); the observations are kept for `learn`."""
         feature_kernel.observe(
             rows,
             slots,
@@ -202,7 +199,7 @@ class FeatureBuilder:
             self.state,
             self.baseline,
             out,
-            found,
+            observations,
             self._scopes,
             self._scope_rows,
         )
@@ -212,11 +209,11 @@ class FeatureBuilder:
         columns: EventColumns,
         slots: SlotIndices,
         rows: Array,
-        found: feature_kernel.RowObservations,
+        observations: feature_kernel.RowObservations,
         weights: Array,
     ) -> None:
         """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
-        feature_kernel.learn(rows, slots, columns.codes, self.state, found, weights)
+        feature_kernel.learn(rows, slots, columns.codes, self.state, observations, weights)
 
     def observe_and_learn(
         self,
@@ -234,19 +231,19 @@ class FeatureBuilder:
             Matrix of shape (n, F), and what was found in each row.
         """
         n = len(columns)
-        out, found = np.zeros((n, FEATURE_COUNT)), feature_kernel.allocate_observations(n)
+        out, observations = np.zeros((n, FEATURE_COUNT)), feature_kernel.allocate_observations(n)
         rows = np.arange(n) if rows is None else rows
         slots = np.zeros(n, np.int32)
         slots[rows] = self.admit(columns.names[rows, AGENT])
         weights = np.broadcast_to(np.asarray(learn, np.uint8), (n,))
         for places in agent_rounds(slots[rows]):
             turn = rows[places]
-            self.observe(columns, slots, turn, out, found)
-            self.learn(columns, slots, turn, found, weights[turn])
-        return out, found
+            self.observe(columns, slots, turn, out, observations)
+            self.learn(columns, slots, turn, observations, weights[turn])
+        return out, observations
 
     def set_shared_counts(self, keys: AgentKeys) -> None:
-        """Say whose events the baseline counts, one key per event: what is the agent's own is not the others', too."""
+        """Set whose events the baseline counts, a key per event, so that an agent's own are not taken for others'."""
         agents, counts = np.unique(keys, return_counts=True)
         self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
 

@@ -1,7 +1,7 @@
-"""What the declaration of a feature says, and what must hold of all of them.
+"""Declaration of a feature, and the checks that hold for all declarations.
 
-How a feature is told to people is one of six kinds of explanation. They are data: `scoring.reasons` makes the
-sentences, and refuses at import a kind that it has none for. An item and a quantity are declared in the row of the
+A feature is explained to people in one of six ways. They are data: `scoring.engine.explanations` makes
+the sentences, and refuses at import a kind that it has none for. An item and a quantity are declared in the row of the
 feature that measures them, so all that is called by their names stands there.
 """
 
@@ -18,8 +18,8 @@ BITS, Z, SHARE, FLAG, RANK = "bits", "z", "share", "flag", "rank"
 _HIGH = {BITS: 64.0, Z: 50.0, SHARE: 1.0, FLAG: 1.0, RANK: 5.0}
 
 EACH_TIME, ONCE, BY_LEVEL = "each time", "once", "by level"
-"""How often the same thing brings evidence within a day: in every event; once, by the item's name; once for each whole
-standard deviation (see `scoring.counted`)."""
+"""Evidence that the same thing brings within a day: in every event; once, by the item's name; once for each whole
+standard deviation (see `scoring.engine.evidence_dedup`)."""
 
 
 class Item(NamedTuple):
@@ -51,13 +51,13 @@ class Quantity(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """The feature says something else of an item that has a feature of its own: its sentence is that of the item."""
+    """The feature measures another side of an item that has a feature of its own; the item's sentence explains it."""
 
     kind: int
 
 
 class Strongest(NamedTuple):
-    """The feature weighs the largest of several surprises by the call's effect: told is the item that it is."""
+    """The feature weighs the largest of several surprises by the call's effect; that item explains it."""
 
     kinds: tuple[int, ...]
 
@@ -67,7 +67,7 @@ class Drifted(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """The feature speaks of no single item or quantity: what was seen, what is usual, and the whole sentence.
+    """The feature is about no single item or quantity: texts for the observed, the usual, and the whole sentence.
 
     They are formats over `{value}`, the feature's value, and the event's `{action}` and `{credential}`.
     """
@@ -97,7 +97,7 @@ class Feature(NamedTuple):
     restates: tuple[int, ...] = ()  # kinds: the feature says of the item what its own says, against others
     gathers: tuple[int, ...] = ()  # kinds whose surprise it gathers over events
     gathers_new: tuple[int, ...] = ()  # kinds whose first uses it gathers over events
-    parts: tuple[str, ...] = ()  # features that `vector.compose` makes it of; with them usual it is 0
+    parts: tuple[str, ...] = ()  # features that `feature_vector.compose` makes it of; with them usual it is 0
     signalled: bool = False  # a hard signal speaks of it: no rule of a person touches it
 
     @property
@@ -112,18 +112,18 @@ class Feature(NamedTuple):
 
     @property
     def gathering(self) -> bool:
-        """Whether it says how much has gathered, and not of what."""
+        """True for a feature that measures how much has gathered, whatever the items are."""
         return bool(self.gathers or self.gathers_new)
 
 
 class BadFeature(ValueError):
-    """A declaration that does not add up."""
+    """A declaration that contradicts itself or another."""
 
 
 def check(features: Sequence[Feature]) -> None:
-    """Hold declarations to what is read from them. Raises BadFeature for the first that does not add up."""
+    """Check declarations. Raises BadFeature for the first that contradicts itself or another."""
     for feature in features:
-        wrong = _wrong(feature, {one.name: one for one in features})
+        wrong = _wrong(feature, {other.name: other for other in features})
         if wrong:
             raise BadFeature(f"feature table: {feature.name!r}: {wrong}")
     _check_once("name", [feature.name for feature in features], ())
@@ -135,23 +135,23 @@ def check(features: Sequence[Feature]) -> None:
 
 
 def label_of(feature: Feature) -> str:
-    """What a list of features calls it."""
+    """Short name for lists of features."""
     return feature.label or feature.noun
 
 
-def _wrong(feature: Feature, known: dict[str, Feature]) -> str:
-    """What is wrong with one declaration; "" = nothing."""
+def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
+    """Describe the first mistake in one declaration; "" = none."""
     kinds = (*feature.new_with, *feature.restates, *feature.gathers, *feature.gathers_new, *_told_of(feature.told))
-    missing = [part for part in feature.parts if part not in known]
+    missing = [part for part in feature.parts if part not in by_name]
     facts = {
         f"unit {feature.unit!r}: there are {', '.join(_HIGH)}": feature.unit in _HIGH,
         f"importance {feature.importance}: 0 to 1": 0.0 <= feature.importance <= 1.0,
         f"counts {feature.counts!r}: names count once, quantities by level": _counts_well(feature),
         f"made of {', '.join(missing)}, which is no feature": not missing,
         "made of a feature that is made of others: name the parts of that": not any(
-            known[part].parts for part in feature.parts if part in known
+            by_name[part].parts for part in feature.parts if part in by_name
         ),
-        "follows a kind of item that has no feature": all(_is_measured(kind, known.values()) for kind in kinds),
+        "follows a kind of item that has no feature": all(_is_measured(kind, by_name.values()) for kind in kinds),
         f"no such explanation: {feature.told!r}; there are {', '.join(_EXPLANATIONS)}": isinstance(
             feature.told, Explanation
         ),
@@ -161,11 +161,11 @@ def _wrong(feature: Feature, known: dict[str, Feature]) -> str:
     return next((wrong for wrong, fine in facts.items() if not fine), "")
 
 
-def _told_of(told: Explanation) -> tuple[int, ...]:
+def _told_of(explanation: Explanation) -> tuple[int, ...]:
     """Kinds whose items an explanation borrows."""
-    if isinstance(told, Strongest):
-        return told.kinds
-    return (told.kind,) if isinstance(told, Carried) else ()
+    if isinstance(explanation, Strongest):
+        return explanation.kinds
+    return (explanation.kind,) if isinstance(explanation, Carried) else ()
 
 
 def _counts_well(feature: Feature) -> bool:
@@ -174,13 +174,13 @@ def _counts_well(feature: Feature) -> bool:
 
 
 def _is_measured(kind: int, features: Iterable[Feature]) -> bool:
-    return any(isinstance(one.told, Item) and one.told.kind == kind for one in features)
+    return any(isinstance(feature.told, Item) and feature.told.kind == kind for feature in features)
 
 
-def _check_once(what: str, found: Sequence[str | int], wanted: Collection[str | int]) -> None:
-    twice = [one for one, count in Counter(found).items() if count > 1]
-    missing = sorted(set(wanted) ^ set(found), key=str) if wanted else []
+def _check_once(what: str, declared: Sequence[str | int], expected: Collection[str | int]) -> None:
+    twice = [value for value, count in Counter(declared).items() if count > 1]
+    missing = sorted(set(expected) ^ set(declared), key=str) if expected else []
     if twice or missing:
-        known = "that of none" if missing and missing[0] in wanted else "not in layout.py"
-        told = f"{twice[0]!r} is that of several" if twice else f"{missing[0]} is {known}"
-        raise BadFeature(f"feature table: each feature has a {what} of its own; {told}")
+        problem = "that of none" if missing and missing[0] in expected else "not in layout.py"
+        mistake = f"{twice[0]!r} is that of several" if twice else f"{missing[0]} is {problem}"
+        raise BadFeature(f"feature table: each feature has a {what} of its own; {mistake}")

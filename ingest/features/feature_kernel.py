@@ -65,7 +65,7 @@ def use_bucket(uses: np.int64) -> np.int64:
     return min(4 + np.int64(2.0 * math.log2(uses / 4.0)), np.int64(_MAX_USE_BUCKET))
 
 
-# What an event touched, and in which order: the items whose frequencies are learned.
+# Items of an event and their contexts: the frequencies that are learned.
 
 
 _EPOCH_WEEK_OFFSET = 3 * DAY_MS
@@ -140,15 +140,13 @@ def write_items(
         contexts[layout.K_ANSWER_SIZE] = items[layout.K_ACTION]
 
 
-# The compiled feature kernel: reads events as columns, keeps the agents' state, writes feature vectors.
-#
 # `observe` measures an event against what was known *before* it and moves only the short-term state (pace, session,
 # clock). `learn` moves the long-term baseline, and is called after the event was scored, for events that may be
 # learned. Both walk the rows in order and are deterministic; nothing depends on how events are cut into batches.
 
 
 LATE_EVENT, IGNORED_EVENT = 1, 2
-"""Bits of `Scratch.flags`: the event is older than one already seen of its agent; it is our own denial."""
+"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is our own denial."""
 
 CREDENTIAL_ONLY = 2
 """Weight of an event of which `learn` takes the credential alone."""
@@ -156,11 +154,11 @@ CREDENTIAL_ONLY = 2
 _MAX_COUNT_AFTER_VERSION = np.float32(50.0)
 _MAX_MOMENT_WEIGHT = 500.0
 _MAX_EVENT_COUNT, _MAX_EVENT_BYTES = 1e9, 1e18
-"""One event counts as no more than this: sums are kept in float32, and an infinite one could never be forgotten."""
+"""Most that one event counts: sums are kept in float32, and an infinite one could never be forgotten."""
 
 
 class RowObservations(NamedTuple):
-    """What `observe` found out about each row of a batch, for `learn` and for reasons."""
+    """Results of `observe` for each row of a batch, for `learn` and for reasons."""
 
     items: Array  # uint64 (n, KINDS): hash of the row's item of each kind, 0 = none
     contexts: Array  # uint64 (n, KINDS): hash of the item it is conditional on, 0 = none
@@ -198,12 +196,12 @@ def _decay_counts(numbers: Array, elapsed_s: float) -> None:
 
 @inlined
 def _write_quantities(
-    q: Array, numbers: Array, times: Array, values: Array, at_ms: int, known: bool, session_events: float
+    q: Array, numbers: Array, times: Array, values: Array, at_ms: int, seen_before: bool, session_events: float
 ) -> None:
     """Quantities of one event; all are logarithms of counts or sizes, so that a standard deviation is a ratio."""
     for k in range(3):
         q[layout.Q_PACE_1M + k] = math.log1p(np.float64(numbers[layout.N_PACE + k]))
-    if known:
+    if seen_before:
         q[layout.Q_GAP] = math.log1p(max(at_ms - times[layout.T_LAST], 0) / 1000.0)
     pairs = (
         (layout.Q_BYTES_IN, columns.BYTES_IN),
@@ -240,7 +238,7 @@ def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: floa
 
 @inlined
 def _count_new_names(fresh: np.uint32) -> int:
-    """How many of the kinds that name things (not order or outcome) are new to the agent."""
+    """Number of kinds that name things (not order or outcome) whose item is new to the agent."""
     count = 0
     for kind in layout.NAMING:
         count += int((fresh >> np.uint32(kind)) & np.uint32(1))
@@ -253,13 +251,13 @@ def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8
     token = names[columns.TOKEN]
     if token == 0:
         return np.uint8(0)
-    known = False
+    revoked_before = False
     for k in range(layout.REVOKED_TOKENS):
-        known = known or revoked[k] == token
+        revoked_before = revoked_before or revoked[k] == token
     if codes[columns.TYPE] != columns.TOKEN_REVOKE:
-        return np.uint8(1) if known else np.uint8(0)
+        return np.uint8(1) if revoked_before else np.uint8(0)
     # Anybody can claim a revocation; only one that a token vouches for may push out those that are known.
-    if not known and codes[columns.SELF_ASSERTED] == 0:
+    if not revoked_before and codes[columns.SELF_ASSERTED] == 0:
         for k in range(layout.REVOKED_TOKENS - 1, 0, -1):
             revoked[k] = revoked[k - 1]
         revoked[0] = token
@@ -313,7 +311,7 @@ def observe(
     state: AgentState,
     baseline: Baseline,
     out: Array,
-    found: RowObservations,
+    observations: RowObservations,
     scopes: Array,
     scope_rows: Array,
 ) -> None:
@@ -324,55 +322,57 @@ def observe(
         slots: int64 (n,): slot of each row's agent.
         names, values, codes, time_ms: the batch's columns (`EventColumns`).
         out: float64 (n, FEATURES), rows are overwritten.
-        found: Scratch, rows are overwritten.
+        observations: Scratch, rows are overwritten.
         scopes, scope_rows: room for uint64 (SCOPES,) and int64 (SCOPES,).
     """
     for row in rows:
         slot = slots[row]
         numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
         at_ms = time_ms[row]
-        found.items[row, :] = np.uint64(0)
-        found.contexts[row, :] = np.uint64(0)
-        found.quantities[row, :] = -1.0
-        found.flags[row], found.new_kinds[row], found.token_reuse[row] = 0, 0, 0
+        observations.items[row, :] = np.uint64(0)
+        observations.contexts[row, :] = np.uint64(0)
+        observations.quantities[row, :] = -1.0
+        observations.flags[row], observations.new_kinds[row], observations.token_reuse[row] = 0, 0, 0
         if codes[row, columns.OWN_DENIAL] != 0:
-            found.flags[row] = IGNORED_EVENT
+            observations.flags[row] = IGNORED_EVENT
             out[row, :] = 0.0
             continue
-        known = times[layout.T_FIRST] != 0
-        if not known:
-            times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that nobody has seen the agent
+        seen_before = times[layout.T_FIRST] != 0
+        if not seen_before:
+            times[layout.T_FIRST] = max(at_ms, 1)  # 0 means that the agent is new
             times[layout.T_LAST] = at_ms
         if at_ms < times[layout.T_LAST]:
-            found.flags[row] = LATE_EVENT
+            observations.flags[row] = LATE_EVENT
         now_ms = max(at_ms, times[layout.T_LAST])
         if codes[row, columns.SELF_ASSERTED] == 0:
             _change_version(times, numbers, table, names[row, columns.VERSION], now_ms)
-        found.age_days[row] = (now_ms - times[layout.T_FIRST]) / DAY_MS
-        found.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
+        observations.age_days[row] = (now_ms - times[layout.T_FIRST]) / DAY_MS
+        observations.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
         session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
         k = session_slot(state, slot, session, now_ms)
         prev = state.session_prev[slot, k]
         uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
         state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)
         _advance_counts(numbers, values[row], codes[row], (now_ms - times[layout.T_LAST]) / 1000.0)
-        write_items(found.items[row], found.contexts[row], names[row], values[row], codes[row], at_ms, prev, uses)
+        write_items(
+            observations.items[row], observations.contexts[row], names[row], values[row], codes[row], at_ms, prev, uses
+        )
         _write_quantities(
-            found.quantities[row],
+            observations.quantities[row],
             numbers,
             times,
             values[row],
             now_ms,
-            known,
+            seen_before,
             state.session_numbers[slot, k, layout.S_EVENTS],
         )
         _find_scopes(scopes, scope_rows, names[row], baseline)
-        found.new_kinds[row] = write_feature_vector(
+        observations.new_kinds[row] = write_feature_vector(
             out[row],
-            found.surprise_bits[row],
-            found.items[row],
-            found.contexts[row],
-            found.quantities[row],
+            observations.surprise_bits[row],
+            observations.items[row],
+            observations.contexts[row],
+            observations.quantities[row],
             values[row],
             codes[row],
             scope_rows,
@@ -382,7 +382,7 @@ def observe(
             numbers,
             state.session_numbers[slot, k],
         )
-        numbers[layout.N_NOVELTY] += np.float32(_count_new_names(found.new_kinds[row]))
+        numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
         times[layout.T_LAST] = now_ms
@@ -403,7 +403,9 @@ def _learn_quantity(numbers: Array, quantity: int, value: float) -> None:
 
 
 @allocation_free
-def learn(rows: Array, slots: Array, codes: Array, state: AgentState, found: RowObservations, weights: Array) -> None:
+def learn(
+    rows: Array, slots: Array, codes: Array, state: AgentState, observations: RowObservations, weights: Array
+) -> None:
     """Add events to their agents' baselines.
 
     Of rows whose weight is 0 (suspicious, self-asserted) nothing is learned, of those whose weight is 2 (odd, but an
@@ -411,23 +413,25 @@ def learn(rows: Array, slots: Array, codes: Array, state: AgentState, found: Row
     """
     for position in range(len(rows)):
         row = rows[position]
-        if weights[position] == 0 or found.flags[row] == IGNORED_EVENT:
+        if weights[position] == 0 or observations.flags[row] == IGNORED_EVENT:
             continue
         slot = slots[row]
         numbers, table = state.numbers[slot], state.table[slot]
         for kind in range(layout.KINDS):
-            if found.items[row, kind] != 0 and (weights[position] != CREDENTIAL_ONLY or kind == layout.K_CREDENTIAL):
-                own_add(table, numbers, kind, found.items[row, kind])
+            if observations.items[row, kind] != 0 and (
+                weights[position] != CREDENTIAL_ONLY or kind == layout.K_CREDENTIAL
+            ):
+                own_add(table, numbers, kind, observations.items[row, kind])
         announced = (
             codes[row, columns.TYPE] == columns.CLIENT_CHANGE or codes[row, columns.TYPE] == columns.CLIENT_REGISTER
         )
-        if announced and found.items[row, layout.K_CREDENTIAL] != 0:
-            own_add_vouched(table, layout.K_CREDENTIAL, found.items[row, layout.K_CREDENTIAL])
+        if announced and observations.items[row, layout.K_CREDENTIAL] != 0:
+            own_add_vouched(table, layout.K_CREDENTIAL, observations.items[row, layout.K_CREDENTIAL])
         if weights[position] == CREDENTIAL_ONLY:
             continue
         for quantity in range(layout.QUANTITIES):
-            if found.quantities[row, quantity] >= 0.0:
-                _learn_quantity(numbers, quantity, found.quantities[row, quantity])
+            if observations.quantities[row, quantity] >= 0.0:
+                _learn_quantity(numbers, quantity, observations.quantities[row, quantity])
         numbers[layout.N_METHOD] = max(numbers[layout.N_METHOD], np.float32(codes[row, columns.METHOD]))
         numbers[layout.N_EVENTS] += np.float32(1.0)
-        update_reference(numbers, found.quantities[row], found.age_days[row])
+        update_reference(numbers, observations.quantities[row], observations.age_days[row])

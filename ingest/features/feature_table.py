@@ -1,4 +1,4 @@
-"""The feature table: every feature once, in the order of the feature vector, with all that others need to know of it.
+"""The feature table: every feature once, in the order of the feature vector, with all that other modules read of it.
 
 All features point one way: higher is more suspicious. *bits* are surprise, `-log2` of the probability that the item has
 for this agent: declared task over own history over peer group, tenant and fleet, each level weighed by how much it has
@@ -568,15 +568,15 @@ FEATURE_COUNT = len(FEATURES)
 FEATURE_INDEX = {name: position for position, name in enumerate(FEATURE_NAMES)}
 
 ITEMS: dict[int, Item] = {feature.told.kind: feature.told for feature in FEATURES if isinstance(feature.told, Item)}
-"""Kind of item -> how it is told, in the order of the table."""
+"""Explanation by kind of item, in the order of the table."""
 QUANTITIES: dict[int, Quantity] = {
     told.quantity: told for told in (feature.told for feature in FEATURES) if isinstance(told, Quantity)
 }
-"""Quantity -> how it is told, in the order of the table."""
+"""Explanation by quantity, in the order of the table."""
 
 
-def _positions(found: dict[int, int], size: int) -> npt.NDArray[np.int64]:
-    return np.array([found.get(number, -1) for number in range(size)], dtype=np.int64)
+def _positions(position_of: dict[int, int], size: int) -> npt.NDArray[np.int64]:
+    return np.array([position_of.get(number, -1) for number in range(size)], dtype=np.int64)
 
 
 FEATURE_OF_KIND = _positions(
@@ -590,7 +590,7 @@ CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, l
 """Kind of the item that each kind is conditional on, -1 = none."""
 
 FEATURE_IMPORTANCE: tuple[float, ...] = tuple(feature.importance for feature in FEATURES)
-"""How much a feature says about trust, by its meaning: *what* an agent does, to whom and with which rights, and what
+"""Weight of each feature for trust, by its meaning: *what* an agent does, to whom and with which rights, and what
 came back, says most; objects change from job to job, addresses from place to place; how fast and when it works varies
 honestly with its load, and only supports other evidence, but for what no day's load explains (drift). The order is by
 meaning; the steps were chosen with an eye on labelled figures of the development traces, so those figures flatter it

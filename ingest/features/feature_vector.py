@@ -1,4 +1,4 @@
-"""From items and quantities to the feature vector, in the order of the feature table."""
+"""Conversion of items and quantities to the feature vector, in the order of the feature table."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write_feature_vector(
     numbers: Array,
     session: Array,
 ) -> np.uint32:
-    """Write one feature vector (see `kernel.observe` for the arguments).
+    """Write one feature vector (see `feature_kernel.observe` for the arguments).
 
     Returns a bit mask of the kinds in which the agent has a history, but not of this item.
     """
@@ -128,7 +128,7 @@ def _write_surprises(
 
 @inlined
 def compose(out: Array, codes: Array) -> None:
-    """Features that are made of others of the same event (`Feature.parts`), and of nothing that is remembered."""
+    """Write features that are made of others of the same event (`Feature.parts`) alone, without state."""
     order = max(out[F_TRANSITION], out[F_ACTION_TARGET])
     strongest = max(out[F_ACTION], out[F_TARGET], order)
     out[F_WRITE] = min(EFFECT_WEIGHT[codes[columns.EFFECT]] * strongest, _MAX_BITS)
@@ -138,14 +138,14 @@ def compose(out: Array, codes: Array) -> None:
 
 @allocation_free
 def compose_rows(vectors: Array, codes: Array) -> None:
-    """The same for each row of a matrix (m, F), whose parts somebody has changed."""
+    """Compose each row of a matrix (m, F) again after its parts were changed."""
     for row in range(len(vectors)):
         compose(vectors[row], codes[row])
 
 
 @inlined
 def _write_the_rest(out: Array, values: Array, codes: Array, quantities: Array, numbers: Array, session: Array) -> None:
-    """Features that are no surprise of an item and no distance from the usual, nor made of such ones alone."""
+    """Write features that are neither surprise of an item, nor distance from the usual, nor composed of those alone."""
     gathered = out[F_TRANSITION] + max(out[F_TARGET], out[F_ACTION_TARGET]) + out[F_REPEAT]
     gathered += OUTCOME_WEIGHT * out[F_OUTCOME] + out[F_PROVENANCE]
     kept = np.float32(STRANGENESS_RETENTION) * session[layout.S_STRANGE]
@@ -161,6 +161,6 @@ def _write_the_rest(out: Array, values: Array, codes: Array, quantities: Array, 
 
 @inlined
 def _write_drift(out: Array, quantities: Array, numbers: Array) -> None:
-    """Largest distance from the slow reference, beyond what a day's ups and downs are."""
+    """Write the largest distance from the slow reference, beyond the variation of a day."""
     for k in range(len(layout.DRIFT_QUANTITIES)):
         out[F_DRIFT] = max(out[F_DRIFT], distance_from_reference(numbers, quantities, k) - DRIFT_LIMIT)

@@ -45,7 +45,7 @@ def item_hash(kind: int, item: np.uint64) -> np.uint64:
 
 @inlined
 def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
-    """Under what a shared baseline counts the different items of a kind that followed a context."""
+    """Key under which a shared baseline counts the different items of a kind that followed a context."""
     return mix_bits(context + np.uint64(kind + 101) * _GOLDEN_RATIO)
 
 
@@ -59,7 +59,7 @@ def _bucket_start(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
 
 @inlined
 def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
-    """How often the agent's table has counted the item; *table* is one agent's row."""
+    """Count of an item in one agent's table; *table* is that agent's row."""
     start, fingerprint = _bucket_start(kind, hashed)
     for position in range(start, start + WAYS):
         entry = table[position]
@@ -109,7 +109,7 @@ def _compete_for_place(
 
 @allocation_free
 def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
-    """Behind `own_add` of an item that is vouched for: it stays, though its bucket be full of habits.
+    """Make an item that a token vouches for stay after `own_add`, even if its bucket is full of habits.
 
     It then takes the place of the rarest other item, with a count that does not fade at once. In a bucket with room
     nothing changes.
@@ -171,7 +171,7 @@ def scope_row(baseline: Baseline, key: np.uint64) -> np.int64:
 
 @inlined
 def shared_count(baseline: Baseline, scope: np.uint64, hashed: np.uint64) -> float:
-    """How often a scope has counted an item."""
+    """Count of an item in a scope of the shared baseline."""
     key = hash_pair(scope, hashed)
     mask = np.uint64(len(baseline.keys) - 1)
     at = key & mask

@@ -1,4 +1,4 @@
-"""Where everything lies in an agent's state: shapes and column numbers shared by the kernel and the builder.
+"""Layout of an agent's state: shapes and column numbers shared by the kernel and the builder.
 
 State is struct-of-arrays: one row per resident agent in each array of `AgentState`. Nothing in it grows with what an
 agent does: sets of names are tables of fixed size, sessions are a fixed number of slots.
@@ -53,8 +53,9 @@ _REGION_OF_KIND = {kind: region for region, kinds in _KINDS_OF_REGION.items() fo
 REGION = np.array([_REGION_OF_KIND[kind] for kind in range(KINDS)], dtype=np.int64)
 TASK_KINDS = np.ones(KINDS, dtype=np.bool_)
 TASK_KINDS[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
-"""Whether the declared task says what is usual of a kind. It says what is done, and to what; who does it, from
-where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for ever."""
+"""True for kinds whose usual items follow from the declared task. A task says what is done, and to what; who does it,
+from where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for
+ever."""
 
 BUCKETS, WAYS = 8, 8
 REGION_SIZE = BUCKETS * WAYS
@@ -174,7 +175,7 @@ def unpack_rows(state: AgentState, slots: Array, rows: Array) -> None:
 
 
 class Baseline(NamedTuple):
-    """What is normal in each scope (fleet, tenant, peer group, task): an immutable snapshot shared by all agents."""
+    """Normal behaviour in each scope (fleet, tenant, peer group, task): an immutable snapshot shared by all agents."""
 
     keys: Array  # uint64 (capacity,): open addressing, 0 = free
     counts: Array  # float32 (capacity,)

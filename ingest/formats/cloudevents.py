@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import decode_json
 from .raw_records import ParsedRecords, RawRecord, split_array
 
 NATIVE_CLOUDEVENT_TYPE = "io.trustwatch.audit.v1"
@@ -53,13 +54,7 @@ def decode_structured(raw: bytes) -> bytes:
     Raises:
         MalformedEvent: with the path in the envelope. Paths that `decode_event` reports later are relative to `data`.
     """
-    try:
-        envelope = _envelope.decode(raw)
-    except msgspec.ValidationError as error:
-        message, found, path = str(error).rpartition(" - at `")
-        raise MalformedEvent(message or str(error), path.removesuffix("`") if found else "$") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"not a JSON object: {error}") from None
+    envelope = decode_json(_envelope.decode, raw)
     _check_envelope(envelope)
     return _native_event(envelope, _envelope_data(envelope))
 
@@ -70,9 +65,11 @@ def decode_http_binary(headers: Mapping[str, str], body: bytes) -> bytes:
     Raises:
         MalformedEvent: with the path that the attribute has in JSON format (`ce-id` is `$.id`).
     """
-    found = {name.lower(): value for name, value in headers.items()}
-    values = {name: _decode_header(name, found[f"ce-{name}"]) for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in found}
-    return decode_binary(values, found.get("content-type"), body)
+    lowered = {name.lower(): value for name, value in headers.items()}
+    values = {
+        name: _decode_header(name, lowered[f"ce-{name}"]) for name in CONTEXT_ATTRIBUTES if f"ce-{name}" in lowered
+    }
+    return decode_binary(values, lowered.get("content-type"), body)
 
 
 def decode_binary(attributes: Mapping[str, str], content_type: str | None, body: bytes) -> bytes:

@@ -30,7 +30,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 class _GatewayLogFunctions(functions.Functions):
-    """Found by jmespath through their names."""
+    """Functions for gateways' logs; jmespath finds them by their names."""
 
     @functions.signature({"types": ["string", "null"]})
     def _func_no_query(self, text: str | None) -> str | None:
@@ -77,10 +77,10 @@ class JmesPathExpression:
             pass  # of the wrong type, since there was no record
         self._fields = _plain_path_fields(self._compiled.parsed)
         self.path = _json_path(self._fields) if self._fields is not None else f"$ | {text}"
-        """Where it looks, for errors: a JSON path, or the expression itself where it is more than a path."""
+        """Name of the source in error messages: a JSON path, or the expression itself where it is more than a path."""
 
     def __call__(self, record: Any) -> Any:
-        """Its value in *record*, None where there is none. Raises MalformedEvent where a function gets a wrong type."""
+        """Value of the expression in *record*, None if absent. Raises MalformedEvent for a wrong argument type."""
         fields = self._fields
         if fields is None:
             try:
@@ -115,15 +115,15 @@ def without_query(text: str) -> str:
     ('https://api.example/v1', '/v1')
     """
     bare = re.split(r"[?#]", text, maxsplit=1)[0]
-    scheme, found, rest = bare.partition("://")
-    if not found:
+    scheme, separator, rest = bare.partition("://")
+    if not separator:
         return bare
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def host_of_address(text: str) -> str:
-    """The host of an address; what is none stays as it is.
+    """Host of an address; any other text stays as it is.
 
     >>> host_part("[::1]:59257"), host_part("10.0.0.1:80"), host_part("https://A.example/x"), host_part("::1")
     ('::1', '10.0.0.1', 'a.example', '::1')

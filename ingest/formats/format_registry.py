@@ -1,4 +1,4 @@
-"""Formats by name: what `format` of a foreign topic may be, and the parser of each."""
+"""Formats by name: the values of `format` of a foreign topic, and the parser of each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _preset_factory(base: MappingSpec) -> ParserFactory:
 
 
 def _multi_kind_factory(unpack: RecordUnpacker, bases: Mapping[str, MappingSpec]) -> ParserFactory:
-    """What the settings say holds for every kind of record that has such a member."""
+    """Make parsers of a multi-kind format; each setting applies to every kind of record that has such a member."""
     return lambda spec: MultiKindParser(unpack, {kind: spec.merged_over(base) for kind, base in bases.items()})
 
 

@@ -1,6 +1,6 @@
 """History files: events whose `outcome` is a provider's own code instead of success, denied or error.
 
-Only files that an operator names (`train`, `replay`) come this way. The HTTP door stays strict: a live sender can be
+Only files that an operator names (`train`, `replay`) come this way. The HTTP API stays strict: a live sender can be
 corrected, a trace of last year can not.
 """
 

@@ -1,4 +1,4 @@
-"""Events of Keycloak: of users and clients, and of administrators, in every form in which a server gives them away.
+"""Events of Keycloak: of users and clients, and of administrators, in every form in which a server sends them.
 
 Forms: JSON of the Kafka listeners and of webhooks (`Event`, `AdminEvent`), the same from the admin REST API (one or an
 array), and lines of the `jboss-logging` listener that every server has: as text, inside Keycloak's own JSON log, or
@@ -123,7 +123,7 @@ USER_EVENT_MAPPING = MappingSpec(
     },
     values={"outcome": _OUTCOMES, "credential.method": CLIENT_AUTHENTICATION_METHODS},
 )
-"""Of users and clients."""
+"""Mapping of events of users and clients."""
 
 ADMIN_EVENT_MAPPING = MappingSpec(
     anonymous="skip",
@@ -148,7 +148,7 @@ ADMIN_EVENT_MAPPING = MappingSpec(
         "effect": {"CREATE": "write", "UPDATE": "write", "DELETE": "delete", "ACTION": "admin", "*": "unknown"},
     },
 )
-"""Of administrators, people or agents. Keycloak names the client by its internal id here, not by its client id."""
+"""Mapping of events of administrators, people or agents. Here Keycloak names clients by internal id, not client id."""
 
 KEYCLOAK_MAPPINGS = {USER_KIND: USER_EVENT_MAPPING, ADMIN_KIND: ADMIN_EVENT_MAPPING}
 
@@ -229,7 +229,7 @@ def _unquoted_value(value: str) -> str | None:
 
 
 def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The record with what follows from it; None where it is nothing of an agent, or of a client that there is not.
+    """The record with members derived from it; None where it is not of an agent, or of an unknown client.
 
     Added are `event` (our type), `code` (the error as the server said it), `error` (what of it is the client's),
     `asked` (scopes that were refused), `audience` (in an order that does not change) and `own_account` (the client acts
@@ -243,13 +243,13 @@ def _user_event(record: dict[str, Any]) -> dict[str, Any] | None:
     details = record.get("details")
     details = details if isinstance(details, dict) else {}
     asked, audience = _refused_scopes(details.get("reason")), details.get("audience")
-    told = event == "token.introspect" and code not in REFUSED_INTROSPECTION_ERRORS
+    answered = event == "token.introspect" and code not in REFUSED_INTROSPECTION_ERRORS
     return {
         **record,
         "details": details,
         "event": event,
         "code": code,
-        "error": None if told else "invalid_scope" if asked else code,
+        "error": None if answered else "invalid_scope" if asked else code,
         "asked": asked,
         "audience": " ".join(sorted(audience.split())) if isinstance(audience, str) else None,
         "own_account": verb == "CLIENT_LOGIN" or _is_service_account(details.get("username"), record.get("clientId")),

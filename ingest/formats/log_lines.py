@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import decode_json
 from .raw_records import split_array, split_ndjson
 
 _LOGFMT_PAIR = re.compile(r'(?:^|\s)([A-Za-z_][\w.-]*)=("(?:[^"\\]|\\.)*"|.*?)(?=\s[A-Za-z_][\w.-]*=|$)')
@@ -43,10 +44,8 @@ def _unquoted(value: str) -> str:
         return value[1:-1]
 
 
-# Lines of text that a log shipper may have wrapped into JSON, as log shippers do.
-#
-# Fluent Bit, Vector, Filebeat and containers' runtimes put the line of a log into one member of an object and the time
-# into another; servers with a JSON log of their own (Keycloak's) do the same.
+# Log shippers wrap lines into JSON: Fluent Bit, Vector, Filebeat and containers' runtimes put the line into one member
+# of an object and the time into another; servers with a JSON log of their own (Keycloak's) do the same.
 
 
 TEXT_MEMBERS = ("message", "log", "msg", "MESSAGE", "line", "_raw")
@@ -75,10 +74,7 @@ def split_records(value: bytes) -> list[bytes]:
 
 def decode_object(raw: bytes) -> dict[str, Any]:
     """A JSON object. Raises MalformedEvent."""
-    try:
-        record = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"not a JSON object: {error}") from None
+    record = decode_json(_decode, raw)
     if not isinstance(record, dict):
         raise MalformedEvent("record must be a JSON object, an array of objects, or a line of the log")
     return record
@@ -96,8 +92,8 @@ def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
     """
     for name in TIME_MEMBERS:
         value = record.get(name)
-        if isinstance(value, str) and (found := parse_timestamp_ms(value)) is not None:
-            return found
+        if isinstance(value, str) and (time_ms := parse_timestamp_ms(value)) is not None:
+            return time_ms
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e14:
             return int(value * 1000 if value < 1e11 else value)
     return None
@@ -109,10 +105,10 @@ def parse_timestamp_ms(text: str) -> int | None:
     >>> stamp_ms("2025-12-19 09:55:39,647 WARN"), stamp_ms("2025-12-19T09:55:39.647379+01:00"), stamp_ms("09:55")
     (1766138139647, 1766134539647, None)
     """
-    found = _TIMESTAMP.search(text)
-    if found is None:
+    match = _TIMESTAMP.search(text)
+    if match is None:
         return None
-    day, time, fraction, offset = found.groups()
+    day, time, fraction, offset = match.groups()
     try:
         moment = datetime.fromisoformat(f"{day}T{time}{'+00:00' if offset in (None, 'Z') else offset}")
     except ValueError:

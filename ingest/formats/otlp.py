@@ -1,7 +1,7 @@
 """OpenTelemetry: traces and logs as OTLP/JSON, the body of OTLP/HTTP or of a record of the collector's Kafka exporter.
 
 Taken are: spans with attributes of generative AI, MCP or A2A; events of Ory Hydra on spans; and access logs of
-agentgateway and Envoy. Everything else in a body is skipped. What a model or tool was told, and what it answered, is
+agentgateway and Envoy. Everything else in a body is skipped. The input and output of a model or tool is
 never read.
 
 Whoever can send to a collector can write any id into a span: all ids are self-asserted, unless the mapping of the
@@ -21,6 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import MalformedEvent
+from ..events import decode_json
 from . import hydra_events
 from .gateway_presets import AGENTGATEWAY, EFFECT_OF_METHOD, ENVOY
 from .record_mapping import MappingSpec, UnpackedRecord
@@ -89,7 +90,7 @@ SPAN_MAPPING = MappingSpec(
         },
     },
 )
-"""What agents and their servers do."""
+"""Mapping of spans that agents and their servers write."""
 
 OTLP_MAPPINGS: Mapping[str, MappingSpec] = {
     SPAN_KIND: SPAN_MAPPING,
@@ -178,13 +179,7 @@ def unpack_export(value: bytes) -> Iterator[UnpackedRecord]:
     Raises:
         MalformedEvent: it is none.
     """
-    try:
-        body = _body.decode(value)
-    except msgspec.ValidationError as error:
-        message, found, path = str(error).rpartition(" - at `")
-        raise MalformedEvent(message or str(error), path.removesuffix("`") if found else "$") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedEvent(f"not a JSON object: {error}") from None
+    body = decode_json(_body.decode, value)
     if body.resourceSpans is None and body.resourceLogs is None:
         raise MalformedEvent("no OTLP/JSON: neither `resourceSpans` nor `resourceLogs`")
     for traced in body.resourceSpans or ():
@@ -204,15 +199,19 @@ def _unpack_span(raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope |
         span = _span.decode(raw)
         attributes = _plain_attributes(span.attributes)
         record = _span_record(span, attributes, {} if resource is None else _plain_attributes(resource.attributes))
-        found = [one for place, event in enumerate(span.events) if (one := _event_record(span, place, event))]
+        hydra_records = [
+            event_record
+            for number, event in enumerate(span.events)
+            if (event_record := _event_record(span, number, event))
+        ]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MalformedEvent) as error:
         yield UnpackedRecord(whole, MalformedEvent(f"span can not be read: {error}"))
         return
     taken = any(name.startswith(("gen_ai.", "mcp.", "a2a.")) for name in attributes)
-    if taken or not found:
+    if taken or not hydra_records:
         yield UnpackedRecord(whole, record if taken else None, SPAN_KIND)
-    for one in found:
-        yield UnpackedRecord(whole, one, HYDRA_KIND)
+    for event_record in hydra_records:
+        yield UnpackedRecord(whole, event_record, HYDRA_KIND)
 
 
 def _unpack_log_record(raw: bytes, resource: _OtlpResource | None, scope: _OtlpScope | None) -> UnpackedRecord:
@@ -257,11 +256,11 @@ def _failed(span: _OtlpSpan) -> bool:
     return span.status is not None and span.status.code in FAILED_STATUS_CODES
 
 
-def _event_record(span: _OtlpSpan, place: int, event: _OtlpSpanEvent) -> dict[str, Any] | None:
+def _event_record(span: _OtlpSpan, number: int, event: _OtlpSpanEvent) -> dict[str, Any] | None:
     if event.name not in hydra_events.HYDRA_EVENT_TYPES:
         return None
     return {
-        "id": f"{span.traceId}:{span.spanId}:{place}" if span.traceId and span.spanId else None,
+        "id": f"{span.traceId}:{span.spanId}:{number}" if span.traceId and span.spanId else None,
         "name": event.name,
         "time": _nanoseconds(event.timeUnixNano) or _nanoseconds(span.startTimeUnixNano) or None,
         "trace_id": span.traceId,
@@ -296,7 +295,7 @@ def _nanoseconds(value: Any) -> int:
 
 
 def _plain_attributes(attributes: Sequence[_OtlpAttribute]) -> dict[str, Any]:
-    return {one.key: _plain_value(one.value, 0) for one in attributes}
+    return {attribute.key: _plain_value(attribute.value, 0) for attribute in attributes}
 
 
 def _plain_value(value: Any, depth: int) -> Any:
@@ -307,14 +306,13 @@ def _plain_value(value: Any, depth: int) -> Any:
     if kind == "intValue":
         return int(inner) if isinstance(inner, str) and _INTEGER.fullmatch(inner) else inner
     if kind == "arrayValue":
-        found = inner.get("values") if isinstance(inner, dict) else None
-        return [_plain_value(one, depth + 1) for one in found] if isinstance(found, list) else []
+        items = inner.get("values") if isinstance(inner, dict) else None
+        return [_plain_value(item, depth + 1) for item in items] if isinstance(items, list) else []
     return inner if kind in ("stringValue", "boolValue", "doubleValue") else None
 
 
-# OTLP as protobuf, made into the OTLP/JSON that `otlp` reads: what SDKs and servers send unless told otherwise.
-#
-# Needs the extra `otlp` (opentelemetry-proto). Without it nothing here is of use, and nothing is imported.
+# OTLP as protobuf, the default of SDKs and servers: it is made into OTLP/JSON, so that one reader serves both. It needs
+# the extra `otlp` (opentelemetry-proto), which is imported only when a body is read.
 
 
 OtlpSignal = Literal["traces", "logs"]
@@ -328,7 +326,7 @@ _ID_MEMBERS = ("traceId", "spanId", "parentSpanId")
 
 @cache
 def protobuf_available() -> bool:
-    """Whether the extra is installed."""
+    """True if the extra `otlp` is installed."""
     return find_spec("opentelemetry") is not None and find_spec("opentelemetry.proto") is not None
 
 

@@ -1,4 +1,4 @@
-"""Raw records, cut out of whatever carried them, and the seam that every format implements."""
+"""Raw records, cut out of bodies and messages, and the interface that every format implements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RawRecord(NamedTuple):
     Attributes:
         raw: kept in the dead letter if the record is refused, and enough to try it again.
         to_native: makes native event JSON of it; None = it is native already.
-        path_prefix: where the native event stands in what was sent, for paths of rejections.
+        path_prefix: path of the native event in the sent record, for paths of rejections.
     """
 
     raw: bytes
@@ -27,7 +27,7 @@ class RawRecord(NamedTuple):
 
 
 class ParsedRecords(NamedTuple):
-    """What a foreign record holds: parcels in order, and how many of its records are no audit events by design."""
+    """Content of a foreign record: raw records in order, and the number of parts that are no audit events by design."""
 
     records: list[RawRecord]
     skipped: int = 0
@@ -37,12 +37,12 @@ FormatParser = Callable[[bytes, Mapping[str, str]], ParsedRecords]
 """Takes a record apart: its value and its headers (names in small letters).
 
 Raises MalformedEvent where the record as a whole can not be taken apart; what is wrong with one of several events in it
-is raised by that parcel's `native`.
+is raised by that record's `native`.
 """
 
 
 def rejected_record(raw: bytes, error: MalformedEvent) -> RawRecord:
-    """A parcel of which it is known already that it is refused."""
+    """A raw record that is refused already."""
 
     def refuse() -> bytes:
         raise error
@@ -50,7 +50,7 @@ def rejected_record(raw: bytes, error: MalformedEvent) -> RawRecord:
     return RawRecord(raw, refuse)
 
 
-# Cuts a request body into the records it holds, without decoding them: a bad record rejects only itself.
+# Bodies are cut into records without decoding them, so that a bad record rejects only itself.
 #
 # *most* bounds what a hostile body can cost: 16 MiB hold 8 million records of one byte, and an object for each of them
 # takes half a minute. A caller that gives it gets one record more where there are more, and so can tell.
@@ -73,7 +73,7 @@ def split_json(raw: bytes, most: int | None = None) -> list[bytes]:
 
 
 def split_array(raw: bytes, expected: str = "an array of objects", most: int | None = None) -> list[bytes]:
-    """Elements of a JSON array, each as it stands; whether an element is an event is not looked at.
+    """Elements of a JSON array, each as it stands, not checked to be an event.
 
     Raises:
         MalformedEvent: at `$`, when the body is no JSON array; *expected* is named.

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import ConfigError, MalformedEvent
-from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event
+from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event, decode_json
 from ..record_keys import event_id_hash
 from ..settings import Name, SettingsPart, setting
 from .expressions import JmesPathExpression
@@ -43,27 +43,27 @@ _KIND_OF_TYPE: dict[type, MemberKind] = {
 def _member_kinds(struct: inspect.Type, prefix: str = "") -> dict[str, MemberKind]:
     """Kind by dotted name; `attributes`, a free object, is no leaf."""
     assert isinstance(struct, inspect.StructType)
-    found: dict[str, MemberKind] = {}
+    kinds: dict[str, MemberKind] = {}
     for field in struct.fields:
         kind = field.type
         if isinstance(kind, inspect.UnionType):
-            kind = next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+            kind = next(part for part in kind.types if not isinstance(part, inspect.NoneType))
         if isinstance(kind, inspect.Metadata):
             kind = kind.type
         if isinstance(kind, inspect.StructType):
-            found |= _member_kinds(kind, f"{prefix}{field.name}.")
+            kinds |= _member_kinds(kind, f"{prefix}{field.name}.")
         elif not isinstance(kind, inspect.DictType):
-            found[prefix + field.name] = _KIND_OF_TYPE[type(kind)]
-    return found
+            kinds[prefix + field.name] = _KIND_OF_TYPE[type(kind)]
+    return kinds
 
 
 MEMBER_KINDS = _member_kinds(inspect.type_info(NativeEvent))
 
 
 def member_converter(kind: MemberKind, time_format: TimeFormat) -> MemberConverter:
-    """What makes a member of *kind* out of a value that is not None; it gives None for "nothing".
+    """Converter to members of *kind* from values that are not None; it returns None for an empty value.
 
-    The converter raises MalformedEvent (without a path) for a value that can be none.
+    It raises MalformedEvent (without a path) for a value that can be none.
     """
     if kind == "time" and time_format != "rfc3339":
         per_second = UNITS_PER_SECOND[time_format]
@@ -169,8 +169,6 @@ _MEMBER_CONVERTERS: dict[MemberKind, MemberConverter] = {
 }
 
 
-# A declared mapping from any JSON record (or logfmt line) to the native audit event.
-#
 # Redaction is by construction: only members that the mapping names pass, whatever else the record holds.
 
 
@@ -186,7 +184,7 @@ _decode_json = msgspec.json.Decoder().decode
 
 
 class MappingSpec(SettingsPart, frozen=True, kw_only=True):
-    """How a record becomes an audit event; what is given here wins over what the format says.
+    """Mapping from records to audit events; a member given here wins over the format's own.
 
     A value of `values` is the one listed under its text, else under its class of HTTP status, else under `*`; one that
     is not listed leaves the member out.
@@ -212,7 +210,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
     logfmt: Annotated[bool, setting("take lines of `key=value` pairs besides JSON")] = False
 
     def merged_over(self, base: MappingSpec) -> MappingSpec:
-        """*base* with what this one says otherwise."""
+        """*base* with the members that this mapping gives."""
         return MappingSpec(
             members={**base.members, **self.members},
             values={**base.values, **self.values},
@@ -224,7 +222,7 @@ class MappingSpec(SettingsPart, frozen=True, kw_only=True):
 
 
 class _MappedMember:
-    """One native member: where it comes from, what its values become, and of which type it is."""
+    """Mapping of one native member: its expression, the replacement of its values, and its type."""
 
     def __init__(self, name: str, text: str, values: MappingType[str, str] | None, time_format: TimeFormat) -> None:
         self.name = name
@@ -241,7 +239,7 @@ class _MappedMember:
         self._convert: MemberConverter = member_converter(_kind_of_member(name), time_format)
 
     def read(self, record: Any) -> Any:
-        """Its value, None where the record has none. Raises MalformedEvent naming member and path."""
+        """Value of the member, None where the record has none. Raises MalformedEvent naming member and path."""
         try:
             value = self.expression(record)
             if self._values is not None and value is not None and value is not False:
@@ -251,7 +249,7 @@ class _MappedMember:
             raise MalformedEvent(f"mapping member `{self.name}`: {error.reason}", self.expression.path) from None
 
     def missing_error(self, record: Any) -> MalformedEvent:
-        """Why a required member has no value."""
+        """Error for a required member without value; it names the expression and what it gave."""
         seen = self.expression(record)
         what = (
             "has no value" if seen is None or self._values is None else f"has no entry in `values` for `{seen!s:.100}`"
@@ -280,19 +278,19 @@ class RecordMapping:
         self._logfmt = spec.logfmt
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
-        """One JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
-        parcels, skipped = [], 0
+        """Parse one JSON object, an array of objects, or (logfmt) one line. Headers are not read."""
+        records, skipped = [], 0
         for raw in self._split(value):
             try:
                 native = self.to_native_event(self._decoded(raw), raw)
             except MalformedEvent as error:
-                parcels.append(rejected_record(raw, error))
+                records.append(rejected_record(raw, error))
                 continue
             if native is None:
                 skipped += 1
             else:
-                parcels.append(RawRecord(raw, partial(bytes, native)))
-        return ParsedRecords(parcels, skipped)
+                records.append(RawRecord(raw, partial(bytes, native)))
+        return ParsedRecords(records, skipped)
 
     def to_native_event(self, record: Any, raw: bytes) -> bytes | None:
         """Native event JSON of one decoded record; None where it is none of ours.
@@ -321,12 +319,12 @@ class RecordMapping:
         return native
 
     def _verify(self, native: bytes) -> None:
-        """What the schema refuses is said in the words of the record, not of an event that nobody sent."""
+        """Check against the schema; an error names the record's member, since the sender never saw the native event."""
         try:
             decode_event(native)
         except MalformedEvent as error:
             name = error.path.removeprefix("$.")
-            member = next((one for one in self._members if one.name == name), None)
+            member = next((candidate for candidate in self._members if candidate.name == name), None)
             path = "$" if member is None else member.expression.path
             raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None
 
@@ -337,10 +335,7 @@ class RecordMapping:
         text = raw.lstrip()
         if self._logfmt and text[:1] != b"{":
             return decode_logfmt(text.decode(errors="replace"))
-        try:
-            record = _decode_json(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedEvent(f"not a JSON object: {error}") from None
+        record = decode_json(_decode_json, raw)
         if not isinstance(record, dict):
             raise MalformedEvent("record must be a JSON object, or an array of objects")
         return record
@@ -359,17 +354,17 @@ def _kind_of_member(name: str) -> MemberKind:
 
 def _mapped_value(value: Any, values: MappingType[str, str]) -> str | None:
     text = str(value)
-    found = values.get(text)
-    if found is None and len(text) == 3 and text.isdigit():
-        found = values.get(f"{text[0]}xx")
-    return values.get(OTHER_VALUES) if found is None else found
+    mapped = values.get(text)
+    if mapped is None and len(text) == 3 and text.isdigit():
+        mapped = values.get(f"{text[0]}xx")
+    return values.get(OTHER_VALUES) if mapped is None else mapped
 
 
-def _set_member(event: dict[str, Any], place: Sequence[str], value: Any) -> None:
-    if len(place) == 1:
-        event[place[0]] = value
+def _set_member(event: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    if len(keys) == 1:
+        event[keys[0]] = value
     else:
-        event.setdefault(place[0], {})[place[1]] = value
+        event.setdefault(keys[0], {})[keys[1]] = value
 
 
 def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingType[str, str]]) -> None:
@@ -391,7 +386,7 @@ def _check_spec(texts: MappingType[str, str], values: MappingType[str, MappingTy
             )
 
 
-# Formats of several kinds of records, each with a mapping of its own, behind one way of taking values apart.
+# Formats with several kinds of records: one unpacker, one mapping for each kind.
 
 
 class UnpackedRecord(NamedTuple):
@@ -400,7 +395,7 @@ class UnpackedRecord(NamedTuple):
     Attributes:
         raw: enough to try it again; its identity too, where the mapping gives it none.
         record: for the mapping of its kind; None where it is no audit event by design, the error where it is broken.
-        kind: which mapping.
+        kind: selects the mapping.
     """
 
     raw: bytes
@@ -413,10 +408,10 @@ RecordUnpacker = Callable[[bytes], Iterable[UnpackedRecord]]
 
 
 class MultiKindParser:
-    """A parser: takes values apart, and maps each record as its kind says.
+    """Parser for a format of several kinds: unpacks a value, and maps each record by its kind.
 
     Args:
-        unpack: how.
+        unpack: splits a value into records.
         specs: complete mappings by kind; see `MappingSpec.merged_over`.
 
     Raises:
@@ -429,14 +424,14 @@ class MultiKindParser:
 
     def __call__(self, value: bytes, _headers: MappingType[str, str]) -> ParsedRecords:
         """Records of a value. Headers are not read."""
-        parcels, skipped = [], 0
+        records, skipped = [], 0
         for raw, record, kind in self._unpack(value):
             native = self._to_raw_record(raw, record, kind)
             if native is None:
                 skipped += 1
             else:
-                parcels.append(native)
-        return ParsedRecords(parcels, skipped)
+                records.append(native)
+        return ParsedRecords(records, skipped)
 
     def _to_raw_record(self, raw: bytes, record: dict[str, Any] | MalformedEvent | None, kind: str) -> RawRecord | None:
         if isinstance(record, MalformedEvent):

@@ -47,7 +47,7 @@ __all__ = [
 
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
 _PREFIXES = {"kafka-python": "KafkaPython", "confluent": "Confluent"}
-"""How the classes of a client begin."""
+"""Prefix of the class names of each client."""
 _REQUIRED_PACKAGES = {
     "kafka-python": {"kafka": "kafka-python", "crc32c": "crc32c"},
     "confluent": {"confluent_kafka": "trustwatch[fast]"},
@@ -118,6 +118,6 @@ def _client_module(settings: KafkaClientSettings, name: str) -> Any:
     """A module of the chosen client, imported only now."""
     missing = [package for module, package in _REQUIRED_PACKAGES[settings.client].items() if find_spec(module) is None]
     if missing:
-        wanted = " ".join(f"'{package}'" for package in missing)
-        raise ConfigError(f"the Kafka client `{settings.client}` is not complete here: pip install {wanted}")
+        packages = " ".join(f"'{package}'" for package in missing)
+        raise ConfigError(f"the Kafka client `{settings.client}` is not complete here: pip install {packages}")
     return import_module(f".{_PACKAGES[settings.client]}.{name}", __name__)

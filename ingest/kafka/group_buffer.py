@@ -1,4 +1,4 @@
-"""Records that were fetched and are not handed out yet, fairly between partitions."""
+"""Buffer of fetched records, drained fairly between partitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FairBuffer:
         self._runs: OrderedDict[int, deque[RecordRun]] = OrderedDict()
 
     def add(self, partition: int, runs: Iterable[RecordRun]) -> None:
-        """Keep *runs* behind those of the same partition that wait already; what has no gap between becomes one."""
+        """Append *runs* to those of the same partition; runs without a gap between them are joined."""
         waiting = self._runs.setdefault(partition, deque())
         for run in runs:
             if waiting and waiting[-1].base_offset + len(waiting[-1].records) == run.base_offset:
@@ -35,7 +35,7 @@ class FairBuffer:
             del self._runs[partition]
 
     def take(self, max_records: int) -> RecordBatch | None:
-        """The next batch, at most *max_records* long; None where nothing waits."""
+        """The next batch, at most *max_records* long; None if the buffer is empty."""
         if not self._runs:
             return None
         partition, runs = next(iter(self._runs.items()))
@@ -50,16 +50,13 @@ class FairBuffer:
         return RecordBatch(partition, base, records)
 
     def drop(self, partitions: Collection[int]) -> None:
-        """Forget what waits of *partitions*: they were given away, or are read from elsewhere."""
+        """Drop the records of *partitions* that were given away, or are read from another offset."""
         for partition in partitions:
             self._runs.pop(partition, None)
 
 
-# Offsets that a partition does not have.
-
-
 def offset_out_of_range(topic: str, partition: int, offset: int, start: int, end: int) -> CorruptLog:
-    """The error for *offset* of a partition that keeps [start, end): says what must have happened."""
+    """Error for *offset* of a partition that keeps [start, end), with the likely cause."""
     where = f"{topic}[{partition}]: offset {offset}"
     if offset < start:
         return CorruptLog(

@@ -1,4 +1,4 @@
-"""The events topic as the log that the HTTP door commits to: `GroupCommit` writes through it as it does to a disk."""
+"""The events topic as the log of `GroupCommit`: events from HTTP are written to Kafka as they are to a disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KafkaCommitLog:
     Args:
         writer: used by nobody else while this object lives; stays open after `close`.
         topic: every record that is appended has a key, which chooses the partition.
-        flush_timeout_s: how long `sync` waits for acknowledgements.
+        flush_timeout_s: longest wait of `sync` for acknowledgements.
     """
 
     def __init__(self, writer: TopicWriter, topic: str, flush_timeout_s: float = 20.0) -> None:
@@ -30,7 +30,7 @@ class KafkaCommitLog:
         self.directory = PurePosixPath(f"kafka:{topic}")
         self.flush_timeout_s = flush_timeout_s
         self.failed = False
-        """The last write failed: that a broker answers again shows only once one has succeeded."""
+        """True after a failed write: only a write that succeeds shows that brokers answer again."""
         self.next_offset = 0
         self._refusing = False
 

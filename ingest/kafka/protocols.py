@@ -1,4 +1,4 @@
-"""What both clients provide beside `GroupSource` and `TopicWriter` (ingest/source.py)."""
+"""Protocols that both Kafka clients implement beside `GroupSource` and `TopicWriter` (ingest/source.py)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .settings import KafkaTopics
 StartPosition = Literal["earliest", "latest"]
 
 StartPositions = StartPosition | Mapping[str, StartPosition]
-"""Where reading begins: for all topics, or by topic; a topic that is not named is read from its beginning."""
+"""Start of reading: for all topics, or by topic; a topic that is not named is read from its beginning."""
 
 
 def start_position_of(topic: str, starts: StartPositions) -> StartPosition:
-    """Where reading of *topic* begins."""
+    """Start position of *topic*."""
     return starts if isinstance(starts, str) else starts.get(topic, "earliest")
 
 
@@ -33,29 +33,29 @@ class FetchedRecords(NamedTuple):
 
 
 class KafkaGroupSource(GroupSource, Protocol):
-    """A `GroupSource` that can tell lag tools how far it is."""
+    """A `GroupSource` that shows lag tools its positions."""
 
     failed_polls: int
-    """How often no broker answered."""
+    """Number of polls that no broker answered."""
 
     def note_position(self, offsets: Mapping[int, int]) -> None:
-        """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""
+        """Commit positions to the group, for tools that show lag only; a failure is ignored."""
 
 
 class TopicReader(Protocol):
-    """Reads any topics: as a member of a group from its committed offsets, or without one from where it is told to.
+    """Reads any topics: as a member of a group from its committed offsets, or without a group from given positions.
 
     With a group, what was not committed before the end comes again. Not thread-safe.
     """
 
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
-        """What is there, or [] after *timeout_s* seconds without any; while no broker answers there is none.
+        """Return waiting records; [] after *timeout_s* seconds without any, and while no broker answers.
 
         Raises CorruptLog, ConfigError.
         """
 
     def commit(self) -> None:
-        """Group only: what was handed out is done. Raises Unavailable; then it comes again after a restart."""
+        """Commit the records returned so far (group only). Raises Unavailable; then a restart returns them again."""
 
     def end_offsets(self) -> Mapping[tuple[str, int], int]:
         """Offset that the next record will get, of each partition that is read. Raises Unavailable."""
@@ -70,15 +70,15 @@ class TopicReader(Protocol):
         """
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Without a group only: read on at *offset*, which is kept."""
+        """Continue reading at *offset*, which must be kept (without a group only)."""
 
     def lag(self) -> int | None:
-        """Records that wait to be handed out; None where no partition is ours. Raises Unavailable."""
+        """Number of records not read yet; None while no partition is ours. Raises Unavailable."""
 
     def at_end(self) -> bool:
-        """Whether everything was handed out that was there when reading began, and so for good once it is true.
+        """True once all records are returned that were there when reading began; it stays true.
 
-        With a group, what was there when this was first asked about a partition; False while none is ours. Raises
+        With a group: those that were there at the first call for a partition; False while no partition is ours. Raises
         Unavailable.
         """
 

@@ -1,11 +1,11 @@
-"""How our records lie in Kafka, and what becomes of records that others wrote. No client is imported here.
+"""Form of our records in Kafka, and conversion of records that others wrote. No client is imported here.
 
 A record of ours has the payload as value, the route of its agent as key, the time of arrival as timestamp, and one
 header `tw` of 9 bytes, little-endian: u8 kind, u64 id hash. Who may write such records is the topic's ACL to say.
 
-A record without that header was written by somebody else: a native event, or a CloudEvent in structured or binary mode.
-What cannot be read, and what lies in a partition that is not its agent's (two workers would keep that agent), is handed
-out as a dead letter at its offset: nothing is skipped, and nothing stops the partition.
+A record without that header comes from another program: a native event, or a CloudEvent in structured or binary mode.
+A record that cannot be read, or lies in a partition that is not its agent's (two workers would keep that agent), is
+returned as a dead letter at its offset: no record is skipped, and none stops the partition.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLOUDEVENT_PREFIX = "ce_"
 
 
 class KafkaRecord(NamedTuple):
-    """One Kafka record as a client hands it out. `timestamp_ms` is -1 where it has none."""
+    """One Kafka record as a client returns it. `timestamp_ms` is -1 where it has none."""
 
     offset: int
     timestamp_ms: int
@@ -41,7 +41,7 @@ class KafkaRecord(NamedTuple):
 
 
 class SourcePartition(NamedTuple):
-    """Where records were read: the topic, one of its partitions, and how many it has."""
+    """Origin of records: the topic, one of its partitions, and the number of its partitions."""
 
     topic: str
     partition: int
@@ -53,19 +53,19 @@ def headers_for(record: Record) -> list[tuple[str, bytes]]:
     return [(RECORD_HEADER, _HEADER_STRUCT.pack(record.kind, record.id_hash))]
 
 
-def to_record(raw: KafkaRecord, place: SourcePartition) -> Record:
+def to_record(raw: KafkaRecord, origin: SourcePartition) -> Record:
     """The record that *raw* carries; a dead letter where it carries none."""
     record = own_record(raw.timestamp_ms, raw.value, raw.headers)
     if record is not None:
         return record
     try:
-        return _foreign_record(raw, place)
+        return _foreign_record(raw, origin)
     except MalformedEvent as error:
-        return _dead_letter_record(raw, place, error)
+        return _dead_letter_record(raw, origin, error)
 
 
 def own_record(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> Record | None:
-    """The record, if it is one of ours."""
+    """The record if it is ours, else None."""
     if payload is not None and timestamp_ms >= 0:
         for name, value in headers:
             if name == RECORD_HEADER and value is not None and len(value) == _HEADER_STRUCT.size:
@@ -73,7 +73,7 @@ def own_record(timestamp_ms: int, payload: bytes | None, headers: Sequence[tuple
     return None
 
 
-def to_record_runs(raws: Iterable[KafkaRecord], place: SourcePartition) -> list[RecordRun]:
+def to_record_runs(raws: Iterable[KafkaRecord], origin: SourcePartition) -> list[RecordRun]:
     """Records of one partition in the order of their offsets, cut where offsets are missing."""
     runs: list[RecordRun] = []
     records: list[Record] = []
@@ -82,7 +82,7 @@ def to_record_runs(raws: Iterable[KafkaRecord], place: SourcePartition) -> list[
         if raw.offset != expected:
             records = []
             runs.append(RecordRun(raw.offset, records))
-        records.append(to_record(raw, place))
+        records.append(to_record(raw, origin))
         expected = raw.offset + 1
     return runs
 
@@ -95,8 +95,8 @@ def id_hash_in(headers: Iterable[tuple[str, bytes | None]]) -> int:
     return 0
 
 
-def _foreign_record(raw: KafkaRecord, place: SourcePartition) -> Record:
-    """A record that somebody else wrote to our topic.
+def _foreign_record(raw: KafkaRecord, origin: SourcePartition) -> Record:
+    """Convert a record that another program wrote to our topic.
 
     Raises:
         MalformedEvent: it is no event, or it is in the wrong partition.
@@ -108,13 +108,13 @@ def _foreign_record(raw: KafkaRecord, place: SourcePartition) -> Record:
     payload = _native_payload(raw.value, raw.headers)
     event = decode_event(payload)
     issuer = event.agent.issuer or ""
-    right = partition_of(agent_partition_key(event.tenant or "", issuer, event.agent.id), place.partitions)
-    if right != place.partition:
+    right = partition_of(agent_partition_key(event.tenant or "", issuer, event.agent.id), origin.partitions)
+    if right != origin.partition:
         raise MalformedEvent(
-            f"record is in partition {place.partition}, its agent belongs to partition {right}: the key must be the"
+            f"record is in partition {origin.partition}, its agent belongs to partition {right}: the key must be the"
             " JSON array [tenant, issuer, agent id] without spaces, and the partition its murmur2, as with Kafka"
         )
-    source = event.source or f"topic:{place.topic}"
+    source = event.source or f"topic:{origin.topic}"
     return Record(RecordKind.EVENT, event_id_hash(event.tenant, source, event.id, payload), raw.timestamp_ms, payload)
 
 
@@ -145,17 +145,17 @@ def _header_text(name: str, content: bytes) -> str:
         raise MalformedEvent(f"header `{name}` is not UTF-8") from None
 
 
-def _dead_letter_record(raw: KafkaRecord, place: SourcePartition, error: MalformedEvent) -> Record:
-    """The input that the pipeline makes a dead letter of, with the same id at each reading."""
+def _dead_letter_record(raw: KafkaRecord, origin: SourcePartition, error: MalformedEvent) -> Record:
+    """Record that the pipeline turns into a dead letter, with the same id at each reading."""
     kept, reason = raw.value or b"", error.reason
     if len(kept) > MAX_EVENT_BYTES:
         reason = f"{reason} (the first {MAX_EVENT_BYTES} of {len(kept)} bytes are kept)"
         kept = kept[:MAX_EVENT_BYTES]
     received_ms = max(raw.timestamp_ms, 0)
     letter = {
-        "letter_id": record_id(received_ms, place.partition, raw.offset, "dead"),
+        "letter_id": record_id(received_ms, origin.partition, raw.offset, "dead"),
         "received_ms": received_ms,
-        "source": f"topic:{place.topic}",
+        "source": f"topic:{origin.topic}",
         "reason": reason,
         "path": error.path,
         "raw": base64.b64encode(kept).decode(),

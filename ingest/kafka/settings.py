@@ -15,7 +15,7 @@ SaslMechanismName = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEA
 
 
 class KafkaSecuritySettings(SettingsPart, frozen=True):
-    """How brokers are trusted, and what we show them."""
+    """Security of connections to brokers: our trust in them and our credentials."""
 
     protocol: Annotated[KafkaProtocolName, setting("how brokers are spoken to; with SASL also `mechanism`")] = (
         "PLAINTEXT"
@@ -57,7 +57,7 @@ class KafkaTopics(SettingsPart, frozen=True):
 
 
 class KafkaClientSettings(SettingsPart, frozen=True):
-    """What every client of Kafka needs."""
+    """Settings of every Kafka client."""
 
     bootstrap_servers: Annotated[
         tuple[str, ...], setting("brokers, `HOST:PORT`; none keeps events in the log below `data_dir`")
@@ -79,7 +79,7 @@ class KafkaClientSettings(SettingsPart, frozen=True):
 
 
 class KafkaTuning(NamedTuple):
-    """What no operator sets. Times in milliseconds, sizes in bytes.
+    """Client limits that are not operator settings. Times in milliseconds, sizes in bytes.
 
     Attributes:
         client_id: name of this process in the brokers' logs.
@@ -87,8 +87,8 @@ class KafkaTuning(NamedTuple):
         fetch_max_bytes: bound of one fetch from one broker, compressed; the client holds a few of them.
         partition_fetch_bytes: bound of what one fetch holds of one partition, compressed (a larger message comes all
             the same). All of it is uncompressed at once: behind a backlog it decides how much memory a worker takes.
-        request_timeout_ms: how long a broker may take to answer.
-        metadata_timeout_ms: how long questions such as `end_offset` may take in all.
+        request_timeout_ms: longest time for a broker's answer.
+        metadata_timeout_ms: longest time for requests such as `end_offset`, in all.
         delivery_timeout_ms: a record that is not acknowledged after so long has failed.
         compression: of what we produce.
         key_password: of the key of our certificate.
@@ -110,7 +110,7 @@ class KafkaTuning(NamedTuple):
 DEFAULT_TUNING = KafkaTuning()
 
 
-# Our topics and their settings, in one table: `docs/operations.md` shows it, and the admin client creates them so.
+# One table of our topics and their settings: `docs/operations.md` shows it, and the admin client creates them from it.
 
 
 class TopicDefinition(NamedTuple):
@@ -122,7 +122,7 @@ class TopicDefinition(NamedTuple):
     configs: Mapping[str, str]
 
     def name(self, topics: KafkaTopics) -> str:
-        """Its configured name."""
+        """Configured name of the topic."""
         name: str = getattr(topics, self.role)
         return name
 

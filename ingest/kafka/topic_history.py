@@ -1,4 +1,4 @@
-"""What a topic keeps as one history: events of one partition in their order, partitions by arrival.
+"""Events that a topic still keeps, as one history: each partition in its order, partitions merged by arrival time.
 
 Partitions are read as brokers send them, into a temporary file each, and then merged: disk bounds it, not memory.
 """
@@ -24,7 +24,7 @@ TopicEventFilter = Callable[[int, int, Record], bool]
 def topic_event_lines(
     reader: TopicReader,
     topic: str,
-    wanted: TopicEventFilter,
+    is_wanted: TopicEventFilter,
     check: Callable[[], None] = lambda: None,
     unread: ErasedFilter = ErasedFilter(),  # noqa: B008
 ) -> Iterator[bytes]:
@@ -32,9 +32,9 @@ def topic_event_lines(
 
     Args:
         reader: of *topic* alone, without a group; closed by whoever opened it.
-        wanted: chooses among events; records of other kinds are none.
+        is_wanted: chooses among events; records of other kinds are none.
         check: called now and then; raises to give up.
-        unread: who was erased, and is left out.
+        unread: erases subjects from the events.
 
     Raises:
         CorruptLog: a record is damaged.
@@ -48,12 +48,14 @@ def topic_event_lines(
             for fetched in reader.poll(HISTORY_POLL_S):
                 if fetched.partition not in parts:
                     parts[fetched.partition] = stack.enter_context(tempfile.TemporaryFile())
-                place = SourcePartition(topic, fetched.partition, partitions)
+                origin = SourcePartition(topic, fetched.partition, partitions)
                 for raw in fetched.records:
-                    record = unread.filter_record(fetched.partition, raw.offset, to_record(raw, place))
-                    if record.kind == RecordKind.EVENT and wanted(fetched.partition, raw.offset, record):
+                    record = unread.filter_record(fetched.partition, raw.offset, to_record(raw, origin))
+                    if record.kind == RecordKind.EVENT and is_wanted(fetched.partition, raw.offset, record):
                         parts[fetched.partition].write(b"%d %s\n" % (record.received_ms, as_one_line(record.payload)))
-        for _, line in heapq.merge(*(_received_lines(part) for part in parts.values()), key=lambda one: one[0]):
+        for _, line in heapq.merge(
+            *(_received_lines(part) for part in parts.values()), key=lambda received: received[0]
+        ):
             yield line
 
 

@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LogTail(NamedTuple):
-    """Where writing goes on: the last segment, the byte after its last whole chunk, and the next offset."""
+    """End of the log, where writing goes on: the last segment, the byte after its last whole chunk, the next offset."""
 
     base_offset: int
     position: int
@@ -109,9 +109,6 @@ def _truncate_and_sync(path: Path, synced: int, end: int) -> None:
         sync_file(file)
 
 
-# The writing side of the event log: append, fsync, roll, drop. Not thread-safe: see `commit` for callers.
-
-
 SEGMENT_BYTES = 64 * 1024 * 1024
 
 
@@ -151,18 +148,18 @@ class EventLog:
         self.segment_bytes = segment_bytes
         self.failed = False
         self._fd = -1
-        with ExitStack() as held:
+        with ExitStack() as resources:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 sync_directory(directory.parent)
-                held.enter_context(lock_log(directory))
+                resources.enter_context(lock_log(directory))
                 for left in directory.glob(f"*{REWRITTEN_SUFFIX}"):  # of an erasure that was killed; it begins anew
                     left.unlink()
-                self._synced = held.enter_context(closing(SyncedOffset(directory, create=True)))
+                self._synced = resources.enter_context(closing(SyncedOffset(directory, create=True)))
                 self._open(check_all)
             except OSError as error:
                 raise LogFailed(f"{directory}: cannot open the event log: {error}") from error
-            self._resources = held.pop_all()
+            self._resources = resources.pop_all()
 
     def _open(self, check_all: bool) -> None:
         self._base, self._position, self._next = recover_log(self.directory, self._synced.get(), check_all)
@@ -216,7 +213,7 @@ class EventLog:
         return first
 
     def _write(self, chunk: bytes) -> None:
-        """A write may be short (a nearly full disk); the rest is tried until the system says why."""
+        """Write all of a chunk; a write may be short (a nearly full disk): the rest is tried until the system fails."""
         view = memoryview(chunk)
         while view:
             written = os.pwrite(self._fd, view, self._position)
@@ -253,7 +250,7 @@ class EventLog:
             raise LogFailed(f"{self.directory}: event log is closed or failed; it must be reopened")
 
     def _fail(self, what: str, error: OSError) -> LogFailed:
-        """Refuse from now on, and take back what was not synced: it may be in memory and not on disk."""
+        """Refuse further records, and take back those not synced: they may be in memory and not on disk."""
         self.failed = True
         self._next = self._synced.get()
         _log.error("event_log_failed", directory=str(self.directory), operation=what, error=str(error))

@@ -34,21 +34,18 @@ class Backpressure(Unavailable):
 
 
 class CommitLog(Protocol):
-    """What `GroupCommit` writes to.
-
-    The `EventLog` on disk, or the events topic (`ingest/kafka/kafka_commit_log.py`).
-    """
+    """Log below `GroupCommit`: the `EventLog` on disk, or the events topic (`ingest/kafka/kafka_commit_log.py`)."""
 
     failed: bool
-    """A write failed: everything is refused until `reopen`. What that can not tell, the next good write does."""
+    """True after a failed write: everything is refused until `reopen`, or until the next write that succeeds."""
 
     @property
     def directory(self) -> PurePath:
-        """Its name in messages."""
+        """Name of the log in messages."""
 
     @property
     def next_offset(self) -> int:
-        """Number that the next record will get."""
+        """Offset that the next record will get."""
 
     def append(self, records: Sequence[Record]) -> int:
         """Write records; returns the number of the first, the others follow. Raises LogFailed, ValueError."""
@@ -67,7 +64,7 @@ class _PendingCommit(NamedTuple):
 
 
 class GroupCommit:
-    """Asynchronous front of a `CommitLog`. All its methods belong to one event loop.
+    """Asynchronous appends to a `CommitLog`. All methods belong to one event loop.
 
     A round takes what has queued up while the round before it was written, as one chunk with one fsync. When a round
     fails, it and everything queued behind it fails with `LogFailed`, and further calls are refused for *retry_after_s*;
@@ -77,7 +74,7 @@ class GroupCommit:
         log: used by nobody else while this object lives; stays open after `close`.
         queue_bytes: bound of payload that waits or is being written; at least MAX_CHUNK_BYTES.
         round_bytes: bound of one round, except that a single call is never cut.
-        retry_after_s: told to callers that are refused, and the pause before a failed log is reopened.
+        retry_after_s: wait that refused callers are asked for, and the pause before a failed log is reopened.
     """
 
     def __init__(
@@ -145,7 +142,7 @@ class GroupCommit:
                 self._acknowledge(group, first)
 
     def _next_round(self) -> list[_PendingCommit]:
-        """Callers that gave up meanwhile are left out: nobody waits for their records."""
+        """Take the queued appends; those of callers that gave up meanwhile are left out."""
         group: list[_PendingCommit] = []
         size = 0
         while self._queue and (not group or size + self._queue[0].size <= self.round_bytes):
@@ -158,7 +155,7 @@ class GroupCommit:
         return group
 
     def _write(self, records: list[Record]) -> int:
-        """On the thread: the only place that touches the disk."""
+        """Write and sync one round, on the thread; the only place that touches the disk."""
         if self.log.failed:
             self.log.reopen()
         first = self.log.append(records)

@@ -96,7 +96,7 @@ def read_header(buffer: Any, position: int, base_offset: int | None = None) -> C
 
 
 def is_intact(buffer: Any, position: int, header: ChunkHeader) -> bool:
-    """Whether the frame lies wholly in *buffer* and its check sum fits."""
+    """True if the frame lies wholly in *buffer* and its checksum fits."""
     end = position + header.size
     if end > len(buffer):
         return False

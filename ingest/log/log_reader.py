@@ -175,13 +175,13 @@ class LogReader:
         self._offset = batch.next_offset
         return batch
 
-    def _take(self, wanted: int, end: int) -> list[Record]:
-        """Up to *wanted* records of the current chunk; a chunk may be handed out in parts."""
+    def _take(self, most: int, end: int) -> list[Record]:
+        """Up to *most* records of the current chunk; a chunk may be returned in parts."""
         if self._taken == len(self._pending):
             header, buffer, position = self._cursor.next_chunk(end)
             self._pending = log_frames.decode_records(buffer, position, header)
             self._taken = max(0, self._offset - header.base_offset)  # after a seek into the middle of a chunk
-        part = self._pending[self._taken : self._taken + wanted]
+        part = self._pending[self._taken : self._taken + most]
         self._taken += len(part)
         return part
 

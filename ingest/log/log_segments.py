@@ -19,7 +19,7 @@ from . import log_frames
 
 SEGMENT_SUFFIX = ".log"
 REWRITTEN_SUFFIX = ".erasing"
-"""Of a segment that is being written anew without what was erased."""
+"""Suffix of a segment that is being rewritten without erased records."""
 _SYNCED = struct.Struct("=8sQ")
 _SYNCED_MAGIC = b"TWSYNC1\n"
 
@@ -52,7 +52,7 @@ def map_path(path: Path) -> Iterator[mmap.mmap | bytes]:
 
 @contextmanager
 def map_open_file(file: IO[bytes]) -> Iterator[mmap.mmap | bytes]:
-    """The same of an open file: what lies at its path may be another one meanwhile."""
+    """Map an open file as `map_path` does; its path may lead to another file meanwhile."""
     if os.fstat(file.fileno()).st_size == 0:
         yield b""
         return
@@ -64,7 +64,7 @@ def lock_log(directory: Path) -> BinaryIO:
     """Take the writer's lock; it is held until the returned file is closed, and ends with the process.
 
     Raises:
-        LogInUse: somebody else holds it.
+        LogInUse: another process holds it.
     """
     file = (directory / "lock").open("a+b")
     if not lock_file(file, wait=False):
@@ -115,10 +115,9 @@ class SyncedOffset:
         self._map.close()
 
 
-# Closed segments of the event log written anew: records are replaced, offsets stay, all of a segment at once.
-#
-# A fresh segment is written beside the old one and synced; then one rename puts it in its place. Readers that have the
-# old file open go on in it, since the same records have the same offsets; a kill at any moment leaves a whole segment.
+# Erasure rewrites closed segments: records are replaced, offsets stay, all of a segment at once. A new one is written
+# beside the old one and synced; then one rename puts it in its place. Readers that have the old file open go on in it,
+# since the same records have the same offsets; a kill at any moment leaves a whole segment.
 
 
 RecordTransform = Callable[[Record], Record]
@@ -126,13 +125,13 @@ RecordTransform = Callable[[Record], Record]
 
 
 class RewriteCount(NamedTuple):
-    """What was, or would be, replaced."""
+    """Records removed and records changed by a rewrite; in a dry run, those that would be."""
 
     removed: int = 0
     changed: int = 0
 
     def plus(self, other: RewriteCount) -> RewriteCount:
-        """Both together."""
+        """Sum of both counts."""
         return RewriteCount(self.removed + other.removed, self.changed + other.changed)
 
 
@@ -142,9 +141,9 @@ def closed_segments(directory: Path, end: int) -> list[int]:
 
 
 def count_changes(directory: Path, base: int, end: int, change: RecordTransform) -> RewriteCount:
-    """What *change* would do to the records of one segment before *end*. Raises CorruptLog."""
+    """Count the records of one segment before *end* that *change* would replace. Raises CorruptLog."""
     return reduce(
-        RewriteCount.plus, (found for _, found in _rewritten_chunks(directory, base, end, change)), RewriteCount()
+        RewriteCount.plus, (count for _, count in _rewritten_chunks(directory, base, end, change)), RewriteCount()
     )
 
 
@@ -164,9 +163,9 @@ def write_rewritten_segment(
     fresh = segment_path(directory, base).with_suffix(REWRITTEN_SUFFIX)
     total = RewriteCount()
     with fresh.open("wb") as file:
-        for chunk, found in _rewritten_chunks(directory, base, end, change):
+        for chunk, count in _rewritten_chunks(directory, base, end, change):
             file.write(chunk)
-            total = total.plus(found)
+            total = total.plus(count)
         sync_file(file)
     return fresh, total
 
@@ -174,7 +173,7 @@ def write_rewritten_segment(
 def _rewritten_chunks(
     directory: Path, base: int, end: int, change: RecordTransform
 ) -> Iterator[tuple[bytes, RewriteCount]]:
-    """Every chunk of a segment as it is to be, and what was replaced in it."""
+    """Every chunk of a segment after the rewrite, with the count of its changes."""
     path, position, offset = segment_path(directory, base), 0, base
     try:
         with map_path(path) as view:
@@ -199,7 +198,7 @@ def _rewritten_chunk(raw: bytes, header: log_frames.ChunkHeader, change: RecordT
 
 
 def _encode_chunks(base: int, records: Sequence[Record]) -> bytes:
-    """One chunk, or several where the records have become too large for one."""
+    """Encode one chunk, or several if the records have become too large for one."""
     if len(records) > 1 and log_frames.payload_bytes(records) > log_frames.MAX_CHUNK_BYTES:
         half = len(records) // 2
         return _encode_chunks(base, records[:half]) + _encode_chunks(base + half, records[half:])

@@ -1,8 +1,8 @@
-"""What the door must know of a record before it is logged: that it is plain, whose it is, its identity and route.
+"""Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity and its route.
 
-The kernel reads records as `encoder.scan` does and leaves alone what is not plain, so whoever uses this has a
-reference path. What that path finds out about a claim (a sender, and what an event says of tenant, issuer, source and
-agent) is remembered under a fingerprint, and holds for every plain record with the same claim.
+The kernel reads records as `raw_encoder.scan_records` does and leaves alone what is not plain; callers read those by
+the reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent) is
+remembered under a fingerprint, and holds for every plain record with the same claim.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
 
 
 class BatchSender(NamedTuple):
-    """Who sent a batch. Records with the same claim and another number share nothing."""
+    """Sender of a batch. Records with the same claim from a sender with another number share no entry."""
 
     number: int
     caller: str
@@ -61,7 +61,7 @@ class BatchSender(NamedTuple):
 
 
 class BatchClaims(NamedTuple):
-    """What was found out about a batch."""
+    """Result of reading a batch, one row per record."""
 
     state: npt.NDArray[np.uint8]  # (n,): LEFT, NEW or KNOWN
     key_numbers: npt.NDArray[np.int64]  # (n,): of KNOWN records, which of the remembered routes
@@ -70,7 +70,7 @@ class BatchClaims(NamedTuple):
 
 
 class ClaimLimits(NamedTuple):
-    """What decides besides the record itself."""
+    """Limits from outside the record."""
 
     number: int
     latest_ms: int  # of the event's time, exclusive
@@ -80,7 +80,7 @@ class ClaimLimits(NamedTuple):
 class ClaimWorkspace(NamedTuple):
     """Room and constants of the kernel."""
 
-    room: Bytes  # (compose.ROOM + LONGEST_CALLER + 2 * BLOCK,)
+    room: Bytes  # (TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES,)
     state: BlakeWords  # (8,)
     of_id: BlakeWords  # (8,)
     of_raw: BlakeWords  # (8,)
@@ -97,7 +97,11 @@ class ClaimReader:
     def __init__(self, salt: bytes, places: int = CLAIM_SLOTS) -> None:
         keys = np.concatenate([salted_key(salt, b"tw-claims-1"), salted_key(salt, b"tw-claims-2")])
         self._memory = FingerprintTable(
-            keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((0, 2))
+            keys,
+            np.zeros((places, 2), np.uint64),
+            np.zeros(places, np.uint64),
+            np.zeros(0, np.uint64),
+            np.zeros((0, 2)),
         )
         self._members = allocate_member_spans()
         self._workplace = ClaimWorkspace(
@@ -107,7 +111,7 @@ class ClaimReader:
             blake2b_initial_state(RAW_RECORD_PURPOSE),
         )
         self.partition_keys: list[bytes] = []
-        """Of the remembered claims, by place."""
+        """Partition keys of the remembered claims, by number."""
 
     def read(self, payloads: Sequence[bytes], sender: BatchSender, latest_ms: int, *, aliased: bool) -> BatchClaims:
         """Look at a batch.
@@ -116,7 +120,7 @@ class ClaimReader:
             payloads: as they would be logged.
             sender: of all of them.
             latest_ms: events of this UTC millisecond, and later ones, are left alone.
-            aliased: whether events that name a principal are left alone.
+            aliased: true leaves events that name a principal alone.
         """
         n = len(payloads)
         starts = np.zeros(n + 1, np.int64)
@@ -134,27 +138,27 @@ class ClaimReader:
         read_claims(data, starts, len(caller), SCAN_SCHEMA, self._members, self._memory, self._workplace, bounds, out)
         return out
 
-    def remember(self, found: BlakeWords, route: bytes) -> None:
-        """The claim with the fingerprint *found*, shape (2,), may be logged as it was sent, and leads to *route*."""
+    def remember(self, claim_fingerprint: BlakeWords, route: bytes) -> None:
+        """Remember that records with this claim, fingerprint of shape (2,), are logged as sent and go to *route*."""
         if len(route) > MAX_KEY_BYTES:
             return
         if len(self.partition_keys) >= len(self._memory.values) // 2:
             self.clear()
-        store_claim(self._memory, found, len(self.partition_keys))
+        store_claim(self._memory, claim_fingerprint, len(self.partition_keys))
         self.partition_keys.append(route)
 
     def clear(self) -> None:
-        """Empty the memory. Places that were handed out before mean nothing any more."""
+        """Empty the memory. Key numbers returned before are no longer valid."""
         self._memory.fingerprints[:] = 0
         self.partition_keys = []
 
 
 @allocation_free
-def store_claim(held: FingerprintTable, found: BlakeWords, value: int) -> None:
+def store_claim(memory: FingerprintTable, claim_fingerprint: BlakeWords, value: int) -> None:
     """Enter a value under a fingerprint."""
-    place = slot_of(held, found)
-    held.fingerprints[place, 0], held.fingerprints[place, 1] = found[0], found[1]
-    held.values[place] = value
+    slot = slot_of(memory, claim_fingerprint)
+    memory.fingerprints[slot, 0], memory.fingerprints[slot, 1] = claim_fingerprint[0], claim_fingerprint[1]
+    memory.values[slot] = value
 
 
 @allocation_free
@@ -163,8 +167,8 @@ def read_claims(
     starts: npt.NDArray[np.int64],
     caller: int,
     schema: ScanSchema,
-    found: MemberSpans,
-    held: FingerprintTable,
+    spans: MemberSpans,
+    memory: FingerprintTable,
     work: ClaimWorkspace,
     bounds: ClaimLimits,
     out: BatchClaims,
@@ -173,46 +177,46 @@ def read_claims(
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = CLAIM_UNREADABLE
-        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, found) != end or not is_complete(found):
+        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end or not is_complete(spans):
             continue
-        if found.begins[_TIME] >= bounds.latest_ms or (bounds.aliased and found.lengths[_PRINCIPAL] > 0):
+        if spans.begins[_TIME] >= bounds.latest_ms or (bounds.aliased and spans.lengths[_PRINCIPAL] > 0):
             continue
-        fingerprint(work.room, _append_claim(work.room, data, found, bounds.number), held, out.fingerprints[row])
-        place = slot_of(held, out.fingerprints[row])
+        fingerprint(work.room, _append_claim(work.room, data, spans, bounds.number), memory, out.fingerprints[row])
+        slot = slot_of(memory, out.fingerprints[row])
         out.state[row] = CLAIM_NEW
-        if held.fingerprints[place, 0] != 0:
-            out.state[row], out.key_numbers[row] = CLAIM_KNOWN, held.values[place]
-            out.ids[row] = _event_id_hash(data, start, end, starts[-1], caller, found, work)
+        if memory.fingerprints[slot, 0] != 0:
+            out.state[row], out.key_numbers[row] = CLAIM_KNOWN, memory.values[slot]
+            out.ids[row] = _event_id_hash(data, start, end, starts[-1], caller, spans, work)
 
 
 @inlined
-def _append_claim(room: Bytes, data: Bytes, found: MemberSpans, number: int) -> int:
-    """All that the door decides by, so that no two claims give the same bytes."""
+def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, number: int) -> int:
+    """Append all members that decide about a claim, so that no two claims give the same bytes."""
     at = append_number(room, 0, number)
     for member in _CLAIMED:
-        at = append_number(room, at, found.lengths[member])
-        at = append_text(room, at, data, found.begins[member], found.lengths[member])
-    return append_list(room, at, data, found.begins[_CAPABILITIES], found.lengths[_CAPABILITIES])
+        at = append_number(room, at, spans.lengths[member])
+        at = append_text(room, at, data, spans.begins[member], spans.lengths[member])
+    return append_list(room, at, data, spans.begins[_CAPABILITIES], spans.lengths[_CAPABILITIES])
 
 
 @inlined
 def _event_id_hash(
-    data: Bytes, start: int, end: int, caller_at: int, caller: int, found: MemberSpans, work: ClaimWorkspace
+    data: Bytes, start: int, end: int, caller_at: int, caller: int, spans: MemberSpans, work: ClaimWorkspace
 ) -> np.uint64:
-    """As `identity.event_id_hash` of the record data[start:end]."""
+    """Hash as `record_keys.event_id_hash` of the record data[start:end]."""
     room = work.room
-    if found.lengths[_ID] <= 0:
+    if spans.lengths[_ID] <= 0:
         digest = blake2b_digest(room, append_text(room, 0, data, start, end - start), work.of_raw, work.state)
         return digest if digest != 0 else np.uint64(1)
-    tenant, tenant_bytes = found.begins[_TENANT], max(found.lengths[_TENANT], 0)
-    source, source_bytes = found.begins[_SOURCE], found.lengths[_SOURCE]
+    tenant, tenant_bytes = spans.begins[_TENANT], max(spans.lengths[_TENANT], 0)
+    source, source_bytes = spans.begins[_SOURCE], spans.lengths[_SOURCE]
     if source_bytes <= 0:
         source, source_bytes = caller_at, caller
     at = append_byte(room, _append_decimal(room, 0, count_characters(data, tenant, tenant + tenant_bytes)), COLON)
     at = append_byte(room, _append_decimal(room, at, count_characters(data, source, source + source_bytes)), COLON)
     at = append_text(room, at, data, tenant, tenant_bytes)
     at = append_text(room, at, data, source, source_bytes)
-    at = append_text(room, at, data, found.begins[_ID], found.lengths[_ID])
+    at = append_text(room, at, data, spans.begins[_ID], spans.lengths[_ID])
     digest = blake2b_digest(room, at, work.of_id, work.state)
     return digest if digest != 0 else np.uint64(1)
 

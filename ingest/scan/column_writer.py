@@ -57,7 +57,7 @@ def ipv4_prefix(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def plain_host_span(data: Bytes, begin: int, end: int) -> tuple[int, int]:
-    """Where the host of a plain URL or mail address stands; the compiled twin of `targets.host_of`.
+    """Position of the host in a plain URL or mail address; the compiled twin of `targets.host_of`.
 
     Returns:
         Its first byte and its end. Both NOWHERE for a name that is neither URL nor mail address, and both UNSURE where
@@ -102,7 +102,7 @@ def _has_dot(data: Bytes, begin: int, end: int) -> bool:
 
 @allocation_free
 def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int]:
-    """As `host_of`, for a name with `://` at *mark*: small letters before it, behind it a host and maybe a port."""
+    """Host as `host_of` for a name with `://` at *mark*: small letters before it, after it a host and maybe a port."""
     for at in range(begin, mark):
         if not _FIRST_LETTER <= data[at] <= _LAST_LETTER:
             return UNDECIDED_HOST, UNDECIDED_HOST
@@ -119,7 +119,7 @@ def _host_of_url(data: Bytes, begin: int, mark: int, end: int) -> tuple[int, int
     return (start, stop) if ends and stop > start and mark > begin else (UNDECIDED_HOST, UNDECIDED_HOST)
 
 
-# From the members of one record to its row of columns: the compiled twin of `ColumnEncoder`.
+# Compiled twin of `ColumnEncoder`: from the members of one record to its row of columns.
 
 
 _UNIT_SEPARATOR = 0x1F
@@ -178,15 +178,15 @@ _SIZES = (
 
 
 class WriterTools(NamedTuple):
-    """What the kernels work with."""
+    """Workspace of the kernels."""
 
     key: npt.NDArray[np.uint64]  # (2,): of the name hashes
-    room: Bytes  # (compose.ROOM,)
+    room: Bytes  # (TEXT_BUFFER_BYTES,)
     memory: FingerprintTable
 
 
 class ColumnRows(NamedTuple):
-    """What the kernels write, one row per record."""
+    """Output of the kernels, one row per record."""
 
     names: columns.UInt64s
     numbers: columns.Floats
@@ -212,31 +212,31 @@ def allocate_rows(n: int) -> ColumnRows:
 
 
 @allocation_free
-def is_complete(found: MemberSpans) -> bool:
-    """Whether all required members are there."""
+def is_complete(spans: MemberSpans) -> bool:
+    """True if all required members are there."""
     for number in _REQUIRED:  # noqa: SIM110
-        if found.lengths[number] == ABSENT:
+        if spans.lengths[number] == ABSENT:
             return False
     return True
 
 
 @allocation_free
-def write_row(data: Bytes, found: MemberSpans, tools: WriterTools, out: ColumnRows, row: int) -> int:
+def write_row(data: Bytes, spans: MemberSpans, tools: WriterTools, out: ColumnRows, row: int) -> int:
     """Write a complete record into a row; returns the bits of what the memory lacks for it."""
     names, numbers, codes = out.names[row], out.numbers[row], out.codes[row]
     k0, k1 = tools.key[0], tools.key[1]
     for column, number in _NAMES:
-        names[column] = name_hash(data, found.begins[number], found.lengths[number], k0, k1)
+        names[column] = name_hash(data, spans.begins[number], spans.lengths[number], k0, k1)
     for column, number, absent in _SIZES:
-        numbers[column] = found.sizes[number] if found.lengths[number] != ABSENT else absent
-    out.time_ms[row] = found.begins[_TIME]
-    _write_composed(data, found, tools, names)
-    numbers[columns.DEPTH] = found.lengths[_CHAIN] if found.lengths[_CHAIN] > 0 else -1.0
-    _write_codes(data, found, codes)
-    missing = _find_agent(data, found, tools, names, out.fingerprints[row, fingerprint_table.AGENT])
-    missing |= _find_network(data, found, tools, names, out.fingerprints[row, fingerprint_table.NETWORK])
-    missing |= _find_scopes(data, found, tools, names, numbers, out.fingerprints[row, fingerprint_table.SCOPES])
-    return missing | _find_target(data, found, tools, names, codes, out.fingerprints[row, fingerprint_table.TARGET])
+        numbers[column] = spans.sizes[number] if spans.lengths[number] != ABSENT else absent
+    out.time_ms[row] = spans.begins[_TIME]
+    _write_composed(data, spans, tools, names)
+    numbers[columns.DEPTH] = spans.lengths[_CHAIN] if spans.lengths[_CHAIN] > 0 else -1.0
+    _write_codes(data, spans, codes)
+    missing = _find_agent(data, spans, tools, names, out.fingerprints[row, fingerprint_table.AGENT])
+    missing |= _find_network(data, spans, tools, names, out.fingerprints[row, fingerprint_table.NETWORK])
+    missing |= _find_scopes(data, spans, tools, names, numbers, out.fingerprints[row, fingerprint_table.SCOPES])
+    return missing | _find_target(data, spans, tools, names, codes, out.fingerprints[row, fingerprint_table.TARGET])
 
 
 @inlined
@@ -246,41 +246,41 @@ def _hashed(tools: WriterTools, length: int) -> np.uint64:
 
 
 @inlined
-def _append_member(room: Bytes, at: int, data: Bytes, found: MemberSpans, number: int) -> int:
-    return append_text(room, at, data, found.begins[number], found.lengths[number])
+def _append_member(room: Bytes, at: int, data: Bytes, spans: MemberSpans, number: int) -> int:
+    return append_text(room, at, data, spans.begins[number], spans.lengths[number])
 
 
 @inlined
-def _write_composed(data: Bytes, found: MemberSpans, tools: WriterTools, names: columns.UInt64s) -> None:
-    """Names made of several texts."""
+def _write_composed(data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s) -> None:
+    """Write names that are made of several texts."""
     room = tools.room
-    end = append_byte(room, _append_member(room, 0, data, found, _TENANT), _UNIT_SEPARATOR)
-    names[columns.GROUP] = _hashed(tools, _append_member(room, end, data, found, _AGENT_TYPE))
+    end = append_byte(room, _append_member(room, 0, data, spans, _TENANT), _UNIT_SEPARATOR)
+    names[columns.GROUP] = _hashed(tools, _append_member(room, end, data, spans, _AGENT_TYPE))
     end = 0
-    if found.lengths[_RESOURCE_TYPE] != ABSENT:
-        end = append_byte(room, _append_member(room, 0, data, found, _RESOURCE_TYPE), COLON)
-    names[columns.RESOURCE] = _hashed(tools, _append_member(room, end, data, found, _RESOURCE_ID))
+    if spans.lengths[_RESOURCE_TYPE] != ABSENT:
+        end = append_byte(room, _append_member(room, 0, data, spans, _RESOURCE_TYPE), COLON)
+    names[columns.RESOURCE] = _hashed(tools, _append_member(room, end, data, spans, _RESOURCE_ID))
     end = 0
-    if found.lengths[_METHOD] != ABSENT or found.lengths[_THUMBPRINT] != ABSENT:
-        end = append_byte(room, _append_or_none(room, 0, data, found, _METHOD), COLON)
-        end = _append_or_none(room, end, data, found, _THUMBPRINT)
+    if spans.lengths[_METHOD] != ABSENT or spans.lengths[_THUMBPRINT] != ABSENT:
+        end = append_byte(room, _append_or_none(room, 0, data, spans, _METHOD), COLON)
+        end = _append_or_none(room, end, data, spans, _THUMBPRINT)
     names[columns.CREDENTIAL] = _hashed(tools, end)
-    end = append_joined(room, 0, data, found.begins[_CHAIN], found.lengths[_CHAIN], _UNIT_SEPARATOR)
+    end = append_joined(room, 0, data, spans.begins[_CHAIN], spans.lengths[_CHAIN], _UNIT_SEPARATOR)
     names[columns.CHAIN] = _hashed(tools, end)
 
 
 @inlined
-def _append_or_none(room: Bytes, at: int, data: Bytes, found: MemberSpans, number: int) -> int:
-    """As an f-string does it: an absent text is `None`."""
-    if found.lengths[number] == ABSENT:
+def _append_or_none(room: Bytes, at: int, data: Bytes, spans: MemberSpans, number: int) -> int:
+    """Append a text as an f-string does: an absent one is `None`."""
+    if spans.lengths[number] == ABSENT:
         return append_text(room, at, _NONE_TEXT, 0, 4)
-    return _append_member(room, at, data, found, number)
+    return _append_member(room, at, data, spans, number)
 
 
 @inlined
-def _write_codes(data: Bytes, found: MemberSpans, codes: columns.Codes) -> None:
-    """All codes; the side of a target that is not said may be replaced later."""
-    begins, lengths = found.begins, found.lengths
+def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
+    """Write all codes; the side of a target without `external` may be replaced later."""
+    begins, lengths = spans.begins, spans.lengths
     codes[columns.EFFECT] = begins[_EFFECT] if lengths[_EFFECT] != ABSENT else _UNKNOWN_EFFECT
     codes[columns.OUTCOME], codes[columns.TYPE] = begins[_OUTCOME], begins[_TYPE]
     codes[columns.PROVENANCE] = begins[_PROVENANCE] if lengths[_PROVENANCE] != ABSENT else -1
@@ -307,11 +307,11 @@ def _write_codes(data: Bytes, found: MemberSpans, codes: columns.Codes) -> None:
 
 
 @allocation_free
-def _look_up(tools: WriterTools, length: int, wanted: columns.UInt64s) -> int:
-    """Place in the memory of what the buffer names; -1 where it is missing."""
-    fingerprint(tools.room, length, tools.memory, wanted)
-    place = slot_of(tools.memory, wanted)
-    return place if tools.memory.fingerprints[place, 0] != 0 else -1
+def _look_up(tools: WriterTools, length: int, prints: columns.UInt64s) -> int:
+    """Slot in the memory of the text in the buffer; -1 where it is missing."""
+    fingerprint(tools.room, length, tools.memory, prints)
+    slot = slot_of(tools.memory, prints)
+    return slot if tools.memory.fingerprints[slot, 0] != 0 else -1
 
 
 @inlined
@@ -322,26 +322,26 @@ def _append_lengths(room: Bytes, kind: int, first: int, second: int) -> int:
 
 @inlined
 def _find_agent(
-    data: Bytes, found: MemberSpans, tools: WriterTools, names: columns.UInt64s, wanted: columns.UInt64s
+    data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s, prints: columns.UInt64s
 ) -> int:
-    end = _append_lengths(tools.room, fingerprint_table.AGENT, found.lengths[_TENANT], found.lengths[_ISSUER])
-    end = _append_member(tools.room, end, data, found, _TENANT)
-    end = _append_member(tools.room, end, data, found, _ISSUER)
-    place = _look_up(tools, _append_member(tools.room, end, data, found, _AGENT_ID), wanted)
-    if place < 0:
+    end = _append_lengths(tools.room, fingerprint_table.AGENT, spans.lengths[_TENANT], spans.lengths[_ISSUER])
+    end = _append_member(tools.room, end, data, spans, _TENANT)
+    end = _append_member(tools.room, end, data, spans, _ISSUER)
+    slot = _look_up(tools, _append_member(tools.room, end, data, spans, _AGENT_ID), prints)
+    if slot < 0:
         return 1 << fingerprint_table.AGENT
-    names[columns.AGENT] = tools.memory.values[place]
+    names[columns.AGENT], names[columns.AGENT_CHECK] = tools.memory.values[slot], tools.memory.checks[slot]
     return 0
 
 
 @inlined
 def _find_network(
-    data: Bytes, found: MemberSpans, tools: WriterTools, names: columns.UInt64s, wanted: columns.UInt64s
+    data: Bytes, spans: MemberSpans, tools: WriterTools, names: columns.UInt64s, prints: columns.UInt64s
 ) -> int:
     """Networks of IPv4 are cut from the text; other addresses are looked up."""
-    room, begin, length = tools.room, found.begins[_IP], found.lengths[_IP]
-    if found.lengths[_ASN] != ABSENT:
-        end = _append_member(room, append_byte(room, append_byte(room, 0, _LETTER_A), _LETTER_S), data, found, _ASN)
+    room, begin, length = tools.room, spans.begins[_IP], spans.lengths[_IP]
+    if spans.lengths[_ASN] != ABSENT:
+        end = _append_member(room, append_byte(room, append_byte(room, 0, _LETTER_A), _LETTER_S), data, spans, _ASN)
         names[columns.NETWORK] = _hashed(tools, end)
         return 0
     if length <= 0:
@@ -353,37 +353,37 @@ def _find_network(
             tools, append_text(room, append_text(room, 0, data, begin, kept), _NETWORK_SUFFIX, 0, 5)
         )
         return 0
-    place = _look_up(
-        tools, append_text(room, append_byte(room, 0, fingerprint_table.NETWORK), data, begin, length), wanted
+    slot = _look_up(
+        tools, append_text(room, append_byte(room, 0, fingerprint_table.NETWORK), data, begin, length), prints
     )
-    if place < 0:
+    if slot < 0:
         return 1 << fingerprint_table.NETWORK
-    names[columns.NETWORK] = tools.memory.values[place]
+    names[columns.NETWORK] = tools.memory.values[slot]
     return 0
 
 
 @inlined
 def _find_scopes(
     data: Bytes,
-    found: MemberSpans,
+    spans: MemberSpans,
     tools: WriterTools,
     names: columns.UInt64s,
     numbers: columns.Floats,
-    wanted: columns.UInt64s,
+    prints: columns.UInt64s,
 ) -> int:
     names[columns.SCOPES], numbers[columns.BREADTH], numbers[columns.UNGRANTED] = 0, -1.0, -1.0
-    if found.lengths[_SCOPES] == ABSENT:
+    if spans.lengths[_SCOPES] == ABSENT:
         return 0
     end = append_byte(tools.room, 0, fingerprint_table.SCOPES)
-    end = append_list(tools.room, end, data, found.begins[_REQUESTED], found.lengths[_REQUESTED])
-    end = append_list(tools.room, end, data, found.begins[_GRANTED], found.lengths[_GRANTED])
-    place = _look_up(tools, end, wanted)
-    if place < 0:
+    end = append_list(tools.room, end, data, spans.begins[_REQUESTED], spans.lengths[_REQUESTED])
+    end = append_list(tools.room, end, data, spans.begins[_GRANTED], spans.lengths[_GRANTED])
+    slot = _look_up(tools, end, prints)
+    if slot < 0:
         return 1 << fingerprint_table.SCOPES
-    names[columns.SCOPES] = tools.memory.values[place]
+    names[columns.SCOPES] = tools.memory.values[slot]
     numbers[columns.BREADTH], numbers[columns.UNGRANTED] = (
-        tools.memory.numbers[place, 0],
-        tools.memory.numbers[place, 1],
+        tools.memory.numbers[slot, 0],
+        tools.memory.numbers[slot, 1],
     )
     return 0
 
@@ -391,47 +391,47 @@ def _find_scopes(
 @inlined
 def _find_target(
     data: Bytes,
-    found: MemberSpans,
+    spans: MemberSpans,
     tools: WriterTools,
     names: columns.UInt64s,
     codes: columns.Codes,
-    wanted: columns.UInt64s,
+    prints: columns.UInt64s,
 ) -> int:
-    """Most names stand for themselves, and URLs for their host; what is not plain is looked up as a whole."""
-    number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
-    begin, length = found.begins[number], found.lengths[number]
+    """Find the target: most names stand for themselves, URLs for their host; others are looked up as a whole."""
+    number = _TARGET if spans.lengths[_TARGET] > 0 else _RESOURCE_ID
+    begin, length = spans.begins[number], spans.lengths[number]
     host, stop = plain_host_span(data, begin, begin + length)
     if host == UNDECIDED_HOST:
-        return _look_up_target(data, found, tools, names, codes, wanted)
+        return _look_up_target(data, spans, tools, names, codes, prints)
     if host == NO_HOST or data[host - 1] == AT_SIGN:
         names[columns.TARGET] = name_hash(data, begin, length, tools.key[0], tools.key[1])
     else:
         names[columns.TARGET] = name_hash(data, host, stop - host, tools.key[0], tools.key[1])
-    if host == NO_HOST or found.lengths[_EXTERNAL] != ABSENT:
+    if host == NO_HOST or spans.lengths[_EXTERNAL] != ABSENT:
         return 0
-    end = _append_lengths(tools.room, fingerprint_table.TARGET_SIDE, found.lengths[_TENANT], 0)
-    end = _append_member(tools.room, end, data, found, _TENANT)
-    place = _look_up(tools, append_text(tools.room, end, data, host, stop - host), wanted)
-    if place < 0:
+    end = _append_lengths(tools.room, fingerprint_table.TARGET_SIDE, spans.lengths[_TENANT], 0)
+    end = _append_member(tools.room, end, data, spans, _TENANT)
+    slot = _look_up(tools, append_text(tools.room, end, data, host, stop - host), prints)
+    if slot < 0:
         return 1 << fingerprint_table.TARGET
-    codes[columns.EXTERNAL] = np.int8(tools.memory.numbers[place, 0])
+    codes[columns.EXTERNAL] = np.int8(tools.memory.numbers[slot, 0])
     return 0
 
 
 @inlined
 def _look_up_target(
     data: Bytes,
-    found: MemberSpans,
+    spans: MemberSpans,
     tools: WriterTools,
     names: columns.UInt64s,
     codes: columns.Codes,
-    wanted: columns.UInt64s,
+    prints: columns.UInt64s,
 ) -> int:
-    number = _TARGET if found.lengths[_TARGET] > 0 else _RESOURCE_ID
-    end = _append_lengths(tools.room, fingerprint_table.TARGET, found.lengths[_TENANT], codes[columns.EXTERNAL] + 1)
-    end = _append_member(tools.room, _append_member(tools.room, end, data, found, _TENANT), data, found, number)
-    place = _look_up(tools, end, wanted)
-    if place < 0:
+    number = _TARGET if spans.lengths[_TARGET] > 0 else _RESOURCE_ID
+    end = _append_lengths(tools.room, fingerprint_table.TARGET, spans.lengths[_TENANT], codes[columns.EXTERNAL] + 1)
+    end = _append_member(tools.room, _append_member(tools.room, end, data, spans, _TENANT), data, spans, number)
+    slot = _look_up(tools, end, prints)
+    if slot < 0:
         return 1 << fingerprint_table.TARGET
-    names[columns.TARGET], codes[columns.EXTERNAL] = tools.memory.values[place], np.int8(tools.memory.numbers[place, 0])
+    names[columns.TARGET], codes[columns.EXTERNAL] = tools.memory.values[slot], np.int8(tools.memory.numbers[slot, 0])
     return 0

@@ -1,4 +1,4 @@
-"""What cannot be computed in a kernel, remembered: agent keys, networks, scope sets, canonical targets.
+"""Cache of values that no kernel can compute: agent keys, networks, scope sets, canonical targets.
 
 An entry is found by the 128-bit fingerprint (SipHash-2-4 under two secret keys) of what it is made from. Its values
 come from the reference path, which the first record with a new combination takes.
@@ -31,37 +31,39 @@ class FingerprintTable(NamedTuple):
     keys: UInt64s  # (4,): of both halves of the fingerprint
     fingerprints: UInt64s  # (places, 2)
     values: UInt64s  # (places,): agent key, or hash of a name
+    checks: UInt64s  # (places,): of agents, see `hashing.agent_check`
     numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target
 
 
 def allocate_fingerprint_table(salt: bytes, places: int) -> FingerprintTable:
     """An empty memory; *places* is a power of two."""
     keys = np.concatenate([salted_key(salt, b"tw-recall-1"), salted_key(salt, b"tw-recall-2")])
-    return FingerprintTable(keys, np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros((places, 2)))
+    prints, values, checks = np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros(places, np.uint64)
+    return FingerprintTable(keys, prints, values, checks, np.zeros((places, 2)))
 
 
 @allocation_free
-def fingerprint(text: Bytes, length: int, held: FingerprintTable, out: UInt64s) -> None:
+def fingerprint(text: Bytes, length: int, memory: FingerprintTable, out: UInt64s) -> None:
     """Fingerprint of text[:length], never (0, 0); eight more bytes must be readable."""
-    out[0] = siphash(text, 0, length, held.keys[0], held.keys[1]) | np.uint64(1)
-    out[1] = siphash(text, 0, length, held.keys[2], held.keys[3])
+    out[0] = siphash(text, 0, length, memory.keys[0], memory.keys[1]) | np.uint64(1)
+    out[1] = siphash(text, 0, length, memory.keys[2], memory.keys[3])
 
 
 @inlined
-def slot_of(held: FingerprintTable, wanted: UInt64s) -> int:
-    """Place of an entry; where there is none, the empty place in which it belongs."""
-    mask = len(held.values) - 1
-    place = as_int(wanted[0] >> np.uint64(1)) & mask
-    while held.fingerprints[place, 0] != 0 and (
-        held.fingerprints[place, 0] != wanted[0] or held.fingerprints[place, 1] != wanted[1]
+def slot_of(memory: FingerprintTable, prints: UInt64s) -> int:
+    """Slot of an entry; where there is none, the empty slot in which it belongs."""
+    mask = len(memory.values) - 1
+    slot = as_int(prints[0] >> np.uint64(1)) & mask
+    while memory.fingerprints[slot, 0] != 0 and (
+        memory.fingerprints[slot, 0] != prints[0] or memory.fingerprints[slot, 1] != prints[1]
     ):
-        place = (place + 1) & mask
-    return place
+        slot = (slot + 1) & mask
+    return slot
 
 
 @allocation_free
 def store_missing(
-    held: FingerprintTable,
+    memory: FingerprintTable,
     state: Bytes,
     prints: UInt64s,
     names: UInt64s,
@@ -80,29 +82,29 @@ def store_missing(
         for kind in range(ENTRY_KINDS):
             if not (state[row] >> kind) & 1:
                 continue
-            place = slot_of(held, prints[row, kind])
-            added += held.fingerprints[place, 0] == 0
-            held.fingerprints[place, 0], held.fingerprints[place, 1] = prints[row, kind, 0], prints[row, kind, 1]
-            _store_entry(held, place, kind, names[row], numbers[row], codes[row])
+            slot = slot_of(memory, prints[row, kind])
+            added += memory.fingerprints[slot, 0] == 0
+            memory.fingerprints[slot, 0], memory.fingerprints[slot, 1] = prints[row, kind, 0], prints[row, kind, 1]
+            _store_entry(memory, slot, kind, names[row], numbers[row], codes[row])
     return added
 
 
 @allocation_free
 def _store_entry(
-    held: FingerprintTable,
-    place: int,
+    memory: FingerprintTable,
+    slot: int,
     kind: int,
     names: UInt64s,
     numbers: npt.NDArray[np.float64],
     codes: npt.NDArray[np.int8],
 ) -> None:
     if kind == AGENT:
-        held.values[place] = names[columns.AGENT]
+        memory.values[slot], memory.checks[slot] = names[columns.AGENT], names[columns.AGENT_CHECK]
     elif kind == NETWORK:
-        held.values[place] = names[columns.NETWORK]
+        memory.values[slot] = names[columns.NETWORK]
     elif kind == SCOPES:
-        held.values[place] = names[columns.SCOPES]
-        held.numbers[place, 0], held.numbers[place, 1] = numbers[columns.BREADTH], numbers[columns.UNGRANTED]
+        memory.values[slot] = names[columns.SCOPES]
+        memory.numbers[slot, 0], memory.numbers[slot, 1] = numbers[columns.BREADTH], numbers[columns.UNGRANTED]
     else:
-        held.values[place] = names[columns.TARGET]
-        held.numbers[place, 0] = codes[columns.EXTERNAL]
+        memory.values[slot] = names[columns.TARGET]
+        memory.numbers[slot, 0] = codes[columns.EXTERNAL]

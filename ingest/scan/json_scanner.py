@@ -40,7 +40,7 @@ def skip_blanks(data: Bytes, at: int) -> int:
 
 @inlined
 def is_digit(byte: int) -> bool:
-    """Whether a byte is one of 0 to 9."""
+    """True for the bytes of the digits 0 to 9."""
     return ZERO <= byte <= NINE
 
 
@@ -89,7 +89,7 @@ def count_characters(data: Bytes, at: int, end: int) -> int:
 
 @allocation_free
 def _continuation(first: int, second: int) -> int:
-    """How many bytes follow the first one of a character; -1 where the first two can not be."""
+    """Number of bytes that follow the first one of a UTF-8 character; -1 where the first two are not valid."""
     if first < 0x80:
         return 0
     if 0xC2 <= first <= 0xDF:
@@ -166,7 +166,7 @@ def boolean_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _scalar_end(data: Bytes, at: int) -> int:
-    """End of a string, number or word that nobody reads."""
+    """End of a string, number or word whose value is not needed."""
     first = data[at]
     if first == QUOTE:
         return _skipped_string_end(data, at + 1)
@@ -179,7 +179,7 @@ def _scalar_end(data: Bytes, at: int) -> int:
 
 @allocation_free
 def _skipped_string_end(data: Bytes, start: int) -> int:
-    """Position behind a string that nobody reads; it may hold the simple escapes."""
+    """Position after a string whose value is not needed; it may hold the simple escapes."""
     at, above = start, 0
     while data[at] != QUOTE:
         if data[at] < _SPACE_BYTE:
@@ -195,7 +195,7 @@ def _skipped_string_end(data: Bytes, start: int) -> int:
 
 @inlined
 def value_after_name(data: Bytes, at: int) -> int:
-    """Where the value of the member begins whose name's quote is at *at*; -1 where no name stands."""
+    """Start of the value of a member whose name's opening quote is at *at*; -1 where there is no name."""
     if data[at] != QUOTE:
         return -1
     at = _skipped_string_end(data, at + 1)
@@ -204,14 +204,14 @@ def value_after_name(data: Bytes, at: int) -> int:
 
 @inlined
 def value_after_colon(data: Bytes, at: int) -> int:
-    """Where the value behind a colon begins; *at* is behind the name."""
+    """Start of the value after a colon; *at* is just after the name."""
     at = skip_blanks(data, at)
     return skip_blanks(data, at + 1) if data[at] == COLON else -1
 
 
 @allocation_free
 def value_end(data: Bytes, at: int) -> int:
-    """End of a value that nobody reads, of at most 60 levels; it must be strict JSON all the same."""
+    """End of a value that is not needed, of at most 60 levels; it must be strict JSON all the same."""
     kinds, depth = 0, 0  # of `kinds`, the lowest bit is 1 inside an object, the next one tells what is around it
     while at >= 0:
         first = data[at]
@@ -245,14 +245,14 @@ def _close_containers(data: Bytes, at: int, kinds: int, depth: int) -> tuple[int
 
 @allocation_free
 def _next_value(data: Bytes, at: int, kinds: int) -> int:
-    """Where the next value of the same object or list begins."""
+    """Start of the next value of the same object or list; -1 after the last."""
     if at < 0 or data[at] != COMMA:
         return -1
     at = skip_blanks(data, at + 1)
     return value_after_name(data, at) if kinds & 1 else at
 
 
-# RFC 3339 times, to the millisecond of the reference path.
+# RFC 3339 times, equal to the millisecond of the reference path.
 
 
 FIRST_YEAR, LAST_YEAR = 1970, 2250

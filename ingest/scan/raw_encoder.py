@@ -1,4 +1,4 @@
-"""Payloads of a batch to columns: the kernels for plain records, the reference path for all others."""
+"""Conversion of payloads to columns: kernels for plain records, the reference path for all others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RawEncoder:
 
     Args:
         encoder: the reference path, for records that are unusual or name something for the first time.
-        decode: how those are read. Whatever `decode_event` accepts it must read as the same event.
+        decode: reads those. Whatever `decode_event` accepts it must read as the same event.
         places: of the memory of agents, scope sets, and addresses; a power of two, 2,048 or more.
     """
 
@@ -86,15 +86,15 @@ class RawEncoder:
         return EncodedBatch(columns, positions, refused)
 
     def _fill(self, out: ColumnRows, decoded: dict[int, NativeEvent]) -> None:
-        """Write the rows of decoded events, and remember what the kernel lacked for them."""
-        at, made = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
-        out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = made[1:]
+        """Write the rows of decoded events, and remember the entries that the kernel lacked for them."""
+        at, encoded = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
+        out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = encoded[1:]
         state = np.where(out.state[at] == NEEDS_DECODING, np.uint8(0), out.state[at])
         if self._remembered + fingerprint_table.ENTRY_KINDS * len(at) > len(self._tools.memory.values) // 2:
             self._tools.memory.fingerprints[:] = 0
             self._remembered = 0
         self._remembered += fingerprint_table.store_missing(
-            self._tools.memory, state, out.fingerprints[at], made.names, made.numbers, made.codes
+            self._tools.memory, state, out.fingerprints[at], encoded.names, encoded.numbers, encoded.codes
         )
 
 
@@ -103,7 +103,7 @@ def scan_records(
     data: Bytes,
     starts: npt.NDArray[np.int64],
     schema: ScanSchema,
-    found: MemberSpans,
+    spans: MemberSpans,
     tools: WriterTools,
     out: ColumnRows,
 ) -> None:
@@ -111,6 +111,6 @@ def scan_records(
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = NEEDS_DECODING
-        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, found) != end or not is_complete(found):
+        if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end or not is_complete(spans):
             continue
-        out.state[row] = write_row(data, found, tools, out, row)
+        out.state[row] = write_row(data, spans, tools, out, row)

@@ -1,4 +1,4 @@
-"""One record's members: where their texts stand, and what their numbers, words and times are."""
+"""Scanner for the members of one record: positions of texts, values of numbers, words and times."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class MemberSpans(NamedTuple):
-    """What one record says, by field number. A member that is missing or null has the length ABSENT."""
+    """Positions of one record's members, by field number. A member that is missing or null has the length ABSENT."""
 
     begins: Integers  # of texts, lists and integers: first byte; of words their code, of flags 0 or 1, of times ms
     lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 where they are present
@@ -59,14 +59,14 @@ def allocate_member_spans() -> MemberSpans:
 
 
 @allocation_free
-def read_record(data: Bytes, at: int, schema: ScanSchema, found: MemberSpans) -> int:
-    """Read a record into *found*.
+def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) -> int:
+    """Read a record into *spans*.
 
     Returns:
         Position behind it and behind blanks; -1 where it is not plain. Whether required members are there is not looked
         at.
     """
-    found.lengths[:] = ABSENT
+    spans.lengths[:] = ABSENT
     at, level, seen = skip_blanks(data, at), scan_schema.TOP_LEVEL, np.uint64(0)
     if data[at] != OPEN_OBJECT:
         return -1
@@ -86,16 +86,16 @@ def read_record(data: Bytes, at: int, schema: ScanSchema, found: MemberSpans) ->
             return -1
         seen |= bit
         if schema.kinds[field] == scan_schema.OBJECT and data[at] == OPEN_OBJECT:
-            found.lengths[field] = 0
+            spans.lengths[field] = 0
             at, level = skip_blanks(data, at + 1), schema.inner[field]
         else:
-            at = _next_member(data, _read_value(data, at, field, schema, found))
+            at = _next_member(data, _read_value(data, at, field, schema, spans))
     return -1
 
 
 @inlined
 def _next_member(data: Bytes, at: int) -> int:
-    """From behind a value to the next member's quote or the object's end."""
+    """Skip from the end of a value to the next member's quote or the object's end."""
     if at < 0:
         return -1
     at = skip_blanks(data, at)
@@ -120,18 +120,18 @@ def _read_name(data: Bytes, at: int, level: int, schema: ScanSchema) -> tuple[in
 
 @inlined
 def find_word(data: Bytes, at: int, end: int, level: int, schema: ScanSchema) -> int:
-    """What a name of a level, or a word of a vocabulary, means; -1 for one that is not known."""
+    """Meaning of a member name of a level, or of a word of a vocabulary; -1 for one that the schema does not have."""
     length = end - at
     if length > scan_schema.MAX_WORD_BYTES:
         return -1
     first = _first_bytes(load_word(data, at), min(length, 8))
     second = _first_bytes(load_word(data, at + 8), max(length - 8, 0))
     mixed = first ^ (second * np.uint64(0x9E3779B97F4A7C15)) ^ (np.uint64(level) * np.uint64(0xC2B2AE3D27D4EB4F))
-    place = as_int((mixed * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(56))
-    while schema.levels[place] >= 0:
-        if schema.levels[place] == level and schema.words[place, 0] == first and schema.words[place, 1] == second:
-            return as_int(schema.meanings[place])
-        place = (place + 1) & (scan_schema.WORD_SLOTS - 1)
+    slot = as_int((mixed * np.uint64(0xFF51AFD7ED558CCD)) >> np.uint64(56))
+    while schema.levels[slot] >= 0:
+        if schema.levels[slot] == level and schema.words[slot, 0] == first and schema.words[slot, 1] == second:
+            return as_int(schema.meanings[slot])
+        slot = (slot + 1) & (scan_schema.WORD_SLOTS - 1)
     return -1
 
 
@@ -144,69 +144,69 @@ def _first_bytes(word: np.uint64, length: int) -> np.uint64:
 
 
 @inlined
-def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, found: MemberSpans) -> int:
+def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
     """Read a value that is no object of the schema; returns its end."""
     first, kind = data[at], schema.kinds[field]
     if first == NULL_BEGINS:
         return null_end(data, at) if schema.nullable[field] else -1
     if first == QUOTE:
-        return _read_string(data, at + 1, field, kind, schema, found)
+        return _read_string(data, at + 1, field, kind, schema, spans)
     if kind == scan_schema.NAMES:
-        return _read_list(data, at, field, found)
+        return _read_list(data, at, field, spans)
     if kind == scan_schema.FREE_OBJECT and first == OPEN_OBJECT:
         return value_end(data, at)
     if kind == scan_schema.FLAG:
-        found.begins[field], found.lengths[field] = as_int(first == TRUE_BEGINS), 0
+        spans.begins[field], spans.lengths[field] = as_int(first == TRUE_BEGINS), 0
         return boolean_end(data, at)
     if kind == scan_schema.SIZE or kind == scan_schema.COUNT or kind == scan_schema.INTEGER:
-        return _read_number(data, at, field, kind, found)
+        return _read_number(data, at, field, kind, spans)
     return -1
 
 
 @inlined
-def _read_number(data: Bytes, at: int, field: int, kind: int, found: MemberSpans) -> int:
+def _read_number(data: Bytes, at: int, field: int, kind: int, spans: MemberSpans) -> int:
     """Read an amount or an integer that is not negative."""
     end = integer_end(data, at) if kind == scan_schema.INTEGER else number_end(data, at)
     if end < 0:
         return -1
-    found.begins[field], found.lengths[field] = at, end - at
+    spans.begins[field], spans.lengths[field] = at, end - at
     if kind != scan_schema.INTEGER:
-        found.sizes[field] = number_at(data, at, end)
-    return -1 if kind == scan_schema.COUNT and found.sizes[field] < 1.0 else end
+        spans.sizes[field] = number_at(data, at, end)
+    return -1 if kind == scan_schema.COUNT and spans.sizes[field] < 1.0 else end
 
 
 @inlined
-def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema, found: MemberSpans) -> int:
+def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema, spans: MemberSpans) -> int:
     """Read a text, a word or a time, whose first character is at *at*."""
     end = string_end(data, at)
     if end < 0:
         return -1
-    found.begins[field], found.lengths[field] = at, end - at
+    spans.begins[field], spans.lengths[field] = at, end - at
     if kind == scan_schema.TEXT:
         return end + 1 if _within_limit(data, at, end) else -1
     if kind == scan_schema.IDENTIFIER:
         return end + 1 if end > at and _within_limit(data, at, end) else -1
     if kind == scan_schema.WORD:
-        found.begins[field] = find_word(data, at, end, schema.inner[field], schema)
-        return end + 1 if found.begins[field] >= 0 else -1
+        spans.begins[field] = find_word(data, at, end, schema.inner[field], schema)
+        return end + 1 if spans.begins[field] >= 0 else -1
     if kind == scan_schema.TIME:
-        found.begins[field] = rfc3339_ms(data, at, end)
-        return end + 1 if found.begins[field] >= 0 else -1
+        spans.begins[field] = rfc3339_ms(data, at, end)
+        return end + 1 if spans.begins[field] >= 0 else -1
     return -1
 
 
 @inlined
 def _within_limit(data: Bytes, at: int, end: int) -> bool:
-    """Whether a text is within the limit, which counts characters."""
+    """True if a text is within the limit, which counts characters."""
     return end - at <= MAX_ID_LENGTH or count_characters(data, at, end) <= MAX_ID_LENGTH
 
 
 @allocation_free
-def _read_list(data: Bytes, at: int, field: int, found: MemberSpans) -> int:
+def _read_list(data: Bytes, at: int, field: int, spans: MemberSpans) -> int:
     """Read a list of texts."""
     if data[at] != OPEN_LIST:
         return -1
-    found.begins[field], count = at, 0
+    spans.begins[field], count = at, 0
     at = skip_blanks(data, at + 1)
     while data[at] == QUOTE:
         end = string_end(data, at + 1)
@@ -220,5 +220,5 @@ def _read_list(data: Bytes, at: int, field: int, found: MemberSpans) -> int:
                 return -1
         elif data[at] != CLOSE_LIST:
             return -1
-    found.lengths[field] = count
+    spans.lengths[field] = count
     return at + 1 if data[at] == CLOSE_LIST else -1

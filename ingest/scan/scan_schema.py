@@ -1,4 +1,4 @@
-"""What the scanner knows of the native schema: made from the `AuditEvent` types, so that there is one schema.
+"""Native schema in the scanner's form: made from the `AuditEvent` types, so that there is one schema.
 
 Every member that the schema names gets a field number. Names of members and words of closed vocabularies have at most
 16 bytes; the kernels compare them as two 64-bit words.
@@ -63,38 +63,38 @@ class ScanSchema(NamedTuple):
 
 
 def _schema_members() -> Iterator[SchemaMember]:
-    """All members; each object's own members come behind those of the record."""
+    """All members; those of nested objects come after those of the record."""
     objects: list[tuple[str, int, mi.StructType]] = [("", TOP_LEVEL, mi.type_info(NativeEvent))]  # type: ignore[list-item]
     levels = 1
     for prefix, level, struct in objects:
         for field in struct.fields:
             path, inner = prefix + field.encode_name, -1
-            found, nullable = _without_none(field.type)
-            kind = _member_kind(path, found)
+            kind_type, nullable = _without_none(field.type)
+            kind = _member_kind(path, kind_type)
             if kind in (OBJECT, WORD):
                 inner, levels = levels, levels + 1
-            if isinstance(found, mi.StructType):
-                objects.append((f"{path}.", inner, found))
+            if isinstance(kind_type, mi.StructType):
+                objects.append((f"{path}.", inner, kind_type))
             yield SchemaMember(path, level, kind, nullable, field.required, inner)
 
 
-def _without_none(found: mi.Type) -> tuple[mi.Type, bool]:
+def _without_none(field_type: mi.Type) -> tuple[mi.Type, bool]:
     """A type without its `None`, and whether it had one."""
-    if not isinstance(found, mi.UnionType):
-        return found, False
-    (kept,) = (one for one in found.types if not isinstance(one, mi.NoneType))
+    if not isinstance(field_type, mi.UnionType):
+        return field_type, False
+    (kept,) = (part for part in field_type.types if not isinstance(part, mi.NoneType))
     return kept, True
 
 
-def _member_kind(path: str, found: mi.Type) -> int:
-    if isinstance(found, mi.StructType):
+def _member_kind(path: str, field_type: mi.Type) -> int:
+    if isinstance(field_type, mi.StructType):
         return OBJECT
-    if isinstance(found, mi.LiteralType) and set(_VOCABULARIES[path]) == set(found.values):
+    if isinstance(field_type, mi.LiteralType) and set(_VOCABULARIES[path]) == set(field_type.values):
         return WORD
-    for known, kind in _TYPES:
-        if found == known:
+    for scanned_type, kind in _TYPES:
+        if field_type == scanned_type:
             return kind
-    raise TypeError(f"the scanner can not read the type of {path}: {found}")
+    raise TypeError(f"the scanner can not read the type of {path}: {field_type}")
 
 
 SCHEMA_MEMBERS: tuple[SchemaMember, ...] = tuple(_schema_members())
@@ -114,13 +114,13 @@ def name_words(name: str) -> tuple[int, int]:
 
 
 def first_word_slot(first: int, second: int, level: int) -> int:
-    """Where a name is looked up first; the kernels compute the same (`walk.find_word`)."""
+    """First slot to look a name up in; the kernels compute the same (`record_scanner.find_word`)."""
     mixed = (first ^ (second * 0x9E3779B97F4A7C15) ^ (level * 0xC2B2AE3D27D4EB4F)) & (2**64 - 1)
     return ((mixed * 0xFF51AFD7ED558CCD) & (2**64 - 1)) >> 56
 
 
 def _build_schema() -> ScanSchema:
-    made = ScanSchema(
+    schema = ScanSchema(
         np.array([m.kind for m in SCHEMA_MEMBERS]),
         np.array([m.nullable for m in SCHEMA_MEMBERS]),
         np.array([m.inner for m in SCHEMA_MEMBERS]),
@@ -129,20 +129,20 @@ def _build_schema() -> ScanSchema:
         np.zeros(WORD_SLOTS, np.int64),
     )
     for number, member in enumerate(SCHEMA_MEMBERS):
-        _insert_word(made, member.path.rpartition(".")[2], member.level, number)
+        _insert_word(schema, member.path.rpartition(".")[2], member.level, number)
         for code, word in enumerate(_VOCABULARIES.get(member.path, ())):
-            _insert_word(made, word, member.inner, code)
-    return made
+            _insert_word(schema, word, member.inner, code)
+    return schema
 
 
 def _insert_word(schema: ScanSchema, name: str, level: int, meaning: Any) -> None:
     if len(name.encode()) > MAX_WORD_BYTES:
         raise ValueError(f"{name!r} has more than {MAX_WORD_BYTES} bytes: the scanner would not find it")
     words = name_words(name)
-    place = first_word_slot(*words, level)
-    while schema.levels[place] >= 0:
-        place = (place + 1) % WORD_SLOTS
-    schema.words[place], schema.levels[place], schema.meanings[place] = words, level, meaning
+    slot = first_word_slot(*words, level)
+    while schema.levels[slot] >= 0:
+        slot = (slot + 1) % WORD_SLOTS
+    schema.words[slot], schema.levels[slot], schema.meanings[slot] = words, level, meaning
 
 
 SCAN_SCHEMA = _build_schema()

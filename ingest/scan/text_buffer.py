@@ -85,7 +85,7 @@ def append_joined(room: Bytes, at: int, data: Bytes, begin: int, count: int, sep
 
 @inlined
 def texts_equal(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> bool:
-    """Whether two texts of the same length are equal."""
+    """True if two texts of the same length are equal."""
     for k in range(length):  # noqa: SIM110
         if data[at + k] != other[begin + k]:
             return False
@@ -94,7 +94,7 @@ def texts_equal(data: Bytes, at: int, other: Bytes, begin: int, length: int) -> 
 
 @allocation_free
 def list_contains(data: Bytes, begin: int, count: int, text: int, length: int) -> bool:
-    """Whether a list holds the text data[text : text + length]."""
+    """True if a list holds the text data[text : text + length]."""
     for _ in range(count):
         start, begin = next_list_item(data, begin)
         if begin - start == length and texts_equal(data, start, data, text, length):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from ...ingest.errors import ConfigError
 from ..records.agents import RiskLevel
 from ..store.outbox_store import LeasedDelivery
 
@@ -55,50 +54,38 @@ def retry_delay_s(
 
 
 ALL_LEVELS = frozenset(RiskLevel)
-MAX_TIMEOUT_S = 60.0
+MAX_NAME_LENGTH = 64
+MAX_TIMEOUT_S = 60
 
 DeliveryOutcome = Literal["delivered", "retry", "failed", "gone", "skipped"]
 
 
-@dataclass(frozen=True)
-class DeliveryTarget:
-    """A configured place that outbox rows go to.
+class DeliveryTarget(Protocol):
+    """A configured place that outbox rows go to."""
 
-    Args:
-        name: unique; what delivery states and logs show. 1 to 64 characters.
-        levels: it takes the rows that announce one of these levels.
-        timeout_s: total time of one attempt, from name resolution to the end of the answer; 0 < s <= 60.
+    @property
+    def name(self) -> str:
+        """Unique; what delivery states and logs show. At most `MAX_NAME_LENGTH` characters."""
 
-    Raises:
-        ConfigError: a member is out of range.
-    """
+    @property
+    def timeout_s(self) -> float:
+        """Total time of one attempt, from name resolution to the end of the answer; at most `MAX_TIMEOUT_S`."""
 
-    name: str
-    levels: frozenset[RiskLevel] = field(default=ALL_LEVELS, kw_only=True)
-    timeout_s: float = field(default=5.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.name) <= 64:
-            raise ConfigError("target name: expected 1 to 64 characters")
-        if not 0 < self.timeout_s <= MAX_TIMEOUT_S:
-            raise ConfigError(f"target {self.name}: timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
-        if not self.levels:
-            raise ConfigError(f"target {self.name}: levels is empty, so it would never be told anything")
+    @property
+    def levels_taken(self) -> frozenset[RiskLevel]:
+        """It takes the rows that announce one of these levels."""
 
     @property
     def has_cooldown(self) -> bool:
         """True if repeated alerts about one agent and reason are kept back for a while."""
-        return True
 
     @property
     def ordered(self) -> bool:
         """True if an alert about an agent must not arrive after a newer one about it."""
-        return False
 
     @property
     def fingerprint(self) -> str:
         """Changes when the target is reconfigured. It is stored, so it must not reveal a secret."""
-        return self.name
 
 
 class DeliveryResult(NamedTuple):

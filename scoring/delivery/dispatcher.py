@@ -221,7 +221,7 @@ class _TargetWorker:
 
 
 def _make_route(channel: DeliveryChannel[Any], policy: DispatchPolicy) -> DeliveryRoute:
-    levels = frozenset(map(int, channel.target.levels))
+    levels = frozenset(map(int, channel.target.levels_taken))
     cooldown_s = policy.cooldown_s if channel.target.has_cooldown else 0.0
     return DeliveryRoute(channel.target.name, channel.kind, levels, int(cooldown_s * 1000))
 

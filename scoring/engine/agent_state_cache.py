@@ -13,11 +13,11 @@ import numpy.typing as npt
 from ...ingest.errors import Unavailable
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
-from ...ingest.hashing import NameHasher
+from ...ingest.hashing import NameHasher, agent_check
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
-from ..records.agents import AgentRow, DueAgent, RiskLevel
+from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
 from . import risk
 from .forgetting import ErasedAgents, NameErasers
@@ -118,7 +118,7 @@ class AgentStateCache:
             ours: whether its row is this partition's to remove: elsewhere it may act again already, as somebody new.
         """
         if subject.kind == "agent" and ours:
-            self._remove_agent(subject.key)
+            self._remove_agent(subject)
         eraser = self._erasers.add(subject)
         for slot, note in enumerate(self._explanations):
             if eraser.may_occur_in(note.reasons) or eraser.is_in_text(note.counterfactual):
@@ -131,9 +131,11 @@ class AgentStateCache:
         for subject in subjects:
             self._erasers.add(subject)
 
-    def _remove_agent(self, key: int) -> None:
-        table = self.builder.slots
+    def _remove_agent(self, subject: ErasureSubject) -> None:
+        key, table = subject.key, self.builder.slots
         slots = table.find(np.array([key], np.uint64))
+        if self._identity_under(key, int(slots[0])) not in (None, (subject.tenant, subject.issuer, subject.name)):
+            return  # the key is another agent's; of this one nothing is known
         if slots[0] >= 0:
             self._agents.clear(slots)
             self._explanations[int(slots[0])] = AgentExplanation()
@@ -142,6 +144,14 @@ class AgentStateCache:
         self.evicted.pop(key, None)
         self.erased_agents.add(key)
         self._removed_agents.add(key)
+
+    def _identity_under(self, key: int, slot: int) -> AgentIdentity | None:
+        """Full name of the agent known under *key*: in memory (*slot*, or -1), on its way to the store, or there."""
+        if slot >= 0:
+            name = self._agents.names[slot]
+            return None if name is None else name.identity
+        row = self.evicted.get(key) or self._load_stored([key]).get(key)
+        return None if row is None else row.name.identity
 
     def _redact_slot(self, slot: int, note: AgentExplanation) -> None:
         name = self._agents.names[slot]
@@ -261,6 +271,7 @@ class AgentStateCache:
         else:
             self._agents.risk[slot] = self._risk_from_columns(row)
         self._agents.names[slot] = row.name
+        self._agents.checks[slot] = agent_check(*row.name.identity)
         self._agents.types[slot] = row.agent_type
         self._agents.groups[slot] = group = self._group_hash(row)
         self._agents.threshold_rows[slot] = self._model.group_row(group)

@@ -132,6 +132,15 @@ class Engine:
         self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
         """Rules of feedback; changed by records, between batches."""
 
+    def find_impostors(self, columns: EventColumns) -> npt.NDArray[np.bool_]:
+        """Rows of agents whose key belongs to another agent, bool (n,): they must not be scored.
+
+        Names with one key can be searched for (see `hashing.agent_check`). The agent that is known under the key, here,
+        in the store or by its first event, keeps it. At most `capacity` different agents may occur in *columns*.
+        """
+        slots = self.builder.admit(columns.names[:, event_columns.AGENT])
+        return self.agents.find_impostors(slots, columns.names[:, event_columns.AGENT_CHECK])
+
     def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
         """Score a batch and move all state; at most `capacity` different agents may occur in it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ...ingest.events import NativeEvent
 from ...ingest.features.feature_builder import SlotIndices
@@ -20,6 +21,8 @@ class ResidentAgents:
     def __init__(self, capacity: int) -> None:
         self.names: list[AgentName | None] = [None] * capacity
         self.types: list[str] = [""] * capacity
+        self.checks = np.zeros(capacity, np.uint64)
+        """`hashing.agent_check` of each agent's full name, 0 until its first event."""
         self.groups = np.zeros(capacity, np.uint64)
         self.threshold_rows = np.zeros(capacity, np.int64)
         """Row of the thresholds that hold for the slot's peer group."""
@@ -41,10 +44,25 @@ class ResidentAgents:
         self.types[slot] = agent.type or ""
         return True
 
+    def find_impostors(self, slots: SlotIndices, checks: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Rows whose agent has the key of another one, bool (n,); of agents new in their slots the first row counts.
+
+        Args:
+            slots: of each row's agent key, (n,).
+            checks: `hashing.agent_check` of each row's agent, (n,).
+        """
+        unknown = np.flatnonzero(self.checks[slots] == 0)
+        if len(unknown):
+            newcomers, first = np.unique(slots[unknown], return_index=True)
+            self.checks[newcomers] = checks[unknown[first]]
+        impostors: npt.NDArray[np.bool_] = self.checks[slots] != checks
+        return impostors
+
     def clear(self, slots: SlotIndices) -> None:
         """Forget who lived in the slots and what their risk was (their agents have left)."""
         self.risk[slots] = np.zeros((), risk.ROW)
         self.dirty[slots] = False
+        self.checks[slots] = 0
         self.groups[slots] = 0
         self.threshold_rows[slots] = 0
         for slot in slots.tolist():

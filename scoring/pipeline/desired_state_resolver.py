@@ -89,7 +89,7 @@ class DesiredStateResolver:
     def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
         since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
         edges = self._store.edges.find(
-            [name.key], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
+            [name.identity], outgoing=True, kinds=("acts_for",), since_ms=since_ms, limit=MAX_PRINCIPALS
         )
         return tuple(sorted({edge.target for edge in edges}))
 
@@ -110,7 +110,7 @@ class DesiredStateResolver:
         in_memory += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
         mine = [name for name in in_memory if tenants is None or name.tenant in tenants]
         affected = await asyncio.to_thread(self._affected_agents, target, tenants)
-        names = {name.key: name for name in chain(mine, affected)}
+        names = {name.identity: name for name in chain(mine, affected)}
         return await self.enqueue_reconciliation(names.values(), target)
 
     def _affected_agents(self, target: str, tenants: Tenants) -> list[AgentName]:

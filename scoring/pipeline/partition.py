@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -20,7 +20,7 @@ from ...ingest.record_erasure import ErasedFilter
 from ...ingest.retry import Answer, retry_until_available
 from ...ingest.source import DurableSource, RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
-from ..delivery.notifiers.alert_events import build_alert_row
+from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
 from ..policy.book import LivePolicy
 from ..policy.policy_book import policy_members
 from ..records.agents import AgentEdge, AgentRow, RiskLevel
@@ -94,6 +94,8 @@ class PartitionPipeline:
         self._decisions: list[Decision] = []
         self._dead_letters: list[DeadLetter] = []
         self._edges: list[AgentEdge] = []
+        self._conflict_rows: dict[str, OutboxRow] = {}
+        """Alerts of identity conflicts by key, so that each is written once."""
         self.position = Position(partition, 0, 0)
         self.committed_ms = 0
         """Arrival of the last record that was committed; 0 = none was."""
@@ -171,6 +173,11 @@ class PartitionPipeline:
         self._context.stages.counts["feedback_matched"] += feedback.matched - matched
         self._decisions.extend(applied.decisions)
         self._dead_letters.extend(applied.dead_letters)
+        for conflict in applied.identity_conflicts:
+            row = build_identity_conflict_row(conflict, self._context.service)
+            if row.key not in self._conflict_rows:
+                _log.warning("another agent has this agent's key", tenant=conflict.tenant, agent_id=conflict.agent_id)
+            self._conflict_rows[row.key] = row
         self._next = batch.next_offset
         self._received_ms = batch.records[-1].received_ms
         self._backlogged = self._backlogged or len(batch.records) >= self._context.settings.batch_size
@@ -241,6 +248,7 @@ class PartitionPipeline:
                 self._processor.edge_collector.drain()
             )  # kept: a commit that is given up is made whole by the next
         outbox = [row for decision in self._decisions for row in self._outbox_rows(decision)]
+        outbox += self._conflict_rows.values()
         switches = [
             replace(switch, epoch=self.position.epoch) for switch in self._processor.model_switcher.pending_switches
         ]
@@ -270,6 +278,7 @@ class PartitionPipeline:
         self._committed_at = self._context.monotonic()
         self.committed_ms = self._received_ms
         self._decisions, self._dead_letters, self._edges, self._backlogged = [], [], [], False
+        self._conflict_rows.clear()
 
     def mark_published(self, took_s: float) -> None:
         """Note that all that is committed was published, *seconds* after the commits of all partitions began."""
@@ -316,10 +325,6 @@ class PartitionPipeline:
 
 # A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps
 # its own compare-and-set: one that the store refuses does not hold the others up.
-
-
-if TYPE_CHECKING:
-    pass
 
 
 class CommittedChanges(NamedTuple):

@@ -29,6 +29,7 @@ from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine, EngineSettings, ScoredBatch
 from ..policy.book import LivePolicy
+from ..records.agents import IdentityConflict
 from ..records.dead_letters import DeadLetter, dead_letter_of_record, dead_letter_of_refused_input
 from ..records.decisions import Decision
 from .control_records import ControlRecords
@@ -45,6 +46,7 @@ class AppliedBatch(NamedTuple):
     dead_letters: list[DeadLetter]
     duplicates: int
     events: int
+    identity_conflicts: list[IdentityConflict]
 
 
 class Processor:
@@ -86,7 +88,7 @@ class Processor:
 
     def apply(self, batch: RecordBatch) -> AppliedBatch:
         """Apply a batch; records of different kinds keep their order."""
-        applied = AppliedBatch([], [], [], 0, 0)
+        applied = AppliedBatch([], [], [], 0, 0, [])
         first, most, event = 0, self.engine.settings.capacity, int(RecordKind.EVENT)
         for position, record in enumerate(batch.records):
             if record.kind != event:
@@ -111,10 +113,10 @@ class Processor:
         for position, error in encoded.refused:
             row = int(new[position])
             applied.dead_letters.append(dead_letter_of_record(batch.partition, int(offsets[row]), run[row], error))
-        rows = new[encoded.positions]
+        rows, columns = self._refuse_impostors(batch, first, new[encoded.positions], encoded.columns, applied)
         if len(rows):
             received = np.array(arrived, np.int64)[rows]
-            scored = self.engine.score(_clamp_to_arrival(encoded.columns, received), received)
+            scored = self.engine.score(_clamp_to_arrival(columns, received), received)
             applied.scored.append((scored, offsets[rows]))
             if self.edge_collector is not None:
                 self.edge_collector.collect(scored.columns, scored.risk_scores)
@@ -125,6 +127,24 @@ class Processor:
                 self.decision_maker.decide_scored(batch.partition, scored, offsets[rows], received)
             )
         return applied._replace(duplicates=applied.duplicates + len(run) - len(new), events=applied.events + len(rows))
+
+    def _refuse_impostors(
+        self, batch: RecordBatch, first: int, rows: npt.NDArray[np.int64], columns: EventColumns, applied: AppliedBatch
+    ) -> tuple[npt.NDArray[np.int64], EventColumns]:
+        """Rows (of records[first:]) and columns without those of agents whose key is another agent's."""
+        impostors = self.engine.find_impostors(columns)
+        if not impostors.any():
+            return rows, columns
+        for place in np.flatnonzero(impostors).tolist():
+            position, event = first + int(rows[place]), columns.events[place]
+            record, offset = batch.records[position], batch.base_offset + position
+            error = MalformedEvent("another agent has this agent's key; nothing is scored under it", "$.agent.id")
+            applied.dead_letters.append(dead_letter_of_record(batch.partition, offset, record, error))
+            applied.identity_conflicts.append(
+                IdentityConflict(event.tenant or "", event.agent.issuer or "", event.agent.id, record.received_ms)
+            )
+        kept = np.flatnonzero(~impostors)
+        return rows[kept], columns.take(kept)
 
     def _apply_other(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
         """Apply a record that is no event."""
@@ -243,6 +263,7 @@ class StageMetrics:
         self.counts["dead_letters"] += len(applied.dead_letters)
         self.counts["late_events"] += sum(scored.late_events for scored, _ in applied.scored)
         self.counts["decisions"] += len(applied.decisions)
+        self.counts["identity_conflicts"] += len(applied.identity_conflicts)
 
 
 # Machine code is kept on disk, so a warm-up costs a tenth of a second, but the first start after an installation

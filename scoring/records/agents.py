@@ -47,6 +47,15 @@ class AgentName(msgspec.Struct, frozen=True):
         return self.tenant, self.issuer, self.agent_id
 
 
+class IdentityConflict(NamedTuple):
+    """An agent whose key belongs to another agent: its events are refused. *noticed_ms* is when one arrived."""
+
+    tenant: str
+    issuer: str
+    agent_id: str
+    noticed_ms: int
+
+
 class AgentRow(msgspec.Struct, frozen=True):
     """All that is stored of one agent: what the API lists, and the opaque state that the pipeline resumes from."""
 

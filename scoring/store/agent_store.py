@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 import msgspec
 from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
 
-from ...ingest.hashing import agent_key
 from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentRow, AgentSummary, DueAgent, VersionedAgent
 from ..records.models import AgentLifespans
@@ -56,8 +55,8 @@ class AgentStore:
 
     def get(self, tenant: str, issuer: str, agent_id: str, tenants: Tenants = None) -> AgentRow | None:
         """One agent by its full name."""
-        key = codec.to_signed(agent_key(tenant, issuer, agent_id))
-        query = visible(select(*codec.AGENT_COLUMNS).where(AGENTS.c.key == key), AGENTS.c.tenant, tenants)
+        names = (AGENTS.c.tenant == tenant, AGENTS.c.issuer == issuer, AGENTS.c.agent_id == agent_id)
+        query = visible(select(*codec.AGENT_COLUMNS).where(*names), AGENTS.c.tenant, tenants)
         return self._database.fetch_one(query, codec.to_agent)
 
     def find(self, agent_id: str, tenants: Tenants = None, limit: int = 50) -> list[AgentSummary]:

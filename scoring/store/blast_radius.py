@@ -67,9 +67,9 @@ def find_blast_radius(
     by_agent: dict[str, ReachedAgent] = {}
     frontier, complete = {start.agent_id: DELEGATED}, True
     for step in range(1, min(depth, MAX_DEPTH) + 1):
-        keys = [agent_key(start.tenant, start.issuer, agent_id) for agent_id in frontier]
+        nodes = [(start.tenant, start.issuer, agent_id) for agent_id in frontier]
         capacity = MAX_NODES - len(by_agent)
-        edges = edge_store.find(keys, outgoing=True, kinds=kinds, since_ms=since_ms, limit=capacity + 1)
+        edges = edge_store.find(nodes, outgoing=True, kinds=kinds, since_ms=since_ms, limit=capacity + 1)
         complete = complete and len(edges) <= capacity
         reached = _newly_reached(edges[:capacity], frontier, by_agent, start.agent_id)
         for edge, kind in reached.values():
@@ -88,7 +88,8 @@ def find_blast_radius(
         frontier = {target: kind for target, (_, kind) in reached.items()}
         if not frontier or not complete:
             break
-    principals = edge_store.find([start.key], outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms) if people else []
+    own = [start.identity] if people else []
+    principals = edge_store.find(own, outgoing=True, kinds=(ACTS_FOR,), since_ms=since_ms)
     agents = sorted(by_agent.values(), key=lambda agent: (agent.depth, -(agent.level or 0), agent.name.agent_id))
     return BlastRadius(agents, principals, complete)
 
@@ -99,7 +100,7 @@ def _newly_reached(
     """Agents that are new at this step; a way by delegation alone comes before one with a call in it."""
     reached: dict[str, tuple[AgentEdge, str]] = {}
     for edge in edges:
-        if edge.target in by_agent or edge.target == start or edge.source not in frontier:  # keys are hashes
+        if edge.target in by_agent or edge.target == start:
             continue
         kind = DELEGATED if edge.kind == DELEGATED and frontier[edge.source] == DELEGATED else CALLED
         if edge.target not in reached or (kind == DELEGATED and reached[edge.target][1] == CALLED):

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from sqlalchemy import ColumnElement, Table, and_
 
+from ...ingest.record_erasure import ErasureSubject
 from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
 from ..records.commits import OutboxRow, Position
 from ..records.dead_letters import DeadLetter, StoredDeadLetter
@@ -97,6 +99,17 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
 def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
     """The same by name: parameters of an upsert into `agents`."""
     return dict(zip(_AGENT_COLUMN_NAMES, agent_values(row, version), strict=True))
+
+
+def agent_of(subject: ErasureSubject) -> AgentName:
+    """The agent that is to be erased."""
+    return AgentName(subject.key, subject.tenant, subject.issuer, subject.name)
+
+
+def is_about(table: Table, agent: AgentName) -> ColumnElement[bool]:
+    """Condition that a row of *table* is about *agent*: by its key, which an index has, and by its full name."""
+    names = (table.c[name] == getattr(agent, name) for name in AGENT_NAME_COLUMNS)
+    return and_(table.c.agent_key == to_signed(agent.key), *names)
 
 
 def to_summary(row: Sequence[Any]) -> AgentSummary:

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Connection, Float, bindparam, case, or_, sele
 from ...ingest.hashing import agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.timestamps import DAY_MS
-from ..records.agents import AgentEdge, AgentName
+from ..records.agents import AgentEdge, AgentIdentity, AgentName
 from ..records.commits import OutboxRow
 from ..records.containment import OPEN_INTERVENTION_STATUSES, Actuation, Intervention
 from . import codec
@@ -92,7 +92,7 @@ class InterventionStore:
         tenants: Tenants = None,
         kind: str | None = None,
         status: str | None = None,
-        agent_key: int | None = None,
+        agent: AgentName | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Intervention]:
@@ -101,8 +101,8 @@ class InterventionStore:
         for column, value in ((INTERVENTIONS.c.kind, kind), (INTERVENTIONS.c.status, status)):
             if value is not None:
                 query = query.where(column == value)
-        if agent_key is not None:
-            query = query.where(INTERVENTIONS.c.agent_key == codec.to_signed(agent_key))
+        if agent is not None:
+            query = query.where(codec.is_about(INTERVENTIONS, agent))
         order = (INTERVENTIONS.c.asked_ms, INTERVENTIONS.c.intervention_id)
         return self._database.newest(query, order, limit, cursor, _to_intervention)
 
@@ -119,7 +119,7 @@ class ActuationStore:
         What was there before anything was lowered (`original`) stays; returns the row as it is then.
         """
         values = _actuation_params(actuation)
-        mine = _actuation_key(actuation.target, actuation.agent.key)
+        mine = _actuation_of(actuation.target, actuation.agent)
         with self._database.write() as connection:
             connection.execute(_INSERT_ACTUATION.for_connection(connection), values | {"version": -1})
             fixed = ("target", "agent_key", "original", "tenant", "issuer", "agent_id")
@@ -129,14 +129,14 @@ class ActuationStore:
                 return None
             return _to_actuation(connection.execute(select(ACTUATIONS).where(*mine)).one())
 
-    def get(self, target: str, agent_key: int) -> Actuation | None:
+    def get(self, target: str, agent: AgentName) -> Actuation | None:
         """Actuation of one agent at one target."""
-        query = select(ACTUATIONS).where(*_actuation_key(target, agent_key))
+        query = select(ACTUATIONS).where(*_actuation_of(target, agent))
         return self._database.fetch_one(query, _to_actuation)
 
-    def keep_original(self, target: str, agent_key: int, original: bytes) -> bytes:
+    def keep_original(self, target: str, agent: AgentName, original: bytes) -> bytes:
         """Keep what the server had, unless something is kept already; returns what is kept."""
-        mine = _actuation_key(target, agent_key)
+        mine = _actuation_of(target, agent)
         with self._database.write() as connection:
             unset = (*mine, ACTUATIONS.c.original == b"")
             connection.execute(update(ACTUATIONS).where(*unset).values(original=original))
@@ -145,7 +145,7 @@ class ActuationStore:
 
     def settle(self, actuation: Actuation) -> bool:
         """Write how it ended; False = something newer is wanted meanwhile, and nothing was written."""
-        mine = (*_actuation_key(actuation.target, actuation.agent.key), ACTUATIONS.c.version == actuation.version)
+        mine = (*_actuation_of(actuation.target, actuation.agent), ACTUATIONS.c.version == actuation.version)
         values = {
             name: getattr(actuation, name) for name in ("status", "confirmed_ms", "updated_ms", "error", "original")
         }
@@ -155,15 +155,15 @@ class ActuationStore:
     def page(
         self,
         tenants: Tenants = None,
-        agent_key: int | None = None,
+        agent: AgentName | None = None,
         target: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Actuation]:
         """Actuations, last changed first. Raises BadCursor."""
         query = visible(select(ACTUATIONS), ACTUATIONS.c.tenant, tenants)
-        if agent_key is not None:
-            query = query.where(ACTUATIONS.c.agent_key == codec.to_signed(agent_key))
+        if agent is not None:
+            query = query.where(codec.is_about(ACTUATIONS, agent))
         if target is not None:
             query = query.where(ACTUATIONS.c.target == target)
         order = (ACTUATIONS.c.updated_ms, ACTUATIONS.c.target, ACTUATIONS.c.agent_key)
@@ -171,7 +171,7 @@ class ActuationStore:
 
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
         """Targets at whose server an agent is lowered: its original state is kept here alone."""
-        mine = (ACTUATIONS.c.agent_key == codec.to_signed(subject.key), ACTUATIONS.c.original != b"")
+        mine = (codec.is_about(ACTUATIONS, codec.agent_of(subject)), ACTUATIONS.c.original != b"")
         with self._database.read() as connection:
             return sorted(connection.scalars(select(ACTUATIONS.c.target).where(*mine)))
 
@@ -183,10 +183,22 @@ class EdgeStore:
         self._database = database
 
     def find(
-        self, keys: Collection[int], *, outgoing: bool, kinds: Collection[str], since_ms: int = 0, limit: int = 1_000
+        self,
+        nodes: Collection[AgentIdentity],
+        *,
+        outgoing: bool,
+        kinds: Collection[str],
+        since_ms: int = 0,
+        limit: int = 1_000,
+        principals: bool = False,
     ) -> list[AgentEdge]:
-        """Edges that leave (or reach) the nodes of those keys, last seen first within a chunk of keys."""
+        """Edges that leave (or reach) nodes, last seen first within a chunk of them.
+
+        Args:
+            nodes: agents, or *principals*.
+        """
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
+        keys = [_principal_key(*node) if principals else agent_key(*node) for node in nodes]
         edges: list[AgentEdge] = []
         with self._database.read() as connection:
             for part in chunked(keys, MAX_IN_LIST):
@@ -196,13 +208,24 @@ class EdgeStore:
                 edges += map(codec.to_edge, rows)
                 if len(edges) >= limit:
                     break
-        return edges
+        # A key is a hash: edges of other nodes with that key are left out.
+        return [edge for edge in edges if _is_end(edge, nodes, outgoing=outgoing, principals=principals)]
+
+
+def _is_end(edge: AgentEdge, nodes: Collection[AgentIdentity], *, outgoing: bool, principals: bool) -> bool:
+    name = edge.source if outgoing else edge.target
+    return _is_principal(edge, outgoing) == principals and (edge.tenant, edge.issuer, name) in nodes
+
+
+def _principal_key(tenant: str, issuer: str, principal: str) -> int:
+    return agent_key(tenant, issuer, f"principal\x1f{principal}")
 
 
 def node_key(edge: AgentEdge, *, source: bool) -> int:
     """Key (unsigned, 64 bits) of an end of an edge: of agents their agent key, of a principal one of its own."""
-    name = edge.source if source else edge.target
-    return agent_key(edge.tenant, edge.issuer, f"principal\x1f{name}" if _is_principal(edge, source) else name)
+    if _is_principal(edge, source):
+        return _principal_key(edge.tenant, edge.issuer, edge.target)
+    return agent_key(edge.tenant, edge.issuer, edge.source if source else edge.target)
 
 
 def write_edges(connection: Connection, edges: Sequence[AgentEdge]) -> None:
@@ -240,8 +263,8 @@ def edge_params(edge: AgentEdge) -> dict[str, Any]:
     }
 
 
-def _actuation_key(target: str, agent_key: int) -> tuple[Any, Any]:
-    return ACTUATIONS.c.target == target, ACTUATIONS.c.agent_key == codec.to_signed(agent_key)
+def _actuation_of(target: str, agent: AgentName) -> tuple[Any, Any]:
+    return ACTUATIONS.c.target == target, codec.is_about(ACTUATIONS, agent)
 
 
 def _agent_columns(agent: AgentName) -> dict[str, Any]:

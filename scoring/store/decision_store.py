@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Integer, cast, func, or_, select
 
 from ...ingest.timestamps import DAY_MS
-from ..records.agents import RiskLevel
+from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision
 from ..records.models import DailyAlertCount
 from . import codec
@@ -48,12 +48,12 @@ class DecisionStore:
         return self._database.fetch_one(visible(query, DECISIONS.c.tenant, tenants), codec.to_decision)
 
     def page(
-        self, tenants: Tenants = None, agent_key: int | None = None, limit: int = 50, cursor: str | None = None
+        self, tenants: Tenants = None, agent: AgentName | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[Decision]:
         """Decisions, newest first. Raises BadCursor."""
         query = visible(select(DECISIONS).where(_NO_TOMBSTONE), DECISIONS.c.tenant, tenants)
-        if agent_key is not None:
-            query = query.where(DECISIONS.c.agent_key == codec.to_signed(agent_key))
+        if agent is not None:
+            query = query.where(codec.is_about(DECISIONS, agent))
         order = (DECISIONS.c.decided_ms, DECISIONS.c.decision_id)
         return self._database.newest(query, order, limit, cursor, codec.to_decision)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, select, update
 
+from ..records.agents import AgentName
 from ..records.feedback import (
     OPEN_FEEDBACK_STATES,
     Feedback,
@@ -78,7 +79,7 @@ class FeedbackStore:
         tenants: Tenants = None,
         status: str | None = None,
         verdict: str | None = None,
-        agent_key: int | None = None,
+        agent: AgentName | None = None,
         decision_id: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
@@ -89,8 +90,8 @@ class FeedbackStore:
         for column, value in filters:
             if value is not None:
                 query = query.where(column == value)
-        if agent_key is not None:
-            query = query.where(FEEDBACK.c.agent_key == codec.to_signed(agent_key))
+        if agent is not None:
+            query = query.where(codec.is_about(FEEDBACK, agent))
         order = (FEEDBACK.c.created_ms, FEEDBACK.c.feedback_id)
         return self._database.newest(query, order, limit, cursor, _to_feedback)
 

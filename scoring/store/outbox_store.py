@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 
+from ..records.agents import AgentName
 from ..records.commits import Delivery, OutboxRow
 from . import codec
 from .database import Database, Page, Tenants, visible
@@ -221,12 +222,12 @@ class OutboxStore:
         limit: int = 50,
         cursor: str | None = None,
         *,
-        agent_key: int | None = None,
+        agent: AgentName | None = None,
         key: str | None = None,
     ) -> Page[Delivery]:
         """Deliveries, newest first; rows that no target took are not among them. Raises BadCursor.
 
-        *agent_key*: about that agent alone; *key*: of that outbox row alone.
+        *agent*: about that agent alone; *key*: of that outbox row alone.
         """
         query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).join_from(DELIVERIES, OUTBOX)
         query = visible(query, OUTBOX.c.tenant, tenants)
@@ -234,8 +235,9 @@ class OutboxStore:
             query = query.where(DELIVERIES.c.status == status)
         if target is not None:
             query = query.where(DELIVERIES.c.target == target)
-        if agent_key is not None:
-            query = query.where(DELIVERIES.c.agent_key == codec.to_signed(agent_key))
+        if agent is not None:
+            mine = DELIVERIES.c.agent_key == codec.to_signed(agent.key)
+            query = query.where(mine, OUTBOX.c.tenant == agent.tenant)
         if key is not None:
             query = query.where(OUTBOX.c.key == key)
         return self._database.newest(query, (DELIVERIES.c.seq, DELIVERIES.c.target), limit, cursor, _to_delivery)

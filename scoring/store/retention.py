@@ -12,6 +12,7 @@ from ..records.feedback import OPEN_FEEDBACK_STATES
 from .database import Database, translate_errors
 from .decision_chain import advance_anchors
 from .outbox_store import PENDING
+from .retention_settings import RetentionCutoffs
 from .sql_schema import (
     ACTUATIONS,
     AGENTS,
@@ -35,6 +36,9 @@ class PurgeCounts(NamedTuple):
     outbox: int
     dead_letters: int
     agents: int
+    containment: int
+    feedback: int
+    labels: int
 
 
 class Retention:
@@ -43,62 +47,41 @@ class Retention:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def purge(
-        self,
-        before_ms: int,
-        chunk: int = 1_000,
-        agents_before_ms: int = 0,
-        *,
-        outbox_before_ms: int | None = None,
-        letters_before_ms: int | None = None,
-        waiting_letters_before_ms: int = 0,
-    ) -> PurgeCounts:
+    def purge(self, cutoffs: RetentionCutoffs, chunk: int = 1_000) -> PurgeCounts:
         """Remove what is older and finished, *chunk* rows a transaction so that writers get between.
 
-        Decisions go unless one is an agent's current one, on PostgreSQL by whole weeks, so up to one week later; outbox
-        rows unless a delivery is pending; dead letters only once replayed; agents only if they are calm (low or
-        unknown, nothing due) and were neither seen nor evaluated since *agents_before_ms* (0 = none goes). An agent
-        that comes back later begins anew.
-
-        Outbox rows and replayed dead letters may have a time of their own; None is *before_ms*. Dead letters that
-        nobody replayed go only where *waiting_letters_before_ms* is not 0.
+        An agent that comes back later begins anew.
         """
-        agents = self._purge_agents(agents_before_ms, chunk)  # first: their current decisions are current no more
+        agents = self._purge_agents(cutoffs.agents_ms, chunk)  # first: their current decisions are current no more
         with translate_errors():
-            weeks = self._database.dialect.purge_weeks(self._database.writing_engine, before_ms)
+            weeks = self._database.dialect.purge_weeks(self._database.writing_engine, cutoffs.decisions_ms)
         return PurgeCounts(
-            weeks + self._purge_decisions(before_ms, chunk),
-            self._purge_outbox(before_ms if outbox_before_ms is None else outbox_before_ms, chunk),
-            self._purge_replayed_dead_letters(before_ms if letters_before_ms is None else letters_before_ms, chunk)
-            + self._purge_waiting_dead_letters(waiting_letters_before_ms, chunk),
+            weeks + self._purge_decisions(cutoffs.decisions_ms, chunk),
+            self._purge_outbox(cutoffs.deliveries_ms, chunk),
+            self._purge_replayed_dead_letters(cutoffs.dead_letters_ms, chunk)
+            + self._purge_waiting_dead_letters(cutoffs.waiting_dead_letters_ms, chunk),
             agents,
+            self._purge_containment(cutoffs),
+            self._purge_feedback(cutoffs.feedback_ms),
+            self._purge_labels(cutoffs.labels_ms),
         )
 
-    def purge_containment(
-        self, before_ms: int, *, actuations_before_ms: int | None = None, edges_before_ms: int | None = None
-    ) -> int:
-        """Remove what is finished and older; what is lowered at a server stays. Returns the number of rows.
-
-        Actuations and edges may have a time of their own; None is *before_ms*.
-        """
-        finished = (
+    def _purge_containment(self, cutoffs: RetentionCutoffs) -> int:
+        """Remove interventions, actuations and edges; what is lowered at a server stays."""
+        ended = (
             ~INTERVENTIONS.c.status.in_(sorted(OPEN_INTERVENTION_STATUSES)),
-            INTERVENTIONS.c.updated_ms < before_ms,
+            INTERVENTIONS.c.updated_ms < cutoffs.interventions_ms,
         )
-        undone_ms = before_ms if actuations_before_ms is None else actuations_before_ms
-        seen_ms = before_ms if edges_before_ms is None else edges_before_ms
-        done = (ACTUATIONS.c.updated_ms < undone_ms, ACTUATIONS.c.original == b"")
+        undone = (ACTUATIONS.c.updated_ms < cutoffs.actuations_ms, ACTUATIONS.c.original == b"")
+        unseen = (EDGES.c.last_ms < cutoffs.edges_ms,)
         with self._database.write() as connection:
             return sum(
                 connection.execute(delete(table).where(*old)).rowcount
-                for table, old in ((INTERVENTIONS, finished), (ACTUATIONS, done), (EDGES, (EDGES.c.last_ms < seen_ms,)))
+                for table, old in ((INTERVENTIONS, ended), (ACTUATIONS, undone), (EDGES, unseen))
             )
 
-    def purge_feedback(self, before_ms: int) -> int:
-        """Remove previews made before, and rules of partitions that ended before; feedback itself stays.
-
-        Returns the number of rows.
-        """
+    def _purge_feedback(self, before_ms: int) -> int:
+        """Remove previews made before, and rules of partitions that ended before; feedback itself stays."""
         rules = FEEDBACK_HOLDINGS.c
         over = (rules.until_offset >= 0, rules.expires_ms < before_ms)
         with self._database.write() as connection:
@@ -106,11 +89,10 @@ class Retention:
             old = FEEDBACK_PREVIEWS.c.created_ms < before_ms
             return ended + connection.execute(delete(FEEDBACK_PREVIEWS).where(old)).rowcount
 
-    def purge_labels(self, before_ms: int) -> int:
+    def _purge_labels(self, before_ms: int) -> int:
         """Remove feedback that is over (noted, revoked, expired) and whose window, end and last change lie before.
 
         With its steps, and not while a partition holds to its rule: whose feedback is gone could not be revoked.
-        Returns the number of labels.
         """
         label, rules = FEEDBACK.c, FEEDBACK_HOLDINGS.c
         old = (label.until_ms < before_ms, label.updated_ms < before_ms, label.expires_ms < before_ms)

@@ -168,9 +168,12 @@ class SubjectStore:
         key = codec.to_signed(subject.key)
         for table in METADATA.sorted_tables:
             if "agent_key" in table.c:
-                yield from self._iterate_rows(table, table.c.agent_key == key)
-        yield from self._iterate_rows(AGENTS, AGENTS.c.key == key)
-        yield from self._iterate_rows(EDGES, or_(EDGES.c.source_key == key, EDGES.c.target_key == key))
+                yield from self._iterate_rows(table, _is_own_row(table, subject))
+        yield from self._iterate_rows(AGENTS, and_(AGENTS.c.key == key, *_has_name(AGENTS, subject)))
+        ends = [and_(EDGES.c[f"{end}_key"] == key, EDGES.c[end] == subject.name) for end in _ENDS]
+        yield from self._iterate_rows(
+            EDGES, and_(EDGES.c.tenant == subject.tenant, EDGES.c.issuer == subject.issuer, or_(*ends))
+        )
         names = NameEraser(subject.name, "")
         filters = [contains(DEAD_LETTERS.c.raw, needle) for needle in (*names.needles, b"\\u")]
         where = or_(*filters) if sources is None else and_(or_(*filters), DEAD_LETTERS.c.source.in_(sorted(sources)))
@@ -185,6 +188,19 @@ class SubjectStore:
         for row in self._database.iterate(select(table).where(where), keys, _EXPORT_PAGE):
             values = {name: value for name, value in row._mapping.items() if name not in _SKIPPED_COLUMNS}
             yield table.name, values if raw else {name: _export_value(value) for name, value in values.items()}
+
+
+def _has_name(table: Table, subject: ErasureSubject) -> list[ColumnElement[bool]]:
+    values = zip(codec.AGENT_NAME_COLUMNS, (subject.tenant, subject.issuer, subject.name), strict=True)
+    return [table.c[name] == value for name, value in values]
+
+
+def _is_own_row(table: Table, subject: ErasureSubject) -> ColumnElement[bool]:
+    """Condition that a row is about the agent: by its key, and by its name or, without names, by its tenant."""
+    if "agent_id" in table.c:
+        return codec.is_about(table, codec.agent_of(subject))
+    tenant = (table.c.tenant == subject.tenant,) if "tenant" in table.c else ()
+    return and_(table.c.agent_key == codec.to_signed(subject.key), *tenant)
 
 
 class _SubjectErasure:
@@ -206,7 +222,7 @@ class _SubjectErasure:
         if self._subject.kind != "agent":
             return 0
         born = next((table.c[name] for name in _CREATION_COLUMNS if name in table.c), None)
-        mine: list[ColumnElement[bool]] = [table.c.agent_key == self._key]
+        mine: list[ColumnElement[bool]] = [_is_own_row(table, self._subject)]
         if born is not None:
             mine.append(born <= self._scope.at_ms)
         return self._for_each_row(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
@@ -217,7 +233,7 @@ class _SubjectErasure:
             and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
             for at, offset in self._scope.up_to.items()
         ]
-        old = (AGENTS.c.key == self._key, or_(false(), *early))
+        old = (AGENTS.c.key == self._key, *_has_name(AGENTS, self._subject), or_(false(), *early))
         with self._database.read() as connection:
             return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
 
@@ -229,7 +245,7 @@ class _SubjectErasure:
             and_(DECISIONS.c.partition == at, DECISIONS.c.offset > offset) for at, offset in self._scope.up_to.items()
         ]
         return self._for_each_row(
-            DECISIONS, and_(DECISIONS.c.agent_key == self._key, ~or_(false(), *later)), self._write_tombstone
+            DECISIONS, and_(_is_own_row(DECISIONS, self._subject), ~or_(false(), *later)), self._write_tombstone
         )
 
     def remove_dead_letters(self) -> int:

@@ -14,11 +14,11 @@ from trustwatch.ingest.errors import Unavailable
 from trustwatch.scoring.delivery.actuators.actuator import (
     Actuator,
     ActuatorAccessDenied,
-    ActuatorTarget,
     ActuatorUnavailable,
     UnknownClient,
 )
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
@@ -244,7 +244,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 class Bench:
     """Rows delivered to one target. What a row asks is what holds, unless `holds` says otherwise."""
 
-    TARGET = ActuatorTarget("as", timeout_s=20.0)
+    TARGET = ActuatorSettings("as", "hydra", "https://as", ("*",), timeout_s=20.0)
 
     def __init__(self, store: SqlStore, actuator: Actuator, actuations: ActuationStore | None = None) -> None:
         self.store = store
@@ -262,7 +262,7 @@ class Bench:
         return await self.notifier.deliver(LeasedDelivery(seq, row, "as", 1, 0, 0), self.TARGET)
 
     def actuation(self, asked: DesiredState) -> Actuation:
-        found = self.store.actuations.get("as", asked.agent_key)
+        found = self.store.actuations.get("as", asked.name)
         assert found is not None
         return found
 

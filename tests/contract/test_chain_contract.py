@@ -15,6 +15,7 @@ from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.chain_verification import ChainVerification, verify_chains
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import DECISIONS
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
@@ -135,7 +136,7 @@ def test_retention_leaves_an_anchor(store: SqlStore) -> None:
     for week in range(1, 5):
         store.retention.prepare_weeks(NOW + week * 8 * DAY_MS)
     commit(store, weeks)
-    removed = store.retention.purge(NOW + 25 * DAY_MS).decisions
+    removed = store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 25 * DAY_MS)).decisions
     report = verify_chains(store.decisions, store.erasures)
 
     assert removed in (2, 3)  # PostgreSQL keeps a week until all of it is over

@@ -13,6 +13,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -102,7 +103,7 @@ def test_interventions_are_listed_newest_first_and_by_what_is_asked(store: SqlSt
     assert rest.next_cursor is None
     assert store.interventions.page(kind="pin").items == [made[-1]]
     assert store.interventions.page(status="approved").items == []
-    assert store.interventions.page(agent_key=name("other", "corp").key).items == [made[-1]]
+    assert store.interventions.page(agent=name("other", "corp")).items == [made[-1]]
     assert store.interventions.get("I0009", {"acme"}) is None
 
 
@@ -128,15 +129,15 @@ def test_the_newest_wish_counts(store: SqlStore) -> None:
     assert store.actuations.request(actuation(4)) is None
     assert store.actuations.request(actuation(5)) is not None
     assert store.actuations.request(actuation(6, desired=b"{}")) == actuation(6, desired=b"{}")
-    assert store.actuations.get("hydra", name(LONG).key) == actuation(6, desired=b"{}")
-    assert store.actuations.get("other", name(LONG).key) is None
+    assert store.actuations.get("hydra", name(LONG)) == actuation(6, desired=b"{}")
+    assert store.actuations.get("other", name(LONG)) is None
 
 
 def test_what_was_there_first_is_kept_until_it_is_restored(store: SqlStore) -> None:
     """Neither a second reading nor a newer wish replaces it."""
     store.actuations.request(actuation(1))
-    assert store.actuations.keep_original("hydra", name(LONG).key, b"first") == b"first"
-    assert store.actuations.keep_original("hydra", name(LONG).key, b"second") == b"first"
+    assert store.actuations.keep_original("hydra", name(LONG), b"first") == b"first"
+    assert store.actuations.keep_original("hydra", name(LONG), b"second") == b"first"
 
     again = store.actuations.request(actuation(2, original=b"third"))
     assert again is not None
@@ -145,7 +146,7 @@ def test_what_was_there_first_is_kept_until_it_is_restored(store: SqlStore) -> N
     assert store.actuations.settle(
         msgspec.structs.replace(again, status="restored", original=b"", confirmed_ms=NOW + 1)
     )
-    done = store.actuations.get("hydra", name(LONG).key)
+    done = store.actuations.get("hydra", name(LONG))
     assert done is not None
     assert (done.original, done.status, done.confirmed_ms) == (b"", "restored", NOW + 1)
 
@@ -175,13 +176,13 @@ def test_edges_keep_their_first_and_last_time(store: SqlStore) -> None:
         store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=edges))
         place = next_place
 
-    (delegated,) = store.edges.find([name("boss").key], outgoing=True, kinds={"delegated"})
-    (back,) = store.edges.find([name(LONG).key], outgoing=False, kinds={"delegated", "called"})
-    called = store.edges.find([name("ledger").key], outgoing=False, kinds={"called", "acts_for"})
+    (delegated,) = store.edges.find([name("boss").identity], outgoing=True, kinds={"delegated"})
+    (back,) = store.edges.find([name(LONG).identity], outgoing=False, kinds={"delegated", "called"})
+    called = store.edges.find([name("ledger").identity], outgoing=False, kinds={"called", "acts_for"})
 
     assert delegated == back == AgentEdge("acme", "https://as", "delegated", "boss", LONG, NOW, NOW + 50)
     assert [one.kind for one in called] == ["called"], "a principal is not the agent of the same name"
-    assert store.edges.find([name("boss").key], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
+    assert store.edges.find([name("boss").identity], outgoing=True, kinds={"called"}, since_ms=NOW + 1) == []
 
 
 def test_the_risk_of_an_edge_is_the_highest_of_a_day(store: SqlStore) -> None:
@@ -192,7 +193,7 @@ def test_the_risk_of_an_edge_is_the_highest_of_a_day(store: SqlStore) -> None:
         made = msgspec.structs.replace(edge("called", "boss", "ledger", at_ms), risk=risk, risk_ms=at_ms)
         store.commit(Commit(place, next_place := Position(0, place.epoch, offset), [], [], [], [], edges=[made]))
         place = next_place
-        (found,) = store.edges.find([name("boss").key], outgoing=True, kinds={"called"})
+        (found,) = store.edges.find([name("boss").identity], outgoing=True, kinds={"called"})
         seen.append((found.risk, found.risk_ms - NOW))
 
     assert seen == [(0.2, 0), (0.8, 1), (0.8, 1), (0.3, 2 * day)]
@@ -204,9 +205,11 @@ def test_what_is_finished_goes_and_what_is_lowered_stays(store: SqlStore) -> Non
     store.interventions.add(approval(2))
     store.actuations.request(actuation(1))
     store.actuations.request(actuation(1, agent=name("lowered")))
-    store.actuations.keep_original("hydra", name("lowered").key, b"x")
+    store.actuations.keep_original("hydra", name("lowered"), b"x")
 
-    assert store.retention.purge_containment(NOW + 1_000) == 2
+    after = NOW + 1_000
+    cutoffs = RetentionCutoffs(interventions_ms=after, actuations_ms=after, edges_ms=after)
+    assert store.retention.purge(cutoffs).containment == 2
 
     assert store.interventions.get("I0002") is not None
     assert [one.agent.agent_id for one in store.actuations.page().items] == ["lowered"]

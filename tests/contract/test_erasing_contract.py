@@ -168,7 +168,7 @@ def test_an_agent_is_gone(store: SqlStore) -> None:
     assert (links[1].salt, links[1].erasure_id) == ("", ERASURE)
     assert links[7].erasure_id == ""
     assert found(store, str(links[2].values["agent_key"])) != set()
-    assert "globex" in str(store.edges.find([agent_key("globex", "https://as", "x")], outgoing=True, kinds=["called"]))
+    assert "globex" in str(store.edges.find([("globex", "https://as", "x")], outgoing=True, kinds=["called"]))
 
 
 def test_an_alert_goes_with_its_decision(store: SqlStore) -> None:
@@ -229,7 +229,7 @@ def test_a_principal_is_replaced(store: SqlStore) -> None:
     states = {row.name.key: (row.features, row.risk) for row in store.agents.load([name("third").key]).values()}
     counts = store.subjects.erase(scope("principal"))
     told = store.decisions.get("D0005")
-    kept = store.edges.find([agent_key("acme", "https://as", "other")], outgoing=True, kinds=["acts_for"])
+    kept = store.edges.find([("acme", "https://as", "other")], outgoing=True, kinds=["acts_for"])
 
     assert found(store, PERSON) == set()
     assert counts["edges"] == 2
@@ -284,7 +284,7 @@ def test_compacting_waits_for_no_lock_for_ever(postgres_url: str) -> None:
 def test_who_is_lowered_at_a_server(store: SqlStore) -> None:
     """What a client had before it was lowered is known here alone."""
     assert store.actuations.targets_with_original(scope("agent").subject) == []
-    store.actuations.keep_original("kc", name(CANARY).key, b"{}")
+    store.actuations.keep_original("kc", name(CANARY), b"{}")
     assert store.actuations.targets_with_original(scope("agent").subject) == ["kc"]
 
 

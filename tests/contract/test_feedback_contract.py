@@ -15,6 +15,7 @@ from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from trustwatch.scoring.store.database import BadCursor
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -142,7 +143,7 @@ def test_lists_filter_page_and_keep_tenants_apart(store: SqlStore) -> None:
     assert rest.next_cursor is None
     assert [one.feedback_id for one in store.feedback.page(status="active").items] == ["F0003", "F0001"]
     assert [one.feedback_id for one in store.feedback.page(decision_id="D2").items] == ["F0002"]
-    assert [one.feedback_id for one in store.feedback.page(agent_key=other.agent.key).items] == ["F0009"]
+    assert [one.feedback_id for one in store.feedback.page(agent=other.agent).items] == ["F0009"]
     assert store.feedback.get("F0009", ("acme",)) is None
     assert [one.feedback_id for one in store.feedback.list_open()] == ["F0001", "F0003", "F0009"]
     with pytest.raises(BadCursor):
@@ -196,8 +197,8 @@ def test_previews_are_overwritten_and_end(store: SqlStore) -> None:
 
     assert store.feedback.get_preview("P1") == done
     assert store.feedback.get_preview("P1", ("globex",)) is None
-    assert store.retention.purge_feedback(NOW) == 0
-    assert store.retention.purge_feedback(NOW + 1) == 1
+    assert store.retention.purge(RetentionCutoffs(feedback_ms=NOW)).feedback == 0
+    assert store.retention.purge(RetentionCutoffs(feedback_ms=NOW + 1)).feedback == 1
     assert store.feedback.get_preview("P1") is None
 
 
@@ -208,7 +209,7 @@ def test_what_ended_long_ago_goes_and_what_was_said_stays(store: SqlStore) -> No
     store.feedback.add(one, step(one))
     commit(store, [holding(1, until_offset=9), holding(2)])
 
-    assert store.retention.purge_feedback(one.expires_ms + 1) == 1
+    assert store.retention.purge(RetentionCutoffs(feedback_ms=one.expires_ms + 1)).feedback == 1
     assert [held.rule.rule_id for held in store.feedback.rules_of_partition(0)] == ["F0002"]
     assert store.feedback.get("F0001") is not None
 
@@ -233,8 +234,8 @@ def test_labels_end_once_they_are_over(store: SqlStore) -> None:
         store.feedback.add(one, step(one))
     commit(store, [holding(1, until_offset=9), holding(6)])
 
-    assert store.retention.purge_labels(NOW) == 0
-    assert store.retention.purge_labels(NOW + 1) == 3
+    assert store.retention.purge(RetentionCutoffs(labels_ms=NOW)).labels == 0
+    assert store.retention.purge(RetentionCutoffs(labels_ms=NOW + 1)).labels == 3
     left = [one.feedback_id for one in store.feedback.page().items]
     assert sorted(left) == [f"F{number:04}" for number in range(3, 10)]
     assert [store.feedback.list_steps(f"F{number:04}") != [] for number in range(4)] == [False, False, False, True]

@@ -7,10 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from trustwatch.api.service.assembly import label_retention_days
-from trustwatch.api.service.serve import retention_cutoff
+from trustwatch.api.composition import retention_cutoffs
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.storage_settings import ArchiveSettings, RetentionSettings
+from trustwatch.api.settings.storage_settings import ArchiveSettings, StoreSettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
@@ -18,6 +17,7 @@ from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs, RetentionSettings
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 NOW = 1_764_000_000_000
@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
 
 
 def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:
-    """By default as decisions; letters that wait go only where that is asked for."""
+    """Letters that wait go only where that is asked for."""
     alert = OutboxRow("a1", "alert", "", b"{}", NOW, BOT.key, "x", 3, "acme")
     letters = [DeadLetter(f"L{number}", NOW, "gw", "bad", "$", b"x", 0, number) for number in range(2)]
     at = store.partitions.claim(0)
@@ -44,12 +44,12 @@ def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:
     store.outbox.settle([DeliverySettlement(out.seq, "hook", out.attempt, "delivered", 0, "", NOW)])
     store.dead_letters.mark_replayed(["L0"], NOW)
 
-    kept = store.retention.purge(LATE, outbox_before_ms=NOW, letters_before_ms=NOW)
+    kept = store.retention.purge(RetentionCutoffs(decisions_ms=LATE, deliveries_ms=NOW, dead_letters_ms=NOW))
     assert (kept.outbox, kept.dead_letters) == (0, 0)
-    gone = store.retention.purge(NOW, outbox_before_ms=LATE, letters_before_ms=LATE)
+    gone = store.retention.purge(RetentionCutoffs(decisions_ms=NOW, deliveries_ms=LATE, dead_letters_ms=LATE))
     assert (gone.outbox, gone.dead_letters) == (1, 1)
-    assert store.retention.purge(LATE).dead_letters == 0
-    assert store.retention.purge(NOW, waiting_letters_before_ms=LATE).dead_letters == 1
+    assert store.retention.purge(RetentionCutoffs(dead_letters_ms=LATE)).dead_letters == 0
+    assert store.retention.purge(RetentionCutoffs(waiting_dead_letters_ms=LATE)).dead_letters == 1
 
 
 def test_containment_has_its_own_times(store: SqlStore) -> None:
@@ -61,25 +61,45 @@ def test_containment_has_its_own_times(store: SqlStore) -> None:
     edge = AgentEdge("acme", "https://as", "called", "bot", "other", NOW, NOW)
     store.commit(Commit(at, Position(0, at.epoch, 1), [], [], [], [], edges=[edge]))
 
-    assert store.retention.purge_containment(NOW, actuations_before_ms=NOW, edges_before_ms=NOW) == 0
-    assert store.retention.purge_containment(NOW, actuations_before_ms=LATE, edges_before_ms=NOW) == 1
-    assert store.retention.purge_containment(NOW, edges_before_ms=LATE) == 1
-    assert store.retention.purge_containment(LATE) == 1
+    def purge(interventions_ms: int, actuations_ms: int, edges_ms: int) -> int:
+        cutoffs = RetentionCutoffs(interventions_ms=interventions_ms, actuations_ms=actuations_ms, edges_ms=edges_ms)
+        return store.retention.purge(cutoffs).containment
+
+    assert purge(NOW, NOW, NOW) == 0
+    assert purge(NOW, LATE, NOW) == 1
+    assert purge(NOW, NOW, LATE) == 1
+    assert purge(LATE, NOW, NOW) == 1
 
 
 def test_what_is_not_said_is_retention_days() -> None:
     """Defaults keep what was so before there were settings by table."""
-    before = retention_cutoff(Settings(retention_days=30), LATE)
+    cutoffs = retention_cutoffs(Settings(retention_days=30, retention=RetentionSettings(edges=7)), LATE)
 
-    assert before(None) == LATE - 30 * DAY_MS
-    assert before(7) == LATE - 7 * DAY_MS
+    assert set(cutoffs._replace(agents_ms=0, waiting_dead_letters_ms=0, edges_ms=0)) == {0, LATE - 30 * DAY_MS}
+    assert cutoffs.edges_ms == LATE - 7 * DAY_MS
+
+
+@pytest.mark.parametrize("kind", RetentionCutoffs._fields)
+def test_each_kind_of_row_has_its_own_days(kind: str) -> None:
+    """No setting stands for another; dead letters that wait are kept where nobody says days."""
+    member = kind.removesuffix("_ms")
+    settings = Settings(store=StoreSettings(agents_days=3))
+    if member != "agents":
+        settings = Settings(retention=RetentionSettings(**{member: 3}))
+    usual = retention_cutoffs(Settings(), LATE)
+
+    assert retention_cutoffs(settings, LATE) == usual._replace(**{kind: LATE - 3 * DAY_MS})
+    assert (usual.waiting_dead_letters_ms, usual.agents_ms) == (0, LATE - 365 * DAY_MS)
 
 
 def test_labels_are_kept_as_long_as_what_they_speak_of() -> None:
     """Training reads the archive where there is one; whoever sets days means them."""
     archive = ArchiveSettings(directory=Path("archive"), retention_days=400)
 
-    assert label_retention_days(Settings(retention_days=30)) == 30
-    assert label_retention_days(Settings(retention_days=30, archive=archive)) == 400
-    assert label_retention_days(Settings(retention_days=500, archive=archive)) == 500
-    assert label_retention_days(Settings(archive=archive, retention=RetentionSettings(labels=7))) == 7
+    def days(settings: Settings) -> float:
+        return (LATE - retention_cutoffs(settings, LATE).labels_ms) / DAY_MS
+
+    assert days(Settings(retention_days=30)) == 30
+    assert days(Settings(retention_days=30, archive=archive)) == 400
+    assert days(Settings(retention_days=500, archive=archive)) == 500
+    assert days(Settings(archive=archive, retention=RetentionSettings(labels=7))) == 7

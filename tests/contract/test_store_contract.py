@@ -19,6 +19,7 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.agent_store import AgentQuery
 from trustwatch.scoring.store.database import BadCursor
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import CommitResult, SqlStore, open_store, sqlite_url
 
 Opener = Callable[[Path, int], SqlStore]
@@ -383,9 +384,9 @@ def test_decisions_newest_first(store: SqlStore) -> None:
 
     assert [one.offset for page in (first, second, third) for one in page.items] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert third.next_cursor is None
-    assert [one.offset for one in store.decisions.page(agent_key=a.key).items] == [7, 5, 3, 1]
+    assert [one.offset for one in store.decisions.page(agent=a).items] == [7, 5, 3, 1]
     assert [one.offset for one in store.decisions.page(tenants={"beta"}).items] == [8, 6, 4, 2, 0]
-    assert store.decisions.page(tenants={"beta"}, agent_key=a.key).items == []
+    assert store.decisions.page(tenants={"beta"}, agent=a).items == []
 
 
 def test_repeated_ids_are_written_once(store: SqlStore) -> None:
@@ -543,13 +544,14 @@ def test_deliveries_of_one_agent_or_row(store: SqlStore) -> None:
     """Found by the agent that they are about, with a key beyond the signed numbers, and by their own key."""
     write(store, outbox=[alert(1), alert(2, agent_key=2**64 - 5), alert(3, agent_key=2**64 - 5)])
     store.outbox.route([route("a"), route("b")], NOW)
+    mine = AgentName(2**64 - 5, "t", "i", "a")
 
-    assert [one.key for one in store.outbox.page(agent_key=2**64 - 5, target="a").items] == ["alert-3", "alert-2"]
+    assert [one.key for one in store.outbox.page(agent=mine, target="a").items] == ["alert-3", "alert-2"]
     assert [(one.target, one.payload) for one in store.outbox.page(key="alert-1").items] == [
         ("b", b"{}"),
         ("a", b"{}"),
     ]
-    assert store.outbox.page(agent_key=7, key="alert-2").items == []
+    assert store.outbox.page(agent=msgspec.structs.replace(mine, key=7), key="alert-2").items == []
 
 
 def test_enqueued_rows(store: SqlStore) -> None:
@@ -893,11 +895,12 @@ def test_purge(store: SqlStore) -> None:
     store.outbox.settle([DeliverySettlement(item.seq, "t", 1, "delivered", 0, "", NOW) for item in (first, second)])
     store.dead_letters.mark_replayed(["L0000", "L0002"], NOW)
 
-    assert store.retention.purge(NOW + 6, chunk=2) == (5, 2, 2, 0)
+    cutoffs = RetentionCutoffs(decisions_ms=NOW + 6, deliveries_ms=NOW + 6, dead_letters_ms=NOW + 6)
+    assert store.retention.purge(cutoffs, chunk=2) == (5, 2, 2, 0, 0, 0, 0)
     assert [one.decision_id for one in store.decisions.page().items] == ["D0006", "D0002"]
     assert states(store) == [("alert-2", "pending", 0)]
     assert [one.letter.letter_id for one in store.dead_letters.page().items] == ["L0001"]
-    assert store.retention.purge(NOW + 6) == (0, 0, 0, 0)
+    assert store.retention.purge(cutoffs) == (0, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 1_000])
@@ -913,8 +916,9 @@ def test_purge_of_agents(store: SqlStore, chunk: int) -> None:
     ]
     write(store, agents=gone + kept, decisions=[decision(1, gone[1].name)])
 
-    assert store.retention.purge(0, chunk).agents == 0
-    assert store.retention.purge(NOW + 2, chunk, agents_before_ms=NOW) == (1, 0, 0, 3)
+    assert store.retention.purge(RetentionCutoffs(), chunk).agents == 0
+    cutoffs = RetentionCutoffs(decisions_ms=NOW + 2, agents_ms=NOW)
+    assert store.retention.purge(cutoffs, chunk) == (1, 0, 0, 3, 0, 0, 0)
     assert {one.name.agent_id for one in store.agents.iterate()} == {"high", "due", "seen", "evaluated"}
 
 
@@ -930,7 +934,7 @@ def test_upkeep(store: SqlStore) -> None:
 
     assert [one.decision_id for one in store.decisions.page().items] == ["D0004", "D0002", "D0001", "D0003"]
     assert store.decisions.get("D0001") == before
-    assert [one.decision_id for one in store.decisions.page(agent_key=name.key, limit=2).items] == ["D0004", "D0002"]
+    assert [one.decision_id for one in store.decisions.page(agent=name, limit=2).items] == ["D0004", "D0002"]
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\0", "a\1b", "\1" + "0", "\x01" + "1", "\x010\0", "ü\U0010ffff\0"])

@@ -60,7 +60,13 @@ def test_columns_tell_absent_from_zero() -> None:
     bare = columns([event()])
     zeros = columns([event(bytes_in=0, bytes_out=0, duration_ms=0, credential={"token_lifetime_s": 0}, scopes={})])
 
-    present = {event_columns.AGENT, event_columns.GROUP, event_columns.TENANT, event_columns.ACTION}
+    present = {
+        event_columns.AGENT,
+        event_columns.AGENT_CHECK,
+        event_columns.GROUP,
+        event_columns.TENANT,
+        event_columns.ACTION,
+    }
     assert set(np.flatnonzero(bare.names[0]).tolist()) == present
     assert bare.numbers[0].tolist() == [-1, -1, -1, 1, -1, -1, -1, -1]
     assert zeros.numbers[0].tolist() == [0, 0, 0, 1, 0, -1, -1, 0]

@@ -27,6 +27,7 @@ from trustwatch.scoring.store import migrate
 from trustwatch.scoring.store.database import MAX_PAGE, iterate_pages
 from trustwatch.scoring.store.dialects import postgresql, weekly_tables
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, LeasedDelivery
+from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import METADATA
 from trustwatch.scoring.store.sql_store import SqlStore, open_store
 
@@ -209,7 +210,7 @@ def test_weeks_of_decisions(store: SqlStore) -> None:
     commit(store, decisions=made[2:], agents=[agent(0, decision_id="D0004"), agent(1, decision_id="D0001")])
 
     assert rows_of(store, "decisions_default") == 0
-    assert store.retention.purge(NOW + 3 * week + 1).decisions == 2
+    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 3 * week + 1)).decisions == 2
     left = [one.decision_id for one in store.decisions.page().items]
     assert left == ["D0004", "D0003", "D0001"]
     assert store.decisions.get("D0001") == made[1]
@@ -218,9 +219,9 @@ def test_weeks_of_decisions(store: SqlStore) -> None:
     assert [one.decision_id for one in store.decisions.page().items] == left
 
     commit(store, agents=[agent(1, decision_id="D0003")])
-    assert store.retention.purge(NOW + 3 * week + 1).decisions == 1
+    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 3 * week + 1)).decisions == 1
     assert rows_of(store, "decisions_default") == 0
-    assert store.retention.purge(NOW + 3 * week + 1).decisions == 0
+    assert store.retention.purge(RetentionCutoffs(decisions_ms=NOW + 3 * week + 1)).decisions == 0
 
 
 def test_upkeep_again_and_at_once(store: SqlStore, second: SqlStore) -> None:

@@ -7,9 +7,10 @@ import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.alert_events import (
     APPROVAL_TYPE,
     SilentSource,
@@ -18,8 +19,8 @@ from trustwatch.scoring.delivery.notifiers.alert_events import (
     build_test_alert_row,
 )
 from trustwatch.scoring.delivery.notifiers.alert_formats import SIGNED_FORMATS, AlertFormat
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
-from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
+from trustwatch.scoring.records.agents import AgentName, LevelName, RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
@@ -28,6 +29,7 @@ SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 ROUTING_KEY = "0123456789abcdef0123456789ABCDEF"
 TOKEN = "T0KEN-of-the-path-of-a-chat"
 SOURCE = "https://trust.example/"
+ALL_LEVEL_NAMES: tuple[LevelName, ...] = get_args(LevelName)
 AT_MS = 1_764_000_000_123
 POLICY = {"allow": False, "max_token_lifetime_s": 0, "revoke": True}
 
@@ -86,11 +88,12 @@ class Receiver:
 
 def target(url: str, wanted: AlertFormat, name: str = "soc", **values: Any) -> WebhookTarget:
     """A target of that format with the secrets it needs; those of chats are in the path."""
-    secrets = (SECRET,) if wanted in SIGNED_FORMATS else ()
-    key = ROUTING_KEY if wanted == "pagerduty" else ""
+    secret = Secret(SECRET) if wanted in SIGNED_FORMATS else None
+    key = Secret(ROUTING_KEY) if wanted == "pagerduty" else None
     if wanted == "slack":
         url += "/services/" + TOKEN
-    return WebhookTarget(name, url, secrets, format=wanted, routing_key=key, allow_plain_loopback=True, **values)
+    levels: tuple[LevelName, ...] = values.pop("levels", ALL_LEVEL_NAMES)
+    return WebhookTarget(name, Secret(url), wanted, secret, key, levels, allow_http=True, **values)
 
 
 DECISION = Decision(

@@ -15,9 +15,7 @@ import structlog
 from ....ingest.errors import TrustwatchError
 from ....scoring.delivery.actuators.authenticators import (
     ClientAuthenticator,
-    ClientSecretAuthenticator,
-    NoClientAuthenticator,
-    PrivateKeyJwtAuthenticator,
+    make_client_authenticator,
 )
 from ....scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
 from ....scoring.policy.access_evaluation import AccessRequest
@@ -324,14 +322,10 @@ class GatewayIssuers:
 def _client_authentication(
     issuer: GatewayIssuerSettings, clock: EpochClock, new_id: Callable[[], str]
 ) -> ClientAuthenticator:
-    if issuer.client_id is None:
-        return NoClientAuthenticator()
+    sign = None
     if issuer.private_key is not None:
         sign = assertion_signer(issuer.private_key.reveal(), issuer.key_id, issuer.key_algorithm, clock, new_id)
-        return PrivateKeyJwtAuthenticator(issuer.client_id, sign, issuer.issuer)
-    return ClientSecretAuthenticator(
-        issuer.client_id, "" if issuer.client_secret is None else issuer.client_secret.reveal()
-    )
+    return make_client_authenticator(issuer.client_id, issuer.client_secret, sign, issuer.issuer)
 
 
 def _revocation_endpoint(issuer: GatewayIssuerSettings, proof: ClientAuthenticator) -> RevocationEndpoint | None:

@@ -16,8 +16,8 @@ import msgspec
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....ingest.formats.format_registry import create_parser
 from ....ingest.formats.raw_records import FormatParser
-from ....ingest.formats.record_mapping import MappingSpec
 from ...settings.access_settings import CallerSettings
+from ...settings.event_source_settings import EventSourceSettings
 from .token_verification import TokenClaims
 
 SCOPE_SCORE_READ: Final = "trust.score:read"
@@ -52,41 +52,19 @@ class TenantNotAllowed(TrustwatchError):
 
 
 class SourceBinding:
-    """Claims that the events of one caller may make. Without arguments: none.
+    """Claims that the events of one source may make.
 
     Args:
-        name: name of the caller, for dead letters and metrics.
-        tenants: tenants it speaks for; `*` is all.
-        issuers: agent issuers it speaks for; `*` is all.
-        sources: glob patterns of the event source.
-        trusted: whether its word on an agent's type and capabilities counts.
-        events_per_s: its own limit, None = none.
-        record_format: in which its events come where a request does not say.
-        mapping: changes to that format.
+        source: its entry in the settings.
     """
 
-    def __init__(
-        self,
-        name: str = "",
-        tenants: Iterable[str] = (),
-        issuers: Iterable[str] = (),
-        sources: Iterable[str] = (),
-        *,
-        trusted: bool = False,
-        events_per_s: float | None = None,
-        record_format: str = "native",
-        mapping: MappingSpec | None = None,
-    ) -> None:
-        self.name = name
-        self.tenants = frozenset(tenants)
-        self.issuers = frozenset(issuers)
-        self.sources = tuple(sources)
-        self.trusted = trusted
-        self.events_per_s = events_per_s
-        self.format = record_format
-        self._mapping = mapping
+    def __init__(self, source: EventSourceSettings) -> None:
+        self.source = source
+        self.name = source.name
+        self.tenants = frozenset(source.tenants)
+        self.issuers = frozenset(source.issuers)
         self._parsers: dict[str, FormatParser] = {}
-        self._source_pattern = re.compile("|".join(map(fnmatch.translate, self.sources)) or r"(?!)")
+        self._source_pattern = re.compile("|".join(map(fnmatch.translate, source.sources)) or r"(?!)")
         self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
 
     @property
@@ -100,14 +78,15 @@ class SourceBinding:
         return _single_name(self.issuers)
 
     def parser(self, name: str) -> FormatParser:
-        """The parser of a format, with the mapping of this caller where the format is its own.
+        """The parser of a format, with the mapping of this source where the format is its own.
 
         Raises:
-            ConfigError: there is no such format, or it needs a mapping that this caller does not have.
+            ConfigError: there is no such format, or it needs a mapping that this source does not have.
         """
         parser = self._parsers.get(name)
         if parser is None:
-            parser = self._parsers[name] = create_parser(name, self._mapping if name == self.format else None)
+            own = name == self.source.format
+            parser = self._parsers[name] = self.source.parser() if own else create_parser(name)
         return parser
 
     def check_claims(self, tenant: str | None, issuer: str | None, source: str | None) -> None:
@@ -199,7 +178,7 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
         return tenant
 
 
-NO_BINDING: Final = SourceBinding()
+NO_BINDING: Final = SourceBinding(EventSourceSettings(""))
 
 
 class CallerDirectory:
@@ -216,7 +195,7 @@ class CallerDirectory:
         for caller in callers:
             issuer = caller.authenticated_by or (trusted[0] if len(trusted) == 1 else None)
             if issuer is not None:
-                self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller)
+                self._bindings[issuer, caller.client_id, caller.subject] = SourceBinding(caller)
 
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
         """The caller that a verified token stands for; without an entry it is bound to nothing."""
@@ -232,17 +211,3 @@ class CallerDirectory:
             exp=claims.exp,
             binding=next((binding for binding in bindings if binding is not None), NO_BINDING),
         )
-
-
-def binding_of_caller(caller: CallerSettings) -> SourceBinding:
-    """Claims that the events of a configured caller may make."""
-    return SourceBinding(
-        caller.name,
-        caller.tenants,
-        caller.issuers,
-        caller.sources,
-        trusted=caller.trusted,
-        events_per_s=caller.events_per_s,
-        record_format=caller.format,
-        mapping=caller.mapping,
-    )

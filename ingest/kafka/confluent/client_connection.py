@@ -1,4 +1,4 @@
-"""Our settings in librdkafka's words, and its errors in ours."""
+"""Translation of our settings to librdkafka's options, and of its errors to ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRDKAFKA_LOGGER = logging.getLogger("trustwatch.kafka")
 
 _RECONNECT_MS = 2_000
 _CRITICAL_LOG_LEVEL = 2
-"""Level of syslog: lost connections are told by `error_cb`, librdkafka would log each attempt too."""
+"""Level of syslog: `error_cb` reports lost connections, librdkafka would log each attempt too."""
 
 _MAX_MESSAGE_BYTES = 1024 * 1024
 _REFUSED_ERRORS = frozenset(
@@ -35,7 +35,7 @@ _REFUSED_ERRORS = frozenset(
 
 
 def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
-    """What every client of librdkafka takes: addresses, security, time limits."""
+    """Options for every librdkafka client: addresses, security, time limits."""
     return {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "client.id": tuning.client_id,
@@ -85,13 +85,13 @@ def _sasl_options(security: KafkaSecuritySettings) -> dict[str, Any]:
 
 def translate_error(what: str, error: KafkaError) -> ConfigError | Unavailable:
     """Our error for one of librdkafka's; *what* was tried."""
-    told = f"{what}: {error.name()}: {error.str()}"
-    return ConfigError(told) if error.code() in _REFUSED_ERRORS else Unavailable(told)
+    message = f"{what}: {error.name()}: {error.str()}"
+    return ConfigError(message) if error.code() in _REFUSED_ERRORS else Unavailable(message)
 
 
 @contextlib.contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Errors of librdkafka inside become ours.
+    """Translate errors of librdkafka raised inside.
 
     Raises:
         ConfigError: the broker refuses our login or our rights, or an option is wrong.
@@ -101,9 +101,6 @@ def translated_errors(what: str) -> Iterator[None]:
         yield
     except KafkaException as error:
         raise translate_error(what, error.args[0]) from error
-
-
-# What all consumers of librdkafka share.
 
 
 OFFSET_GONE_ERRORS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -119,7 +116,7 @@ def open_consumer(
     """A consumer of committed records only, with no offset made up where ours is gone, and with bounded memory.
 
     Args:
-        error_cb: told of lost connections, on the thread that polls.
+        error_cb: called for lost connections, on the thread that polls.
         more: further options, with `_` for `.` in their names.
 
     Raises:
@@ -154,18 +151,18 @@ def partition_count(consumer: Consumer, topic: str, timeout_ms: int) -> int:
         Unavailable: no broker answers.
     """
     with translated_errors(f"asking for topic {topic}"):
-        found = consumer.list_topics(topic, timeout_ms / 1000).topics.get(topic)
-    if found is None or not found.partitions:
+        metadata = consumer.list_topics(topic, timeout_ms / 1000).topics.get(topic)
+    if metadata is None or not metadata.partitions:
         raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
-    return len(found.partitions)
+    return len(metadata.partitions)
 
 
-def offset_bounds(consumer: Consumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+def offset_bounds(consumer: Consumer, partition: TopicPartition, timeout_ms: int) -> tuple[int, int]:
     """First offset that is kept, and the one after the last.
 
     Raises:
         Unavailable: no broker answered in time.
     """
-    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
-        start, end = consumer.get_watermark_offsets(place, timeout_ms / 1000)
+    with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
+        start, end = consumer.get_watermark_offsets(partition, timeout_ms / 1000)
     return start, end

@@ -97,7 +97,8 @@ class ConfluentGroupSource:
             Whatever the owner raises in a callback.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
-        batch = None if slept else self._buffer.take(max_records)  # who slept asks first whether all is still ours
+        # After a long pause, poll first: the buffer may hold records of partitions that are lost.
+        batch = None if slept else self._buffer.take(max_records)
         if batch is None:
             with translated_errors(f"reading {self.topic}"):
                 self._buffer_messages(self._fetch(max_records, 0 if slept else timeout_s))
@@ -107,7 +108,7 @@ class ConfluentGroupSource:
         return batch
 
     def _fetch(self, most: int, timeout_s: float) -> list[Message]:
-        """What is there. `consume` waits for all it was asked for, so one is waited for, the others taken along."""
+        """Fetch waiting messages: wait for one, then take the rest, since `consume` waits for all it is asked for."""
         now = time.monotonic()
         self._overslept = now - self._last_poll > self._tuning.max_poll_interval_ms / 1000
         self._last_poll = now
@@ -119,8 +120,8 @@ class ConfluentGroupSource:
         return messages
 
     def _buffer_messages(self, messages: list[Message]) -> None:
-        """Sort messages by partition, and hold them until they are handed out."""
-        found: list[tuple[int, RecordRun]] = []
+        """Sort messages by partition into the buffer."""
+        runs: list[tuple[int, RecordRun]] = []
         partition, expected = -1, 0
         add: Callable[[Record], None] | None = None  # to the run that the last message was put into
         for message in messages:
@@ -134,11 +135,11 @@ class ConfluentGroupSource:
                     add = None  # not ours any more, or from before a seek
                     continue
                 run = RecordRun(offset, [])
-                found.append((partition, run))
+                runs.append((partition, run))
                 add = run.records.append
             add(self._record(message, partition, offset))
             self._next[partition] = expected = offset + 1
-        for partition, run in found:
+        for partition, run in runs:
             self._buffer.add(partition, [run])
         raised, self._pending_error = self._pending_error, None
         if raised:
@@ -155,19 +156,19 @@ class ConfluentGroupSource:
         return record
 
     def _handle_message_error(self, message: Message) -> None:
-        """An error that librdkafka hands out among the messages."""
+        """Handle an error that librdkafka returns among the messages."""
         error, partition = message.error(), message.partition()
         code = error.code()
         if code in OFFSET_GONE_ERRORS and partition in self._next:
             self._broken[partition] = self._gone(partition, self._next[partition])
         elif code in DAMAGED_DATA_ERRORS and partition in self._next:
-            told = f"{self.topic}[{partition}]: offset {message.offset()}: {error.str()}"
-            self._broken[partition] = CorruptLog(told)
+            text = f"{self.topic}[{partition}]: offset {message.offset()}: {error.str()}"
+            self._broken[partition] = CorruptLog(text)
         elif code not in _IGNORED_ERRORS:
             self._on_error(error)
 
     def _gone(self, partition: int, offset: int) -> CorruptLog:
-        """Says why an offset cannot be read: never skip to another."""
+        """Error that says why an offset cannot be read; reading never skips to another."""
         try:
             start, end = self._bounds(partition)
         except Unavailable:
@@ -175,7 +176,7 @@ class ConfluentGroupSource:
         return offset_out_of_range(self.topic, partition, offset, start, end)
 
     def _on_error(self, error: KafkaError) -> None:
-        """Told by librdkafka, which reconnects by itself."""
+        """Error callback of librdkafka, which reconnects by itself."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", topic=self.topic, error=f"{error.name()}: {error.str()}")
         refused: Exception = translate_error("reading Kafka", error)
@@ -185,9 +186,9 @@ class ConfluentGroupSource:
         if not isinstance(refused, Unavailable):
             self._pending_error = self._pending_error or refused
 
-    def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+    def _assigned(self, consumer: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume`."""
-        partitions = {place.partition for place in places}
+        partitions = {topic_partition.partition for topic_partition in topic_partitions}
         offsets: Mapping[int, int] = {}
         if partitions and self._owner is not None:
             with self._kept_for_poll():
@@ -196,22 +197,24 @@ class ConfluentGroupSource:
         at = [TopicPartition(self.topic, partition, offsets.get(partition, 0)) for partition in partitions]
         consumer.incremental_assign(at)
         self._next.update(offsets)
-        if not offsets:  # the owner failed: nothing is handed out
+        if not offsets:  # the owner failed: no records are returned
             consumer.pause(at)
 
-    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+    def _revoked(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""
-        if self._overslept:  # the group went on without us long ago, librdkafka only tells it late
-            self._give_up(places, lambda owner, partitions: owner.lost(partitions))
+        if self._overslept:  # the group removed us long ago, librdkafka reports it late
+            self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
         else:
-            self._give_up(places, lambda owner, partitions: owner.revoked(partitions))
+            self._give_up(topic_partitions, lambda owner, partitions: owner.revoked(partitions))
 
-    def _lost(self, _: Consumer, places: list[TopicPartition]) -> None:
+    def _lost(self, _: Consumer, topic_partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""
-        self._give_up(places, lambda owner, partitions: owner.lost(partitions))
+        self._give_up(topic_partitions, lambda owner, partitions: owner.lost(partitions))
 
-    def _give_up(self, places: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]) -> None:
-        partitions = {place.partition for place in places}
+    def _give_up(
+        self, topic_partitions: list[TopicPartition], tell: Callable[[PartitionOwner, Collection[int]], None]
+    ) -> None:
+        partitions = {topic_partition.partition for topic_partition in topic_partitions}
         ours = partitions & self._owned
         self._buffer.drop(partitions)
         self._owned -= partitions
@@ -224,7 +227,7 @@ class ConfluentGroupSource:
 
     @contextlib.contextmanager
     def _kept_for_poll(self) -> Iterator[None]:
-        """What the owner raises must not end the rebalance: `poll` raises it afterwards."""
+        """Keep an error of the partition owner for `poll` to raise: it must not break the rebalance."""
         try:
             yield
         except Exception as error:
@@ -244,16 +247,16 @@ class ConfluentGroupSource:
         if not start <= offset <= end:
             raise offset_out_of_range(self.topic, partition, offset, start, end)
         self._buffer.drop([partition])
-        place = TopicPartition(self.topic, partition, offset)
+        topic_partition = TopicPartition(self.topic, partition, offset)
         with translated_errors(f"seeking in {self.topic}[{partition}]"):
-            self._consumer.incremental_unassign([place])
-            self._consumer.incremental_assign([place])
-            self._consumer.resume([place])
+            self._consumer.incremental_unassign([topic_partition])
+            self._consumer.incremental_assign([topic_partition])
+            self._consumer.resume([topic_partition])
         self._next[partition] = offset
         self._broken.pop(partition, None)
 
     def pause(self, partition: int) -> None:
-        """Hand out nothing more of *partition* until it is assigned anew, or sought."""
+        """Return no more records of *partition* until it is assigned again, or sought."""
         self._buffer.drop([partition])
         if self._next.pop(partition, None) is not None:
             with translated_errors(f"pausing {self.topic}[{partition}]"):
@@ -269,15 +272,15 @@ class ConfluentGroupSource:
         return self._bounds(partition)[1]
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        place = TopicPartition(self.topic, partition)
+        topic_partition = TopicPartition(self.topic, partition)
         if not 0 <= partition < self._partition_count:
             raise ValueError(
                 f"{self.topic} has the partitions 0 to {self._partition_count - 1}, no partition {partition}"
             )
-        return offset_bounds(self._open_query_consumer(), place, self._tuning.metadata_timeout_ms)
+        return offset_bounds(self._open_query_consumer(), topic_partition, self._tuning.metadata_timeout_ms)
 
     def _open_query_consumer(self) -> Consumer:
-        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        """Consumer for requests of offsets. On the connection that fetches, a reply waits for the fetch before it: half
         a second on a quiet topic."""
         if self._query_consumer is None:
             self._query_consumer = open_consumer(self.settings, self._tuning, self._on_error)
@@ -286,8 +289,8 @@ class ConfluentGroupSource:
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer outside the group.
 
-        0 stands for what is no event, and for what there is none of: gaps, and what retention removed (an event that
-        old is not repeated).
+        0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
+        not repeated).
 
         Raises:
             CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
@@ -330,7 +333,7 @@ class ConfluentGroupSource:
         raise Unavailable(f"reading {self.topic} back: no records for {patience_s:.0f} s")
 
     def note_position(self, offsets: Mapping[int, int]) -> None:
-        """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""
+        """Commit positions to the group, for tools that show lag only; a failure is ignored."""
         with contextlib.suppress(KafkaException):
             self._consumer.commit(offsets=[TopicPartition(self.topic, *pair) for pair in offsets.items()])
 

@@ -77,40 +77,40 @@ class ConfluentTopicReader:
             self._consumer.close()
             raise
 
-    def _assign_all(self, places: list[TopicPartitionKey]) -> None:
+    def _assign_all(self, keys: list[TopicPartitionKey]) -> None:
         """Read everything, each topic from where it is to be read."""
-        bounds = {place: self._bounds(place) for place in places}
-        self._end_targets = {place: end for place, (_, end) in bounds.items()}
+        bounds = {key: self._bounds(key) for key in keys}
+        self._end_targets = {key: end for key, (_, end) in bounds.items()}
         with translated_errors("reading topics"):
-            self._assign_at({place: self._first(place, both) for place, both in bounds.items()})
+            self._assign_at({key: self._first(key, both) for key, both in bounds.items()})
 
-    def _assigned(self, _: Consumer, places: list[TopicPartition]) -> None:
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume`."""
         try:
             with translated_errors("asking for committed offsets"):
-                stored = self._consumer.committed(places, self._tuning.metadata_timeout_ms / 1000)
-            known = {_partition_key(place): place.offset for place in stored}
+                stored = self._consumer.committed(partitions, self._tuning.metadata_timeout_ms / 1000)
+            stored_offsets = {_partition_key(partition): partition.offset for partition in stored}
             self._assign_at(
                 {
-                    place: offset if offset >= 0 else self._first(place, self._bounds(place))
-                    for place, offset in known.items()
+                    partition: offset if offset >= 0 else self._first(partition, self._bounds(partition))
+                    for partition, offset in stored_offsets.items()
                 }
             )
         except TrustwatchError as error:
             self._pending_error = error  # poll raises it; nothing is read meanwhile
 
-    def _first(self, place: TopicPartitionKey, bounds: tuple[int, int]) -> int:
-        """Where reading begins that was never here."""
-        return bounds[1 if start_position_of(place[0], self._start) == "latest" else 0]
+    def _first(self, key: TopicPartitionKey, bounds: tuple[int, int]) -> int:
+        """Start offset in a partition for which the group has stored none."""
+        return bounds[1 if start_position_of(key[0], self._start) == "latest" else 0]
 
     def _assign_at(self, positions: dict[TopicPartitionKey, int]) -> None:
         self._positions = positions
-        self._consumer.assign([TopicPartition(*place, offset) for place, offset in positions.items()])
+        self._consumer.assign([TopicPartition(*key, offset) for key, offset in positions.items()])
 
-    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Called by librdkafka within `consume` and `close`."""
-        for place in places:
-            self._positions.pop(_partition_key(place), None)
+        for partition in partitions:
+            self._positions.pop(_partition_key(partition), None)
 
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """See `TopicReader.poll`.
@@ -122,50 +122,50 @@ class ConfluentTopicReader:
             if not messages:
                 messages = self._consumer.consume(1, timeout_s)
                 messages += self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
-        found: dict[TopicPartitionKey, list[record_codec.KafkaRecord]] = {}
+        records_by_partition: dict[TopicPartitionKey, list[record_codec.KafkaRecord]] = {}
         for message in messages:
-            place = message.topic(), message.partition()
+            key = message.topic(), message.partition()
             if message.error() is not None:
-                self._handle_message_error(message, place)
-            elif place in self._positions:
-                found.setdefault(place, []).append(_kafka_record(message))
-                self._positions[place] = message.offset() + 1
+                self._handle_message_error(message, key)
+            elif key in self._positions:
+                records_by_partition.setdefault(key, []).append(_kafka_record(message))
+                self._positions[key] = message.offset() + 1
         raised, self._pending_error = self._pending_error, None
         if raised:
             raise raised
-        return [FetchedRecords(*place, records) for place, records in found.items()]
+        return [FetchedRecords(*key, records) for key, records in records_by_partition.items()]
 
-    def _handle_message_error(self, message: Message, place: TopicPartitionKey) -> None:
-        """An error that librdkafka hands out among the messages."""
+    def _handle_message_error(self, message: Message, key: TopicPartitionKey) -> None:
+        """Handle an error that librdkafka returns among the messages."""
         error = message.error()
         if error.code() == KafkaError._PARTITION_EOF:
-            if place in self._positions:  # the last offsets may be transaction markers
-                self._positions[place] = max(self._positions[place], message.offset())
-        elif error.code() in OFFSET_GONE_ERRORS and place in self._positions:
-            self._skip_lost(place)
+            if key in self._positions:  # the last offsets may be transaction markers
+                self._positions[key] = max(self._positions[key], message.offset())
+        elif error.code() in OFFSET_GONE_ERRORS and key in self._positions:
+            self._skip_lost(key)
         elif error.code() in DAMAGED_DATA_ERRORS:
-            self._pending_error = CorruptLog(f"{place[0]}[{place[1]}]: offset {message.offset()}: {error.str()}")
+            self._pending_error = CorruptLog(f"{key[0]}[{key[1]}]: offset {message.offset()}: {error.str()}")
         else:
             self._on_error(error)
 
-    def _skip_lost(self, place: TopicPartitionKey) -> None:
-        offset = self._positions[place]
-        start, end = self._bounds(place)
+    def _skip_lost(self, key: TopicPartitionKey) -> None:
+        offset = self._positions[key]
+        start, end = self._bounds(key)
         lost = max(0, start - offset)
         self.lost_records += lost
         _log.error(
             "records are gone that were not read",
-            topic=place[0],
-            partition=place[1],
+            topic=key[0],
+            partition=key[1],
             offset=offset,
             start=start,
             end=end,
             lost=lost,
         )
-        self._assign_at(self._positions | {place: start})
+        self._assign_at(self._positions | {key: start})
 
     def _on_error(self, error: KafkaError) -> None:
-        """Told by librdkafka, which reconnects by itself."""
+        """Error callback of librdkafka, which reconnects by itself."""
         self.failed_polls += 1
         _log.warning("Kafka does not answer", error=f"{error.name()}: {error.str()}")
         refused = translate_error("connecting to Kafka", error)
@@ -174,47 +174,47 @@ class ConfluentTopicReader:
 
     def commit(self) -> None:
         """See `TopicReader.commit`."""
-        offsets = [TopicPartition(*place, offset) for place, offset in self._positions.items()]
+        offsets = [TopicPartition(*key, offset) for key, offset in self._positions.items()]
         if offsets:
             with translated_errors("committing offsets"):
                 self._consumer.commit(offsets=offsets, asynchronous=False)
 
     def end_offsets(self) -> dict[TopicPartitionKey, int]:
         """See `TopicReader.end_offsets`."""
-        return {place: self._bounds(place)[1] for place in self._positions}
+        return {key: self._bounds(key)[1] for key in self._positions}
 
     def first_offsets(self) -> dict[TopicPartitionKey, int]:
         """See `TopicReader.first_offsets`."""
-        return {place: self._bounds(place)[0] for place in self._positions}
+        return {key: self._bounds(key)[0] for key in self._positions}
 
     def offsets_at(self, time_ms: int) -> dict[TopicPartitionKey, int]:
         """See `TopicReader.offsets_at`."""
         ends = self.end_offsets()
-        asked = [TopicPartition(*place, max(0, time_ms)) for place in ends]
+        asked = [TopicPartition(*key, max(0, time_ms)) for key in ends]
         with translated_errors("asking for offsets"):
-            told = self._consumer.offsets_for_times(asked, self._tuning.metadata_timeout_ms / 1000) if asked else []
-        found = {_partition_key(one): one.offset for one in told if one.error is None and one.offset >= 0}
-        return {place: found.get(place, end) for place, end in ends.items()}
+            answers = self._consumer.offsets_for_times(asked, self._tuning.metadata_timeout_ms / 1000) if asked else []
+        offsets = {
+            _partition_key(answer): answer.offset for answer in answers if answer.error is None and answer.offset >= 0
+        }
+        return {key: offsets.get(key, end) for key, end in ends.items()}
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """See `TopicReader.seek`."""
         with translated_errors("reading topics"):
             self._assign_at(self._positions | {(topic, partition): offset})
 
-    def _bounds(self, place: TopicPartitionKey) -> tuple[int, int]:
-        return offset_bounds(self._consumer, TopicPartition(*place), self._tuning.metadata_timeout_ms)
+    def _bounds(self, key: TopicPartitionKey) -> tuple[int, int]:
+        return offset_bounds(self._consumer, TopicPartition(*key), self._tuning.metadata_timeout_ms)
 
     def lag(self) -> int | None:
         """See `TopicReader.lag`."""
-        behind = [max(0, end - self._positions[place]) for place, end in self.end_offsets().items()]
+        behind = [max(0, end - self._positions[key]) for key, end in self.end_offsets().items()]
         return sum(behind) if behind else None
 
     def at_end(self) -> bool:
         """See `TopicReader.at_end`."""
-        self._end_targets |= {
-            place: self._bounds(place)[1] for place in self._positions if place not in self._end_targets
-        }
-        return bool(self._positions) and all(at >= self._end_targets[place] for place, at in self._positions.items())
+        self._end_targets |= {key: self._bounds(key)[1] for key in self._positions if key not in self._end_targets}
+        return bool(self._positions) and all(at >= self._end_targets[key] for key, at in self._positions.items())
 
     def close(self) -> None:
         """Leave the group, release connections."""
@@ -222,8 +222,8 @@ class ConfluentTopicReader:
             self._consumer.close()
 
 
-def _partition_key(place: TopicPartition) -> TopicPartitionKey:
-    return place.topic, place.partition
+def _partition_key(partition: TopicPartition) -> TopicPartitionKey:
+    return partition.topic, partition.partition
 
 
 def _kafka_record(message: Message) -> record_codec.KafkaRecord:

@@ -90,7 +90,7 @@ class ConfluentTopicWriter:
                 self._handle_queue_error(topic, error.args[0])
 
     def _handle_queue_error(self, topic: str, error: KafkaError) -> None:
-        """A record that was not queued. Raises unless it is worth another try."""
+        """Handle a record that was not queued. Raises unless another try is worth while."""
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise ValueError(f"{topic}: record is too large: {error.str()}")
         if not error.fatal() and error.code() != KafkaError._FATAL:
@@ -106,9 +106,9 @@ class ConfluentTopicWriter:
 
     def _on_error(self, error: KafkaError) -> None:
         """Called by librdkafka within `poll` and `flush`, of lost connections too: it reconnects by itself."""
-        told = translate_error("writing to Kafka", error)
-        if isinstance(told, ConfigError):
-            self._refused = told
+        raised = translate_error("writing to Kafka", error)
+        if isinstance(raised, ConfigError):
+            self._refused = raised
 
     def _delivered(self, error: KafkaError | None, _: Any) -> None:
         """Called by librdkafka within `poll` and `flush`."""
@@ -137,13 +137,13 @@ class ConfluentTopicWriter:
         return self._partitions[topic]
 
     def _list_topics(self) -> None:
-        """All topics: asking for a single one would create it on a broker that creates topics by itself."""
+        """List all topics: asking for a single one would create it on a broker that creates topics by itself."""
         try:
-            found = self._producer.list_topics(timeout=self._tuning.metadata_timeout_ms / 1000).topics
+            topics = self._producer.list_topics(timeout=self._tuning.metadata_timeout_ms / 1000).topics
         except KafkaException as error:
             self._producer.poll(0)  # error_cb may know why
             raise self._refused or translate_error("asking for topics", error.args[0]) from error
-        self._partitions |= {name: len(topic.partitions) for name, topic in found.items() if topic.partitions}
+        self._partitions |= {name: len(topic.partitions) for name, topic in topics.items() if topic.partitions}
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""

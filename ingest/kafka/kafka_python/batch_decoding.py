@@ -45,15 +45,15 @@ class BatchColumns(NamedTuple):
     kinds: npt.NDArray[np.uint8]
     hashes: npt.NDArray[np.uint64]
 
-    def record_runs(self, place: record_codec.SourcePartition) -> list[RecordRun]:
-        """The records that lie here, as `wire.to_record_runs` makes them of single ones."""
+    def record_runs(self, origin: record_codec.SourcePartition) -> list[RecordRun]:
+        """Records of the batch, as `record_codec.to_record_runs` makes them from single ones."""
         rows, data = self.rows, self.data
         if (
             (rows[:, record_kernel.TAG] < 0).any()
             or (rows[:, record_kernel.VALUE_END] < 0).any()
             or self.times_ms.min() < 0
         ):
-            return record_codec.to_record_runs(self.kafka_records(), place)
+            return record_codec.to_record_runs(self.kafka_records(), origin)
         spans = zip(rows[:, record_kernel.VALUE].tolist(), rows[:, record_kernel.VALUE_END].tolist(), strict=True)
         payloads = [data[begin:end] for begin, end in spans]
         columns = zip(self.kinds.tolist(), self.hashes.tolist(), self.times_ms.tolist(), payloads, repeat(b""))
@@ -66,7 +66,7 @@ class BatchColumns(NamedTuple):
         return [RecordRun(int(self.offsets[a]), records[a:b]) for a, b in pairwise(bounds)]
 
     def kafka_records(self) -> Iterator[record_codec.KafkaRecord]:
-        """The records one by one."""
+        """Records of the batch, one by one."""
         data = self.data
         for offset, time_ms, row in zip(self.offsets.tolist(), self.times_ms.tolist(), self.rows.tolist(), strict=True):
             key = data[row[record_kernel.KEY] : row[record_kernel.KEY_END]] if row[record_kernel.KEY_END] >= 0 else None
@@ -90,29 +90,29 @@ class BatchColumns(NamedTuple):
 
 
 class SingleRecords:
-    """What the stock decoder gave of one partition, with the methods of `BatchColumns`."""
+    """Records of one partition from the library's own decoder, with the methods of `BatchColumns`."""
 
     def __init__(self, records: list[Any]) -> None:
         self._records = records
 
-    def record_runs(self, place: record_codec.SourcePartition) -> list[RecordRun]:
-        """See `Columns.runs`."""
-        return record_codec.to_record_runs(self.kafka_records(), place)
+    def record_runs(self, origin: record_codec.SourcePartition) -> list[RecordRun]:
+        """See `BatchColumns.record_runs`."""
+        return record_codec.to_record_runs(self.kafka_records(), origin)
 
     def kafka_records(self) -> Iterator[record_codec.KafkaRecord]:
-        """See `Columns.raws`."""
+        """See `BatchColumns.kafka_records`."""
         for record in self._records:
             yield record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
     def copy_hashes(self, start: int, hashes: npt.NDArray[np.uint64]) -> None:
-        """See `Columns.copy_hashes`."""
+        """See `BatchColumns.copy_hashes`."""
         for record in self._records:
             if 0 <= record.offset - start < len(hashes):
                 hashes[record.offset - start] = record_codec.id_hash_in(record.headers)
 
 
 def _decode_headers(data: bytes, at: int, count: int) -> list[tuple[str, bytes | None]]:
-    """Headers that `kernel.decode_records` walked over already."""
+    """Decode headers that `record_kernel.decode_records` has checked already."""
     headers: list[tuple[str, bytes | None]] = []
     for _ in range(count):
         length, at = _decode_varint(data, at)
@@ -166,18 +166,18 @@ def decode_batch(batch: Any, from_offset: int) -> BatchColumns | None:
 
 
 class BatchPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-python has no types
-    """What one fetch brought of one partition, batch by batch: `take` gives all of it as a list of `BatchColumns`."""
+    """Fetched records of one partition, batch by batch: `take` gives all of them as a list of `BatchColumns`."""
 
     def _maybe_skip_record(self, _: BatchColumns) -> bool:
         return False  # decode_batch leaves out what lies before the fetch position
 
     def take(self, _: int | None = None) -> list[Any]:
-        """All batches: the number that is asked for counts records elsewhere, here one fetch is the unit."""
-        found: list[Any] = super().take(None)
-        return found
+        """Take all batches of a fetch; the library's limit, which counts records, does not apply."""
+        batches: list[Any] = super().take(None)
+        return batches
 
     def _unpack_records(self, tp: Any, records: Any, *_: Any) -> Iterator[Any]:
-        """As the stock method, with a batch where that has a record."""
+        """Unpack like the library's method, but yield one batch where that yields one record."""
         while (batch := records.next_batch()) is not None:
             if self.check_crcs and not batch.validate_crc():
                 raise errors.CorruptRecordError(f"{tp}: record batch at offset {batch.base_offset} fails its CRC")
@@ -194,7 +194,7 @@ class BatchPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # k
         self.drain()
 
     def _is_invisible(self, batch: Any) -> bool:
-        """Whether consumers never see the batch: a transaction marker, or of an aborted transaction."""
+        """True for a batch that consumers never see: a transaction marker, or part of an aborted transaction."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -233,5 +233,5 @@ def warm_up() -> None:
 
 
 def fetched_parts(fetched: list[Any]) -> Iterable[BatchColumns | SingleRecords]:
-    """What `poll` gave of one partition, with either decoder."""
+    """Result of `poll` for one partition in one form, whichever decoder made it."""
     return fetched if fetched and isinstance(fetched[0], BatchColumns) else [SingleRecords(fetched)]

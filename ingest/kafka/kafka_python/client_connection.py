@@ -1,4 +1,4 @@
-"""Our settings in kafka-python's words, and its errors in ours."""
+"""Translation of our settings to kafka-python's options, and of its errors to ours."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REFUSED_ERRORS = (
 
 
 def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
-    """What every client of kafka-python takes: addresses, security, time limits."""
+    """Options for every kafka-python client: addresses, security, time limits."""
     return {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "client_id": tuning.client_id,
@@ -46,16 +46,16 @@ def connection_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> di
 
 
 def open_client(make: Callable[..., ClientT], **options: Any) -> ClientT:
-    """A consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
+    """Open a consumer, producer or admin client. One that finds no broker leaves its I/O thread and sockets: end them.
 
     Raises:
         ConfigError, Unavailable: as `translated_errors`.
     """
     clients: list[KafkaNetClient] = []
-    wanted = options.pop("kafka_client", KafkaNetClient)
+    client_class = options.pop("kafka_client", KafkaNetClient)
 
     def client(**config: Any) -> KafkaNetClient:
-        clients.append(wanted(**config))
+        clients.append(client_class(**config))
         return clients[-1]
 
     with translated_errors(f"Kafka at {', '.join(options['bootstrap_servers'])}"):
@@ -98,7 +98,7 @@ class _KafkaAccessToken(msgspec.Struct):
 
 
 class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
-    """Buys an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
+    """Gets an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
     Unlike the authenticators of `scoring/delivery/actuators` it blocks, since kafka-python asks in a thread of its own,
@@ -136,7 +136,7 @@ class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-p
 
 @contextlib.contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Errors of kafka-python inside become ours; *what* was tried.
+    """Translate errors of kafka-python raised inside; *what* was tried.
 
     Raises:
         ConfigError: the broker refuses our login or our rights; trying again does not help.
@@ -154,9 +154,6 @@ def _error_text(error: errors.KafkaError) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-# What all consumers of kafka-python share.
-
-
 def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict[str, Any]:
     """Options of a consumer: committed records only, no offset made up where ours is gone, bounded memory."""
     return {
@@ -172,7 +169,7 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
 
 
 def to_kafka_record(record: ConsumerRecord) -> record_codec.KafkaRecord:
-    """A record in our words."""
+    """Convert a record of kafka-python to ours."""
     return record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
@@ -190,23 +187,23 @@ def partition_count(consumer: KafkaConsumer, topic: str) -> int:
     return count
 
 
-def offset_bounds(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> tuple[int, int]:
+def offset_bounds(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: int) -> tuple[int, int]:
     """First offset that is kept, and the one after the last.
 
     Raises:
         Unavailable: no broker answered in time.
         ValueError: there is no such partition.
     """
-    end = end_offset(consumer, place, timeout_ms)
-    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
-        return consumer.beginning_offsets([place], timeout_ms)[place], end
+    end = end_offset(consumer, partition, timeout_ms)
+    with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
+        return consumer.beginning_offsets([partition], timeout_ms)[partition], end
 
 
-def end_offset(consumer: KafkaConsumer, place: TopicPartition, timeout_ms: int) -> int:
-    """The offset after the last record. Raises as `bounds`."""
-    count = partition_count(consumer, place.topic)
-    if not 0 <= place.partition < count:
-        raise ValueError(f"{place.topic} has the partitions 0 to {count - 1}, no partition {place.partition}")
-    with translated_errors(f"asking for the offsets of {place.topic}[{place.partition}]"):
-        offset: int = consumer.end_offsets([place], timeout_ms)[place]
+def end_offset(consumer: KafkaConsumer, partition: TopicPartition, timeout_ms: int) -> int:
+    """Offset after the last record. Raises as `offset_bounds`."""
+    count = partition_count(consumer, partition.topic)
+    if not 0 <= partition.partition < count:
+        raise ValueError(f"{partition.topic} has the partitions 0 to {count - 1}, no partition {partition.partition}")
+    with translated_errors(f"asking for the offsets of {partition.topic}[{partition.partition}]"):
+        offset: int = consumer.end_offsets([partition], timeout_ms)[partition]
         return offset

@@ -55,7 +55,7 @@ class KafkaPythonGroupSource:
         self._owned: set[int] = set()
         self._owner: PartitionOwner | None = None
         self._partition_count = 0
-        self._member_id = ""  # what the group called us when it gave us what we have
+        self._member_id = ""  # our id in the group when our partitions were assigned
         self._last_poll = time.monotonic()
         self._closed = False
         self._query_consumer: KafkaConsumer | None = None
@@ -106,7 +106,8 @@ class KafkaPythonGroupSource:
             Whatever the owner raises in a callback.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
-        batch = None if slept else self._buffer.take(max_records)  # who slept asks first whether all is still ours
+        # After a long pause, poll first: the buffer may hold records of partitions that are lost.
+        batch = None if slept else self._buffer.take(max_records)
         if batch is not None:
             return batch
         try:
@@ -129,25 +130,26 @@ class KafkaPythonGroupSource:
         except errors.FencedInstanceIdError as error:
             name = self._member
             raise Fenced(f"another member of the group {self.settings.group_id} is called {name}") from error
-        anew = self._retake_after_expulsion()
-        for place, records in fetched.items():
-            if place.partition in self._owned and place.partition not in anew:  # what is sought anew comes next time
-                where = record_codec.SourcePartition(self.topic, place.partition, self._partition_count)
+        retaken = self._retake_after_expulsion()
+        for topic_partition, records in fetched.items():
+            partition = topic_partition.partition
+            if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
+                origin = record_codec.SourcePartition(self.topic, partition, self._partition_count)
                 for part in fetched_parts(records):
-                    self._buffer.add(place.partition, part.record_runs(where))
+                    self._buffer.add(partition, part.record_runs(origin))
 
     def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
-        """Says why an offset cannot be read: never skip to another."""
-        (place, offset), *_ = dict(error.args[0]).items()
+        """Error that says why an offset cannot be read; reading never skips to another."""
+        (topic_partition, offset), *_ = dict(error.args[0]).items()
         try:
-            start, end = self._bounds(place.partition)
+            start, end = self._bounds(topic_partition.partition)
         except Unavailable:
-            return CorruptLog(f"{self.topic}[{place.partition}]: offset {offset} is out of range")
-        return offset_out_of_range(self.topic, place.partition, offset, start, end)
+            return CorruptLog(f"{self.topic}[{topic_partition.partition}]: offset {offset} is out of range")
+        return offset_out_of_range(self.topic, topic_partition.partition, offset, start, end)
 
-    def _run_rebalance_callback(self, name: str, places: Collection[TopicPartition]) -> None:
+    def _run_rebalance_callback(self, name: str, topic_partitions: Collection[TopicPartition]) -> None:
         """Run a callback of the owner, on the thread that polls."""
-        partitions = {place.partition for place in places}
+        partitions = {topic_partition.partition for topic_partition in topic_partitions}
         owner = self._owner
         assert owner is not None
         if name == "assigned":
@@ -164,15 +166,15 @@ class KafkaPythonGroupSource:
             owner.revoked(ours)
 
     def _member_id_changed(self) -> bool:
-        """Whether the group calls us by another name: it went on without us, and took us in again as somebody new."""
+        """True if the group gave us a new member id: it removed us meanwhile, and we joined again as a new member."""
         return bool(self._consumer.group_metadata().member_id != self._member_id)
 
     def _retake_after_expulsion(self) -> set[int]:
-        """Take over anew what is ours still or again after the group had expelled us; returns what that was.
+        """Take over again the partitions that are ours after the group had expelled us; returns them.
 
-        A member that polls again between its expulsion and its next heartbeat learns of it from the refusal of its
-        join, and kafka-python then neither calls that a loss nor tells of the partitions that it gets back. Others may
-        have worked on them.
+        A member that polls between its expulsion and its next heartbeat learns of it from the refusal of its join, and
+        kafka-python then calls neither the loss callback nor that for the partitions that it gets back. Other members
+        may have worked on them.
         """
         owner = self._owner
         if owner is None or self._consumer.group_metadata().state is not MemberState.STABLE:
@@ -183,7 +185,7 @@ class KafkaPythonGroupSource:
         return kept
 
     def _expelled_from(self, owner: PartitionOwner) -> set[int]:
-        """Partitions that we have had since before the group expelled us; they are the owner's no more."""
+        """Take from the owner the partitions that it has had since before the group expelled us; returns them."""
         if not self._owned or not self._member_id_changed():
             return set()
         kept = set(self._owned)
@@ -195,7 +197,7 @@ class KafkaPythonGroupSource:
     def _assigned(self, owner: PartitionOwner, partitions: set[int]) -> None:
         self._member_id = self._consumer.group_metadata().member_id
         self._partition_count = partition_count(self._consumer, self.topic)
-        for partition in partitions:  # nothing is fetched, whatever becomes of the owner
+        for partition in partitions:  # nothing is fetched, even if the owner fails
             self._consumer.seek(TopicPartition(self.topic, partition), 0)
             self._consumer.pause(TopicPartition(self.topic, partition))
         offsets = owner.assigned(partitions)
@@ -222,7 +224,7 @@ class KafkaPythonGroupSource:
         self._consumer.resume(TopicPartition(self.topic, partition))
 
     def pause(self, partition: int) -> None:
-        """Hand out nothing more of *partition* until it is assigned anew, or sought."""
+        """Return no more records of *partition* until it is assigned again, or sought."""
         self._buffer.drop([partition])
         if partition in self._owned:
             self._consumer.pause(TopicPartition(self.topic, partition))
@@ -244,7 +246,7 @@ class KafkaPythonGroupSource:
         )
 
     def _open_query_consumer(self) -> KafkaConsumer:
-        """Whom questions are put to. On the connection that fetches, an answer waits behind the fetch before it: half
+        """Consumer for requests of offsets. On the connection that fetches, a reply waits for the fetch before it: half
         a second on a quiet topic."""
         if self._query_consumer is None:
             self._query_consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
@@ -253,8 +255,8 @@ class KafkaPythonGroupSource:
     def read_id_hashes(self, partition: int, start_offset: int, end_offset: int) -> npt.NDArray[np.uint64]:
         """Id hashes of the records in [start_offset, end_offset), shape (n,), by a second consumer without a group.
 
-        0 stands for what is no event, and for what there is none of: gaps, and what retention removed (an event that
-        old is not repeated).
+        0 stands for records that are no events, for gaps, and for records that retention removed (an event that old is
+        not repeated).
 
         Raises:
             CorruptLog: *end_offset* is behind the end of the partition, or a record is damaged.
@@ -263,39 +265,49 @@ class KafkaPythonGroupSource:
         hashes = np.zeros(max(0, end_offset - start_offset), np.uint64)
         if not len(hashes):
             return hashes
-        place = TopicPartition(self.topic, partition)
+        topic_partition = TopicPartition(self.topic, partition)
         consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         with translated_errors(f"reading {self.topic}[{partition}] back"):
             try:
                 most = enable_batch_decoding(consumer)
-                consumer.assign([place])
-                start, end = offset_bounds(consumer, place, self._tuning.metadata_timeout_ms)
+                consumer.assign([topic_partition])
+                start, end = offset_bounds(consumer, topic_partition, self._tuning.metadata_timeout_ms)
                 if end_offset > end:
                     raise offset_out_of_range(self.topic, partition, end_offset, start, end)
-                consumer.seek(place, max(start, start_offset))
-                self._read_back(consumer, most, place, start_offset, hashes)
+                consumer.seek(topic_partition, max(start, start_offset))
+                self._read_back(consumer, most, topic_partition, start_offset, hashes)
             finally:
                 consumer.close()
         return hashes
 
     def _read_back(
-        self, consumer: KafkaConsumer, most: int, place: TopicPartition, start: int, hashes: npt.NDArray[np.uint64]
+        self,
+        consumer: KafkaConsumer,
+        most: int,
+        topic_partition: TopicPartition,
+        start: int,
+        hashes: npt.NDArray[np.uint64],
     ) -> None:
         """Fill *hashes* up to its end; the last offsets may be transaction markers, which no poll returns."""
         end, patience_s = start + len(hashes), self._tuning.request_timeout_ms / 1000
         position, heard = -1, time.monotonic()
-        while (now_at := consumer.position(place)) < end:
+        while (now_at := consumer.position(topic_partition)) < end:
             if now_at == position and time.monotonic() - heard > patience_s:
-                raise Unavailable(f"{place.topic}[{place.partition}]: no records from {position} on")
+                raise Unavailable(
+                    f"{topic_partition.topic}[{topic_partition.partition}]: no records from {position} on"
+                )
             heard = heard if now_at == position else time.monotonic()
             position = now_at
-            for part in fetched_parts(consumer.poll(_READ_BACK_MS, max_records=most).get(place, [])):
+            for part in fetched_parts(consumer.poll(_READ_BACK_MS, max_records=most).get(topic_partition, [])):
                 part.copy_hashes(start, hashes)
 
     def note_position(self, offsets: dict[int, int]) -> None:
-        """Tell the group how far we are, for tools that show lag; nothing depends on it, and failure is not told."""
-        noted = {TopicPartition(self.topic, partition): offset for partition, offset in offsets.items()}
-        self._consumer.commit_async({place: OffsetAndMetadata(offset, "", -1) for place, offset in noted.items()})
+        """Commit positions to the group, for tools that show lag only; a failure is ignored."""
+        committed = {
+            TopicPartition(self.topic, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in offsets.items()
+        }
+        self._consumer.commit_async(committed)
 
     def close(self) -> None:
         """Hand the partitions back (`revoked` is called) and leave the group."""

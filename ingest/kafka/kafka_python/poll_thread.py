@@ -34,7 +34,7 @@ class _CallResult(NamedTuple):
 
 
 class PollThread(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-python has no types
-    """Runs calls on a thread of its own; `call` serves the questions that come up meanwhile.
+    """Runs calls on a thread of its own; `call` runs the rebalance callbacks that they cause.
 
     Args:
         serve: runs one callback on the thread that is in `call`. What it raises is the caller's, after the call.
@@ -80,7 +80,7 @@ class PollThread(AsyncConsumerRebalanceListener):  # type: ignore[misc] # kafka-
         while (work := self._work.get()) is not None:
             try:
                 answer = _CallResult(work(), None)
-            except BaseException as error:  # told to the caller
+            except BaseException as error:  # raised again in the caller's thread
                 answer = _CallResult(None, error)
             self._results.put(answer)
 

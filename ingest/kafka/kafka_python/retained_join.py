@@ -1,4 +1,4 @@
-"""Keeps a finished join of the group until somebody takes it, where kafka-python throws it away.
+"""Finished group joins, kept until their result is taken; kafka-python would throw them away.
 
 `KafkaConsumer.poll` gives up waiting for a join when its time is over, and leaves it running. A join that ends before
 the next `poll` is taken for none by that (`BaseCoordinator.join_group_async` of 3.0.12 asks whether the task is done,
@@ -45,10 +45,10 @@ class RetainedJoin:
         return self._assignment
 
     def _is_untaken(self) -> bool:
-        """Whether a join ended, its result was not taken (then we would be stable), and the group still knows us.
+        """True if a join ended, its result is not taken yet (else the state were stable), and we are still a member.
 
-        Nothing tells the group that we live while a finished join waits: after the session time limit it goes on
-        without us, and only a new join says so.
+        No heartbeat is sent while a finished join waits: after the session time limit the group removes us, and only
+        a new join shows it.
         """
         group = self._coordinator
         taken = group.state is not MemberState.REBALANCING or group._generation is not self._generation

@@ -33,23 +33,23 @@ class KafkaPythonAdmin:
 
     def create_topics(self, topics: KafkaTopics, partitions: int, replication: int) -> list[str]:
         """See `KafkaAdmin.create_topics`."""
-        made = []
+        created = []
         for definition in TOPIC_DEFINITIONS:
             name = definition.name(topics)
-            wanted: dict[str, Any] = {
+            options: dict[str, Any] = {
                 "num_partitions": partitions,
                 "replication_factor": replication,
                 "configs": with_min_insync_replicas(definition.configs, replication),
             }
             with translated_errors(f"creating topic {name}"):
                 try:
-                    self._client.create_topics({name: wanted}, wait_for_metadata=True)
-                    made.append(name)
+                    self._client.create_topics({name: options}, wait_for_metadata=True)
+                    created.append(name)
                 except errors.TopicAlreadyExistsError:
                     pass
                 except (errors.InvalidReplicationFactorError, errors.InvalidConfigurationError) as error:
                     raise ConfigError(f"creating topic {name}: {error}") from error
-        return made
+        return created
 
     def describe(self, name: str) -> TopicDescription | None:
         """See `KafkaAdmin.describe`."""
@@ -67,11 +67,11 @@ class KafkaPythonAdmin:
 
     def grow_partitions(self, name: str, partitions: int) -> None:
         """See `KafkaAdmin.grow_partitions`."""
-        found = self.describe(name)
-        if found is None or found.partitions > partitions:
-            has = "does not exist" if found is None else f"has {found.partitions} partitions"
+        topic = self.describe(name)
+        if topic is None or topic.partitions > partitions:
+            has = "does not exist" if topic is None else f"has {topic.partitions} partitions"
             raise ConfigError(f"topic {name} {has}; it cannot get {partitions} (Kafka removes none)")
-        if found.partitions < partitions:
+        if topic.partitions < partitions:
             with translated_errors(f"growing topic {name}"):
                 self._client.create_partitions({name: partitions})
 

@@ -72,15 +72,15 @@ class KafkaPythonTopicReader:
             self._consumer.close(timeout_ms=_CLOSE_MS)
             raise
 
-    def _assign_all(self, places: list[TopicPartition]) -> None:
+    def _assign_all(self, partitions: list[TopicPartition]) -> None:
         """Read everything, each topic from where it is to be read."""
-        self._consumer.assign(places)
-        self._end_targets = self._end_offsets_of(places)
-        for place in places:
-            if start_position_of(place.topic, self._start) == "latest":
-                self._consumer.seek(place, self._end_targets[place])
+        self._consumer.assign(partitions)
+        self._end_targets = self._end_offsets_of(partitions)
+        for partition in partitions:
+            if start_position_of(partition.topic, self._start) == "latest":
+                self._consumer.seek(partition, self._end_targets[partition])
             else:
-                self._consumer.seek_to_beginning(place)
+                self._consumer.seek_to_beginning(partition)
 
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """See `TopicReader.poll`.
@@ -95,40 +95,42 @@ class KafkaPythonTopicReader:
             _log.warning("Kafka does not answer", error=str(error))
             return []
         return [
-            FetchedRecords(place.topic, place.partition, [to_kafka_record(record) for record in records])
-            for place, records in fetched.items()
+            FetchedRecords(partition.topic, partition.partition, [to_kafka_record(record) for record in records])
+            for partition, records in fetched.items()
         ]
 
     def _fetch(self, timeout_ms: int, max_records: int) -> Mapping[TopicPartition, list[object]]:
         try:
-            found: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=max_records)
-            return found
+            records: Mapping[TopicPartition, list[object]] = self._consumer.poll(timeout_ms, max_records=max_records)
+            return records
         except errors.NoOffsetForPartitionError:  # a new group
-            missing = [place for place in self._consumer.assignment() if self._consumer.committed(place) is None]
-            for place in missing:
-                late = start_position_of(place.topic, self._start) == "latest"
-                (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(place)
+            missing = [
+                partition for partition in self._consumer.assignment() if self._consumer.committed(partition) is None
+            ]
+            for partition in missing:
+                late = start_position_of(partition.topic, self._start) == "latest"
+                (self._consumer.seek_to_end if late else self._consumer.seek_to_beginning)(partition)
         except errors.OffsetOutOfRangeError as error:
-            for place, offset in dict(error.args[0]).items():
-                self._skip_lost(place, offset)
+            for partition, offset in dict(error.args[0]).items():
+                self._skip_lost(partition, offset)
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
             raise CorruptLog(f"reading topics: {error}") from error
         return {}
 
-    def _skip_lost(self, place: TopicPartition, offset: int) -> None:
-        start, end = offset_bounds(self._consumer, place, self._tuning.metadata_timeout_ms)
+    def _skip_lost(self, partition: TopicPartition, offset: int) -> None:
+        start, end = offset_bounds(self._consumer, partition, self._tuning.metadata_timeout_ms)
         lost = max(0, start - offset)
         self.lost_records += lost
         _log.error(
             "records are gone that were not read",
-            topic=place.topic,
-            partition=place.partition,
+            topic=partition.topic,
+            partition=partition.partition,
             offset=offset,
             start=start,
             end=end,
             lost=lost,
         )
-        self._consumer.seek(place, start)
+        self._consumer.seek(partition, start)
 
     def commit(self) -> None:
         """See `TopicReader.commit`."""
@@ -138,53 +140,59 @@ class KafkaPythonTopicReader:
     def end_offsets(self) -> dict[tuple[str, int], int]:
         """See `TopicReader.end_offsets`."""
         return {
-            (place.topic, place.partition): end
-            for place, end in self._end_offsets_of(self._consumer.assignment()).items()
+            (partition.topic, partition.partition): end
+            for partition, end in self._end_offsets_of(self._consumer.assignment()).items()
         }
 
     def first_offsets(self) -> dict[tuple[str, int], int]:
         """See `TopicReader.first_offsets`."""
         with translated_errors("asking for offsets"):
-            places = list(self._consumer.assignment())
-            found = self._consumer.beginning_offsets(places, self._tuning.metadata_timeout_ms) if places else {}
-        return {(place.topic, place.partition): offset for place, offset in found.items()}
+            partitions = list(self._consumer.assignment())
+            offsets = (
+                self._consumer.beginning_offsets(partitions, self._tuning.metadata_timeout_ms) if partitions else {}
+            )
+        return {(partition.topic, partition.partition): offset for partition, offset in offsets.items()}
 
     def offsets_at(self, time_ms: int) -> dict[tuple[str, int], int]:
         """See `TopicReader.offsets_at`."""
         ends = self._end_offsets_of(self._consumer.assignment())
         with translated_errors("asking for offsets"):
-            found = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
+            offsets = self._consumer.offsets_for_times(dict.fromkeys(ends, max(0, time_ms))) if ends else {}
         return {
-            (place.topic, place.partition): end if found.get(place) is None else found[place].offset
-            for place, end in ends.items()
+            (partition.topic, partition.partition): end if offsets.get(partition) is None else offsets[partition].offset
+            for partition, end in ends.items()
         }
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """See `TopicReader.seek`."""
         self._consumer.seek(TopicPartition(topic, partition), offset)
 
-    def _end_offsets_of(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        wanted = list(places)
+    def _end_offsets_of(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        requested = list(partitions)
         with translated_errors("asking for offsets"):
-            return self._consumer.end_offsets(wanted, self._tuning.metadata_timeout_ms) if wanted else {}
+            return self._consumer.end_offsets(requested, self._tuning.metadata_timeout_ms) if requested else {}
 
     def lag(self) -> int | None:
         """See `TopicReader.lag`."""
         ends = self._end_offsets_of(self._consumer.assignment())
-        return sum(max(0, end - self._position(place)) for place, end in ends.items()) if ends else None
+        return sum(max(0, end - self._position(partition)) for partition, end in ends.items()) if ends else None
 
-    def _position(self, place: TopicPartition) -> int:
+    def _position(self, partition: TopicPartition) -> int:
         with translated_errors("asking for positions"):
-            position: int | None = self._consumer.position(place, self._tuning.metadata_timeout_ms)
+            position: int | None = self._consumer.position(partition, self._tuning.metadata_timeout_ms)
         if position is None:
             raise Unavailable("asking for positions: no answer in time")
         return position
 
     def at_end(self) -> bool:
         """See `TopicReader.at_end`."""
-        places = self._consumer.assignment()
-        self._end_targets |= self._end_offsets_of(place for place in places if place not in self._end_targets)
-        return bool(places) and all(self._position(place) >= self._end_targets[place] for place in places)
+        partitions = self._consumer.assignment()
+        self._end_targets |= self._end_offsets_of(
+            partition for partition in partitions if partition not in self._end_targets
+        )
+        return bool(partitions) and all(
+            self._position(partition) >= self._end_targets[partition] for partition in partitions
+        )
 
     def close(self) -> None:
         """Leave the group, release connections."""

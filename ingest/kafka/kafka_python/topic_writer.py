@@ -71,7 +71,7 @@ class KafkaPythonTopicWriter:
         sent.add_errback(self._on_send_failed)
 
     def _on_send_failed(self, error: BaseException) -> None:
-        """On the producer's thread."""
+        """Note a failure; called on the producer's thread."""
         with self._lock:
             self._failed = self._failed or error
 
@@ -91,15 +91,15 @@ class KafkaPythonTopicWriter:
         return self._partitions[topic]
 
     def _count_partitions(self, topic: str) -> int:
-        """Asked of the admin client: the producer does not say whether nobody answers or there is no such topic."""
+        """Count partitions by the admin client: the producer cannot tell a missing topic from a lost broker."""
         admin = KafkaPythonAdmin(self.settings, self._tuning)
         try:
-            found = admin.describe(topic)
+            description = admin.describe(topic)
         finally:
             admin.close()
-        if found is None:
+        if description is None:
             raise ConfigError(f"there is no topic {topic}, or we may not see it; create the topics first")
-        return found.partitions
+        return description.partitions
 
     def close(self) -> None:
         """Release connections; what was not flushed may be lost."""

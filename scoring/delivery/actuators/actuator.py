@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import httpx
 
 from ....ingest.errors import TrustwatchError
 from ....ingest.printable_text import printable_line
-from ..delivery_target import DeliveryTarget
 from .desired_state import DesiredState
-
-ANY_NAME = "*"
 
 
 class ActuatorError(TrustwatchError):
@@ -77,37 +72,6 @@ class Actuator(Protocol):
 
     async def restore(self, client_id: str, original: bytes) -> ActuationResult:
         """Make the client exactly *original* again, and read it back."""
-
-
-@dataclass(frozen=True)
-class ActuatorTarget(DeliveryTarget):
-    """A configured actuator, for agents of some tenants and issuers.
-
-    Args:
-        tenants, issuers: names; `*` is all.
-        clients: client id by agent id, where they differ.
-    """
-
-    tenants: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
-    issuers: frozenset[str] = field(default=frozenset({ANY_NAME}), kw_only=True)
-    clients: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
-
-    @property
-    def has_cooldown(self) -> bool:
-        """False: no change at a server may be kept back."""
-        return False
-
-    def serves(self, tenant: str, issuer: str) -> bool:
-        """Tell whether the actuator may touch agents of that tenant and issuer."""
-        return _matches(self.tenants, tenant) and _matches(self.issuers, issuer)
-
-    def client_of(self, agent_id: str) -> str:
-        """The client that stands for an agent."""
-        return self.clients.get(agent_id, agent_id)
-
-
-def _matches(names: frozenset[str], name: str) -> bool:
-    return ANY_NAME in names or name in names
 
 
 # Detail of a server's answer that operators may see: an error code, since bodies hold secrets.

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from ...records.agents import AgentIdentity
 from ...records.containment import Actuation, ActuationStatus
 from ...store.containment_store import ActuationStore
 from ...store.outbox_store import LeasedDelivery
 from ..delivery_target import DeliveryResult
-from .actuator import ActuationResult, Actuator, ActuatorError, ActuatorTarget, UnknownClient
+from .actuator import ActuationResult, Actuator, ActuatorError, UnknownClient
+from .actuator_settings import ActuatorSettings
 from .desired_state import DesiredState, UnreadableAction, decode_desired_state, encode_desired_state
 
 BUCKETS_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
@@ -107,9 +109,9 @@ class ActuatorNotifier:
         self._resolve_desired = resolve_desired
         self._clock = clock
         self._observe = observe
-        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._locks: weakref.WeakValueDictionary[AgentIdentity, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def deliver(self, row: LeasedDelivery, target: ActuatorTarget) -> DeliveryResult:
+    async def deliver(self, row: LeasedDelivery, target: ActuatorSettings) -> DeliveryResult:
         """Bring about what holds for the row's agent. Raises Unavailable: the store does not answer."""
         try:
             asked = decode_desired_state(row.row.payload)
@@ -119,13 +121,13 @@ class ActuatorNotifier:
             return self._report(
                 target, "skipped", DeliveryResult("skipped", "not of the tenants and issuers it serves")
             )
-        lock = self._locks.setdefault(asked.agent_key, asyncio.Lock())
+        lock = self._locks.setdefault(asked.name.identity, asyncio.Lock())
         async with lock:
             return await self._apply_desired_state(row.seq, asked, target)
 
-    async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorTarget) -> DeliveryResult:
+    async def _apply_desired_state(self, version: int, asked: DesiredState, target: ActuatorSettings) -> DeliveryResult:
         desired = await self._resolve_desired(asked)
-        before = await asyncio.to_thread(self._actuations.get, target.name, desired.agent_key)
+        before = await asyncio.to_thread(self._actuations.get, target.name, desired.name)
         desired = _with_decision_times(desired, before)
         if before is None and desired.restores:
             return self._report(target, "unchanged", DeliveryResult("delivered"))
@@ -147,14 +149,14 @@ class ActuatorNotifier:
 
     async def _newer_actuation(self, mine: Actuation) -> Actuation | None:
         """The newer actuation. The server's original state is not lost with it, whoever restored."""
-        newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent.key)
+        newer = await asyncio.to_thread(self._actuations.get, mine.target, mine.agent)
         if newer is None or newer.original or not mine.original:
             return newer
-        kept = await asyncio.to_thread(self._actuations.keep_original, mine.target, mine.agent.key, mine.original)
+        kept = await asyncio.to_thread(self._actuations.keep_original, mine.target, mine.agent, mine.original)
         return msgspec.structs.replace(newer, original=kept)
 
     async def _attempt_actuation(
-        self, row: Actuation, desired: DesiredState, target: ActuatorTarget, done: str
+        self, row: Actuation, desired: DesiredState, target: ActuatorSettings, done: str
     ) -> _ActuationAttempt:
         current_row = row
         try:
@@ -162,9 +164,7 @@ class ActuatorNotifier:
                 client = target.client_of(desired.agent_id)
                 if not desired.restores and not row.original:
                     original = await self._actuator.capture(client)
-                    kept = await asyncio.to_thread(
-                        self._actuations.keep_original, target.name, desired.agent_key, original
-                    )
+                    kept = await asyncio.to_thread(self._actuations.keep_original, target.name, desired.name, original)
                     current_row = msgspec.structs.replace(row, original=kept)
                 return await self._apply_at_server(client, current_row, desired, done)
         except UnknownClient as error:
@@ -209,7 +209,7 @@ class ActuatorNotifier:
             self._updated_actuation(row, "failed", error), DeliveryResult("failed", error), "failed"
         )
 
-    def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorTarget) -> Actuation:
+    def _new_actuation(self, version: int, desired: DesiredState, target: ActuatorSettings) -> Actuation:
         return Actuation(
             target.name,
             desired.name,
@@ -241,7 +241,7 @@ class ActuatorNotifier:
         return max(0.0, (row.confirmed_ms - desired.caused_ms) / 1000)
 
     def _report(
-        self, target: ActuatorTarget, outcome: str, result: DeliveryResult, contained_s: float | None = None
+        self, target: ActuatorSettings, outcome: str, result: DeliveryResult, contained_s: float | None = None
     ) -> DeliveryResult:
         self._observe(target.name, outcome, contained_s)
         return result

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from ....ingest.settings import Secret
 from .actuator import ActuatorAccessDenied, ActuatorUnavailable, error_detail
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -85,6 +86,26 @@ class PrivateKeyJwtAuthenticator:
         form["client_assertion_type"] = ASSERTION_TYPE
         form["client_assertion"] = self._sign(self._client_id, self._audience or url)
         return {}
+
+
+def make_client_authenticator(
+    client_id: str | None, client_secret: Secret | None, sign: AssertionSigner | None, audience: str = ""
+) -> ClientAuthenticator:
+    """The best proof that the settings allow: by a key (*sign*), else by a secret, else none.
+
+    Args:
+        client_id: ours; None sends no credentials.
+        client_secret: for `client_secret_basic`.
+        sign: signs with our private key.
+        audience: of assertions; "" = the URL of the endpoint.
+    """
+    if client_id is None:
+        return NoClientAuthenticator()
+    if sign is not None:
+        return PrivateKeyJwtAuthenticator(client_id, sign, audience)
+    if client_secret is None:
+        return NoClientAuthenticator()
+    return ClientSecretAuthenticator(client_id, client_secret.reveal())
 
 
 class RequestAuthenticator(Protocol):

@@ -12,6 +12,8 @@ from .actuator import UnknownClient
 from .client_actuator import AdminApi, ClientActuator, ClientRepresentation
 from .desired_state import DesiredState
 
+HYDRA_DEFAULT_LIFETIME_S: Final = 3600
+
 _UNITS_NS = {
     "ns": 1,
     "us": 1_000,
@@ -28,8 +30,8 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 def parse_go_duration(text: str) -> float:
     """Seconds of a Go duration. Raises ValueError.
 
-    >>> duration_s("1h30m0s"), duration_s("1.5s"), duration_s("250ms"), duration_s("0")
-    (5400.0, 1.5, 0.25, 0.0)
+    >>> [parse_go_duration(text) for text in ("1h30m0s", "1.5s", "250ms", "0")]
+    [5400.0, 1.5, 0.25, 0.0]
     """
     if text == "0":
         return 0.0
@@ -80,7 +82,7 @@ class HydraActuator(ClientActuator[HydraState]):
             (`ttl.access_token`), s.
     """
 
-    def __init__(self, api: AdminApi, default_s: int = 3600) -> None:
+    def __init__(self, api: AdminApi, default_s: int = HYDRA_DEFAULT_LIFETIME_S) -> None:
         super().__init__(HydraState)
         self._api = api
         self._default_s = default_s

@@ -21,6 +21,7 @@ from .actuator import ActuationNotConfirmed, UnknownClient
 from .client_actuator import AdminApi, ClientActuator, ClientRepresentation
 from .desired_state import DesiredState
 
+KEYCLOAK_DEFAULT_LIFETIME_S: Final = 300
 LIFESPAN_ATTRIBUTE: Final = "access.token.lifespan"
 REFRESH_ATTRIBUTE: Final = "use.refresh.tokens"
 SERVICE_REFRESH_ATTRIBUTE: Final = "client_credentials.use_refresh_token"
@@ -44,7 +45,7 @@ class KeycloakActuator(ClientActuator[KeycloakState]):
         default_s: lifetime that the realm gives access tokens of a client without a lifespan of its own, s.
     """
 
-    def __init__(self, api: AdminApi, now_s: Callable[[], float], default_s: int = 300) -> None:
+    def __init__(self, api: AdminApi, now_s: Callable[[], float], default_s: int = KEYCLOAK_DEFAULT_LIFETIME_S) -> None:
         super().__init__(KeycloakState)
         self._api = api
         self._now_s = now_s

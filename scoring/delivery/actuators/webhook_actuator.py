@@ -13,7 +13,8 @@ from typing import Literal
 import httpx
 import msgspec
 
-from ..notifiers.webhook_notifier import WebhookTarget, sign_headers
+from ..notifiers.webhook_notifier import sign_headers
+from ..notifiers.webhook_target import check_webhook, redact_secrets
 from .actuator import (
     ActuationNotConfirmed,
     ActuationResult,
@@ -22,6 +23,7 @@ from .actuator import (
     UnknownClient,
     error_detail,
 )
+from .actuator_settings import ActuatorSettings
 from .desired_state import DesiredState
 
 
@@ -30,18 +32,18 @@ class WebhookActuator:
 
     Args:
         http: from `trustwatch.scoring.delivery.notifiers.make_webhook_client`.
-        target: where to post, how to sign (format `cloudevents`, whose secrets sign; the body is ours).
+        settings: where to post and how to sign; without a `confirm_url`, 2xx is all there is.
         clock: UTC milliseconds; each attempt is signed for its own time.
-        confirm_url: asked afterwards; "" = 2xx is all there is.
+
+    Raises:
+        ConfigError: the URL or the secret can not be used.
     """
 
-    def __init__(
-        self, http: httpx.AsyncClient, target: WebhookTarget, clock: Callable[[], int], confirm_url: str = ""
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, settings: ActuatorSettings, clock: Callable[[], int]) -> None:
+        check_webhook(settings.name, settings.url, settings.secrets)
         self._http = http
-        self._target = target
+        self._settings = settings
         self._clock = clock
-        self._confirm_url = confirm_url
 
     async def capture(self, client_id: str) -> bytes:
         """The client's name: the receiver keeps what it has to restore."""
@@ -61,10 +63,10 @@ class WebhookActuator:
         self, action: Literal["lower", "restore"], client_id: str, members: dict[str, object]
     ) -> bool:
         body = msgspec.json.encode({"action": action, "client_id": client_id} | members, order="sorted")
-        await self._post(self._target.url, action, client_id, body)
-        if not self._confirm_url:
+        await self._post(self._settings.url, action, client_id, body)
+        if self._settings.confirm_url is None:
             return False
-        answer = await self._post(self._confirm_url, action, client_id, body)
+        answer = await self._post(self._settings.confirm_url, action, client_id, body)
         try:
             confirmed = answer.json()["confirmed"] is True
         except (ValueError, TypeError, KeyError):
@@ -74,7 +76,7 @@ class WebhookActuator:
         return True
 
     async def _post(self, url: str, action: str, client_id: str, body: bytes) -> httpx.Response:
-        headers = sign_headers(_message_id(action, body), body, self._target.secrets, self._clock())
+        headers = sign_headers(_message_id(action, body), body, self._settings.secrets, self._clock())
         headers["content-type"] = "application/json"
         try:
             answer = await self._http.post(url, content=body, headers=headers)
@@ -82,7 +84,8 @@ class WebhookActuator:
             raise ActuatorUnavailable(type(error).__name__) from None
         if answer.is_success:
             return answer
-        text = f"HTTP {answer.status_code}{self._target.redact(error_detail(answer))}"
+        detail = redact_secrets(error_detail(answer), self._settings.url, self._settings.secrets)
+        text = f"HTTP {answer.status_code}{detail}"
         if answer.status_code == 404:
             raise UnknownClient(f"the receiver knows no client {client_id}: {text}")
         raise ActuatorAccessDenied(text) if answer.status_code in (401, 403) else ActuatorUnavailable(text)

@@ -8,8 +8,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ....ingest.timestamps import format_rfc3339
-from ...records.agents import RiskLevel
+from ....ingest.record_keys import record_id
+from ....ingest.timestamps import DAY_MS, format_rfc3339
+from ...records.agents import IdentityConflict, RiskLevel
 from ...records.commits import ALERT_KEY_PREFIX, OutboxRow
 from ...records.containment import Intervention
 from ...records.decisions import Decision
@@ -18,6 +19,7 @@ ALERT_ROW_KIND = "alert"
 ALERT_TYPE = "io.trustwatch.alert.risk-level-changed.v1"
 SILENCE_TYPE = "io.trustwatch.alert.source-silent.v1"
 APPROVAL_TYPE = "io.trustwatch.alert.approval-requested.v1"
+IDENTITY_CONFLICT_TYPE = "io.trustwatch.alert.identity-conflict.v1"
 TEST_TYPE = "io.trustwatch.alert.test.v1"
 CLOUDEVENTS_CONTENT_TYPE = "application/cloudevents+json"
 
@@ -112,6 +114,49 @@ def build_silence_row(silence: SilentSource, source: str) -> OutboxRow:
         created_ms=silence.noticed_ms,
         level=RiskLevel.HIGH,
         tenant=only,
+    )
+
+
+def build_identity_conflict_row(conflict: IdentityConflict, source: str) -> OutboxRow:
+    """The outbox row that tells of an agent whose events are refused, once a day; the other agent is not named.
+
+    Two names with one key do not come about by chance: somebody has searched for them. The other agent may be another
+    tenant's.
+
+    Args:
+        conflict: what was noticed.
+        source: URI of this service.
+    """
+    day = conflict.noticed_ms // DAY_MS
+    key = f"identity-{record_id(day * DAY_MS, conflict.tenant, conflict.issuer, conflict.agent_id)}"
+    data = {
+        "tenant": conflict.tenant,
+        "issuer": conflict.issuer,
+        "agent_id": conflict.agent_id,
+        "message": "another agent has this agent's key: events of this agent are refused as dead letters, and its risk "
+        "is unknown; give the agent another id, and find out who registered it",
+        "noticed_at": format_rfc3339(conflict.noticed_ms),
+        "risk_level": RiskLevel.HIGH.label,
+        "suppressed_before": 0,
+    }
+    event = {
+        "specversion": "1.0",
+        "id": key,
+        "type": IDENTITY_CONFLICT_TYPE,
+        "source": source,
+        "subject": conflict.agent_id,
+        "time": format_rfc3339(conflict.noticed_ms),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return OutboxRow(
+        key=key,
+        kind=ALERT_ROW_KIND,
+        target="",
+        payload=_encode(event),
+        created_ms=conflict.noticed_ms,
+        level=RiskLevel.HIGH,
+        tenant=conflict.tenant,
     )
 
 

@@ -37,6 +37,7 @@ _TYPES = [_postgresql_type(column) for column in AGENTS.columns]
 _TEXT_POSITIONS_WRITTEN = [at for at, kind in enumerate(_TYPES) if kind == "text"]
 _COLUMN_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
 _CHANGED = ", ".join(f'"{name}" = excluded."{name}"' for name in _COLUMNS if name not in ("key", *AGENT_NAME_COLUMNS))
+_SAME_NAME = " AND ".join(f'agents."{name}" = excluded."{name}"' for name in AGENT_NAME_COLUMNS)
 _CREATE = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS staged_agents (LIKE agents) WITH (toast_tuple_target = 8160) "
     "ON COMMIT DELETE ROWS"
@@ -44,7 +45,7 @@ _CREATE = (
 _COPY = f"COPY pg_temp.staged_agents ({_COLUMN_LIST}) FROM STDIN (FORMAT BINARY)"
 _MERGE = (
     f"INSERT INTO agents ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM pg_temp.staged_agents ORDER BY key "  # noqa: S608 (our names)
-    f"ON CONFLICT (key) DO UPDATE SET {_CHANGED}"
+    f"ON CONFLICT (key) DO UPDATE SET {_CHANGED} WHERE {_SAME_NAME}"
 )
 
 _READ = ", ".join(f'"{column.name}"' for column in codec.AGENT_COLUMNS)

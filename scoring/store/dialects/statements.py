@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Table, bindparam
+from sqlalchemy import Boolean, ColumnElement, Connection, Table, and_, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import Insert
@@ -37,20 +37,33 @@ def insert_or_skip(table: Table, *columns: str) -> DialectInsert:
     )
 
 
-def upsert(table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = ()) -> DialectInsert:
-    """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*."""
+def upsert(
+    table: Table, keys: tuple[str, ...], keep: tuple[str, ...] = (), same: tuple[str, ...] = ()
+) -> DialectInsert:
+    """INSERT that overwrites an existing row with the same *keys*, except its columns *keep*.
+
+    Where the columns *same* differ, the existing row stays as it is.
+    """
     changed = [c.name for c in table.columns if c.name not in keys + keep]
     sqlite_insert, postgresql_insert = sqlite.insert(table), postgresql.insert(table)
     return DialectInsert(
         {
             "sqlite": sqlite_insert.on_conflict_do_update(
-                index_elements=list(keys), set_={name: sqlite_insert.excluded[name] for name in changed}
+                index_elements=list(keys),
+                set_={name: sqlite_insert.excluded[name] for name in changed},
+                where=_columns_equal(table, sqlite_insert.excluded, same),
             ),
             "postgresql": postgresql_insert.on_conflict_do_update(
-                index_elements=list(keys), set_={name: postgresql_insert.excluded[name] for name in changed}
+                index_elements=list(keys),
+                set_={name: postgresql_insert.excluded[name] for name in changed},
+                where=_columns_equal(table, postgresql_insert.excluded, same),
             ),
         }
     )
+
+
+def _columns_equal(table: Table, excluded: Any, names: tuple[str, ...]) -> ColumnElement[bool] | None:
+    return and_(*(table.c[name] == excluded[name] for name in names)) if names else None
 
 
 def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
@@ -82,8 +95,8 @@ def _compile_contains_postgresql(element: _Contains, compiler: Any, **named: Any
     return f'(pg_catalog."position"({compiler.process(element.clauses, **named)}) > 0)'
 
 
-UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS)
-"""The name never changes, so the indexes on it are left alone."""
+UPSERT_AGENT = upsert(AGENTS, ("key",), keep=AGENT_NAME_COLUMNS, same=AGENT_NAME_COLUMNS)
+"""The name never changes, so the indexes on it are left alone. An agent with the key of another overwrites nothing."""
 INSERT_COUNTER = insert_or_skip(COUNTERS, "name")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.api.settings.actuator_settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, decode_desired_state, encode_desired_state
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -51,7 +51,7 @@ def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Ac
     )
     made = msgspec.structs.replace(made, **more)
     site.store.actuations.request(made)
-    site.store.actuations.keep_original(target, who.key, made.original)
+    site.store.actuations.keep_original(target, who, made.original)
     assert site.store.actuations.settle(made)
     return made
 

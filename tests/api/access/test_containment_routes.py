@@ -10,8 +10,8 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from trustwatch.api.service.assembly import track_descendants
-from trustwatch.api.settings.actuator_settings import ActuatorSettings
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow, RiskLevel

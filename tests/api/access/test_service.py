@@ -11,6 +11,7 @@ from trustwatch.api.access.service import ContainmentService
 from trustwatch.api.http.agent_lookup import AgentSelector
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.problems import ProblemError
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 
 BOT = AgentSelector("bot", "acme", "https://as.example")
 
@@ -23,7 +24,9 @@ class Nothing:
 
 
 def caller(*tenants: str) -> AuthenticatedCaller:
-    return AuthenticatedCaller("https://as.example", "ann", "ann", frozenset(), 0.0, SourceBinding("ann", tenants))
+    return AuthenticatedCaller(
+        "https://as.example", "ann", "ann", frozenset(), 0.0, SourceBinding(EventSourceSettings("ann", tenants))
+    )
 
 
 def containment() -> ContainmentService:

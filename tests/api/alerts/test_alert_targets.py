@@ -10,8 +10,8 @@ from trustwatch.api.composition import webhook_targets
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import reveal
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
 
 from ...support.checkout import DOCS
@@ -41,15 +41,12 @@ def test_a_target_of_each_format(tmp_path: Path) -> None:
     targets = {target.name: target for target in webhook_targets(load(tmp_path, ALL))}
 
     assert {target.format for target in targets.values()} == set(ALERT_FORMATS)
-    assert targets["soc"] == WebhookTarget(
-        "soc",
-        "https://soc.example/hook",
-        (SECRET,),
-        timeout_s=10.0,
-        levels=frozenset({RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL}),
-    )
-    assert (targets["chat"].url, targets["chat"].secrets) == (CHAT, ())
-    assert (targets["pager"].url, targets["pager"].routing_key) == ("https://events.pagerduty.example/v2/enqueue", KEY)
+    soc = targets["soc"]
+    assert (soc.url.reveal(), soc.secrets, soc.timeout_s) == ("https://soc.example/hook", (SECRET,), 10.0)
+    assert soc.levels_taken == {RiskLevel.MEDIUM, RiskLevel.HIGH, RiskLevel.CRITICAL}
+    assert (targets["chat"].url.reveal(), targets["chat"].secrets) == (CHAT, ())
+    assert targets["pager"].url.reveal() == "https://events.pagerduty.example/v2/enqueue"
+    assert reveal(targets["pager"].routing_key) == KEY
     assert targets["siem"].secrets == (SECRET,)
 
 
@@ -57,9 +54,9 @@ def test_what_keeps_state_is_told_how_it_ends(tmp_path: Path) -> None:
     """Whatever levels begin an incident or finding; the others are told of what they ask for alone, and cool down."""
     targets = {target.name: target for target in webhook_targets(load(tmp_path, ALL))}
 
-    assert targets["pager"].levels == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}
-    assert targets["chat"].levels == {RiskLevel.CRITICAL}
-    assert targets["siem"].levels == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH}
+    assert targets["pager"].levels_taken == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH, RiskLevel.CRITICAL}
+    assert targets["chat"].levels_taken == {RiskLevel.CRITICAL}
+    assert targets["siem"].levels_taken == {RiskLevel.UNKNOWN, RiskLevel.LOW, RiskLevel.HIGH}
     assert [name for name, target in targets.items() if not target.has_cooldown] == ["pager", "siem"]
 
 

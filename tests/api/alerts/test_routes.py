@@ -14,13 +14,13 @@ import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import webhook_targets
-from trustwatch.api.settings.service_settings import WebhookSettings
 from trustwatch.ingest.hashing import agent_key
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND, TEST_TYPE
 from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from typer.testing import CliRunner
@@ -43,15 +43,15 @@ def alerting(new_site: Callable[..., Any], receiver: Receiver) -> Any:
     return new_site(webhooks=hooks(receiver.url))
 
 
-def hooks(url: str) -> tuple[WebhookSettings, ...]:
+def hooks(url: str) -> tuple[WebhookTarget, ...]:
     secret, chat = Secret(SECRET), Secret(f"{url}/services/{TOKEN}")
     return (
-        WebhookSettings(name="soc", url=Secret(url), secret=secret, allow_http=True),
-        WebhookSettings(name="chat", url=chat, format="slack", levels=("low",), allow_http=True),
-        WebhookSettings(
+        WebhookTarget(name="soc", url=Secret(url), secret=secret, allow_http=True),
+        WebhookTarget(name="chat", url=chat, format="slack", levels=("low",), allow_http=True),
+        WebhookTarget(
             name="pager", url=Secret(url), format="pagerduty", routing_key=Secret(ROUTING_KEY), allow_http=True
         ),
-        WebhookSettings(name="siem", url=Secret(url), format="ocsf", secret=secret, allow_http=True),
+        WebhookTarget(name="siem", url=Secret(url), format="ocsf", secret=secret, allow_http=True),
     )
 
 

@@ -16,6 +16,7 @@ from trustwatch.api.events.admission import MAX_CLOCK_AHEAD_S, Admission, AgentR
 from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmission
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.access_settings import RegisteredAgent
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.cloudevents import structured_record
 from trustwatch.ingest.formats.raw_records import RawRecord
@@ -28,10 +29,10 @@ from ...support.scan_records import WHOLE, changed, compact, mutate, records
 NOW_MS = 1_772_500_000_000  # 2026-03-03, behind all events that the tests make
 AS = "https://as.acme.example"
 BINDINGS = {
-    "all": SourceBinding("all", ["*"], ["*"], ["*"], trusted=True),
-    "doubted": SourceBinding("doubted", ["*"], ["*"], ["*"]),
-    "one": SourceBinding("one", ["acme"], [AS], ["urn:*"], trusted=True),
-    "ünnamed": SourceBinding("ünnamed", ["acme", "Zürich"], ["*"], ["*"], trusted=True),
+    "all": SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",), trusted=True)),
+    "doubted": SourceBinding(EventSourceSettings("doubted", ("*",), ("*",), ("*",))),
+    "one": SourceBinding(EventSourceSettings("one", ("acme",), (AS,), ("urn:*",), trusted=True)),
+    "ünnamed": SourceBinding(EventSourceSettings("ünnamed", ("acme", "Zürich"), ("*",), ("*",), trusted=True)),
 }
 REGISTRY = (
     RegisteredAgent(tenant="acme", issuer=AS, agent="https://*", type="Clerk", capabilities=("read", "zürich", "pay")),

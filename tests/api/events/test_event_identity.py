@@ -7,6 +7,7 @@ from typing import Any
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.formats.raw_records import RawRecord
 
 NOW_MS = 1_790_000_000_000
@@ -23,7 +24,7 @@ def identity(admission: Admission, caller: str, **members: Any) -> int:
         "outcome": "success",
         **members,
     }
-    binding = SourceBinding(caller, ["*"], ["*"], ["*"], trusted=True)
+    binding = SourceBinding(EventSourceSettings(caller, ("*",), ("*",), ("*",), trusted=True))
     return admission.admit(RawRecord(json.dumps(event).encode()), binding, NOW_MS).id_hash
 
 

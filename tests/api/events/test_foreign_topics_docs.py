@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from trustwatch.api.events.admission import Admission, AgentRegistry
-from trustwatch.api.events.foreign_topics import binding_of_topic
+from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.formats.expressions import JmesPathExpression
 from trustwatch.ingest.formats.format_registry import FORMATS
@@ -32,7 +32,7 @@ def test_the_example_does_what_the_page_says(tmp_path: Path) -> None:
     (topic,) = load_settings(path, {}).kafka.topics
 
     parcels, skipped = topic.parser()(block("record").strip().encode(), {})
-    record = Admission(AgentRegistry(())).admit(parcels[0], binding_of_topic(topic), 1_800_000_000_000)
+    record = Admission(AgentRegistry(())).admit(parcels[0], SourceBinding(topic), 1_800_000_000_000)
 
     assert skipped == 0 and len(parcels) == 1
     assert json.loads(record.payload) == json.loads(block("event"))

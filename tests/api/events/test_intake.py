@@ -21,6 +21,7 @@ from trustwatch.api.events.intake import (
 )
 from trustwatch.api.events.intake_limits import IntakeLimits
 from trustwatch.api.http.auth.callers import SourceBinding
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.raw_records import RawRecord
 from trustwatch.ingest.log.event_log import EventLog
@@ -32,8 +33,8 @@ from trustwatch.ingest.source import Record, RecordKind
 from ...support.scan_records import WHOLE, changed, compact
 
 NOW_MS = 1_772_500_000_000
-ALL = SourceBinding("all", ["*"], ["*"], ["*"], trusted=True)
-ACME = SourceBinding("acme", ["acme"], ["*"], ["*"], trusted=True)
+ALL = SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",), trusted=True))
+ACME = SourceBinding(EventSourceSettings("acme", ("acme",), ("*",), ("*",), trusted=True))
 
 
 class Site:

@@ -10,12 +10,17 @@ from trustwatch.api.events.intake import RecentEventIds
 from trustwatch.api.events.intake_limits import INITIAL_MEAN_RECORD_BYTES, IntakeLimits, Overloaded, TokenBucket
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.access_settings import RegisteredAgent
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 
 MIB = 1024 * 1024
 
 
 def limits(behind: Callable[[], int] = lambda: 0, total: int = 64 * MIB) -> IntakeLimits:
     return IntakeLimits(behind, 1_000_000, lambda: 0.0, total)
+
+
+def binding(name: str) -> SourceBinding:
+    return SourceBinding(EventSourceSettings(name))
 
 
 def refused(work: Callable[[], object]) -> str:
@@ -26,7 +31,7 @@ def refused(work: Callable[[], object]) -> str:
 
 def test_one_source_can_not_take_the_room_of_the_others() -> None:
     """It gets half; whoever else comes then still gets in."""
-    site, noisy, quiet = limits(), SourceBinding("noisy"), SourceBinding("quiet")
+    site, noisy, quiet = limits(), binding("noisy"), binding("quiet")
     with site.reserve(noisy) as first, site.reserve(noisy) as second, site.reserve(quiet) as other:
         first.grow(20 * MIB)
         assert refused(lambda: second.grow(13 * MIB)) == "share"
@@ -40,10 +45,10 @@ def test_one_source_can_not_take_the_room_of_the_others() -> None:
 def test_all_together_have_a_bound() -> None:
     """Bodies in memory never exceed it, however many sources there are."""
     site = limits(total=10)
-    with site.reserve(SourceBinding("a")) as first, site.reserve(SourceBinding("b")) as second:
+    with site.reserve(binding("a")) as first, site.reserve(binding("b")) as second:
         first.grow(5)
         second.grow(5)
-        with site.reserve(SourceBinding("c")) as third:
+        with site.reserve(binding("c")) as third:
             assert refused(lambda: third.grow(1)) == "memory"
 
 
@@ -51,7 +56,7 @@ def test_room_is_given_back_when_a_request_fails() -> None:
     """Whatever ends it."""
     site = limits()
 
-    with pytest.raises(ValueError, match="gone"), site.reserve(SourceBinding("a")) as hold:
+    with pytest.raises(ValueError, match="gone"), site.reserve(binding("a")) as hold:
         hold.grow(MIB)
         raise ValueError("gone")
 
@@ -61,7 +66,7 @@ def test_room_is_given_back_when_a_request_fails() -> None:
 def test_the_lag_bound_counts_bytes_and_learns_the_size_of_records() -> None:
     """Few large records weigh as much as many small ones."""
     waiting = 0
-    site, source = limits(lambda: waiting), SourceBinding("a")
+    site, source = limits(lambda: waiting), binding("a")
     waiting = int(1_000_000 / INITIAL_MEAN_RECORD_BYTES)
     site.check(source)
     site.observe_commit(10_000, 10_000 * 2_000)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from trustwatch.api.events.ingest_status import SilenceReport
-from trustwatch.api.events.source_silence import SilenceAlerter, silence_thresholds
+from trustwatch.api.events.source_silence import SilenceAlerter, silence_watched_sources
 from trustwatch.api.settings.access_settings import CallerSettings
 from trustwatch.api.settings.kafka_settings import ForeignTopicSettings, KafkaSettings
 from trustwatch.api.settings.root import Settings
@@ -25,8 +25,10 @@ SETTINGS = Settings(
     kafka=KafkaSettings(
         bootstrap_servers=("127.0.0.1:9092",),
         topics=(
-            ForeignTopicSettings("t", "edge", "native", tenants=("acme", "globex"), issuers=("*",), silence_s=10.0),
-            ForeignTopicSettings("u", "quiet", "native", tenants=("acme",), issuers=("*",)),
+            ForeignTopicSettings(
+                topic="t", name="edge", format="native", tenants=("acme", "globex"), issuers=("*",), silence_s=10.0
+            ),
+            ForeignTopicSettings(topic="u", name="quiet", format="native", tenants=("acme",), issuers=("*",)),
         ),
     ),
 )
@@ -40,7 +42,7 @@ class Site:
 
     def process(self) -> SilenceAlerter:
         return SilenceAlerter(
-            self.store.outbox, silence_thresholds(SETTINGS), "https://tw", lambda: self.now, self._wake
+            self.store.outbox, silence_watched_sources(SETTINGS), "https://tw", lambda: self.now, self._wake
         )
 
     def _wake(self) -> None:

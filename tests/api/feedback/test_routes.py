@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.api.feedback.preview_runner import LOST_AFTER_MS
-from trustwatch.api.settings.actuator_settings import ActuatorSettings
 from trustwatch.api.settings.learning_settings import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable
 from trustwatch.ingest.hashing import agent_key
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule

@@ -10,6 +10,7 @@ import pytest
 from trustwatch.api.http.auth.callers import AuthenticatedCaller, SourceBinding
 from trustwatch.api.http.problems import ProblemError
 from trustwatch.api.models.service import ModelService
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 
 
 class Nothing:
@@ -27,7 +28,9 @@ class Registry(Nothing):
 
 
 def caller(*tenants: str) -> AuthenticatedCaller:
-    return AuthenticatedCaller("https://as.example", "ann", "ann", frozenset(), 0.0, SourceBinding("ann", tenants))
+    return AuthenticatedCaller(
+        "https://as.example", "ann", "ann", frozenset(), 0.0, SourceBinding(EventSourceSettings("ann", tenants))
+    )
 
 
 def models() -> ModelService:

@@ -177,7 +177,7 @@ def test_a_walk_that_misses_something_is_repeated_and_then_fails(known: Any, mon
 def test_who_is_lowered_at_a_server_is_not_erased(known: Any) -> None:
     """What it had before is known here alone."""
     known.store.actuations.request(Actuation("kc", BOT, 1, b"{}", b"", "confirmed", 1, 1, 1, 1, ""))
-    known.store.actuations.keep_original("kc", BOT.key, b"{}")
+    known.store.actuations.keep_original("kc", BOT, b"{}")
     answer = post(known, "/v1/privacy/erasures", WISH)
 
     assert answer.status_code == 409

@@ -18,6 +18,7 @@ from trustwatch.api.privacy.erasure_steps import ProofSigner
 from trustwatch.api.privacy.kafka_targets import BrokerClients, KafkaErasureTargets
 from trustwatch.api.privacy.local_archives import LocalArchives
 from trustwatch.api.privacy.service import ErasureRequest, ErasureService
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.archive.archive_files import write_positions
 from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.kafka.settings import KafkaTopics
@@ -99,7 +100,9 @@ def desk(places: Any) -> ErasureService:
 
 def ask(erasures: ErasureService, name: str) -> Erasure:
     """An agent that somebody who is bound to all tenants wants to be erased."""
-    caller = AuthenticatedCaller("https://as", "who", "who", frozenset(), 0.0, SourceBinding("who", ("*",)))
+    caller = AuthenticatedCaller(
+        "https://as", "who", "who", frozenset(), 0.0, SourceBinding(EventSourceSettings("who", ("*",)))
+    )
     return asyncio.run(erasures.request_erasure(caller, ErasureRequest("agent", name, "acme", AS), "why"))
 
 

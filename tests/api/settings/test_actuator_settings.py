@@ -59,6 +59,9 @@ def settings(tmp_path: Path, *actuators: str, more: str = "") -> Settings:
             "needs its `key_id`",
         ),
         ("name: a, kind: hydra, url: 'https://h', issuers: [i], default_lifetime_s: 0", ">= 1"),
+        ("name: a, kind: hydra, url: 'https://h', issuers: [i], timeout_s: 0", "> 0"),
+        ("name: a, kind: hydra, url: 'https://h', issuers: [i], timeout_s: 61", "<= 60"),
+        (f"name: {'a' * 65}, kind: hydra, url: 'https://h', issuers: [i]", "at most 64 characters"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, wrong: str, told: str) -> None:

@@ -12,17 +12,24 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 from sqlalchemy import Connection
 from standardwebhooks import Webhook
 from trustwatch.ingest.errors import ConfigError
-from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DeliveryResult, DeliveryTarget, DispatchPolicy
+from trustwatch.scoring.delivery.delivery_target import (
+    ALL_LEVELS,
+    DeliveryChannel,
+    DeliveryResult,
+    DeliveryTarget,
+    DispatchPolicy,
+)
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, WebhookTarget, make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, Delivery, OutboxRow, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
@@ -73,7 +80,7 @@ def clock() -> Clock:
 
 
 def target(receiver: Receiver, name: str = "soc", **values: Any) -> WebhookTarget:
-    return WebhookTarget(name, receiver.url, (SECRET,), allow_plain_loopback=True, **values)
+    return alert_receiver.target(receiver.url, "cloudevents", name, **values)
 
 
 def alert(number: int, clock: Clock, **values: Any) -> OutboxRow:
@@ -261,7 +268,7 @@ def test_receiver_and_dispatcher_come_back(tmp_path: Path, clock: Clock) -> None
     gone = Receiver()
     port = gone.port
     gone.close()
-    soc = WebhookTarget("soc", gone.url, (SECRET,), allow_plain_loopback=True)
+    soc = target(gone)
     first = open_store(sqlite_url(tmp_path / "r.db"))
     first.partitions.claim(0)
     put(first, alert(1, clock))
@@ -338,7 +345,7 @@ def test_cooldown_and_escalation(store: SqlStore, clock: Clock, receiver: Receiv
 def test_levels_of_a_target(store: SqlStore, clock: Clock, receiver: Receiver, other: Receiver) -> None:
     """A target gets the levels it asked for and no others."""
     put(store, alert(1, clock, level=1), alert(2, clock, level=3), alert(3, clock, level=4))
-    urgent = target(receiver, "urgent", levels=frozenset({RiskLevel.CRITICAL}))
+    urgent = target(receiver, "urgent", levels=("critical",))
 
     dispatch(store, clock, [urgent, target(other, "all")])
 
@@ -362,7 +369,7 @@ def test_too_old_is_dead(store: SqlStore, clock: Clock, receiver: Receiver) -> N
 
 def test_pagerduty_hears_of_every_rise_and_of_the_end(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """No cool-down there: it would leave incidents open. What it has no use for is suppressed and says why."""
-    pager = alert_receiver.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    pager = alert_receiver.target(receiver.url, "pagerduty")
     steps = ((1, 3), (3, 4), (4, 2), (2, 1), (1, 2))
     for number, (before, after) in enumerate(steps):
         clock.now += 1
@@ -385,7 +392,7 @@ def test_a_retried_trigger_does_not_reopen_what_is_resolved(
 ) -> None:
     """The trigger fails, the resolve arrives, the trigger is due again: it is left, whichever process looks. A later
     rise is told."""
-    pager = alert_receiver.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    pager = alert_receiver.target(receiver.url, "pagerduty")
     receiver.answers = [(503, {}, b"")]
     for number, (before, after) in enumerate(((1, 3), (3, 1), (1, 3))):
         payload = alert_receiver.change(RiskLevel(before), RiskLevel(after))
@@ -403,7 +410,7 @@ def test_a_retried_trigger_does_not_reopen_what_is_resolved(
 
 def test_changes_of_one_agent_reach_pagerduty_in_their_order(store: SqlStore, clock: Clock, receiver: Receiver) -> None:
     """Though several rows are tried at once: those about one agent one after the other."""
-    pager = alert_receiver.target(receiver.url, "pagerduty", levels=frozenset(RiskLevel))
+    pager = alert_receiver.target(receiver.url, "pagerduty")
     levels = [1, 3, 1, 4, 1, 2, 1, 3, 1]
     for number, (before, after) in enumerate(pairwise(levels)):
         payload = alert_receiver.change(RiskLevel(before), RiskLevel(after))
@@ -524,6 +531,17 @@ def test_event_loop_never_waits_for_the_store(store: SqlStore, clock: Clock, rec
     assert watched.blocked == 0
 
 
+class PlainTarget(NamedTuple):
+    """A target that takes everything, in any order."""
+
+    name: str
+    timeout_s: float = 5.0
+    levels_taken: frozenset[RiskLevel] = ALL_LEVELS
+    has_cooldown: bool = True
+    ordered: bool = False
+    fingerprint: str = "plain"
+
+
 class Counting:
     """A notifier that counts how many rows it holds at once, and fails by exception when told to."""
 
@@ -547,7 +565,7 @@ def test_concurrency_is_bounded(store: SqlStore, clock: Clock) -> None:
     """However many rows wait, a target holds no more at once than the policy says, and gets them all."""
     put(store, *(alert(number, clock) for number in range(250)))
     notifier = Counting()
-    channel = DeliveryChannel("alert", DeliveryTarget("t"), notifier)
+    channel = DeliveryChannel("alert", PlainTarget("t"), notifier)
 
     asyncio.run(Dispatcher(store.outbox, [channel], DispatchPolicy(concurrency=3), clock, random.Random(1)).drain())
 
@@ -558,7 +576,7 @@ def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
     """A notifier that raises ends neither its lane nor the row, and the error does not show the message."""
     put(store, alert(1, clock), alert(2, clock))
     notifier = Counting(faults=1)
-    channel = DeliveryChannel("alert", DeliveryTarget("t"), notifier)
+    channel = DeliveryChannel("alert", PlainTarget("t"), notifier)
 
     asyncio.run(Dispatcher(store.outbox, [channel], DispatchPolicy(), clock, random.Random(1)).drain())
 
@@ -569,7 +587,7 @@ def test_fault_of_a_notifier(store: SqlStore, clock: Clock) -> None:
 
 def test_names_are_unique(store: SqlStore, clock: Clock) -> None:
     """Two targets of one name would share their state, so they are refused."""
-    channel = DeliveryChannel("alert", DeliveryTarget("t"), Counting())
+    channel = DeliveryChannel("alert", PlainTarget("t"), Counting())
 
     with pytest.raises(ConfigError, match="unique"):
         Dispatcher(store.outbox, [channel, channel], DispatchPolicy(), clock, random.Random(1))

@@ -192,7 +192,7 @@ def test_a_person_fixes_a_level_and_ends_that(site: Any, make_row: Any) -> None:
     named = {"id": "pinned", "tenant": "acme", "issuer": row.name.issuer}
     done = site.post("/console/agent/pin", **named, level="critical", why="key leaked", valid_s="3600")
     page = site.browser.get(done.headers["location"]).text
-    made = site.store.interventions.page(None, "pin", "active", row.name.key).items[0]
+    made = site.store.interventions.page(None, "pin", "active", row.name).items[0]
     ended = site.post("/console/agent/unpin", **named, why="new key")
     after = site.browser.get(ended.headers["location"]).text
 
@@ -227,7 +227,7 @@ def test_a_wrong_wish_is_refused_with_what_to_change(site: Any, make_row: Any, w
 
     assert answer.status_code == 422
     assert next(iter(wrong)) in answer.text
-    assert not site.store.interventions.page(None, "pin", None, row.name.key).items
+    assert not site.store.interventions.page(None, "pin", None, row.name).items
 
 
 def test_times_are_for_people_and_machines(site: Any, make_row: Any) -> None:

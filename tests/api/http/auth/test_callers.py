@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trustwatch.api.http.auth.callers import CallerDirectory, InsufficientScope, SourceBinding, TenantNotAllowed
+from trustwatch.api.http.auth.callers import (
+    NO_BINDING,
+    CallerDirectory,
+    InsufficientScope,
+    SourceBinding,
+    TenantNotAllowed,
+)
 from trustwatch.api.http.auth.token_verification import TokenClaims
 from trustwatch.api.settings.access_settings import CallerSettings
+from trustwatch.api.settings.event_source_settings import EventSourceSettings
 from trustwatch.ingest.errors import SourceNotAllowed
 
 AS = "https://as.example"
 OTHER = "https://other.example"
-NARROW = SourceBinding("gw", ["acme"], [AS], ["urn:gateway:eu-*"])
+NARROW = SourceBinding(EventSourceSettings("gw", ("acme",), (AS,), ("urn:gateway:eu-*",)))
 
 
 def claims(**given: Any) -> TokenClaims:
@@ -51,16 +58,16 @@ def test_a_source_speaks_for_what_it_is_bound_to() -> None:
 
 def test_star_covers_everything_and_must_be_written() -> None:
     """`*` covers missing tenants and issuers too; an empty binding covers nothing."""
-    SourceBinding("all", ["*"], ["*"], ["*"]).check_claims(None, None, "anything")
+    SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",))).check_claims(None, None, "anything")
     with pytest.raises(SourceNotAllowed):
-        SourceBinding().check_claims("acme", AS, None)
+        NO_BINDING.check_claims("acme", AS, None)
     with pytest.raises(SourceNotAllowed, match="source"):
-        SourceBinding("no sources", ["*"], ["*"]).check_claims("acme", AS, "urn:x")
+        SourceBinding(EventSourceSettings("no sources", ("*",), ("*",))).check_claims("acme", AS, "urn:x")
 
 
 def test_a_default_exists_only_where_there_is_one_choice() -> None:
     """Nothing is filled in for a caller that speaks for two tenants, or for all."""
-    bindings = [SourceBinding("x", tenants, tenants) for tenants in (["a"], ["a", "b"], ["*"], [])]
+    bindings = [SourceBinding(EventSourceSettings("x", tenants, tenants)) for tenants in (["a"], ["a", "b"], ["*"], [])]
 
     assert [binding.default_tenant for binding in bindings] == ["a", None, None, None]
     assert [binding.default_issuer for binding in bindings] == ["a", None, None, None]
@@ -68,7 +75,7 @@ def test_a_default_exists_only_where_there_is_one_choice() -> None:
 
 def test_what_a_binding_remembers_is_bounded() -> None:
     """A trusted source that names endless tenants fills no memory."""
-    binding = SourceBinding("all", ["*"], ["*"], ["*"])
+    binding = SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",)))
     for number in range(10_000):
         binding.check_claims(f"tenant-{number}", AS, "s")
 
@@ -131,5 +138,5 @@ def test_refusals_say_what_to_do() -> None:
     with pytest.raises(TenantNotAllowed, match=r"bound to no tenant; `callers` of the settings"):
         CallerDirectory([], [AS]).resolve(claims()).require_tenant(None)
     with pytest.raises(SourceNotAllowed) as refused:
-        SourceBinding("gw", ["acme"], ["*"]).check_claims("beta", AS, None)
+        SourceBinding(EventSourceSettings("gw", ("acme",), ("*",))).check_claims("beta", AS, None)
     assert "`tenants` of its entry in the settings" in refused.value.reason

@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.ingest.errors import ConfigError
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationResult,
     Actuator,
     ActuatorAccessDenied,
-    ActuatorTarget,
 )
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, build_action_row
 from trustwatch.scoring.delivery.delivery_target import DeliveryResult
+from trustwatch.scoring.records.agents import RiskLevel
 from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
@@ -41,7 +41,7 @@ class Desk:
 
     def __init__(self, store: SqlStore, actuator: Actuator, **target: Any) -> None:
         self.store = store
-        self.target = ActuatorTarget("as", **target)
+        self.target = ActuatorSettings("as", "hydra", "https://as", **{"issuers": ("*",), **target})
         self.seen: list[tuple[str, str, float | None]] = []
         self.holds: DesiredState | None = None
         self.notifier = ActuatorNotifier(
@@ -70,7 +70,7 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
     """Neither their tenant nor their issuer is configured: nothing is read, written or noted."""
     world = MemoryWorld()
     bot = world.client()
-    desk = Desk(store, MemoryActuator(world, True), tenants=frozenset({"acme"}), issuers=frozenset({"https://as"}))
+    desk = Desk(store, MemoryActuator(world, True), tenants=("acme",), issuers=("https://as",))
 
     for other in (wish(bot, "critical", tenant="globex"), wish(bot, "critical", issuer="https://evil")):
         assert desk.send(1, other).outcome == "skipped"
@@ -338,11 +338,12 @@ def test_a_ceiling_of_nothing_is_a_second() -> None:
     assert DEFAULT_S > 300
 
 
-def test_targets_have_sensible_names_and_times() -> None:
-    """As every target."""
-    with pytest.raises(ConfigError, match="timeout_s"):
-        ActuatorTarget("as", timeout_s=0)
-    assert not ActuatorTarget("as").has_cooldown
+def test_nothing_that_is_to_be_brought_about_is_kept_back() -> None:
+    """Whatever the level, and however soon after the last."""
+    target = ActuatorSettings("as", "hydra", "https://as", ("*",))
+
+    assert not target.has_cooldown
+    assert target.levels_taken == frozenset(RiskLevel)
 
 
 def test_figures_are_a_histogram() -> None:

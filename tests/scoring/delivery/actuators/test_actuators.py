@@ -14,12 +14,14 @@ import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.http.auth.signing import assertion_signer
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.actuators.actuator import (
     ActuationNotConfirmed,
     ActuatorAccessDenied,
     ActuatorUnavailable,
     UnknownClient,
 )
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.authenticators import (
     ClientCredentialsAuthenticator,
     ClientSecretAuthenticator,
@@ -31,7 +33,7 @@ from trustwatch.scoring.delivery.actuators.client_actuator import AdminApi
 from trustwatch.scoring.delivery.actuators.hydra_actuator import parse_go_duration
 from trustwatch.scoring.delivery.actuators.token_revocation import RevocationEndpoint, TokenRevoker
 from trustwatch.scoring.delivery.actuators.webhook_actuator import WebhookActuator
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget, make_webhook_client
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 
 from ....support.authorization_servers import now_ms, wish
 from ....support.oauth_peers import Endpoint, new_key
@@ -233,8 +235,16 @@ def test_how_long_to_wait_is_heard(server: Endpoint, header: str, wait_s: float 
 
 def hook(http: httpx.AsyncClient, server: Endpoint, *, confirm: bool = False) -> WebhookActuator:
     """A webhook actuator at *server*."""
-    target = WebhookTarget("own", f"{server.url}/contain", (SECRET,), allow_plain_loopback=True)
-    return WebhookActuator(http, target, now_ms, f"{server.url}/state" if confirm else "")
+    settings = ActuatorSettings(
+        "own",
+        "webhook",
+        f"{server.url}/contain",
+        ("*",),
+        secret=Secret(SECRET),
+        confirm_url=f"{server.url}/state" if confirm else None,
+        allow_http=True,
+    )
+    return WebhookActuator(http, settings, now_ms)
 
 
 def test_a_webhook_is_told_what_is_wanted_signed(server: Endpoint) -> None:

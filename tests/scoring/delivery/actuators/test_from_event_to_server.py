@@ -14,8 +14,8 @@ from trustwatch.api.access.actuation import ACTUATION_DISPATCH_POLICY as ACTION_
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record
-from trustwatch.scoring.delivery.actuators.actuator import ActuatorTarget
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics, ActuatorNotifier
+from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
@@ -81,7 +81,8 @@ class Site:
         """All that is due leaves. Alerts have a slow way of their own."""
 
         async def drain() -> None:
-            channel = DeliveryChannel(ACTION_ROW_KIND, ActuatorTarget("as"), self.notifier, ACTION_POLICY)
+            target = ActuatorSettings("as", "hydra", "https://as", ("*",))
+            channel = DeliveryChannel(ACTION_ROW_KIND, target, self.notifier, ACTION_POLICY)
             slow = DispatchPolicy(backoff_base_s=300.0)
             await Dispatcher(self.store.outbox, [channel], slow, lambda: self.now, random.Random(7)).drain()
 

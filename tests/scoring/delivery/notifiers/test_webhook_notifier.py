@@ -11,10 +11,12 @@ import msgspec
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload, build_alert_row
 from trustwatch.scoring.delivery.notifiers.alert_formats import render_alert
-from trustwatch.scoring.delivery.notifiers.webhook_notifier import WebhookTarget, classify_response, sign_headers
-from trustwatch.scoring.records.agents import AgentName, RiskLevel
+from trustwatch.scoring.delivery.notifiers.webhook_notifier import classify_response, sign_headers
+from trustwatch.scoring.delivery.notifiers.webhook_target import WebhookTarget
+from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
 SECRETS = tuple("whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
@@ -162,33 +164,37 @@ def test_answer_text_is_made_harmless() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"url": "http://example.com/h"}, "must be https"),
-        ({"url": "http://127.0.0.1/h"}, "must be https"),
-        ({"url": "http://10.0.0.1/h", "allow_plain_loopback": True}, "must be https"),
-        ({"url": "http://localhost.example.com/h", "allow_plain_loopback": True}, "must be https"),
-        ({"url": "file:///etc/passwd"}, "must be https"),
-        ({"url": "https:///h"}, "must be https"),
-        ({"url": "https://u:hunter2@example.com/h"}, "credentials"),
-        ({"secrets": ()}, "secrets is empty"),
-        ({"secrets": (SECRETS[0], "hunter2")}, r"secrets\[1\]"),
-        ({"secrets": ("whsec_aHVudGVyMg==",)}, r"secrets\[0\]"),
-        ({"format": "smoke"}, "format must be one of"),
-        ({"format": "ocsf", "secrets": ()}, "secrets is empty"),
-        ({"format": "slack"}, "leave them out"),
-        ({"format": "pagerduty", "secrets": ()}, "routing_key belongs"),
-        ({"routing_key": "hunter2"}, "routing_key belongs"),
+        ({"url": "http://example.com/h"}, "must be an https"),
+        ({"url": "http://127.0.0.1/h"}, "must be an https"),
+        ({"url": "http://10.0.0.1/h", "allow_http": True}, "must be an https"),
+        ({"url": "http://localhost.example.com/h", "allow_http": True}, "must be an https"),
+        ({"url": "file:///etc/passwd"}, "must be an https"),
+        ({"url": "https:///h"}, "must be an https"),
+        ({"url": "https://u:hunter2@example.com/h"}, "user or password"),
+        ({"url": "https://@example.com/h"}, "credentials"),
+        ({"url": "https://example.com/h#hunter2"}, "fragment"),
+        ({"secret": None}, "`secret`"),
+        ({"secret": "hunter2"}, r"secrets\[0\]"),
+        ({"secret": "whsec_aHVudGVyMg=="}, r"secrets\[0\]"),
+        ({"format": "smoke"}, "format"),
+        ({"format": "ocsf", "secret": None}, "`secret`"),
+        ({"format": "slack"}, "leave it out"),
+        ({"format": "pagerduty", "secret": None}, "`routing_key`"),
+        ({"routing_key": "hunter2"}, "`routing_key` means nothing"),
         ({"timeout_s": 0}, "timeout_s"),
+        ({"timeout_s": 61.0}, "timeout_s"),
         ({"timeout_s": float("nan")}, "timeout_s"),
-        ({"levels": frozenset()}, "levels"),
+        ({"levels": ()}, "levels"),
         ({"name": ""}, "name"),
+        ({"name": "n" * 65}, "name"),
     ],
 )
 def test_wrong_targets(change: dict[str, Any], message: str) -> None:
     """A wrong target is refused at start with the member's name, and the message never shows a secret."""
-    values: dict[str, Any] = {"name": "t", "url": "https://example.com/h", "secrets": SECRETS}
+    values: dict[str, Any] = {"name": "t", "url": "https://example.com/h", "secret": SECRETS[0]}
 
-    with pytest.raises(ConfigError, match=message) as caught:
-        WebhookTarget(**values | change)
+    with pytest.raises((ConfigError, msgspec.ValidationError), match=message) as caught:
+        msgspec.convert(values | change, WebhookTarget, dec_hook=lambda _, text: Secret(text)).check_usable()
 
     assert "hunter2" not in str(caught.value)
     assert "aHVudGVyMg" not in str(caught.value)
@@ -197,15 +203,17 @@ def test_wrong_targets(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"])
 def test_plain_http_to_loopback(host: str) -> None:
     """Plain http is allowed to this machine alone, and only when asked for."""
-    target = WebhookTarget("t", f"http://{host}:8000/h", SECRETS, allow_plain_loopback=True)
+    url = Secret(f"http://{host}:8000/h")
+    WebhookTarget("t", url, secret=Secret(SECRETS[0]), allow_http=True).check_usable()
 
-    assert target.levels == frozenset(RiskLevel)
+    with pytest.raises(ValueError, match="must be an https"):
+        WebhookTarget("t", url, secret=Secret(SECRETS[0]))
 
 
 def test_target_shows_no_secret() -> None:
     """Neither the printed target nor its stored fingerprint reveals the URL or a secret."""
-    target = WebhookTarget("t", "https://example.com/T0KEN", SECRETS)
-    moved = WebhookTarget("t", "https://example.com/OTHER", SECRETS)
+    target = WebhookTarget("t", Secret("https://example.com/T0KEN"), secret=Secret(SECRETS[0]))
+    moved = WebhookTarget("t", Secret("https://example.com/OTHER"), secret=Secret(SECRETS[0]))
 
     assert "T0KEN" not in repr(target) + target.fingerprint
     assert SECRETS[0] not in repr(target)

@@ -1,19 +1,31 @@
-"""Actuators: changes at authorization servers once tokens are out."""
+"""Actuators as an operator configures them: the part of the settings, and the target that desired states go to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
-from ...ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ....ingest.settings import Name, Secret, SettingsPart, check_url, setting
+from ...records.agents import RiskLevel
+from ..delivery_target import ALL_LEVELS, MAX_NAME_LENGTH, MAX_TIMEOUT_S
+
+ANY_NAME = "*"
 
 ActuatorKind = Literal["hydra", "keycloak", "webhook"]
 AssertionAlgorithm = Literal["ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
-
-
 PositiveSeconds = Annotated[int, msgspec.Meta(ge=1)]
+
+
+def check_client_credentials(
+    client_id: str | None, client_secret: Secret | None, private_key: Secret | None, key_id: str
+) -> None:
+    """Raise ValueError unless a client that is named has one way to prove itself, and its key a name."""
+    if client_id is not None and (client_secret is None) == (private_key is None):
+        raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
+    if private_key is not None and not key_id:
+        raise ValueError("a `private_key` needs its `key_id`")
 
 
 class ActuatorAuthSettings(SettingsPart, frozen=True):
@@ -32,12 +44,9 @@ class ActuatorAuthSettings(SettingsPart, frozen=True):
     def __post_init__(self) -> None:
         if (self.bearer is None) == (self.client_id is None):
             raise ValueError("`auth` has either `bearer` or `client_id`")
-        if self.client_id is not None and (self.client_secret is None) == (self.private_key is None):
-            raise ValueError("a `client_id` has either a `client_secret` or a `private_key`")
+        check_client_credentials(self.client_id, self.client_secret, self.private_key, self.key_id)
         if self.client_id is not None and self.token_url is None:
             raise ValueError("Object missing required field `token_url`, which a `client_id` needs")
-        if self.private_key is not None and not self.key_id:
-            raise ValueError("a `private_key` needs its `key_id`")
 
 
 class ActuatorSettings(SettingsPart, frozen=True):
@@ -62,12 +71,12 @@ class ActuatorSettings(SettingsPart, frozen=True):
             "null is the server's usual: 3600 of `hydra`, 300 of `keycloak`"
         ),
     ] = None
-    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=60)] = 10.0
+    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=MAX_TIMEOUT_S)] = 10.0
     allow_http: Annotated[bool, setting("accept http URLs; only to loopback")] = False
 
     def __post_init__(self) -> None:
-        if len(self.name) > 64:
-            raise ValueError("`name` has at most 64 characters")
+        if len(self.name) > MAX_NAME_LENGTH:
+            raise ValueError(f"`name` has at most {MAX_NAME_LENGTH} characters")
         self._check_urls()
         self._only("realm", self.realm, "keycloak", needed=True)
         self._only("secret", self.secret, "webhook", needed=True)
@@ -93,3 +102,40 @@ class ActuatorSettings(SettingsPart, frozen=True):
             raise ValueError("Object missing required field `auth`, which kind `keycloak` needs")
         if self.kind == "webhook" and auth is not None:
             raise ValueError("`auth` means nothing to kind `webhook`, which signs; leave it out")
+
+    @property
+    def levels_taken(self) -> frozenset[RiskLevel]:
+        """All: whatever is decided is brought about."""
+        return ALL_LEVELS
+
+    @property
+    def has_cooldown(self) -> bool:
+        """False: no change at a server may be kept back."""
+        return False
+
+    @property
+    def ordered(self) -> bool:
+        """The newest desired state of an agent holds, whichever row brings it."""
+        return False
+
+    @property
+    def fingerprint(self) -> str:
+        """It is never stopped for good, so its name is enough."""
+        return self.name
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Those that sign."""
+        return () if self.secret is None else (self.secret.reveal(),)
+
+    def serves(self, tenant: str, issuer: str) -> bool:
+        """Tell whether the actuator may touch agents of that tenant and issuer."""
+        return _covers(self.tenants, tenant) and _covers(self.issuers, issuer)
+
+    def client_of(self, agent_id: str) -> str:
+        """The client that stands for an agent."""
+        return self.clients.get(agent_id, agent_id)
+
+
+def _covers(names: Collection[str], name: str) -> bool:
+    return ANY_NAME in names or name in names

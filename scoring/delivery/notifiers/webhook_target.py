@@ -1,0 +1,122 @@
+"""Webhooks as an operator configures them: the part of the settings, and the target that alerts are posted to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from ....ingest.errors import ConfigError
+from ....ingest.settings import Name, Secret, SettingsPart, check_url, reveal, setting
+from ...records.agents import LevelName, RiskLevel
+from ..delivery_target import MAX_NAME_LENGTH, MAX_TIMEOUT_S
+from .alert_formats import SIGNED_FORMATS, STATEFUL_FORMATS, AlertFormat
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret, not one
+
+_MIN_SECRET_CHARS = 12  # parts of a URL below this are no secrets, and are words that a refusal may use
+
+
+class WebhookTarget(SettingsPart, frozen=True):
+    """One target of alerts. Targets come from here alone, never from a request."""
+
+    name: Annotated[Name, setting("name of the target in delivery state and logs, at most 64 characters")]
+    url: Annotated[
+        Secret, setting("where alerts are posted: https, as a text, `{env: NAME}` or `{file: PATH}`; not shown")
+    ]  # some products put a token into the path
+    format: Annotated[AlertFormat, setting("how alerts are written for it")] = "cloudevents"
+    secret: Annotated[
+        Secret | None,
+        setting(
+            "signing secret of Standard Webhooks, `whsec_…`: `{env: NAME}` or `{file: PATH}`; "
+            "for `cloudevents` and `ocsf`, which need it, and for no other"
+        ),
+    ] = None
+    routing_key: Annotated[
+        Secret | None, setting("integration key of PagerDuty; for `pagerduty`, which needs it, and for no other")
+    ] = None
+    levels: Annotated[
+        tuple[LevelName, ...],
+        setting("levels it is told of; `pagerduty` and `ocsf` always of those below medium too", min_length=1),
+    ] = ("medium", "high", "critical")
+    timeout_s: Annotated[float, setting("time budget of one attempt, s", gt=0, le=MAX_TIMEOUT_S)] = 10.0
+    allow_http: Annotated[bool, setting("accept an http `url`; only to loopback")] = False
+
+    def __post_init__(self) -> None:
+        check_url(self.url.reveal(), "`url`", loopback_http=self.allow_http)
+        self._check_presence("secret", self.secret, needed=self.format in SIGNED_FORMATS)
+        self._check_presence("routing_key", self.routing_key, needed=self.format == "pagerduty")
+
+    def _check_presence(self, member: str, secret: Secret | None, *, needed: bool) -> None:
+        if needed and secret is None:
+            raise ValueError(f"Object missing required field `{member}`, which format `{self.format}` needs")
+        if secret is not None and not needed:
+            raise ValueError(f"`{member}` means nothing in format `{self.format}`; leave it out")
+
+    def check_usable(self) -> None:
+        """Raise ConfigError where nothing could be delivered to it: names the member, never shows a secret."""
+        if len(self.name) > MAX_NAME_LENGTH:
+            raise ConfigError(f"target name: expected 1 to {MAX_NAME_LENGTH} characters")
+        check_webhook(self.name, self.url.reveal(), self.secrets)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Those that sign."""
+        return () if self.secret is None else (self.secret.reveal(),)
+
+    @property
+    def levels_taken(self) -> frozenset[RiskLevel]:
+        """Levels it is told of. What keeps incidents has to be told how they end, whichever levels begin one."""
+        ends = {RiskLevel.UNKNOWN, RiskLevel.LOW} if self.format in STATEFUL_FORMATS else set()
+        return frozenset(RiskLevel[level.upper()] for level in self.levels) | ends
+
+    @property
+    def has_cooldown(self) -> bool:
+        """False for receivers that keep one incident per agent: a cool-down would leave it open."""
+        return self.format not in STATEFUL_FORMATS
+
+    @property
+    def ordered(self) -> bool:
+        """True for receivers that keep an incident: triggered again after it was resolved, it would stay open."""
+        return self.format == "pagerduty"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the URL (and routing key): it says whether the target changed, and no more."""
+        return hashlib.sha256((self.url.reveal() + reveal(self.routing_key)).encode()).hexdigest()[:32]
+
+    def redact(self, text: str) -> str:
+        """*text* of the target, without what of its secrets it repeats."""
+        return redact_secrets(text, self.url.reveal(), (*self.secrets, reveal(self.routing_key)))
+
+
+def check_webhook(name: str, url: str, secrets: Iterable[str]) -> None:
+    """Raise ConfigError unless one can post to *url* and sign by *secrets*; neither is shown."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ConfigError(f"target {name}: url must not hold credentials or a fragment")
+    for index, secret in enumerate(secrets):
+        if not _is_signing_secret(secret):
+            raise ConfigError(f"target {name}: secrets[{index}] is not whsec_ + base64 of 24 to 64 bytes")
+
+
+def redact_secrets(text: str, url: str, secrets: Iterable[str]) -> str:
+    """*text* that was received from *url*, without what it repeats of the address and of *secrets*."""
+    parts = urlsplit(url)
+    tail = parts.path + (f"?{parts.query}" if parts.query else "")
+    hidden = {url, tail, *tail.split("/"), *secrets}
+    for secret in sorted((part for part in hidden if len(part) >= _MIN_SECRET_CHARS), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _is_signing_secret(secret: str) -> bool:
+    if not secret.startswith(SECRET_PREFIX):
+        return False
+    try:
+        return 24 <= len(base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)) <= 64
+    except binascii.Error:
+        return False

@@ -1,0 +1,78 @@
+"""Retention of rows: days as an operator says them, and the times before which rows go."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from ...ingest.settings import SettingsPart, setting
+from ...ingest.timestamps import DAY_MS
+
+Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
+
+
+class RetentionCutoffs(NamedTuple):
+    """Times before which rows go, by kind of row, UTC milliseconds; 0 keeps them all."""
+
+    decisions_ms: int = 0  # an agent's current one stays; on PostgreSQL they go by whole weeks, so up to a week later
+    agents_ms: int = 0  # calm ones: low or unknown, nothing due, neither seen nor evaluated since
+    deliveries_ms: int = 0  # rows of the outbox without a pending delivery
+    dead_letters_ms: int = 0  # those that were replayed
+    waiting_dead_letters_ms: int = 0  # those that nobody replayed
+    interventions_ms: int = 0  # pins and approvals that ended
+    actuations_ms: int = 0  # what is lowered at a server stays
+    edges_ms: int = 0  # since they were last seen
+    feedback_ms: int = 0  # previews, and rules of partitions that ended
+    labels_ms: int = 0  # feedback that is over, with its steps, and not while a partition holds to its rule
+
+
+class RetentionSettings(SettingsPart, frozen=True):
+    """Retention of rows and log segments, days; null is `retention_days`. Archives: `archive.retention_days`."""
+
+    decisions: Annotated[Days | None, setting("decisions, except an agent's current one")] = None
+    deliveries: Annotated[Days | None, setting("alerts and orders without a pending delivery")] = None
+    dead_letters: Annotated[Days | None, setting("dead letters that were replayed")] = None
+    waiting_dead_letters: Annotated[
+        Days | None, setting("dead letters that nobody replayed; null keeps them, bounded by their number")
+    ] = None
+    interventions: Annotated[Days | None, setting("pins and approvals that ended")] = None
+    actuations: Annotated[Days | None, setting("what was done at authorization servers and is undone")] = None
+    edges: Annotated[Days | None, setting("who had to do with whom, since it was last seen")] = None
+    feedback: Annotated[Days | None, setting("previews of feedback, and what partitions held of rules that ended")] = (
+        None
+    )
+    labels: Annotated[
+        Days | None,
+        setting(
+            "what people said of decisions, once it is over; null is as long as training may read the events: "
+            "`retention_days`, or `archive.retention_days` where there is an archive and that is longer"
+        ),
+    ] = None
+    log: Annotated[int, setting("segments of the event log that everybody has come past", ge=1, le=36_500)] = 7
+
+    def cutoffs(self, now_ms: int, *, default_days: int, agents_days: int, events_days: int) -> RetentionCutoffs:
+        """Times before which rows go.
+
+        Args:
+            now_ms: UTC milliseconds.
+            default_days: for what has no days of its own.
+            agents_days: for agents.
+            events_days: for labels without days of their own: as long as training may read what they speak of.
+        """
+
+        def cutoff(days: int | None, default: int = default_days) -> int:
+            return now_ms - (default if days is None else days) * DAY_MS
+
+        return RetentionCutoffs(
+            decisions_ms=cutoff(self.decisions),
+            agents_ms=cutoff(agents_days),
+            deliveries_ms=cutoff(self.deliveries),
+            dead_letters_ms=cutoff(self.dead_letters),
+            waiting_dead_letters_ms=0 if self.waiting_dead_letters is None else cutoff(self.waiting_dead_letters),
+            interventions_ms=cutoff(self.interventions),
+            actuations_ms=cutoff(self.actuations),
+            edges_ms=cutoff(self.edges),
+            feedback_ms=cutoff(self.feedback),
+            labels_ms=cutoff(self.labels, events_days),
+        )
