@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import signal
 import socket
@@ -31,6 +32,7 @@ from .. import clock
 from ..access.actuation import ActuationService
 from ..archive.archive_status import ArchiveStatus
 from ..composition import live_policy, principal_alias, retention_cutoffs, service_url, webhook_targets
+from ..data_at_rest import close_existing_data
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
 from ..events.source_silence import SilenceAlerter, silence_watched_sources
@@ -80,6 +82,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    await asyncio.to_thread(close_existing_data, settings, os.environ)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
