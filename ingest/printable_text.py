@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 
 def printable_line(text: str, limit: int | None = None) -> str:
     """One line without control characters and direction marks, at most *limit* characters long.
@@ -13,3 +15,25 @@ def printable_line(text: str, limit: int | None = None) -> str:
     ('no [2J such client', 'ab')
     """
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:limit]
+
+
+def escaped_text(text: str) -> str:
+    """Text as a terminal may have it: names are chosen by agents, and one could move the cursor or turn a line round.
+
+    >>> escaped_text("bot\\x1b[2J")
+    'bot\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def escaped_json(text: str) -> str:
+    """JSON whose strings hold nothing that a terminal obeys (C0, DEL, C1, direction marks): the same value, escaped.
+
+    >>> escaped_json('{"id": "bot\\u202e"}')
+    '{"id": "bot\\\\u202e"}'
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
