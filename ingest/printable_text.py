@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 
 def printable_line(text: str, limit: int | None = None) -> str:
@@ -37,3 +38,16 @@ def escaped_json(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
+
+
+_OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Controls but blanks and line breaks, and direction marks. Not all that is unprintable: joiners belong to scripts."""
+
+
+def shown_controls(text: str) -> str:
+    """Text for a page on which no name turns its neighbours round, or itself into another one.
+
+    >>> shown_controls("nimda\\u202e, low")
+    'nimda\\\\u202e, low'
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
