@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
+from ...scoring.store.read_scope import restrict_reads
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.token_verification import MissingToken, UnknownKey
@@ -41,7 +42,10 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
 
 
 class RequireScope:
-    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid)."""
+    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid).
+
+    From then on the request reads no more of the store than that caller may see, whatever its route asks for.
+    """
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -50,6 +54,7 @@ class RequireScope:
         caller = await authenticate_request(services_of(request).get(Runtime).verifier, request.scope)
         if self.scope:
             caller.require(self.scope)
+        restrict_reads(caller.read_scope)
         return caller
 
 

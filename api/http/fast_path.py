@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ...scoring.store.read_scope import NOBODY, reads_of
 from .problems import ProblemDetails, send_problem
 from .prometheus_metrics import ServiceMetrics
 from .request_body import declared_body_length, limit_body
@@ -45,10 +46,17 @@ class FastPath:
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or the lifespan of the application."""
+        """One request, or the lifespan of the application.
+
+        No request reads anything of a tenant from the store before somebody has said whose it is.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        with reads_of(NOBODY):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("raw_path") or b""
         for route in self._routes:
             if (handler := route.find_handler(path)) is not None:
