@@ -24,6 +24,7 @@ from ...scoring.delivery.dispatcher import Dispatcher
 from ...scoring.delivery.notifiers.alert_events import ALERT_ROW_KIND
 from ...scoring.delivery.notifiers.webhook_notifier import WebhookNotifier, make_webhook_client
 from ...scoring.pipeline.pipeline_status import PipelineStatus
+from ...scoring.policy.book import LivePolicy
 from ...scoring.policy.risk_view import RiskView
 from ...scoring.records.agents import AgentName
 from .. import clock
@@ -124,7 +125,7 @@ class RunningService:
             self._wake_dispatcher,
         )
         policy = live_policy(settings)
-        alias = principal_alias(settings)
+        self._principal_alias = principal_alias(settings)
         executor = StoreExecutor()
         agents = AgentResolver(view, backend.store, executor)
         self._decision_point = make_decision_point(
@@ -135,7 +136,7 @@ class RunningService:
             policy,
             status,
             self._interventions_changed,
-            alias=alias,
+            alias=self._principal_alias,
             executor=executor,
         )
         self._actuation = ActuationService(
@@ -155,30 +156,45 @@ class RunningService:
         self._erasures = make_erasure_service(
             settings, backend.log, backend.store, view, self._decision_point, status, agents, executor, roles
         )
+        self._services = self._make_runtime(verifier, policy, view, model_version, (executor, agents))
+        self._dispatcher: Dispatcher | None = None
+        observers = BackendObservers(
+            view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
+        )
+        self._processes = backend.processes(observers)
+
+    def _make_runtime(
+        self,
+        verifier: TokenVerifier[AuthenticatedCaller],
+        policy: LivePolicy,
+        view: RiskView,
+        model_version: str,
+        shared: tuple[object, ...],
+    ) -> Runtime:
+        """Everything that the application uses; *shared* are objects that all services were made with."""
         archive_only = self._archive.archive_only
         readiness_checks = {"archive": self._archive.is_ready} if archive_only else {}
         readiness_checks["issuers"] = self._has_issuer_keys
-        self._services = Runtime(
-            settings=settings,
+        return Runtime(
+            settings=self._settings,
             verifier=verifier,
             policy_evaluator=self._decision_point.policy_evaluator,
-            event_log=backend.log,
-            store=backend.store,
+            event_log=self._backend.log,
+            store=self._backend.store,
             risk_view=view,
             live_policy=policy,
             model_version=model_version,
-            pipeline_status=status,
+            pipeline_status=self._status,
             delivery_counts=Counter(),
             issuer_key_status=self._jwks.status,
             readiness_checks=readiness_checks,
             runs_pipeline=not archive_only,
-            log_lag=backend.pending_records(status),
+            log_lag=self._backend.pending_records(self._status),
             desired_state=self._actuation.desired_state_resolver,
             actuation_statistics=self._actuation.counts,
             active_version=lambda: self._models.version,
             services=(
-                executor,
-                agents,
+                *shared,
                 self._decision_point,
                 self._ingest,
                 self._archive,
@@ -187,13 +203,8 @@ class RunningService:
                 self._feedback,
                 self._erasures,
             ),
-            principal_alias=alias,
+            principal_alias=self._principal_alias,
         )
-        self._dispatcher: Dispatcher | None = None
-        observers = BackendObservers(
-            view, status, self._wake_dispatcher, self._ingest, self._archive, self._promote_challenger
-        )
-        self._processes = backend.processes(observers)
 
     def _wake_dispatcher(self) -> None:
         """Wake the dispatcher: new rows may be waiting."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from ...support.console_site import Site
 from ...support.page_viewer import NARROW, WIDE, Looker
@@ -140,7 +141,7 @@ def test_an_approval_is_given_by_clicking(site: Site, look: Look) -> None:
     card.get_by_label("Holds for").select_option(label="15 minutes")
     card.get_by_role("button", name="Approve").click()
 
-    assert page.get_by_role("status").filter(has_text="is approved: orders:write").count() == 1
+    expect(page.get_by_role("status").filter(has_text="is approved: orders:write")).to_have_count(1)
     row = page.locator("tr", has_text="agent-clicked").filter(has_text="approved")
     assert "change CHG-7, seen on paper" in row.inner_text()
     assert site.may("agent-clicked", "orders:write")
@@ -208,7 +209,7 @@ def test_a_refused_record_is_shown_as_it_is_and_sent_in_again(site: Site, look: 
 
     page.get_by_role("button", name="Send in again").click()
 
-    assert page.get_by_role("alert").filter(has_text="Refused again").count() == 1
+    expect(page.get_by_role("alert").filter(has_text="Refused again")).to_have_count(1)
 
 
 def test_a_change_of_level_is_seen_without_loading_again(site: Site, look: Look) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from ...support.console_site import Site
 from ...support.page_viewer import Looker
@@ -41,7 +42,7 @@ def test_a_challenger_comes_into_force_and_goes_by_clicking(site: Site, look: Ca
     looker = look()
     page = looker.open("/console/models")
     order(page, "Train a new version now", "Train", "the first of our own")
-    assert page.get_by_role("status").filter(has_text="when its training is over").count() == 1
+    expect(page.get_by_role("status").filter(has_text="when its training is over")).to_have_count(1)
     version = site.service.wait(lambda: challenger(site), 200.0)
 
     page = looker.open(f"/console/models/{version}")
