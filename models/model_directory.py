@@ -109,7 +109,7 @@ def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, Ar
     """
     try:
         content = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not JSON ({error}); the model is damaged: copy it again or retrain") from None
     if not isinstance(content, dict) or content.get("kind") != MODEL_KIND:
         raise ModelError(

@@ -247,7 +247,7 @@ def test_random_calls_of_two_administrators_show_nothing_of_the_other(lasting: A
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(settings.get_profile(settings.get_current_profile_name()).max_examples) // 5,
+            max_examples=settings().max_examples // 5,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
