@@ -210,7 +210,7 @@ def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, pa
         source: name of the caller.
         reason: why it is refused.
         path: JSON path of the wrong member.
-        raw: as received; cut at MAX_KEPT bytes, which the reason then says.
+        raw: as received; cut at MAX_DEAD_LETTER_BYTES, which the reason then says.
     """
     if len(raw) > MAX_DEAD_LETTER_BYTES:
         reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"

@@ -24,7 +24,7 @@ from ..settings.event_source_settings import EventSourceSettings
 from .admission import Admission
 
 OWN_SOURCE_PREFIX = "urn:trustwatch:"
-"""Events of ours name a source that begins so; no caller may (see `check_sources`)."""
+"""Events of ours name a source that begins so; no caller may (see `SourceBinding.check_claims`)."""
 
 MAX_QUEUED_EVENTS = 100_000
 MAX_COMMIT_RECORDS = 500

@@ -322,7 +322,7 @@ def observe(
         slots: int64 (n,): slot of each row's agent.
         names, values, codes, time_ms: the batch's columns (`EventColumns`).
         out: float64 (n, FEATURES), rows are overwritten.
-        observations: Scratch, rows are overwritten.
+        observations: a `RowObservations`, rows are overwritten.
         scopes, scope_rows: room for uint64 (SCOPES,) and int64 (SCOPES,).
     """
     for row in rows:

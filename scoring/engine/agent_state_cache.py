@@ -98,7 +98,7 @@ class AgentStateCache:
         self.evicted: dict[int, AgentRow] = {}
         """Agents that moved out since the last commit (without a store: ever)."""
         self.on_unavailable: Callable[[Unavailable], None] = give_up
-        """Called when the store does not answer, before it is asked again; None lets the error through.
+        """Called when the store does not answer, before it is asked again; `give_up` lets the error through.
 
         An agent's move must not be left half done: it would go on without its history.
         """

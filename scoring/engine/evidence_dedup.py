@@ -255,9 +255,9 @@ def record_counted(
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:
-        rows, slots, state, found, vectors, time_ms: as for `find_counted`.
+        rows, slots, state, observations, vectors, time_ms: as for `find_counted`.
         asserted: int8 (n,), not 0 where no token vouches for the agent.
-        p_values: (n,), per row of the batch, with what counted before left aside.
+        p_values: (n,), per row of the batch, without what counted before.
         u: (m, F), evidence of each feature of *rows*, likewise.
     """
     _record_counted(

@@ -281,7 +281,7 @@ class PartitionPipeline:
         self._conflict_rows.clear()
 
     def mark_published(self, took_s: float) -> None:
-        """Note that all that is committed was published, *seconds* after the commits of all partitions began."""
+        """Note that all that is committed was published, *took_s* seconds after the commits of all partitions began."""
         self._published = self.position.offset
         self._commit_took_s = took_s
 

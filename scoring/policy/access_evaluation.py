@@ -51,7 +51,7 @@ class Verdict(msgspec.Struct, frozen=True):
         would_allow: what the policy says, whatever the mode.
         enforced: mode is `enforce`.
         level: risk level that was acted on; a pin or an ancestor may make it another than the measured one.
-        reason: code, see `REASONS`.
+        reason: code, see `VERDICT_REASONS`.
         max_token_lifetime_s: ceiling of a new token's lifetime; None = none (shadow mode).
         scopes: the scopes asked for that may be granted; None = all of them.
         step_up: a person must approve the scopes in `held_scopes` first.

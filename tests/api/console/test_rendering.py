@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
 import hashlib
 import json
 from pathlib import Path
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 from trustwatch.api import console
 from trustwatch.api.access.service import containment_times
 from trustwatch.api.agents.baseline_profile import read_baseline_profile
-from trustwatch.api.console import rendering, sign_in
+from trustwatch.api.console import rendering
 from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
 from trustwatch.api.console.pages.overview_page import order_by_last_rise
 from trustwatch.api.console.rendering import StaticAssets
@@ -91,12 +90,6 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str
 
     with pytest.raises(ConfigError, match=told):
         load_settings(tmp_path / "trustwatch.yaml", {})
-
-
-@pytest.mark.parametrize("module", [rendering, sign_in])
-def test_examples_hold(module: Any) -> None:
-    """The examples in docstrings."""
-    assert doctest.testmod(module).failed == 0
 
 
 def test_a_trail_keeps_what_moved() -> None:
