@@ -126,8 +126,10 @@ class Admission:
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
         source = event.source or caller_source(binding)
-        route = agent_partition_key(tenant or "", issuer or "", event.agent.id)
-        return Record(RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
+        partition_key = agent_partition_key(tenant or "", issuer or "", event.agent.id)
+        return Record(
+            RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, partition_key
+        )
 
     def _effective_payload(self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
         """The event with everything filled in and replaced that is not the sender's to say."""

@@ -1,4 +1,4 @@
-"""Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity and its route.
+"""Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity, its key.
 
 The kernel reads records as `raw_encoder.scan_records` does and leaves alone what is not plain; callers read those by
 the reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent) is

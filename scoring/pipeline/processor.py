@@ -93,7 +93,7 @@ class Processor:
         for position, record in enumerate(batch.records):
             if record.kind != event:
                 applied = self._apply_events(batch, first, position, applied)
-                self._apply_other(batch.partition, batch.base_offset + position, record, applied)
+                self._apply_non_event(batch.partition, batch.base_offset + position, record, applied)
                 first = position + 1
             elif position - first == most:  # each may be an agent of its own
                 applied = self._apply_events(batch, first, position, applied)
@@ -146,7 +146,7 @@ class Processor:
         kept = np.flatnonzero(~impostors)
         return rows[kept], columns.take(kept)
 
-    def _apply_other(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
+    def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
         """Apply a record that is no event."""
         if record.kind == RecordKind.TICK:
             self.apply_tick(RecordMoment(partition, offset, int.from_bytes(record.payload, "little")), applied)

@@ -94,7 +94,7 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str
 
 def test_a_trail_keeps_what_moved() -> None:
     """Steps of one hundredth or ten minutes; calm agents leave none; a full one is thinned, not cut."""
-    trail = RiskSeries(agents=2)
+    trail = RiskSeries(max_agents=2)
     for risk, at_ms in ((0.01, 1), (0.5, 10), (0.501, 20), (0.6, 30), (0.6, 30 + 600_000)):
         trail.record(summary(risk=risk, at_ms=at_ms))
     key = summary().name.key
