@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -22,6 +23,7 @@ import structlog
 from ..ingest.errors import Fenced, TrustwatchError
 from ..scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, PipelineUpdateSender, decode_update
 from . import clock
+from .data_at_rest import restrict_new_files
 from .settings.loading import load_process_settings
 from .settings.root import Settings
 from .structured_logs import configure_structured_logs
@@ -95,6 +97,7 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
     child: ChildRuntime | None = None
     try:
+        restrict_new_files(os.environ)
         child = ChildRuntime(load_process_settings(arguments.settings), socket.socket(fileno=arguments.socket))
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)

@@ -12,19 +12,30 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ingest.durable_files import sync_directory, sync_file
 from ..ingest.errors import ModelError
+from .array_rules import ArrayForm
+from .model_files import (
+    RESTORE_ADVICE,
+    ArrayFile,
+    check_memory,
+    list_files,
+    load_array,
+    open_plain_file,
+    read_plain_file,
+)
 
 MODEL_KIND = "trustwatch-model"
 MODEL_FORMAT_VERSION = 3
@@ -32,6 +43,9 @@ MODEL_FORMAT_VERSION = 3
 tests."""
 MANIFEST_FILE = "manifest.json"
 _ARRAY_PATH = re.compile(r"(detector|extras/[a-z0-9][a-z0-9_]*)/[a-z0-9][a-z0-9_]*\.npy")  # never outside the directory
+_PLAIN_TYPE = re.compile(r"\|[biu]1|<[iu][248]|<f[248]")
+MAX_MANIFEST_BYTES: Final = 1 << 20
+MAX_MANIFEST_DEPTH: Final = 16
 _LIBRARIES = ("numpy", "numba", "scikit-learn")
 
 
@@ -77,15 +91,6 @@ class ModelManifest:
     libraries: Mapping[str, str] = field(default_factory=library_versions)
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayFile:
-    """One array of the model: digest of the file, element type and shape."""
-
-    sha256: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
 def encode_manifest(manifest: ModelManifest, files: Mapping[str, ArrayFile]) -> bytes:
     """`manifest.json` of a model with these array files (path relative to the model, `/` between the parts)."""
     content: dict[str, Any] = {"kind": MODEL_KIND, "format_version": MODEL_FORMAT_VERSION, **asdict(manifest)}
@@ -101,16 +106,19 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
-    """Read `manifest.json`; *where* is its path, for messages.
+def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, ArrayFile], str]:
+    """Read `manifest.json`: the facts, the array files, its digest. *where* is its path, for messages.
 
     Raises:
         ModelError: it is no manifest, of another format version, or was edited.
     """
     try:
-        content = json.loads(raw)
-    except ValueError as error:
+        content = json.loads(raw, parse_constant=_refuse_constant)
+        nested = _nesting(content)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not JSON ({error}); the model is damaged: copy it again or retrain") from None
+    if nested > MAX_MANIFEST_DEPTH:
+        raise ModelError(f"{where} is nested more than {MAX_MANIFEST_DEPTH} deep; no manifest is: copy it again")
     if not isinstance(content, dict) or content.get("kind") != MODEL_KIND:
         raise ModelError(
             f'{where} has no "kind": "{MODEL_KIND}"; this is not a Trustwatch model: give another directory'
@@ -118,40 +126,75 @@ def decode_manifest(raw: bytes, where: str) -> tuple[ModelManifest, dict[str, Ar
     format_version = content.get("format_version")
     if format_version != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {format_version!r}; "
+            f"{where}: expected format version {MODEL_FORMAT_VERSION}, found {_shown(format_version)}; "
             "retrain, or run the version of Trustwatch that wrote it"
         )
     expected = manifest_digest(content)
     if content.get("digest") != expected:
         raise ModelError(
-            f"{where}: expected digest {expected}, found {content.get('digest')}; "
+            f"{where}: expected digest {expected}, found {_shown(content.get('digest'))}; "
             "it was edited: copy it again or retrain"
         )
-    return _parse_manifest(content, where)
+    return *_parse_manifest(content, where), expected
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _shown(value: object) -> str:
+    """A value of a foreign manifest, as short as a message may have it."""
+    return repr(value)[:80]
+
+
+def _nesting(content: object) -> int:
+    """Depth of objects and arrays in each other."""
+    depth, level = 0, [content]
+    while level := [value for value in level if isinstance(value, dict | list)]:
+        depth += 1
+        level = [part for value in level for part in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
+_Text = Annotated[str, msgspec.Meta(max_length=200)]
+_Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
+class _ManifestDocument(msgspec.Struct):
+    """The members of `manifest.json` that are read, with their types and bounds."""
+
+    model_version: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    feature_names: list[_Text]
+    feature_table_hash: _Text
+    window: dict[Literal["from_ms", "to_ms", "events", "agents", "sessions"], _Whole]
+    settings: dict[_Text, Any]
+    salt_hex: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){1,64}$")]
+    created_ms: _Whole
+    libraries: dict[_Text, _Text]
+    files: dict[_Text, ArrayFile]
 
 
 def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManifest, dict[str, ArrayFile]]:
     try:
+        document = msgspec.convert(content, _ManifestDocument)
         manifest = ModelManifest(
-            model_version=str(content["model_version"]),
-            feature_names=tuple(content["feature_names"]),
-            feature_table_hash=str(content["feature_table_hash"]),
-            window=TrainingWindow(**content["window"]),
-            settings=dict(content["settings"]),
-            salt_hex=str(content["salt_hex"]),
-            created_ms=int(content["created_ms"]),
-            libraries=dict(content["libraries"]),
+            model_version=document.model_version,
+            feature_names=tuple(document.feature_names),
+            feature_table_hash=document.feature_table_hash,
+            window=TrainingWindow(**document.window),
+            settings=document.settings,
+            salt_hex=document.salt_hex,
+            created_ms=document.created_ms,
+            libraries=document.libraries,
         )
-        files = {
-            path: ArrayFile(str(file["sha256"]), str(file["dtype"]), tuple(file["shape"]))
-            for path, file in content["files"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{where}: a member is missing or of the wrong type ({error!r}); retrain") from None
-    for path in files:
+    except (TypeError, UnicodeError, msgspec.ValidationError) as error:
+        raise ModelError(f"{where}: a member is missing or of the wrong type ({error}); retrain") from None
+    for path, file in document.files.items():
         if not _ARRAY_PATH.fullmatch(path):
             raise ModelError(f"{where}: {path!r} is no name of an array file; it was edited: copy it again or retrain")
-    return manifest, files
+        if not _PLAIN_TYPE.fullmatch(file.dtype):
+            raise ModelError(f"{where}: {path} of type {file.dtype!r}; only plain numbers can be stored: retrain")
+    return manifest, document.files
 
 
 # The files of a model. Never a pickle: loading a model runs no code of it.
@@ -167,7 +210,6 @@ def _parse_manifest(content: Mapping[str, Any], where: str) -> tuple[ModelManife
 
 Arrays = Mapping[str, NDArray[Any]]
 _ARRAY_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")  # one part of a path: no separator, no dot, equal on every file system
-_RESTORE_ADVICE = "copy the model again or retrain"
 
 
 class LoadedModel(NamedTuple):
@@ -193,11 +235,10 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
     path = Path(path).absolute()
     _refuse_foreign_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.draft-", dir=path.parent))
+    draft = _make_draft(path)
     try:
         files = {name: _write_array(draft / name, array, name) for name, array in _named_arrays(detector_state, extras)}
         _write_bytes(draft / MANIFEST_FILE, encode_manifest(manifest, files))
-        draft.chmod(0o755)  # mkdtemp makes it private; a model is read by the service's own user
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
         _replace_directory(draft, path)
@@ -206,33 +247,53 @@ def save_model(path: Path, detector_state: Arrays, extras: Mapping[str, Arrays],
         raise
 
 
-def load_model(path: Path, *, feature_names: Sequence[str], feature_table_hash: str) -> LoadedModel:
+def load_model(
+    path: Path,
+    *,
+    feature_names: Sequence[str],
+    feature_table_hash: str,
+    check_forms: Callable[[Mapping[str, Mapping[str, ArrayForm]]], None] = lambda _forms: None,
+) -> LoadedModel:
     """Read and verify a model directory.
 
     Args:
         path: the directory.
         feature_names: features of this program, in order.
         feature_table_hash: digest of this program's feature table.
+        check_forms: raises ModelError for types and sizes, by folder and name, that are none of such a model's; nothing
+            was read or allocated then.
 
     Raises:
         ModelError: anything is missing, left over, damaged, edited, or does not fit this program. The message names the
             file, what was expected, what was found, and what to do.
     """
     folder = _current_directory(Path(path).absolute())
-    raw = _read_file(folder / MANIFEST_FILE, folder)
-    manifest, files = decode_manifest(raw, str(folder / MANIFEST_FILE))
+    manifest, files, _ = _read_manifest_file(folder)
     _check_features(folder / MANIFEST_FILE, manifest, feature_names, feature_table_hash)
     _check_listing(folder, files)
+    check_forms(_forms_by_folder(files))
+    check_memory(folder, files)
     detector: dict[str, NDArray[Any]] = {}
     extras: dict[str, dict[str, NDArray[Any]]] = {}
     for name, file in files.items():
-        parts = name.removesuffix(".npy").split("/")
-        array = _load_array(folder, name, file)
-        if parts[0] == "detector":
-            detector[parts[1]] = array
-        else:
-            extras.setdefault(parts[1], {})[parts[2]] = array
+        group, array_name = _split_array_path(name)
+        into = detector if group == "detector" else extras.setdefault(group, {})
+        into[array_name] = load_array(folder, name, file)
     return LoadedModel(manifest, detector, extras)
+
+
+def _split_array_path(path: str) -> tuple[str, str]:
+    """Folder and name of an array: `detector/x.npy` is `detector`, `x`; `extras/seeds/keys.npy` is `seeds`, `keys`."""
+    *_, group, name = path.removesuffix(".npy").split("/")
+    return group, name
+
+
+def _forms_by_folder(files: Mapping[str, ArrayFile]) -> dict[str, dict[str, ArrayForm]]:
+    forms: dict[str, dict[str, ArrayForm]] = {}
+    for path, file in files.items():
+        group, name = _split_array_path(path)
+        forms.setdefault(group, {})[name] = ArrayForm(file.dtype, file.shape)
+    return forms
 
 
 def read_manifest(path: Path) -> tuple[ModelManifest, str]:
@@ -241,10 +302,13 @@ def read_manifest(path: Path) -> tuple[ModelManifest, str]:
     Raises:
         ModelError: it is no manifest, of another format version, or was edited.
     """
-    folder = _current_directory(Path(path).absolute())
-    raw = _read_file(folder / MANIFEST_FILE, folder)
-    manifest, _ = decode_manifest(raw, str(folder / MANIFEST_FILE))
-    return manifest, str(json.loads(raw)["digest"])
+    manifest, _, digest = _read_manifest_file(_current_directory(Path(path).absolute()))
+    return manifest, digest
+
+
+def _read_manifest_file(folder: Path) -> tuple[ModelManifest, dict[str, ArrayFile], str]:
+    file = folder / MANIFEST_FILE
+    return decode_manifest(read_plain_file(file, folder, MAX_MANIFEST_BYTES), str(file))
 
 
 def copy_model(source: Path, target: Path) -> None:
@@ -256,13 +320,15 @@ def copy_model(source: Path, target: Path) -> None:
     source, target = _current_directory(Path(source).absolute()), Path(target).absolute()
     _refuse_foreign_directory(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.draft-", dir=target.parent))
+    draft = _make_draft(target)
     try:
-        for file in sorted(entry for entry in source.rglob("*") if entry.is_file()):
-            copied = draft / file.relative_to(source)
+        _, files, _ = _read_manifest_file(source)
+        for name in (MANIFEST_FILE, *files):
+            copied = draft / name
             copied.parent.mkdir(parents=True, exist_ok=True)
-            _write_bytes(copied, file.read_bytes())
-        draft.chmod(0o755)
+            with open_plain_file(source / name) as stream, copied.open("xb") as out:
+                shutil.copyfileobj(stream, out)
+                sync_file(out)
         for folder in (draft, *(folder for folder in draft.rglob("*") if folder.is_dir())):
             sync_directory(folder)
         _replace_directory(draft, target)
@@ -274,7 +340,8 @@ def copy_model(source: Path, target: Path) -> None:
 def is_model(path: Path) -> bool:
     """Tell whether *path* is a directory that holds a Trustwatch model, of any format version, sound or not."""
     try:
-        return f'"{MODEL_KIND}"'.encode() in (path / MANIFEST_FILE).read_bytes()
+        with open_plain_file(path / MANIFEST_FILE) as stream:
+            return f'"{MODEL_KIND}"'.encode() in stream.read(MAX_MANIFEST_BYTES)
     except OSError:
         return False
 
@@ -292,8 +359,8 @@ def _named_arrays(detector: Arrays, extras: Mapping[str, Arrays]) -> list[tuple[
 
 
 def _write_array(file: Path, array: NDArray[Any], name: str) -> ArrayFile:
-    if array.dtype.hasobject:
-        raise ModelError(f"{name} holds Python objects; only plain arrays can be stored")
+    if not _PLAIN_TYPE.fullmatch(array.dtype.str):
+        raise ModelError(f"{name} is of type {array.dtype}; only arrays of plain numbers can be stored")
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
@@ -324,6 +391,13 @@ def _refuse_foreign_directory(path: Path) -> None:
         raise ModelError(f"{path} exists and is not a Trustwatch model; nothing was written: give another directory")
 
 
+def _make_draft(path: Path) -> Path:
+    """A new directory beside *path*, as open to others as the umask says: who may read it is no matter of models."""
+    draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(8)}")
+    draft.mkdir()
+    return draft
+
+
 def _replace_directory(draft: Path, path: Path) -> None:
     """Put a finished draft in place: at every moment either *path* or `.NAME.previous` is a whole model."""
     previous = _previous_directory(path)
@@ -333,15 +407,6 @@ def _replace_directory(draft: Path, path: Path) -> None:
     draft.rename(path)
     sync_directory(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def _read_file(file: Path, folder: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"{file} can not be read ({error.strerror}); {folder} is no complete model: {_RESTORE_ADVICE}"
-        ) from None
 
 
 def _check_features(file: Path, manifest: ModelManifest, names: Sequence[str], table_hash: str) -> None:
@@ -357,32 +422,11 @@ def _check_features(file: Path, manifest: ModelManifest, names: Sequence[str], t
 
 
 def _check_listing(folder: Path, files: Mapping[str, ArrayFile]) -> None:
-    present = {entry.relative_to(folder).as_posix() for entry in folder.rglob("*") if not entry.is_dir()}
     expected = {MANIFEST_FILE, *files}
+    present = list_files(folder, {parent for path in files for parent in (*Path(path).parents,)})
     for name in sorted(expected - present):
-        raise ModelError(f"{folder / name}: expected by the manifest, not found; {_RESTORE_ADVICE}")
+        raise ModelError(f"{folder / name}: expected by the manifest, not found; {RESTORE_ADVICE}")
     for name in sorted(present - expected):
         raise ModelError(
-            f"{folder / name}: not in the manifest; a model holds no other files: remove it, or {_RESTORE_ADVICE}"
+            f"{folder / name}: not in the manifest; a model holds no other files: remove it, or {RESTORE_ADVICE}"
         )
-
-
-def _load_array(folder: Path, name: str, expected: ArrayFile) -> NDArray[Any]:
-    data = _read_file(folder / name, folder)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != expected.sha256:
-        raise ModelError(
-            f"{folder / name}: expected sha256 {expected.sha256}, found {digest}; it was changed: {_RESTORE_ADVICE}"
-        )
-    try:
-        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ModelError(
-            f"{folder / name}: expected a .npy array, found something else ({error}); {_RESTORE_ADVICE}"
-        ) from None
-    if (array.dtype.str, array.shape) != (expected.dtype, expected.shape):
-        raise ModelError(
-            f"{folder / name}: expected {expected.dtype} {expected.shape}, "
-            f"found {array.dtype.str} {array.shape}; {_RESTORE_ADVICE}"
-        )
-    return array

@@ -27,6 +27,7 @@ from ..api.http.auth.callers import ALL_SCOPES
 from ..api.http.auth.signing import issue_local_token
 from ..api.settings.loading import load_settings
 from ..ingest.columns import ColumnEncoder
+from ..ingest.durable_files import create_secret_file
 from ..ingest.errors import ConfigError
 from ..ingest.events import decode_event
 from ..models.detector import DetectorSettings
@@ -99,8 +100,7 @@ class Demo:
         settings = self._directory / SETTINGS_FILE_NAME
         inbox = AlertInbox()
         settings.write_text(local_settings(COMMAND, SETTINGS_SECTIONS.format(port=port, inbox=inbox.url)))
-        (data / "inbox.secret").touch(0o600)
-        (data / "inbox.secret").write_text(inbox.secret)
+        create_secret_file(data / "inbox.secret", inbox.secret.encode())
         token = issue_local_token(data, "demo", list(ALL_SCOPES), "trustwatch", 86_400)
         day = self._train(settings, clock.utc_now() - DAY)
         url = f"http://127.0.0.1:{port}"
@@ -221,7 +221,7 @@ class Demo:
         )
         self._say(f"   {inbox.received} alerts came to the demo's webhook rightly signed, {inbox.refused} otherwise.")
         path = _risk_path(next(iter(noticed), next(iter(self._attacked))))
-        (self._directory / "token").write_text(token)
+        create_secret_file(self._directory / "token", token.encode())  # all scopes, for a day
         self._say(f"\nURL    {url}\nTOKEN  {token}\n\n  curl -s -H 'Authorization: Bearer {token}' '{url}{path}'\n")
         answer = client.get(path)
         self._say(answer.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -9,6 +10,7 @@ import structlog
 import typer
 
 from ...ingest.errors import TrustwatchError
+from ..data_at_rest import restrict_new_files
 from ..structured_logs import configure_structured_logs
 from .terminal import fail, print_message
 
@@ -42,6 +44,7 @@ def main() -> None:
     """Entry point of the `trustwatch` script."""
     configure_structured_logs()
     try:
+        restrict_new_files(os.environ)
         make_app()()
     except TrustwatchError as error:
         raise SystemExit(_exit_status(error)) from None

@@ -39,6 +39,7 @@ from ...scoring.store.database import iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import engine_settings, load_active_model, load_erased_filter, open_service_store
+from ..data_at_rest import restrict_new_files
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
 from ..structured_logs import configure_structured_logs
@@ -259,6 +260,7 @@ def main() -> int:
     parser.add_argument("--settings", type=Path)
     arguments = parser.parse_args()
     configure_structured_logs()
+    restrict_new_files(os.environ)
     os.nice(LOWEST_PRIORITY)
     try:
         job = msgspec.json.decode(sys.stdin.buffer.read(), type=PreviewJob)

@@ -22,6 +22,22 @@ METRICS: Final = (
     MetricDefinition(
         "trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)
     ),
+    MetricDefinition("trustwatch_connections", "observed gauge", "connections", "open connections of the API"),
+    MetricDefinition(
+        "trustwatch_connections_closed_total",
+        "observed counter",
+        "connections",
+        "connections that were closed before their client was done, by cause: head_timeout, head_too_large, "
+        "idle_timeout (bytes that begin no request), body_timeout, send_timeout (its client takes no answer), "
+        "unread_body (of a request that was answered already), max_connections, unauthenticated_bytes",
+        ("cause",),
+    ),
+    MetricDefinition(
+        "trustwatch_unauthenticated_bytes",
+        "observed gauge",
+        "bytes",
+        "bytes of requests whose caller is not known yet that are held in memory",
+    ),
     MetricDefinition(
         "trustwatch_events_total",
         "counter",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import signal
 import socket
@@ -31,6 +32,7 @@ from .. import clock
 from ..access.actuation import ActuationService
 from ..archive.archive_status import ArchiveStatus
 from ..composition import live_policy, principal_alias, retention_cutoffs, service_url, webhook_targets
+from ..data_at_rest import close_existing_data
 from ..events.caller_silence_watch import SILENCE_CHECK_INTERVAL_S
 from ..events.ingest_status import IngestStatus
 from ..events.source_silence import SilenceAlerter, silence_watched_sources
@@ -39,6 +41,8 @@ from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
+from ..http.connection_guard import ConnectionGuard, affordable_connections
+from ..http.guarded_protocol import guarded_protocol
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
@@ -78,6 +82,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    await asyncio.to_thread(close_existing_data, settings, os.environ)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()
@@ -115,6 +120,8 @@ class RunningService:
         verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
             settings.issuers, self._jwks, directory.resolve, settings.verification, clock.now_s
         )
+        most = affordable_connections(settings.listen.max_connections)
+        self._connections = ConnectionGuard(settings.listen, clock.monotonic, most)
         self._ingest = IngestStatus()
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerter(
@@ -194,6 +201,7 @@ class RunningService:
             actuation_statistics=self._actuation.counts,
             active_version=lambda: self._models.version,
             services=(
+                self._connections,
                 *shared,
                 self._decision_point,
                 self._ingest,
@@ -274,6 +282,7 @@ class RunningService:
         return _UvicornServer(
             uvicorn.Config(
                 app,
+                http=guarded_protocol(self._connections),
                 log_config=None,
                 access_log=False,
                 lifespan="on",

@@ -231,6 +231,19 @@ def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
     try:
         raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         values: _Cursor = msgspec.json.decode(raw, type=shape)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise BadCursor("the cursor is not one of ours; start again without it") from None
+    except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError):
+        raise _bad_cursor() from None
+    if not all(_fits_a_column(value) for value in values):
+        raise _bad_cursor()
     return values
+
+
+def _fits_a_column(value: object) -> bool:
+    """True if a driver takes *value*: it fails at integers beyond 64 bits, and PostgreSQL at texts with NUL."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not (isinstance(value, str) and "\0" in value)
+
+
+def _bad_cursor() -> BadCursor:
+    return BadCursor("the cursor is not one of ours; start again without it")

@@ -37,7 +37,7 @@ MANIFEST = ModelManifest(
 STATE = {"leaves": np.arange(6.0).reshape(2, 3), "ids": np.array([1, 2**64 - 1], np.uint64), "scalar": np.array(2.5)}
 EXTRAS = {
     "baselines": {"means": np.array([0.5, 0.25], np.float32), "empty": np.empty((0, 4))},
-    "agents": {"rows": np.array([(1, 2.0)], dtype=[("slot", "<u4"), ("mean", "<f8")])},
+    "agents": {"rows": np.array([[1, 2]], dtype="<u4")},
 }
 
 
@@ -134,7 +134,7 @@ DAMAGES = {
     "array changed": (damage_array, r"detector/leaves\.npy: expected sha256 .*found .*retrain"),
     "array truncated": (
         lambda model: (model / "detector/leaves.npy").write_bytes((model / "detector/leaves.npy").read_bytes()[:-8]),
-        r"detector/leaves\.npy: expected sha256 .*found",
+        r"detector/leaves\.npy: more or fewer bytes than an array of \(2, 3\) has.*retrain",
     ),
     "array missing": (remove("detector/ids.npy"), r"detector/ids\.npy: expected .*not found.*retrain"),
     "file too many": (write("extras/x.npy", "x"), r"extras/x\.npy: not in the manifest.*remove"),
@@ -174,7 +174,7 @@ def test_a_pickle_in_disguise_is_never_run(model, tmp_path):
 
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     rewrite(model, lambda content: content["files"]["detector/leaves.npy"].update(sha256=found))
-    with pytest.raises(ModelError, match=r"leaves\.npy: expected a \.npy array, found something else"):
+    with pytest.raises(ModelError, match=r"leaves\.npy: expected <f8 \(2, 3\), found \|O"):
         load(model)
 
 
@@ -228,7 +228,7 @@ def test_names_that_could_leave_the_directory_are_refused(tmp_path, name):
     """Array names are lower-case letters, digits and underscores; a refused model leaves nothing behind."""
     with pytest.raises(ModelError, match="may only hold"):
         save_model(tmp_path / "model", {name: np.zeros(1)}, {}, MANIFEST)
-    with pytest.raises(ModelError, match="Python objects"):
+    with pytest.raises(ModelError, match="plain numbers"):
         save_model(tmp_path / "model", {"a": np.array([object()])}, {}, MANIFEST)
     assert list(tmp_path.iterdir()) == []
 

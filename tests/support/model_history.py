@@ -14,6 +14,11 @@ SETTINGS = DetectorSettings(trees=10, folds=3)
 
 
 def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
+    return ColumnEncoder(salt).encode([decode_event(raw) for raw in raw_history(count, seed)])
+
+
+def raw_history(count: int, seed: int = 1) -> list[bytes]:
+    """The same as bytes."""
     dice, events = random.Random(seed), []
     for number in range(count):
         agent, day = dice.randrange(6), 1 + number * 20 // max(count, 1)
@@ -31,4 +36,4 @@ def history(count: int, seed: int = 1, salt: bytes = SALT) -> EventColumns:
                 "bytes_out": dice.choice([40, 4_000]),
             }
         )
-    return ColumnEncoder(salt).encode([decode_event(json.dumps(event).encode()) for event in events])
+    return [json.dumps(event).encode() for event in events]

@@ -134,7 +134,7 @@ class Desk:
         self.app = create_app(services, SLICES)
         self.lifespan = Lifespan(self.app)
         await self.lifespan.start()
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
         self.writing = asyncio.create_task(self.guard.audit_sink.run())
 
     def close(self) -> None:

@@ -390,7 +390,7 @@ def test_bearer_header(header: bytes) -> None:
     ("header", "error"),
     [
         (None, MissingToken),
-        (b"", MissingToken),
+        (b"", BadAuthorization),
         (b"Basic abc", MissingToken),
         (b"Bearer", BadAuthorization),
         (b"Bearer ", BadAuthorization),
@@ -398,6 +398,6 @@ def test_bearer_header(header: bytes) -> None:
     ],
 )
 def test_other_authorization_headers(header: bytes | None, error: type[Exception]) -> None:
-    """No header and another scheme are no bearer token; a bearer header without exactly one token is a bad request."""
+    """No header and another scheme are no bearer token; an empty one, or one without exactly one token, is an error."""
     with pytest.raises(error):
         bearer_token(header)

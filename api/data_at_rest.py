@@ -1,0 +1,94 @@
+"""Data at rest: new files are for their owner alone, and what stands open to others is closed when the service starts.
+
+State, events and models name persons and agents, and tokens and keys lie beside them: no other account of the machine
+has any business there. One variable of the environment lets the owner's group read, for every process and command.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from ..ingest.errors import ConfigError
+from .settings.root import Settings
+
+FILE_ACCESS: Final = "TRUSTWATCH_FILE_ACCESS"
+"""Variable that says who may read what we write: `owner` (the default) or `group`."""
+
+_CLOSED_BITS: Final[Mapping[str, int]] = {"owner": 0o077, "group": 0o027}
+_OWN_NAMES: Final = ("trustwatch.db*", "log", "models", "model", "vectors-spool", "console-links")
+"""What we keep in `data_dir`; keys are looked at where they are read, and refused."""
+
+_log = structlog.get_logger(__name__)
+
+
+def restrict_new_files(environ: Mapping[str, str]) -> None:
+    """Have everything that this process and its children create closed to others from its first moment on.
+
+    Raises ConfigError where the variable holds something else.
+    """
+    os.umask(closed_bits(environ))
+
+
+def closed_bits(environ: Mapping[str, str]) -> int:
+    """Bits of a mode that nothing of ours may have. Raises ConfigError."""
+    access = environ.get(FILE_ACCESS) or "owner"
+    if access not in _CLOSED_BITS:
+        raise ConfigError(f"{FILE_ACCESS}: expected `owner` or `group`, found {access!r}")
+    return _CLOSED_BITS[access]
+
+
+def close_existing_data(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Take from other users what an earlier version, a copy or a restore left open to them; each change is logged.
+
+    What can not be changed (somebody else's folder, a read-only volume) is warned about: the service starts all the
+    same, since who laid the folder out so may have meant it.
+    """
+    closed = closed_bits(environ)
+    for path in _kept_paths(settings):
+        _close(path, closed)
+
+
+def _kept_paths(settings: Settings) -> Iterator[Path]:
+    """Folders of the settings, and below `data_dir` what is ours: it may be a folder of others, too."""
+    archive = settings.archive
+    for folder in (settings.data_dir, settings.model_dir, archive.directory, archive.vectors):
+        if folder is not None and folder.is_dir():
+            yield folder.resolve()
+    for name in _OWN_NAMES:
+        yield from settings.data_dir.glob(name)
+
+
+def _close(path: Path, closed: int) -> None:
+    try:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or not found.st_mode & closed:
+            return
+        mode = stat.S_IMODE(found.st_mode)
+        if stat.S_ISDIR(found.st_mode) and _is_shared(path, found):
+            _log.warning(
+                "other users may look into a folder that is not ours alone", path=str(path), mode=f"{mode:04o}"
+            )
+            return
+        path.chmod(mode & ~closed)
+    except FileNotFoundError:  # a log of SQLite's that went meanwhile
+        return
+    except OSError as error:
+        advice = f"as its owner: chmod {'o=' if closed == _CLOSED_BITS['group'] else 'go='} {path}"
+        _log.warning("other users may read our data, and it can not be closed", error=str(error), advice=advice)
+        return
+    advice = f"{FILE_ACCESS}=group lets the group read (docs/operations.md)"
+    _log.warning("other users could read our data; closed", path=str(path), was=f"{mode:04o}", advice=advice)
+
+
+def _is_shared(folder: Path, found: os.stat_result) -> bool:
+    """True for /tmp, /srv and the like, and for a folder that holds something of another user."""
+    if found.st_mode & stat.S_ISVTX or folder.parent == folder.parent.parent:
+        return True
+    with os.scandir(folder) as entries:
+        return any(entry.stat(follow_symlinks=False).st_uid != found.st_uid for entry in entries)
