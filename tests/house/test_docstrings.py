@@ -20,15 +20,16 @@ from typing import NamedTuple
 import pytest
 
 from ..support.checkout import ROOT
-from .test_layers import FOLDERS
 
-PRODUCT = (*FOLDERS, "trustwatch")
+PRODUCT = ("ingest", "models", "scoring", "api", "client", "lab", "simulator", "trustwatch")
 
 FOREIGN_NAMES = frozenset(
     {
         "AdminEvent",  # Keycloak
         "AnyValue",  # OpenTelemetry
         "BaseCoordinator.join_group_async",  # kafka-python
+        "Host",  # headers of HTTP
+        "Location",
         "Files.ReadWrite",  # a scope of Microsoft's
         "NUMBA_CACHE_DIR",
         "TRUSTWATCH_PORT",  # an example of a settings variable
