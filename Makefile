@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ golden: $(READY) ## record the golden results anew (tests/golden, and of the tra
 	$(BIN)/python -m tests.golden.record $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m tests.acceptance.golden_traces)
 
+fuzz: $(VENV)/.ready-fuzz ## fuzz every parser with atheris, SECONDS of each (ARGS="--seconds 600 TARGET"); findings in var/fuzz
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
 test-wheel: $(READY) ## build the wheel, install it elsewhere, show that it is complete and works there
 	scripts/test-wheel $(PYTHON) $(VENV)
 
@@ -79,6 +82,10 @@ bench-containment: $(READY) ## hijacks of 200 clients at a real Ory Hydra behind
 
 $(VENV)/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	@touch $@
+
+$(VENV)/.ready-fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
 	@touch $@
 
 clean: ## remove the environment and everything built

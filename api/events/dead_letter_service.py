@@ -59,9 +59,9 @@ class DeadLetterService:
             self._runtime.store.dead_letters.page, _visible_sources(caller), replayed, limit, cursor
         )
 
-    async def counts(self) -> DeadLetterCounts:
-        """Letters that are kept, and those that found no room. Raises Unavailable."""
-        return await self._executor(self._runtime.store.dead_letters.count)
+    async def counts(self, caller: AuthenticatedCaller) -> DeadLetterCounts:
+        """Letters that *caller* sees and, for callers of all tenants, those that found no room. Raises Unavailable."""
+        return await self._executor(self._runtime.store.dead_letters.count, _visible_sources(caller))
 
     async def get(self, caller: AuthenticatedCaller, letter_id: str) -> StoredDeadLetter:
         """One letter. Raises ProblemError (404), Unavailable."""

@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
+from ...scoring.store.read_scope import restrict_reads
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
 from .auth.token_verification import BadAuthorization, MissingToken, UnknownKey
@@ -42,7 +43,10 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
 
 
 class RequireScope:
-    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid)."""
+    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid).
+
+    From then on the request reads no more of the store than that caller may see, whatever its route asks for.
+    """
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -51,6 +55,7 @@ class RequireScope:
         caller = await authenticate_connection(services_of(request), request.scope)
         if self.scope:
             caller.require(self.scope)
+        restrict_reads(caller.read_scope)
         return caller
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...ingest.errors import TrustwatchError
+from ...scoring.store.read_scope import NOBODY, reads_of
 from .allowed_hosts import UNCHECKED_PATHS, AllowedHosts
 from .auth.bearer_tokens import TokenVerifier
 from .auth.callers import AuthenticatedCaller
@@ -102,10 +103,17 @@ class FastPath:
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or the lifespan of the application."""
+        """One request, or the lifespan of the application.
+
+        No request reads anything of a tenant from the store before somebody has said whose it is.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        with reads_of(NOBODY):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("raw_path") or b""
         for route in self._routes:
             if (handler := route.find_handler(path)) is not None:

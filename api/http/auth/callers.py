@@ -16,6 +16,7 @@ import msgspec
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....ingest.formats.format_registry import create_parser
 from ....ingest.formats.raw_records import FormatParser
+from ....scoring.store.read_scope import ReadScope
 from ...settings.access_settings import CallerSettings
 from ...settings.event_source_settings import SELF, EventSourceSettings
 from .token_verification import TokenClaims
@@ -214,6 +215,11 @@ class AuthenticatedCaller(msgspec.Struct, frozen=True):
     def tenants(self) -> frozenset[str]:
         """Tenants it speaks for; holds `*` where that is all of them."""
         return self.binding.tenants
+
+    @property
+    def read_scope(self) -> ReadScope:
+        """Rows of the store that a request of this caller may read."""
+        return ReadScope(None if ANY_NAME in self.tenants else self.tenants, self.name)
 
     def require(self, scope: str) -> None:
         """Raise InsufficientScope unless the token has *scope*; no scope includes another."""
