@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ golden: $(READY) ## record the golden results anew (tests/golden, and of the tra
 	$(BIN)/python -m tests.golden.record $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m tests.acceptance.golden_traces)
 
+fuzz: $(VENV)/.ready-fuzz ## fuzz every parser with atheris, SECONDS of each (ARGS="--seconds 600 TARGET"); findings in var/fuzz
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
 test-wheel: $(READY) ## build the wheel, install it elsewhere, show that it is complete and works there
 	scripts/test-wheel $(PYTHON) $(VENV)
 
@@ -64,7 +67,7 @@ format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
-	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway event_intake under_load; do echo "== $$b"; \
+	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway gateway_flood event_intake under_load; do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
 bench-quick: ## the same on small data: shows that they run
@@ -79,6 +82,10 @@ bench-containment: $(READY) ## hijacks of 200 clients at a real Ory Hydra behind
 
 $(VENV)/.ready-bench: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	@touch $@
+
+$(VENV)/.ready-fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
 	@touch $@
 
 clean: ## remove the environment and everything built

@@ -6,6 +6,7 @@ under the prefix, PyJWT verifying the token at each call, the agent of the claim
 
 # No postponed annotations here: FastAPI could not read those of the functions inside `plain`.
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
+from trustwatch.api.http.connection_guard import ConnectionGuard
+from trustwatch.api.http.guarded_protocol import guarded_protocol
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.service.assembly import make_decision_point
 from trustwatch.api.service.slices import SLICES
@@ -57,7 +60,7 @@ def summaries() -> list[AgentSummary]:
     ]
 
 
-def ours(folder: Path) -> Any:
+def ours(folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
     """The real application with a view of AGENTS agents."""
     issuer = GatewayIssuerSettings(
         issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json", tenant=TENANT
@@ -73,6 +76,7 @@ def ours(folder: Path) -> Any:
     verifier = TokenVerifier([], jwks, callers.resolve, settings.verification, time.time)
     policy = LivePolicy(PolicyBook(default_mode="enforce"))
     guard = make_decision_point(settings, log, store, view, policy, status, lambda _: None)
+    connections = ConnectionGuard(settings.listen, time.monotonic)
     services = Runtime(
         settings,
         verifier,
@@ -83,10 +87,10 @@ def ours(folder: Path) -> Any:
         policy,
         "m",
         status,
-        services=(guard,),
+        services=(guard, connections),
         on_shutdown=(log.close,),
     )
-    return create_app(services, SLICES)
+    return create_app(services, SLICES), guarded_protocol(connections)
 
 
 def plain(folder: Path) -> FastAPI:
@@ -116,8 +120,11 @@ def plain(folder: Path) -> FastAPI:
 def main() -> None:
     """Serve until killed."""
     name, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    app = {"ours": ours, "plain": plain}[name](folder)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    if name == "ours":
+        app, protocol = ours(folder)
+        uvicorn.run(app, host="127.0.0.1", port=port, http=protocol, log_level="warning", access_log=False)
+    else:
+        uvicorn.run(plain(folder), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":

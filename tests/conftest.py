@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
 pytest_plugins = ["tests.support.peer_fixtures"]
+
+settings.register_profile("nightly", max_examples=2_000, deadline=None)
+"""For `.ci/nightly`: twenty times as many examples of every property that has no number of its own."""
 
 RUNNING = pytest.StashKey["dict[str, KafkaCluster | Postgres]"]()
 

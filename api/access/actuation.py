@@ -20,6 +20,7 @@ from ...scoring.delivery.notifiers.webhook_notifier import make_webhook_client
 from ...scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from ...scoring.policy.access_evaluation import PolicyEvaluator
 from ...scoring.records.agents import AgentName
+from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
 from ..composition import new_id
@@ -89,7 +90,8 @@ class ActuationService:
 
     async def _reconcile(self, agents: Collection[AgentName]) -> None:
         try:
-            await self.desired_state_resolver.enqueue_reconciliation(agents)
+            with reads_of(WHOLE_DEPLOYMENT):  # our own work, although a person's request may have set it off
+                await self.desired_state_resolver.enqueue_reconciliation(agents)
             self._on_rows_waiting()
         except TrustwatchError as error:
             _log.warning("actuators have to wait for the store", error=str(error))

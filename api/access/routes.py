@@ -12,6 +12,7 @@ from ..http.dependencies import AdministratorDep, ReaderDep, ReviewerDep, provid
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    UNKNOWN_AGENT_RESPONSES,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -45,7 +46,7 @@ InterventionStatusParam = Literal["active", "pending", "approved", "rejected", "
 DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="edges seen in the last so many days")]
 
 
-@router.get("/v1/interventions", summary="List pins and approvals")
+@router.get("/v1/interventions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List pins and approvals")
 async def list_interventions(
     caller: ReaderDep,
     containment: ContainmentServiceDep,
@@ -75,7 +76,9 @@ async def list_approvals(
     return interventions_out(await containment.list(caller, "approval", status, None, tenant, limit, cursor))
 
 
-@router.get("/v1/approvals/{intervention_id}", summary="One approval")
+@router.get(
+    "/v1/approvals/{intervention_id}", responses=problem_responses({404: "no such approval"}), summary="One approval"
+)
 async def get_approval(intervention_id: str, caller: ReaderDep, containment: ContainmentServiceDep) -> InterventionOut:
     """Scope `trust.score:read`."""
     return intervention_out(await containment.get(caller, intervention_id))
@@ -108,7 +111,7 @@ async def withdraw_approval(
 @router.post(
     "/v1/agents/{agent_id:path}/pin",
     status_code=201,
-    responses=AMBIGUOUS_AGENT_RESPONSES,
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Pin an agent's level",
 )
 async def pin_agent(
@@ -144,7 +147,9 @@ async def unpin_agent(
 
 
 @router.get(
-    "/v1/agents/{agent_id:path}/blast-radius", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Whom an agent reached"
+    "/v1/agents/{agent_id:path}/blast-radius",
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
+    summary="Whom an agent reached",
 )
 async def get_blast_radius(
     agent_id: str,
@@ -161,7 +166,11 @@ async def get_blast_radius(
     )
 
 
-@router.get("/v1/principals/{principal_id:path}/risk", summary="Risk of a principal")
+@router.get(
+    "/v1/principals/{principal_id:path}/risk",
+    responses=problem_responses({404: "no such principal, or none that the caller may see"}),
+    summary="Risk of a principal",
+)
 async def get_principal_risk(
     principal_id: str,
     caller: ReaderDep,
@@ -178,7 +187,11 @@ async def get_principal_risk(
 actuations_router = APIRouter(tags=["actuations"], responses=COMMON_PROBLEMS)
 
 
-@actuations_router.get("/v1/actuations", summary="What actuators did and are to do")
+@actuations_router.get(
+    "/v1/actuations",
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
+    summary="What actuators did and are to do",
+)
 async def list_actuations(
     caller: ReaderDep,
     containment: ContainmentServiceDep,

@@ -13,6 +13,7 @@ from ..http.problems import ProblemDetails
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    UNKNOWN_AGENT_RESPONSES,
     CursorParam,
     IssuerParam,
     Level,
@@ -22,6 +23,8 @@ from ..http.schemas import (
 )
 from .schemas import AgentOut, ReleaseIn, ReleaseOut, RiskAnswersOut, RiskOut, RiskQueryIn, agent_out
 from .service import AgentFilters, AgentService
+
+RISK_QUERY_PATH = "/v1/risk/query"
 
 router = APIRouter(tags=["agents"], responses=COMMON_PROBLEMS)
 
@@ -45,7 +48,7 @@ async def get_risk(
     return _json_response(agents.answer(caller, AgentSelector(agent_id, tenant, issuer)))
 
 
-@router.post("/v1/risk/query", response_model=RiskAnswersOut, summary="Risk of several agents")
+@router.post(RISK_QUERY_PATH, response_model=RiskAnswersOut, summary="Risk of several agents")
 async def query_risk(questions: RiskQueryIn, caller: ReaderDep, agents: AgentServiceDep) -> Response:
     """At most 1,000 questions, answered in their order; one that has no answer gets a problem in its place."""
     selectors = [AgentSelector(question.agent_id, question.tenant, question.issuer) for question in questions.agents]
@@ -83,7 +86,7 @@ async def list_agents(
 @router.post(
     "/v1/agents/{agent_id:path}/release",
     status_code=202,
-    responses=AMBIGUOUS_AGENT_RESPONSES,
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Vouch for an agent",
 )
 async def release_agent(

@@ -15,8 +15,11 @@ from ..http.store_executor import StoreExecutor
 from ..privacy.service import ErasureService
 from .fast_risk_route import FastRiskRoute
 from .risk_answer_cache import RiskAnswerCache
-from .routes import router
+from .routes import RISK_QUERY_PATH, router
 from .service import AgentService
+
+MAX_RISK_QUERY_BYTES = 1024 * 1024
+"""Bytes of a batch of questions: up to 1,000, each with an id that may be a URL."""
 
 
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
@@ -43,4 +46,10 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     return (FastRiskRoute(answers, runtime.verifier, services.get(ServiceMetrics), runtime.monotonic, runtime.new_id),)
 
 
-SLICE = Slice("agents", routers=(router,), services=_make_services, fast_routes=_fast_routes)
+SLICE = Slice(
+    "agents",
+    routers=(router,),
+    body_limits={RISK_QUERY_PATH: MAX_RISK_QUERY_BYTES},
+    services=_make_services,
+    fast_routes=_fast_routes,
+)

@@ -8,7 +8,16 @@ from fastapi import APIRouter, Depends, Query
 
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, provided
-from ..http.schemas import COMMON_PROBLEMS, CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
+from ..http.schemas import (
+    AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
+    CursorParam,
+    IssuerParam,
+    LimitParam,
+    PageOut,
+    TenantParam,
+    problem_responses,
+)
 from .schemas import AlertTestIn, AlertTestsOut, DeliveryOut, DeliveryStatus, SentAlertTestOut, delivery_out
 from .service import AlertService, DeliveryFilters
 
@@ -17,7 +26,7 @@ router = APIRouter(tags=["alerts"], responses=COMMON_PROBLEMS)
 AlertServiceDep = Annotated[AlertService, Depends(provided(AlertService))]
 
 
-@router.get("/v1/deliveries", summary="How alerts fare")
+@router.get("/v1/deliveries", responses=AMBIGUOUS_AGENT_RESPONSES, summary="How alerts fare")
 async def list_deliveries(
     caller: AdministratorDep,
     alerts: AlertServiceDep,
@@ -36,7 +45,12 @@ async def list_deliveries(
     return PageOut(items=[delivery_out(delivery) for delivery in page.items], next_cursor=page.next_cursor)
 
 
-@router.post("/v1/alerts/test", status_code=202, summary="Send a test alert")
+@router.post(
+    "/v1/alerts/test",
+    status_code=202,
+    responses=problem_responses({404: "no such target, or none at all"}),
+    summary="Send a test alert",
+)
 async def send_test_alert(caller: AdministratorDep, alerts: AlertServiceDep, test: AlertTestIn) -> AlertTestsOut:
     """A clearly marked test alert to one target, or to all, on the way that every alert takes. Scope `trust.admin`.
 

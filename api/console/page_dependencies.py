@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from ...ingest.errors import TrustwatchError
+from ...scoring.store.read_scope import restrict_reads
 from ..access.service import ContainmentService
 from ..agents.service import AgentService
 from ..alerts.service import AlertService
@@ -132,6 +133,7 @@ def page_request_of(request: Request, *, quiet: bool = False) -> PageRequest:
             session = renewed
     visit = PageRequest(session, caller, console.sessions.form_token(session))
     request.state.visit = visit
+    restrict_reads(caller.read_scope)
     return visit
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Annotated
 
 import msgspec
@@ -13,8 +14,17 @@ from ...scoring.records.decisions import Decision
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, RuntimeDep, provided
-from ..http.schemas import COMMON_PROBLEMS, CursorParam, IssuerParam, LimitParam, PageOut, TenantParam
-from ..http.server_sent_events import encode_comment, encode_event, event_stream
+from ..http.schemas import (
+    AMBIGUOUS_AGENT_RESPONSES,
+    COMMON_PROBLEMS,
+    CursorParam,
+    IssuerParam,
+    LimitParam,
+    PageOut,
+    TenantParam,
+    problem_responses,
+)
+from ..http.server_sent_events import CountedEventStream, encode_comment, encode_event
 from .level_change_subscription import LevelChangeSubscription, SubscriptionEnded
 from .schemas import DecisionOut, decision_out, level_change_out
 from .service import DecisionService
@@ -27,7 +37,7 @@ router = APIRouter(tags=["decisions"], responses=COMMON_PROBLEMS)
 DecisionServiceDep = Annotated[DecisionService, Depends(provided(DecisionService))]
 
 
-@router.get("/v1/decisions", summary="List decisions")
+@router.get("/v1/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List decisions")
 async def list_decisions(
     caller: ReaderDep,
     decisions: DecisionServiceDep,
@@ -42,7 +52,9 @@ async def list_decisions(
     return _page_out(await decisions.list(caller, agent, tenant, limit, cursor))
 
 
-@router.get("/v1/agents/{agent_id:path}/decisions", summary="Decisions about one agent")
+@router.get(
+    "/v1/agents/{agent_id:path}/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Decisions about one agent"
+)
 async def list_agent_decisions(
     agent_id: str,
     caller: ReaderDep,
@@ -61,17 +73,24 @@ def _page_out(page: Page[Decision]) -> PageOut[DecisionOut]:
     return PageOut(items=[decision_out(decision) for decision in page.items], next_cursor=page.next_cursor)
 
 
-@router.get("/v1/decisions/stream", response_class=StreamingResponse, summary="Follow decisions")
+@router.get(
+    "/v1/decisions/stream",
+    response_class=StreamingResponse,
+    responses=problem_responses({429: "this caller has too many streams open"}),
+    summary="Follow decisions",
+)
 async def stream_decisions(
     caller: ReaderDep, decisions: DecisionServiceDep, runtime: RuntimeDep, tenant: TenantParam = None
 ) -> StreamingResponse:
     """Server-sent events `decision`, one per change of level from now on. Scope `trust.score:read`.
 
     A reader that does not keep up is cut off, and so is one whose token has expired; `GET /v1/decisions` has what it
-    missed.
+    missed. A caller may have `listen.streams_per_caller` of them open.
     """
     lines = _decision_events(decisions.subscribe(caller, tenant), lambda: runtime.clock() >= caller.exp)
-    return event_stream(lines, {"Cache-Control": "no-store"})
+    with ExitStack() as counted:
+        counted.enter_context(decisions.counted_stream(caller))
+        return CountedEventStream(lines, {"Cache-Control": "no-store"}, counted.pop_all())
 
 
 async def _decision_events(subscription: LevelChangeSubscription, expired: Callable[[], bool]) -> AsyncIterator[bytes]:
@@ -91,7 +110,9 @@ async def _decision_events(subscription: LevelChangeSubscription, expired: Calla
                 yield encode_event("decision", body, change.decision_id)
 
 
-@router.get("/v1/decisions/{decision_id}", summary="One decision")
+@router.get(
+    "/v1/decisions/{decision_id}", responses=problem_responses({404: "no such decision"}), summary="One decision"
+)
 async def get_decision(decision_id: str, caller: ReaderDep, decisions: DecisionServiceDep) -> DecisionOut:
     """A decision with its feature vector and the snapshots that led to it. Scope `trust.score:read`."""
     return decision_out(await decisions.get(caller, decision_id))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ...scoring.delivery.actuators.desired_state import UnreadableAction, decode_desired_state
@@ -15,6 +17,7 @@ from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, visible_tenants
 from ..http.auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, AuthenticatedCaller
 from ..http.filtered_pages import DEFAULT_PAGE_SIZE, FilteredPage, read_filtered_page
+from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from .level_change_subscription import LevelChangeSubscription
@@ -24,6 +27,9 @@ MAX_DECISIONS_LOOKED_UP = 60
 
 MAX_NEIGHBOURS = 200
 """Decisions about the same agent among which the next and the one before are looked for."""
+
+STREAM_RETRY_S = "5"
+"""Seconds after which a caller with too many streams may try again, as a header says it."""
 
 MAX_EARLIER_DECISIONS = 100
 """Decisions of an agent among which those of the same rise are looked for."""
@@ -62,6 +68,7 @@ class DecisionService:
         self._runtime = runtime
         self._agents = agents
         self._executor = executor
+        self._open_streams: Counter[tuple[str, str, str]] = Counter()
 
     async def list(
         self,
@@ -144,6 +151,23 @@ class DecisionService:
         Raises TenantNotAllowed, see `visible_tenants`.
         """
         return LevelChangeSubscription(self._runtime.pipeline_status, visible_tenants(caller, tenant))
+
+    @contextmanager
+    def counted_stream(self, caller: AuthenticatedCaller) -> Iterator[None]:
+        """Count one more stream of *caller* while this lasts. Raises ProblemError (429) where it has too many."""
+        who, most = (caller.issuer, caller.client_id, caller.subject), self._runtime.settings.listen.streams_per_caller
+        if self._open_streams[who] >= most:
+            detail = f"this caller has {most} streams open already (listen.streams_per_caller); close one first"
+            raise ProblemError(
+                ProblemDetails(429, "too_many_streams", "Too many streams", detail, {"Retry-After": STREAM_RETRY_S})
+            )
+        self._open_streams[who] += 1
+        try:
+            yield
+        finally:
+            self._open_streams[who] -= 1
+            if not self._open_streams[who]:
+                del self._open_streams[who]
 
     def may_give_feedback(self, caller: AuthenticatedCaller, decision: Decision) -> bool:
         """True if the caller may judge *decision*: only one that raised the agent to medium or above can be judged."""

@@ -13,8 +13,7 @@ from ...ingest.formats import otlp
 from ...ingest.formats.otlp import OtlpSignal
 from ...ingest.formats.raw_records import ParsedRecords
 from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
-from ..http.dependencies import AdministratorDep, SenderDep, authenticate_request, provided, services_of
-from ..http.runtime import Runtime
+from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
 from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, problem_responses
 from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
@@ -77,6 +76,7 @@ _EVENT_PROBLEMS = problem_responses(
         503: "the disk refuses; nothing was acknowledged",
     }
 )
+_UNKNOWN_LETTER_RESPONSES = problem_responses({404: "no such dead letter"})
 
 router = APIRouter(tags=["events"], responses=COMMON_PROBLEMS)
 dead_letters_router = APIRouter(tags=["dead letters"], responses=COMMON_PROBLEMS)
@@ -108,7 +108,7 @@ async def send_events_directly(request: Request) -> Response:
     """`send_events`, found and called without FastAPI's routing and dependencies, as bodies come often."""
     request.scope["route"] = DIRECT_EVENTS_ROUTE
     services = services_of(request)
-    caller = await authenticate_request(services.get(Runtime).verifier, request.scope)
+    caller = await authenticate_connection(services, request.scope)
     caller.require(SCOPE_INGEST)
     return await _receive_events(request, caller, services.get(EventService), request.query_params.get("format"))
 
@@ -160,7 +160,9 @@ async def list_dead_letters(
     return PageOut(items=[dead_letter_out(item, with_raw=False) for item in page.items], next_cursor=page.next_cursor)
 
 
-@dead_letters_router.get("/v1/dead-letters/{letter_id}", summary="One refused record")
+@dead_letters_router.get(
+    "/v1/dead-letters/{letter_id}", responses=_UNKNOWN_LETTER_RESPONSES, summary="One refused record"
+)
 async def get_dead_letter(
     letter_id: str, caller: AdministratorDep, dead_letters: DeadLetterServiceDep
 ) -> DeadLetterOut:
@@ -172,7 +174,7 @@ async def get_dead_letter(
     "/v1/dead-letters/{letter_id}/replay",
     status_code=202,
     response_model=ReceiptOut,
-    responses={400: _EVENT_PROBLEMS[400]},
+    responses=_EVENT_PROBLEMS | _UNKNOWN_LETTER_RESPONSES,
     summary="Send a refused record in again",
 )
 async def replay_dead_letter(

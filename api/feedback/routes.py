@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
 from ..http.schemas import (
+    AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
     CursorParam,
     IssuerParam,
@@ -75,7 +76,7 @@ async def get_feedback_preview(preview_id: str, caller: ReaderDep, feedback: Fee
     return preview_out(await feedback.get_preview(caller, preview_id))
 
 
-@router.get("/v1/feedback", summary="List feedback")
+@router.get("/v1/feedback", responses=AMBIGUOUS_AGENT_RESPONSES, summary="List feedback")
 async def list_feedback(
     caller: ReaderDep,
     feedback: FeedbackServiceDep,

@@ -186,7 +186,7 @@ class FeedbackService:
             self._store.feedback.page, tenants, status, verdict, name, decision_id, limit, cursor
         )
         rules = await self._executor(
-            self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items]
+            self._store.feedback.rules_of_feedback, [feedback.feedback_id for feedback in page.items], tenants
         )
         return Page([_feedback_status(feedback, rules) for feedback in page.items], page.next_cursor)
 
@@ -290,7 +290,7 @@ class FeedbackService:
         return unseen
 
     async def _check_room(self, tenant: str) -> None:
-        rules = [rule for rule in await self._executor(self._store.feedback.list_open) if rule.agent.tenant == tenant]
+        rules = await self._executor(self._store.feedback.list_open, (tenant,))
         most = self._settings.feedback.max_rules
         if len(rules) >= most:
             raise draft_refused_error(
@@ -304,7 +304,9 @@ class FeedbackService:
         """Event time when the agent was calm again after a decision; now, where it is not."""
         cursor, calm_ms = None, self._now_ms()
         for _ in range(_MAX_DECISION_PAGES):
-            page = await self._executor(self._store.decisions.page, None, decision.agent, 500, cursor)
+            page = await self._executor(
+                self._store.decisions.page, (decision.agent.tenant,), decision.agent, 500, cursor
+            )
             for later in page.items:
                 if later.decided_ms <= decision.decided_ms:
                     return calm_ms
@@ -347,8 +349,9 @@ class FeedbackService:
         )
 
     async def _status_of(self, feedback: Feedback) -> FeedbackStatus:
-        rules = await self._executor(self._store.feedback.rules_of_feedback, [feedback.feedback_id])
-        steps = await self._executor(self._store.feedback.list_steps, feedback.feedback_id)
+        tenants = (feedback.agent.tenant,)
+        rules = await self._executor(self._store.feedback.rules_of_feedback, [feedback.feedback_id], tenants)
+        steps = await self._executor(self._store.feedback.list_steps, feedback.feedback_id, tenants)
         return _feedback_status(feedback, rules)._replace(steps=steps)
 
 

@@ -15,9 +15,11 @@ from starlette.responses import RedirectResponse, Response
 from ...ingest.events import event_schema_components
 from . import routes as service_routes
 from .agent_lookup import AgentResolver
-from .fast_path import FastPath
+from .allowed_hosts import AllowedHosts
+from .connection_guard import ConnectionGuard
+from .fast_path import FastPath, FrontDoor
 from .problems import ProblemTable, install_problem_handlers
-from .prometheus_metrics import ServiceMetrics
+from .prometheus_metrics import MetricValues, ServiceMetrics
 from .runtime import Runtime
 from .service_registry import ServiceRegistry
 from .slice import LifespanService, MountedApplication, Slice
@@ -59,9 +61,11 @@ def create_app(
         only_service: a worker's: health, readiness, metrics, and no questions or events.
     """
     services = ServiceRegistry((runtime, *runtime.services))
-    metrics = ServiceMetrics(
-        runtime, registry or CollectorRegistry(), [partial(part.metrics, services) for part in slices]
-    )
+    guard = services.find(ConnectionGuard)
+    observed: list[Callable[[], MetricValues]] = [partial(part.metrics, services) for part in slices]
+    if guard is not None:
+        observed.append(guard.metric_values)
+    metrics = ServiceMetrics(runtime, registry or CollectorRegistry(), observed)
     problems = ProblemTable({kind: maker for part in slices for kind, maker in part.problems.items()})
     services.add(metrics)
     services.add(problems)
@@ -74,7 +78,10 @@ def create_app(
     app = _make_app(services, answering, mounts)
     fast_routes = [route for part in answering for route in part.fast_routes(services)]
     streamed_paths = [path for part in answering for path in part.streamed_paths]
-    return FastPath(app, fast_routes, streamed_paths, metrics, runtime.monotonic)
+    body_limits = {path: limit for part in answering for path, limit in part.body_limits.items()}
+    hosts = AllowedHosts(runtime.settings.listen)
+    door = FrontDoor(runtime.verifier, hosts, body_limits, [mounted.path for mounted in mounts], guard)
+    return FastPath(app, fast_routes, streamed_paths, door, metrics, runtime.monotonic)
 
 
 def _add_store_access(services: ServiceRegistry) -> None:
@@ -89,7 +96,10 @@ def _add_store_access(services: ServiceRegistry) -> None:
 
 def _make_app(services: ServiceRegistry, slices: Sequence[Slice], mounts: Sequence[MountedApplication]) -> FastAPI:
     runtime = services.get(Runtime)
-    lifespans = [service for part in slices for service in part.lifespans(services)]
+    lifespans: list[LifespanService] = [service for part in slices for service in part.lifespans(services)]
+    guard = services.find(ConnectionGuard)
+    if guard is not None:
+        lifespans.insert(0, guard)
     app = DocumentedApp(
         title="Trustwatch",
         version=version("trustwatch"),

@@ -9,9 +9,11 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
+from ...scoring.store.read_scope import restrict_reads
 from .auth.bearer_tokens import TokenVerifier, bearer_token
 from .auth.callers import SCOPE_ADMIN, SCOPE_FEEDBACK, SCOPE_INGEST, SCOPE_SCORE_READ, AuthenticatedCaller
-from .auth.token_verification import MissingToken, UnknownKey
+from .auth.token_verification import BadAuthorization, MissingToken, UnknownKey
+from .connection_guard import ConnectionGuard
 from .runtime import Runtime
 from .service_registry import ServiceRegistry
 
@@ -41,15 +43,19 @@ def provided(kind: type[T]) -> Callable[[Request], T]:
 
 
 class RequireScope:
-    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid)."""
+    """A dependency: the caller, whose token must have *scope* ("" = any token that is valid).
+
+    From then on the request reads no more of the store than that caller may see, whatever its route asks for.
+    """
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request, _: Annotated[Any, Security(bearer_scheme)]) -> AuthenticatedCaller:
-        caller = await authenticate_request(services_of(request).get(Runtime).verifier, request.scope)
+        caller = await authenticate_connection(services_of(request), request.scope)
         if self.scope:
             caller.require(self.scope)
+        restrict_reads(caller.read_scope)
         return caller
 
 
@@ -86,15 +92,35 @@ ReviewerDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_FEEDBACK
 AdministratorDep = Annotated[AuthenticatedCaller, Depends(RequireScope(SCOPE_ADMIN))]
 
 
-async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
-    """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
-    authorization = None
+def authorization_header(scope: Scope) -> bytes | None:
+    """The Authorization header of a request; None = it has none. Raises BadAuthorization where it has several."""
+    given: bytes | None = None
     for name, value in scope["headers"]:
         if name == b"authorization":
-            authorization = value
-            break
-    token = bearer_token(authorization)
+            if given is not None:
+                raise BadAuthorization("the request has several Authorization headers")
+            given = value
+    return given
+
+
+def presents_bearer(scope: Scope) -> bool:
+    """True if the request has some bearer credential, whatever it is worth."""
+    return any(name == b"authorization" and value[:7].lower() == b"bearer " for name, value in scope["headers"])
+
+
+async def authenticate_request(verifier: TokenVerifier[AuthenticatedCaller], scope: Scope) -> AuthenticatedCaller:
+    """The caller of a request. Waits only for a key that is not known yet; raises AuthenticationFailed."""
+    token = bearer_token(authorization_header(scope))
     try:
         return verifier.verify_now(token)
     except UnknownKey:
         return await verifier.verify(token)
+
+
+async def authenticate_connection(services: ServiceRegistry, scope: Scope) -> AuthenticatedCaller:
+    """As `authenticate_request`; what comes of this request from then on is no unknown client's."""
+    caller = await authenticate_request(services.get(Runtime).verifier, scope)
+    guard = services.find(ConnectionGuard)
+    if guard is not None:
+        guard.admit(scope["client"])
+    return caller

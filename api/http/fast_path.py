@@ -1,22 +1,76 @@
-"""The bare ASGI layer in front of FastAPI: answers what cannot wait itself, passes everything else on.
+"""The bare ASGI layer in front of FastAPI: answers what cannot wait itself, and lets in who may come in.
 
 FastAPI's routing and dependencies cost several times what an answer from memory costs, and that answer is asked for
-while a token is being issued or a call waits.
+while a token is being issued or a call waits. FastAPI also reads and parses a body before a dependency asks for a
+token, so this layer asks first: of a request that may have a body nothing is read before its caller is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .problems import ProblemDetails, send_problem
+from ...ingest.errors import TrustwatchError
+from ...scoring.store.read_scope import NOBODY, reads_of
+from .allowed_hosts import UNCHECKED_PATHS, AllowedHosts
+from .auth.bearer_tokens import TokenVerifier
+from .auth.callers import AuthenticatedCaller
+from .connection_guard import ConnectionGuard
+from .dependencies import authenticate_request, presents_bearer
+from .problems import ProblemDetails, problem_of, send_problem
 from .prometheus_metrics import ServiceMetrics
 from .request_body import declared_body_length, limit_body
 from .slice import FastRoute
 
-MAX_REQUEST_BYTES = 8 * 1024 * 1024
-"""Bytes of a request body, except those with events, which have their own bound."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""Bytes of a request body, where its slice says nothing else."""
+
+BODILESS_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods of routes that read no body."""
+
+
+class FrontDoor:
+    """Admission of requests that are FastAPI's to answer.
+
+    Args:
+        verifier: judges bearer tokens.
+        hosts: names by which requests without a token may come.
+        body_limits: bytes of a body by path, where they are not `MAX_REQUEST_BYTES`.
+        own_sign_in: paths of applications that know their callers by other means, and read no body before.
+        guard: told of callers that are known; None = a server without one.
+    """
+
+    def __init__(
+        self,
+        verifier: TokenVerifier[AuthenticatedCaller],
+        hosts: AllowedHosts,
+        body_limits: Mapping[str, int],
+        own_sign_in: Collection[str],
+        guard: ConnectionGuard | None,
+    ) -> None:
+        self._verifier = verifier
+        self._hosts = hosts
+        self._body_limits = body_limits
+        self._own_sign_in = tuple(f"{path}/" for path in own_sign_in)
+        self._guard = guard
+
+    def body_limit(self, path: str) -> int:
+        """Bytes that the body of a request to *path* may have."""
+        return self._body_limits.get(path, MAX_REQUEST_BYTES)
+
+    async def admit(self, scope: Scope) -> None:
+        """Raise unless the request may go on. Raises ProblemError (400, 421), AuthenticationFailed."""
+        path = scope["path"]
+        if not presents_bearer(scope) and path not in UNCHECKED_PATHS:
+            self._hosts.check(scope)
+        if scope["method"] in BODILESS_METHODS or path.startswith(self._own_sign_in):
+            return
+        await authenticate_request(self._verifier, scope)
+        if self._guard is not None:
+            self._guard.admit(scope["client"])
 
 
 class FastPath:
@@ -25,7 +79,9 @@ class FastPath:
     Args:
         app: FastAPI, behind.
         routes: asked in order, before it.
-        streamed_paths: paths whose routes bound the body themselves, and take room in memory as it arrives.
+        streamed_paths: paths whose routes know their caller before they read, bound the body themselves, and take room
+            in memory as it arrives.
+        door: admits what goes to *app*.
         metrics: counts every request that goes to *app*; routes count theirs.
         monotonic: seconds, for durations.
     """
@@ -35,20 +91,29 @@ class FastPath:
         app: ASGIApp,
         routes: Sequence[FastRoute],
         streamed_paths: Collection[str],
+        door: FrontDoor,
         metrics: ServiceMetrics,
         monotonic: Callable[[], float],
     ) -> None:
         self.app = app
         self._routes = tuple(routes)
         self._streamed_paths = frozenset(streamed_paths)
+        self._door = door
         self._metrics = metrics
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or the lifespan of the application."""
+        """One request, or the lifespan of the application.
+
+        No request reads anything of a tenant from the store before somebody has said whose it is.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        with reads_of(NOBODY):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("raw_path") or b""
         for route in self._routes:
             if (handler := route.find_handler(path)) is not None:
@@ -56,14 +121,22 @@ class FastPath:
                 return
         await self._forward(scope, receive, send)
 
-    async def _forward_bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in self._streamed_paths:
+    async def _forward_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path in self._streamed_paths:
             await self.app(scope, receive, send)
-        elif declared_body_length(scope) > MAX_REQUEST_BYTES:
-            detail = f"the body may have {MAX_REQUEST_BYTES} bytes"
+            return
+        try:
+            await self._door.admit(scope)
+        except TrustwatchError as error:
+            await send_problem(problem_of(error), send, with_body=scope["method"] != "HEAD")
+            return
+        most = self._door.body_limit(path)
+        if declared_body_length(scope) > most:
+            detail = f"the body may have {most} bytes"
             await send_problem(ProblemDetails(413, "body_too_large", "Body too large", detail), send, with_body=True)
         else:
-            await self.app(scope, limit_body(receive, MAX_REQUEST_BYTES), send)
+            await self.app(scope, limit_body(receive, most), send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = self._monotonic()
@@ -73,12 +146,24 @@ class FastPath:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status == 307:
+                    message["headers"] = [_without_origin(*header) for header in message["headers"]]
             await send(message)
 
         try:
-            await self._forward_bounded(scope, receive, counted)
+            await self._forward_admitted(scope, receive, counted)
         finally:
             route = getattr(scope.get("route"), "path_format", "")
             route = scope.get("root_path", "") + route if route else "(none)"
             self._metrics.counter("trustwatch_http_requests_total", route, str(status)).inc()
             self._metrics.histogram("trustwatch_http_request_seconds", route).observe(self._monotonic() - start)
+
+
+def _without_origin(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A header as it came; `Location`, which Starlette makes of the request's Host for a path with a slash too many or
+    too few, without scheme and host."""
+    if name != b"location":
+        return name, value
+    parts = urlsplit(value)
+    path = b"/" + parts.path.lstrip(b"/")  # `//name` would be a host again
+    return name, path + (b"?" + parts.query if parts.query else b"")

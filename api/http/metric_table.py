@@ -22,6 +22,22 @@ METRICS: Final = (
     MetricDefinition(
         "trustwatch_http_request_seconds", "histogram", "s", "time from request to answer, by route", ("route",)
     ),
+    MetricDefinition("trustwatch_connections", "observed gauge", "connections", "open connections of the API"),
+    MetricDefinition(
+        "trustwatch_connections_closed_total",
+        "observed counter",
+        "connections",
+        "connections that were closed before their client was done, by cause: head_timeout, head_too_large, "
+        "idle_timeout (bytes that begin no request), body_timeout, send_timeout (its client takes no answer), "
+        "unread_body (of a request that was answered already), max_connections, unauthenticated_bytes",
+        ("cause",),
+    ),
+    MetricDefinition(
+        "trustwatch_unauthenticated_bytes",
+        "observed gauge",
+        "bytes",
+        "bytes of requests whose caller is not known yet that are held in memory",
+    ),
     MetricDefinition(
         "trustwatch_events_total",
         "counter",
@@ -33,8 +49,15 @@ METRICS: Final = (
         "trustwatch_events_refused_requests_total",
         "counter",
         "requests",
-        "requests with events that were told to come again, by source and cause: rate, share, memory, lag, disk",
+        "requests with events that were told to come again, by source and cause: rate, quota, share, memory, lag, "
+        "disk, reserve",
         ("source", "cause"),
+    ),
+    MetricDefinition(
+        "trustwatch_disk_reserve_reached",
+        "observed gauge",
+        "0 or 1",
+        "1 while the disk holds only what orders of people need, so events are refused",
     ),
     MetricDefinition("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),
     MetricDefinition(
@@ -144,6 +167,13 @@ METRICS: Final = (
         "observed gauge",
         "keys",
         "keys held of each issuer; without any, its tokens are refused",
+        ("issuer",),
+    ),
+    MetricDefinition(
+        "trustwatch_issuer_keys_skipped_total",
+        "observed counter",
+        "keys",
+        "members of issuers' key sets that could not be read and were skipped, at each fetch",
         ("issuer",),
     ),
     MetricDefinition(

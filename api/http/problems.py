@@ -178,6 +178,16 @@ async def send_problem(problem: ProblemDetails, send: Send, *, with_body: bool) 
     await send({"type": "http.response.body", "body": body if with_body else b""})
 
 
+def encode_http_problem(problem: ProblemDetails) -> bytes:
+    """A whole HTTP answer that ends its connection, for requests that no application gets to see."""
+    body = problem.body()
+    head = (
+        f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {CONTENT_TYPE}\r\nCache-Control: no-store\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + body
+
+
 def install_problem_handlers(app: Starlette, problems: ProblemTable, new_error_id: Callable[[], str]) -> None:
     """Have every failure of *app* answered with a problem document.
 

@@ -13,7 +13,10 @@ from .auth.callers import SCOPE_ADMIN
 from .dependencies import ReaderDep, RequireScopeUnlessLocal, RuntimeDep, provided
 from .prometheus_metrics import ServiceMetrics
 from .runtime import component_states
-from .schemas import LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
+from .schemas import COMMON_PROBLEMS, LivenessOut, ReadinessOut, TokenPoliciesOut, token_policies_out
+
+BODILESS_PROBLEMS: dict[int | str, Any] = {status: COMMON_PROBLEMS[status] for status in (400, 401, 403, 413, 421)}
+"""Problems of routes without parameters that ask no other part of the service."""
 
 router = APIRouter(tags=["service"])
 
@@ -41,6 +44,7 @@ async def get_readiness(runtime: RuntimeDep) -> Response:
     "/metrics",
     response_class=Response,
     dependencies=[Depends(RequireScopeUnlessLocal(SCOPE_ADMIN))],
+    responses=BODILESS_PROBLEMS,
     summary="Prometheus metrics",
 )
 async def get_metrics(metrics: MetricsDep) -> Response:
@@ -51,6 +55,7 @@ async def get_metrics(metrics: MetricsDep) -> Response:
 @router.get(
     "/v1/schema/audit-event",
     dependencies=[Depends(RequireScopeUnlessLocal(""))],
+    responses=BODILESS_PROBLEMS,
     summary="JSON Schema of the audit event",
 )
 async def get_event_schema() -> dict[str, Any]:
@@ -58,7 +63,7 @@ async def get_event_schema() -> dict[str, Any]:
     return event_json_schema()
 
 
-@router.get("/v1/policy", summary="Token policy of every level")
+@router.get("/v1/policy", responses=BODILESS_PROBLEMS, summary="Token policy of every level")
 async def get_policy(runtime: RuntimeDep, caller: ReaderDep) -> TokenPoliciesOut:  # noqa: ARG001 (the scope is what counts)
     """Scope `trust.score:read`."""
     return token_policies_out(runtime.live_policy.book)

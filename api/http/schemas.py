@@ -81,9 +81,13 @@ def problem_responses(descriptions: dict[int, str]) -> dict[int | str, dict[str,
 
 COMMON_PROBLEMS = problem_responses(
     {
+        400: "several or malformed Authorization headers, an unreadable body, or a cursor that is none of ours",
         401: "no token, or one that is refused; `WWW-Authenticate` says why",
         403: "the token lacks a scope, or its client is not bound to that tenant",
+        413: "the body has more bytes than the route takes",
+        421: "neither a bearer token nor a `Host` of this service",
         422: "a parameter or the body is not valid; `errors` says where",
+        503: "what answers is away, or does not run in this process; nothing was changed",
     }
 )
 """Answers that every route which needs a token may give, whatever else it answers."""
@@ -119,6 +123,8 @@ def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
     levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}
     return TokenPoliciesOut(version=book.version, levels=levels)
 
+
+UNKNOWN_AGENT_RESPONSES = problem_responses({404: "no such agent, or none that the caller may see"})
 
 AMBIGUOUS_AGENT_RESPONSES = problem_responses({409: "several agents have that id: name tenant or issuer"})
 

@@ -37,7 +37,10 @@ class FastRoute(Protocol):
 
 
 class MountedApplication(LifespanService, Protocol):
-    """An application under a path of its own, which is not in the OpenAPI document."""
+    """An application under a path of its own, which is not in the OpenAPI document.
+
+    It knows its callers by other means than tokens, and reads no byte of a body before it does.
+    """
 
     path: str
     app: ASGIApp
@@ -78,7 +81,8 @@ class Slice(NamedTuple):
         name: of its folder.
         routers: routes that stand in the OpenAPI document.
         direct_routes: routes that are looked at before all others, and not in the document.
-        streamed_paths: paths whose routes bound the request body themselves, as it arrives.
+        streamed_paths: paths whose routes know their caller before they read, and bound the body as it arrives.
+        body_limits: bytes of a request body by path, where a route needs more than `MAX_REQUEST_BYTES`.
         problems: the answer to each error of its own.
         services: made once, added to the registry under their types.
         lifespans: of its services, those that start and end with the application.
@@ -91,6 +95,7 @@ class Slice(NamedTuple):
     routers: Sequence[APIRouter] = ()
     direct_routes: Sequence[Route] = ()
     streamed_paths: Collection[str] = ()
+    body_limits: Mapping[str, int] = {}
     problems: Mapping[type[TrustwatchError], ProblemMaker] = {}
     services: Callable[[ServiceRegistry], Sequence[object]] = no_services
     lifespans: Callable[[ServiceRegistry], Sequence[LifespanService]] = no_lifespans

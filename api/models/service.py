@@ -29,6 +29,7 @@ from ...scoring.records.models import (
     encode_model_switch,
 )
 from ...scoring.store.database import MAX_PAGE, Page, Tenants, iterate_pages
+from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
 from ...scoring.store.sql_store import SqlStore
 from ..http.agent_lookup import require_all_tenants, visible_tenants
 from ..http.auth.callers import ANY_NAME, AuthenticatedCaller
@@ -404,7 +405,9 @@ class ModelService:
         if cached is None or cached[0] != today:  # groups may be new
             trained = self._registry.load(model.version, model.digest)
             assert isinstance(trained.detector, ForestDetector)
-            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in self._store.agents.count_by_group(0)}
+            with reads_of(WHOLE_DEPLOYMENT):  # kept for every caller; what this one sees of it is chosen below
+                counted = self._store.agents.count_by_group(0)
+            groups = {(lifespans.tenant, lifespans.agent_type) for lifespans in counted}
             hasher = NameHasher(trained.salt)
             keys = {group: hasher(f"{group[0]}\x1f{group[1]}") for group in groups}
             if len(self._curves) >= MAX_CACHED_CURVES:

@@ -11,6 +11,7 @@ from ..http.dependencies import AdministratorDep, provided
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
+    UNKNOWN_AGENT_RESPONSES,
     CursorParam,
     IssuerParam,
     LimitParam,
@@ -94,7 +95,7 @@ async def verify_proof(
 @router.get(
     "/v1/agents/{agent_id:path}/export",
     response_class=StreamingResponse,
-    responses=AMBIGUOUS_AGENT_RESPONSES,
+    responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Export everything about an agent",
 )
 async def export_agent_data(

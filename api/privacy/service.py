@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from ...ingest.record_keys import record_id
 from ...scoring.records.erasures import Erasure, erasure_pseudonym, subject_digest
 from ...scoring.store.chain_verification import ChainVerification, verify_chains
 from ...scoring.store.database import LeaderLock, Page
+from ...scoring.store.read_scope import WHOLE_DEPLOYMENT, reads_of
 from .. import clock
 from ..http.agent_lookup import AgentResolver, AgentSelector, not_found_error, require_all_tenants, visible_tenants
 from ..http.auth.callers import AuthenticatedCaller
@@ -200,7 +202,8 @@ class ErasureService:
 
     async def open_erasures(self) -> Sequence[Erasure]:
         """Erasures that are asked for and not done, oldest first: their subjects are not to be shown any more."""
-        return await self._executor(self._targets.store.erasures.list_open)
+        with reads_of(WHOLE_DEPLOYMENT):  # whoever looks on: nobody sees what is being erased
+            return await self._executor(self._targets.store.erasures.list_open)
 
     async def list(self, caller: AuthenticatedCaller, limit: int, cursor: str | None) -> Page[Erasure]:
         """Erasures of the caller's tenants, newest first. Raises ProblemError (400), Unavailable."""
@@ -244,9 +247,11 @@ class ErasureService:
         asked = document["asked"]["subject"]
         identity = (erasure.kind, erasure.tenant, erasure.issuer, name)
         digest = await asyncio.to_thread(subject_digest, asked["salt"], *identity)
-        if digest != asked["scrypt"] or document["erasure_id"] != erasure.erasure_id:
+        same = hmac.compare_digest(str(digest).encode(), str(asked["scrypt"]).encode())
+        if not same or document["erasure_id"] != erasure.erasure_id:
             return ProofCheck(True, False, {})
-        left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))
+        with reads_of(WHOLE_DEPLOYMENT):  # the claim is that the name is nowhere; counts alone are told
+            left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))
         return ProofCheck(True, True, left, await self._targets.not_checked(self._now_ms()))
 
     def export(

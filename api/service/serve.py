@@ -41,6 +41,8 @@ from ..http.app import create_app
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
+from ..http.connection_guard import ConnectionGuard, affordable_connections
+from ..http.guarded_protocol import guarded_protocol
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
@@ -76,6 +78,8 @@ def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRo
 async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
     """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
     check_service_roles(roles, settings)
+    for advice in settings.upgrade_warnings():
+        _log.warning("settings_of_version_1", advice=advice)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -113,11 +117,13 @@ class RunningService:
         self._backend = backend
         self._roles = roles
         self._status = status
-        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s)
+        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic)
         directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
         verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
             settings.issuers, self._jwks, directory.resolve, settings.verification, clock.now_s
         )
+        most = affordable_connections(settings.listen.max_connections)
+        self._connections = ConnectionGuard(settings.listen, clock.monotonic, most)
         self._ingest = IngestStatus()
         self._archive = ArchiveStatus(alone=not (roles.api or roles.workers))
         self._silence = SilenceAlerter(
@@ -197,6 +203,7 @@ class RunningService:
             actuation_statistics=self._actuation.counts,
             active_version=lambda: self._models.version,
             services=(
+                self._connections,
                 *shared,
                 self._decision_point,
                 self._ingest,
@@ -277,6 +284,7 @@ class RunningService:
         return _UvicornServer(
             uvicorn.Config(
                 app,
+                http=guarded_protocol(self._connections),
                 log_config=None,
                 access_log=False,
                 lifespan="on",

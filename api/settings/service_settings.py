@@ -17,6 +17,28 @@ class ListenSettings(SettingsPart, frozen=True):
     )
     port: Annotated[int, setting("TCP port; 0 takes a free one", ge=0, le=65_535)] = 8420
     public_url: Annotated[str | None, setting("how others reach the service; null is its own address")] = None
+    allowed_hosts: Annotated[
+        tuple[Name, ...],
+        setting(
+            "further host names, without port, that requests without a token may name; `host`, `public_url` and names "
+            "of this machine itself may be named anyway"
+        ),
+    ] = ()
+    max_connections: Annotated[
+        int, setting("connections at one time; for a further one those go that have waited for longest", ge=16)
+    ] = 4_096
+    max_unauthenticated_bytes: Annotated[
+        int,
+        setting(
+            "bytes of requests without a known caller that are held at one time, over all connections", ge=1_048_576
+        ),
+    ] = 16 * 1024 * 1024
+    head_timeout_s: Annotated[float, setting("time in which the headers of a request must arrive, s", gt=0)] = 10.0
+    body_timeout_s: Annotated[float, setting("time in which the body behind them must arrive, s", gt=0)] = 60.0
+    send_timeout_s: Annotated[
+        float, setting("time after which a connection is closed whose client takes no bytes of its answer, s", gt=0)
+    ] = 30.0
+    streams_per_caller: Annotated[int, setting("streams of decisions that one caller may have open", ge=1)] = 20
 
     def __post_init__(self) -> None:
         if self.public_url is not None:
@@ -42,6 +64,15 @@ class ServicePipelineSettings(PipelineSettings, frozen=True):
     max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
         256 * 1024 * 1024
     )
+    disk_reserve_mb: Annotated[
+        int,
+        setting(
+            "free room on the disk of `data_dir` that events may not take, so that orders of people go through, MiB; "
+            "a tenth of the disk at most",
+            ge=0,
+            le=1_048_576,
+        ),
+    ] = 512
 
 
 class DeadLetterSettings(SettingsPart, frozen=True):

@@ -80,7 +80,7 @@ def _with_known_outcome(raw: bytes | memoryview) -> bytes | None:
     try:
         members = _members.decode(raw)
         code = msgspec.json.decode(members["outcome"], type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return None
     if not code.strip():
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -37,6 +38,9 @@ class _EpochOnly(msgspec.Struct):
     epoch: int
 
 
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""Errors of a decoder on bytes that are no record of ours; the reader goes on behind them."""
+
 _decision_decoder = msgspec.json.Decoder(_DecisionRecord)
 _epoch_decoder = msgspec.json.Decoder(_EpochOnly)
 
@@ -45,7 +49,7 @@ def epoch_of_record(value: bytes | None) -> int:
     """Epoch that a record of the risk topic carries, be it an agent's risk or a sign of life; 0 = neither."""
     try:
         return _epoch_decoder.decode(value or b"").epoch
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return 0
 
 
@@ -83,7 +87,7 @@ class RiskTopicReader:
                 record = _risk_decoder.decode(value)
                 version = record.epoch, record.offset
                 self._agents[record.partition].append((summary_from_record(record), version))
-        except (msgspec.MsgspecError, ValueError, KeyError):
+        except (*UNREADABLE, KeyError):
             self.unreadable_records += 1
 
     def _read_erased(self, key: bytes | None, headers: Sequence[tuple[str, bytes | None]], partition: int) -> None:
@@ -92,7 +96,7 @@ class RiskTopicReader:
             gone = AgentErased(
                 *_route_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
             )
-        except (msgspec.MsgspecError, ValueError, KeyError):
+        except (*UNREADABLE, KeyError):
             return
         kept = [(agent, version) for agent, version in self._agents[partition] if not gone.covers(agent.name, version)]
         self._agents[partition] = kept
@@ -120,7 +124,7 @@ class RiskTopicReader:
                 data.event_time_ms,
                 data.decided_ms,
             )
-        except (msgspec.MsgspecError, KeyError):
+        except (*UNREADABLE, KeyError):
             self.unreadable_records += 1
         else:
             self._changes.append(change)

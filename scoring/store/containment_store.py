@@ -199,10 +199,12 @@ class EdgeStore:
         """
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
         keys = [_principal_key(*node) if principals else agent_key(*node) for node in nodes]
+        tenants = sorted({tenant for tenant, _, _ in nodes})
         edges: list[AgentEdge] = []
         with self._database.read() as connection:
             for part in chunked(keys, MAX_IN_LIST):
                 query = select(EDGES).where(column.in_([codec.to_signed(key) for key in part]))
+                query = query.where(EDGES.c.tenant.in_(tenants))
                 query = query.where(EDGES.c.kind.in_(sorted(kinds)), EDGES.c.last_ms >= since_ms)
                 rows = connection.execute(query.order_by(EDGES.c.last_ms.desc()).limit(limit - len(edges)))
                 edges += map(codec.to_edge, rows)

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, tuple_
+from sqlalchemy import Connection, Engine, event, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ...ingest.errors import Fenced, TrustwatchError, Unavailable
 from .dialects import dialect_of, is_damaged, is_transient
 from .dialects.job_locks import JobLock
+from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
@@ -70,11 +71,20 @@ class Database:
         self.dialect = dialect_of(engine)
         self.writing_engine = self.dialect.writer(engine)
         self._reading_engine = self.dialect.reader(engine)
+        event.listen(engine, "before_execute", check_executed_statement)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that sees one moment. Raises Unavailable."""
+        """A transaction that sees one moment.
+
+        Raises:
+            Unavailable: the same read may succeed later.
+            UnscopedRead: it is for a caller that may not see all that it would read (`read_scope`).
+        """
+        scope = current_read_scope()
         with translate_errors(), self._reading_engine.begin() as connection:
+            if scope.tenants is not None:
+                connection.execution_options(**{READ_SCOPE_OPTION: scope})
             yield connection
 
     @contextmanager
@@ -259,6 +269,19 @@ def from_cursor(cursor: str, shape: type[_Cursor]) -> _Cursor:
     try:
         raw = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         values: _Cursor = msgspec.json.decode(raw, type=shape)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise BadCursor("the cursor is not one of ours; start again without it") from None
+    except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError):
+        raise _bad_cursor() from None
+    if not all(_fits_a_column(value) for value in values):
+        raise _bad_cursor()
     return values
+
+
+def _fits_a_column(value: object) -> bool:
+    """True if a driver takes *value*: it fails at integers beyond 64 bits, and PostgreSQL at texts with NUL."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not (isinstance(value, str) and "\0" in value)
+
+
+def _bad_cursor() -> BadCursor:
+    return BadCursor("the cursor is not one of ours; start again without it")

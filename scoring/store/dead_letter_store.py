@@ -61,11 +61,14 @@ class DeadLetterStore:
                 marked += connection.execute(update(DEAD_LETTERS).where(*waiting).values(replayed_ms=at_ms)).rowcount
         return marked
 
-    def count(self) -> DeadLetterCounts:
-        """Numbers of dead letters that are kept and that were dropped."""
+    def count(self, sources: Collection[str] | None = None) -> DeadLetterCounts:
+        """Numbers of dead letters that are kept and, of all sources together, that were dropped."""
         dropped = select(COUNTERS.c.value).where(COUNTERS.c.name == DROPPED_DEAD_LETTERS)
         with self._database.read() as connection:
-            stored = connection.execute(select(func.count()).select_from(DEAD_LETTERS)).scalar_one()
+            kept = visible(select(func.count()).select_from(DEAD_LETTERS), DEAD_LETTERS.c.source, sources)
+            stored = connection.execute(kept).scalar_one()
+            if sources is not None:
+                return DeadLetterCounts(stored, 0)
             return DeadLetterCounts(stored, connection.execute(dropped).scalar_one_or_none() or 0)
 
 

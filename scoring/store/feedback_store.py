@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Column, Connection, select, update
 
 from ..records.agents import AgentName
 from ..records.feedback import (
@@ -25,6 +25,7 @@ from .sql_schema import FEEDBACK, FEEDBACK_HOLDINGS, FEEDBACK_PREVIEWS, FEEDBACK
 
 if TYPE_CHECKING:
     from .codec import AnyRow
+    from .database import AnySelect
 
 _INSERT_FEEDBACK = insert_or_skip(FEEDBACK, "feedback_id")
 _INSERT_STEP = insert_or_skip(FEEDBACK_STEPS, "feedback_id", "action")
@@ -95,17 +96,17 @@ class FeedbackStore:
         order = (FEEDBACK.c.created_ms, FEEDBACK.c.feedback_id)
         return self._database.newest(query, order, limit, cursor, _to_feedback)
 
-    def list_open(self) -> list[Feedback]:
+    def list_open(self, tenants: Tenants = None) -> list[Feedback]:
         """Feedback whose rule is in force, or is on its way in or out; oldest first."""
-        query = (
-            select(FEEDBACK).where(FEEDBACK.c.status.in_(sorted(OPEN_FEEDBACK_STATES))).order_by(FEEDBACK.c.created_ms)
-        )
+        query = visible(select(FEEDBACK), FEEDBACK.c.tenant, tenants)
+        query = query.where(FEEDBACK.c.status.in_(sorted(OPEN_FEEDBACK_STATES))).order_by(FEEDBACK.c.created_ms)
         with self._database.read() as connection:
             return [_to_feedback(row) for row in connection.execute(query)]
 
-    def list_steps(self, feedback_id: str) -> list[FeedbackStep]:
+    def list_steps(self, feedback_id: str, tenants: Tenants = None) -> list[FeedbackStep]:
         """Steps of one feedback, oldest first."""
         query = select(FEEDBACK_STEPS).where(FEEDBACK_STEPS.c.feedback_id == feedback_id)
+        query = _visible_part(query, FEEDBACK_STEPS.c.feedback_id, tenants)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(FEEDBACK_STEPS.c.at_ms, FEEDBACK_STEPS.c.action)).all()
         return [FeedbackStep(**{name: row._mapping[name] for name in FeedbackStep.__struct_fields__}) for row in rows]
@@ -117,13 +118,14 @@ class FeedbackStore:
         with self._database.read() as connection:
             return [_to_partition_rule(row) for row in connection.execute(query)]
 
-    def rules_of_feedback(self, feedback_ids: Collection[str]) -> list[PartitionRule]:
+    def rules_of_feedback(self, feedback_ids: Collection[str], tenants: Tenants = None) -> list[PartitionRule]:
         """Rules that follow from those feedbacks, in every partition that took them over."""
         table = FEEDBACK_HOLDINGS
         rules: list[PartitionRule] = []
         with self._database.read() as connection:
             for part in chunked(sorted(feedback_ids), MAX_IN_LIST):
                 query = select(table).where(table.c.rule_id.in_(part)).order_by(table.c.rule_id, table.c.partition)
+                query = _visible_part(query, table.c.rule_id, tenants)
                 rules += [_to_partition_rule(row) for row in connection.execute(query)]
         return rules
 
@@ -147,6 +149,13 @@ class FeedbackStore:
         table = FEEDBACK_PREVIEWS
         query = select(table).where(table.c.preview_id == preview_id)
         return self._database.fetch_one(visible(query, table.c.tenant, tenants), _to_preview)
+
+
+def _visible_part(query: AnySelect, feedback_id: Column[str], tenants: Tenants) -> AnySelect:
+    """Restrict *query* to what belongs to feedback of the tenants."""
+    if tenants is None:
+        return query
+    return query.where(feedback_id.in_(visible(select(FEEDBACK.c.feedback_id), FEEDBACK.c.tenant, tenants)))
 
 
 def write_partition_rules(connection: Connection, rules: Sequence[PartitionRule]) -> None:

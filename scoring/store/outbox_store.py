@@ -229,7 +229,7 @@ class OutboxStore:
 
         *agent*: about that agent alone; *key*: of that outbox row alone.
         """
-        query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).join_from(DELIVERIES, OUTBOX)
+        query = select(*_DELIVERY_COLUMNS, DELIVERIES.c.seq).where(DELIVERIES.c.seq == OUTBOX.c.seq)
         query = visible(query, OUTBOX.c.tenant, tenants)
         if status is not None:
             query = query.where(DELIVERIES.c.status == status)

@@ -46,6 +46,7 @@ from .sql_schema import (
     COUNTERS,
     DEAD_LETTERS,
     DECISIONS,
+    DELIVERIES,
     EDGES,
     ERASURES,
     FORGOTTEN,
@@ -199,8 +200,10 @@ def _is_own_row(table: Table, subject: ErasureSubject) -> ColumnElement[bool]:
     """Condition that a row is about the agent: by its key, and by its name or, without names, by its tenant."""
     if "agent_id" in table.c:
         return codec.is_about(table, codec.agent_of(subject))
-    tenant = (table.c.tenant == subject.tenant,) if "tenant" in table.c else ()
-    return and_(table.c.agent_key == codec.to_signed(subject.key), *tenant)
+    mine = table.c.agent_key == codec.to_signed(subject.key)
+    if table is DELIVERIES:  # of the tenant whose alert is delivered
+        return and_(mine, table.c.seq.in_(select(OUTBOX.c.seq).where(OUTBOX.c.tenant == subject.tenant)))
+    return and_(mine, table.c.tenant == subject.tenant)
 
 
 class _SubjectErasure:

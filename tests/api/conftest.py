@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
 from trustwatch.api.http.auth.jwks import JwksCache
 from trustwatch.api.http.auth.signing import LOCAL_ISSUER, LocalSigningKey
+from trustwatch.api.http.connection_guard import ConnectionGuard
+from trustwatch.api.http.guarded_protocol import guarded_protocol
 from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.control_record_writer import ControlRecordWriter
@@ -61,6 +64,8 @@ CALLERS = (
     CallerSettings(name="slow", client_id="slow", tenants=("acme",), issuers=(AS,), events_per_s=10.0, silence_s=60.0),
     CallerSettings(name="two", client_id="two", tenants=("acme", "globex"), issuers=("*",)),
     CallerSettings(name="all", client_id="all", tenants=("*",), issuers=("*",), sources=("*",)),
+    CallerSettings(name="itself", client_id="itself", tenants=("acme",), issuers=(AS,), agents=("self",)),
+    CallerSettings(name="narrow", client_id="narrow", tenants=("acme",), issuers=(AS,), bytes_per_day=4096),
     CallerSettings(name="globex", client_id="globex", tenants=("globex",), issuers=("*",), sources=("*",)),
     CallerSettings(
         name="keycloak",
@@ -122,6 +127,7 @@ class Site:
         rules = self.settings.verification
         jwks = JwksCache(self.settings.issuers, rules, self.clock)
         callers = CallerDirectory(self.settings.callers, [LOCAL_ISSUER])
+        self.connections = ConnectionGuard(self.settings.listen, time.monotonic)
         self.log = GroupCommit(self.event_log)
         policy = LivePolicy(PolicyBook(PolicyTable(version="3"), modes={"acme": "enforce"}))
         executor = StoreExecutor()
@@ -162,7 +168,16 @@ class Site:
         self.erasures = make_erasure_service(
             self.settings, self.log, self.store, self.view, self.guard, self.status, agents, executor
         )
-        services = (executor, agents, self.guard, self.erasures, self.feedback, self.desk, self.ingest)
+        services = (
+            self.connections,
+            executor,
+            agents,
+            self.guard,
+            self.erasures,
+            self.feedback,
+            self.desk,
+            self.ingest,
+        )
         return Runtime(
             services=tuple(service for service in services if service is not None),
             active_version=None if self.desk is None else lambda: self.desk.version,
@@ -201,7 +216,13 @@ class Site:
     def _start(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.app = create_app(self._services(), SLICES)
-        config = uvicorn.Config(self.app, log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            self.app,
+            http=guarded_protocol(self.connections),
+            log_level="critical",
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()

@@ -51,7 +51,7 @@ async def list_dead_letters(
         source=source,
         reason=reason,
         state=state,
-        counts=await dead_letters.counts(),
+        counts=await dead_letters.counts(visit.caller),
         next_cursor=page.next_cursor,
         sees_all=dead_letters.sees_all(visit.caller),
         first_page=not cursor,

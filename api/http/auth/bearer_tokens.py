@@ -107,10 +107,10 @@ def bearer_token(authorization: bytes | None) -> bytes:
         MissingToken: there is no header.
         BadAuthorization: it is no bearer credential.
     """
-    if not authorization:
+    if authorization is None:
         raise MissingToken("the request has no bearer token")
     scheme, _, token = authorization.partition(b" ")
-    if scheme.lower() != b"bearer":
+    if scheme and scheme.lower() != b"bearer":
         raise MissingToken("the request has no bearer token")
     token = token.strip(b" ")
     if not token or b" " in token:

@@ -322,7 +322,7 @@ def test_the_route_behind_answers_the_same(site: Any, summary: Any) -> None:
 
     async def ask(app: Any) -> bytes:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.get("/v1/agents/spiffe%3A%2F%2Ft%2Fa/risk", headers=site.auth())
             return answer.content
 

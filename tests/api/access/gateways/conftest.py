@@ -125,6 +125,7 @@ class Desk:
             "m",
             self.status,
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
             new_id=lambda: str(next(self.ids)),
             services=(self.guard,),
             on_startup=(self.jwks.start,),
@@ -134,7 +135,7 @@ class Desk:
         self.app = create_app(services, SLICES)
         self.lifespan = Lifespan(self.app)
         await self.lifespan.start()
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
         self.writing = asyncio.create_task(self.guard.audit_sink.run())
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ class Desk:
         self.fresh()
         await self.jwks.start()
         self.app = create_app(services, SLICES)
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://trustwatch")
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
         self.writing = asyncio.create_task(self.guard.audit_sink.run())
         self.log = log
 

@@ -1,0 +1,320 @@
+"""Bounds on connections: how many, how long each may take, and how many bytes are held of requests nobody vouches for.
+
+A connection costs memory before it has shown any token. The server's protocol (`guarded_protocol.py`) tells the guard
+what each one is at; the guard closes those that never come to an end, and where there is no room those that have
+waited longest for their client. Whoever sends a request in one go is never among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
+from typing import NamedTuple
+
+import structlog
+
+from ..settings.service_settings import ListenSettings
+from .problems import ProblemDetails, encode_http_problem
+
+_log = structlog.get_logger(__name__)
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Bytes of a request line with its headers."""
+
+LINGER_S = 2.0
+"""Time in which the rest of a body may arrive whose request is answered already, so that its client sees the answer."""
+
+MAX_LINGER_BYTES = 256 * 1024
+"""Bytes of such a body that are read, and thrown away."""
+
+MAX_KNOWN_LINGER_BYTES = 16 * 1024 * 1024
+"""The same where the caller is known: one that sends too much shall see why it is refused."""
+
+IDLE_S = 5.0
+"""Time between an answer and the first byte of the next request (what uvicorn keeps by itself, unless bytes come that
+begin none)."""
+
+EVICTED_PART = 1 / 32
+"""Part of all connections that is closed at once where there is no room: looking for them goes over all."""
+
+
+class ConnectionPhase(Enum):
+    """Phase of a connection, seen from its current request."""
+
+    IDLE = "idle"  # no byte of a request yet
+    HEAD = "head"
+    BODY = "body"
+    ANSWERING = "answering"  # the request is whole
+    LINGERING = "lingering"  # answered before the body was whole
+
+
+IDLE, HEAD, BODY, ANSWERING, LINGERING = ConnectionPhase
+
+
+class ClosingReason(NamedTuple):
+    """Reason for which connections are closed; *name* is the label in metrics."""
+
+    name: str
+    answer: ProblemDetails | None = None
+
+
+HEAD_TIMEOUT = ClosingReason(
+    "head_timeout",
+    ProblemDetails(
+        408, "request_timeout", "Request timeout", "the request's headers did not come in time; send them in one go"
+    ),
+)
+HEAD_TOO_LARGE = ClosingReason(
+    "head_too_large",
+    ProblemDetails(
+        431, "head_too_large", "Headers too large", f"request line and headers may have {MAX_HEAD_BYTES} bytes"
+    ),
+)
+IDLE_TIMEOUT = ClosingReason("idle_timeout")
+BODY_TIMEOUT = ClosingReason("body_timeout")
+SEND_TIMEOUT = ClosingReason("send_timeout")
+UNREAD_BODY = ClosingReason("unread_body")
+NO_ROOM = ClosingReason("max_connections")
+NO_MEMORY = ClosingReason("unauthenticated_bytes")
+
+CLOSING_REASONS = (
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    IDLE_TIMEOUT,
+    BODY_TIMEOUT,
+    SEND_TIMEOUT,
+    UNREAD_BODY,
+    NO_ROOM,
+    NO_MEMORY,
+)
+
+
+class GuardedConnection:
+    """State of one connection, kept by its protocol.
+
+    Attributes:
+        transport: of the connection.
+        client: address and port of the other side.
+        phase: of its current request.
+        since: time at which that phase began.
+        unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
+        held_bytes: bytes of the current request that count as unauthenticated.
+        admitted: whether its caller is known: further bytes are not counted.
+        unanswered: requests whose head is whole and whose answer is not.
+        unsent_since: time since which the client takes no bytes; None = it does.
+        linger_bytes: bytes that may still come behind the answer.
+        closing_since: time at which it was seen closing; None = it is not.
+    """
+
+    __slots__ = (
+        "admitted",
+        "client",
+        "closing_since",
+        "held_bytes",
+        "linger_bytes",
+        "phase",
+        "since",
+        "transport",
+        "unanswered",
+        "unsent_since",
+        "unstamped",
+    )
+
+    def __init__(self, transport: asyncio.Transport, client: object, now: float) -> None:
+        self.transport = transport
+        self.client = client
+        self.phase = IDLE
+        self.since = now
+        self.unstamped = False
+        self.held_bytes = 0
+        self.admitted = False
+        self.unanswered = 0
+        self.unsent_since: float | None = None
+        self.linger_bytes = 0
+        self.closing_since: float | None = None
+
+    def enter(self, phase: ConnectionPhase, now: float) -> None:
+        """Begin *phase*."""
+        self.phase = phase
+        self.since = now
+        self.unstamped = False
+
+    @property
+    def waits_for_client(self) -> bool:
+        """True if nothing is done for it: it is idle, or unknown and its request is not whole."""
+        return self.phase is not ANSWERING and not (self.phase is BODY and self.admitted)
+
+
+class ConnectionGuard:
+    """All connections of one server. For one event loop.
+
+    Args:
+        listen: bounds.
+        monotonic: seconds on a clock that never goes back.
+        max_connections: bound of connections; None = as the settings say.
+    """
+
+    def __init__(
+        self, listen: ListenSettings, monotonic: Callable[[], float], max_connections: int | None = None
+    ) -> None:
+        self._max_connections = listen.max_connections if max_connections is None else max_connections
+        self._max_held_bytes = listen.max_unauthenticated_bytes
+        self._send_timeout_s = listen.send_timeout_s
+        self._time_limits = {
+            IDLE: (IDLE_S + listen.head_timeout_s, IDLE_TIMEOUT),
+            HEAD: (listen.head_timeout_s, HEAD_TIMEOUT),
+            BODY: (listen.body_timeout_s, BODY_TIMEOUT),
+            LINGERING: (LINGER_S, UNREAD_BODY),
+        }
+        self._look_interval_s = min(1.0, listen.head_timeout_s / 4, listen.body_timeout_s / 4)
+        self.monotonic = monotonic
+        self._connections: dict[object, GuardedConnection] = {}
+        self._closing: asyncio.Task[None] | None = None
+        self.held_bytes = 0
+        self.closed: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def open(self, transport: asyncio.Transport, client: object) -> GuardedConnection:
+        """A new connection; where there is no room, for it others go, or itself."""
+        connection = GuardedConnection(transport, client, self.monotonic())
+        self._connections[client] = connection
+        if len(self._connections) > self._max_connections:
+            self._make_room(connection)
+        return connection
+
+    def forget(self, connection: GuardedConnection) -> None:
+        """Forget a connection that is over."""
+        self.release(connection)
+        if self._connections.get(connection.client) is connection:
+            del self._connections[connection.client]
+
+    def hold(self, connection: GuardedConnection, size: int) -> None:
+        """Count *size* more bytes of somebody unknown; where they are too many, who holds some for longest goes."""
+        connection.held_bytes += size
+        self.held_bytes += size
+        if self.held_bytes > self._max_held_bytes:
+            self._make_memory()
+
+    def release(self, connection: GuardedConnection) -> None:
+        """Count the bytes of a connection no longer."""
+        self.held_bytes -= connection.held_bytes
+        connection.held_bytes = 0
+
+    def admit(self, client: object) -> None:
+        """The caller of the request that came from *client* is known: its bytes do not count any more."""
+        connection = self._connections.get(client)
+        if connection is not None:
+            connection.admitted = True
+            self.release(connection)
+
+    def end(self, connection: GuardedConnection, reason: ClosingReason) -> None:
+        """Close a connection; with an answer where *reason* has one, else at once."""
+        self.closed[reason.name] += 1
+        self.forget(connection)
+        transport = connection.transport
+        if reason.answer is None or connection.unanswered or transport.is_closing():
+            transport.abort()
+            return
+        transport.write(encode_http_problem(reason.answer))
+        transport.close()
+        # It may be that the client does not read it; then it has to be closed once more.
+        self._connections[connection.client] = connection
+
+    async def start(self) -> None:
+        """Begin to close what is over its time."""
+        self._closing = asyncio.get_running_loop().create_task(self._close_overdue_always())
+
+    async def close(self) -> None:
+        """End that; the server closes connections by itself."""
+        if self._closing is not None:
+            self._closing.cancel()
+
+    async def _close_overdue_always(self) -> None:
+        while True:
+            await asyncio.sleep(self._look_interval_s)
+            self.close_overdue()
+
+    def close_overdue(self) -> None:
+        """Close what is over its time."""
+        now = self.monotonic()
+        for connection in list(self._connections.values()):
+            reason = self._overdue_reason(connection, now)
+            if reason is not None:
+                self.end(connection, reason)
+
+    def _overdue_reason(self, connection: GuardedConnection, now: float) -> ClosingReason | None:
+        if connection.transport.is_closing():
+            if connection.closing_since is None:
+                connection.closing_since = now
+            return SEND_TIMEOUT if now - connection.closing_since > self._send_timeout_s else None
+        if connection.unsent_since is not None and now - connection.unsent_since > self._send_timeout_s:
+            return SEND_TIMEOUT
+        limit = self._time_limits.get(connection.phase)
+        if limit is None or now - connection.since <= limit[0]:
+            return None
+        return limit[1]
+
+    def _make_room(self, newest: GuardedConnection) -> None:
+        waiting = [one for one in self._connections.values() if one.waits_for_client and one is not newest]
+        # Half a request comes before none: connections that are kept open between calls are a gateway's, too.
+        waiting.sort(key=lambda one: (one.phase is IDLE, one.since))
+        number = max(1, int(self._max_connections * EVICTED_PART))
+        self._end_all(waiting[:number] or [newest], NO_ROOM)
+
+    def _make_memory(self) -> None:
+        holding = [one for one in self._connections.values() if one.held_bytes]
+        holding.sort(key=lambda one: one.since)
+        wanted = self._max_held_bytes * (1 - EVICTED_PART)
+        left, closing = self.held_bytes, []
+        for connection in holding:
+            if left <= wanted:
+                break
+            left -= connection.held_bytes
+            closing.append(connection)
+        self._end_all(closing, NO_MEMORY)
+
+    def _end_all(self, connections: Iterable[GuardedConnection], reason: ClosingReason) -> None:
+        if not self.closed[reason.name]:
+            _log.warning("connections are closed since there is no room", cause=reason.name, connections=len(self))
+        for connection in connections:
+            self.end(connection, reason)
+
+    def metric_values(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
+        """Values of the metrics of connections."""
+        return {
+            "trustwatch_connections": {(): len(self)},
+            "trustwatch_unauthenticated_bytes": {(): self.held_bytes},
+            "trustwatch_connections_closed_total": {
+                (reason.name,): self.closed[reason.name] for reason in CLOSING_REASONS
+            },
+        }
+
+
+RESERVED_FILES = 256
+"""Files that the process opens beside its connections: database, log, keys, pipes of its children."""
+
+
+def affordable_connections(wanted: int) -> int:
+    """As many of *wanted* connections as this process may open files for; raises its soft limit first, where it can."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+        if soft < needed:
+            affordable = max(soft - RESERVED_FILES, 16)
+            _log.warning(
+                "fewer connections than listen.max_connections fit into the limit of open files; raise it (ulimit -n)",
+                limit=soft,
+                connections=affordable,
+            )
+            return affordable
+    return wanted

@@ -1,0 +1,116 @@
+"""uvicorn's HTTP protocol under a `ConnectionGuard`: it has no bound of its own on heads, on time, on slow readers.
+
+Only what asyncio and httptools call is overridden, and `on_response_complete`, which uvicorn calls at the end of each
+answer; a test holds that it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .connection_guard import (
+    ANSWERING,
+    BODY,
+    HEAD,
+    HEAD_TOO_LARGE,
+    IDLE,
+    LINGERING,
+    MAX_HEAD_BYTES,
+    MAX_KNOWN_LINGER_BYTES,
+    MAX_LINGER_BYTES,
+    UNREAD_BODY,
+    ConnectionGuard,
+    GuardedConnection,
+)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Attributes:
+        guard: bounds all connections of the server.
+        guarded: state of this one.
+    """
+
+    guard: ClassVar[ConnectionGuard]
+    guarded: GuardedConnection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)  # as that of each TCP connection
+        super().connection_made(stream)
+        self.guarded = self.guard.open(stream, self.client)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.guard.forget(self.guarded)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        guarded = self.guarded
+        if not guarded.admitted:
+            self.guard.hold(guarded, len(data))
+        if guarded.transport.is_closing():
+            return
+        super().data_received(data)
+        phase = guarded.phase
+        if guarded.unstamped:
+            guarded.enter(phase, self.guard.monotonic())
+        if phase is HEAD:
+            if guarded.held_bytes > MAX_HEAD_BYTES:
+                self.guard.end(guarded, HEAD_TOO_LARGE)
+        elif phase is LINGERING:
+            self.guard.release(guarded)
+            guarded.linger_bytes -= len(data)
+            if guarded.linger_bytes < 0:
+                self.guard.end(guarded, UNREAD_BODY)
+
+    def pause_writing(self) -> None:
+        self.guarded.unsent_since = self.guard.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.guarded.unsent_since = None
+        super().resume_writing()
+
+    def on_message_begin(self) -> None:
+        guarded = self.guarded
+        guarded.phase = HEAD
+        guarded.unstamped = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        guarded = self.guarded
+        guarded.phase = BODY
+        guarded.unstamped = True
+        guarded.unanswered += 1
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        guarded = self.guarded
+        guarded.phase = IDLE if guarded.phase is LINGERING else ANSWERING
+        guarded.unstamped = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        guarded = self.guarded
+        guarded.unanswered -= 1
+        known, guarded.admitted = guarded.admitted, False
+        if guarded.held_bytes:
+            self.guard.release(guarded)
+        phase = guarded.phase
+        if phase is ANSWERING:
+            if guarded.unanswered == 0:
+                guarded.enter(IDLE, self.guard.monotonic())
+        elif phase is BODY:
+            if guarded.unanswered == 0:
+                guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if known else MAX_LINGER_BYTES
+                phase = LINGERING
+            guarded.enter(phase, self.guard.monotonic())  # a body behind this request was not read meanwhile
+        super().on_response_complete()
+
+
+def guarded_protocol(guard: ConnectionGuard) -> type[asyncio.Protocol]:
+    """The protocol class of a server whose connections *guard* bounds, as `uvicorn.Config(http=…)` takes it."""
+    return type("GuardedProtocol", (GuardedProtocol,), {"guard": guard})

@@ -1,0 +1,126 @@
+"""The OpenAPI document declares every status that is answered to what fits an operation, and to what does not.
+
+Requests are made by schemathesis, and sent with tokens of every scope, with none, and with what is no token.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis import GenerationMode
+from trustwatch.api.http.auth.callers import ALL_SCOPES
+from trustwatch.scoring.records.agents import AgentSummary
+
+STREAMS = ("/v1/decisions/stream",)
+"""Operations whose answer has no end."""
+
+EXAMPLES = 6
+NAMED = {"agent_id": ("twin", "bot", "nobody"), "tenant": ("acme", "globex"), "issuer": ("https://as.example",)}
+"""Names of which there are agents, beside those that are made up."""
+
+
+@pytest.fixture(scope="module")
+def asked(shared: Any, summary: Callable[..., AgentSummary]) -> Any:
+    """A service with two agents of one id."""
+    shared.report([summary(), summary("twin"), summary("twin", "globex")])
+    return shared
+
+
+@pytest.fixture(scope="module")
+def document(shared: Any) -> dict[str, Any]:
+    found: dict[str, Any] = shared.client.get("/openapi.json").json()
+    return found
+
+
+def callers(site: Any) -> list[dict[str, str]]:
+    """Headers of callers that may everything, one thing, nothing; and of nobody."""
+    scopes = [site.auth("all", scope) for scope in ALL_SCOPES]
+    others = [site.auth("gateway"), site.auth("two"), site.auth("nobody")]
+    return [site.auth("all"), *scopes, *others, {}, {"authorization": "Bearer"}, {"host": "rebound.example"}]
+
+
+def requests_of(operation: Any) -> Any:
+    """Requests that fit the document, and such that do not."""
+    positive = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+    return positive | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+
+
+def with_known_names(case: Any, number: int) -> None:
+    """Let every other request speak of what there is."""
+    if number % 2:
+        return
+    for place in (case.path_parameters, case.query):
+        for name, values in NAMED.items():
+            if place and name in place:
+                place[name] = values[number // 2 % len(values)]
+
+
+def statuses_of(site: Any, operation: Any) -> dict[str, str]:
+    """Every status that is answered, with the beginning of one answer."""
+    found: dict[str, str] = {}
+    headers, numbers = itertools.cycle(callers(site)), itertools.count()
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(requests_of(operation))
+    def ask(case: Any) -> None:
+        with_known_names(case, next(numbers))
+        for sent in (site.auth("all"), *itertools.islice(headers, 4)):
+            answer = case.call(base_url=site.url, headers=dict(sent), timeout=30.0)
+            found[str(answer.status_code)] = f"{case.method} {case.formatted_path}: {answer.content[:200]!r}"
+
+    ask()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[Any]:
+    for result in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation = result.ok()
+        if operation.path not in STREAMS:
+            yield operation
+
+
+def test_every_status_that_is_answered_is_declared(asked: Any, document: dict[str, Any]) -> None:
+    """And none of them is a failure of ours."""
+    undeclared: dict[str, dict[str, str]] = {}
+    checked = 0
+    for operation in operations(document):
+        declared = document["paths"][operation.path][operation.method.lower()]["responses"]
+        found = statuses_of(asked, operation)
+        if unknown := {status: text for status, text in found.items() if status not in declared}:
+            undeclared[operation.label] = unknown
+        checked += 1
+
+    assert not undeclared
+    assert checked >= 40
+
+
+def test_streams_declare_their_statuses_too(asked: Any, document: dict[str, Any]) -> None:
+    """They are asked without waiting for their end."""
+    for path in STREAMS:
+        declared = document["paths"][path]["get"]["responses"]
+        for headers in callers(asked):
+            for tenant in (None, "acme", "x" * 3000):
+                with asked.client.stream("GET", path, headers=headers, params=tenant and {"tenant": tenant}) as answer:
+                    assert str(answer.status_code) in declared, headers
+
+
+def test_bodies_that_are_too_large_are_declared(asked: Any, document: dict[str, Any]) -> None:
+    """On every operation that has a body."""
+    for path, item in document["paths"].items():
+        if "post" in item and path not in ("/v1/events", "/v1/traces", "/v1/logs"):
+            answer = asked.client.post(
+                path.replace("{", "").replace("}", ""), headers=asked.auth("all"), content=b" " * (1024 * 1024 + 1)
+            )
+            assert str(answer.status_code) == "413" in item["post"]["responses"], path

@@ -1,0 +1,295 @@
+"""What every parser promises of whatever it is given: a value, or the one error that it declares. Bytes go in.
+
+A target returns where the promise held and raises where it did not; the fuzzer and the tests of the corpus call the
+same ones. A parser of input that an outsider can choose has a target here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Final, NamedTuple
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
+from trustwatch.api.events.event_bodies import (
+    CLOUDEVENT_MEDIA_TYPE,
+    EVENT_MEDIA_TYPES,
+    decompress_body,
+    parse_body,
+    parse_dead_letter,
+    parse_foreign_body,
+)
+from trustwatch.api.events.intake_limits import BodyTooLarge, UnsupportedBody
+from trustwatch.api.http.auth.bearer_tokens import bearer_token
+from trustwatch.api.http.auth.token_verification import (
+    AuthenticationFailed,
+    InvalidToken,
+    parse_keys,
+    unverified_issuer,
+    verify_token,
+)
+from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.ingest.errors import MalformedEvent, ModelError
+from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
+from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.formats.raw_records import FormatParser, RawRecord
+from trustwatch.ingest.log.log_frames import (
+    decode_records,
+    encode_chunk,
+    find_intact_after,
+    id_hashes,
+    is_intact,
+    newest_ms,
+    read_header,
+    walk_chunks,
+)
+from trustwatch.ingest.source import Record
+from trustwatch.models.model_directory import decode_manifest
+from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
+from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
+from trustwatch.scoring.store.database import BadCursor, from_cursor
+
+from ..support.scan_records import Pair
+
+Target = Callable[[bytes], None]
+ISSUER: Final = "https://as.example"
+NOW: Final = 1_764_000_000.0
+FORMAT_NAMES: Final = sorted(set(FORMATS) - {"mapping"})
+REFUSALS: Final = (MalformedEvent, UnsupportedBody, BodyTooLarge)
+_EVENT_ENCODER = msgspec.json.Encoder()
+
+
+def native_event(data: bytes) -> None:
+    """An event, which says the same when it is written and read again, or MalformedEvent with a reason."""
+    try:
+        event = decode_event(data)
+    except MalformedEvent as error:
+        assert error.reason
+        assert error.path.startswith("$")
+        return
+    _check_event(event)
+
+
+def _check_event(event: NativeEvent) -> None:
+    """It can be written for everybody: UTF-8 without lone surrogates, which JSON parsers elsewhere refuse."""
+    json.loads(_EVENT_ENCODER.encode(event).decode())
+
+
+def history_event(data: bytes) -> None:
+    """As a native event; an unknown outcome is mended."""
+    try:
+        decode_history_event(data)
+    except MalformedEvent as error:
+        assert error.reason
+
+
+def scanner(data: bytes) -> None:
+    """Compiled scanner and reference decoder agree on every line: columns, refusals, reasons."""
+    _scanner_pair().check(data.split(b"\n")[:20])
+
+
+@cache
+def _scanner_pair() -> Pair:
+    return Pair()
+
+
+def foreign_format(data: bytes) -> None:
+    """Each format (the first byte says which) takes a record, skips it or refuses it with a reason."""
+    name = FORMAT_NAMES[data[0] % len(FORMAT_NAMES)] if data else "native"
+    _check_records(_parser(name), data[1:], {})
+
+
+def otlp(data: bytes) -> None:
+    """Exports of OpenTelemetry."""
+    _check_records(_parser("otlp"), data, {})
+
+
+def cloudevents(data: bytes) -> None:
+    """Structured, and binary: headers are lines before an empty one, the body is what follows."""
+    _check_records(parse_cloudevent, data, {})
+    head, _, body = data.partition(b"\n\n")
+    headers = dict(_header_lines(head.decode("latin-1")))
+    _check_records(parse_cloudevent, body, headers)
+    try:
+        decode_http_binary(headers, body)
+    except MalformedEvent as error:
+        assert error.reason
+
+
+def _header_lines(head: str) -> Iterator[tuple[str, str]]:
+    for line in head.split("\n")[:50]:
+        name, _, value = line.partition(":")
+        yield name.strip().lower(), value.strip()
+
+
+@cache
+def _parser(name: str) -> FormatParser:
+    return create_parser(name)
+
+
+def _check_records(parser: FormatParser, value: bytes, headers: Mapping[str, str]) -> None:
+    try:
+        records, skipped = parser(value, headers)
+    except MalformedEvent as error:
+        assert error.reason
+        return
+    assert skipped >= 0
+    for record in records[:50]:
+        _check_record(record)
+
+
+def _check_record(record: RawRecord) -> None:
+    try:
+        native = record.raw if record.to_native is None else record.to_native()
+    except MalformedEvent as error:
+        assert error.reason
+        return
+    try:
+        decode_event(native)
+    except MalformedEvent:
+        assert record.to_native is None, "a format made an event that is none"
+
+
+def http_body(data: bytes) -> None:
+    """Bodies of the API: media type and coding by the first two bytes; a dead letter is read again."""
+    if len(data) < 2:
+        return
+    kind, coding, body = EVENT_MEDIA_TYPES[data[0] % len(EVENT_MEDIA_TYPES)], ("", "gzip")[data[1] % 2], data[2:]
+    try:
+        plain = decompress_body(body, coding)
+        records = parse_body(kind, {}, plain)
+    except REFUSALS:
+        return
+    for record in records[:20]:
+        _check_outcome(lambda again=record: parse_dead_letter(again.raw))
+    if kind != CLOUDEVENT_MEDIA_TYPE:
+        _check_outcome(lambda: parse_foreign_body(kind, plain, _parser("envoy")))
+
+
+def _check_outcome(parse: Callable[[], object]) -> None:
+    try:
+        parse()
+    except REFUSALS:
+        return
+
+
+class _Keys(NamedTuple):
+    private: Ed25519PrivateKey
+    document: bytes
+
+
+@cache
+def _keys() -> _Keys:
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public = json.loads(OKPAlgorithm.to_jwk(private.public_key()))
+    return _Keys(private, json.dumps({"keys": [public | {"kid": "k1", "alg": "EdDSA", "use": "sig"}]}).encode())
+
+
+def token(data: bytes) -> None:
+    """A token as it stands, and its claims under a good signature: claims, or AuthenticationFailed."""
+    issuer = IssuerSettings(issuer=ISSUER, audiences=("trustwatch",), jwks_uri=f"{ISSUER}/jwks", algorithms=("EdDSA",))
+    keys = parse_keys(_keys().document, ("EdDSA",))
+    forms = [data.decode("latin-1")]
+    if data:
+        parts = [
+            base64.urlsafe_b64encode(part).rstrip(b"=") for part in (b'{"alg":"EdDSA","typ":"JWT","kid":"k1"}', data)
+        ]
+        signature = _keys().private.sign(b".".join(parts))
+        forms.append(b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode())
+    for form in forms:
+        try:
+            bearer_token(b"Bearer " + form.encode("latin-1"))
+            assert isinstance(unverified_issuer(form), str)
+        except AuthenticationFailed:
+            pass
+        try:
+            claims = verify_token(form, issuer, keys, NOW, 30.0)
+        except InvalidToken as error:
+            assert error.reason
+        else:
+            assert claims.issuer == ISSUER
+            assert form != forms[0], "an unsigned token is believed"
+
+
+def key_set(data: bytes) -> None:
+    """Keys of an issuer: those that can verify, or ValueError; no private or symmetric one is among them."""
+    try:
+        keys = parse_keys(data, ("ES256", "RS256", "PS256", "EdDSA"))
+    except ValueError:
+        return
+    for alg in ("ES256", "RS256", "PS256", "EdDSA"):
+        found = keys.find(None, alg)
+        assert found is None or isinstance(found, jwt.PyJWK)
+
+
+def model_manifest(data: bytes) -> None:
+    """A manifest, or ModelError that says what to do."""
+    try:
+        decode_manifest(data, "manifest.json")
+    except ModelError as error:
+        assert str(error)
+
+
+def log_frames(data: bytes) -> None:
+    """Segments of the event log: damage ends the walk, and what is intact is what was written."""
+    for position, header in walk_chunks(data, 0):
+        records = decode_records(data, position, header)
+        assert len(records) == header.record_count
+        assert len(id_hashes(data, position, header)) == header.record_count
+        newest_ms(data, position, header)
+    find_intact_after(data, 0, 0)
+    written = [Record(1, 7, 9, part) for part in data.split(b"\n")[:5]]
+    frame = encode_chunk(3, written)
+    header = read_header(frame, 0, 3)
+    assert header is not None
+    assert is_intact(frame, 0, header)
+    assert [record.payload for record in decode_records(frame, 0, header)] == [record.payload for record in written]
+
+
+def risk_topic(data: bytes) -> None:
+    """Records of the topics that replicas read: a key and a value, with a line between; nothing ends the reader."""
+    key, _, value = data.partition(b"\n")
+    reader = RiskTopicReader(4)
+    for given in (value, None):
+        reader.read_risk(key, given, [(ERASED_UP_TO_HEADER, value)], 0)
+        reader.read_risk(None, given)
+    reader.read_decision(value)
+    assert epoch_of_record(value) is not None
+    reader.drain_updates(with_freshness=True)
+
+
+def page_cursor(data: bytes) -> None:
+    """The place in a list, or BadCursor."""
+    text = data.decode("latin-1")
+    for shape in (tuple[int, str], tuple[int, str, int], tuple[str, str, str]):
+        try:
+            assert isinstance(from_cursor(text, shape), tuple)
+        except BadCursor:
+            continue
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    target.__name__: target
+    for target in (
+        native_event,
+        history_event,
+        scanner,
+        foreign_format,
+        otlp,
+        cloudevents,
+        http_body,
+        token,
+        key_set,
+        model_manifest,
+        log_frames,
+        risk_topic,
+        page_cursor,
+    )
+}
