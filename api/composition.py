@@ -26,7 +26,8 @@ from ..scoring.policy.policy_file import read_policy_book
 from ..scoring.store.retention_settings import RetentionCutoffs
 from ..scoring.store.sql_store import SqlStore, open_reading_store, open_store, sqlite_url
 from . import clock
-from .settings.root import ANY_TENANT, Settings
+from .settings.access_settings import ANY_TENANT
+from .settings.root import Settings
 
 
 def engine_settings(settings: Settings, *, learn: bool = True, capacity: int | None = None) -> EngineSettings:

@@ -16,7 +16,7 @@ from a2a.types import a2a_pb2 as types
 from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
 
 from .caller import Caller
-from .events import AuditEvent, Effect, EventAgent, EventResource, Outcome
+from .events import AuditEvent, CausedBy, Effect, EventAgent, EventResource, Outcome
 from .guard import EventSink, Guard, RiskLookup, Ruling
 from .refusal import REFUSAL_DETAILS
 from .step_up_approvals import ApprovalSource
@@ -197,6 +197,7 @@ class TrustA2AHandler(RequestHandler):
         ruling = await self._guard.evaluate(watch.caller, A2A_METHOD_EFFECTS[method], self._needed.get(method))
         if ruling.refused:
             watch.outcome, watch.error = ruling.event_outcome()
+            watch.cause = ruling.cause
             self._send_event(watch)
             raise refusal_error(ruling)
         return watch
@@ -214,6 +215,7 @@ class _WatchedCall:
         self.caller = caller
         self.outcome: Outcome = "success"
         self.error: str | None = None
+        self.cause: CausedBy | None = None
         self._clock = clock
         self._began, self._started = clock.wall(), clock.steady()
         message = getattr(params, "message", None)
@@ -241,6 +243,7 @@ class _WatchedCall:
             action=self.method,
             outcome=self.outcome,
             error=self.error,
+            caused_by=self.cause,
             effect=A2A_METHOD_EFFECTS[self.method],
             resource=EventResource(type="agent", id=peer),
             peer=peer,

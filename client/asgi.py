@@ -130,6 +130,7 @@ class TrustMiddleware:
             action=self._action(scope)[:MAX_TEXT_CHARACTERS] or "-",
             outcome=outcome,
             error=error,
+            caused_by=ruling.cause,
             effect=_effect(scope),
             resource=self._resource(scope),
             status=exchange.status,

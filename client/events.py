@@ -108,11 +108,15 @@ EventType = Literal[
 Effect = Literal["read", "write", "delete", "admin", "unknown"]
 Outcome = Literal["success", "denied", "error"]
 Provenance = Literal["granted", "derived", "new", "unknown"]
+CausedBy = Literal["trustwatch"]
 
 DENIED_BY_TRUST = "ext_authz_denied"
 """`error` of a denial that the service's own answer caused: with outcome `denied` it is no behaviour of the agent."""
 TRUST_UNAVAILABLE = "trustwatch_unavailable"
 """`error` of a request refused since the service did not answer: with outcome `error` no agent did that."""
+
+CAUSED_BY_TRUST: CausedBy = "trustwatch"
+"""Mark of both, which the service believes of callers whose settings say `enforces`."""
 
 EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID_CHARACTERS)]
 EventText = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_ID_CHARACTERS)]
@@ -198,6 +202,7 @@ class AuditEvent(EventPart, kw_only=True):
     scopes: EventScopes | None = None
     status: int | None = None
     error: EventText | None = None
+    caused_by: CausedBy | None = None
     bytes_in: NonNegative | None = None
     bytes_out: NonNegative | None = None
     duration_ms: NonNegative | None = None

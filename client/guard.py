@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from .caller import Caller
 from .counters import Counters
-from .events import DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, Effect, Outcome
+from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, CausedBy, Effect, Outcome
 from .refusal import GuardAction
 from .risk_answers import Answer
 from .step_up_approvals import ApprovalSource, read_approved_scopes
@@ -48,6 +48,11 @@ class Ruling(NamedTuple):
     @property
     def refused(self) -> bool:
         return self.action != "allow"
+
+    @property
+    def cause(self) -> CausedBy | None:
+        """Mark of the event of the request: refused ones are our doing."""
+        return CAUSED_BY_TRUST if self.refused else None
 
     def event_outcome(self) -> tuple[Outcome, str]:
         """Outcome and error of the event of a refused request: neither counts as the agent's doing."""

@@ -104,6 +104,7 @@ class TrustMcpMiddleware:
             raise
         finally:
             event = self._event(ctx, caller, name, effect, outcome, began)
+            event.caused_by = ruling.cause
             event.duration_ms = max(0.0, self._clock.steady() - started) * 1000.0
             self._guard.send_event(event)
 

@@ -66,14 +66,21 @@ METHOD_RANK = {
 WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "admin"})
 """Events whose action must be a declared capability; token and client events are the authorization server's words."""
 
+# What we caused is no behaviour, else a contained agent could never recover. Its mark is the member `caused_by`, which
+# only sources configured for it may set. Records of 0.1 carry the mark in `error`; the door lets no such text through
+# without the member (docs/decisions/0025-claims.md), so both readings can hold side by side.
+
 OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
-"""`error` values of denials that we caused: excluded from behaviour, else a contained agent could never recover."""
+"""`error` values of denials that we caused."""
 
 OWN_OUTAGES = frozenset({"ext_authz_error", "trustwatch_unavailable"})
 """`error` values of errors that came of our not answering a gateway or authorization server: no agent did them."""
 
 OWN_APPROVAL_RECORD = "recorded_by_trustwatch"
 """`error` of events of type `approval` that tell what a person said about an agent: no agent did them."""
+
+OWN_ERRORS = OWN_DENIALS | OWN_OUTAGES | {OWN_APPROVAL_RECORD}
+"""`error` values that mark an event of 0.1 as ours."""
 
 _OWN_ERRORS = {"success": frozenset(), "denied": OWN_DENIALS, "error": OWN_OUTAGES}
 
@@ -194,8 +201,12 @@ class EventColumns(NamedTuple):
         return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms)
 
 
-def _is_own_approval_record(event: NativeEvent) -> bool:
-    return event.error == OWN_APPROVAL_RECORD and event.type == "approval"
+def is_caused_by_us(event: NativeEvent) -> bool:
+    """True if an event carries our mark where one has a meaning: no success but a person's word is our doing."""
+    is_approval = event.type == "approval"
+    if event.caused_by is not None and (is_approval or event.outcome != "success"):
+        return True
+    return event.error in _OWN_ERRORS[event.outcome] or (is_approval and event.error == OWN_APPROVAL_RECORD)
 
 
 class ColumnEncoder:
@@ -296,7 +307,7 @@ class ColumnEncoder:
             external,
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
             agent.self_asserted,
-            event.error in _OWN_ERRORS[outcome] or _is_own_approval_record(event),
+            (event.caused_by is not None or event.error in OWN_ERRORS) and is_caused_by_us(event),
             event.time.timestamp(),
         )
 

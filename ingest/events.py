@@ -46,6 +46,12 @@ OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
 Provenance = Literal["granted", "derived", "new", "unknown"]
 PROVENANCES: tuple[str, ...] = Provenance.__args__  # type: ignore[attr-defined]
 
+CausedBy = Literal["trustwatch"]
+CAUSES: tuple[str, ...] = CausedBy.__args__  # type: ignore[attr-defined]
+
+CAUSED_BY_US: CausedBy = "trustwatch"
+"""Value of `caused_by`: what happened is our doing, and no behaviour of the agent."""
+
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
@@ -126,6 +132,7 @@ class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     scopes: Scopes | None = None
     status: int | None = None
     error: Text | None = None
+    caused_by: CausedBy | None = None
     bytes_in: NonNegative | None = None
     bytes_out: NonNegative | None = None
     duration_ms: NonNegative | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 
 def printable_line(text: str, limit: int | None = None) -> str:
     """One line without control characters and direction marks, at most *limit* characters long.
@@ -13,3 +16,38 @@ def printable_line(text: str, limit: int | None = None) -> str:
     ('no [2J such client', 'ab')
     """
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:limit]
+
+
+def escaped_text(text: str) -> str:
+    """Text as a terminal may have it: names are chosen by agents, and one could move the cursor or turn a line round.
+
+    >>> escaped_text("bot\\x1b[2J")
+    'bot\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def escaped_json(text: str) -> str:
+    """JSON whose strings hold nothing that a terminal obeys (C0, DEL, C1, direction marks): the same value, escaped.
+
+    >>> escaped_json('{"id": "bot\\u202e"}')
+    '{"id": "bot\\\\u202e"}'
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
+
+
+_OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Controls but blanks and line breaks, and direction marks. Not all that is unprintable: joiners belong to scripts."""
+
+
+def shown_controls(text: str) -> str:
+    """Text for a page on which no name turns its neighbours round, or itself into another one.
+
+    >>> shown_controls("nimda\\u202e, low")
+    'nimda\\\\u202e, low'
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -18,12 +18,13 @@ DAY = timedelta(days=1)
 
 _SETTINGS = """\
 # Written by `{command}`: a local issuer, one caller that may do everything, two tenants.
+settings_version: 2
 data_dir: data
 model_dir: model
 issuers:
   - {{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}
 callers:
-  - {{name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}}
+  - {{name: demo, client_id: demo, tenants: ["*"], issuers: ["*"], agents: ["*"], sources: ["*"], trusted: true}}
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
   globex: {{domains: [globex.example], mode: enforce}}

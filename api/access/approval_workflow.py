@@ -14,6 +14,7 @@ import structlog
 
 from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import Unavailable
+from ...ingest.events import CAUSED_BY_US
 from ...ingest.record_keys import record_id
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.delivery.notifiers.alert_events import build_approval_row
@@ -23,7 +24,8 @@ from ...scoring.records.agents import AgentName, RiskLevel
 from ...scoring.records.commits import OutboxRow
 from ...scoring.records.containment import Intervention
 from ...scoring.store.containment_store import InterventionStore
-from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+from ..events.audit_sink import AuditSink
+from ..http.auth.callers import OWN_SOURCE_PREFIX
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.separation_of_duties import Attribution
 from ..http.store_executor import StoreExecutor
@@ -267,6 +269,7 @@ class ApprovalWorkflow:
                 "action": action,
                 "outcome": "success",
                 "error": OWN_APPROVAL_RECORD,
+                "caused_by": CAUSED_BY_US,
                 "attributes": {
                     "intervention_id": intervention.intervention_id,
                     "scopes": list(intervention.scopes),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -19,7 +18,7 @@ from ..cli.remote import (
     paged_items,
     problem_text,
 )
-from ..cli.terminal import JsonOption, fail, print_message, write_json, write_table
+from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line, write_table
 
 approvals_app = typer.Typer(name="approvals", no_args_is_help=True, help="What persons are asked, and what they said.")
 
@@ -151,7 +150,7 @@ def blast_radius(
     if json:
         write_json(report)
         return
-    sys.stdout.write(f"{report['agent_id']}  {report['risk_level']}\n")
+    write_line(f"{report['agent_id']}  {report['risk_level']}")
     write_table(
         report["agents"],
         {
@@ -164,7 +163,7 @@ def blast_radius(
         },
     )
     for principal in report["principals"]:
-        sys.stdout.write(f"acted for {principal['principal_id']}, last {principal['last_seen_at']}\n")
+        write_line(f"acted for {principal['principal_id']}, last {principal['last_seen_at']}")
     if not report["complete"]:
         print_message("more agents were found than are told")
 

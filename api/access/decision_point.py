@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ...ingest.errors import TrustwatchError
-from ...ingest.events import MAX_ID_LENGTH
+from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
 from ...ingest.hashing import agent_key
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
 from ...scoring.records.agents import AgentName
-from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+from ..events.audit_sink import AuditSink
+from ..http.auth.callers import OWN_SOURCE_PREFIX
 from .approval_workflow import ApprovalWorkflow
 
 OWN_DENIAL_ERROR = "revoked_by_trustwatch"
@@ -121,6 +122,8 @@ class PolicyDecisionPoint:
             "error": None if verdict.allow else OWN_DENIAL_ERROR,
             "attributes": {"verdict": verdict.reason, "risk_level": verdict.level.label, "mode": _mode_word(verdict)},
         }
+        if not verdict.allow:
+            event["caused_by"] = CAUSED_BY_US
         if lifetime_s is not None:
             event["attributes"]["token_lifetime_s"] = lifetime_s
         if question.tenant:

@@ -27,7 +27,9 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     hooks = _make_hook_server(services)
     if not runtime.settings.gateway.issuers:
         return containment, hooks
-    issuers = GatewayIssuers(runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id)
+    issuers = GatewayIssuers(
+        runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id, runtime.monotonic
+    )
     return containment, hooks, issuers, _make_gateway_server(services, issuers)
 
 
@@ -88,7 +90,9 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
         values["trustwatch_tokens_revoked_total"] = {
             labels: count for labels, count in issuers.revocation_counts.items()
         }
-        values["trustwatch_issuer_keys"] = {(issuer.issuer,): issuer.keys for issuer in issuers.jwks.status()}
+        held = issuers.jwks.status()
+        values["trustwatch_issuer_keys"] = {(issuer.issuer,): issuer.keys for issuer in held}
+        values["trustwatch_issuer_keys_skipped_total"] = {(issuer.issuer,): issuer.skipped_keys for issuer in held}
     return values
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from ...ingest.printable_text import shown_controls
 from ...scoring.backtest.label_evaluation import LabelEvaluation
 from ...scoring.backtest.policy_simulation import OUTCOMES
 from ...scoring.backtest.result import BacktestResult, BacktestSide
@@ -29,6 +31,7 @@ def render_report(outcome: BacktestResult, created_at: datetime) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         autoescape=True,
+        finalize=_shown_value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -41,6 +44,11 @@ def render_report(outcome: BacktestResult, created_at: datetime) -> str:
         outcomes=OUTCOMES,
         shown=MAX_SHOWN_AGENTS,
     )
+
+
+def _shown_value(value: Any) -> Any:
+    """A value as the report shows it: no name turns its line round."""
+    return shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _charts(outcome: BacktestResult) -> dict[str, list[Markup]]:

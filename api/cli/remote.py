@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 
-from .terminal import fail
+from .terminal import fail, print_message
 
 UrlOption = Annotated[str, typer.Option(envvar="TRUSTWATCH_URL", help="where the service listens")]
-TokenOption = Annotated[str, typer.Option(envvar="TRUSTWATCH_TOKEN", help="bearer token (see `trustwatch token`)")]
+
+
+def _given_token(context: typer.Context, option: typer.CallbackParam, value: str) -> str:
+    """The token of `-` (standard input), `@FILE` or the environment; one in the command's own words is warned about."""
+    try:
+        if value == "-":
+            return sys.stdin.readline().strip()
+        if value.startswith("@"):
+            return Path(value[1:]).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"the token can not be read: {error}") from None
+    source = context.get_parameter_source(option.name or "")
+    if value and source is not None and source.name == "COMMANDLINE":
+        print_message(
+            "note: every user of this machine sees a token in the list of processes; "
+            "set TRUSTWATCH_TOKEN, or give --token @FILE or --token - (standard input)"
+        )
+    return value
+
+
+TokenOption = Annotated[
+    str,
+    typer.Option(
+        envvar="TRUSTWATCH_TOKEN",
+        callback=_given_token,
+        help="bearer token (see `trustwatch token`), better as the variable, @FILE or - (standard input)",
+    ),
+]
 TenantOption = Annotated[str | None, typer.Option(help="tenant of the agent, where it is not the only one")]
 IssuerOption = Annotated[str | None, typer.Option(help="issuer of the agent, where its id is not unique")]
 

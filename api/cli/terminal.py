@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ...ingest.printable_text import escaped_json, escaped_text
+
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 SettingsFileOption = Annotated[
     Path | None, typer.Option("--settings", help="settings file; default: $TRUSTWATCH_SETTINGS")
@@ -26,28 +28,18 @@ stderr_console = Console(stderr=True, highlight=False)
 
 def print_message(text: str) -> None:
     """One message on stderr."""
-    stderr_console.print("\n".join(map(printable, text.split("\n"))), markup=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Text as a terminal may have it: names are chosen by agents, and one could move the cursor or turn a line round.
-
-    >>> printable("bot\\x1b[2J")
-    'bot\\\\x1b[2J'
-    """
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    stderr_console.print("\n".join(map(escaped_text, text.split("\n"))), markup=False, soft_wrap=True)
 
 
 def write_line(text: str) -> None:
     """One line of a result on stdout."""
-    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.write(escaped_text(text) + "\n")
 
 
 def write_json(value: Any) -> None:
-    """One JSON value as a line on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """One JSON value as a line on stdout: exact where a program reads it, and nothing to obey on a terminal."""
+    text = json.dumps(value, ensure_ascii=False)
+    sys.stdout.write((escaped_json(text) if sys.stdout.isatty() else text) + "\n")
 
 
 def print_summary(summary: dict[str, Any], as_json: bool, text: str) -> None:
@@ -92,5 +84,5 @@ def write_table(rows: list[dict[str, Any]], columns: dict[str, str]) -> None:
     for heading in columns.values():
         grid.add_column(heading, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(printable(str(row.get(member, "")))) for member in columns))
+        grid.add_row(*(Text(escaped_text(str(row.get(member, "")))) for member in columns))
     Console(highlight=False).print(grid)

@@ -135,7 +135,12 @@ def build_console(services: ServiceRegistry) -> ConsoleContext:
     if settings.oidc is not None:
         redirect_uri = listen.url() + sign_in.CALLBACK_PATH
         provider = OpenIdProvider(
-            settings.oidc, runtime.settings.verification, redirect_uri, runtime.clock, runtime.new_id
+            settings.oidc,
+            runtime.settings.verification,
+            redirect_uri,
+            runtime.clock,
+            runtime.new_id,
+            runtime.monotonic,
         )
     cookies = SessionCookies(sessions, secure=listen.url().startswith("https:"), port=listen.port)
     renderer = PageRenderer(StaticAssets(), menu_entries(), runtime.now_ms)

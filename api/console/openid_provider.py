@@ -79,6 +79,7 @@ class OpenIdProvider:
         redirect_uri: where the provider sends people back, exactly.
         clock: seconds since 1970.
         new_id: text that never repeats.
+        monotonic: seconds on a clock that never goes back.
 
     Raises:
         ConfigError: the client key is none.
@@ -91,8 +92,10 @@ class OpenIdProvider:
         redirect_uri: str,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        monotonic: Callable[[], float],
     ) -> None:
         self.settings = settings
+        self._monotonic = monotonic
         self._rules = rules
         self._redirect_uri = redirect_uri
         self._clock = clock
@@ -259,7 +262,7 @@ class OpenIdProvider:
                 algorithms=self.settings.algorithms,
                 token_types=("JWT",),
             )
-            jwks = JwksCache((issuer,), self._rules, self._clock)
+            jwks = JwksCache((issuer,), self._rules, self._clock, self._monotonic)
             self._jwks = metadata.jwks_uri, issuer, jwks
             await jwks.start(self.settings.timeout_s)
         return self._jwks[1], self._jwks[2]

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from ...ingest.printable_text import shown_controls
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.agents import RiskLevel
 from .console_sessions import PageRequest
@@ -99,6 +100,7 @@ class PageRenderer:
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader(__package__, "templates"),
             autoescape=True,
+            finalize=shown_value,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -152,6 +154,15 @@ class PageRenderer:
         )
 
 
+def shown_value(value: Any) -> Any:
+    """A value as a page shows it: direction marks and controls of names are written out, not obeyed.
+
+    What is Markup is left as it is: so are values of form fields, which end in `| e`, since they have to come back as
+    they were.
+    """
+    return shown_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def level_badge(word: str | int) -> Markup:
     """A risk level as a badge: shape, colour and word."""
     name = RiskLevel(word).label if isinstance(word, int) else word
@@ -180,7 +191,7 @@ def with_break_points(text: str) -> Markup:
     >>> str(with_break_points("CalendarAssistant"))
     'Calendar<wbr>Assistant'
     """
-    return Markup("<wbr>").join(_WORD_BOUNDARY.split(text))
+    return Markup("<wbr>").join(_WORD_BOUNDARY.split(shown_controls(text)))
 
 
 def reason_texts(encoded: bytes, most: int = 50) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ...ingest.columns import OWN_ERRORS, is_caused_by_us
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import MAX_EVENT_BYTES, NativeEvent, decode_event
 from ...ingest.formats.raw_records import RawRecord
@@ -65,6 +66,9 @@ class AgentRegistry:
 MAX_CLOCK_AHEAD_S = 300
 """Tolerated lead of an event's time, s: clocks differ, but a date of next year would freeze an agent's time."""
 
+CLAIMED_ERROR_PREFIX = "claimed:"
+"""Stands before an `error` of the log that its source had no right to."""
+
 PrincipalAlias = Callable[[str, str], str]
 
 _member_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -114,6 +118,8 @@ class Admission:
         """
         try:
             event = decode_event(raw)
+            if not is_text(raw):
+                raise MalformedEvent("it holds bytes that are no UTF-8; JSON is written in UTF-8, in every member")
             _check_time(event.time, now_ms)
         except MalformedEvent as error:
             if prefix == "$":
@@ -122,20 +128,27 @@ class Admission:
         tenant = event.tenant or binding.default_tenant
         issuer = event.agent.issuer or binding.default_issuer
         binding.check_claims(tenant, issuer, event.source)
-        payload = self._effective_payload(raw, event, tenant or "", issuer or "", trusted=binding.source.trusted)
+        binding.check_agent(issuer, event.agent.id)
+        payload = self._effective_payload(raw, event, tenant or "", issuer or "", binding)
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
-        source = event.source or caller_source(binding)
+        source = event.source or binding.source_without_name
         route = agent_partition_key(tenant or "", issuer or "", event.agent.id)
         return Record(RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
 
-    def _effective_payload(self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, *, trusted: bool) -> bytes:
+    def _effective_payload(
+        self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, binding: SourceBinding
+    ) -> bytes:
         """The event with everything filled in and replaced that is not the sender's to say."""
         agent = event.agent
-        changed = self._registered_members(event, tenant, issuer, trusted=trusted)
+        changed = self._registered_members(event, tenant, issuer, trusted=binding.source.trusted)
         if issuer and issuer != agent.issuer:
             changed["issuer"] = issuer
-        filled = {"tenant": tenant} if tenant and tenant != event.tenant else {}
+        if not binding.vouches and not agent.self_asserted:
+            changed["self_asserted"] = True
+        filled = _effective_mark(event, binding)
+        if tenant and tenant != event.tenant:
+            filled["tenant"] = tenant
         principal: dict[str, Any] = {}
         if self._alias is not None and event.principal is not None and event.principal.id:
             principal["id"] = self._alias(tenant, event.principal.id)
@@ -165,9 +178,32 @@ class Admission:
         return changed
 
 
-def caller_source(binding: SourceBinding) -> str:
-    """Stands for the source of an event that names none."""
-    return f"caller:{binding.name}"
+def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any]:
+    """Members that differ from what counts where an event says that we caused it; None = to be removed.
+
+    The mark is `caused_by`, of sources that enforce our verdicts. Without it the `error` values that were the mark in
+    0.1 are reports of somebody: they are logged so that nothing takes them for it (docs/decisions/0025-claims.md).
+    """
+    if event.caused_by is None and event.error not in OWN_ERRORS:
+        return {}
+    changed: dict[str, Any] = {}
+    counts = binding.enforces and event.caused_by is not None and is_caused_by_us(event)
+    if event.caused_by is not None and not counts:
+        changed["caused_by"] = None
+    if event.error in OWN_ERRORS and not counts:
+        changed["error"] = CLAIMED_ERROR_PREFIX + event.error
+    return changed
+
+
+def is_text(raw: bytes) -> bool:
+    """True if *raw* is UTF-8 as a whole: the decoder passes over members that it does not know."""
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_time(time: datetime, now_ms: int) -> None:

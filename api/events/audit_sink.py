@@ -19,12 +19,12 @@ from ...ingest.errors import MalformedEvent, SourceNotAllowed, Unavailable
 from ...ingest.formats.raw_records import RawRecord
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record
-from ..http.auth.callers import ANY_NAME, SourceBinding
+from ..http.auth.callers import ANY_NAME, OWN_SOURCE_PREFIX, SourceBinding
 from ..settings.event_source_settings import EventSourceSettings
 from .admission import Admission
 
-OWN_SOURCE_PREFIX = "urn:trustwatch:"
-"""Events of ours name a source that begins so; no caller may (see `check_sources`)."""
+ORDER_TYPE = "approval"
+"""Type of the events of what people order: those are written while the disk has any room."""
 
 MAX_QUEUED_EVENTS = 100_000
 MAX_COMMIT_RECORDS = 500
@@ -42,6 +42,7 @@ class AuditSink:
         admission: fills in what the operator knows of agents.
         now_ms: UTC milliseconds.
         new_id: text that never repeats.
+        is_full: tells when only orders of people may be written.
 
     Attributes:
         written: events made durable.
@@ -49,7 +50,12 @@ class AuditSink:
     """
 
     def __init__(
-        self, log: GroupCommit, admission: Admission, now_ms: Callable[[], int], new_id: Callable[[], str]
+        self,
+        log: GroupCommit,
+        admission: Admission,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+        is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         self.written = 0
         self.dropped = 0
@@ -57,8 +63,10 @@ class AuditSink:
         self._admission = admission
         self._now_ms = now_ms
         self._new_id = new_id
+        self._is_full = is_full
         self._binding = SourceBinding(
-            EventSourceSettings("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",))
+            EventSourceSettings("trustwatch", (ANY_NAME,), (ANY_NAME,), (OWN_SOURCE_PREFIX + "*",), enforces=True),
+            ours=True,
         )
         self._queue: deque[Record] = deque()
         self._wake = asyncio.Event()
@@ -70,7 +78,8 @@ class AuditSink:
 
     def enqueue(self, event: dict[str, Any]) -> str:
         """Queue a native event; `id` is filled in. Never waits; returns the id, "" where it found no room."""
-        if len(self._queue) >= MAX_QUEUED_EVENTS:
+        is_order = event.get("type") == ORDER_TYPE
+        if len(self._queue) >= MAX_QUEUED_EVENTS or (not is_order and self._is_full()):
             self.dropped += 1
             return ""
         event_id = event.setdefault("id", self._new_id())

@@ -10,10 +10,18 @@ import numpy as np
 
 from ...ingest.errors import MalformedEvent, SourceNotAllowed
 from ...ingest.formats.raw_records import RawRecord
-from ...ingest.scan.claim_reader import CLAIM_KNOWN, CLAIM_NEW, CLAIM_SLOTS, BatchClaims, BatchSender, ClaimReader
+from ...ingest.scan.claim_reader import (
+    CLAIM_KNOWN,
+    CLAIM_NEW,
+    CLAIM_SLOTS,
+    CLAIM_UNREADABLE,
+    BatchClaims,
+    BatchSender,
+    ClaimReader,
+)
 from ...ingest.source import Record, RecordKind
 from ..http.auth.callers import SourceBinding
-from .admission import MAX_CLOCK_AHEAD_S, Admission, caller_source
+from .admission import MAX_CLOCK_AHEAD_S, Admission, is_text
 
 MAX_SENDERS = 1024
 """Bindings whose number is remembered; numbers are never used again."""
@@ -64,6 +72,8 @@ class BatchAdmission:
         claims = self._reader.read(
             payloads, self._sender_of(binding), latest_ms, aliased=self._admission.replaces_principals
         )
+        # The kernel passes over what it does not know, which may be no text at all: `Admission` refuses it.
+        claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
         outcomes = self._fast_path_records(payloads, claims, now_ms)
         left = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
         clean = True
@@ -88,7 +98,7 @@ class BatchAdmission:
         if sender is None:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
-            sender = self._senders[binding] = BatchSender(next(self._next_sender_number), caller_source(binding))
+            sender = self._senders[binding] = BatchSender(next(self._next_sender_number), binding.source_without_name)
         return sender
 
     def _fast_path_records(self, payloads: list[bytes], claims: BatchClaims, now_ms: int) -> list[AdmissionOutcome]:

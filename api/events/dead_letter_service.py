@@ -11,7 +11,7 @@ from ...scoring.records.dead_letters import DeadLetter, StoredDeadLetter
 from ...scoring.store.database import Page
 from ...scoring.store.dead_letter_store import DeadLetterCounts
 from ..http.agent_lookup import not_found_error
-from ..http.auth.callers import ANY_NAME, AuthenticatedCaller, SourceBinding
+from ..http.auth.callers import ANY_NAME, AuthenticatedCaller, SourceBinding, binding_of_caller, token_issuer
 from ..http.problems import ProblemDetails, ProblemError
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
@@ -85,7 +85,7 @@ class DeadLetterService:
         """
         letter = (await self.get(caller, letter_id)).letter
         sender = self._sender_of(letter)
-        speaker = SourceBinding(sender) if as_sender and sender is not None else caller.binding
+        speaker = self._binding_of(sender) if as_sender and sender is not None else caller.binding
         records, binding = self._read(letter, sender, speaker, record_format)
         receipt = await self._events.receive_again(records, binding)
         check_not_all_rejected(receipt)
@@ -95,6 +95,10 @@ class DeadLetterService:
     def _sender_of(self, letter: DeadLetter) -> CallerSettings | None:
         callers = self._runtime.settings.callers
         return next((caller for caller in callers if caller.name == letter.source), None)
+
+    def _binding_of(self, sender: CallerSettings) -> SourceBinding:
+        issuers = [issuer.issuer for issuer in self._runtime.settings.issuers]
+        return binding_of_caller(sender, token_issuer(sender, issuers))
 
     def _read(
         self, letter: DeadLetter, sender: CallerSettings | None, speaker: SourceBinding, record_format: str | None
@@ -108,7 +112,7 @@ class DeadLetterService:
         if name in MEDIA_TYPE_FORMATS:
             return _ReadLetter([parse_dead_letter(letter.raw)], speaker)
         # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
-        binding = speaker if sender is None else SourceBinding(sender)
+        binding = speaker if sender is None else self._binding_of(sender)
         return _ReadLetter(parse_foreign_dead_letter(letter.raw, parser_named(binding, name)), binding)
 
 

@@ -17,6 +17,7 @@ from typing import Self
 
 from ...ingest.errors import TrustwatchError, Unavailable
 from ..http.auth.callers import SourceBinding
+from .disk_reserve import DiskReserve
 
 
 class BodyTooLarge(TrustwatchError):
@@ -35,7 +36,7 @@ class Overloaded(Unavailable):
     """The sender, or all senders together, are faster than their events are taken.
 
     Args:
-        cause: `rate`, `share`, `memory`, `lag` or `disk`: a label for metrics.
+        cause: `rate`, `quota`, `share`, `memory`, `lag`, `disk` or `reserve`: a label for metrics.
         reason: what is too much, in words.
         retry_after_s: when another attempt makes sense.
     """
@@ -57,6 +58,8 @@ MAX_SOURCE_SHARE = 0.5
 BURST_S = 1.0
 """A source may be ahead of its rate by what it is granted in this time."""
 
+DAY_S = 86_400.0
+RESERVE_RETRY_S = 30.0
 LAG_RETRY_S = 5.0
 MEMORY_RETRY_S = 1.0
 INITIAL_MEAN_RECORD_BYTES = 700.0
@@ -67,24 +70,26 @@ class TokenBucket:
     """Token bucket that may go into debt: a body larger than the burst is taken, and paid for with time.
 
     Args:
-        rate: events per second.
+        rate: events, or bytes, per second.
         now: seconds on the clock that later calls use.
+        burst_s: what is granted in this time may be sent at once.
     """
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, burst_s: float = BURST_S) -> None:
         self._rate = rate
-        self._tokens = rate * BURST_S
+        self._burst = rate * burst_s
+        self._tokens = self._burst
         self._updated_at = now
 
     def wait_s(self, now: float) -> float:
         """Seconds until something may be sent again; 0 = now."""
-        self._tokens = min(self._tokens + (now - self._updated_at) * self._rate, self._rate * BURST_S)
+        self._tokens = min(self._tokens + (now - self._updated_at) * self._rate, self._burst)
         self._updated_at = now
         return 0.0 if self._tokens > 0 else -self._tokens / self._rate or 1 / self._rate
 
-    def consume(self, events: int) -> None:
-        """Count events that were sent."""
-        self._tokens -= events
+    def consume(self, amount: int) -> None:
+        """Count what was sent."""
+        self._tokens -= amount
 
 
 class IntakeLimits:
@@ -95,6 +100,7 @@ class IntakeLimits:
         max_lag_bytes: bound of the same in bytes (estimated from the mean size of logged records).
         monotonic: seconds on a clock that never goes back.
         total_bytes: bound of the bodies held in memory.
+        reserve: of the disk, for orders; None = none is kept.
     """
 
     def __init__(
@@ -103,13 +109,16 @@ class IntakeLimits:
         max_lag_bytes: int,
         monotonic: Callable[[], float],
         total_bytes: int = MAX_TOTAL_BODY_BYTES,
+        reserve: DiskReserve | None = None,
     ) -> None:
+        self.disk_reserve = reserve
         self._pending_records = behind
         self._max_lag_bytes = max_lag_bytes
         self._monotonic = monotonic
         self._max_total_bytes = total_bytes
         self._reserved: dict[str, int] = {}
         self._buckets: dict[str, TokenBucket] = {}
+        self._quotas: dict[str, TokenBucket] = {}
         self._mean_record_bytes = INITIAL_MEAN_RECORD_BYTES
 
     @property
@@ -125,12 +134,24 @@ class IntakeLimits:
         wait = bucket.wait_s(self._monotonic()) if bucket else 0.0
         if wait > 0:
             raise Overloaded("rate", f"this source may send {binding.source.events_per_s:g} events per second", wait)
+        quota = self._quota(binding)
+        wait = quota.wait_s(self._monotonic()) if quota else 0.0
+        if wait > 0:
+            raise Overloaded("quota", f"this source may send {binding.bytes_per_day} bytes a day", wait)
+        if self.disk_reserve is not None and self.disk_reserve.is_reached():
+            raise Overloaded("reserve", "the disk is full but for what orders of people need", RESERVE_RETRY_S)
 
     def count_events(self, binding: SourceBinding, events: int) -> None:
         """Count events against the rate of their source."""
         bucket = self._bucket(binding)
         if bucket is not None:
             bucket.consume(events)
+
+    def count_bytes(self, binding: SourceBinding, body_bytes: int) -> None:
+        """Count a body, as it is after decompression, against the quota of its source."""
+        quota = self._quota(binding)
+        if quota is not None:
+            quota.consume(body_bytes)
 
     def observe_commit(self, records: int, payload_bytes: int) -> None:
         """Learn the mean size of records."""
@@ -148,6 +169,15 @@ class IntakeLimits:
         if bucket is None:
             bucket = self._buckets[binding.name] = TokenBucket(binding.source.events_per_s, self._monotonic())
         return bucket
+
+    def _quota(self, binding: SourceBinding) -> TokenBucket | None:
+        if binding.bytes_per_day is None:
+            return None
+        quota = self._quotas.get(binding.name)
+        if quota is None:
+            rate = binding.bytes_per_day / DAY_S
+            quota = self._quotas[binding.name] = TokenBucket(rate, self._monotonic(), DAY_S)
+        return quota
 
 
 class BodyReservation:

@@ -95,6 +95,7 @@ class EventService:
             body = await _read_body(headers, chunks, reservation)
             try:
                 body = await _decompressed(body, headers.get("content-encoding", ""), reservation)
+                limits.count_bytes(binding, len(body))
                 if split.in_thread and len(body) > THREAD_ABOVE_BYTES:
                     records, skipped = await anyio.to_thread.run_sync(split.parse, headers, body)
                 else:

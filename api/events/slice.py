@@ -14,6 +14,7 @@ from ..http.store_executor import StoreExecutor
 from .admission import Admission, AgentRegistry
 from .caller_silence_watch import CallerSilenceWatch
 from .dead_letter_service import DeadLetterService
+from .disk_reserve import disk_reserve
 from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
@@ -34,7 +35,12 @@ from .source_silence import SilenceAlerter, SilenceDetector
 def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
     settings = runtime.settings
-    limits = IntakeLimits(runtime.log_lag or (lambda: 0), settings.pipeline.max_lag_bytes, runtime.monotonic)
+    limits = IntakeLimits(
+        runtime.log_lag or (lambda: 0),
+        settings.pipeline.max_lag_bytes,
+        runtime.monotonic,
+        reserve=disk_reserve(settings, runtime.monotonic),
+    )
     admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias)
     intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id)
     detector = SilenceDetector(settings.callers, runtime.monotonic())
@@ -53,6 +59,9 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     values: dict[str, dict[tuple[str, ...], float]] = {
         "trustwatch_body_bytes": {(): 0 if intake is None else intake.limits.reserved_bytes}
     }
+    reserve = None if intake is None else intake.limits.disk_reserve
+    if reserve is not None:
+        values["trustwatch_disk_reserve_reached"] = {(): float(reserve.is_reached())}
     silence = list(services.find(SilenceDetector) or ())
     if status is not None:
         silence += status.report.silence

@@ -26,7 +26,7 @@ from ..cli.remote import (
     paged_items,
     problem_text,
 )
-from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_table
+from ..cli.terminal import JsonOption, fail, print_message, stderr_console, write_json, write_line, write_table
 
 feedback_app = typer.Typer(
     name="feedback", no_args_is_help=True, help="What people say of decisions, and what follows from it."
@@ -160,13 +160,12 @@ def show(
         write_json(entry)
         return
     line = _table_row(entry)
-    write = sys.stdout.write
-    write(f"{entry['feedback_id']}  {entry['verdict']}  {entry['status']}\n")
-    write(f"about {line['about']}, decision {entry['decision_id']} ({entry['level']})\n")
+    write_line(f"{entry['feedback_id']}  {entry['verdict']}  {entry['status']}")
+    write_line(f"about {line['about']}, decision {entry['decision_id']} ({entry['level']})")
     if entry["verdict"] == "false_positive":
-        write(f"usual: {line['features']}; until {entry['expires_at']}; {entry['events_matched']} events so far\n")
+        write_line(f"usual: {line['features']}; until {entry['expires_at']}; {entry['events_matched']} events so far")
     for step in entry["steps"]:
-        write(f"  {step['at']}  {step['action']} by {step['by']}: {step['why']}\n")
+        write_line(f"  {step['at']}  {step['action']} by {step['by']}: {step['why']}")
 
 
 @feedback_app.command("revoke")

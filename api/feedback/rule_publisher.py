@@ -13,13 +13,15 @@ import structlog
 
 from ...ingest.columns import OWN_APPROVAL_RECORD
 from ...ingest.errors import TrustwatchError, Unavailable
+from ...ingest.events import CAUSED_BY_US
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.record_keys import agent_partition_key, key_for_partition, partition_of
 from ...ingest.source import Record, RecordKind
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.feedback import AdoptFeedbackRule, Feedback, FeedbackState, FeedbackStep, RevokeFeedbackRule
 from ...scoring.store.sql_store import SqlStore
-from ..events.audit_sink import OWN_SOURCE_PREFIX, AuditSink
+from ..events.audit_sink import AuditSink
+from ..http.auth.callers import OWN_SOURCE_PREFIX
 
 
 def rule_control_records(feedback: Feedback, partitions: int, now_ms: int) -> Sequence[Record]:
@@ -56,6 +58,7 @@ def feedback_audit_event(feedback: Feedback, action: str, by: str, why: str, at_
         "action": action,
         "outcome": "success",
         "error": OWN_APPROVAL_RECORD,
+        "caused_by": CAUSED_BY_US,
         "attributes": {
             "feedback_id": feedback.feedback_id,
             "decision_id": feedback.decision_id,

@@ -49,8 +49,15 @@ METRICS: Final = (
         "trustwatch_events_refused_requests_total",
         "counter",
         "requests",
-        "requests with events that were told to come again, by source and cause: rate, share, memory, lag, disk",
+        "requests with events that were told to come again, by source and cause: rate, quota, share, memory, lag, "
+        "disk, reserve",
         ("source", "cause"),
+    ),
+    MetricDefinition(
+        "trustwatch_disk_reserve_reached",
+        "observed gauge",
+        "0 or 1",
+        "1 while the disk holds only what orders of people need, so events are refused",
     ),
     MetricDefinition("trustwatch_log_waiting_bytes", "observed gauge", "bytes", "events that wait for the disk"),
     MetricDefinition(
@@ -160,6 +167,13 @@ METRICS: Final = (
         "observed gauge",
         "keys",
         "keys held of each issuer; without any, its tokens are refused",
+        ("issuer",),
+    ),
+    MetricDefinition(
+        "trustwatch_issuer_keys_skipped_total",
+        "observed counter",
+        "keys",
+        "members of issuers' key sets that could not be read and were skipped, at each fetch",
         ("issuer",),
     ),
     MetricDefinition(

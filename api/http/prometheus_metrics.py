@@ -66,6 +66,9 @@ def _process_values(services: Runtime) -> dict[str, LabelledValues]:
             labels: count for labels, count in services.actuation_statistics.outcomes.items()
         },
         "trustwatch_issuer_keys": {(issuer.issuer,): issuer.keys for issuer in services.issuer_key_status()},
+        "trustwatch_issuer_keys_skipped_total": {
+            (issuer.issuer,): issuer.skipped_keys for issuer in services.issuer_key_status()
+        },
         "trustwatch_model_in_force": {(services.scoring_version,): 1.0},
         "trustwatch_tokens_cached": {(): len(services.verifier.cache)},
         "trustwatch_watchers": {(): len(services.pipeline_status.subscribers)},

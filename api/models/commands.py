@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +37,7 @@ from ..cli.terminal import (
     print_summary,
     stage_progress,
     write_json,
+    write_line,
     write_table,
 )
 from ..composition import engine_settings
@@ -100,33 +100,31 @@ def show(
     if json:
         write_json(detail)
         return
-    write = sys.stdout.write
     force = ", in force" if detail["in_force"] else ""
-    write(f"{detail['version']}  {detail['status']}{force}  (digest {detail['digest'][:12]})\n")
-    write(f"learned from {detail['window']['from_at']} to {detail['window']['to_at']}")
-    write("".join(f", {name} {value}" for name, value in detail["trained"].items() if isinstance(value, int | str)))
-    write("\n")
+    write_line(f"{detail['version']}  {detail['status']}{force}  (digest {detail['digest'][:12]})")
+    trained = (f", {name} {value}" for name, value in detail["trained"].items() if isinstance(value, int | str))
+    write_line(f"learned from {detail['window']['from_at']} to {detail['window']['to_at']}{''.join(trained)}")
     _print_figures(detail["figures"])
     if detail["judgement"] is not None:
         for text in detail["judgement"]["gains"]:
-            write(f"  for it: {text}\n")
+            write_line(f"  for it: {text}")
         for text in detail["judgement"]["reasons"]:
-            write(f"  against it: {text}\n")
+            write_line(f"  against it: {text}")
     for line in detail["history"]:
-        write(f"  {line['at']}  {line['act']} by {line['by']}: {line['why']}\n")
+        write_line(f"  {line['at']}  {line['act']} by {line['by']}: {line['why']}")
 
 
 def _print_figures(figures: dict[str, Any]) -> None:
     if not figures:
         return
-    sys.stdout.write(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:\n")
+    write_line(f"in shadow over {figures['events']} events, {figures['agent_days']} agent-days:")
     for name in ("champion", "challenger"):
         group_figures = figures[name]
         rates = ", ".join(f"{level} {rate:.3g}" for level, rate in group_figures["per_1000"].items())
         delay = "" if group_figures["delay_s"] is None else f", after {group_figures['delay_s']:.0f} s"
-        sys.stdout.write(
+        write_line(
             f"  {name} {group_figures['version']}: alerts per 1,000 agent-days {rates}; "
-            f"detects {group_figures['detected']} of {figures['labels']['attacks']} labelled{delay}\n"
+            f"detects {group_figures['detected']} of {figures['labels']['attacks']} labelled{delay}"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import sys
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ import typer
 
 from .. import clock
 from ..cli.remote import DEFAULT_URL, IssuerOption, ServiceClient, TenantOption, TokenOption, UrlOption, problem_text
-from ..cli.terminal import JsonOption, fail, print_message, write_json
+from ..cli.terminal import JsonOption, fail, print_message, write_json, write_line
 
 decisions_app = typer.Typer(name="decisions", no_args_is_help=True, help="The record of what was decided.")
 
@@ -33,7 +32,7 @@ def verify(url: UrlOption = DEFAULT_URL, token: TokenOption = "", json: JsonOpti
         write_json(report)
     else:
         for head in report["heads"]:
-            sys.stdout.write(f"partition {head['partition']}: {head['sequence']} decisions, head {head['digest']}\n")
+            write_line(f"partition {head['partition']}: {head['sequence']} decisions, head {head['digest']}")
         print_message(
             f"{'intact' if report['intact'] else 'BROKEN'}: {report['checked']} checked, {report['erased']} erased, "
             f"{report['redacted']} without a name, {report['before_chain']} from before the chain"
@@ -85,9 +84,9 @@ def erase(
             + (f": {erasure['detail']}" if erasure["detail"] else "")
         )
         for place, count in sorted(erasure["counts"].items()):
-            sys.stdout.write(f"{place}: {count}\n")
+            write_line(f"{place}: {count}")
         for one in (erasure["document"] or {}).get("remains", []):
-            sys.stdout.write(f"remains: {one['what']}; until {one['until']}\n")
+            write_line(f"remains: {one['what']}; until {one['until']}")
     if erasure["status"] == "failed":
         raise typer.Exit(1)
 
@@ -119,7 +118,7 @@ def export(
     with zipfile.ZipFile(out) as archive:
         manifest = msgspec.json.decode(archive.read("manifest.json"))
     for name, entry in manifest["files"].items():
-        sys.stdout.write(f"{name}: {entry['lines']}\n")
+        write_line(f"{name}: {entry['lines']}")
     print_message(f"{out} has everything about {agent}")
 
 
@@ -153,7 +152,7 @@ def _verify_proof(service: ServiceClient, path: Path, subject: str, *, json: boo
             "still found: " + ", ".join(f"{place} {count}" for place, count in sorted(result["left"].items()))
         )
     for place in () if json else result.get("not_looked_at", ()):  # a service of an older version does not say
-        sys.stdout.write(f"not looked at: {place}\n")
+        write_line(f"not looked at: {place}")
     if not result["nothing_left"]:
         raise typer.Exit(1)
 

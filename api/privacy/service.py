@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -246,7 +247,8 @@ class ErasureService:
         asked = document["asked"]["subject"]
         identity = (erasure.kind, erasure.tenant, erasure.issuer, name)
         digest = await asyncio.to_thread(subject_digest, asked["salt"], *identity)
-        if digest != asked["scrypt"] or document["erasure_id"] != erasure.erasure_id:
+        same = hmac.compare_digest(str(digest).encode(), str(asked["scrypt"]).encode())
+        if not same or document["erasure_id"] != erasure.erasure_id:
             return ProofCheck(True, False, {})
         with reads_of(WHOLE_DEPLOYMENT):  # the claim is that the name is nowhere; counts alone are told
             left = await self._targets.remaining(msgspec.structs.replace(erasure, subject=name))

@@ -42,6 +42,7 @@ from ..composition import (
 )
 from ..events.admission import Admission, AgentRegistry
 from ..events.audit_sink import AuditSink
+from ..events.disk_reserve import disk_reserve
 from ..feedback.preview_runner import PreviewProcess, PreviewRunner
 from ..feedback.service import FeedbackService
 from ..http.agent_lookup import AgentResolver
@@ -85,7 +86,7 @@ def make_decision_point(
     """
     interventions = ActiveInterventions()
     admission = Admission(AgentRegistry(settings.registry), alias)
-    audit = AuditSink(log, admission, now_ms, new_id)
+    audit = AuditSink(log, admission, now_ms, new_id, disk_reserve(settings, clock.monotonic).is_reached)
     approvals = ApprovalWorkflow(
         store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
     )

@@ -78,6 +78,8 @@ def run_service(settings: Settings, settings_file: Path | None, roles: ServiceRo
 async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRoles = ServiceRoles()) -> None:  # noqa: B008
     """Serve until SIGINT or SIGTERM. Raises TrustwatchError where the service can not start."""
     check_service_roles(roles, settings)
+    for advice in settings.upgrade_warnings():
+        _log.warning("settings_of_version_1", advice=advice)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,7 +117,7 @@ class RunningService:
         self._backend = backend
         self._roles = roles
         self._status = status
-        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s)
+        self._jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic)
         directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
         verifier: TokenVerifier[AuthenticatedCaller] = TokenVerifier(
             settings.issuers, self._jwks, directory.resolve, settings.verification, clock.now_s

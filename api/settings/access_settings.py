@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
+
 from ...ingest.settings import Name, SettingsPart, check_url, setting
-from .event_source_settings import EventSourceSettings
+from .event_source_settings import SELF, EventSourceSettings
 
 SignatureAlgorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 """Asymmetric only: `none` and HS* are no members, so they are refused when the settings are loaded."""
 
+ANY_TENANT = "*"
+
 TokenType = Literal["at+jwt", "JWT"]
+ByteQuota = Annotated[int, msgspec.Meta(ge=1024)]
 
 
 class IssuerSettings(SettingsPart, frozen=True):
@@ -48,10 +53,19 @@ class CallerSettings(EventSourceSettings, frozen=True):
     authenticated_by: Annotated[
         Name | None, setting("issuer of its tokens; required where several issuers are configured", after="subject")
     ] = None
+    bytes_per_day: Annotated[
+        ByteQuota | None,
+        setting(
+            "bytes of bodies it may send in a day, after decompression, regained evenly; null is no quota",
+            after="events_per_s",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.client_id is None and self.subject is None:
             raise ValueError("a caller has a `client_id` or a `subject`")
+        if SELF in (self.agents or ()) and ANY_TENANT in self.tenants and self.issuers:
+            raise ValueError("`agents` with `self` needs `tenants` by name: `*` is everybody's agent of that id")
         super().__post_init__()
 
 

@@ -157,11 +157,17 @@ class GatewayClientSettings(SettingsPart, frozen=True):
 
     client_id: Annotated[Name, setting("its user name in Basic authentication")]
     secret: Annotated[Secret, setting("its password: `{env: NAME}` or `{file: PATH}`, at least 16 characters")]
-    tenants: Annotated[tuple[Name, ...], setting("tenants whose tokens it may ask about; `*` is all", min_length=1)] = (
-        "*",
-    )
+    tenants: Annotated[
+        tuple[Name, ...] | None,
+        setting(
+            "tenants whose tokens it may ask about; `*` is all. Required where `settings_version` is 2; in files of "
+            "version 1 null is all, for this release"
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
+        if self.tenants is not None and not self.tenants:
+            raise ValueError("`tenants` must name one at least; `*` is all")
         secret = self.secret.reveal()
         if len(secret) < MIN_CLIENT_SECRET_LENGTH or not (secret.isascii() and secret.isprintable()):
             raise ValueError(f"`secret` must have at least {MIN_CLIENT_SECRET_LENGTH} printable ASCII characters")

@@ -17,6 +17,13 @@ EventRate = Annotated[float, msgspec.Meta(gt=0)]
 SilenceSeconds = Annotated[float, msgspec.Meta(ge=10)]
 
 
+SELF = "self"
+"""In a list of agents: the client of the source's own token."""
+
+MARKING_FORMATS = frozenset({"envoy", "agentgateway", "hydra", "keycloak"})
+"""Formats that know our refusals by members which the gateway or authorization server alone writes."""
+
+
 class EventSourceSettings(SettingsPart, frozen=True):
     """A source of events, and the claims that these may make. With a name alone: none."""
 
@@ -24,6 +31,27 @@ class EventSourceSettings(SettingsPart, frozen=True):
     tenants: Annotated[tuple[Name, ...], setting("tenants it may ask about and speak for; `*` is all")] = ()
     issuers: Annotated[tuple[Name, ...], setting("agent issuers its events may name; `*` is all")] = ()
     sources: Annotated[tuple[Name, ...], setting("glob patterns of the event `source` it may use")] = ()
+    agents: Annotated[
+        tuple[Name, ...] | None,
+        setting(
+            "glob patterns of the agent ids its events may be about; `self` is the client of its token, `*` is all. "
+            "null is `[self]` where `settings_version` is 2, else all, for this release"
+        ),
+    ] = None
+    gateway: Annotated[
+        bool | None,
+        setting(
+            "it is a gateway or authorization server of yours, which knows by a token who acts; every event of all "
+            "others is self-asserted. null is yes, unless `agents` has `self`"
+        ),
+    ] = None
+    enforces: Annotated[
+        bool | None,
+        setting(
+            "it enforces our verdicts, so its mark `caused_by` counts. null is yes where its `format` is `envoy`, "
+            "`agentgateway`, `hydra` or `keycloak` and it is a gateway, else no"
+        ),
+    ] = None
     trusted: Annotated[bool, setting("whether its word on an agent's type and capabilities counts")] = False
     events_per_s: Annotated[EventRate | None, setting("events per second it may send; null is no limit of its own")] = (
         None
@@ -39,10 +67,26 @@ class EventSourceSettings(SettingsPart, frozen=True):
     )
 
     def __post_init__(self) -> None:
+        if self.enforces and not self.is_gateway:
+            raise ValueError("`enforces` is for gateways: its word on what we caused would hide what it does itself")
+        if self.trusted and not self.is_gateway:
+            raise ValueError(
+                "`trusted` is for gateways: an agent would choose its own peer group; name the `agents` or leave it out"
+            )
         try:
             self.parser()
         except ConfigError as error:
             raise ValueError(str(error)) from None
+
+    @property
+    def is_gateway(self) -> bool:
+        """True if a token vouches for the agents that its events name."""
+        return self.gateway if self.gateway is not None else SELF not in (self.agents or ())
+
+    @property
+    def may_mark(self) -> bool:
+        """True if it may mark an event as caused by us."""
+        return self.enforces if self.enforces is not None else self.is_gateway and self.format in MARKING_FORMATS
 
     def parser(self) -> FormatParser:
         """The parser of its records. Raises ConfigError where format or mapping is wrong."""

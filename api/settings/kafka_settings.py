@@ -9,7 +9,7 @@ import msgspec
 from ...ingest.formats.record_mapping import MappingSpec
 from ...ingest.kafka.settings import KafkaClientSettings
 from ...ingest.settings import Name, setting
-from .event_source_settings import EventSourceSettings
+from .event_source_settings import SELF, EventSourceSettings
 
 TopicEventRate = Annotated[float, msgspec.Meta(ge=0.1)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
@@ -37,11 +37,20 @@ class ForeignTopicSettings(EventSourceSettings, frozen=True, kw_only=True):
     mapping: Annotated[
         MappingSpec, setting("own mapping (`mapping`), or changes to that of a gateway", after="issuers")
     ] = MappingSpec()
+    agents: Annotated[
+        tuple[Name, ...],
+        setting("glob patterns of the agent ids its records may be about; `*` is all", after="sources", min_length=1),
+    ] = ("*",)
     events_per_s: Annotated[
         TopicEventRate | None,
         setting("events per second that are read; the rest waits in Kafka. null is no limit", after="trusted"),
     ] = None
     start: Annotated[Literal["earliest", "latest"], setting("where reading begins the first time")] = "earliest"
+
+    def __post_init__(self) -> None:
+        if SELF in self.agents:
+            raise ValueError("`agents`: `self` is the client of a token, and a topic has none; list the agents")
+        super().__post_init__()
 
 
 class KafkaSettings(KafkaClientSettings, frozen=True):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+import msgspec
 
 from ...ingest.settings import Name, SettingsPart, is_loopback, setting
 from ...scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from ...scoring.delivery.notifiers.webhook_target import WebhookTarget
 from ...scoring.store.retention_settings import RetentionSettings
-from .access_settings import CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
+from .access_settings import ANY_TENANT, CallerSettings, IssuerSettings, RegisteredAgent, VerificationSettings
 from .console_settings import ConsoleSettings
 from .enforcement_settings import GatewaySettings, HookSettings
+from .event_source_settings import SELF
 from .kafka_settings import ForeignTopicSettings, KafkaSettings
 from .learning_settings import FeedbackSettings, LifecycleSettings
 from .risk_settings import ServiceRiskSettings, TokenPolicySettings
@@ -24,12 +27,17 @@ from .service_settings import (
 )
 from .storage_settings import ArchiveSettings, PrivacySettings, StoreSettings
 
-ANY_TENANT = "*"
-
 
 class Settings(SettingsPart, frozen=True):
     """Everything an operator can set. Paths are absolute once `load_settings` has read them."""
 
+    settings_version: Annotated[
+        Literal[1, 2],
+        setting(
+            "defaults that hold: 2 for new files; 1, for files written for release 0.1, gives callers that name no "
+            "`agents` all of them, with a warning at start, for this release"
+        ),
+    ] = 1
     data_dir: Annotated[Path, setting("database, event log and local key; relative to the settings file")] = Path("var")
     model_dir: Annotated[Path, setting("the trained model; relative to the settings file")] = Path("var/model")
     listen: Annotated[ListenSettings, setting("address of the API")] = ListenSettings()
@@ -69,6 +77,7 @@ class Settings(SettingsPart, frozen=True):
     retention: Annotated[RetentionSettings, setting("how long what is kept, by table")] = RetentionSettings()
 
     def __post_init__(self) -> None:
+        self._apply_defaults_of_version()
         _check_unique("issuers", "issuer", (issuer.issuer for issuer in self.issuers))
         _check_unique("callers", "name", (caller.name for caller in self.callers))
         _check_unique("webhooks", "name", (webhook.name for webhook in self.webhooks))
@@ -92,6 +101,37 @@ class Settings(SettingsPart, frozen=True):
             )
         _check_archive(self.archive)
 
+    def _apply_defaults_of_version(self) -> None:
+        """What files of version 1 may still leave out is filled in, or refused, in those of version 2."""
+        if self.settings_version == 1:
+            return
+        for index, client in enumerate(self.gateway.clients):
+            if client.tenants is None:
+                raise ValueError(
+                    "required where `settings_version` is 2; name the tenants whose tokens it asks about, `*` is all "
+                    f"- at `$.gateway.clients[{index}].tenants`"
+                )
+        callers = tuple(_bound_to_itself(caller, index) for index, caller in enumerate(self.callers))
+        msgspec.structs.force_setattr(self, "callers", callers)
+
+    def upgrade_warnings(self) -> list[str]:
+        """What a file of version 1 should say before the next release, whose defaults are those of version 2."""
+        callers = [caller.name for caller in self.callers if caller.agents is None and caller.issuers]
+        clients = [client.client_id for client in self.gateway.clients if client.tenants is None]
+        warnings = []
+        if callers:
+            warnings.append(
+                f"callers {', '.join(callers)} name no `agents`, so each may speak for every agent of its tenants and "
+                'issuers; write `agents: ["*"]` (or globs) for gateways and authorization servers, `agents: [self]` '
+                "for agents that report themselves; `self` is the default of the next release"
+            )
+        if clients:
+            warnings.append(
+                f"`gateway.clients` {', '.join(clients)} name no `tenants`, so each may ask about tokens of all; write "
+                '`tenants: [NAME]`, or `tenants: ["*"]` where all are meant: the next release refuses the settings'
+            )
+        return warnings
+
     def tenant(self, name: str) -> TenantSettings:
         """Settings of a tenant: its own, else those of `*`, else the defaults."""
         return self.tenants.get(name) or self.tenants.get(ANY_TENANT) or TenantSettings()
@@ -99,6 +139,16 @@ class Settings(SettingsPart, frozen=True):
     def domains(self) -> dict[str, tuple[str, ...]]:
         """Domains by tenant, as `trustwatch.ingest.targets.TenantDomains` takes them."""
         return {name: tenant.domains for name, tenant in self.tenants.items() if tenant.domains}
+
+
+def _bound_to_itself(caller: CallerSettings, index: int) -> CallerSettings:
+    """The caller as it is where it names its agents, else as an agent that reports itself."""
+    if caller.agents is not None:
+        return caller
+    try:
+        return msgspec.structs.replace(caller, agents=(SELF,))
+    except ValueError as error:
+        raise ValueError(f"{error} - at `$.callers[{index}].agents`") from None
 
 
 def _check_unique(part: str, member: str, names: Iterable[str]) -> None:

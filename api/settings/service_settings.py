@@ -64,6 +64,15 @@ class ServicePipelineSettings(PipelineSettings, frozen=True):
     max_lag_bytes: Annotated[int, setting("events not yet applied before senders get 429, bytes", ge=65_536)] = (
         256 * 1024 * 1024
     )
+    disk_reserve_mb: Annotated[
+        int,
+        setting(
+            "free room on the disk of `data_dir` that events may not take, so that orders of people go through, MiB; "
+            "a tenth of the disk at most",
+            ge=0,
+            le=1_048_576,
+        ),
+    ] = 512
 
 
 class DeadLetterSettings(SettingsPart, frozen=True):

@@ -30,6 +30,7 @@ GATEWAY = """\
 
 SETTINGS = """\
 # Written by examples/agents.
+settings_version: 2
 data_dir: data
 model_dir: model
 listen: {{port: {port}}}
@@ -41,6 +42,7 @@ callers:
     client_id: agents
     tenants: [{tenant}]
     issuers: ["{issuer}"]
+    agents: ["*"]                     # they report each other by what their verified tokens say
     sources: ["urn:harbour:*"]
     trusted: true                     # their word on types counts: it comes from verified tokens
   - {{name: dana, client_id: dana, tenants: [{tenant}], issuers: ["{issuer}"]}}
@@ -48,6 +50,7 @@ callers:
     client_id: gateway
     tenants: [{tenant}]
     issuers: ["{issuer}"]
+    agents: ["*"]
 {gateway}tenants:
   {tenant}: {{domains: [harbour.example]}}
 registry:                             # what the agents registered as

@@ -87,6 +87,8 @@ class JmesPathExpression:
                 return self._compiled.search(record, options=_options)
             except exceptions.JMESPathError as error:
                 raise MalformedEvent(str(error), self.path) from None
+            except TypeError:  # jmespath compares what can not be: `status < 400` of a text
+                raise MalformedEvent("it compares values of different types", self.path) from None
         for name in fields:
             if type(record) is not dict:
                 return None

@@ -58,6 +58,8 @@ ENVOY = MappingSpec(
         # Denied by us, and by us not answering, are not what an agent did wrong.
         "outcome": "response_code_details == 'ext_authz_denied' && 'denied'"
         " || response_code_details == 'ext_authz_error' && 'error' || response_code",
+        # Envoy's own word: an upstream server has no say in it.
+        "caused_by": "contains(['ext_authz_denied', 'ext_authz_error'], response_code_details || '') && 'trustwatch'",
         "status": "response_code",
         "error": "response_code_details != 'via_upstream' && response_code_details"
         " || upstream_transport_failure_reason",
@@ -96,6 +98,8 @@ AGENTGATEWAY = MappingSpec(
         # Refused by us, or by us not answering: see `ENVOY`.
         "outcome": f"{_OUR_REFUSAL} && 'denied' || reason == 'ExtAuth' && 'error'"
         ' || "mcp.error.code" && \'error\' || "a2a.response.error_code" && \'error\' || "http.status"',
+        # Not `error` and `mcp.error.message`: they hold what the server behind the gateway wrote.
+        "caused_by": "reason == 'ExtAuth' && 'trustwatch'",
         "status": '"http.status"',
         "error": f"{_OUR_REFUSAL} && 'ext_authz_denied' || reason == 'ExtAuth' && 'ext_authz_error'"
         ' || error || "mcp.error.message" || "error.type" || reason',

@@ -44,6 +44,11 @@ _HOOK = "contains(error.debug || '', 'oken hook')"
 _GRANT_REFUSED = "not allowed to use authorization grant"
 """Of a reason: what a client hears whose grants our actuator took. The record does not say who took them."""
 _HOOK_DOWN = f"({_HOOK} || starts_with(error.debug || '', 'Unable to execute HTTP Request'))"
+_REFUSED_BY_US = (
+    f"(error.message == 'access_denied' && {_HOOK}"
+    f" || error.message == 'unauthorized_client' && contains(error.reason || '', '{_GRANT_REFUSED}'))"
+)
+_UNANSWERED_BY_US = f"(error.message == 'server_error' && {_HOOK_DOWN})"
 
 HYDRA_LOG_MAPPING = MappingSpec(
     # Introspection logs an error for every dead token: an answer, and a fault of nobody who asks.
@@ -59,10 +64,9 @@ HYDRA_LOG_MAPPING = MappingSpec(
         "action": _PATH,
         "outcome": "error.message || 'success'",
         "status": "error.status_code || http_response.status",
-        "error": f"error.message == 'access_denied' && {_HOOK} && 'revoked_by_trustwatch'"
-        f" || error.message == 'unauthorized_client' && contains(error.reason || '', '{_GRANT_REFUSED}')"
-        " && 'revoked_by_trustwatch'"
-        f" || error.message == 'server_error' && {_HOOK_DOWN} && 'trustwatch_unavailable' || error.message",
+        "caused_by": f"({_REFUSED_BY_US} || {_UNANSWERED_BY_US}) && 'trustwatch'",
+        "error": f"{_REFUSED_BY_US} && 'revoked_by_trustwatch' || {_UNANSWERED_BY_US} && 'trustwatch_unavailable'"
+        " || error.message",
         "bytes_out": "http_response.size",
         "duration_ms": "scale(http_response.took, `0.000001`)",
         "client.ip": "host(http_request.remote)",
@@ -136,6 +140,8 @@ HYDRA_SPAN_EVENT_MAPPING = MappingSpec(
         "action": _TYPE,
         "outcome": f"{_FAILED} && failed && 'error' || ({_FAILED} || name == 'OAuth2ConsentRejected') && 'denied'"
         " || 'success'",
+        "caused_by": f"{_FAILED} && (failed && {_BY_HOOK} || !failed && ({_BY_HOOK}"
+        f" || contains({_REASON}, '{_GRANT_REFUSED}'))) && 'trustwatch'",
         "error": f"{_FAILED} && (failed && {_BY_HOOK} && 'trustwatch_unavailable'"
         f" || ({_BY_HOOK} || contains({_REASON}, '{_GRANT_REFUSED}')) && 'revoked_by_trustwatch' || {_REASON})",
         "client.ip": "name != 'OAuth2ClientCreated' && host(attributes.ClientIP) || null",

@@ -107,6 +107,7 @@ USER_EVENT_MAPPING = MappingSpec(
         "scopes.requested": "asked || error && details.scope",
         "scopes.granted": "!error && details.scope",
         "outcome": "error || 'success'",
+        "caused_by": f"{_DISABLED_BY_US} && 'trustwatch'",
         "error": f"{_DISABLED_BY_US} && 'revoked_by_trustwatch' || error",
         "client.ip": "ipAddress",
         "credential.method": "details.client_auth_method",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .. import columns
 from ..compilation import allocation_free, inlined
 from ..events import MAX_EVENT_BYTES
 from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest, blake2b_initial_state, salted_key
@@ -20,9 +21,9 @@ from ..record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE
 from .column_writer import is_complete
 from .fingerprint_table import FingerprintTable, fingerprint, slot_of
 from .json_scanner import COLON, ZERO, Bytes, count_characters
-from .record_scanner import MemberSpans, allocate_member_spans, read_record
+from .record_scanner import ABSENT, MemberSpans, allocate_member_spans, read_record
 from .scan_schema import SCAN_SCHEMA, ScanSchema, field_number
-from .text_buffer import TEXT_BUFFER_BYTES, append_byte, append_list, append_number, append_text
+from .text_buffer import TEXT_BUFFER_BYTES, WordList, append_byte, append_list, append_number, append_text, word_index
 
 CLAIM_SLOTS = 1 << 18
 """Places of the memory: 24 bytes each, of which half are used at most. When they are used up it is emptied."""
@@ -49,6 +50,13 @@ _CAPABILITIES, _PRINCIPAL, _TIME = (
     field_number("principal.id"),
     field_number("time"),
 )
+_SELF_ASSERTED, _ERROR, _CAUSED_BY = (
+    field_number("agent.self_asserted"),
+    field_number("error"),
+    field_number("caused_by"),
+)
+_MARKS = WordList(sorted(columns.OWN_ERRORS))
+_MARK_TEXTS, _MARK_LENGTHS = _MARKS.texts, _MARKS.lengths
 _CLAIMED = (_TENANT, _ISSUER, _SOURCE, _AGENT_ID, _AGENT_TYPE)
 
 
@@ -181,6 +189,8 @@ def read_claims(
             continue
         if spans.begins[_TIME] >= bounds.latest_ms or (bounds.aliased and spans.lengths[_PRINCIPAL] > 0):
             continue
+        if _names_us(data, spans):
+            continue
         fingerprint(work.room, _append_claim(work.room, data, spans, bounds.number), memory, out.fingerprints[row])
         slot = slot_of(memory, out.fingerprints[row])
         out.state[row] = CLAIM_NEW
@@ -190,9 +200,19 @@ def read_claims(
 
 
 @inlined
+def _names_us(data: Bytes, spans: MemberSpans) -> bool:
+    """True if a record says that we caused it: few do, and that decides only `Admission`."""
+    if spans.lengths[_CAUSED_BY] != ABSENT:
+        return True
+    return word_index(data, spans.begins[_ERROR], spans.lengths[_ERROR], _MARK_TEXTS, _MARK_LENGTHS) >= 0
+
+
+@inlined
 def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, number: int) -> int:
     """Append all members that decide about a claim, so that no two claims give the same bytes."""
     at = append_number(room, 0, number)
+    asserted = spans.begins[_SELF_ASSERTED] if spans.lengths[_SELF_ASSERTED] != ABSENT else 0
+    at = append_number(room, at, asserted)
     for member in _CLAIMED:
         at = append_number(room, at, spans.lengths[member])
         at = append_text(room, at, data, spans.begins[member], spans.lengths[member])

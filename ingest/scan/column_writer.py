@@ -144,6 +144,7 @@ _CAPABILITIES, _SELF_ASSERTED = field_number("agent.capabilities"), field_number
 _TENANT, _ACTION, _TYPE = field_number("tenant"), field_number("action"), field_number("type")
 _OUTCOME, _TIME = field_number("outcome"), field_number("time")
 _EFFECT, _ERROR, _CHAIN = field_number("effect"), field_number("error"), field_number("delegation")
+_CAUSED_BY = field_number("caused_by")
 _SCOPES, _REQUESTED, _GRANTED = field_number("scopes"), field_number("scopes.requested"), field_number("scopes.granted")
 _RESOURCE_ID, _RESOURCE_TYPE = field_number("resource.id"), field_number("resource.type")
 _TARGET, _EXTERNAL, _PROVENANCE = (
@@ -296,6 +297,8 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
     if begins[_TYPE] == columns.APPROVAL:
         record = word_index(data, begins[_ERROR], lengths[_ERROR], _RECORD_TEXTS, _RECORD_LENGTHS)
         codes[columns.OWN_DENIAL] = record >= 0
+    if lengths[_CAUSED_BY] != ABSENT and (begins[_TYPE] == columns.APPROVAL or begins[_OUTCOME] != columns.SUCCESS):
+        codes[columns.OWN_DENIAL] = 1
     if codes[columns.OWN_DENIAL]:
         return
     if begins[_OUTCOME] == columns.DENIED:

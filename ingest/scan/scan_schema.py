@@ -13,7 +13,7 @@ import msgspec.inspect as mi
 import numpy as np
 import numpy.typing as npt
 
-from ..events import EFFECTS, EVENT_TYPES, MAX_ID_LENGTH, OUTCOMES, PROVENANCES, NativeEvent
+from ..events import CAUSES, EFFECTS, EVENT_TYPES, MAX_ID_LENGTH, OUTCOMES, PROVENANCES, NativeEvent
 
 UNKNOWN, TEXT, IDENTIFIER, NAMES, WORD, TIME, SIZE, COUNT, INTEGER, FLAG, OBJECT, FREE_OBJECT = range(12)
 """Kinds of members: what the schema does not name, then its types."""
@@ -36,7 +36,13 @@ _TYPES: tuple[tuple[mi.Type, int], ...] = (
     (mi.BoolType(), FLAG),
     (mi.DictType(mi.StrType(), mi.AnyType()), FREE_OBJECT),
 )
-_VOCABULARIES = {"type": EVENT_TYPES, "effect": EFFECTS, "outcome": OUTCOMES, "resource.provenance": PROVENANCES}
+_VOCABULARIES = {
+    "type": EVENT_TYPES,
+    "effect": EFFECTS,
+    "outcome": OUTCOMES,
+    "caused_by": CAUSES,
+    "resource.provenance": PROVENANCES,
+}
 """Vocabularies in the order of their codes."""
 
 

@@ -266,7 +266,8 @@ class AgentStateCache:
         if self._same_features(row):
             state = np.frombuffer(row.features, layout.STATE_ROW)
             self.builder.unpack(np.array([slot], np.int32), state)
-        if row.state_version.split(":")[-1] == self.state_version.split(":")[-1]:
+        same_risk = row.state_version.split(":")[-1] == self.state_version.split(":")[-1]
+        if same_risk and len(row.risk) == risk.ROW.itemsize:
             self._agents.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
         else:
             self._agents.risk[slot] = self._risk_from_columns(row)
@@ -284,7 +285,8 @@ class AgentStateCache:
         self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
 
     def _same_features(self, row: AgentRow) -> bool:
-        return row.state_version.split(":")[0] == self.state_version.split(":")[0]
+        same = row.state_version.split(":")[0] == self.state_version.split(":")[0]
+        return same and len(row.features) == layout.STATE_ROW.itemsize  # a damaged database has rows of other sizes
 
     def _group_hash(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))

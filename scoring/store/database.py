@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ...ingest.errors import Fenced, TrustwatchError, Unavailable
-from .dialects import dialect_of, is_transient
+from .dialects import dialect_of, is_damaged, is_transient
 from .dialects.job_locks import JobLock
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
 
@@ -44,6 +44,19 @@ class BadCursor(TrustwatchError):
     """A page cursor is not one that this store gave out; start again without one."""
 
     code = "invalid_cursor"
+
+
+class DamagedStore(TrustwatchError):
+    """The database file is damaged: no call will succeed until a person has put a whole one in its place."""
+
+    code = "damaged_store"
+
+    def __init__(self, found: object) -> None:
+        super().__init__(
+            f"the database file is damaged ({str(found).strip()[:200]}): stop the service, keep a copy of "
+            "trustwatch.db with its -wal and -shm files, and restore the last back-up or what "
+            "`sqlite3 trustwatch.db .recover` finds (docs/operations.md, Back-up and restore)"
+        )
 
 
 class Database:
@@ -84,7 +97,7 @@ class Database:
         """The item in the one row of a query; None = there is no row."""
         with self.read() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else make(row)
+        return None if row is None else _make(make, row)
 
     def newest(
         self,
@@ -120,7 +133,7 @@ class Database:
         cursor = None
         if len(rows) > limit:
             cursor = to_cursor([rows[limit - 1]._mapping[column.name] for column in order])
-        return Page([make(row) for row in rows[:limit]], cursor)
+        return Page([_make(make, row) for row in rows[:limit]], cursor)
 
     def iterate(
         self, query: AnySelect, order: Sequence[Any], chunk: int, *, start: ColumnElement[bool] | None = None
@@ -197,15 +210,30 @@ class LeaderLock:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Errors of the driver after which the same call may succeed, as Unavailable; others pass."""
+    """Errors of the driver after which the same call may succeed as Unavailable, of a broken file as DamagedStore.
+
+    Others pass.
+    """
     try:
         yield
+    except UnicodeDecodeError as error:  # of the driver: a text of ours always is UTF-8
+        raise DamagedStore(error.reason) from error
     except DBAPIError as error:
+        if is_damaged(error):
+            raise DamagedStore(error.orig) from error
         if not is_transient(error):
             raise
         raise Unavailable(f"the database does not answer: {str(error.orig).strip()}") from error
     except PoolTimeout as error:
         raise Unavailable("the database does not answer: every connection is in use") from error
+
+
+def _make(make: Callable[[AnyRow], T], row: AnyRow) -> T:
+    """The item in a row. SQLite has no check sums: a broken page may still be rows, of values that are none of ours."""
+    try:
+        return make(row)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise DamagedStore(error) from error
 
 
 def visible(query: AnySelect, column: Any, allowed: Collection[str] | None) -> AnySelect:

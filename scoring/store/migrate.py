@@ -9,9 +9,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine
 
 from ...ingest.errors import ConfigError
+from .database import DamagedStore
 from .dialects import dialect_of
 from .sql_schema import METADATA
 
@@ -49,8 +51,11 @@ def migrate(engine: Engine) -> None:
 
 
 def read_revision(connection: Connection) -> str | None:
-    """Revision of the tables; None = there are none of ours."""
-    return MigrationContext.configure(connection).get_current_revision()
+    """Revision of the tables; None = there are none of ours. Raises DamagedStore where they say two things."""
+    try:
+        return MigrationContext.configure(connection).get_current_revision()
+    except CommandError as error:
+        raise DamagedStore(error) from error
 
 
 def refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:

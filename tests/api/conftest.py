@@ -64,6 +64,8 @@ CALLERS = (
     CallerSettings(name="slow", client_id="slow", tenants=("acme",), issuers=(AS,), events_per_s=10.0, silence_s=60.0),
     CallerSettings(name="two", client_id="two", tenants=("acme", "globex"), issuers=("*",)),
     CallerSettings(name="all", client_id="all", tenants=("*",), issuers=("*",), sources=("*",)),
+    CallerSettings(name="itself", client_id="itself", tenants=("acme",), issuers=(AS,), agents=("self",)),
+    CallerSettings(name="narrow", client_id="narrow", tenants=("acme",), issuers=(AS,), bytes_per_day=4096),
     CallerSettings(name="globex", client_id="globex", tenants=("globex",), issuers=("*",), sources=("*",)),
     CallerSettings(
         name="keycloak",

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.scoring.records.commits import Position
+from trustwatch.scoring.store.database import DamagedStore
 from trustwatch.scoring.store.migrate import StoreTooNew
 from trustwatch.scoring.store.sql_store import open_reading_store, open_store, sqlite_url
 
@@ -90,7 +91,7 @@ def test_what_is_no_store_of_ours_is_refused_with_what_to_do(tmp_path: Path) -> 
         open_reading_store(sqlite_url(empty))
     text = tmp_path / "text.db"
     text.write_text("no database, but a text that is long enough to be looked at as the header of one" * 10)
-    with pytest.raises(ConfigError, match="can not be read"):
+    with pytest.raises(DamagedStore, match="file is not a database"):
         open_reading_store(sqlite_url(text))
     for revision, error in (("0001", ConfigError), ("9999", StoreTooNew)):
         path = tmp_path / f"{revision}.db"

@@ -263,6 +263,7 @@ class GatewayIssuers:
         rules: of verification.
         clock: seconds since 1970.
         new_id: text that never repeats.
+        monotonic: seconds on a clock that never goes back.
 
     Attributes:
         verifier: judges the tokens of agents.
@@ -272,14 +273,19 @@ class GatewayIssuers:
     """
 
     def __init__(
-        self, settings: GatewaySettings, rules: VerificationSettings, clock: EpochClock, new_id: Callable[[], str]
+        self,
+        settings: GatewaySettings,
+        rules: VerificationSettings,
+        clock: EpochClock,
+        new_id: Callable[[], str],
+        monotonic: Callable[[], float],
     ) -> None:
         proofs = {
             issuer_settings.issuer: _client_authentication(issuer_settings, clock, new_id)
             for issuer_settings in settings.issuers
         }
         self.holder_factory = TokenHolderFactory(settings.issuers)
-        self.jwks = JwksCache(settings.issuers, rules, clock)
+        self.jwks = JwksCache(settings.issuers, rules, clock, monotonic)
         self.verifier: TokenVerifier[TokenHolder] = TokenVerifier(
             settings.issuers, self.jwks, self.holder_factory.from_claims, rules, clock
         )

@@ -43,6 +43,21 @@ def single_header(scope: Scope, *names: bytes) -> bytes | None:
     return None
 
 
+def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
+    """What all of the headers *names* that are there say; None where two differ, or one is there twice.
+
+    A gateway sets the one of its product and hands on the agent's own of another: neither is known to be its word.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in names:
+            if name in found:
+                return None
+            found[name] = value
+    values = set(found.values())
+    return values.pop() if len(values) == 1 else None
+
+
 def presented_token(scope: Scope) -> PresentedToken:
     """The token of a request.
 
@@ -69,7 +84,7 @@ def presented_token(scope: Scope) -> PresentedToken:
 
 def forwarded_method(scope: Scope) -> str:
     """The method of the call that a sub-request is about; "" = not known, which no list of safe methods holds."""
-    given = single_header(scope, *METHOD_HEADERS) or b""
+    given = agreed_header(scope, *METHOD_HEADERS) or b""
     return given.decode().upper() if _METHOD_PATTERN.match(given) else ""
 
 
@@ -80,8 +95,8 @@ def request_id(scope: Scope) -> str:
 
 
 def forwarded_target(scope: Scope) -> str:
-    """Host and path of the call that a sub-request is about, as the gateway names them."""
-    return call_target(single_header(scope, *HOST_HEADERS), single_header(scope, *URI_HEADERS) or b"")
+    """Host and path of the call that a sub-request is about, as the gateway names them; no word that is in doubt."""
+    return call_target(agreed_header(scope, *HOST_HEADERS), agreed_header(scope, *URI_HEADERS) or b"")
 
 
 def call_target(host: bytes | None, uri: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
+import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
@@ -17,6 +17,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from ....ingest.errors import TrustwatchError
+from ....ingest.settings import Secret
 from ...http.auth.callers import ANY_NAME, SCOPE_DECIDE, AuthenticatedCaller
 from ...http.auth.token_verification import MAX_TOKEN_BYTES, InvalidToken, UnknownKey, unverified_issuer
 from ...http.problems import problem_of
@@ -39,6 +40,10 @@ FORM_MEDIA_TYPE = b"application/x-www-form-urlencoded"
 BASIC_CHALLENGE: RawHeader = (b"www-authenticate", b'Basic realm="introspection"')
 
 IdentifyIntrospectionCaller = Callable[[Scope], Awaitable[AuthenticatedCaller]]
+
+
+_NOBODYS_SECRET = Secret(secrets.token_hex(32))
+"""Compared with where no client has the name that was given."""
 
 
 class IntrospectionClientRefused(TrustwatchError):
@@ -102,7 +107,8 @@ class IntrospectionEndpoint:
         given = single_header(scope, AUTHORIZATION_NAME) or b""
         scheme, _, credentials = given.partition(b" ")
         if scheme.lower() == b"basic":
-            return self._authenticate_client(credentials.strip(b" ")).tenants
+            tenants = self._authenticate_client(credentials.strip(b" ")).tenants
+            return (ANY_NAME,) if tenants is None else tenants
         caller = await self._identify(scope)
         caller.require(SCOPE_DECIDE)
         return caller.tenants
@@ -114,8 +120,9 @@ class IntrospectionEndpoint:
         except (binascii.Error, UnicodeDecodeError):
             raise IntrospectionClientRefused("the credentials are malformed") from None
         client = self._clients.get(unquote_plus(user))
-        expected_secret = "" if client is None else client.secret.reveal()
-        if client is None or not hmac.compare_digest(unquote_plus(password).encode(), expected_secret.encode()):
+        # Compared in any case, so that the time tells no names of clients.
+        right = (_NOBODYS_SECRET if client is None else client.secret).matches(unquote_plus(password).encode())
+        if client is None or not right:
             raise IntrospectionClientRefused("no such client, or another secret")
         return client
 

@@ -98,7 +98,7 @@ def has_valid_signature(request: HookRequest, secret: Secret, now_s: float, tole
 
 
 def _equals_secret(given: bytes | None, secret: Secret) -> bool:
-    return hmac.compare_digest(given or b"", secret.reveal().encode())
+    return secret.matches(given or b"")
 
 
 def _credentials_of_scheme(request: HookRequest, scheme: bytes) -> bytes | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ from ....ingest.formats.format_registry import create_parser
 from ....ingest.formats.raw_records import FormatParser
 from ....scoring.store.read_scope import ReadScope
 from ...settings.access_settings import CallerSettings
-from ...settings.event_source_settings import EventSourceSettings
+from ...settings.event_source_settings import SELF, EventSourceSettings
 from .token_verification import TokenClaims
 
 SCOPE_SCORE_READ: Final = "trust.score:read"
@@ -29,6 +29,10 @@ SCOPE_ADMIN: Final = "trust.admin"
 ALL_SCOPES: Final = (SCOPE_SCORE_READ, SCOPE_DECIDE, SCOPE_INGEST, SCOPE_FEEDBACK, SCOPE_ADMIN)
 
 ANY_NAME: Final = "*"
+OWN_SOURCE_PREFIX: Final = "urn:trustwatch:"
+"""Events of ours name a source that begins so; no caller may (`SourceBinding.check_claims`)."""
+CALLER_SOURCE_PREFIX: Final = "caller:"
+"""Stands, with the name of its caller, for the source of an event that names none."""
 MAX_ALLOWED_CLAIMS = 4096
 """Combinations of tenant, issuer and source that one binding remembers as allowed."""
 
@@ -57,16 +61,44 @@ class SourceBinding:
 
     Args:
         source: its entry in the settings.
+        own_agent: agent id that `self` means in its `agents`.
+        own_issuers: issuers under which the source is known by that id.
+        bytes_per_day: its quota, None = none.
+        ours: whether it is this service itself, which alone may use its sources.
     """
 
-    def __init__(self, source: EventSourceSettings) -> None:
+    def __init__(
+        self,
+        source: EventSourceSettings,
+        *,
+        own_agent: str = "",
+        own_issuers: Iterable[str] = (),
+        bytes_per_day: int | None = None,
+        ours: bool = False,
+    ) -> None:
         self.source = source
         self.name = source.name
         self.tenants = frozenset(source.tenants)
         self.issuers = frozenset(source.issuers)
+        self.bytes_per_day = bytes_per_day
+        self.vouches = source.is_gateway
+        """True if it has a token for who acts; of all others every event is self-asserted."""
+        self.enforces = source.may_mark
+        """True if it may mark an event as caused by us."""
+        self.ours = ours
         self._parsers: dict[str, FormatParser] = {}
-        self._source_pattern = re.compile("|".join(map(fnmatch.translate, source.sources)) or r"(?!)")
+        self._source_pattern = _any_of(source.sources)
+        agents = (ANY_NAME,) if source.agents is None else source.agents
+        self._all_agents = ANY_NAME in agents
+        self._agent_pattern = _any_of(agent for agent in agents if agent != SELF)
+        self._own_agent = own_agent if SELF in agents else ""
+        self._own_issuers = frozenset(own_issuers)
         self._allowed_claims: set[tuple[str | None, str | None, str | None]] = set()
+
+    @property
+    def source_without_name(self) -> str:
+        """Stands for the source of an event that names none."""
+        return CALLER_SOURCE_PREFIX + self.name
 
     @property
     def default_tenant(self) -> str | None:
@@ -107,9 +139,42 @@ class SourceBinding:
             raise SourceNotAllowed(_refusal_reason("issuer", issuer), "$.agent.issuer")
         if source and self._source_pattern.match(source) is None:
             raise SourceNotAllowed(_refusal_reason("source", source), "$.source")
+        if source and not self.ours:
+            self._check_reserved(source)
         if len(self._allowed_claims) >= MAX_ALLOWED_CLAIMS:
             self._allowed_claims.clear()
         self._allowed_claims.add(claim)
+
+    def _check_reserved(self, source: str) -> None:
+        """Raise for the sources of this service and of other callers, whatever patterns the settings name."""
+        spelled = source.strip().casefold()
+        if spelled.startswith(OWN_SOURCE_PREFIX):
+            raise SourceNotAllowed(f"sources that begin with `{OWN_SOURCE_PREFIX}` are this service's own", "$.source")
+        if spelled.startswith(CALLER_SOURCE_PREFIX) and source != self.source_without_name:
+            raise SourceNotAllowed(
+                f"sources that begin with `{CALLER_SOURCE_PREFIX}` stand for callers of the settings, each for its own",
+                "$.source",
+            )
+
+    def check_agent(self, issuer: str | None, agent_id: str) -> None:
+        """Raise unless an event may be about that agent.
+
+        Raises:
+            SourceNotAllowed: with the path `$.agent.id`.
+        """
+        if self._all_agents or self._agent_pattern.match(agent_id) is not None:
+            return
+        if self._own_agent and agent_id == self._own_agent and issuer in self._own_issuers:
+            return
+        raise SourceNotAllowed(
+            "this source may not speak for that agent: `agents` of its entry in the settings does not cover it; list "
+            "the ids, or globs of them, that it reports (`self` is the client of its own token)",
+            "$.agent.id",
+        )
+
+
+def _any_of(globs: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, globs)) or r"(?!)")
 
 
 def _single_name(names: frozenset[str]) -> str | None:
@@ -196,12 +261,12 @@ class CallerDirectory:
     """
 
     def __init__(self, callers: Iterable[CallerSettings], issuers: Iterable[str]) -> None:
-        trusted = tuple(issuers)
+        known = tuple(issuers)
         self._bindings: dict[tuple[str, str | None, str | None], SourceBinding] = {}
         for caller in callers:
-            issuer = caller.authenticated_by or (trusted[0] if len(trusted) == 1 else None)
+            issuer = token_issuer(caller, known)
             if issuer is not None:
-                self._bindings[issuer, caller.client_id, caller.subject] = SourceBinding(caller)
+                self._bindings[issuer, caller.client_id, caller.subject] = binding_of_caller(caller, issuer)
 
     def resolve(self, claims: TokenClaims) -> AuthenticatedCaller:
         """The caller that a verified token stands for; without an entry it is bound to nothing."""
@@ -217,3 +282,22 @@ class CallerDirectory:
             exp=claims.exp,
             binding=next((binding for binding in bindings if binding is not None), NO_BINDING),
         )
+
+
+def token_issuer(caller: CallerSettings, issuers: Sequence[str]) -> str | None:
+    """Issuer of a caller's tokens, where *issuers* are configured; None where it is not said."""
+    return caller.authenticated_by or (issuers[0] if len(issuers) == 1 else None)
+
+
+def binding_of_caller(caller: CallerSettings, issuer: str | None) -> SourceBinding:
+    """Claims that the events of a configured caller may make, whose tokens are of *issuer*.
+
+    The agent ids of `self` mean something under that issuer, and under the one that the settings name for its events.
+    """
+    own_issuers = {issuer, _single_name(frozenset(caller.issuers))} - {None}
+    return SourceBinding(
+        caller,
+        own_agent=caller.client_id or caller.subject or "",
+        own_issuers=(one for one in own_issuers if one is not None),
+        bytes_per_day=caller.bytes_per_day,
+    )

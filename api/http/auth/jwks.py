@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -36,6 +38,8 @@ class JwksStatus(msgspec.Struct, frozen=True):
     fetched_at: float
     fetches: int
     last_error: str  # "" = the last fetch went well
+    skipped_keys: int = 0
+    """Members of its key sets that could not be read, over all fetches."""
 
 
 class _IssuerKeys:
@@ -45,8 +49,11 @@ class _IssuerKeys:
         self.settings = settings
         self.keys: KeySet | None = None
         self.fetched_at = 0.0
-        self.tried_at: float | None = None
+        self.fetched: float | None = None
+        self.tried: float | None = None
+        """Both as the monotonic clock has it: wall clocks are set back, and nothing is fetched until they catch up."""
         self.fetches = 0
+        self.skipped_keys = 0
         self.last_error = ""
         self.task: asyncio.Task[None] | None = None
 
@@ -59,13 +66,21 @@ class JwksCache:
     Args:
         issuers: whose keys to hold.
         rules: intervals and budgets.
-        clock: seconds since 1970.
+        clock: seconds since 1970, for what is told.
+        monotonic: seconds on a clock that never goes back: ages and intervals are measured by it.
     """
 
-    def __init__(self, issuers: Iterable[IssuerSettings], rules: VerificationSettings, clock: EpochClock) -> None:
+    def __init__(
+        self,
+        issuers: Iterable[IssuerSettings],
+        rules: VerificationSettings,
+        clock: EpochClock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._issuers = {issuer.issuer: _IssuerKeys(issuer) for issuer in issuers}
         self._rules = rules
         self._clock = clock
+        self._monotonic = monotonic
         self._on_change: list[Callable[[str], None]] = []
         self._client: httpx.AsyncClient | None = None
         self._refresh_task: asyncio.Task[None] | None = None
@@ -77,17 +92,16 @@ class JwksCache:
     def keys(self, issuer: str) -> KeySet | None:
         """Keys of *issuer* now; None where it is unknown, never answered, or has been silent for too long."""
         issuer_keys = self._issuers.get(issuer)
-        if (
-            issuer_keys is None
-            or issuer_keys.keys is None
-            or self._clock() >= issuer_keys.fetched_at + self._rules.keys_max_age_s
-        ):
+        if issuer_keys is None or self._age_s(issuer_keys) >= self._rules.keys_max_age_s:
             return None
         return issuer_keys.keys
 
+    def _age_s(self, issuer_keys: _IssuerKeys) -> float:
+        return math.inf if issuer_keys.fetched is None else self._monotonic() - issuer_keys.fetched
+
     def usable_until(self, issuer: str) -> float:
         """Time until which the stored keys of *issuer* are trusted, unless they are fetched again."""
-        return self._issuers[issuer].fetched_at + self._rules.keys_max_age_s
+        return self._clock() + self._rules.keys_max_age_s - self._age_s(self._issuers[issuer])
 
     def status(self) -> list[JwksStatus]:
         """State of all issuers' keys, for readiness and metrics, in the order of the settings."""
@@ -98,6 +112,7 @@ class JwksCache:
                 fetched_at=issuer_keys.fetched_at,
                 fetches=issuer_keys.fetches,
                 last_error=issuer_keys.last_error,
+                skipped_keys=issuer_keys.skipped_keys,
             )
             for issuer, issuer_keys in self._issuers.items()
         ]
@@ -129,9 +144,10 @@ class JwksCache:
         issuer_keys = self._issuers[issuer]
         if issuer_keys.task is not None and not issuer_keys.task.done():
             return issuer_keys.task
-        if issuer_keys.tried_at is not None and 0 <= self._clock() - issuer_keys.tried_at < self._rules.refresh_min_s:
+        now = self._monotonic()
+        if issuer_keys.tried is not None and now - issuer_keys.tried < self._rules.refresh_min_s:
             return None
-        issuer_keys.tried_at = self._clock()
+        issuer_keys.tried = now
         issuer_keys.task = asyncio.get_running_loop().create_task(self._refresh(issuer_keys))
         return issuer_keys.task
 
@@ -140,7 +156,7 @@ class JwksCache:
         while True:
             await asyncio.sleep(min(self._rules.refresh_s, self._rules.refresh_min_s))
             for issuer, issuer_keys in self._issuers.items():
-                if issuer_keys.last_error or self._clock() - issuer_keys.fetched_at >= self._rules.refresh_s:
+                if issuer_keys.last_error or self._age_s(issuer_keys) >= self._rules.refresh_s:
                     self.refresh_soon(issuer)
 
     async def _refresh(self, issuer_keys: _IssuerKeys) -> None:
@@ -153,8 +169,16 @@ class JwksCache:
             issuer_keys.last_error = f"{type(error).__name__}: {error}"[:200]
             _log.warning("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
             return
+        except Exception as error:  # a fault of ours: said, and tried again like every other
+            issuer_keys.last_error = f"{type(error).__name__} of ours"
+            _log.error("jwks_refresh_failed", issuer=issuer_keys.settings.issuer, error=issuer_keys.last_error)
+            return
         changed = issuer_keys.keys is None or issuer_keys.keys.digest != keys.digest
         issuer_keys.keys, issuer_keys.fetched_at, issuer_keys.last_error = keys, self._clock(), ""
+        issuer_keys.fetched = self._monotonic()
+        issuer_keys.skipped_keys += len(keys.skipped)
+        if changed and keys.skipped:
+            _log.warning("jwks_keys_skipped", issuer=issuer_keys.settings.issuer, keys=list(keys.skipped))
         if changed:
             _log.info("jwks_changed", issuer=issuer_keys.settings.issuer, keys=len(keys))
             for call in self._on_change:

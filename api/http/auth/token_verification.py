@@ -117,17 +117,23 @@ class KeySet:
 
     Attributes:
         digest: changes exactly when a usable key does.
+        skipped: positions of members that can not be read, and why.
     """
 
-    def __init__(self, keys: Mapping[tuple[str, str], jwt.PyJWK], digest: bytes) -> None:
+    def __init__(self, keys: Mapping[tuple[str, str], jwt.PyJWK], digest: bytes, skipped: Sequence[str] = ()) -> None:
         self._keys = dict(keys)
         self.digest = digest
+        self.skipped = tuple(skipped)
 
     def __len__(self) -> int:
         return len({kid for kid, _ in self._keys})
 
     def find(self, kid: str | None, alg: str) -> jwt.PyJWK | None:
-        """Key *kid* for *alg*; without a kid the only key that fits, since guessing among several is not verifying."""
+        """Key *kid* for *alg*; without a kid the only key that fits.
+
+        Where several fit and the token names none, none is taken (RFC 7515 leaves it open): trying one after the other
+        would let a withdrawn key's double pass, and cost an attacker's token as many verifications as there are keys.
+        """
         if kid is not None:
             return self._keys.get((kid, alg))
         fitting = [key for (_, key_alg), key in self._keys.items() if key_alg == alg]
@@ -137,7 +143,8 @@ class KeySet:
 def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
     """Keys of a JWKS document that may verify one of *algorithms*.
 
-    Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members.
+    Symmetric, private, encryption and short RSA keys are left out, as RFC 7517 section 5 asks for unusable members. A
+    member that can not be read is skipped, and said: it must not cost the others their place.
 
     An answered set is the issuer's word, even when nothing in it is usable: then no token of it is accepted any more.
 
@@ -151,14 +158,23 @@ def parse_keys(document: bytes, algorithms: Sequence[str]) -> KeySet:
     if not isinstance(members, list) or len(members) > MAX_KEYS:
         raise ValueError(f"is no JWK set of at most {MAX_KEYS} keys")
     keys: dict[tuple[str, str], jwt.PyJWK] = {}
+    skipped: list[str] = []
     for index, member in enumerate(members):
-        for alg, key in _usable_keys(member, algorithms):
-            keys.setdefault((str(member.get("kid", f"#{index}")), alg), key)
-    return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest())
+        try:
+            usable = _usable_keys(member, algorithms)
+        except Exception as error:  # a member of any type in any place: PyJWT and cryptography expect texts
+            skipped.append(f"#{index}: {type(error).__name__}")
+            continue
+        for alg, key in usable:
+            keys.setdefault((member.get("kid", f"#{index}"), alg), key)
+    return KeySet(keys, hashlib.blake2b(msgspec.json.encode(members, order="deterministic")).digest(), skipped)
 
 
 def _usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.PyJWK]]:
-    if not isinstance(member, dict) or "d" in member or member.get("use", "sig") != "sig":
+    """Keys of one member of a set; raises where something in it has a wrong type or is no key."""
+    if not isinstance(member, dict) or not isinstance(member.get("kid", ""), str):
+        raise TypeError
+    if "d" in member or member.get("use", "sig") != "sig":
         return []
     if "verify" not in member.get("key_ops", ["verify"]):
         return []
@@ -166,16 +182,8 @@ def _usable_keys(member: Any, algorithms: Sequence[str]) -> list[tuple[str, jwt.
     fitting = _ALGORITHMS_OF_KEY.get((str(member.get("kty")), str(curve)), ())
     named = member.get("alg")
     names = [alg for alg in fitting if alg in algorithms and named in (None, alg)]
-    return [(alg, key) for alg in names if (key := _verification_key(member, alg)) is not None]
-
-
-def _verification_key(member: dict[str, Any], alg: str) -> jwt.PyJWK | None:
-    try:
-        key = jwt.PyJWK(member, alg)
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return None
-    short = member["kty"] == "RSA" and key.key.key_size < MIN_RSA_BITS
-    return None if short else key
+    usable = [(alg, jwt.PyJWK(member, alg)) for alg in names]
+    return [(alg, key) for alg, key in usable if member["kty"] != "RSA" or key.key.key_size >= MIN_RSA_BITS]
 
 
 def unverified_issuer(token: str) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "contains",
     "dialect_of",
     "insert_or_skip",
+    "is_damaged",
     "is_transient",
     "open_engine",
     "open_reading_engine",
@@ -107,6 +108,11 @@ def _parse_url(url: str, password: str | None) -> tuple[Dialect, URL]:
     except (ArgumentError, KeyError, ValueError):  # ValueError: a port that is no number
         raise ConfigError(f"store.url: not the URL of a database we know; {EXPECTED_URL}") from None
     return dialect, parsed if password is None else parsed.set(password=password)
+
+
+def is_damaged(error: DBAPIError) -> bool:
+    """True if the database's own file is damaged; a server says so by itself, and to its administrator."""
+    return sqlite.is_damaged(error)
 
 
 def is_transient(error: DBAPIError) -> bool:

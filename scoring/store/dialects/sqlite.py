@@ -52,6 +52,11 @@ _PRAGMAS = (
 _TRANSIENT = frozenset({5, 6, 7, 8, 9, 10, 13, 14})
 
 
+_DAMAGED = frozenset({11, 26})  # CORRUPT, NOTADB
+_ERROR, _LOST = 1, ("no such", "already exists")
+"""An error in a statement: ours are right, so what it speaks of is lost, or a note that it is there is."""
+
+
 def make_engine(url: URL) -> Engine:
     """An engine on a file. Raises ConfigError on a database in memory, which every connection would have of its own."""
     if not url.database or ":memory:" in url.database:
@@ -163,3 +168,11 @@ def is_transient(error: DBAPIError) -> bool:
     """True if the same call may succeed later."""
     code: Any = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and code & 0xFF in _TRANSIENT
+
+
+def is_damaged(error: DBAPIError) -> bool:
+    """True if the file is no database, or one that lost a part of itself."""
+    code: Any = getattr(error.orig, "sqlite_errorcode", None)
+    return isinstance(code, int) and (
+        code & 0xFF in _DAMAGED or (code == _ERROR and any(text in str(error.orig) for text in _LOST))
+    )

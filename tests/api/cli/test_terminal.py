@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from trustwatch.api.cli.terminal import print_message, write_line, write_table
+import structlog
+import typer
+from trustwatch.api.cli.remote import TokenOption
+from trustwatch.api.cli.terminal import print_message, write_json, write_line, write_table
+from trustwatch.api.structured_logs import configure_structured_logs
+from typer.testing import CliRunner
 
 NAMES = ("bot\x1b]0;owned\x07", "bot\ncli-bot  acme-corp  low", "a\u202eb", "[/red]", "[bold]x", "b\rc")
 
@@ -24,3 +35,80 @@ def test_a_name_is_shown_and_never_obeyed(name: str, capsys: pytest.CaptureFixtu
 def test_ordinary_names_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     write_line("https://agents.example/7 \u00fc \U0001f916")
     assert capsys.readouterr().out == "https://agents.example/7 \u00fc \U0001f916\n"
+
+
+CONTROLS = "a\x00\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\U000e0001\u00fc"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_json_on_a_terminal_is_the_same_value_without_anything_to_obey(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C0, DEL, C1, direction marks and signs beyond the first plane are escaped; letters stay letters."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    write_json({"agent_id": CONTROLS})
+    line = screen.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert json.loads(line) == {"agent_id": CONTROLS}
+    assert "\u00fc" in line
+
+
+def test_json_that_a_program_reads_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    write_json({"agent_id": CONTROLS})
+    assert capsys.readouterr().out == json.dumps({"agent_id": CONTROLS}, ensure_ascii=False) + "\n"
+
+
+@pytest.fixture
+def log_screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    before = structlog.get_config()
+    configure_structured_logs()
+    yield screen
+    structlog.configure(**before)
+
+
+def test_the_log_on_a_terminal_obeys_no_name(log_screen: Terminal) -> None:
+    """Neither as value nor as text of an error; a traceback keeps its lines."""
+    log = structlog.get_logger("screen")
+    log.warning(f"refused {CONTROLS}", agent=CONTROLS, more=[CONTROLS], forged="x\n2026 [info] all is well")
+    try:
+        raise ValueError(CONTROLS)
+    except ValueError:
+        log.exception("failed")
+    text = log_screen.getvalue()
+    for colour in ("\x1b[0m", "\x1b[1m", "\x1b[2m", *(f"\x1b[{number}m" for number in range(30, 38))):
+        text = text.replace(colour, "")
+    assert all(sign.isprintable() for sign in text.replace("\n", ""))
+    assert "\n2026 [info]" not in text
+    assert "\nTraceback" in text
+
+
+def command_line() -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command()
+    def show(token: TokenOption = "") -> None:
+        write_line(f"token={token}")
+
+    return app
+
+
+@pytest.mark.parametrize("way", ["variable", "file", "standard input", "words"])
+def test_a_token_need_not_be_in_the_list_of_processes(way: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    arguments = {"file": ["--token", f"@{tmp_path / 'token'}"], "standard input": ["--token", "-"]}
+    words = ["--token", "secret"] if way == "words" else arguments.get(way, [])
+    environ = {"TRUSTWATCH_TOKEN": "secret"} if way == "variable" else {}
+    done = CliRunner().invoke(command_line(), words, input="secret\n", env=environ)
+    assert "token=secret\n" in done.output
+    assert ("list of processes" in done.output) == (way == "words")
+
+
+def test_a_token_file_that_is_not_there_is_a_wrong_use(tmp_path: Path) -> None:
+    done = CliRunner().invoke(command_line(), ["--token", f"@{tmp_path / 'none'}"])
+    assert done.exit_code == 2
+    assert "the token can not" in done.output

@@ -6,6 +6,7 @@ import asyncio
 import doctest
 import hashlib
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,3 +232,23 @@ def test_the_text_of_the_pages_needs_every_value() -> None:
     request: Any = SimpleNamespace(url=SimpleNamespace(path="/"), headers={})
     with pytest.raises(jinja2.UndefinedError):
         renderer.page(request, "sign_in.html", None)
+
+
+def test_a_name_turns_nothing_round_and_form_fields_are_exact() -> None:
+    """Direction marks and controls are written out wherever a template shows a value; a form sends back what it had."""
+    renderer = rendering.PageRenderer(StaticAssets(), (), lambda: 0)
+    environment = renderer._environment
+    name = "nimda\u202e\u2066\x9b31m<b>\u00fc"
+    shown = environment.from_string("<td>{{ name }}, {{ name | breakable }}</td>{{ '%s' | format(name) }}")
+    text = shown.render(name=name)
+    assert not any(mark in text for mark in "\u202e\u2066\x9b")
+    assert text.count("nimda\\u202e\\u2066\\x9b31m&lt;b&gt;\u00fc") == 3
+    field = environment.from_string('<input value="{{ name | e }}">')
+    assert field.render(name=name) == '<input value="nimda\u202e\u2066\x9b31m&lt;b&gt;\u00fc">'
+
+
+def test_every_form_field_of_the_templates_is_exact() -> None:
+    """A field without `| e` would send back another name than it was given."""
+    for template in (Path(str(console.__file__)).parent / "templates").glob("*.html"):
+        for value in re.findall(r'value="\{\{ ([^}]*) \}\}"', template.read_text(encoding="utf-8")):
+            assert value.endswith("| e"), f"{template.name}: {value}"

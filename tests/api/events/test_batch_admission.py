@@ -17,6 +17,7 @@ from trustwatch.api.events.batch_admission import AdmissionOutcome, BatchAdmissi
 from trustwatch.api.http.auth.callers import SourceBinding
 from trustwatch.api.settings.access_settings import RegisteredAgent
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
+from trustwatch.ingest.columns import OWN_ERRORS
 from trustwatch.ingest.errors import MalformedEvent, SourceNotAllowed
 from trustwatch.ingest.formats.cloudevents import structured_record
 from trustwatch.ingest.formats.raw_records import RawRecord
@@ -24,7 +25,8 @@ from trustwatch.ingest.source import Record
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
-from ...support.scan_records import WHOLE, changed, compact, mutate, records
+from ...support import scan_records
+from ...support.scan_records import compact, mutate, records
 
 NOW_MS = 1_772_500_000_000  # 2026-03-03, behind all events that the tests make
 AS = "https://as.acme.example"
@@ -33,11 +35,28 @@ BINDINGS = {
     "doubted": SourceBinding(EventSourceSettings("doubted", ("*",), ("*",), ("*",))),
     "one": SourceBinding(EventSourceSettings("one", ("acme",), (AS,), ("urn:*",), trusted=True)),
     "ünnamed": SourceBinding(EventSourceSettings("ünnamed", ("acme", "Zürich"), ("*",), ("*",), trusted=True)),
+    "itself": SourceBinding(
+        EventSourceSettings("itself", ("acme",), ("*",), ("*",), agents=("self",)), own_agent="a", own_issuers=(AS,)
+    ),
+    "gateway": SourceBinding(
+        EventSourceSettings("gateway", ("*",), ("*",), ("*",), ("a*", "https:*"), trusted=True, enforces=True)
+    ),
 }
 REGISTRY = (
     RegisteredAgent(tenant="acme", issuer=AS, agent="https://*", type="Clerk", capabilities=("read", "zürich", "pay")),
     RegisteredAgent(tenant="acme", issuer="", agent="a*", type="Payer"),
 )
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """An event that does not say we caused it, with another member; `...` leaves it out."""
+    made = scan_records.changed(path, value)
+    for name, plain in (("error", "boom"), ("caused_by", None)):
+        made[name] = made[name] if path == name and value is not ... else plain
+    return made
+
+
+WHOLE = changed("error", "boom")
 
 
 def alias(tenant: str, identifier: str) -> str:
@@ -142,7 +161,10 @@ def test_any_records_are_judged_alike(
 def test_what_decides_is_never_mixed_up() -> None:
     """Claims that differ in one point alone, side by side, from senders that may say different things."""
     paths = ("tenant", "source", "agent.id", "agent.issuer", "agent.type", "agent.capabilities", "principal.id", "id")
+    paths += ("agent.self_asserted", "error", "caused_by", "outcome", "type", "vendor")
     values = (..., None, "", "a", "acme", AS, "https://agents.acme.example/7", "Clerk", [], ["read", "zürich", "pay"])
+    values += (True, False, *sorted(OWN_ERRORS), "trustwatch", "success", "denied", "error", "approval", "caller:all")
+    values += ("caller:one", "urn:trustwatch:approvals")
     raws = [compact(changed(path, value)) for path in paths for value in values]
     parcels = native(*raws, *reversed(raws))
     for both in (Both(), Both(REGISTRY), Both(aliased=True)):
@@ -192,3 +214,36 @@ def test_what_is_not_native_is_judged_where_it_stands() -> None:
     parcels = [cloud(WHOLE), cloud(changed("action", 7)), *native(compact(WHOLE)), cloud({}, "other"), cloud(WHOLE)]
 
     assert Both().check(parcels, BINDINGS["all"]) == 3
+
+
+@pytest.mark.parametrize("sender", ["itself", "one"])
+def test_a_claim_that_was_taken_covers_no_word_on_who_vouches_or_who_caused_it(sender: str) -> None:
+    """The first record teaches the memory its claim; the others differ in what decides besides it."""
+    taken = changed("agent.id", "a")
+    taken["agent"] |= {"self_asserted": sender == "itself", "type": None, "capabilities": None, "issuer": AS}
+    others = [
+        {**taken, "agent": {**taken["agent"], "self_asserted": False}},
+        *({**taken, "error": error} for error in OWN_ERRORS),
+        {**taken, "caused_by": "trustwatch"},
+    ]
+    both = Both()
+    source = EventSourceSettings(sender, ("acme",), (AS,), ("*",), ("self",), gateway=sender != "itself")
+    binding = SourceBinding(source, own_agent="a", own_issuers=[AS])
+
+    assert both.check(native(compact(taken), compact({**taken, "id": "2"})), binding) == 2
+    both.check(native(*(compact({**other, "id": f"o-{at}"}) for at, other in enumerate(others))), binding)
+
+
+@pytest.mark.parametrize("raw", [b'"vendor":"\xff"', b'"vendor":{"\xc3(":1}', b'"attributes":{"a":"\xed\xa0\x80"}'])
+def test_bytes_that_are_no_text_are_refused_in_members_nobody_knows(raw: bytes) -> None:
+    """They were taken, and exports were no JSON then; the claim is known from a record that is text."""
+    good = compact(WHOLE)
+    bad = good.replace(b'{"id":"evt-1"', b'{"id":"evt-2",' + raw, 1)
+    assert bad != good
+    both = Both()
+
+    both.check(native(good, good), BINDINGS["all"])
+    assert both.check(native(good, bad, good), BINDINGS["all"]) == 2
+    refused = both.batch.admit(native(good, bad), BINDINGS["all"], NOW_MS).outcomes[1]
+    assert isinstance(refused, MalformedEvent)
+    assert "utf-8" in refused.reason.lower()

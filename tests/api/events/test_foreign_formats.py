@@ -114,7 +114,9 @@ def test_a_request_may_name_its_format(site: Any, kind: str) -> None:
     )
 
     assert (answer.status_code, counts(answer)) == (202, (2, 0, 0, 1))
-    assert [event.get("error") for event in natives(site)] == [None, "ext_authz_denied"]
+    # A format that a request names gives no right to say that we caused it: the settings of this caller do not.
+    assert [event.get("error") for event in natives(site)] == [None, "claimed:ext_authz_denied"]
+    assert not any("caused_by" in event for event in natives(site))
     assert natives(site)[0]["credential"]["token_id"].startswith("sha256:")
     assert not any(b"token=t" in record.payload or b"token-1" in record.payload for record in site.logged())
 

@@ -391,3 +391,22 @@ def test_many_senders_at_once_lose_nothing(site: Any, event: Any) -> None:
 
     ids = [found["id"] for found in site.events()]
     assert accepted == len(ids) == len(set(ids)) == 1600
+
+
+def test_an_agent_can_not_frame_another_one(site: Any, event: Any) -> None:
+    """180 events about a neighbour had it revoked: none is taken, each is counted, and the agent's own still are."""
+    framing = [{**event(number), "source": None} for number in range(180)]
+    own = {
+        **event(999),
+        "source": None,
+        "agent": {"id": "itself", "issuer": "https://as.example", "self_asserted": False},
+    }
+
+    answer = site.send(msgspec.json.encode([*framing, own]), client="itself")
+
+    assert counts(answer) == (1, 0, 180)
+    assert {found["path"] for found in answer.json()["rejections"]} == {"$.agent.id"}
+    assert [found["agent"] for found in site.events()] == [
+        {"id": "itself", "issuer": "https://as.example", "self_asserted": True}
+    ]
+    assert 'trustwatch_events_total{outcome="rejected",source="itself"} 180.0' in site.client.get("/metrics").text

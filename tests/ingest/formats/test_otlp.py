@@ -226,6 +226,7 @@ def test_agentgateways_access_log() -> None:
         "outcome": "denied",
         "status": 403,
         "error": "ext_authz_denied",
+        "caused_by": "trustwatch",
         "duration_ms": 3.0,
         "trace_id": TRACE,
     }

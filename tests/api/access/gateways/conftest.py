@@ -125,6 +125,7 @@ class Desk:
             "m",
             self.status,
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
             new_id=lambda: str(next(self.ids)),
             services=(self.guard,),
             on_startup=(self.jwks.start,),

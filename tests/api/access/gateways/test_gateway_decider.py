@@ -83,6 +83,19 @@ def test_a_method_that_is_told_twice_is_not_known(desk: Any) -> None:
         assert told(desk.send("GET", "/forward-auth", [*headers, *more])) == STEP_UP
 
 
+@pytest.mark.parametrize("original", ["POST", "DELETE", "", "get"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_headers_that_differ_are_no_known_method(desk: Any, original: str, turned: bool) -> None:
+    """A gateway sets one of them, and hands on what the agent wrote into the other."""
+    desk.agent("bot", MEDIUM)
+    both = [("x-forwarded-method", "GET"), ("x-original-method", original)]
+    sent = [("authorization", f"Bearer {desk.issuer.token(scope=BOTH)}"), *(reversed(both) if turned else both)]
+
+    assert told(desk.send("GET", "/forward-auth", sent)) == STEP_UP
+    agreed = [*sent[:1], ("x-forwarded-method", "GET"), ("x-original-method", "GET")]
+    assert told(desk.send("GET", "/forward-auth", agreed)) == ALLOW
+
+
 def test_envoy_is_asked_for_the_method_itself(desk: Any) -> None:
     """What a client writes into the headers of other products means nothing there."""
     desk.agent("bot", MEDIUM)

@@ -121,7 +121,9 @@ class World:
         self.clock = FakeClock()
         self.rules = VerificationSettings(**{"unknown_key_wait_s": 2.0, "refresh_s": 1000.0, **rules})
         self.issuer = IssuerSettings(issuer=ISSUER, audiences=(AUDIENCE,), jwks_uri=server.url)
-        self.jwks = JwksCache([self.issuer], self.rules, self.clock)
+        self.ahead = 0.0
+        """Seconds by which the clock was set forward; no time has passed in them."""
+        self.jwks = JwksCache([self.issuer], self.rules, self.clock, lambda: self.clock.now - self.ahead)
         callers = CallerDirectory(
             [CallerSettings(name="gateway", client_id="gateway-1", tenants=("acme-corp",))], [ISSUER]
         )

@@ -239,6 +239,57 @@ def test_an_emptied_key_set_is_the_issuers_word(world: Any, es: Any) -> None:
     run(world, scene)
 
 
+def test_a_clock_that_ran_ahead_keeps_no_withdrawn_key(new_world: Any, es: Any, new_key: Any) -> None:
+    """After it is set back, keys are fetched as before: a withdrawn one went on working until time caught up."""
+    world = new_world(refresh_s=1.0, refresh_min_s=0.1, keys_max_age_s=5000.0)
+    world.server.publish(es)
+    arrived = asyncio.Event()
+
+    def set_clock(by_s: float) -> None:
+        world.clock.now += by_s
+        world.ahead += by_s
+
+    async def scene() -> None:
+        set_clock(7200.0)
+        world.clock.now += 2.0
+        await world.jwks.refresh_soon("https://as.example")
+        set_clock(-7200.0)
+        world.server.publish(new_key("ES256", "es-2"))
+        world.jwks.on_change(lambda issuer: arrived.set())
+        world.clock.now += 2.0
+        await asyncio.wait_for(arrived.wait(), timeout=10)
+        with pytest.raises(UnknownKey):
+            world.verifier.verify_now(es.token())
+
+    run(world, scene)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        7,
+        None,
+        {"kty": "RSA", "n": 7, "e": "AQAB", "kid": "x"},
+        {"kty": "EC", "crv": "P-256", "x": [1], "y": {}, "kid": "x"},
+        {"kty": "EC", "crv": {}, "kid": ["x"]},
+        {"kty": "EC", "crv": "P-256", "key_ops": 7, "kid": "x"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "!", "kid": "x"},
+        {"kty": "EC", "crv": "P-256", "x": "", "y": None, "kid": 5},
+    ],
+)
+def test_a_member_of_a_wrong_type_costs_the_other_keys_nothing(world: Any, es: Any, member: Any, capsys: Any) -> None:
+    """It is skipped, logged and counted; before, the whole fetch died without a word."""
+    world.server.publish(member, es)
+
+    async def scene() -> None:
+        assert world.verifier.verify_now(es.token()).name == "gateway"
+        (status,) = world.jwks.status()
+        assert (status.keys, status.skipped_keys, status.last_error) == (1, 1, "")
+
+    run(world, scene)
+    assert "jwks_keys_skipped" in capsys.readouterr().out
+
+
 def test_unchanged_keys_keep_what_is_remembered(world: Any, es: Any) -> None:
     """A fetch that brings the same keys costs no token its place."""
     world.server.publish(es)
@@ -292,7 +343,7 @@ def test_keys_from_a_file(tmp_path: Path, world: Any, es: Any, new_key: Any) -> 
     file.write_bytes(msgspec.json.encode({"keys": [es.jwk()]}))
     issuer = IssuerSettings(issuer="https://as.example", audiences=("https://trust.example",), jwks_file=file)
     rules = VerificationSettings()
-    world.jwks = JwksCache([issuer], rules, world.clock)
+    world.jwks = JwksCache([issuer], rules, world.clock, world.clock)
     verifier: TokenVerifier[str] = TokenVerifier(
         [issuer], world.jwks, lambda claims: claims.subject, rules, world.clock
     )

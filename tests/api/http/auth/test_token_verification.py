@@ -253,6 +253,17 @@ def test_without_kid_only_a_single_fitting_key_is_used(es: Any, new_key: Any, is
         check(token, issuer, two)
 
 
+def test_of_two_keys_with_one_name_the_first_holds(es: Any, new_key: Any, issuer: IssuerSettings) -> None:
+    """An issuer that names two keys alike has one: the set is read the same way at every fetch."""
+    double = new_key("ES256", es.kid)
+    keys = parse_keys(msgspec.json.encode({"keys": [es.jwk(), double.jwk()]}), issuer.algorithms)
+
+    assert check(es.token(), issuer, keys).client_id == "gateway-1"
+    for header in ({}, {"kid": None}):
+        with pytest.raises(InvalidToken):
+            check(double.token(header), issuer, keys)
+
+
 def test_unusable_keys_are_left_out(es: Any, issuer: IssuerSettings) -> None:
     """Symmetric, private, encryption, short, foreign and broken members never verify anything."""
     short = type(es)("RS256", "short", rsa.generate_private_key(65537, 1024))

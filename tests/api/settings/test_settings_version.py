@@ -1,0 +1,68 @@
+"""Defaults of new settings files, and what files of release 0.1 keep for one release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trustwatch.api.settings.loading import load_settings
+from trustwatch.api.settings.root import Settings
+from trustwatch.ingest.errors import ConfigError
+from trustwatch.simulator.demo_enterprise import local_settings
+
+ROOT = Path(__file__).parents[3]
+ISSUER = "issuers: [{issuer: i, audiences: [a], jwks_file: keys}]\n"
+REPORTS = "callers: [{name: edge, client_id: gw, tenants: [acme], issuers: [i]}, {name: soc, client_id: soc}]\n"
+ASKS = "gateway: {clients: [{client_id: kong, secret: 'sixteen characters'}]}\n"
+
+
+def loaded(folder: Path, text: str) -> Settings:
+    file = folder / "settings.yaml"
+    file.write_text(text)
+    return load_settings(file, {"POSTGRES": "x"})
+
+
+def test_a_file_of_0_1_keeps_its_reach_and_is_told_what_to_write(tmp_path: Path) -> None:
+    """Only callers whose events are taken, and only what is missing."""
+    settings = loaded(tmp_path, ISSUER + REPORTS + ASKS)
+
+    callers, clients = settings.upgrade_warnings()
+    assert settings.callers[0].agents is None
+    assert "callers edge name no `agents`" in callers and "agents: [self]" in callers
+    assert "`gateway.clients` kong name no `tenants`" in clients
+    named = REPORTS.replace("issuers: [i]", 'issuers: [i], agents: ["*"]') + ASKS.replace(
+        "secret", "tenants: [x], secret"
+    )
+    assert loaded(tmp_path, ISSUER + named).upgrade_warnings() == []
+
+
+def test_a_new_file_binds_a_caller_to_itself(tmp_path: Path) -> None:
+    """Named by nobody, it is an agent: it may neither be trusted nor enforce."""
+    settings = loaded(tmp_path, "settings_version: 2\n" + ISSUER + REPORTS)
+
+    assert settings.callers[0].agents == ("self",)
+    assert settings.upgrade_warnings() == []
+    with pytest.raises(ConfigError, match=r"name the `agents` or leave it out.*`\$\.callers\[0\]\.agents`"):
+        loaded(
+            tmp_path, "settings_version: 2\n" + ISSUER + REPORTS.replace("issuers: [i]", "issuers: [i], trusted: true")
+        )
+
+
+def test_a_new_file_names_the_tenants_of_gateways(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"required where `settings_version` is 2.*`\$\.gateway\.clients\[0\]\.tenants`"
+    ):
+        loaded(tmp_path, "settings_version: 2\n" + ASKS)
+    with pytest.raises(ConfigError, match="must name one at least"):
+        loaded(tmp_path, ASKS.replace("secret", "tenants: [], secret"))
+
+
+def test_files_that_we_write_are_new_ones(tmp_path: Path) -> None:
+    """They name everything, so that nobody begins with what is about to go."""
+    secret = tmp_path / "postgres"
+    secret.write_text("x")
+    deployed = (ROOT / "deploy" / "settings.yaml").read_text().replace("/run/secrets/postgres_password", str(secret))
+    for text in (local_settings("trustwatch demo"), deployed):
+        settings = loaded(tmp_path, text)
+        assert (settings.settings_version, settings.upgrade_warnings()) == (2, [])
+        assert settings.callers[0].agents == ("*",)
