@@ -10,7 +10,7 @@ ENV PYTHONUNBUFFERED=1 \
 
 FROM base AS build
 WORKDIR /src
-COPY deploy/constraints.txt pyproject.toml README.md LICENSE ./
+COPY deploy/requirements.lock deploy/build.lock pyproject.toml README.md LICENSE ./
 COPY trustwatch trustwatch
 COPY ingest ingest
 COPY models models
@@ -20,9 +20,12 @@ COPY client client
 COPY lab lab
 COPY simulator simulator
 RUN python -m venv --without-pip /opt/trustwatch/venv \
- && python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+ && python -m pip install --no-cache-dir --root-user-action=ignore --require-hashes --no-deps --requirement build.lock \
+ && python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
  && PYTHONDONTWRITEBYTECODE='' python -m pip --python /opt/trustwatch/venv/bin/python install --no-cache-dir \
-    --constraint constraints.txt "trustwatch[fast] @ file://$(echo /wheels/trustwatch-*.whl)" \
+    --require-hashes --no-deps --only-binary :all: --requirement requirements.lock \
+ && PYTHONDONTWRITEBYTECODE='' python -m pip --python /opt/trustwatch/venv/bin/python install --no-cache-dir --no-index \
+    --no-deps /wheels/trustwatch-*.whl \
  && find /opt/trustwatch/venv -type d -name tests -prune -exec rm -rf {} +
 # (a fifth of the image would be the tests of scipy, scikit-learn and numba)
 COPY deploy/entrypoint deploy/first-start deploy/healthcheck.py deploy/warm-kernels deploy/warm-worker.py /opt/trustwatch/bin/

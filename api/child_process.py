@@ -133,7 +133,7 @@ class SupervisedProcess:
         module: dotted name of what it runs.
         settings_file: passed on; None where there is none.
         apply: called with each update; one is small enough not to delay answers.
-        ended: called whenever the process has ended, before it is started again.
+        on_exit: called whenever the process has ended, before it is started again.
     """
 
     def __init__(
@@ -141,12 +141,12 @@ class SupervisedProcess:
         module: str,
         settings_file: Path | None,
         apply: Callable[[PipelineUpdate], None],
-        ended: Callable[[], None] = lambda: None,
+        on_exit: Callable[[], None] = lambda: None,
     ) -> None:
         self._module = module
         self._settings_file = settings_file
         self._apply = apply
-        self._on_exit = ended
+        self._on_exit = on_exit
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._stopped = asyncio.Event()

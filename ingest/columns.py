@@ -146,8 +146,8 @@ class LazyEvents(Sequence[NativeEvent]):
     """Events that are decoded on access: most are never needed as objects.
 
     Args:
-        payloads: native JSON that `decode_event` accepts, except where the event is known.
-        known: events that are decoded already, by position; it becomes this object's memory of what was asked for.
+        payloads: native JSON that `decode_event` accepts, except where the event is decoded already.
+        decoded: events that are decoded already, by position; it becomes this object's memory of what was asked for.
     """
 
     def __init__(self, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]) -> None:

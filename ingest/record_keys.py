@@ -80,7 +80,7 @@ _MURMUR2_MULTIPLIER = 0x5BD1E995
 def agent_partition_key(tenant: str, issuer: str, agent_id: str) -> bytes:
     """Key of an agent's records on every topic: a JSON array of its three names, so that none can run into another.
 
-    >>> agent_route("acme", "https://as.example", "payer")
+    >>> agent_partition_key("acme", "https://as.example", "payer")
     b'["acme","https://as.example","payer"]'
     """
     return _encode_key((tenant, issuer, agent_id))
@@ -116,7 +116,7 @@ def murmur2(data: bytes) -> int:
 def key_for_partition(partition: int, partitions: int) -> bytes:
     """A key that leads to a given partition, for what is no one agent's.
 
-    >>> partition_of(route_to(3, 8), 8)
+    >>> partition_of(key_for_partition(3, 8), 8)
     3
     """
     for number in range(1_000 * partitions):

@@ -42,9 +42,9 @@ class Chart:
         description: of the content, in words.
     """
 
-    def __init__(self, figure: Figure, text: str) -> None:
+    def __init__(self, figure: Figure, description: str) -> None:
         self.figure = figure
-        self.description = text
+        self.description = description
 
     def __repr__(self) -> str:
         return f"<chart: {self.description}>"

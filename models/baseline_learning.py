@@ -26,7 +26,7 @@ _ANNOUNCEMENT_TYPES = (event_columns.CLIENT_CHANGE, event_columns.CLIENT_REGISTE
 
 
 LEARN_NOTHING, LEARN_ALL, LEARN_CREDENTIAL = 0, 1, 2
-"""Parts of an event to learn (see `ingest.features.kernel.learn`)."""
+"""Parts of an event to learn (see `ingest.features.feature_kernel.learn`)."""
 
 
 def learnable_parts(

@@ -112,7 +112,7 @@ class AlarmTail(NamedTuple):
         scale: mean excess over `start`, natural log, at the upper end of its uncertainty. It is taken from the median,
             so that a few wild days of the history do not set the thresholds of all.
         share: in (0, 1], agent-days above `start`.
-        days: agent-days of the history; fewer than LEAST_DAYS make the tail unusable.
+        days: agent-days of the history; fewer than MIN_AGENT_DAYS make the tail unusable.
     """
 
     start: float

@@ -25,7 +25,7 @@ class Calibration(NamedTuple):
     """Sorted held-out scores of G groups; entry 0 is the fleet.
 
     Attributes:
-        groups: uint64 (G,), ascending ids, the first is `FLEET`.
+        groups: uint64 (G,), ascending ids, the first is `FLEET_GROUP`.
         start: int64 (G + 1,), where a group's values begin in `values`.
         sizes: int64 (G,), held-out scores that the group's values stand for.
         values: float64 (m,), ascending within a group.
@@ -53,7 +53,7 @@ class Calibration(NamedTuple):
 
         Args:
             scores: float64 (n,), held-out, higher is more anomalous.
-            groups: uint64 (n,), peer group of each; `FLEET` for none.
+            groups: uint64 (n,), peer group of each; `FLEET_GROUP` for none.
             minimum: held-out scores that a group needs for a calibration of its own.
 
         Raises:
@@ -170,7 +170,7 @@ class PeerScales(NamedTuple):
     """Location and scale of T for G groups; entry 0 is the fleet, used for every group not listed.
 
     Attributes:
-        groups: uint64 (G,), ascending, the first is `FLEET`.
+        groups: uint64 (G,), ascending, the first is `FLEET_GROUP`.
         location: float64 (G,), decades.
         scale: float64 (G,), decades, at least `MIN_SCALE`.
     """

@@ -36,9 +36,9 @@ class ModelRegistry:
         installed_model: the operator's model directory (`model_dir`).
     """
 
-    def __init__(self, root: Path, installed: Path) -> None:
+    def __init__(self, root: Path, installed_model: Path) -> None:
         self.root = root
-        self._installed = installed
+        self._installed = installed_model
 
     def directory_of(self, version: str) -> Path:
         """Directory of a version. Raises ModelError for a name that can be no directory's."""

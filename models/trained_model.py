@@ -23,7 +23,7 @@ class AgentSeeds:
 
     Attributes:
         keys: uint64 (a,), ascending.
-        rows: structured (a,) of dtype `layout.ROW`.
+        rows: structured (a,) of dtype `layout.STATE_ROW`.
         events: int64 (a,), events each agent has shown.
     """
 

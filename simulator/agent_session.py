@@ -1,7 +1,7 @@
 """One run of one task by one agent: token, steps, refreshes, written as native JSON.
 
 Text is put together from fragments, since encoding a dict per event costs more than everything else together. Fragments
-are encoded once per step (`Step.text`), per version (`Epoch.text`), per session and per token.
+are encoded once per step (`TaskStep.json_prefix`), per version (`cached_json`), per session and per token.
 """
 
 from __future__ import annotations

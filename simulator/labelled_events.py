@@ -125,7 +125,7 @@ _label_encoder = msgspec.json.Encoder()
 def encode_label(label: SimulatedLabel) -> bytes:
     """One line of a label file, without the newline.
 
-    >>> encode_label(Label("evt-1", "a", "t", "s", 0, 1, "burst"))
+    >>> encode_label(SimulatedLabel("evt-1", "a", "t", "s", 0, 1, "burst"))
     b'{"id":"evt-1","agent_id":"a","tenant":"t","session":"s","event_label":0,"session_label":1,"class":"burst"}'
     """
     return _label_encoder.encode(label)

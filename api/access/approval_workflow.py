@@ -1,7 +1,7 @@
 """Approvals and pins: what a person is asked, what a person orders, and how it ends.
 
-The store is the truth; memory follows it (`follow`), and takes over at once what this process writes. A request that
-needs a person never waits for one: it is refused, and may be made again once somebody approved.
+The store is the truth; memory follows it (`synchronise`), and takes over at once what this process writes. A request
+that needs a person never waits for one: it is refused, and may be made again once somebody approved.
 """
 
 from __future__ import annotations

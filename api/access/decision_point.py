@@ -45,10 +45,12 @@ class PolicyDecisionPoint:
         failure_counts: questions that could not be decided, by (way, what was answered then: open or closed).
     """
 
-    def __init__(self, verdicts: PolicyEvaluator, approvals: ApprovalWorkflow, audit: AuditSink) -> None:
-        self.policy_evaluator = verdicts
-        self.approval_workflow = approvals
-        self.audit_sink = audit
+    def __init__(
+        self, policy_evaluator: PolicyEvaluator, approval_workflow: ApprovalWorkflow, audit_sink: AuditSink
+    ) -> None:
+        self.policy_evaluator = policy_evaluator
+        self.approval_workflow = approval_workflow
+        self.audit_sink = audit_sink
         self.verdict_counts: Counter[tuple[str, str, str, str]] = Counter()
         self.failure_counts: Counter[tuple[str, str]] = Counter()
 
@@ -60,7 +62,7 @@ class PolicyDecisionPoint:
         Args:
             question: what is asked.
             via: the way.
-            fit: makes a denial (`scoring.policy.denied`) of what the asking server can not do.
+            fit: makes a denial (`access_evaluation.deny`) of what the asking server can not do.
         """
         verdict, context = self.policy_evaluator.evaluate(question)
         if fit is not None:

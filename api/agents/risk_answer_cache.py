@@ -120,7 +120,7 @@ class RiskAnswerCache:
     def _encode_head(self, entry: RiskViewEntry, book: PolicyBook, pin: Intervention | None) -> bytes:
         summary: AgentSummary = entry.summary
         name = summary.name
-        standing = book.effective_policy(name.tenant, name.issuer, name.agent_id, summary.agent_type)
+        effective_policy = book.effective_policy(name.tenant, name.issuer, name.agent_id, summary.agent_type)
         ancestor = self._critical_ancestor(name.tenant, name.issuer, name.agent_id, book)
         head = RiskAnswerHead(
             agent_id=name.agent_id,
@@ -134,10 +134,10 @@ class RiskAnswerCache:
             counterfactual=summary.counterfactual or None,
             pin=_pin_member(pin),
             critical_ancestor=ancestor or None,
-            token_policy=standing.table[_effective_level(RiskLevel(summary.level), pin, ancestor, book)],
+            token_policy=effective_policy.table[_effective_level(RiskLevel(summary.level), pin, ancestor, book)],
             decision_id=summary.decision_id or None,
             policy_version=book.version,
-            mode=standing.mode,
+            mode=effective_policy.mode,
         )
         return _encode_json(head)[:-1]
 
@@ -154,7 +154,7 @@ class RiskAnswerCache:
         tenant = tenant if tenant is not None else caller.binding.default_tenant
         issuer = issuer if issuer is not None else caller.binding.default_issuer
         book = self._policy.book
-        standing = book.effective_policy(tenant or "", issuer or "", agent_id, "")
+        effective_policy = book.effective_policy(tenant or "", issuer or "", agent_id, "")
         pin = self._interventions.active_pin((tenant or "", issuer or "", agent_id), now_ms)
         ancestor = self._critical_ancestor(tenant or "", issuer or "", agent_id, book)
         head = RiskAnswerHead(
@@ -169,10 +169,10 @@ class RiskAnswerCache:
             counterfactual=None,
             pin=_pin_member(pin),
             critical_ancestor=ancestor or None,
-            token_policy=standing.table[_effective_level(RiskLevel.UNKNOWN, pin, ancestor, book)],
+            token_policy=effective_policy.table[_effective_level(RiskLevel.UNKNOWN, pin, ancestor, book)],
             decision_id=None,
             policy_version=book.version,
-            mode=standing.mode,
+            mode=effective_policy.mode,
         )
         return _encode_json(head)[:-1]
 

@@ -53,9 +53,9 @@ class PartitionArchiver:
         window: knows what was repeated.
     """
 
-    def __init__(self, partition: int, base: int, window: DuplicateWindow) -> None:
+    def __init__(self, partition: int, base_offset: int, window: DuplicateWindow) -> None:
         self.partition = partition
-        self.base_offset = self.next_offset = base
+        self.base_offset = self.next_offset = base_offset
         self.window = window
         self.events: list[EventToArchive] = []
         self.bytes = 0

@@ -1,4 +1,4 @@
-"""Commands that talk to a running service: `ingest`, `agents`, `explain`, `release`."""
+"""Client and options of commands that talk to a running service."""
 
 from __future__ import annotations
 

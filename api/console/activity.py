@@ -56,11 +56,11 @@ class RiskSeries:
     """Risk over time of the agents whose risk changed last. For one event loop.
 
     Args:
-        agents: most agents that are kept.
+        max_agents: agents that are kept at most.
     """
 
-    def __init__(self, agents: int = MAX_SERIES) -> None:
-        self._max_agents = agents
+    def __init__(self, max_agents: int = MAX_SERIES) -> None:
+        self._max_agents = max_agents
         # Not one of cachetools: only a new point counts as use, and one is looked for at every update of the risk view.
         self._series: OrderedDict[int, _AgentSeries] = OrderedDict()
 

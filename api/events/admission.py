@@ -133,8 +133,10 @@ class Admission:
         # Ids are unique within a source. An event that names none comes from its caller, so that no caller can use up
         # the ids of another.
         source = event.source or binding.source_without_name
-        route = agent_partition_key(tenant or "", issuer or "", event.agent.id)
-        return Record(RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, route)
+        partition_key = agent_partition_key(tenant or "", issuer or "", event.agent.id)
+        return Record(
+            RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, partition_key
+        )
 
     def _effective_payload(
         self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, binding: SourceBinding
@@ -246,7 +248,7 @@ def dead_letter_record(letter_id: str, now_ms: int, source: str, reason: str, pa
         source: name of the caller.
         reason: why it is refused.
         path: JSON path of the wrong member.
-        raw: as received; cut at MAX_KEPT bytes, which the reason then says.
+        raw: as received; cut at MAX_DEAD_LETTER_BYTES, which the reason then says.
     """
     if len(raw) > MAX_DEAD_LETTER_BYTES:
         reason = f"{reason} (the first {MAX_DEAD_LETTER_BYTES} of {len(raw)} bytes are kept)"

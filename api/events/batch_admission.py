@@ -30,7 +30,13 @@ AdmissionOutcome = Record | MalformedEvent | SourceNotAllowed
 
 
 class BatchOutcome(NamedTuple):
-    """Outcomes of a batch, in its order; `clean`: all of them are records; `left`: how many were not plain."""
+    """Outcomes of a batch.
+
+    Attributes:
+        outcomes: in the batch's order.
+        all_admitted: all of them are records.
+        slow_path_records: how many the compiled path left to the slow path.
+    """
 
     outcomes: list[AdmissionOutcome]
     all_admitted: bool
@@ -65,7 +71,7 @@ class BatchAdmission:
             binding: what their sender may speak for.
             now_ms: arrival, UTC milliseconds.
         """
-        if len(raw_records) == 1:  # the compiled way begins to pay at two
+        if len(raw_records) == 1:  # the compiled path begins to pay at two
             return self._admit_one(raw_records[0], binding, now_ms)
         payloads, wrong = _native_payloads(raw_records)
         latest_ms = now_ms + 1000 * MAX_CLOCK_AHEAD_S
@@ -75,15 +81,15 @@ class BatchAdmission:
         # The kernel passes over what it does not know, which may be no text at all: `Admission` refuses it.
         claims.state[[at for at, payload in enumerate(payloads) if not is_text(payload)]] = CLAIM_UNREADABLE
         outcomes = self._fast_path_records(payloads, claims, now_ms)
-        left = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
-        clean = True
-        for position in left:
+        slow_positions = np.flatnonzero(claims.state != CLAIM_KNOWN).tolist()
+        all_admitted = True
+        for position in slow_positions:
             outcome = wrong.get(position) or self._admit_on_slow_path(
                 payloads[position], raw_records[position].path_prefix, binding, now_ms, claims, position
             )
             outcomes[position] = outcome
-            clean = clean and isinstance(outcome, Record)
-        return BatchOutcome(outcomes, clean, len(left))
+            all_admitted = all_admitted and isinstance(outcome, Record)
+        return BatchOutcome(outcomes, all_admitted, len(slow_positions))
 
     def _admit_one(self, raw_record: RawRecord, binding: SourceBinding, now_ms: int) -> BatchOutcome:
         try:
@@ -106,10 +112,13 @@ class BatchAdmission:
         known = claims.state == CLAIM_KNOWN
         if not known.any():
             return [_PLACEHOLDER] * len(payloads)
-        places = np.where(known, claims.key_numbers, 0).tolist()
-        routes = map(self._reader.partition_keys.__getitem__, places)
+        key_numbers = np.where(known, claims.key_numbers, 0).tolist()
+        partition_keys = map(self._reader.partition_keys.__getitem__, key_numbers)
         return list(
-            map(Record._make, zip(repeat(RecordKind.EVENT), claims.ids.tolist(), repeat(now_ms), payloads, routes))
+            map(
+                Record._make,
+                zip(repeat(RecordKind.EVENT), claims.ids.tolist(), repeat(now_ms), payloads, partition_keys),
+            )
         )
 
     def _admit_on_slow_path(

@@ -98,7 +98,7 @@ def parse_body(content_type: str, headers: Mapping[str, str], body: bytes) -> li
     Raises:
         UnsupportedBody: media type or character set.
         MalformedEvent: the body as a whole can not be taken apart.
-        BodyTooLarge: more than MAX_EVENTS records.
+        BodyTooLarge: more than MAX_BODY_EVENTS records.
     """
     kind = _media_type(content_type, EVENT_MEDIA_TYPES)
     raw_records = _split_body(kind, headers, body)
@@ -161,7 +161,7 @@ def _split_body(kind: str, headers: Mapping[str, str], body: bytes) -> list[RawR
     raws = split_json(body, MAX_BODY_EVENTS) if kind == JSON_MEDIA_TYPE else split_ndjson(body, MAX_BODY_EVENTS)
     return list(
         map(RawRecord._make, zip(raws, repeat(None), repeat("$")))
-    )  # a third of what `Parcel(raw)` takes for each
+    )  # a third of what `RawRecord(raw)` takes for each
 
 
 def parse_foreign_dead_letter(raw: bytes, parser: FormatParser) -> list[RawRecord]:

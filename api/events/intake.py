@@ -240,9 +240,9 @@ class EventIntake:
                 raise LogFailed("the event log is damaged") from error
             self.limits.observe_commit(len(part), size)
 
-    async def write_control_record(self, payload: bytes, route: bytes) -> None:
-        """Log an operator's command about the agent that *route* leads to. Raises as `receive`."""
-        await self._commit([Record(RecordKind.CONTROL, 0, int(self._clock() * 1000), payload, route)])
+    async def write_control_record(self, payload: bytes, partition_key: bytes) -> None:
+        """Log an operator's command about the agent of *partition_key*. Raises as `receive`."""
+        await self._commit([Record(RecordKind.CONTROL, 0, int(self._clock() * 1000), payload, partition_key)])
 
 
 def _commit_parts(records: list[Record]) -> Iterator[tuple[list[Record], int]]:

@@ -96,7 +96,7 @@ class IntakeLimits:
     """Decides before a body is taken apart whether its sender has to wait.
 
     Args:
-        behind: records that are logged and not yet applied.
+        pending_records: records that are logged and not yet applied.
         max_lag_bytes: bound of the same in bytes (estimated from the mean size of logged records).
         monotonic: seconds on a clock that never goes back.
         total_bytes: bound of the bodies held in memory.
@@ -105,14 +105,14 @@ class IntakeLimits:
 
     def __init__(
         self,
-        behind: Callable[[], int],
+        pending_records: Callable[[], int],
         max_lag_bytes: int,
         monotonic: Callable[[], float],
         total_bytes: int = MAX_TOTAL_BODY_BYTES,
         reserve: DiskReserve | None = None,
     ) -> None:
         self.disk_reserve = reserve
-        self._pending_records = behind
+        self._pending_records = pending_records
         self._max_lag_bytes = max_lag_bytes
         self._monotonic = monotonic
         self._max_total_bytes = total_bytes

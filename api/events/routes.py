@@ -101,6 +101,7 @@ async def send_events(
     Records of gateways and authorization servers in their own formats are taken where the caller's settings or the
     parameter `format` name one: JSON, NDJSON, or (of formats that have such) `text/plain`, one record a line.
     """
+    # `DIRECT_EVENTS_ROUTE` comes first and answers; this route stands for the OpenAPI document.
     return await _receive_events(request, caller, events, record_format)
 
 

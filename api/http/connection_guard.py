@@ -25,13 +25,13 @@ _log = structlog.get_logger(__name__)
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request line with its headers."""
 
-LINGER_S = 2.0
+LINGER_S = 5.0
 """Time in which the rest of a body may arrive whose request is answered already, so that its client sees the answer."""
 
 MAX_LINGER_BYTES = 256 * 1024
 """Bytes of such a body that are read, and thrown away."""
 
-MAX_KNOWN_LINGER_BYTES = 16 * 1024 * 1024
+MAX_KNOWN_LINGER_BYTES = 64 * 1024 * 1024
 """The same where the caller is known: one that sends too much shall see why it is refused."""
 
 IDLE_S = 5.0

@@ -60,8 +60,8 @@ class ShadowScorer:
         settings: of the service.
         store: where figures go.
         models: chooses and loads.
-        course: what is followed; moved here.
-        ask: asks for the promotion of a version.
+        record_stream: what is followed; moved here.
+        request_promotion: asks for the promotion of a version.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class ShadowScorer:
         settings: Settings,
         store: SqlStore,
         models: ActiveModels,
-        course: RecordStream,
-        ask: Callable[[str], None],
+        record_stream: RecordStream,
+        request_promotion: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._store = store
         self._models = models
-        self._record_stream = course
-        self._request_promotion = ask
+        self._record_stream = record_stream
+        self._request_promotion = request_promotion
         self._followed_digests: tuple[str, str] | None = None
         self._champion: ShadowRuns | None = None
         self._challenger: tuple[ModelVersion, ShadowRuns] | None = None

@@ -67,12 +67,12 @@ class ModelWorkerProcess(SupervisedProcess):
 
     Args:
         settings_file: passed on; None where there is none.
-        proved: called with a version that may be promoted.
+        on_challenger_ready: called with a version that may be promoted.
     """
 
-    def __init__(self, settings_file: Path | None, proved: Callable[[str], None]) -> None:
+    def __init__(self, settings_file: Path | None, on_challenger_ready: Callable[[str], None]) -> None:
         super().__init__("trustwatch.api.models.worker", settings_file, lambda _update: None)
-        self._on_challenger_ready = proved
+        self._on_challenger_ready = on_challenger_ready
 
     def _handle_frame(self, frame: bytes) -> None:
         self._on_challenger_ready(frame.decode())
@@ -257,7 +257,10 @@ class KafkaBackend(EventBackend):
         return processes
 
     async def write_tick(self) -> None:
-        """Accept events again after a failure: nobody sends any to a replica that says that it can take none."""
+        """Write no tick, which is the workers' to do; after a failure, write a record that shows whether it is over.
+
+        Nobody sends events to a replica that says that it can take none, so that no event would show it.
+        """
         if not self.log.log.failed:
             return
         now = clock.now_ms()

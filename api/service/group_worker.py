@@ -80,7 +80,7 @@ class GroupPipelineWorker:
         self._dropped_dead_letters = 0
         self._spool = open_spool(settings)
         self._vectors: dict[int, VectorCollector] = {}
-        around = PipelineContext(
+        context = PipelineContext(
             self.source,
             self.store,
             self._policy,
@@ -92,7 +92,7 @@ class GroupPipelineWorker:
             self.publisher,
             service_url(settings),
         )
-        self.pipeline = ConsumerGroupPipeline(self.source, around, self._make_processor)
+        self.pipeline = ConsumerGroupPipeline(self.source, context, self._make_processor)
 
     def _make_processor(self, partition: int) -> Processor:
         settings = self._settings

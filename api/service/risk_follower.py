@@ -31,12 +31,12 @@ class RiskTopicFollower:
         self._names = kafka.names
         writer = open_writer(kafka)
         try:
-            self._risk_follower = RiskTopicReader(writer.partitions(kafka.names.events))
+            self._risk_topic_reader = RiskTopicReader(writer.partitions(kafka.names.events))
         finally:
             writer.close()
         topics = kafka.names
         # Old changes are no news to anybody, and there may be a month of them; risk is what answers are made of.
-        self._reader: TopicReader = open_reader(
+        self._kafka_reader: TopicReader = open_reader(
             kafka, (topics.risk, topics.decisions), start={topics.decisions: "latest"}
         )
         self._caught_up = False
@@ -46,33 +46,33 @@ class RiskTopicFollower:
         """Read until told to stop or nobody listens."""
         gc.freeze()
         while not self._child.should_stop:
-            fetched = self._reader.poll(POLL_S)
+            fetched = self._kafka_reader.poll(POLL_S)
             for part in fetched:
                 self._apply(part)
             self._caught_up = self._caught_up or self._at_end()
             now = clock.monotonic()
             if fetched or now - self._reported_at >= TELL_EVERY_S:
                 self._reported_at = now
-                for update in self._risk_follower.drain_updates(with_freshness=self._caught_up):
+                for update in self._risk_topic_reader.drain_updates(with_freshness=self._caught_up):
                     self._child.sender.send(update)
 
     def _apply(self, part: FetchedRecords) -> None:
         if part.topic == self._names.risk:
             for record in part.records:
-                self._risk_follower.read_risk(record.key, record.value, record.headers, part.partition)
+                self._risk_topic_reader.read_risk(record.key, record.value, record.headers, part.partition)
         else:
             for record in part.records:
-                self._risk_follower.read_decision(record.value)
+                self._risk_topic_reader.read_decision(record.value)
 
     def _at_end(self) -> bool:
         try:
-            return self._reader.at_end()
+            return self._kafka_reader.at_end()
         except Unavailable:
             return False
 
     def close(self) -> None:
         """Release connections."""
-        self._reader.close()
+        self._kafka_reader.close()
 
 
 def run_risk_follower(child: ChildRuntime) -> None:

@@ -93,7 +93,7 @@ def tenant_folder(tenant: str) -> str:
 def event_folder(at_ms: int, tenant: str) -> str:
     """Folder of an event, relative to the archive.
 
-    >>> partition_of(1_764_547_200_000, "acme/eu")
+    >>> event_folder(1_764_547_200_000, "acme/eu")
     'date=2025-12-01/tenant=acme%2Feu'
     """
     return f"date={utc_date(at_ms)}/{tenant_folder(tenant)}"

@@ -217,7 +217,7 @@ def update_reference(numbers: Array, quantities: Array, age: float) -> None:
 
     Args:
         numbers: the agent's (NUMBERS,), changed in place.
-        quantities: the event's (QUANTITIES,), of which those in `layout.DRIFTING` are present.
+        quantities: the event's (QUANTITIES,), of which those in `layout.DRIFT_QUANTITIES` are present.
         age: days since the agent's first event.
     """
     elapsed = min(max(age - np.float64(numbers[layout.N_REF_AGE]), 0.0), _MAX_PAUSE_DAYS)

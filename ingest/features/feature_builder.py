@@ -248,7 +248,7 @@ class FeatureBuilder:
         self.state.numbers[self.admit(agents), layout.N_SHARED] = counts
 
     def pack(self, slots: SlotIndices) -> Array:
-        """State of the given slots as rows of dtype `layout.ROW`."""
+        """State of the given slots as rows of dtype `layout.STATE_ROW`."""
         return layout.pack_rows(self.state, slots)
 
     def unpack(self, slots: SlotIndices, rows: Array) -> None:

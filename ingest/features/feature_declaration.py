@@ -63,7 +63,7 @@ class Strongest(NamedTuple):
 
 
 class Drifted(NamedTuple):
-    """The feature is the distance of a quantity from its slow reference (`layout.DRIFTING`)."""
+    """The feature is the distance of a quantity from its slow reference (`layout.DRIFT_QUANTITIES`)."""
 
 
 class Sentence(NamedTuple):

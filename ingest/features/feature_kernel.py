@@ -92,7 +92,7 @@ def write_items(
     items: Array,
     contexts: Array,
     names: Array,
-    values: Array,
+    event_numbers: Array,
     codes: Array,
     at_ms: int,
     prev: np.uint64,
@@ -132,11 +132,11 @@ def write_items(
         contexts[layout.K_PROVENANCE] = items[layout.K_ACTION]
     items[layout.K_OUTCOME] = item_hash(layout.K_OUTCOME, hash_pair(action, np.uint64(codes[columns.OUTCOME] + 1)))
     contexts[layout.K_OUTCOME] = items[layout.K_ACTION]
-    if values[columns.BYTES_IN] >= 0.0:
-        items[layout.K_REQUEST_SIZE] = _size_item(layout.K_REQUEST_SIZE, action, values[columns.BYTES_IN])
+    if event_numbers[columns.BYTES_IN] >= 0.0:
+        items[layout.K_REQUEST_SIZE] = _size_item(layout.K_REQUEST_SIZE, action, event_numbers[columns.BYTES_IN])
         contexts[layout.K_REQUEST_SIZE] = items[layout.K_ACTION]
-    if values[columns.BYTES_OUT] >= 0.0:
-        items[layout.K_ANSWER_SIZE] = _size_item(layout.K_ANSWER_SIZE, action, values[columns.BYTES_OUT])
+    if event_numbers[columns.BYTES_OUT] >= 0.0:
+        items[layout.K_ANSWER_SIZE] = _size_item(layout.K_ANSWER_SIZE, action, event_numbers[columns.BYTES_OUT])
         contexts[layout.K_ANSWER_SIZE] = items[layout.K_ACTION]
 
 
@@ -185,22 +185,28 @@ def allocate_observations(n: int) -> RowObservations:
 
 
 @inlined
-def _decay_counts(numbers: Array, elapsed_s: float) -> None:
+def _decay_counts(agent_numbers: Array, elapsed_s: float) -> None:
     """Bring the decayed counts forward by the elapsed seconds."""
     for k in range(3):
-        numbers[layout.N_PACE + k] *= np.float32(0.5 ** (elapsed_s / layout.HALF_LIVES_S[k]))
+        agent_numbers[layout.N_PACE + k] *= np.float32(0.5 ** (elapsed_s / layout.HALF_LIVES_S[k]))
     hour = np.float32(0.5 ** (elapsed_s / layout.FAILURE_HALF_LIFE_S))
     for column in (layout.N_FAILURES, layout.N_DENIALS, layout.N_VOLUME, layout.N_NOVELTY):
-        numbers[column] *= hour
+        agent_numbers[column] *= hour
 
 
 @inlined
 def _write_quantities(
-    q: Array, numbers: Array, times: Array, values: Array, at_ms: int, seen_before: bool, session_events: float
+    q: Array,
+    agent_numbers: Array,
+    times: Array,
+    event_numbers: Array,
+    at_ms: int,
+    seen_before: bool,
+    session_events: float,
 ) -> None:
     """Quantities of one event; all are logarithms of counts or sizes, so that a standard deviation is a ratio."""
     for k in range(3):
-        q[layout.Q_PACE_1M + k] = math.log1p(np.float64(numbers[layout.N_PACE + k]))
+        q[layout.Q_PACE_1M + k] = math.log1p(np.float64(agent_numbers[layout.N_PACE + k]))
     if seen_before:
         q[layout.Q_GAP] = math.log1p(max(at_ms - times[layout.T_LAST], 0) / 1000.0)
     pairs = (
@@ -212,28 +218,28 @@ def _write_quantities(
         (layout.Q_LIFETIME, columns.LIFETIME),
     )
     for quantity, column in pairs:
-        if values[column] >= 0.0:
-            q[quantity] = math.log1p(values[column])
+        if event_numbers[column] >= 0.0:
+            q[quantity] = math.log1p(event_numbers[column])
     q[layout.Q_SESSION] = math.log1p(np.float64(session_events))
-    q[layout.Q_FAILURES] = math.log1p(np.float64(numbers[layout.N_FAILURES]))
-    q[layout.Q_DENIALS] = math.log1p(np.float64(numbers[layout.N_DENIALS]))
-    q[layout.Q_VOLUME] = math.log1p(np.float64(numbers[layout.N_VOLUME]))
-    q[layout.Q_NOVELTY] = math.log1p(np.float64(numbers[layout.N_NOVELTY]))
+    q[layout.Q_FAILURES] = math.log1p(np.float64(agent_numbers[layout.N_FAILURES]))
+    q[layout.Q_DENIALS] = math.log1p(np.float64(agent_numbers[layout.N_DENIALS]))
+    q[layout.Q_VOLUME] = math.log1p(np.float64(agent_numbers[layout.N_VOLUME]))
+    q[layout.Q_NOVELTY] = math.log1p(np.float64(agent_numbers[layout.N_NOVELTY]))
 
 
 @inlined
-def _advance_counts(numbers: Array, values: Array, codes: Array, elapsed_s: float) -> None:
+def _advance_counts(agent_numbers: Array, event_numbers: Array, codes: Array, elapsed_s: float) -> None:
     """Decay the short-term counts to the event's time and add the event to them."""
-    _decay_counts(numbers, elapsed_s)
-    count = np.float32(min(values[columns.COUNT], _MAX_EVENT_COUNT))
+    _decay_counts(agent_numbers, elapsed_s)
+    count = np.float32(min(event_numbers[columns.COUNT], _MAX_EVENT_COUNT))
     for k in range(3):
-        numbers[layout.N_PACE + k] += count
+        agent_numbers[layout.N_PACE + k] += count
     if codes[columns.OUTCOME] == columns.ERROR:
-        numbers[layout.N_FAILURES] += count
+        agent_numbers[layout.N_FAILURES] += count
     if codes[columns.OUTCOME] == columns.DENIED:
-        numbers[layout.N_DENIALS] += count
-    volume = max(values[columns.BYTES_IN], 0.0) + max(values[columns.BYTES_OUT], 0.0)
-    numbers[layout.N_VOLUME] += np.float32(min(volume, _MAX_EVENT_BYTES))
+        agent_numbers[layout.N_DENIALS] += count
+    volume = max(event_numbers[columns.BYTES_IN], 0.0) + max(event_numbers[columns.BYTES_OUT], 0.0)
+    agent_numbers[layout.N_VOLUME] += np.float32(min(volume, _MAX_EVENT_BYTES))
 
 
 @inlined
@@ -265,7 +271,7 @@ def _check_revoked_token(revoked: Array, names: Array, codes: Array) -> np.uint8
 
 
 @allocation_free
-def _change_version(times: Array, numbers: Array, table: Array, version: np.uint64, at_ms: int) -> None:
+def _change_version(times: Array, agent_numbers: Array, table: Array, version: np.uint64, at_ms: int) -> None:
     """A new version is a change-point, not an anomaly: the baseline stays with half its weight, once a day at most."""
     seen = times[layout.T_VERSION]
     now = np.int64(version)
@@ -275,10 +281,10 @@ def _change_version(times: Array, numbers: Array, table: Array, version: np.uint
     if seen == 0 or at_ms - times[layout.T_CHANGED] < DAY_MS:
         return
     times[layout.T_CHANGED] = at_ms
-    halve_habits(table, numbers, layout.KINDS)
+    halve_habits(table, agent_numbers, layout.KINDS)
     for quantity in range(layout.QUANTITIES):
         column = layout.N_COUNT + quantity
-        numbers[column] = min(numbers[column] * np.float32(0.5), _MAX_COUNT_AFTER_VERSION)
+        agent_numbers[column] = min(agent_numbers[column] * np.float32(0.5), _MAX_COUNT_AFTER_VERSION)
 
 
 @inlined
@@ -305,7 +311,7 @@ def observe(
     rows: Array,
     slots: Array,
     names: Array,
-    values: Array,
+    event_numbers: Array,
     codes: Array,
     time_ms: Array,
     state: AgentState,
@@ -320,14 +326,14 @@ def observe(
     Args:
         rows: int64 (m,): rows of the batch, in order; an agent may occur in them more than once.
         slots: int64 (n,): slot of each row's agent.
-        names, values, codes, time_ms: the batch's columns (`EventColumns`).
+        names, event_numbers, codes, time_ms: the batch's columns (`EventColumns`).
         out: float64 (n, FEATURES), rows are overwritten.
-        observations: Scratch, rows are overwritten.
+        observations: a `RowObservations`, rows are overwritten.
         scopes, scope_rows: room for uint64 (SCOPES,) and int64 (SCOPES,).
     """
     for row in rows:
         slot = slots[row]
-        numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
+        agent_numbers, times, table = state.numbers[slot], state.times[slot], state.table[slot]
         at_ms = time_ms[row]
         observations.items[row, :] = np.uint64(0)
         observations.contexts[row, :] = np.uint64(0)
@@ -345,7 +351,7 @@ def observe(
             observations.flags[row] = LATE_EVENT
         now_ms = max(at_ms, times[layout.T_LAST])
         if codes[row, columns.SELF_ASSERTED] == 0:
-            _change_version(times, numbers, table, names[row, columns.VERSION], now_ms)
+            _change_version(times, agent_numbers, table, names[row, columns.VERSION], now_ms)
         observations.age_days[row] = (now_ms - times[layout.T_FIRST]) / DAY_MS
         observations.token_reuse[row] = _check_revoked_token(state.revoked[slot], names[row], codes[row])
         session = names[row, columns.SESSION] if names[row, columns.SESSION] != 0 else np.uint64(1)
@@ -353,15 +359,22 @@ def observe(
         prev = state.session_prev[slot, k]
         uses = count_action_use(state.session_table[slot, k], names[row, columns.ACTION])
         state.session_numbers[slot, k, layout.S_EVENTS] += np.float32(1.0)
-        _advance_counts(numbers, values[row], codes[row], (now_ms - times[layout.T_LAST]) / 1000.0)
+        _advance_counts(agent_numbers, event_numbers[row], codes[row], (now_ms - times[layout.T_LAST]) / 1000.0)
         write_items(
-            observations.items[row], observations.contexts[row], names[row], values[row], codes[row], at_ms, prev, uses
+            observations.items[row],
+            observations.contexts[row],
+            names[row],
+            event_numbers[row],
+            codes[row],
+            at_ms,
+            prev,
+            uses,
         )
         _write_quantities(
             observations.quantities[row],
-            numbers,
+            agent_numbers,
             times,
-            values[row],
+            event_numbers[row],
             now_ms,
             seen_before,
             state.session_numbers[slot, k, layout.S_EVENTS],
@@ -373,33 +386,33 @@ def observe(
             observations.items[row],
             observations.contexts[row],
             observations.quantities[row],
-            values[row],
+            event_numbers[row],
             codes[row],
             scope_rows,
             scopes,
             baseline,
             table,
-            numbers,
+            agent_numbers,
             state.session_numbers[slot, k],
         )
-        numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
+        agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
         times[layout.T_LAST] = now_ms
 
 
 @inlined
-def _learn_quantity(numbers: Array, quantity: int, value: float) -> None:
+def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
     """Running mean and variance whose memory is bounded, so that they follow honest change."""
-    count = min(np.float64(numbers[layout.N_COUNT + quantity]) + 1.0, _MAX_MOMENT_WEIGHT)
-    mean = np.float64(numbers[layout.N_MEAN + quantity])
-    variance = np.float64(numbers[layout.N_VAR + quantity])
+    count = min(np.float64(agent_numbers[layout.N_COUNT + quantity]) + 1.0, _MAX_MOMENT_WEIGHT)
+    mean = np.float64(agent_numbers[layout.N_MEAN + quantity])
+    variance = np.float64(agent_numbers[layout.N_VAR + quantity])
     delta = value - mean
     mean += delta / count
     variance += (delta * (value - mean) - variance) / count
-    numbers[layout.N_COUNT + quantity] = np.float32(count)
-    numbers[layout.N_MEAN + quantity] = np.float32(mean)
-    numbers[layout.N_VAR + quantity] = np.float32(max(variance, 0.0))
+    agent_numbers[layout.N_COUNT + quantity] = np.float32(count)
+    agent_numbers[layout.N_MEAN + quantity] = np.float32(mean)
+    agent_numbers[layout.N_VAR + quantity] = np.float32(max(variance, 0.0))
 
 
 @allocation_free
@@ -416,12 +429,12 @@ def learn(
         if weights[position] == 0 or observations.flags[row] == IGNORED_EVENT:
             continue
         slot = slots[row]
-        numbers, table = state.numbers[slot], state.table[slot]
+        agent_numbers, table = state.numbers[slot], state.table[slot]
         for kind in range(layout.KINDS):
             if observations.items[row, kind] != 0 and (
                 weights[position] != CREDENTIAL_ONLY or kind == layout.K_CREDENTIAL
             ):
-                own_add(table, numbers, kind, observations.items[row, kind])
+                own_add(table, agent_numbers, kind, observations.items[row, kind])
         announced = (
             codes[row, columns.TYPE] == columns.CLIENT_CHANGE or codes[row, columns.TYPE] == columns.CLIENT_REGISTER
         )
@@ -431,7 +444,7 @@ def learn(
             continue
         for quantity in range(layout.QUANTITIES):
             if observations.quantities[row, quantity] >= 0.0:
-                _learn_quantity(numbers, quantity, observations.quantities[row, quantity])
-        numbers[layout.N_METHOD] = max(numbers[layout.N_METHOD], np.float32(codes[row, columns.METHOD]))
-        numbers[layout.N_EVENTS] += np.float32(1.0)
-        update_reference(numbers, observations.quantities[row], observations.age_days[row])
+                _learn_quantity(agent_numbers, quantity, observations.quantities[row, quantity])
+        agent_numbers[layout.N_METHOD] = max(agent_numbers[layout.N_METHOD], np.float32(codes[row, columns.METHOD]))
+        agent_numbers[layout.N_EVENTS] += np.float32(1.0)
+        update_reference(agent_numbers, observations.quantities[row], observations.age_days[row])

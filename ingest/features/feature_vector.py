@@ -72,7 +72,16 @@ def write_feature_vector(
     numbers: Array,
     session: Array,
 ) -> np.uint32:
-    """Write one feature vector (see `feature_kernel.observe` for the arguments).
+    """Write one feature vector.
+
+    Args:
+        out: (FEATURES,), the vector, overwritten.
+        bits: (KINDS,), surprise of each item over all levels, overwritten.
+        items, contexts, quantities: what the event shows (`RowObservations`), one row.
+        values, codes: the event's row of the columns.
+        rows, scopes: the scopes' rows in the baseline, -1 for none, and their keys (SCOPES,).
+        baseline: of the model.
+        table, numbers, session: the agent's state, and that of the session.
 
     Returns a bit mask of the kinds in which the agent has a history, but not of this item.
     """

@@ -81,14 +81,17 @@ QUANTITIES = 15
     Q_NOVELTY,
 ) = range(QUANTITIES)
 DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
-"""Quantities with a slow reference (see `reference`), so that a slow ramp can not carry its own baseline up."""
+"""Quantities with a slow reference, so that a slow ramp can not carry its own baseline up.
+
+See `deviations.update_reference`.
+"""
 
 LAYOUT_GENERATION = 2
 """Goes up when features are measured differently, or columns of the state mean something else, though their shape
 stays: what was kept before fits no more, neither state nor model."""
 
 # Columns of AgentState.numbers (float32).
-N_PACE = 0  # decayed counts at the four half-lives, as of the agent's last event
+N_PACE = 0  # decayed counts at the half-lives, of which there are three: column 3 stays 0
 N_FAILURES, N_DENIALS, N_VOLUME, N_NOVELTY = 4, 5, 6, 7
 N_METHOD = 8  # strongest authentication learned
 N_EVENTS = 9  # events learned
@@ -134,7 +137,7 @@ class AgentState(NamedTuple):
     session_prev: Array  # uint64 (slots, SESSIONS): previous action
     session_numbers: Array  # float32 (slots, SESSIONS, 2)
     session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
-    revoked: Array  # uint64 (slots, REVOKED)
+    revoked: Array  # uint64 (slots, REVOKED_TOKENS)
 
 
 _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -161,7 +164,7 @@ def allocate_state(slots: int) -> AgentState:
 
 
 def pack_rows(state: AgentState, slots: Array) -> Array:
-    """Rows of the given slots as a structured array of dtype ROW, shape (n,)."""
+    """Rows of the given slots as a structured array of dtype STATE_ROW, shape (n,)."""
     rows = np.empty(len(slots), STATE_ROW)
     for name, array in state._asdict().items():
         rows[name] = array[slots]
@@ -169,7 +172,7 @@ def pack_rows(state: AgentState, slots: Array) -> Array:
 
 
 def unpack_rows(state: AgentState, slots: Array, rows: Array) -> None:
-    """Write rows of dtype ROW into the given slots."""
+    """Write rows of dtype STATE_ROW into the given slots."""
     for name, array in state._asdict().items():
         array[slots] = rows[name]
 

@@ -127,8 +127,8 @@ def without_query(text: str) -> str:
 def host_of_address(text: str) -> str:
     """Host of an address; any other text stays as it is.
 
-    >>> host_part("[::1]:59257"), host_part("10.0.0.1:80"), host_part("https://A.example/x"), host_part("::1")
-    ('::1', '10.0.0.1', 'a.example', '::1')
+    >>> [host_of_address(text) for text in ("[::1]:59257", "10.0.0.1:80", "https://A.example/x", "::1")]
+    ['::1', '10.0.0.1', 'a.example', '::1']
     """
     if text.count(":") > 1 and not text.startswith("[") and "://" not in text:
         return text
@@ -141,7 +141,7 @@ def host_of_address(text: str) -> str:
 def parse_duration_ms(text: str) -> float | None:
     """Milliseconds of `3ms`, `1.5s`, `1m30s`; None for what is no duration.
 
-    >>> milliseconds("3ms"), milliseconds("1m1.5s"), milliseconds("soon")
+    >>> parse_duration_ms("3ms"), parse_duration_ms("1m1.5s"), parse_duration_ms("soon")
     (3.0, 61500.0, None)
     """
     end, total = 0, 0.0

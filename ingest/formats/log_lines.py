@@ -102,8 +102,10 @@ def shipper_time_ms(record: Mapping[str, Any]) -> int | None:
 def parse_timestamp_ms(text: str) -> int | None:
     """UTC milliseconds of the first time in *text*; one without offset counts as UTC. None where there is none.
 
-    >>> stamp_ms("2025-12-19 09:55:39,647 WARN"), stamp_ms("2025-12-19T09:55:39.647379+01:00"), stamp_ms("09:55")
-    (1766138139647, 1766134539647, None)
+    >>> parse_timestamp_ms("2025-12-19 09:55:39,647 WARN"), parse_timestamp_ms("2025-12-19T09:55:39.647379+01:00")
+    (1766138139647, 1766134539647)
+    >>> parse_timestamp_ms("09:55") is None
+    True
     """
     match = _TIMESTAMP.search(text)
     if match is None:

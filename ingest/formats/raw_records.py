@@ -37,7 +37,7 @@ FormatParser = Callable[[bytes, Mapping[str, str]], ParsedRecords]
 """Takes a record apart: its value and its headers (names in small letters).
 
 Raises MalformedEvent where the record as a whole can not be taken apart; what is wrong with one of several events in it
-is raised by that record's `native`.
+is raised by that record's `to_native`.
 """
 
 

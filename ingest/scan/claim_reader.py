@@ -1,4 +1,4 @@
-"""Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity and its route.
+"""Facts that event intake needs of a record before it is logged: its plainness, its claim, its identity, its key.
 
 The kernel reads records as `raw_encoder.scan_records` does and leaves alone what is not plain; callers read those by
 the reference path. The result of that path for a claim (a sender, and the event's tenant, issuer, source and agent) is
@@ -29,7 +29,7 @@ CLAIM_SLOTS = 1 << 18
 """Places of the memory: 24 bytes each, of which half are used at most. When they are used up it is emptied."""
 
 MAX_KEY_BYTES = 500
-"""Bytes of a route worth remembering: long ids, which senders choose, must not make the memory large."""
+"""Bytes of a partition key worth remembering: long ids, which senders choose, must not make the memory large."""
 
 MAX_CALLER_BYTES = 4096
 """Bytes of a caller's name for which there is room beside the largest record."""
@@ -71,10 +71,10 @@ class BatchSender(NamedTuple):
 class BatchClaims(NamedTuple):
     """Result of reading a batch, one row per record."""
 
-    state: npt.NDArray[np.uint8]  # (n,): LEFT, NEW or KNOWN
-    key_numbers: npt.NDArray[np.int64]  # (n,): of KNOWN records, which of the remembered routes
-    ids: BlakeWords  # (n,): of KNOWN records, as `event_id_hash` gives it
-    fingerprints: BlakeWords  # (n, 2): of KNOWN and NEW records
+    state: npt.NDArray[np.uint8]  # (n,): CLAIM_UNREADABLE, CLAIM_NEW or CLAIM_KNOWN
+    key_numbers: npt.NDArray[np.int64]  # (n,): of CLAIM_KNOWN records, which of the remembered partition keys
+    ids: BlakeWords  # (n,): of CLAIM_KNOWN records, as `event_id_hash` gives it
+    fingerprints: BlakeWords  # (n, 2): of CLAIM_KNOWN and CLAIM_NEW records
 
 
 class ClaimLimits(NamedTuple):
@@ -146,14 +146,14 @@ class ClaimReader:
         read_claims(data, starts, len(caller), SCAN_SCHEMA, self._members, self._memory, self._workplace, bounds, out)
         return out
 
-    def remember(self, claim_fingerprint: BlakeWords, route: bytes) -> None:
-        """Remember that records with this claim, fingerprint of shape (2,), are logged as sent and go to *route*."""
-        if len(route) > MAX_KEY_BYTES:
+    def remember(self, claim_fingerprint: BlakeWords, partition_key: bytes) -> None:
+        """Remember that records with this claim (fingerprint of shape (2,)) are logged as sent, by *partition_key*."""
+        if len(partition_key) > MAX_KEY_BYTES:
             return
         if len(self.partition_keys) >= len(self._memory.values) // 2:
             self.clear()
         store_claim(self._memory, claim_fingerprint, len(self.partition_keys))
-        self.partition_keys.append(route)
+        self.partition_keys.append(partition_key)
 
     def clear(self) -> None:
         """Empty the memory. Key numbers returned before are no longer valid."""

@@ -1,4 +1,4 @@
-"""Native schema in the scanner's form: made from the `AuditEvent` types, so that there is one schema.
+"""Native schema in the scanner's form: made from the types of `NativeEvent`, so that there is one schema.
 
 Every member that the schema names gets a field number. Names of members and words of closed vocabularies have at most
 16 bytes; the kernels compare them as two 64-bit words.
@@ -58,14 +58,14 @@ class SchemaMember(NamedTuple):
 
 
 class ScanSchema(NamedTuple):
-    """The schema as arrays for the kernels. Field numbers are positions in `MEMBERS`."""
+    """The schema as arrays for the kernels. Field numbers are positions in `SCHEMA_MEMBERS`."""
 
     kinds: npt.NDArray[np.int64]  # (fields,)
     nullable: npt.NDArray[np.bool_]  # (fields,)
     inner: npt.NDArray[np.int64]  # (fields,)
-    words: npt.NDArray[np.uint64]  # (PLACES, 2): the bytes of a name, padded with 0
-    levels: npt.NDArray[np.int64]  # (PLACES,): where the name stands, -1 = an empty place
-    meanings: npt.NDArray[np.int64]  # (PLACES,): the field number, or the code of a word
+    words: npt.NDArray[np.uint64]  # (WORD_SLOTS, 2): the bytes of a name, padded with 0
+    levels: npt.NDArray[np.int64]  # (WORD_SLOTS,): where the name stands, -1 = an empty place
+    meanings: npt.NDArray[np.int64]  # (WORD_SLOTS,): the field number, or the code of a word
 
 
 def _schema_members() -> Iterator[SchemaMember]:

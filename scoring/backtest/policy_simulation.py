@@ -100,15 +100,15 @@ class PolicySimulation:
         """Take over changes of level, before the rows of their batch."""
         for decision in decisions:
             name = decision.agent
-            standing = self._effective_policy(name, decision.agent_type)
-            if not standing.table[decision.level].revoke:
+            effective_policy = self._effective_policy(name, decision.agent_type)
+            if not effective_policy.table[decision.level].revoke:
                 entry = self._open.pop(name.key, None)
                 if entry is not None:
                     entry.until_ms = decision.event_time_ms
             elif name.key not in self._open:
-                self._open_entry(decision, standing)
+                self._open_entry(decision, effective_policy)
 
-    def _open_entry(self, decision: Decision, standing: EffectivePolicy) -> None:
+    def _open_entry(self, decision: Decision, effective_policy: EffectivePolicy) -> None:
         at_ms = decision.event_time_ms
         entry = SimulatedRevocation(
             decision.agent,
@@ -118,7 +118,7 @@ class PolicySimulation:
             decision.level,
             decision.risk_score,
             tuple(reason.text for reason in decision.reasons[:MAX_REVOCATION_REASONS]),
-            standing.enforced,
+            effective_policy.enforced,
         )
         self._open[decision.agent.key] = entry
         if at_ms >= self._from_ms:
@@ -151,8 +151,8 @@ class PolicySimulation:
         slot, columns = int(scored.slots[row]), scored.columns
         name, agent_type = agents.names[slot], agents.types[slot]
         assert name is not None
-        standing = self._effective_policy(name, agent_type)
-        policy = standing.table[level]
+        effective_policy = self._effective_policy(name, agent_type)
+        policy = effective_policy.table[level]
         scopes: tuple[str, ...] = ()
         if policy.allow and (policy.step_up or policy.allowed_scopes is not None):
             scopes = _requested_scopes(columns.events[row])
@@ -161,17 +161,19 @@ class PolicySimulation:
             EVENT_TYPES[kind] in ISSUANCE_TYPES
             and columns.numbers[row, event_columns.LIFETIME] > policy.max_token_lifetime_s
         )
-        key = (name.tenant, standing.rule, level, kind == _REFRESH_CODE, scopes, shorter)
+        key = (name.tenant, effective_policy.rule, level, kind == _REFRESH_CODE, scopes, shorter)
         outcome = self._verdicts.get(key)
         if outcome is None:
             if len(self._verdicts) >= 100_000:
                 self._verdicts.clear()
             question = AccessRequest(name.tenant, name.issuer, name.agent_id, scopes, kind == _REFRESH_CODE)
-            outcome = self._verdicts[key] = self._outcome(question, standing, level, shorter)
-        self._count(EVENT_TYPES[kind], level, outcome, name, standing)
+            outcome = self._verdicts[key] = self._outcome(question, effective_policy, level, shorter)
+        self._count(EVENT_TYPES[kind], level, outcome, name, effective_policy)
 
-    def _outcome(self, question: AccessRequest, standing: EffectivePolicy, level: int, shorter: bool) -> str:
-        verdict = evaluate_policy(question, standing._replace(mode=ENFORCE), RiskLevel(level), self._book.version)
+    def _outcome(self, question: AccessRequest, effective_policy: EffectivePolicy, level: int, shorter: bool) -> str:
+        verdict = evaluate_policy(
+            question, effective_policy._replace(mode=ENFORCE), RiskLevel(level), self._book.version
+        )
         if verdict.reason == STEP_UP:
             return HELD
         if verdict.reason != ALLOWED:
@@ -180,10 +182,10 @@ class PolicySimulation:
             return NARROWED
         return SHORTENED if shorter else GRANTED
 
-    def _count(self, kind: str, level: int, outcome: str, name: AgentName, standing: EffectivePolicy) -> None:
+    def _count(self, kind: str, level: int, outcome: str, name: AgentName, effective_policy: EffectivePolicy) -> None:
         self.result.counts[kind, level, outcome] += 1
         if outcome != GRANTED:
-            self.result.enforced += standing.enforced
+            self.result.enforced += effective_policy.enforced
             self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
 
     def _effective_policy(self, name: AgentName, agent_type: str) -> EffectivePolicy:

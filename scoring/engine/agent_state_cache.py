@@ -98,7 +98,7 @@ class AgentStateCache:
         self.evicted: dict[int, AgentRow] = {}
         """Agents that moved out since the last commit (without a store: ever)."""
         self.on_unavailable: Callable[[Unavailable], None] = give_up
-        """Called when the store does not answer, before it is asked again; None lets the error through.
+        """Called when the store does not answer, before it is asked again; `give_up` lets the error through.
 
         An agent's move must not be left half done: it would go on without its history.
         """
@@ -107,9 +107,9 @@ class AgentStateCache:
         """Explanation of the agent in a slot."""
         return self._explanations[slot]
 
-    def set_explanation(self, slot: int, note: AgentExplanation) -> None:
+    def set_explanation(self, slot: int, explanation: AgentExplanation) -> None:
         """Set the explanation of the agent in a slot."""
-        self._explanations[slot] = note
+        self._explanations[slot] = explanation
 
     def erase(self, subject: ErasureSubject, *, ours: bool = True) -> None:
         """Erase an agent, in memory and with the next commit, and its name from the reasons of others.
@@ -120,9 +120,9 @@ class AgentStateCache:
         if subject.kind == "agent" and ours:
             self._remove_agent(subject)
         eraser = self._erasers.add(subject)
-        for slot, note in enumerate(self._explanations):
-            if eraser.may_occur_in(note.reasons) or eraser.is_in_text(note.counterfactual):
-                self._redact_slot(slot, note)
+        for slot, explanation in enumerate(self._explanations):
+            if eraser.may_occur_in(explanation.reasons) or eraser.is_in_text(explanation.counterfactual):
+                self._redact_slot(slot, explanation)
         for key, row in list(self.evicted.items()):
             self.evicted[key] = self._redacted_row(row)
 
@@ -153,16 +153,16 @@ class AgentStateCache:
         row = self.evicted.get(key) or self._load_stored([key]).get(key)
         return None if row is None else row.name.identity
 
-    def _redact_slot(self, slot: int, note: AgentExplanation) -> None:
+    def _redact_slot(self, slot: int, explanation: AgentExplanation) -> None:
         name = self._agents.names[slot]
         if name is None:
             return
         told = (
-            self._erasers.erase_in_json(name.tenant, note.reasons),
-            self._erasers.erase_in_text(name.tenant, note.counterfactual),
+            self._erasers.erase_in_json(name.tenant, explanation.reasons),
+            self._erasers.erase_in_text(name.tenant, explanation.counterfactual),
         )
-        if told != (note.reasons, note.counterfactual):
-            self._explanations[slot] = AgentExplanation(note.decision_id, *told)
+        if told != (explanation.reasons, explanation.counterfactual):
+            self._explanations[slot] = AgentExplanation(explanation.decision_id, *told)
             self._agents.dirty[slot] = True
 
     def _redacted_row(self, row: AgentRow) -> AgentRow:
@@ -304,7 +304,7 @@ class AgentStateCache:
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
         """Everything that is stored of the agents in these slots."""
-        names, types, notes = self._agents.names, self._agents.types, self._explanations
+        names, types, explanations = self._agents.names, self._agents.types, self._explanations
         features, risks = self.builder.pack(slots), self._agents.risk[slots]
         wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
         times = features["times"]
@@ -318,7 +318,7 @@ class AgentStateCache:
         )
         rows = []
         for at, (slot, first, last, level, score, confidence, anomaly, at_ms, due_ms, events) in enumerate(said):
-            name, note = names[slot], notes[slot]
+            name, explanation = names[slot], explanations[slot]
             if name is not None:
                 row = AgentRow(
                     name,
@@ -332,9 +332,9 @@ class AgentStateCache:
                     at_ms,
                     due_ms,
                     events,
-                    note.decision_id,
-                    note.reasons,
-                    note.counterfactual,
+                    explanation.decision_id,
+                    explanation.reasons,
+                    explanation.counterfactual,
                     all_features[at * wide : (at + 1) * wide],
                     all_risks[at * narrow : (at + 1) * narrow],
                     self.state_version,

@@ -156,16 +156,16 @@ class DecisionMaker:
             evidence=explainer.decision_evidence(slot, scored, row),
         )
 
-    def _keep_explanation(self, note: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
+    def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
         """Remember the reasons of the strongest recent event; older ones fade."""
         slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
         state = self._engine.risk[slot]
         if force or weight >= _faded_weight(float(state["told"]), int(state["told_ms"]), at_ms):
-            self._set_explanation(slot, note, weight, at_ms)
+            self._set_explanation(slot, explanation, weight, at_ms)
 
-    def _set_explanation(self, slot: int, note: AgentExplanation, weight: float, at_ms: int) -> None:
+    def _set_explanation(self, slot: int, explanation: AgentExplanation, weight: float, at_ms: int) -> None:
         """Set an agent's explanation. Its weight is kept with the agent's risk, so that a restart changes nothing."""
-        self._engine.agent_states.set_explanation(slot, note)
+        self._engine.agent_states.set_explanation(slot, explanation)
         state = self._engine.risk[slot]
         state["told"], state["told_ms"] = weight, at_ms
 
@@ -183,7 +183,7 @@ class DecisionMaker:
         name = engine.agents.names[slot]
         assert name is not None
         state = engine.risk[slot]
-        standing = book.effective_policy(*name.identity, agent_type)
+        effective_policy = book.effective_policy(*name.identity, agent_type)
         partition, offset, at_ms = moment
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()
@@ -207,7 +207,7 @@ class DecisionMaker:
             model_version=engine.model.version,
             baseline_version=engine.model.baseline_version,
             policy_version=book.version,
-            mode=standing.mode,
+            mode=effective_policy.mode,
             cause=cause,
             partition=partition,
             offset=offset,

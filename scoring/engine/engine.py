@@ -169,16 +169,21 @@ class Engine:
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
             types,
         )
-        coverage = self.model.coverage(groups)
-        covered = self.feedback_rules.coverage(columns, received_ms)
+        group_coverage = self.model.coverage(groups)
+        rule_matches = self.feedback_rules.coverage(columns, received_ms)
         for rows in agent_rounds(slots):
-            self._score_round(out, rows, groups, coverage, covered)
+            self._score_round(out, rows, groups, group_coverage, rule_matches)
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
 
     def _score_round(
-        self, out: ScoredBatch, rows: npt.NDArray[np.int64], groups: Any, coverage: Any, covered: RuleCoverage | None
+        self,
+        out: ScoredBatch,
+        rows: npt.NDArray[np.int64],
+        groups: Any,
+        group_coverage: Any,
+        rule_matches: RuleCoverage | None,
     ) -> None:
         """One event of each agent: observe, score, judge, and only then learn."""
         columns, slots, found = out.columns, out.slots, out.observations
@@ -187,9 +192,9 @@ class Engine:
         self.signal_rules.write_evidence(
             columns, rows, out.vectors, found, out.signals
         )  # before feedback, which silences none
-        if covered is not None:
-            self.feedback_rules.neutralise(covered, rows, slots, columns, out.vectors, found, self.builder.state)
-        u = self._measure(out, rows, groups)
+        if rule_matches is not None:
+            self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, found, self.builder.state)
+        feature_evidence = self._measure(out, rows, groups)
         risk.update(
             rows,
             slots,
@@ -197,7 +202,7 @@ class Engine:
             columns.time_ms,
             out.p_values,
             out.anomaly,
-            coverage,
+            group_coverage,
             out.signals,
             self.thresholds,
             out.threshold_rows,
@@ -208,7 +213,9 @@ class Engine:
             out.risk,
         )
         asserted = columns.codes[:, event_columns.SELF_ASSERTED]
-        evidence_dedup.record_counted(rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, u)
+        evidence_dedup.record_counted(
+            rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, feature_evidence
+        )
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
 

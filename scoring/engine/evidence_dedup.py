@@ -135,24 +135,24 @@ def _record_counted(
     time_ms: Any,
     p_values: Any,
     asserted: Any,
-    u: Any,
+    feature_evidence: Any,
     kinds: Any,
     features: Any,
     levels: Any,
 ) -> None:
-    """Keep the names and levels that carried the evidence of *rows*; *u* is per place in *rows*."""
+    """Keep the names and levels that carried the evidence of *rows*; *feature_evidence* is per place in *rows*."""
     for position in range(len(rows)):
         row = rows[position]
         if p_values[row] > EVIDENCE_P_VALUE or asserted[row] != 0:
             continue
-        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * u[position].max())
+        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[position].max())
         for kind in kinds:
-            if items[row, kind] == 0 or u[position, features[kind]] < least:
+            if items[row, kind] == 0 or feature_evidence[position, features[kind]] < least:
                 continue
             _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // MINUTE_MS)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
-            if key != 0 and u[position, levels[number]] >= least:
+            if key != 0 and feature_evidence[position, levels[number]] >= least:
                 _put_first(risk, key, time_ms[row] // MINUTE_MS)
 
 
@@ -250,15 +250,15 @@ def record_counted(
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
     asserted: npt.NDArray[np.int8],
-    u: Matrix,
+    feature_evidence: Matrix,
 ) -> None:
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
     Args:
-        rows, slots, state, found, vectors, time_ms: as for `find_counted`.
+        rows, slots, state, observations, vectors, time_ms: as for `find_counted`.
         asserted: int8 (n,), not 0 where no token vouches for the agent.
-        p_values: (n,), per row of the batch, with what counted before left aside.
-        u: (m, F), evidence of each feature of *rows*, likewise.
+        p_values: (n,), per row of the batch, without what counted before.
+        feature_evidence: (m, F), evidence of each feature of *rows*, likewise.
     """
     _record_counted(
         rows,
@@ -269,7 +269,7 @@ def record_counted(
         time_ms,
         p_values,
         asserted,
-        u,
+        feature_evidence,
         _KIND_NAMES,
         FEATURE_OF_KIND,
         _HOURLY_COUNT_FEATURES,

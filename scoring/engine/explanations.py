@@ -135,8 +135,7 @@ class ReasonWriter:
         return (*rules, *sorted(features, key=lambda reason: reason.feature in CUMULATIVE_FEATURES))
 
     def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
-        observed = credential_of(event) if signal.feature in ("credential", "authentication") else event.action
-        observed = sanitize_text(observed)
+        observed = sanitize_text(signal.observed(event))
         return RiskReason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
 
     def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
+from ...ingest.events import NativeEvent
 from ...ingest.features import layout
+from ...ingest.features.event_words import credential_of
 from ...ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
 from ...ingest.features.feature_table import FEATURE_INDEX
 
@@ -29,6 +31,10 @@ class SignalInput(NamedTuple):
     observations: RowObservations
 
 
+def _action_of(event: NativeEvent) -> str:
+    return event.action
+
+
 class HardSignal(NamedTuple):
     """One rule. `weight` is evidence in natural-log units: high begins near 11 and critical near 13 by default."""
 
@@ -38,6 +44,8 @@ class HardSignal(NamedTuple):
     text: str
     meaning: str
     fires: Callable[[SignalInput, Rows], Flags]
+    observed: Callable[[NativeEvent], str] = _action_of
+    """The value seen, as its reason names it."""
 
 
 def _use_after_revocation(seen: SignalInput, rows: Rows) -> Flags:
@@ -87,6 +95,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "authenticated with a key that was never registered",
         "a credential new to the agent appears outside a client.register or client.change event",
         _unregistered_key,
+        credential_of,
     ),
     HardSignal(
         "method_downgrade",
@@ -95,6 +104,7 @@ HARD_SIGNALS: tuple[HardSignal, ...] = (
         "authenticated by a weaker method than before",
         "the client authentication method ranks below the strongest that the agent has used",
         _method_downgrade,
+        credential_of,
     ),
     HardSignal(
         "deep_delegation",

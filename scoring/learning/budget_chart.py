@@ -58,7 +58,7 @@ class BudgetDay(NamedTuple):
 def upper_control_limit(mean: float, beyond: float = LIMIT_PROBABILITY) -> int:
     """The largest number that does not stand out: exceeding it has a probability of at most *beyond*.
 
-    >>> upper_limit(0.0), upper_limit(0.04), upper_limit(1.0), upper_limit(20.0)
+    >>> upper_control_limit(0.0), upper_control_limit(0.04), upper_control_limit(1.0), upper_control_limit(20.0)
     (0, 1, 5, 35)
     """
     if mean <= 0.0:

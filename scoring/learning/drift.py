@@ -52,8 +52,8 @@ class DistributionSketch(NamedTuple):
     """Distributions of one group and day, or of several.
 
     Attributes:
-        features: int64 (F, BINS), events by evidence of each feature.
-        p_values: int64 (P_BINS,), events by p-value, tenths.
+        features: int64 (F, EVIDENCE_BINS), events by evidence of each feature.
+        p_values: int64 (P_VALUE_BINS,), events by p-value, tenths.
         blocks: agent-days that they come from.
     """
 
@@ -101,7 +101,7 @@ def learnable_events(columns: EventColumns) -> npt.NDArray[np.bool_]:
 
 
 def bin_evidence(u: FloatArray) -> CountArray:
-    """Number of rows of evidence (n, F) in each bin, int64 (F, BINS)."""
+    """Number of rows of evidence (n, F) in each bin, int64 (F, EVIDENCE_BINS)."""
     places = np.searchsorted(EVIDENCE_EDGES, u, side="right")
     return np.stack([(places == at).sum(axis=0) for at in range(EVIDENCE_BINS)], axis=1).astype(np.int64)
 
@@ -203,7 +203,7 @@ class PeerGroupMonitor:
     Args:
         model: whose events are seen.
         settings: from when on it counts as drifted.
-        known: days of the model that were noted before, to go on from.
+        stored_days: days of the model that were stored before, to go on from.
     """
 
     def __init__(self, model: TrainedModel, settings: DriftSettings, stored_days: Iterable[PeerGroupDay] = ()) -> None:

@@ -188,13 +188,13 @@ class RuleComparison:
 
     Args:
         job: what is previewed.
-        around: model and settings.
+        context: model and settings.
         labels: confirmed attacks: each is looked at whether it would still be found.
     """
 
-    def __init__(self, job: PreviewJob, around: PreviewContext, labels: Iterable[FeedbackLabel]) -> None:
+    def __init__(self, job: PreviewJob, context: PreviewContext, labels: Iterable[FeedbackLabel]) -> None:
         self._job = job
-        self._runs = (_make_processor(around), _make_processor(around))
+        self._runs = (_make_processor(context), _make_processor(context))
         self._rule_adopted = False
         self._next = 0
         self._labels = [label for label in labels if label.verdict == "true_positive"]
@@ -391,9 +391,9 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
     }
 
 
-def _make_processor(around: PreviewContext) -> Processor:
-    engine = Engine(around.model, around.settings, None)
-    encoder = ColumnEncoder(around.model.salt, around.domains)
+def _make_processor(context: PreviewContext) -> Processor:
+    engine = Engine(context.model, context.settings, None)
+    encoder = ColumnEncoder(context.model.salt, context.domains)
     return Processor(engine, encoder, DuplicateWindow(), LivePolicy(PolicyBook()))
 
 

@@ -136,5 +136,5 @@ class ControlRecords:
         if self._edges is not None:
             self._edges.clear()
 
-    def _owns_agent(self, route: bytes, partition: int) -> bool:
-        return self.partition_count == 1 or partition_of(route, self.partition_count) == partition
+    def _owns_agent(self, partition_key: bytes, partition: int) -> bool:
+        return self.partition_count == 1 or partition_of(partition_key, self.partition_count) == partition

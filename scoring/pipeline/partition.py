@@ -22,7 +22,6 @@ from ...ingest.source import DurableSource, RecordBatch
 from ..delivery.actuators.desired_state import build_decision_action_row
 from ..delivery.notifiers.alert_events import build_alert_row, build_identity_conflict_row
 from ..policy.book import LivePolicy
-from ..policy.policy_book import policy_members
 from ..records.agents import AgentEdge, AgentRow, RiskLevel
 from ..records.commits import Commit, OutboxRow, Position
 from ..records.dead_letters import DeadLetter
@@ -85,12 +84,12 @@ class PartitionPipeline:
     Args:
         partition: its number.
         processor: applies records; made for this partition alone.
-        around: what it shares with others.
+        context: what it shares with others.
     """
 
-    def __init__(self, partition: int, processor: Processor, around: PipelineContext) -> None:
+    def __init__(self, partition: int, processor: Processor, context: PipelineContext) -> None:
         self._processor = processor
-        self._context = around
+        self._context = context
         self._decisions: list[Decision] = []
         self._dead_letters: list[DeadLetter] = []
         self._edges: list[AgentEdge] = []
@@ -105,7 +104,7 @@ class PartitionPipeline:
         self._next = 0
         self._end = 0
         self._published = 0
-        self._committed_at = around.monotonic()
+        self._committed_at = context.monotonic()
         self._commit_took_s = 0.0
         self._backlogged = False
         self._outage_logged_at = -LOG_OUTAGE_EVERY_S
@@ -281,7 +280,7 @@ class PartitionPipeline:
         self._conflict_rows.clear()
 
     def mark_published(self, took_s: float) -> None:
-        """Note that all that is committed was published, *seconds* after the commits of all partitions began."""
+        """Note that all that is committed was published, *took_s* seconds after the commits of all partitions began."""
         self._published = self.position.offset
         self._commit_took_s = took_s
 
@@ -320,7 +319,7 @@ class PartitionPipeline:
         """The alert of a change of level that people act on; None for cold starts, which are no news."""
         if max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
             return None
-        return build_alert_row(decision, policy_members(self._context.policy.book, decision), self._context.service)
+        return build_alert_row(decision, self._context.policy.book.policy_members(decision), self._context.service)
 
 
 # A transaction costs much the same for one partition as for all, and so does a wait for brokers. Each partition keeps
@@ -336,64 +335,71 @@ class CommittedChanges(NamedTuple):
     dropped_dead_letters: int
 
 
-def commit_partitions(works: Sequence[PartitionPipeline], around: PipelineContext) -> dict[int, Fenced]:
-    """Commit everything that *works*, at least one, have applied; returns the partitions that the store refused.
+def commit_partitions(pipelines: Sequence[PartitionPipeline], context: PipelineContext) -> dict[int, Fenced]:
+    """Commit everything that *pipelines*, at least one, have applied; returns the partitions that the store refused.
 
     A refused one has lost its partition: nothing of it was written, and it is to be dropped.
     """
-    stages, publisher, speaker = around.stages, around.publisher, works[0]
-    started = around.monotonic()
+    stages, publisher, retrying_pipeline = context.stages, context.publisher, pipelines[0]
+    started = context.monotonic()
     with stages.timed("rows"):
-        commits = [work.build_commit() for work in works]
+        commits = [pipeline.build_commit() for pipeline in pipelines]
     letters = [letter for commit in commits for letter in commit.dead_letters]
     if publisher is not None and letters:
-        speaker.retry_until_available(partial(publisher.write_dead_letters, letters))
+        retrying_pipeline.retry_until_available(partial(publisher.write_dead_letters, letters))
     with stages.timed("commit"):
-        results = write_commits(commits, speaker, around)
+        results = write_commits(commits, retrying_pipeline, context)
     done = [
-        (work, commit, result.dropped_dead_letters)
-        for work, commit, result in zip(works, commits, results, strict=True)
+        (pipeline, commit, result.dropped_dead_letters)
+        for pipeline, commit, result in zip(pipelines, commits, results, strict=True)
         if not isinstance(result, Fenced)
     ]
-    for work, commit, _ in done:
-        work.mark_committed(commit)
+    for pipeline, commit, _ in done:
+        pipeline.mark_committed(commit)
     with stages.timed("publish"):
-        publish_commits([commit for _, commit, _ in done], speaker, around)
-    took_s = around.monotonic() - started
-    for work, commit, dropped in done:
-        work.mark_published(took_s)
-        around.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
-    return {work.partition: result for work, result in zip(works, results, strict=True) if isinstance(result, Fenced)}
+        publish_commits([commit for _, commit, _ in done], retrying_pipeline, context)
+    took_s = context.monotonic() - started
+    for pipeline, commit, dropped in done:
+        pipeline.mark_published(took_s)
+        context.on_commit(CommittedChanges(commit.agents, commit.decisions, commit.position, dropped))
+    return {
+        pipeline.partition: result
+        for pipeline, result in zip(pipelines, results, strict=True)
+        if isinstance(result, Fenced)
+    }
 
 
-def publish_commits(commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext) -> None:
+def publish_commits(commits: Sequence[Commit], retrying_pipeline: PartitionPipeline, context: PipelineContext) -> None:
     """Tell the topics of all *commits*, then wait until it has arrived."""
-    publisher = around.publisher
+    publisher = context.publisher
     if publisher is None:
         return
     for commit in commits:
-        speaker.retry_until_available(partial(publisher.publish_commit, commit))
-    speaker.retry_until_available(publisher.wait_acknowledged)
+        retrying_pipeline.retry_until_available(partial(publisher.publish_commit, commit))
+    retrying_pipeline.retry_until_available(publisher.wait_acknowledged)
 
 
 def write_commits(
-    commits: Sequence[Commit], speaker: PartitionPipeline, around: PipelineContext
+    commits: Sequence[Commit], retrying_pipeline: PartitionPipeline, context: PipelineContext
 ) -> list[CommitResult | Fenced]:
     """Commit; where the outcome is unknown, look before trying again, so that nothing is applied twice."""
     outcomes: dict[int, CommitResult | Fenced] = {}
     left = list(commits)
     while left:
         try:
-            for commit, result in zip(left, around.store.commit_all(left), strict=True):
+            for commit, result in zip(left, context.store.commit_all(left), strict=True):
                 outcomes[commit.position.partition] = result
             break
         except Unavailable as error:
-            speaker.wait_before_retry(error)
+            retrying_pipeline.wait_before_retry(error)
         for commit in list(left):
             position = commit.position
             if position == commit.expected:  # nothing moves on, so nothing shows; written twice it is the same
                 continue
-            if speaker.retry_until_available(partial(around.store.partitions.position, position.partition)) == position:
+            if (
+                retrying_pipeline.retry_until_available(partial(context.store.partitions.position, position.partition))
+                == position
+            ):
                 outcomes[position.partition] = CommitResult(0)
                 left.remove(commit)
     return [outcomes[commit.position.partition] for commit in commits]

@@ -21,7 +21,8 @@ LevelChangeQueue = asyncio.Queue[LevelChange | None]
 class PipelineStatus:
     """Status of the pipeline, from its own reports. For one event loop.
 
-    The reader of the update socket calls `note` with every update, once it is applied to the view, and sets `alive`.
+    The reader of the update socket calls `apply_report` with every update, once it is applied to the view, and
+    `mark_stopped` when the pipeline ends.
 
     Attributes:
         alive: whether its process runs.

@@ -10,11 +10,10 @@ import structlog
 from ...ingest.errors import Fenced
 from ...ingest.source import DurableSource, GroupSource
 from ..policy.book import LivePolicy
-from ..policy.policy_book import policy_members
 from ..records.commits import Position
 from ..store.sql_store import SqlStore
 from .partition import CommittedChanges, PartitionPipeline, PipelineContext, commit_partitions
-from .processor import AppliedBatch, Processor, StageMetrics
+from .processor import Processor, StageMetrics
 from .settings import DEFAULT_TUNING, PipelineSettings, PipelineTuning
 
 ONLY_PARTITION = 0
@@ -53,10 +52,10 @@ class SinglePartitionPipeline:
         self._source = source
         self._batch_size, self._poll_s = settings.batch_size, tuning.poll_s
         self.stages = StageMetrics(monotonic)
-        around = PipelineContext(
+        context = PipelineContext(
             source, store, policy, settings, monotonic, sleep, on_commit, self.stages, service=service, tuning=tuning
         )
-        self._partition = PartitionPipeline(ONLY_PARTITION, processor, around)
+        self._partition = PartitionPipeline(ONLY_PARTITION, processor, context)
 
     @property
     def position(self) -> Position:
@@ -86,15 +85,6 @@ class SinglePartitionPipeline:
         self._partition.finish()
 
 
-__all__ = [
-    "ONLY_PARTITION",
-    "AppliedBatch",
-    "CommittedChanges",
-    "SinglePartitionPipeline",
-    "policy_members",
-]
-
-
 # The group protocol alone is no fence: a worker that was asleep still believes in its partitions. The store decides by
 # compare-and-set on the position; whoever is refused there drops the partition.
 
@@ -120,25 +110,25 @@ class ConsumerGroupPipeline:
 
     Args:
         source: joined to the group by `start`.
-        around: what the partitions share; its source is the same one.
-        make: a new processor for a partition, with the memory it may take.
-        changed: called after partitions came or went.
+        context: what the partitions share; its source is the same one.
+        make_processor: a new processor for a partition, with the memory it may take.
+        on_change: called after partitions came or went.
     """
 
     def __init__(
         self,
         source: GroupSource,
-        around: PipelineContext,
-        make: Callable[[int], Processor],
-        changed: Callable[[], None] = lambda: None,
+        context: PipelineContext,
+        make_processor: Callable[[int], Processor],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
-        self._context = around
-        self._make_processor = make
-        self._on_change = changed
+        self._context = context
+        self._make_processor = make_processor
+        self._on_change = on_change
         self._partitions: dict[int, PartitionPipeline] = {}
         self._fenced: dict[int, float] = {}
-        self.stages = around.stages
+        self.stages = context.stages
 
     def start(self) -> None:
         """Become a member of the group."""
@@ -210,9 +200,9 @@ class ConsumerGroupPipeline:
         if due:
             self._commit([work for work in waiting if work.partition in due or not work.backlogged])
 
-    def _commit(self, works: Sequence[PartitionPipeline]) -> None:
+    def _commit(self, pipelines: Sequence[PartitionPipeline]) -> None:
         """Commit; where the store says that a partition is not ours, drop it."""
-        for partition, error in (commit_partitions(works, self._context) if works else {}).items():
+        for partition, error in (commit_partitions(pipelines, self._context) if pipelines else {}).items():
             _log.warning("another worker owns the partition; dropping it", partition=partition, error=str(error))
             self._partitions.pop(partition, None)
             self._source.pause(partition)

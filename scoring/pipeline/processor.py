@@ -55,13 +55,13 @@ class Processor:
     Args:
         engine: with the agents in memory.
         encoder: turns events into columns under the model's salt.
-        duplicate_window: recognises events that came before.
+        window: recognises events that came before.
         policy: token policies and modes.
-        decode: how an event record is read; history files are read more leniently than the door. What `decode_event`
-            accepts it must read as the same event (see `RawEncoder`).
-        edge_collector: picks out who had to do with whom; None where nobody writes it.
-        model_switcher: other versions, for commands to switch; None where there is one model alone.
-        vector_collector: packs what was computed, for the archive; None where nobody keeps it.
+        decode: how an event record is read; history files are read more leniently than what the service
+            takes in. What `decode_event` accepts it must read as the same event (see `RawEncoder`).
+        edges: picks out who had to do with whom; None where nobody writes it.
+        models: other versions, for commands to switch; None where there is one model alone.
+        vectors: packs what was computed, for the archive; None where nobody keeps it.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Processor:
         for position, record in enumerate(batch.records):
             if record.kind != event:
                 applied = self._apply_events(batch, first, position, applied)
-                self._apply_other(batch.partition, batch.base_offset + position, record, applied)
+                self._apply_non_event(batch.partition, batch.base_offset + position, record, applied)
                 first = position + 1
             elif position - first == most:  # each may be an agent of its own
                 applied = self._apply_events(batch, first, position, applied)
@@ -146,7 +146,7 @@ class Processor:
         kept = np.flatnonzero(~impostors)
         return rows[kept], columns.take(kept)
 
-    def _apply_other(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
+    def _apply_non_event(self, partition: int, offset: int, record: Record, applied: AppliedBatch) -> None:
         """Apply a record that is no event."""
         if record.kind == RecordKind.TICK:
             self.apply_tick(RecordMoment(partition, offset, int.from_bytes(record.payload, "little")), applied)

@@ -15,7 +15,7 @@ from .topic_publisher import ERASED_UP_TO_HEADER, Heartbeat, RiskRecord, summary
 
 _risk_decoder = msgspec.json.Decoder(RiskRecord)
 _heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
-_route_decoder = msgspec.json.Decoder(tuple[str, str, str])
+_partition_key_decoder = msgspec.json.Decoder(tuple[str, str, str])
 
 
 class _DecisionRecordData(msgspec.Struct):
@@ -94,7 +94,7 @@ class RiskTopicReader:
         """Take over that an agent was erased; a tombstone without our header is ignored."""
         try:
             gone = AgentErased(
-                *_route_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
+                *_partition_key_decoder.decode(key or b""), partition, int(dict(headers)[ERASED_UP_TO_HEADER] or b"")
             )
         except (*UNREADABLE, KeyError):
             return

@@ -20,7 +20,6 @@ from ...ingest.source import TopicWriter
 from ...ingest.timestamps import format_rfc3339
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
-from ..policy.policy_book import policy_members
 from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
@@ -255,7 +254,7 @@ class TopicPublisher:
             value = decision_event(decision, self._service)
             self._send(self._names.decisions, key, value, headers=headers, timestamp_ms=decision.decided_ms)
             if max(decision.level, decision.previous_level) >= RiskLevel.MEDIUM:
-                alert = build_alert_payload(decision, policy_members(self._policy.book, decision), self._service)
+                alert = build_alert_payload(decision, self._policy.book.policy_members(decision), self._service)
                 self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
     def _remember_sent(self, partition: int, fingerprints: dict[int, int]) -> None:
@@ -308,13 +307,13 @@ def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset
     )
 
 
-def erased_agent_record(route: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
+def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None, list[tuple[str, bytes]]]:
     """Key, value and headers of the record that ends what the risk topic says of an agent.
 
     No value: compaction drops what was told before, and some time later this record, too. The header says up to which
     offset of its partition of events the agent is forgotten: what is newer is somebody new.
     """
-    return route, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
+    return partition_key, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
 
 
 def summary_from_record(record: RiskRecord) -> AgentSummary:

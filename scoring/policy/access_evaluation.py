@@ -51,7 +51,7 @@ class Verdict(msgspec.Struct, frozen=True):
         would_allow: what the policy says, whatever the mode.
         enforced: mode is `enforce`.
         level: risk level that was acted on; a pin or an ancestor may make it another than the measured one.
-        reason: code, see `REASONS`.
+        reason: code, see `VERDICT_REASONS`.
         max_token_lifetime_s: ceiling of a new token's lifetime; None = none (shadow mode).
         scopes: the scopes asked for that may be granted; None = all of them.
         step_up: a person must approve the scopes in `held_scopes` first.
@@ -122,7 +122,7 @@ def deny(verdict: Verdict, reason: str) -> Verdict:
 
 def evaluate_policy(
     question: AccessRequest,
-    standing: EffectivePolicy,
+    effective_policy: EffectivePolicy,
     level: RiskLevel,
     version: str,
     *,
@@ -133,13 +133,13 @@ def evaluate_policy(
 
     Args:
         question: what is asked for.
-        standing: policy and mode of the agent.
+        effective_policy: policy and mode of the agent.
         level: to act on.
         version: of the policy book.
         approved: scopes that a person approved for this agent, to the letter, and that have not expired; `*` is all.
         stale: whether what is known may be out of date.
     """
-    policy = standing.table[level]
+    policy = effective_policy.table[level]
     refused, held = _classify_scopes(question, policy, approved)
     left = tuple(scope for scope in question.scopes if scope not in refused and scope not in held)
     step_up = bool(held) or (
@@ -147,7 +147,7 @@ def evaluate_policy(
     )
     reason = _verdict_reason(question, policy, left, refused, step_up)
     narrowed = bool(refused or held) and reason == ALLOWED
-    enforced = standing.enforced
+    enforced = effective_policy.enforced
     return Verdict(
         allow=reason == ALLOWED or not enforced,
         would_allow=reason == ALLOWED,
@@ -163,7 +163,7 @@ def evaluate_policy(
         revoke=policy.revoke and enforced,
         policy_version=version,
         stale=stale,
-        rule=standing.rule,
+        rule=effective_policy.rule,
     )
 
 
@@ -269,12 +269,12 @@ class PolicyEvaluator:
         book = self.policy.book
         context = self.context_of(question, book)
         entry = context.entry
-        standing = book.effective_policy(*question.identity, "" if entry is None else entry.summary.agent_type)
+        effective_policy = book.effective_policy(*question.identity, "" if entry is None else entry.summary.agent_type)
         now_ms = self._now_ms()
         approved = self.interventions.approved_scopes(question.identity, now_ms, int(context.effective_level))
         stale = self._is_stale(None if entry is None else entry.partition)
         return evaluate_policy(
-            question, standing, context.effective_level, book.version, approved=approved, stale=stale
+            question, effective_policy, context.effective_level, book.version, approved=approved, stale=stale
         ), context
 
     def context_of(self, question: AccessRequest, book: PolicyBook) -> DecisionContext:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -14,6 +14,7 @@ import structlog
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Name, SettingsPart, setting
 from ..records.agents import LevelName, RiskLevel
+from ..records.decisions import Decision
 
 WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
 
@@ -198,6 +199,12 @@ class PolicyBook:
     def policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int) -> LevelTokenPolicy:
         """Token policy of an agent at a level."""
         return self.effective_policy(tenant, issuer, agent_id, agent_type).table[level]
+
+    def policy_members(self, decision: Decision) -> dict[str, Any]:
+        """Token policy that holds from a decision on, as plain data."""
+        agent = decision.agent
+        policy = self.policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type, decision.level)
+        return {name: getattr(policy, name) for name in policy.__struct_fields__}
 
     def _find_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
         mode = self._modes.get(tenant, self.default_mode)

@@ -18,7 +18,10 @@ CommitVersion = tuple[int, int]
 
 
 class RiskViewEntry:
-    """One agent in the view. `answer` caches the encoded answer, made under policy `book`, until the next update."""
+    """One agent in the view.
+
+    Until the next update, `cached_answer` is the encoded answer; it was made under the policy `cached_answer_book`.
+    """
 
     __slots__ = ("cached_answer", "cached_answer_book", "partition", "summary", "version")
 
@@ -34,11 +37,11 @@ class RiskView:
     """Latest committed risk by agent.
 
     Args:
-        most: agents that are kept.
+        max_agents: agents that are kept.
     """
 
-    def __init__(self, most: int = MAX_VIEW_AGENTS) -> None:
-        self._max_agents = most
+    def __init__(self, max_agents: int = MAX_VIEW_AGENTS) -> None:
+        self._max_agents = max_agents
         self._entries: dict[AgentIdentity, RiskViewEntry] = {}
         self._by_id: dict[str, list[RiskViewEntry]] = {}
         self.on_update: Callable[[AgentSummary], object] | None = None

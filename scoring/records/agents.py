@@ -71,7 +71,7 @@ class AgentRow(msgspec.Struct, frozen=True):
     due_ms: int  # when the level next changes without events; 0 = never
     events: int
     decision_id: str  # the decision that set the current level; "" = none yet
-    reasons: bytes  # JSON list of Reason
+    reasons: bytes  # JSON list of RiskReason
     counterfactual: str  # "" = none
     features: bytes  # state of the feature builder
     risk: bytes  # state of the risk kernel

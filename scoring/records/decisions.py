@@ -21,7 +21,12 @@ class RiskReason(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """A change of level: append-only, and enough to replay it."""
+    """A change of level: append-only, and enough to replay it.
+
+    `evidence` is what the risk kernel saw, by these keys: `statistic`, `events` and `thresholds` (by level), and where
+    an event brought the change `gain`, `prior` (the statistic before it), `signals` (codes of hard signals) and
+    `left_aside` (features that had counted before, if any).
+    """
 
     decision_id: str
     agent: AgentName
@@ -38,7 +43,7 @@ class Decision(msgspec.Struct, frozen=True):
     reasons: tuple[RiskReason, ...]
     counterfactual: str
     feature_vector: dict[str, float]
-    evidence: dict[str, Any]  # statistic, thresholds, window: what the risk kernel saw
+    evidence: dict[str, Any]  # inputs of the risk kernel, see below
     model_version: str
     baseline_version: str
     policy_version: str

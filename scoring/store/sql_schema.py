@@ -27,7 +27,7 @@ NUL, MARK = "\0", "\1"
 def escape_nul(text: str) -> str:
     r"""*text* without U+0000, which PostgreSQL refuses. No two texts become one, and their order and prefixes stay.
 
-    >>> escape("a\0b\1c")
+    >>> escape_nul("a\0b\1c")
     'a\x010b\x011c'
     """
     return text.replace(MARK, MARK + "1").replace(NUL, MARK + "0") if NUL in text or MARK in text else text
@@ -36,7 +36,7 @@ def escape_nul(text: str) -> str:
 def unescape_nul(text: str) -> str:
     r"""Inverse of `escape_nul`.
 
-    >>> unescape(escape("a\0b\1c")) == "a\0b\1c"
+    >>> unescape_nul(escape_nul("a\0b\1c")) == "a\0b\1c"
     True
     """
     return text.replace(MARK + "0", NUL).replace(MARK + "1", MARK) if MARK in text else text

@@ -8,8 +8,11 @@ of the tests tries it again.
 from __future__ import annotations
 
 import argparse
+import math
+import random
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +36,8 @@ INSTRUMENTED: Final = [
 """Packages whose branches lead the fuzzer."""
 BLIND: Final = {"scanner"}
 """Targets whose inputs are changed at random: the compiler of the kernels takes no instrumented code."""
+START_S: Final = 10
+"""Time that a target takes to begin, at the least."""
 SLOW_INPUT_S: Final = 10
 """An input that takes longer is a finding: whoever sends it stops the others."""
 
@@ -58,8 +63,10 @@ def fuzz(name: str, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def run_target(name: str, seconds: int) -> tuple[str, int, str]:
-    """Fuzz one target in a process of its own: its name, exit status, and what it said last."""
+def run_target(name: str, seconds: int, ends: float) -> tuple[str, int | None, str]:
+    """Fuzz one target in a process of its own: its name, exit status (None: there was no time), and what it said."""
+    if time.monotonic() + seconds + START_S > ends:
+        return name, None, ""
     command = [sys.executable, "-m", "tests.fuzz.run", "--here", "--seconds", str(seconds), name]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     return name, done.returncode, done.stdout
@@ -71,15 +78,24 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help="by default all")
     parser.add_argument("--seconds", type=int, default=10, help="time of each target")
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
+    parser.add_argument(
+        "--within", type=float, default=math.inf, help="begin no target that would not end in so long, s"
+    )
     parser.add_argument("--here", action="store_true", help="one target, in this process")
     given = parser.parse_args()
     if given.here:
         fuzz(given.targets[0], given.seconds)
         return 0
     names = given.targets or sorted(folder.name for folder in CORPUS.iterdir() if folder.is_dir())
+    ends = time.monotonic() + given.within
+    if math.isfinite(given.within):
+        random.shuffle(names)  # who finds no time today has its turn tomorrow
     failed = 0
     with ThreadPoolExecutor(given.jobs) as pool:
-        for name, status, said in pool.map(lambda name: run_target(name, given.seconds), names):
+        for name, status, said in pool.map(lambda name: run_target(name, given.seconds, ends), names):
+            if status is None:
+                sys.stdout.write(f"{name}: left out, there was no time\n")
+                continue
             tries = next((line.split()[-1] for line in said.splitlines() if "number_of_executed_units" in line), "?")
             sys.stdout.write(f"{name}: {'held' if status == 0 else 'BROKEN'}, {tries} inputs\n")
             if status:

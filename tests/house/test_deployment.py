@@ -129,6 +129,34 @@ def test_constraints_pin_what_is_required() -> None:
     assert wrong == []
 
 
+LOCKED = re.compile(
+    r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<hashes>( \\\n +--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "build.lock"])
+def test_every_locked_dependency_has_its_hashes(name: str) -> None:
+    """A line without one would be installed whatever it is, and pip refuses the rest then; no registry is named."""
+    text = (ROOT / "deploy" / name).read_text()
+    locked = list(LOCKED.finditer(text))
+
+    assert locked
+    assert [found["name"] for found in locked if not found["hashes"]] == []
+    assert LOCKED.sub("", re.sub(r"^#.*$", "", text, flags=re.MULTILINE)).strip() == ""
+    assert "://" not in text
+
+
+def test_the_lock_is_what_was_tested() -> None:
+    """The versions of constraints.txt, all of them, and the image installs nothing else."""
+    pins = re.findall(r"^[^#\s].*$", (ROOT / "deploy" / "constraints.txt").read_text(), re.MULTILINE)
+    locked = LOCKED.finditer((ROOT / "deploy" / "requirements.lock").read_text())
+
+    wanted = {(canonicalize_name(name), version) for name, version in (pin.split("==") for pin in pins)}
+    assert {(canonicalize_name(found["name"]), found["version"]) for found in locked} == wanted
+    installs = re.findall(r"pip (?:--python \S+ )?install [^&]*", DOCKERFILE)
+    assert [call for call in installs if "--require-hashes" not in call and "--no-index" not in call] == []
+
+
 def test_whoever_is_waited_for_can_be_waited_for() -> None:
     """A service that must be healthy has a health check; one that must be done ends by itself."""
     conditions = [

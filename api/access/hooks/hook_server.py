@@ -122,13 +122,13 @@ class HookEndpoint:
 
     Args:
         adapter: reads and renders.
-        proof: whether a request is from the product.
+        authentication: tells requests of the product from those of others.
         decider: asks the decision point.
     """
 
-    def __init__(self, product: HookAdapter, proof: HookAuthentication, decider: HookDecider) -> None:
-        self.adapter = product
-        self._authentication = proof
+    def __init__(self, adapter: HookAdapter, authentication: HookAuthentication, decider: HookDecider) -> None:
+        self.adapter = adapter
+        self._authentication = authentication
         self._decider = decider
 
     async def admit(self, request: HookRequest, _: Scope) -> HookResponder | HookResponse:

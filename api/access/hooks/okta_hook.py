@@ -61,7 +61,7 @@ class OktaHook(HookAdapter):
         return ParsedHookRequest(question, check_name_length(grant), access, more, lifetime_s)
 
     def deny_unsupported(self, parsed: ParsedHookRequest, verdict: Verdict) -> Verdict:
-        """Scopes can not be left out, and no token lives for less than SHORTEST_S."""
+        """Scopes can not be left out, and no token lives for less than MIN_LIFETIME_S."""
         if verdict.narrowed:
             return deny(verdict, NOT_NARROWED)
         ceiling = verdict.max_token_lifetime_s

@@ -56,7 +56,7 @@ def shorten_agent_id(agent_id: str) -> str:
     """An id that fits into a box. Its end stays whole: ids of one fleet begin alike.
 
     >>> shorten_agent_id("https://agents.acme.example/research-agent/0")
-    'https:…research-agent/0'
+    'https:…/research-agent/0'
     """
     return agent_id if len(agent_id) <= MAX_LABEL_LENGTH else f"{agent_id[:6]}…{agent_id[7 - MAX_LABEL_LENGTH :]}"
 

@@ -188,10 +188,10 @@ def _text_tuple(value: Any) -> tuple[str, ...]:
 
 def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
     agent = decision.agent
-    standing = book.effective_policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
-    policy = standing.table[RiskLevel(decision.level)]
+    effective_policy = book.effective_policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
+    policy = effective_policy.table[RiskLevel(decision.level)]
     return DisplayedPolicy(
-        policy, standing.rule, decision.mode, decision.policy_version, book.version == decision.policy_version
+        policy, effective_policy.rule, decision.mode, decision.policy_version, book.version == decision.policy_version
     )
 
 

@@ -58,7 +58,7 @@ def decode_records(data: Bytes, rows: RecordTable, kinds: Bytes, hashes: Hashes)
 
     Args:
         data: the uncompressed records, one behind the other.
-        rows: out, shape (records, COLUMNS).
+        rows: out, shape (records, RECORD_COLUMNS).
         kinds: out, shape (records,): the kind that our header carries, 0 without.
         hashes: out, shape (records,): the id hash that our header carries, 0 without.
 

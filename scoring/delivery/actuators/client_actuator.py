@@ -93,7 +93,7 @@ class UnreadableOriginal(ActuatorError):
 
 
 class ClientActuator(ABC, Generic[ClientState]):
-    """`Actuator` over the part of a client's configuration that is lowered (`State`, a struct without secrets)."""
+    """`Actuator` over what is lowered of a client's configuration (`ClientState`, a struct without secrets)."""
 
     def __init__(self, state: type[ClientState]) -> None:
         self._decoder = msgspec.json.Decoder(state)

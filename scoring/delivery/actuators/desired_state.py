@@ -122,10 +122,10 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
     """
     agent = decision.agent
     full = agent.identity
-    standing = book.effective_policy(*full, decision.agent_type)
-    if not standing.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
+    effective_policy = book.effective_policy(*full, decision.agent_type)
+    if not effective_policy.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
         return None
-    verdict = evaluate_policy(AccessRequest(*full), standing, RiskLevel(decision.level), book.version)
+    verdict = evaluate_policy(AccessRequest(*full), effective_policy, RiskLevel(decision.level), book.version)
     desired = derive_desired_state(
         agent,
         decision.agent_type,

@@ -177,7 +177,7 @@ def text_or_empty(value: Any) -> str:
 def truncate(value: str, most: int) -> str:
     """*value* with at most *most* characters; what is cut off is marked.
 
-    >>> cut("abcdef", 4), cut("abc", 4)
+    >>> truncate("abcdef", 4), truncate("abc", 4)
     ('abc…', 'abc')
     """
     return value if len(value) <= most else value[: most - 1] + "…"

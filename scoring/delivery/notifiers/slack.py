@@ -44,7 +44,7 @@ def render_slack(alert: AlertContent) -> dict[str, Any]:
 def escape_markup(value: str) -> str:
     """*value* so that no chat reads mark-up, a link or a mention in it.
 
-    >>> escape("<!channel> & co")
+    >>> escape_markup("<!channel> & co")
     '&lt;!\\u200bchannel&gt; &amp; co'
     """
     return value.translate(_ESCAPES)

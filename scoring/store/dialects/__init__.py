@@ -1,4 +1,5 @@
-"""All that depends on which database it is. A third database adds its module here, and its branch nowhere else.
+"""Functions that depend on which database it is. A third one adds its module here, its words in `statements.py`, and
+its column types in `sql_schema.py`.
 
 Statements that a database words in its own way are made for each of them once (`DialectInsert`); the connection they
 run on chooses. What one database does in its own steps is a function of its module: `of(connection)`.
@@ -61,6 +62,9 @@ class Dialect(Protocol):
     def acquire_job_lock(self, engine: Engine, job: str) -> JobLock | None:
         """Take a job that one process of a deployment does at a time; None = another one has it."""
 
+    def is_transient(self, error: DBAPIError) -> bool:
+        """True if *error* is one of this database's, and the same call may succeed later."""
+
     def write_agents(self, connection: Connection, rows: Sequence[AgentRow], version: Position) -> None:
         """Insert or overwrite rows of `agents`."""
 
@@ -117,4 +121,4 @@ def is_damaged(error: DBAPIError) -> bool:
 
 def is_transient(error: DBAPIError) -> bool:
     """True if the same call may succeed later."""
-    return sqlite.is_transient(error) or postgresql.is_transient(error)
+    return any(dialect.is_transient(error) for dialect in _DIALECTS.values())

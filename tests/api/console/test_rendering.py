@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 from trustwatch.api import console
 from trustwatch.api.access.service import containment_times
 from trustwatch.api.agents.baseline_profile import read_baseline_profile
-from trustwatch.api.console import rendering, sign_in
+from trustwatch.api.console import rendering
 from trustwatch.api.console.activity import MAX_POINTS, ActivitySampler, RiskSeries
 from trustwatch.api.console.pages.overview_page import order_by_last_rise
 from trustwatch.api.console.rendering import StaticAssets
@@ -94,15 +93,9 @@ def test_settings_that_would_open_too_much_are_refused(tmp_path: Path, text: str
         load_settings(tmp_path / "trustwatch.yaml", {})
 
 
-@pytest.mark.parametrize("module", [rendering, sign_in])
-def test_examples_hold(module: Any) -> None:
-    """The examples in docstrings."""
-    assert doctest.testmod(module).failed == 0
-
-
 def test_a_trail_keeps_what_moved() -> None:
     """Steps of one hundredth or ten minutes; calm agents leave none; a full one is thinned, not cut."""
-    trail = RiskSeries(agents=2)
+    trail = RiskSeries(max_agents=2)
     for risk, at_ms in ((0.01, 1), (0.5, 10), (0.501, 20), (0.6, 30), (0.6, 30 + 600_000)):
         trail.record(summary(risk=risk, at_ms=at_ms))
     key = summary().name.key

@@ -43,7 +43,7 @@ def test_find_shows_only_the_callers_tenants() -> None:
 
 def test_the_quietest_calm_agents_leave_a_full_view() -> None:
     """Beyond its bound the view drops calm agents evaluated the longest ago; elevated ones stay, however old."""
-    view = RiskView(most=100)
+    view = RiskView(max_agents=100)
     view.apply([summary(0, level=4, at=0)])
     view.apply(summary(n, at=n, name="shared" if n % 2 else "") for n in range(1, 201))
     assert len(view) <= 100

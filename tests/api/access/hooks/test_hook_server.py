@@ -242,13 +242,14 @@ def test_secrets_come_in_three_ways(make_desk: Any, make_hook: Any, body: Any) -
 
 
 def test_other_paths_and_methods(make_desk: Any, body: Any) -> None:
-    """A hook that is not configured is not there; a hook takes POST."""
+    """A hook that is not configured is not there, and nobody is told without a token of the API; a hook takes POST."""
     desk = make_desk("hydra")
 
     assert desk.send("GET", "/hooks/hydra").status_code == 405
     assert desk.send("GET", "/hooks/hydra").headers["allow"] == "POST"
     for path in ("/hooks/okta", "/hooks/", "/hooks/hydra/", "/hooks/%68ydra", "/access/v1/evaluation"):
-        assert desk.send("POST", path).status_code == 404
+        assert desk.send("POST", path).status_code == 401
+        assert desk.send("GET", path).status_code in (404, 405)
 
 
 @pytest.mark.parametrize(

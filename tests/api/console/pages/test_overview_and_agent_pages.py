@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.api.agents.recent_events import read_log_excerpt
+from trustwatch.ingest.printable_text import shown_controls
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.agents import AgentName
 
@@ -57,7 +58,7 @@ def event_of(agent_id: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("agent_id", HOSTILE)
 def test_whatever_an_agent_is_called_is_text(site: Any, make_row: Any, make_decision: Any, agent_id: str) -> None:
-    """Ids are URLs, markup or worse: they are shown as they are, and nothing of them is obeyed."""
+    """Ids are URLs, markup or worse: they are shown, direction marks written out, and nothing of them is obeyed."""
     row = make_row(agent_id, level=4, decision_id=f"d-{len(agent_id)}", agent_type=agent_id)
     site.know(row, decisions=(make_decision(row, len(agent_id)),))
     log(site, event_of(agent_id, action=agent_id, resource={"id": agent_id}))
@@ -72,7 +73,10 @@ def test_whatever_an_agent_is_called_is_text(site: Any, make_row: Any, make_deci
     for page in pages:
         assert page.status_code == 200
         assert "<script>alert" not in page.text and "<img" not in page.text
-        assert escape(agent_id, quote=False)[:40] in page.text.replace("&#34;", '"').replace("&#39;", "'")
+        assert "\u202e" not in re.sub(r'value="[^"]*"', "", page.text)  # fields of forms send names back as they are
+        assert escape(shown_controls(agent_id), quote=False)[:40] in page.text.replace("&#34;", '"').replace(
+            "&#39;", "'"
+        )
 
 
 def test_a_link_of_the_list_finds_its_agent(site: Any, make_row: Any) -> None:
