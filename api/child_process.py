@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import select
 import signal
 import socket
@@ -97,7 +96,7 @@ def run_child(work: Callable[[ChildRuntime], None]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the service tells us when to stop
     child: ChildRuntime | None = None
     try:
-        restrict_new_files(os.environ)
+        restrict_new_files()
         child = ChildRuntime(load_process_settings(arguments.settings), socket.socket(fileno=arguments.socket))
         signal.signal(signal.SIGTERM, child.handle_stop_signal)
         work(child)

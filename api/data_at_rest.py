@@ -27,7 +27,7 @@ _OWN_NAMES: Final = ("trustwatch.db*", "log", "models", "model", "vectors-spool"
 _log = structlog.get_logger(__name__)
 
 
-def restrict_new_files(environ: Mapping[str, str]) -> None:
+def restrict_new_files(environ: Mapping[str, str] = os.environ) -> None:
     """Have everything that this process and its children create closed to others from its first moment on.
 
     Raises ConfigError where the variable holds something else.
@@ -43,7 +43,7 @@ def closed_bits(environ: Mapping[str, str]) -> int:
     return _CLOSED_BITS[access]
 
 
-def close_existing_data(settings: Settings, environ: Mapping[str, str]) -> None:
+def close_existing_data(settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
     """Take from other users what an earlier version, a copy or a restore left open to them; each change is logged.
 
     What can not be changed (somebody else's folder, a read-only volume) is warned about: the service starts all the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import entry_points
 
@@ -44,7 +43,7 @@ def main() -> None:
     """Entry point of the `trustwatch` script."""
     configure_structured_logs()
     try:
-        restrict_new_files(os.environ)
+        restrict_new_files()
         make_app()()
     except TrustwatchError as error:
         raise SystemExit(_exit_status(error)) from None

@@ -260,7 +260,7 @@ def main() -> int:
     parser.add_argument("--settings", type=Path)
     arguments = parser.parse_args()
     configure_structured_logs()
-    restrict_new_files(os.environ)
+    restrict_new_files()
     os.nice(LOWEST_PRIORITY)
     try:
         job = msgspec.json.decode(sys.stdin.buffer.read(), type=PreviewJob)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import random
 import signal
 import socket
@@ -42,7 +41,6 @@ from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
 from ..http.auth.jwks import JwksCache
 from ..http.connection_guard import ConnectionGuard, affordable_connections
-from ..http.guarded_protocol import guarded_protocol
 from ..http.runtime import Runtime
 from ..http.store_executor import StoreExecutor
 from ..settings.root import Settings
@@ -58,6 +56,7 @@ from .assembly import (
     track_descendants,
 )
 from .backends import BackendObservers, EventBackend, ServiceRoles, check_service_roles, open_backend
+from .guarded_protocol import guarded_protocol
 from .slices import SLICES
 
 _log = structlog.get_logger(__name__)
@@ -84,7 +83,7 @@ async def serve(settings: Settings, settings_file: Path | None, roles: ServiceRo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await asyncio.to_thread(close_existing_data, settings, os.environ)
+    await asyncio.to_thread(close_existing_data, settings)
     model = await asyncio.to_thread(load_trained_model, settings.model_dir)
     async with open_backend(settings, settings_file, roles) as backend:
         view, status = RiskView(), PipelineStatus()

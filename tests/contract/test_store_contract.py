@@ -544,7 +544,7 @@ def test_deliveries_of_one_agent_or_row(store: SqlStore) -> None:
     """Found by the agent that they are about, with a key beyond the signed numbers, and by their own key."""
     write(store, outbox=[alert(1), alert(2, agent_key=2**64 - 5), alert(3, agent_key=2**64 - 5)])
     store.outbox.route([route("a"), route("b")], NOW)
-    mine = AgentName(2**64 - 5, "t", "i", "a")
+    mine = AgentName(2**64 - 5, "acme", "i", "a")
 
     assert [one.key for one in store.outbox.page(agent=mine, target="a").items] == ["alert-3", "alert-2"]
     assert [(one.target, one.payload) for one in store.outbox.page(key="alert-1").items] == [

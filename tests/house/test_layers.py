@@ -189,12 +189,12 @@ def test_only_the_clock_reads_the_clock() -> None:
 
 
 def test_only_settings_read_the_environment() -> None:
-    """Nothing else depends on the process it runs in."""
+    """Nothing else depends on the process it runs in; who may read our files is known before there are settings."""
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for layer in FOLDERS
         for path in modules(layer)
-        if path.relative_to(ROOT).as_posix() != "api/settings/loading.py"
+        if path.relative_to(ROOT).as_posix() not in ("api/settings/loading.py", "api/data_at_rest.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv"}
     ]

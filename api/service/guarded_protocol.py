@@ -11,7 +11,7 @@ from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .connection_guard import (
+from ..http.connection_guard import (
     ANSWERING,
     BODY,
     HEAD,
