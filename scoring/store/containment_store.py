@@ -211,7 +211,8 @@ class EdgeStore:
                 if len(edges) >= limit:
                     break
         # A key is a hash: edges of other nodes with that key are left out.
-        return [edge for edge in edges if _is_end(edge, nodes, outgoing=outgoing, principals=principals)]
+        named = frozenset(nodes)
+        return [edge for edge in edges if _is_end(edge, named, outgoing=outgoing, principals=principals)]
 
 
 def _is_end(edge: AgentEdge, nodes: Collection[AgentIdentity], *, outgoing: bool, principals: bool) -> bool:
