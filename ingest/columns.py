@@ -68,7 +68,7 @@ WORK_TYPES = frozenset({"api.call", "tool.call", "a2a.message", "approval", "adm
 
 # What we caused is no behaviour, else a contained agent could never recover. Its mark is the member `caused_by`, which
 # only sources configured for it may set. Records of 0.1 carry the mark in `error`; the door lets no such text through
-# without the member (docs/decisions/0025-claims.md), so both readings can hold side by side.
+# without the member (docs/decisions/0024-claims.md), so both readings can hold side by side.
 
 OWN_DENIALS = frozenset({"ext_authz_denied", "revoked_by_trustwatch"})
 """`error` values of denials that we caused."""

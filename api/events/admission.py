@@ -184,7 +184,7 @@ def _effective_mark(event: NativeEvent, binding: SourceBinding) -> dict[str, Any
     """Members that differ from what counts where an event says that we caused it; None = to be removed.
 
     The mark is `caused_by`, of sources that enforce our verdicts. Without it the `error` values that were the mark in
-    0.1 are reports of somebody: they are logged so that nothing takes them for it (docs/decisions/0025-claims.md).
+    0.1 are reports of somebody: they are logged so that nothing takes them for it (docs/decisions/0024-claims.md).
     """
     if event.caused_by is None and event.error not in OWN_ERRORS:
         return {}
