@@ -22,7 +22,7 @@ TRAINED_OTHERWISE: Final = "train the model again"
 
 
 class ArrayRule(NamedTuple):
-    """What an array has to be.
+    """Rules that an array of a model has to meet.
 
     Attributes:
         dtype: exactly that type.

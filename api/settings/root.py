@@ -102,7 +102,7 @@ class Settings(SettingsPart, frozen=True):
         _check_archive(self.archive)
 
     def _apply_defaults_of_version(self) -> None:
-        """What files of version 1 may still leave out is filled in, or refused, in those of version 2."""
+        """Fill in or refuse members that files of version 1 may still leave out."""
         if self.settings_version == 1:
             return
         for index, client in enumerate(self.gateway.clients):
@@ -115,7 +115,7 @@ class Settings(SettingsPart, frozen=True):
         msgspec.structs.force_setattr(self, "callers", callers)
 
     def upgrade_warnings(self) -> list[str]:
-        """What a file of version 1 should say before the next release, whose defaults are those of version 2."""
+        """Members that a file of version 1 should name before the next release, which has the defaults of version 2."""
         callers = [caller.name for caller in self.callers if caller.agents is None and caller.issuers]
         clients = [client.client_id for client in self.gateway.clients if client.tenants is None]
         warnings = []

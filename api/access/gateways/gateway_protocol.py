@@ -44,7 +44,7 @@ def single_header(scope: Scope, *names: bytes) -> bytes | None:
 
 
 def agreed_header(scope: Scope, *names: bytes) -> bytes | None:
-    """What all of the headers *names* that are there say; None where two differ, or one is there twice.
+    """The one value of the headers *names* that are there; None where two differ, or one is there twice.
 
     A gateway sets the one of its product and hands on the agent's own of another: neither is known to be its word.
     """

@@ -125,7 +125,7 @@ class ActuatorSettings(SettingsPart, frozen=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Those that sign."""
+        """Secrets that sign."""
         return () if self.secret is None else (self.secret.reveal(),)
 
     def serves(self, tenant: str, issuer: str) -> bool:

@@ -64,7 +64,7 @@ class WebhookTarget(SettingsPart, frozen=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Those that sign."""
+        """Secrets that sign."""
         return () if self.secret is None else (self.secret.reveal(),)
 
     @property
