@@ -28,8 +28,8 @@ MAX_HEAD_BYTES = 64 * 1024
 LINGER_S = 5.0
 """Time in which the rest of a body may arrive whose request is answered already, so that its client sees the answer."""
 
-MAX_LINGER_BYTES = 256 * 1024
-"""Bytes of such a body that are read, and thrown away."""
+MAX_LINGER_BYTES = 1024 * 1024
+"""Bytes of such a body that are read, and thrown away: gateways send bodies of calls along, and shall see the 401."""
 
 MAX_KNOWN_LINGER_BYTES = 64 * 1024 * 1024
 """The same where the caller is known: one that sends too much shall see why it is refused."""

@@ -45,6 +45,7 @@ callers:
     agents: ["*"]                     # they report each other by what their verified tokens say
     sources: ["urn:harbour:*"]
     trusted: true                     # their word on types counts: it comes from verified tokens
+    enforces: true                    # they refuse what Trustwatch says, and mark such refusals
   - {{name: dana, client_id: dana, tenants: [{tenant}], issuers: ["{issuer}"]}}
   - name: gateway
     client_id: gateway

@@ -27,7 +27,7 @@ listen: {{port: {port}}}
 issuers:
   - {{issuer: "urn:trustwatch:local", jwks_file: data/local-jwks.json, audiences: [trustwatch]}}
 callers:
-  - {{name: all, client_id: all, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true}}
+  - {{name: all, client_id: all, tenants: ["*"], issuers: ["*"], sources: ["*"], trusted: true, enforces: true}}
   - {{name: acme, client_id: acme, tenants: [acme-corp], issuers: ["*"], sources: ["urn:*"]}}
 tenants:
   acme-corp: {{domains: [acme-corp.example], mode: enforce}}
