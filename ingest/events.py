@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -38,16 +38,16 @@ EventType = Literal[
     "admin",
     "other",
 ]
-EVENT_TYPES: tuple[str, ...] = EventType.__args__  # type: ignore[attr-defined]
+EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 Effect = Literal["read", "write", "delete", "admin", "unknown"]
-EFFECTS: tuple[str, ...] = Effect.__args__  # type: ignore[attr-defined]
+EFFECTS: tuple[str, ...] = get_args(Effect)
 Outcome = Literal["success", "denied", "error"]
-OUTCOMES: tuple[str, ...] = Outcome.__args__  # type: ignore[attr-defined]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
 Provenance = Literal["granted", "derived", "new", "unknown"]
-PROVENANCES: tuple[str, ...] = Provenance.__args__  # type: ignore[attr-defined]
+PROVENANCES: tuple[str, ...] = get_args(Provenance)
 
 CausedBy = Literal["trustwatch"]
-CAUSES: tuple[str, ...] = CausedBy.__args__  # type: ignore[attr-defined]
+CAUSES: tuple[str, ...] = get_args(CausedBy)
 
 CAUSED_BY_US: CausedBy = "trustwatch"
 """Value of `caused_by`: what happened is our doing, and no behaviour of the agent."""

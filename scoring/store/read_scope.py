@@ -9,7 +9,6 @@ but callers of all tenants, and shows nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
@@ -80,14 +79,22 @@ def restrict_reads(scope: ReadScope) -> None:
     _scope.set(scope)
 
 
-@contextmanager
-def reads_of(scope: ReadScope) -> Iterator[None]:
-    """Hold every read within to *scope*, and to what was before after it."""
-    before = _scope.set(scope)
-    try:
-        yield
-    finally:
-        _scope.reset(before)
+class reads_of:
+    """Hold every read within to *scope*, and to what was before after it.
+
+    A class, since each request enters one: a generator's context manager takes three times as long.
+    """
+
+    __slots__ = ("_before", "_scope")
+
+    def __init__(self, scope: ReadScope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._before = _scope.set(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        _scope.reset(self._before)
 
 
 def check_executed_statement(

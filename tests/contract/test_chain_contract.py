@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,18 +15,10 @@ from trustwatch.scoring.records.decisions import Decision, RiskReason
 from trustwatch.scoring.store.chain_verification import ChainVerification, verify_chains
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_schema import DECISIONS
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
 DAY_MS = 86_400_000
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    on_file = request.param == "sqlite"
-    url = sqlite_url(tmp_path / "s.db") if on_file else str(request.getfixturevalue("postgres_url"))
-    with closing(open_store(url)) as store:
-        yield store
 
 
 def decision(number: int, **values: object) -> Decision:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,22 +14,11 @@ from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
 from trustwatch.scoring.store.database import BadCursor
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
 LATE = NOW + 5
 LONG = "https://agents.example/" + "é" * 1000
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    """A store of each kind, empty."""
-    if request.param == "sqlite":
-        opened = open_store(sqlite_url(tmp_path / "store.db"))
-    else:
-        opened = open_store(str(request.getfixturevalue("postgres_url")))
-    yield opened
-    opened.close()
 
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -12,7 +9,7 @@ from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.decisions import Decision
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 from trustwatch.scoring.store.subject_store import ErasureScope
 
 from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT
@@ -20,16 +17,6 @@ from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND,
 NOW = 1_764_000_000_000
 HOLDER, IMPOSTOR = (AgentName(COLLIDING_KEY, TENANT, ISSUER, agent_id) for agent_id in (FIRST, SECOND))
 SUBJECT = ErasureSubject("agent", TENANT, ISSUER, SECOND, "erased~1")
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    if request.param == "sqlite":
-        opened = open_store(sqlite_url(tmp_path / "store.db"))
-    else:
-        opened = open_store(str(request.getfixturevalue("postgres_url")))
-    yield opened
-    opened.close()
 
 
 def agent(name: AgentName, level: int) -> AgentRow:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,21 +21,10 @@ from trustwatch.scoring.records.models import (
     PeerGroupDay,
 )
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 DAY = 20_000
 NOW = DAY * DAY_MS + 3_600_000
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    """A store of each kind, empty."""
-    if request.param == "sqlite":
-        opened = open_store(sqlite_url(tmp_path / "store.db"))
-    else:
-        opened = open_store(str(request.getfixturevalue("postgres_url")))
-    yield opened
-    opened.close()
 
 
 def version(number: int, **values: Any) -> ModelVersion:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,19 +16,11 @@ from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.records.dead_letters import DeadLetter
 from trustwatch.scoring.store.outbox_store import DeliveryRoute, DeliverySettlement
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs, RetentionSettings
-from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
+from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
 LATE = NOW + 10 * DAY_MS
 BOT = AgentName(agent_key("acme", "https://as", "bot"), "acme", "https://as", "bot")
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
-    on_file = request.param == "sqlite"
-    url = sqlite_url(tmp_path / "s.db") if on_file else str(request.getfixturevalue("postgres_url"))
-    with closing(open_store(url)) as store:
-        yield store
 
 
 def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:

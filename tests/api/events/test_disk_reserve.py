@@ -106,7 +106,7 @@ def test_on_a_full_disk_a_person_still_contains(site: Any, event: Any, monkeypat
 def test_our_own_records_of_questions_take_no_room_of_the_reserve() -> None:
     """What people ordered is written, what agents made us say is counted as dropped."""
     full = [True]
-    sink = AuditSink(None, Admission(AgentRegistry(())), lambda: 1_772_500_000_000, lambda: "id", lambda: full[0])  # type: ignore[arg-type]
+    sink = AuditSink(None, Admission(AgentRegistry(())), lambda: 1_772_500_000_000, lambda: "id", lambda: full[0])
     said = {
         "time": "2026-03-02T08:00:00Z",
         "source": "urn:trustwatch:x",

@@ -197,7 +197,7 @@ def test_no_source_writes_as_trustwatch_or_as_another_caller(source: str) -> Non
 
 def test_trustwatch_itself_marks_what_it_did() -> None:
     """Row: Trustwatch itself, whose sources nobody else has."""
-    sink = AuditSink(None, Admission(AgentRegistry(())), lambda: NOW_MS, lambda: "id")  # type: ignore[arg-type]
+    sink = AuditSink(None, Admission(AgentRegistry(())), lambda: NOW_MS, lambda: "id")
 
     sink.enqueue(event(source="urn:trustwatch:hydra", outcome="denied", error="x", caused_by="trustwatch"))
 

@@ -131,6 +131,19 @@ def test_an_alert_a_day(kit: Any, make: Any, tmp_path: Path) -> None:
         _check_alert(store, make.START_MS)
 
 
+def test_a_restart_knows_whose_key_it_is(kit: Any, make: Any, tmp_path: Path) -> None:
+    """A new process refuses the agent that is not in the store, whichever of the two comes first to it."""
+    with closing(EventLog(tmp_path / "log")) as log, closing(open_store(sqlite_url(tmp_path / "t.db"))) as store:
+        for events in (events_of(make, FIRST, 5), attack(make, SECOND, 6, 5)):
+            log.append(kit.records(events))
+            log.sync()
+            with closing(LogReader(tmp_path / "log")) as reader:
+                run_to_the_end(kit, store, reader)
+
+        assert [(agent.name.agent_id, agent.events) for agent in store.agents.iterate()] == [(FIRST, 5)]
+        assert [letter.letter.offset for letter in store.dead_letters.page().items] == [10, 9, 8, 7, 6, 5]
+
+
 def run_to_the_end(kit: Any, store: SqlStore, reader: LogReader) -> None:
     pipeline = SinglePartitionPipeline(
         reader,
