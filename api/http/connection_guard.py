@@ -196,10 +196,12 @@ class ConnectionGuard:
 
     def hold(self, connection: GuardedConnection, size: int) -> None:
         """Count *size* more bytes of somebody unknown; where they are too many, who holds some for longest goes."""
+        if self.held_bytes + size > self._max_held_bytes:
+            self._make_memory(size)
+            if connection.transport.is_closing():
+                return  # it was the one that held some for longest; these bytes go with the others
         connection.held_bytes += size
         self.held_bytes += size
-        if self.held_bytes > self._max_held_bytes:
-            self._make_memory()
 
     def release(self, connection: GuardedConnection) -> None:
         """Count the bytes of a connection no longer."""
@@ -267,11 +269,12 @@ class ConnectionGuard:
         number = max(1, int(self._max_connections * EVICTED_PART))
         self._end_all(waiting[:number] or [newest], NO_ROOM)
 
-    def _make_memory(self) -> None:
+    def _make_memory(self, size: int) -> None:
+        """Close connections until *size* more bytes are within the bound."""
         holding = [one for one in self._connections.values() if one.held_bytes]
         holding.sort(key=lambda one: one.since)
         wanted = self._max_held_bytes * (1 - EVICTED_PART)
-        left, closing = self.held_bytes, []
+        left, closing = self.held_bytes + size, []
         for connection in holding:
             if left <= wanted:
                 break

@@ -110,16 +110,13 @@ class FastPath:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with reads_of(NOBODY):
-            await self._answer(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("raw_path") or b""
-        for route in self._routes:
-            if (handler := route.find_handler(path)) is not None:
-                await handler(scope, receive, send)
-                return
-        await self._forward(scope, receive, send)
+        with reads_of(NOBODY):
+            for route in self._routes:
+                if (handler := route.find_handler(path)) is not None:
+                    await handler(scope, receive, send)
+                    return
+            await self._forward(scope, receive, send)
 
     async def _forward_admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
