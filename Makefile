@@ -72,6 +72,7 @@ check: $(READY) ## formatter, linters, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PRODUCT) deploy
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml --severity-level medium benchmarks examples scripts
+	$(BIN)/vulture
 	$(BIN)/mypy
 	cd .typing && $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache  # the folder in which the roots are one package
 

@@ -45,13 +45,9 @@ class ConsoleTestbed:
 
     Args:
         settings: further lines of its settings.
-
-    Attributes:
-        hijacked: agents of the day that were attacked, (tenant, agent id) -> scenario.
     """
 
     def __init__(self, folder: Path, world: ModelAndDay, provider: OidcProvider, settings: str = "") -> None:
-        self.hijacked = world.attacked
         self.provider = provider
         self.receiver = Receiver()
         self._day = [_moved(event, _days_since(world.day[-1])) for event in world.day]

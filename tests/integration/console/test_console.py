@@ -20,8 +20,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 LOOKED_FOR = ((WIDE, "light"), (NARROW, "dark"))
 """Where axe-core runs: each width and each scheme once, since it takes a second."""
 
-INLINE = re.compile(r'<script(?![^>]*\ssrc=)(?![^>]*type="application/json")|<style|\sstyle=|\son[a-z]+=')
-
 Look = Callable[..., PageViewer]
 
 
