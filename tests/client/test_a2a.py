@@ -66,7 +66,7 @@ CLAIMS = {"iss": "https://as.example", "sub": "jo", "act": {"sub": "planner", "a
 BINDINGS = {"JSONRPC": create_jsonrpc_routes, "HTTP+JSON": create_rest_routes}
 
 
-class World:
+class GuardedA2aAgent:
     """An agent behind the middleware, and another one that talks to it."""
 
     def __init__(self, binding: str, says: ScriptedAnswer | None, claims: dict[str, Any] | None) -> None:
@@ -117,14 +117,14 @@ async def send(client: Client) -> list[types.StreamResponse]:
 
 
 @pytest.fixture(params=list(BINDINGS))
-def make(request: pytest.FixtureRequest) -> Callable[..., World]:
-    def made(says: ScriptedAnswer | None = None, claims: dict[str, Any] | None = CLAIMS) -> World:
-        return World(request.param, says, claims)
+def make(request: pytest.FixtureRequest) -> Callable[..., GuardedA2aAgent]:
+    def made(says: ScriptedAnswer | None = None, claims: dict[str, Any] | None = CLAIMS) -> GuardedA2aAgent:
+        return GuardedA2aAgent(request.param, says, claims)
 
     return made
 
 
-def test_a_message_is_one_event(make: Callable[..., World]) -> None:
+def test_a_message_is_one_event(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(CALM))
 
     replies = world.run(send)
@@ -142,7 +142,7 @@ def test_a_message_is_one_event(make: Callable[..., World]) -> None:
     assert SECRET_TEXT.encode() not in msgspec.json.encode(event)
 
 
-def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
+def test_a_stream_is_one_event_too(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(CALM))
 
     replies = world.run(send, streaming=True)
@@ -157,7 +157,7 @@ def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
     )
 
 
-def test_other_methods_and_errors(make: Callable[..., World]) -> None:
+def test_other_methods_and_errors(make: Callable[..., GuardedA2aAgent]) -> None:
     """The error is the agent's, and reaches it as it did before."""
     world = make(ScriptedAnswer(CALM))
 
@@ -182,7 +182,7 @@ def test_other_methods_and_errors(make: Callable[..., World]) -> None:
 @pytest.mark.parametrize(("policy", "code"), [(DENY, "Access is denied"), (ALL, "A person must"), (None, "Try again")])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_refused_before_the_agent_works(
-    make: Callable[..., World], policy: TokenPolicy | None, code: str, streaming: bool
+    make: Callable[..., GuardedA2aAgent], policy: TokenPolicy | None, code: str, streaming: bool
 ) -> None:
     world = make(ScriptedAnswer(policy))
 
@@ -196,7 +196,7 @@ def test_refused_before_the_agent_works(
     assert event.outcome == ("denied" if policy else "error")
 
 
-def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
+def test_reads_go_on_where_only_writes_wait(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(WRITES))
 
     async def work(client: Client) -> int:
@@ -208,7 +208,7 @@ def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
     assert [one.outcome for one in world.told.events] == ["denied", "success"]
 
 
-def test_who_names_no_agent_passes_untold(make: Callable[..., World]) -> None:
+def test_who_names_no_agent_passes_untold(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(DENY), claims=None)
 
     assert world.run(send)

@@ -25,7 +25,7 @@ BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session
 MODES = ["auto", "legacy"]
 
 
-class World:
+class GuardedMcpServer:
     """A server with tools behind the middleware. Without *caller* the SDK's own authentication names it."""
 
     def __init__(self, says: ScriptedAnswer | None = None, *, caller: Caller | None = BOT, auth: bool = False) -> None:
@@ -93,7 +93,7 @@ class Verifier:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_tool_call_is_one_event(mode: str) -> None:
-    world = World(ScriptedAnswer(CALM))
+    world = GuardedMcpServer(ScriptedAnswer(CALM))
 
     result = world.run(lambda client: client.call_tool("pay", {"account": "acct-9001", "amount": 7}), mode)
 
@@ -108,7 +108,7 @@ def test_a_tool_call_is_one_event(mode: str) -> None:
 
 
 def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
-    world = World(ScriptedAnswer(CALM))
+    world = GuardedMcpServer(ScriptedAnswer(CALM))
 
     result = world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": -1}))
 
@@ -119,7 +119,7 @@ def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
 
 
 def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
-    world = World(ScriptedAnswer(CALM))
+    world = GuardedMcpServer(ScriptedAnswer(CALM))
 
     async def work(client: Client) -> None:
         await client.list_tools()
@@ -150,7 +150,7 @@ def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
     [(DENY, "access_denied"), (ALL, "insufficient_user_authentication"), (None, "temporarily_unavailable")],
 )
 def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mode: str) -> None:
-    world = World(ScriptedAnswer(policy))
+    world = GuardedMcpServer(ScriptedAnswer(policy))
 
     async def work(client: Client) -> MCPError:
         with pytest.raises(MCPError) as raised:
@@ -167,7 +167,7 @@ def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mo
 
 
 def test_reading_tools_go_on_where_only_writes_wait() -> None:
-    world = World(ScriptedAnswer(WRITES))
+    world = GuardedMcpServer(ScriptedAnswer(WRITES))
 
     async def work(client: Client) -> None:
         assert not (await client.call_tool("balance", {"account": "a"})).is_error
@@ -180,7 +180,7 @@ def test_reading_tools_go_on_where_only_writes_wait() -> None:
 
 
 def test_who_names_no_agent_passes_untold() -> None:
-    world = World(ScriptedAnswer(DENY), caller=None)
+    world = GuardedMcpServer(ScriptedAnswer(DENY), caller=None)
 
     assert not world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": 7})).is_error
     assert world.told.events == []
@@ -191,7 +191,7 @@ def test_who_names_no_agent_passes_untold() -> None:
 @pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
 def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
     """And nothing of the token but a fingerprint of its id is told."""
-    world = World(says := ScriptedAnswer(CALM), auth=True)
+    world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
     async def work() -> None:
@@ -215,7 +215,7 @@ def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mo
 
 
 def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
-    world = World(says := ScriptedAnswer(CALM), auth=True)
+    world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
     async def work() -> int:

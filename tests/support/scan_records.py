@@ -65,7 +65,7 @@ WHOLE: dict[str, Any] = {
 }
 
 
-class Pair:
+class ScannerAndReference:
     """A scanner and the path that it must equal. The memory is small, so that it also runs full."""
 
     def __init__(self) -> None:

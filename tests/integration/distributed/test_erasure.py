@@ -14,7 +14,7 @@ from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ...support.distributed_rig import (
+from ...support.distributed_testbed import (
     PARTITIONS,
     Load,
     State,
