@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..composition import open_service_privacy_key
 from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
 from ..http.runtime import Runtime
@@ -19,6 +20,7 @@ from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
 from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
+from .origin_keys import OriginKeyIssuer
 from .routes import (
     DIRECT_EVENTS_ROUTE,
     EVENTS_PATH,
@@ -46,8 +48,9 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
+    keys = OriginKeyIssuer(lambda: open_service_privacy_key(settings), settings.privacy, runtime.clock)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
-    return intake, detector, events, dead_letters, watch
+    return intake, detector, events, dead_letters, keys, watch
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

@@ -1,0 +1,85 @@
+"""Keys of origins: the same for all of one tenant, another one for everybody else, changed by time and by order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.events.origin_keys import DAY_S, MAX_VALIDITY_S, OriginKeyIssuer
+from trustwatch.api.settings.storage_settings import PrivacySettings
+from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
+
+SECRET = PrivacyKey(b"s" * 32)
+PERIOD_S = 90 * DAY_S
+START = 200 * PERIOD_S + 1_000.0
+
+
+def issuer(now: float = START, secret: PrivacyKey = SECRET, **settings: int) -> OriginKeyIssuer:
+    return OriginKeyIssuer(lambda: secret, PrivacySettings(**settings), lambda: now)
+
+
+def test_a_key_belongs_to_a_tenant_a_period_a_generation_and_an_installation() -> None:
+    """Each of them gives another key; the same of all gives the same, also after a restart."""
+    keys = [
+        issuer().issue("acme"),
+        issuer().issue("globex"),
+        issuer(START + PERIOD_S).issue("acme"),
+        issuer(origin_key_generation=1).issue("acme"),
+        issuer(secret=PrivacyKey(b"t" * 32)).issue("acme"),
+    ]
+
+    assert len({key.key for key in keys}) == len(keys)
+    assert all(re.fullmatch("[0-9a-f]{64}", key.key) for key in keys)
+    assert issuer(START + 5).issue("acme")[:2] == keys[0][:2]
+
+
+def test_no_two_tenants_share_a_key_by_their_names() -> None:
+    """Whatever a tenant is called, it names no other one's period."""
+    names = ["a", "1:a", "0:200:a", "a\0", "", "*"]
+
+    assert len({issuer().issue(name).key for name in names}) == len(names)
+
+
+def test_it_expires_within_the_hour_and_when_the_period_ends() -> None:
+    assert issuer().issue("acme").expires_at == START + MAX_VALIDITY_S
+    late = issuer(201 * PERIOD_S - 60.0).issue("acme")
+    assert (late.epoch, late.expires_at) == (200, 201 * PERIOD_S)
+
+
+def test_a_key_of_pseudonyms_that_can_not_be_read_is_told_and_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "privacy-key"
+    path.write_text("ab" * 32)
+    path.chmod(0o644)
+    keys = OriginKeyIssuer(lambda: open_privacy_key(path), PrivacySettings(), lambda: START)
+
+    with pytest.raises(Unavailable):
+        keys.issue("acme")
+    with pytest.raises(ConfigError, match="0600"):
+        open_privacy_key(path)
+    path.chmod(0o600)
+    assert keys.issue("acme").epoch == 200
+
+
+def test_a_caller_gets_the_keys_of_its_tenants_alone(site: Any) -> None:
+    """And needs the scope of those who send events."""
+    ours = site.client.get("/v1/origin-key", headers=site.auth("gateway"))
+    theirs = site.client.get("/v1/origin-key?tenant=globex", headers=site.auth("globex"))
+
+    assert (ours.status_code, ours.json()["tenant"]) == (200, "acme")
+    assert ours.headers["cache-control"] == "no-store"
+    assert set(ours.json()) == {"tenant", "key", "epoch", "expires_at"}
+    assert theirs.json()["key"] != ours.json()["key"]
+    for name, tenant in (("gateway", "globex"), ("globex", "acme")):
+        refused = site.client.get(f"/v1/origin-key?tenant={tenant}", headers=site.auth(name))
+        assert (refused.status_code, refused.json()["code"]) == (403, "tenant_not_allowed")
+        assert "key" not in refused.json()
+
+
+def test_it_takes_the_scope_of_senders(site: Any) -> None:
+    refused = site.client.get("/v1/origin-key", headers=site.auth("gateway", "trust.score:read", "trust.admin"))
+
+    assert (refused.status_code, refused.json()["scope"]) == (403, "trust.ingest")
+    assert site.client.get("/v1/origin-key").status_code == 401
