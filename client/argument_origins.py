@@ -29,7 +29,7 @@ from .value_forms import (
 )
 
 HASH_DIGITS = 12
-ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten")
+ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
 LONG_TEXT_CHARACTERS = 400
 """Longer texts are not looked for as a whole: pieces of them are."""
 PIECES_OF_TEXT = 8
@@ -142,6 +142,11 @@ class ArgumentOrigins:
         """Characters that are kept."""
         return self._memory.characters
 
+    @property
+    def most_characters(self) -> int:
+        """Characters of one text that are worth reading; more is cut."""
+        return self._limits.characters + 1
+
     def add_prompt(self, text: object) -> None:
         """Tell what the user asked for (a text, or values that hold texts)."""
         self._remember("prompt", text)
@@ -180,7 +185,7 @@ class ArgumentOrigins:
     def _remember(
         self, kind: SeenKind, value: object, call: int = -1, action: str = "", *, untrusted: bool = False
     ) -> None:
-        text = text_of(value, self._limits.characters + 1)
+        text = text_of(value, self.most_characters)
         if not text:
             return
         with self._lock:

@@ -48,7 +48,9 @@ class OriginTracker:
         self._uses = 0
         self._counters = Counters(*ORIGIN_COUNTERS)
 
-    def __len__(self) -> int:
+    @property
+    def conversations(self) -> int:
+        """Conversations that are kept."""
         return len(self._conversations)
 
     def conversation(
@@ -86,6 +88,10 @@ class OriginTracker:
         """Drop the memory of a conversation that has ended."""
         with self._lock:
             self._conversations.pop((tenant, issuer, agent_id, session), None)
+
+    def count_failure(self) -> None:
+        """Count a call that could not be traced because of an error of ours."""
+        self._counters.increment("failed")
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; docs/client.md lists them."""

@@ -37,7 +37,7 @@ _HEX_PATTERN = re.compile(r"(?:[0-9a-fA-F]{2}){4,}+")
 _DIGIT_PATTERN = re.compile(r"[0-9]")
 _NUMBER_PATTERN = re.compile(r"(?<![^\W_])[0-9][0-9.,']{0,30}+")
 _AMOUNT_PATTERN = re.compile(
-    r"(?:[a-z]{3} )?[^\w.,'-]{0,3}-?[^\w.,'-]{0,3}([0-9][0-9.,' ]{0,30})[^\w.,']{0,3}(?:[a-z]{3})?"
+    r"(?:[a-z]{3} )?[^\w.,'-]{0,3}-?[^\w.,'-]{0,3}([0-9](?:[0-9.,' ]{0,30}[0-9])?)[^\w.,']{0,3}(?:[a-z]{3})?"
 )
 _GROUPS_PATTERN = re.compile(r"\b[a-z]{0,4}[0-9][0-9a-z]{0,40}+(?:[ ./()-]{1,2}[a-z]{0,4}[0-9][0-9a-z]{0,40}+){0,12}+")
 _BETWEEN_GROUPS_PATTERN = re.compile(r"[^\da-z]+")

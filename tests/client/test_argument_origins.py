@@ -117,7 +117,8 @@ def test_a_value_is_found_however_it_is_spelled(text: str, value: str | float) -
 
 
 @pytest.mark.parametrize(
-    "value", ["eve@evil.exampl", "ve@evil.example", "acct-42", "acct-421", 42, "4", "on", True, None]
+    "value",
+    ["eve@evil.exampl", "ve@evil.example", "acct-42", "acct-421", "4217.pdf", "4217-x", 42, "4", "on", True, None],
 )
 def test_a_part_of_a_longer_value_is_not_that_value(value: object) -> None:
     memory = after_mail("eve1@evil.example7 acct-4217 evilness")
