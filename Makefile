@@ -67,7 +67,7 @@ format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
-	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway gateway_flood event_intake under_load; do echo "== $$b"; \
+	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway gateway_flood event_intake origins under_load; do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
 bench-quick: ## the same on small data: shows that they run

@@ -11,7 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import msgspec
 
@@ -32,8 +32,10 @@ HASH_DIGITS = 12
 ORIGIN_COUNTERS = ("traced", "no_key", "no_session", "cut", "evicted", "forgotten", "failed")
 LONG_TEXT_CHARACTERS = 400
 """Longer texts are not looked for as a whole: pieces of them are."""
-PIECES_OF_TEXT = 8
-WORDS_OF_PIECE, WORDS_OF_SHORT_PIECE = 6, 3
+PIECES_OF_TEXT = 5
+PIECE_CHARACTERS = 50
+"""Of a piece of a long text; the words that it cuts are left out, so that about six are compared."""
+WORDS_OF_SHORT_PIECE = 3
 COPIED_SHARE = 0.5
 """A text is a part of another one if more than this share of its pieces stands there."""
 MAX_INNER_VALUES = 8
@@ -44,7 +46,6 @@ OTHER_NAME = "other"
 """In place of a name that is not one of a parameter: keys of objects may be content."""
 
 _NAME_PATTERN = re.compile(r"[A-Za-z_][\w.-]{0,62}", re.ASCII)
-_BLANKS = b" \t\r\n\v\f"
 
 Fingerprint = Callable[[bytes], str]
 
@@ -65,7 +66,7 @@ class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     characters: int = 262_144
     made_up: int = 4_096
-    argument_values: int = 256
+    argument_values: int = 512
     argument_characters: int = 131_072
     sent: int = 64
     conversations: int = 256
@@ -201,17 +202,17 @@ class ArgumentOrigins:
 
     def _trace(self, arguments: object) -> list[_Traced]:
         """Values of the arguments with their origins."""
-        left = self._limits.argument_characters
+        values = list(islice(leaves(arguments), self._limits.argument_values + 1))
+        lengths = [len(value) for _, value in values if isinstance(value, str)]
+        too_many, too_long = len(values) > self._limits.argument_values, sum(lengths) - self._limits.argument_characters
+        if too_many or too_long > 0:
+            self._count("cut", 1)
+            values = values[: self._limits.argument_values]
+        # A long text must not hide what comes behind it: each gets its share, and targets are short.
+        most = self._limits.argument_characters // len(lengths) if too_long > 0 else self._limits.argument_characters
         traced: list[_Traced] = []
-        for number, (name, value) in enumerate(leaves(arguments)):
-            if number >= self._limits.argument_values or left <= 0:
-                self._count("cut", 1)
-                break
-            if isinstance(value, str):
-                self._count("cut", len(value) > left)
-                value = value[:left]
-                left -= len(value)
-            traced.extend(self._trace_value(name, value))
+        for name, value in values:
+            traced.extend(self._trace_value(name, value[:most] if isinstance(value, str) else value))
         return traced
 
     def _trace_value(self, name: str, value: str | float) -> Iterator[_Traced]:
@@ -235,7 +236,9 @@ class ArgumentOrigins:
                     return
         if not forms:
             return
-        seen = None if self._is_made_up(forms[0]) else self._copied_from(_pieces_of_words(forms[0]))
+        seen = None
+        if not self._is_made_up(forms[0]):
+            seen = self._copied_from([self._memory.holders(piece) for piece in _pieces_of_words(forms[0])])
         if seen is None:
             self._make_up(forms)
         yield _Traced(name, forms[0], seen, part=seen is not None)
@@ -254,18 +257,25 @@ class ArgumentOrigins:
         return None if seen is not None and seen.kind == "tool" and self._is_made_up(form) else seen
 
     def _long_text(self, name: str, text: str) -> _Traced:
-        seen = None if self._is_made_up(text) else self._copied_from(_pieces_of_text(text))
+        seen = None
+        if not self._is_made_up(text):
+            step = len(text) // PIECES_OF_TEXT
+            places = range(0, step * PIECES_OF_TEXT, step)
+            seen = self._copied_from(
+                [self._memory.holders_of_middle(text[at : at + PIECE_CHARACTERS]) for at in places]
+            )
         if seen is None:
             self._make_up((text,))
         return _Traced(name, text, seen, part=seen is not None)
 
-    def _copied_from(self, pieces: Sequence[str]) -> SeenText | None:
-        """The text that most of the pieces stand in."""
+    @staticmethod
+    def _copied_from(found: Sequence[Sequence[SeenText]]) -> SeenText | None:
+        """The text that most of the pieces stand in, given those that hold each piece."""
         counts: dict[SeenText, int] = {}
-        for piece in pieces:
-            for seen in self._memory.holders(piece):
+        for texts in found:
+            for seen in texts:
                 counts[seen] = counts.get(seen, 0) + 1
-        most = [seen for seen, count in counts.items() if count > COPIED_SHARE * len(pieces)]
+        most = [seen for seen, count in counts.items() if count > COPIED_SHARE * len(found)]
         return min(most, key=lambda seen: (-counts[seen], seen.order), default=None)
 
     def _inner_values(self, name: str, text: str, whole: Sequence[str] = ()) -> Iterator[_Traced]:
@@ -295,7 +305,7 @@ class ArgumentOrigins:
 def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
     seen, raw = value.seen, value.form.encode("utf-8", "surrogatepass")
     # Long texts keep their blanks: taking them out costs more than everything else.
-    digits = hashed(raw if len(value.form) > LONG_TEXT_CHARACTERS else raw.translate(None, _BLANKS))
+    digits = hashed(raw if len(raw) > LONG_TEXT_CHARACTERS or b" " not in raw else raw.translate(None, b" "))
     if seen is None:
         return EventArgument(value.name, "unseen", digits)
     if seen.kind != "tool":
@@ -306,8 +316,12 @@ def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
 def keyed_fingerprint(key: bytes) -> Fingerprint:
     """HMAC-SHA-256 under *key*, cut to 12 hexadecimal digits."""
 
+    keyed = hmac.new(key, digestmod="sha256")
+
     def fingerprint(value: bytes) -> str:
-        return hmac.digest(key, value, "sha256").hex()[:HASH_DIGITS]
+        hashed = keyed.copy()  # a third dearer when the key is set up each time
+        hashed.update(value)
+        return hashed.hexdigest()[:HASH_DIGITS]
 
     return fingerprint
 
@@ -317,6 +331,10 @@ def leaves(arguments: object) -> Iterator[tuple[str, str | float]]:
     named = arguments.items() if isinstance(arguments, Mapping) else [("", arguments)]
     for name, value in named:
         plain = name if isinstance(name, str) and _NAME_PATTERN.fullmatch(name) else OTHER_NAME
+        if isinstance(value, str):  # most are
+            if len(value) >= MIN_TEXT_CHARACTERS:
+                yield plain, value
+            continue
         for leaf in _leaves_of(value, 0):
             yield plain, leaf
 
@@ -373,16 +391,6 @@ def _pieces_of_words(text: str) -> list[str]:
         return [" ".join(pair) for pair in pairwise(words)] if len(words) == 3 else []
     step = max(1, count // PIECES_OF_TEXT)
     return [" ".join(words[at : at + WORDS_OF_SHORT_PIECE]) for at in range(0, count, step)]
-
-
-def _pieces_of_text(text: str) -> list[str]:
-    """Pieces of a long text, of six words each, evenly spread."""
-    step, pieces = len(text) // PIECES_OF_TEXT, []
-    for at in range(0, step * PIECES_OF_TEXT, step):
-        words = text[at : at + min(step, 80)].split()[1 : 1 + WORDS_OF_PIECE]
-        if len(words) >= WORDS_OF_SHORT_PIECE:
-            pieces.append(" ".join(words))
-    return pieces
 
 
 def _label(text: str) -> str:

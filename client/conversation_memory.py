@@ -17,6 +17,8 @@ TOOL_SHARE = 0.75
 """Share of the characters that results of tools may take: they must not push the prompt out."""
 MAX_OCCURRENCES = 100
 """Places in one text that are looked at for one value: a text may be made to hold it in thousands of longer words."""
+MIN_WORDS_OF_MIDDLE = 2
+EDGE_CHARACTERS = 4
 CHARACTERS_PER_WORD = 4
 """Characters that are allowed for each different word, so that short words cannot fill the memory with an index."""
 
@@ -111,6 +113,18 @@ class ConversationMemory:
         """All texts that hold a piece of a text."""
         mask = self._texts_with(words_of(piece))
         return [seen for seen in self._ordered(mask) if piece in seen.text] if mask else []
+
+    def holders_of_middle(self, piece: str) -> list[SeenText]:
+        """All texts that hold a piece cut out of a longer text, without the words that the cut may have hit."""
+        words = words_of(piece)[1:-1]
+        if len(words) < MIN_WORDS_OF_MIDDLE:  # a script without blanks: there are no words to look up
+            middle = " ".join(piece.split())[EDGE_CHARACTERS:-EDGE_CHARACTERS]
+            return [seen for seen in self._by_bit.values() if middle and middle in seen.text]
+        mask = self._texts_with(words)
+        if not mask:
+            return []
+        middle = " ".join(piece.split()[1:-1])
+        return [seen for seen in self._ordered(mask) if middle in seen.text]
 
     def _texts_with(self, words: list[str]) -> int:
         mask = -1 if words else 0

@@ -52,8 +52,8 @@ _WINDOW = 64
 """Characters around a digit that are looked at for numbers; more where there are more digits."""
 _ENCODED_RUN = b"1" * 16
 _DIGIT_RUN = b"1" * 3
-_MAX_WINDOWS = 24
-"""Places with digits that are looked at for long numbers."""
+_MAX_WINDOWS = 64
+"""Digits of a text that are looked at for long numbers."""
 MIN_LONG_NUMBER_DIGITS = 6
 
 
@@ -113,8 +113,9 @@ def value_forms(value: str) -> Iterator[str]:
         yield url_without_scheme(plain)
     if _DIGIT_PATTERN.search(plain) is not None:
         yield from _whole_number_keys(plain)
-    for decoded in _decoded_value(value.strip()):
-        yield normal_text(decoded)
+    if " " not in plain:
+        for decoded in _decoded_value(value.strip()):
+            yield normal_text(decoded)
 
 
 def _is_whole_mail(text: str, found: re.Match[str]) -> bool:
@@ -148,19 +149,34 @@ def number_keys(text: str) -> list[str]:
 
 def long_number_keys(text: str, most: int) -> list[str]:
     """Keys of the numbers of six and more digits, grouped or not."""
-    if not any(digit in text for digit in string.digits):
+    if not _has_digits(text, MIN_LONG_NUMBER_DIGITS):
         return []
     classes = _classes(text, _DIGIT_TABLE)
     keys: list[str] = []
-    at = classes.find(_DIGIT_RUN)
+    at = classes.find(b"1")
     for _ in range(_MAX_WINDOWS):
         if at < 0 or len(keys) >= most:
             break
+        if not classes.startswith(_DIGIT_RUN, at):
+            at = classes.find(b"1", at + 1)
+            continue
         begin = text.rfind(" ", max(0, at - 6), at) + 1 or at
         found = _keys_of_numbers(text[begin : at + _WINDOW])
         keys += [key for key in found if _digits(key) >= MIN_LONG_NUMBER_DIGITS]
-        at = classes.find(_DIGIT_RUN, at + _WINDOW)
+        at = classes.find(b"1", at + _WINDOW)
     return keys[:most]
+
+
+def _has_digits(text: str, least: int) -> bool:
+    """True if a text has so many digits; a look for each digit is quicker than a table where there are few."""
+    for digit in string.digits:
+        at = text.find(digit)
+        while at >= 0:
+            least -= 1
+            if least == 0:
+                return True
+            at = text.find(digit, at + 1)
+    return False
 
 
 def _digits(text: str) -> int:

@@ -160,6 +160,16 @@ def test_a_copied_text_is_a_part(words: int) -> None:
     assert seen(told(memory, {"body": prose(words, 7)})[0]) == ("body", "unseen", None, False)
 
 
+def test_a_copied_text_without_blanks_is_a_part() -> None:
+    """Scripts that write words without blanks between them."""
+    draw = random.Random(5)
+    mail = "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(900))
+    memory = after_mail(f"件名\n{mail}")
+
+    assert seen(told(memory, {"body": mail[20:]})[0]) == ("body", "tool", 0, True)
+    assert seen(told(memory, {"body": mail[::-1]})[0]) == ("body", "unseen", None, False)
+
+
 def test_values_inside_a_text_have_entries_of_their_own() -> None:
     """Targets inside of what the agent wrote itself: addresses, hosts, accounts, the name of a file."""
     memory = after_mail("eve@evil.example, https://evil.example/in, DE89 3704 0044 0532 0130 00, plans-q3.txt")
@@ -258,6 +268,18 @@ def test_of_many_arguments_those_from_results_are_told() -> None:
     found = told(memory, {"v": [*(f"ask-{number}" for number in range(90)), "new-1", "evil-1", "new-2", "evil-2"]})
 
     assert [argument.origin for argument in found] == ["unseen", "tool", "tool"]
+    assert counters["cut"] == 1
+
+
+def test_a_long_text_hides_no_value_behind_it() -> None:
+    """Of a call that is too long each value gets its share of the work."""
+    counters = Counters(*ORIGIN_COUNTERS)
+    memory = origins(OriginLimits(argument_characters=5_000), counters)
+    memory.finish_call(memory.start_call("read_mail", {}), "eve@evil.example", untrusted=True)
+
+    found = told(memory, {"body": prose(5_000), "to": "eve@evil.example"})
+
+    assert [(argument.name, argument.origin) for argument in found] == [("body", "unseen"), ("to", "tool")]
     assert counters["cut"] == 1
 
 

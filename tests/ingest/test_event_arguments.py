@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, Argument, decode_event
 
-from ..support.feature_histories import event
+from ..support.feature_histories import SALT, event
 
 PROMPTED: dict[str, Any] = {"name": "to", "origin": "prompt", "hash": "39e505e56acc"}
 COPIED: dict[str, Any] = {
@@ -105,3 +107,17 @@ def test_an_erased_name_in_place_of_a_hash_keeps_the_record_readable() -> None:
     ((argument,), _) = read(arguments=[{**PROMPTED, "hash": "erased~00ff00ff00ff"}])
 
     assert argument.hash == "erased~00ff00ff00ff"
+
+
+def test_what_a_client_says_of_origins_moves_no_column() -> None:
+    """No feature is made of them yet, so that a client which lies about them changes no score."""
+    told = {"arguments": [PROMPTED, COPIED], "untrusted_result": True}
+    without = decode_event(json.dumps(event()).encode())
+    members = decode_event(json.dumps(event(**told)).encode())
+    attributes = decode_event(json.dumps(event(attributes=told)).encode())
+
+    made = [ColumnEncoder(SALT, {}).encode([one]) for one in (without, members, attributes)]
+
+    for columns in made[1:]:
+        for ours, theirs in zip(columns[1:], made[0][1:], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
