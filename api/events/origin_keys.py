@@ -12,6 +12,8 @@ import structlog
 
 from ...ingest.errors import ConfigError, Unavailable
 from ...ingest.pseudonyms import PrivacyKey
+from ..composition import open_service_privacy_key
+from ..settings.root import Settings
 from ..settings.storage_settings import PrivacySettings
 
 DAY_S = 86_400
@@ -19,6 +21,20 @@ MAX_VALIDITY_S = 3_600
 """A client asks again after so long at most: an order to change the keys reaches it within that time."""
 
 _log = structlog.get_logger(__name__)
+
+
+def open_shared_secret(settings: Settings) -> PrivacyKey:
+    """The key of pseudonyms, where all processes of the deployment have the same one.
+
+    Raises:
+        ConfigError: it can not be read or written, or each process would make one of its own.
+    """
+    if settings.kafka.bootstrap_servers and settings.privacy.key_file is None:
+        raise ConfigError(
+            "privacy.key_file is not set: with Kafka each process would derive other keys of origins, and hashes of "
+            "one value would differ; name a file that all processes have, and start anew"
+        )
+    return open_service_privacy_key(settings)
 
 
 class IssuedOriginKey(NamedTuple):

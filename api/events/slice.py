@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..composition import open_service_privacy_key
 from ..http.problems import ProblemDetails
 from ..http.prometheus_metrics import MetricValues, ServiceMetrics, age_s
 from ..http.runtime import Runtime
@@ -20,7 +19,7 @@ from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
 from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
-from .origin_keys import OriginKeyIssuer
+from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import (
     DIRECT_EVENTS_ROUTE,
     EVENTS_PATH,
@@ -48,7 +47,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
-    keys = OriginKeyIssuer(lambda: open_service_privacy_key(settings), settings.privacy, runtime.clock)
+    keys = OriginKeyIssuer(lambda: open_shared_secret(settings), settings.privacy, runtime.clock)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
     return intake, detector, events, dead_letters, keys, watch
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.events.origin_keys import DAY_S, MAX_VALIDITY_S, OriginKeyIssuer
+from trustwatch.api.events.origin_keys import DAY_S, MAX_VALIDITY_S, OriginKeyIssuer, open_shared_secret
+from trustwatch.api.settings.kafka_settings import KafkaSettings
+from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
@@ -61,6 +63,21 @@ def test_a_key_of_pseudonyms_that_can_not_be_read_is_told_and_tried_again(tmp_pa
         open_privacy_key(path)
     path.chmod(0o600)
     assert keys.issue("acme").epoch == 200
+
+
+def test_processes_that_would_derive_other_keys_issue_none(tmp_path: Path) -> None:
+    """With Kafka the key of pseudonyms must be one file for all of them."""
+    one = KafkaSettings(bootstrap_servers=("127.0.0.1:9092",))
+    shared = PrivacySettings(key_file=tmp_path / "shared-key")
+
+    with pytest.raises(ConfigError, match=r"privacy\.key_file is not set"):
+        open_shared_secret(Settings(data_dir=tmp_path, kafka=one))
+    keys = [
+        open_shared_secret(Settings(data_dir=tmp_path / name, kafka=one, privacy=shared)).origin_key("acme", 1, 0)
+        for name in ("a", "b")
+    ]
+    assert keys[0] == keys[1]
+    assert open_shared_secret(Settings(data_dir=tmp_path)).origin_key("acme", 1, 0) != keys[0]
 
 
 def test_a_caller_gets_the_keys_of_its_tenants_alone(site: Any) -> None:
