@@ -100,9 +100,10 @@ class OriginKeys:
         with self._lock:
             self._paused_until.pop(tenant, None)
         flight = self._ask(tenant)
+        if flight is None:  # another thread's request failed just now
+            raise OriginKeyUnavailable(f"no key; it is asked for again after {RETRY_S:.0f} s")
         try:
-            if flight is not None:
-                flight.result(timeout_s)
+            flight.result(timeout_s)
         except TimeoutError:
             raise OriginKeyUnavailable(f"no key within {timeout_s} s") from None
         except (httpx.HTTPError, TokenFailed) as error:

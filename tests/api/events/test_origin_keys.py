@@ -1,4 +1,4 @@
-"""Keys of origins: the same for all of one tenant, another one for everybody else, changed by time and by order."""
+"""Origins at the door; their keys: one for all of a tenant, another for everybody else, changed by time and order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from trustwatch.api.settings.kafka_settings import KafkaSettings
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import PrivacySettings
 from trustwatch.ingest.errors import ConfigError, Unavailable
+from trustwatch.ingest.events import Argument, decode_event
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
 
 SECRET = PrivacyKey(b"s" * 32)
@@ -100,3 +101,32 @@ def test_it_takes_the_scope_of_senders(site: Any) -> None:
 
     assert (refused.status_code, refused.json()["scope"]) == (403, "trust.ingest")
     assert site.client.get("/v1/origin-key").status_code == 401
+
+
+ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "from_action": "read_mail", "part": True}
+
+
+@pytest.mark.parametrize("kept", [{}, {"tenant": None}, {"agent_issuer": None}])
+def test_the_door_takes_origins_and_keeps_them(site: Any, event: Any, kept: dict[str, Any]) -> None:
+    """Also where it fills in what the sender left out, and writes the record anew."""
+    sent = event(arguments=[ARGUMENT], untrusted_result=True, **kept)
+
+    assert site.send(sent).status_code == 202
+
+    (record,) = site.logged()
+    logged = decode_event(record.payload)
+    assert logged.arguments == [Argument("to", "tool", "39e505e56acc", 1, "read_mail", part=True)]
+    assert logged.untrusted_result is True
+
+
+def test_the_door_refuses_a_wrong_member_and_passes_a_wrong_attribute_over(site: Any, event: Any) -> None:
+    """Each record for itself; what was sent as a hash is not repeated."""
+    wrong = {**ARGUMENT, "hash": "mallory@books.example"}
+
+    answer = site.send([event(1, arguments=[wrong]), event(2, attributes={"arguments": [wrong]}), event(3)])
+
+    receipt = answer.json()
+    assert (receipt["accepted"], receipt["rejected"]) == (2, 1)
+    assert receipt["rejections"][0]["path"] == "$.arguments[0].hash"
+    assert "never the value" in receipt["rejections"][0]["reason"]
+    assert "mallory" not in answer.text
