@@ -70,7 +70,7 @@ class OriginLimits(msgspec.Struct, frozen=True, kw_only=True):
     argument_characters: int = 131_072
     sent: int = 64
     conversations: int = 256
-    total_characters: int = 16_777_216
+    total_characters: int = 8_388_608
     key_s: float = 86_400.0
 
     def __post_init__(self) -> None:

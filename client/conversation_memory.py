@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,7 @@ MAX_OCCURRENCES = 100
 """Places in one text that are looked at for one value: a text may be made to hold it in thousands of longer words."""
 MIN_WORDS_OF_MIDDLE = 2
 EDGE_CHARACTERS = 4
-CHARACTERS_PER_WORD = 4
+CHARACTERS_PER_WORD = 8
 """Characters that are allowed for each different word, so that short words cannot fill the memory with an index."""
 
 
@@ -54,6 +55,7 @@ class ConversationMemory:
 
     def __init__(self, characters: int) -> None:
         self._most = {"tool": int(characters * TOOL_SHARE), "told": characters - int(characters * TOOL_SHARE)}
+        self._most_words = max(2, characters // CHARACTERS_PER_WORD)
         self._used = {"tool": 0, "told": 0}
         self._texts: dict[str, OrderedDict[int, SeenText]] = {"tool": OrderedDict(), "told": OrderedDict()}
         self._by_bit: dict[int, SeenText] = {}
@@ -76,21 +78,13 @@ class ConversationMemory:
         return len(self._masks)
 
     def add(self, kind: SeenKind, text: str, call: int = -1, action: str = "", *, untrusted: bool = False) -> None:
-        """Keep a text; one that is too long is kept from its beginning."""
+        """Keep a text; one that is too long is kept from its beginning, one that is there already is not kept twice."""
         group = "tool" if kind == "tool" else "told"
-        most = self._most[group]
-        normal = "\n".join((normal_text(text[:most]), *(normal_text(part) for part in decoded_parts(text[:most]))))
-        if len(text) > most or len(normal) > most:
-            self.cut += 1
-        normal = normal[:most]
-        keys = set(self._keys(normal))
-        room = most // CHARACTERS_PER_WORD
-        while self._texts[group] and (
-            self._used[group] + len(normal) > most or len(self._masks) + len(keys) > 2 * room or not self._free
-        ):
-            self._forget(group)
-        if not self._free:
-            self._forget("tool" if self._texts["tool"] else "told")
+        normal = self._normal(text, self._most[group])
+        if any(seen.text == normal for seen in self._texts[group].values()):
+            return  # the earliest counts
+        keys = self._bounded_keys(normal)
+        self._make_room(group, len(normal), len(keys))
         self._number += 1
         bit = self._free.pop()
         seen = SeenText(kind, normal, bit, (_RANK[kind], self._number), call, action, untrusted)
@@ -98,6 +92,27 @@ class ConversationMemory:
         self._used[group] += len(normal)
         for key in keys:
             self._masks[key] = self._masks.get(key, 0) | (1 << bit)
+
+    def _normal(self, text: str, most: int) -> str:
+        """Normal form of a text, with what is encoded in it on further lines."""
+        normal = "\n".join((normal_text(text[:most]), *(normal_text(part) for part in decoded_parts(text[:most]))))
+        self.cut += len(text) > most or len(normal) > most
+        return normal[:most]
+
+    def _bounded_keys(self, normal: str) -> set[str]:
+        """Keys of a text; one text takes at most half of the index."""
+        keys = set(self._keys(normal))
+        if len(keys) > self._most_words // 2:
+            self.cut += 1
+            keys = set(islice(keys, self._most_words // 2))
+        return keys
+
+    def _make_room(self, group: str, characters: int, words: int) -> None:
+        """Drop the oldest texts: of the same group for characters, results before prompts for words and places."""
+        while self._texts[group] and self._used[group] + characters > self._most[group]:
+            self._forget(group)
+        while self._by_bit and (len(self._masks) + words > self._most_words or not self._free):
+            self._forget("tool" if self._texts["tool"] else "told")
 
     def find(self, form: str) -> SeenText | None:
         """The text that holds a form of a value: a prompt before the system's text before the earliest result."""
@@ -154,11 +169,11 @@ class ConversationMemory:
         _, seen = self._texts[group].popitem(last=False)
         self._used[group] -= len(seen.text)
         for key in set(self._keys(seen.text)):
-            left = self._masks[key] & ~(1 << seen.bit)
+            left = self._masks.get(key, 0) & ~(1 << seen.bit)
             if left:
                 self._masks[key] = left
             else:
-                del self._masks[key]
+                self._masks.pop(key, None)
         del self._by_bit[seen.bit]
         self._free.append(seen.bit)
         self.evicted += 1

@@ -296,6 +296,24 @@ def test_old_results_make_room_and_the_prompt_stays() -> None:
     assert [argument.origin for argument in found] == ["prompt", "unseen", "tool"]
 
 
+def test_many_words_of_results_do_not_push_the_prompt_out() -> None:
+    """Neither by their characters nor by their number, nor by that of texts; what comes again is kept once."""
+    counters = Counters(*ORIGIN_COUNTERS)
+    memory = origins(OriginLimits(characters=20_000), counters)
+    for number in range(300):
+        memory.add_prompt("pay acct-1001")
+        memory.finish_call(memory.start_call("read", {}), " ".join(f"{number}x{word}" for word in range(200)))
+
+    assert memory._memory.words <= 20_000 // 8
+    assert told(memory, {"v": "acct-1001"})[0].origin == "prompt"
+    assert told(memory, {"v": "299x7y 299x7"})[0].origin == "unseen"
+    assert told(memory, {"v": "299x7"})[0].origin == "tool"
+    again = counters["evicted"]
+    for _ in range(50):
+        memory.finish_call(memory.start_call("read", {}), " ".join(f"299x{word}" for word in range(200)))
+    assert counters["evicted"] == again
+
+
 def test_a_text_that_is_too_long_is_cut_and_counted() -> None:
     counters = Counters(*ORIGIN_COUNTERS)
     memory = origins(OriginLimits(characters=2_000, argument_characters=100, argument_values=5), counters)
