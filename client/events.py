@@ -137,7 +137,7 @@ MAX_EVENT_ARGUMENTS = 256
 MAX_LABEL_CHARACTERS = 256
 EventLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
 EventCallIndex = Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
-EventHash = Annotated[str, msgspec.Meta(pattern=r"^(erased~)?[0-9a-f]{8,64}(?!\n)$")]
+EventHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$")]
 
 
 class EventPart(msgspec.Struct, omit_defaults=True):

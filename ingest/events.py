@@ -67,7 +67,7 @@ MAX_LABEL_LENGTH = 256
 """Characters in the name of an argument or tool."""
 
 MAX_CALL_INDEX = 999_999_999
-HASH_PATTERN = r"^(erased~)?[0-9a-f]{8,64}(?!\n)$"
+HASH_PATTERN = r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$"
 """A keyed hash, cut: 32 bits or more. An erased subject that is called like one leaves its pseudonym in its place."""
 
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH)]

@@ -11,6 +11,9 @@ from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, Argument, decode_event
+from trustwatch.ingest.record_erasure import NameEraser
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.scoring.records.erasures import erasure_pseudonym
 
 from ..support.feature_histories import SALT, event
 
@@ -103,10 +106,13 @@ def test_a_refusal_repeats_no_value() -> None:
 
 
 def test_an_erased_name_in_place_of_a_hash_keeps_the_record_readable() -> None:
-    """Whoever is called like a hash can be erased."""
-    ((argument,), _) = read(arguments=[{**PROMPTED, "hash": "erased~00ff00ff00ff"}])
+    """Whoever is called like a hash can be erased, and others' records are read as before."""
+    pseudonym = erasure_pseudonym(record_id(1_764_000_000_000, "salt"))
+    raw = json.dumps(event(arguments=[PROMPTED, COPIED])).encode()
 
-    assert argument.hash == "erased~00ff00ff00ff"
+    erased = decode_event(NameEraser(PROMPTED["hash"], pseudonym).erase_in_json(raw))
+
+    assert [argument.hash for argument in read_arguments(erased) or ()] == [pseudonym, COPIED["hash"]]
 
 
 def test_what_a_client_says_of_origins_moves_no_column() -> None:
