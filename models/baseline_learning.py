@@ -48,7 +48,7 @@ def learnable_parts(
     Returns:
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
-    lucky = sampled_for_learning(columns.names[rows, event_columns.AGENT], columns.time_ms[rows])
+    lucky = sampled_for_learning(columns.names[rows, event_columns.AGENT_DRAW], columns.time_ms[rows])
     whole = lucky | (taught < MIN_LEARNED_EVENTS) | (p_values[rows] > ODD_P_VALUE)
     return np.where(whole, LEARN_ALL, announced_credentials(columns, rows)).astype(np.uint8)
 
