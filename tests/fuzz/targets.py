@@ -39,8 +39,10 @@ from trustwatch.api.http.auth.token_verification import (
     verify_token,
 )
 from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.client.argument_origins import ArgumentOrigins, OriginLimits
 from trustwatch.ingest.errors import MalformedEvent, ModelError
-from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
+from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.history_decoding import decode_history_event
@@ -127,6 +129,35 @@ def foreign_format(data: bytes) -> None:
     """Each format (the first byte says which) takes a record, skips it or refuses it with a reason."""
     name = FORMAT_NAMES[data[0] % len(FORMAT_NAMES)] if data else "native"
     _check_records(_parser(name), data[1:], {})
+
+
+def event_arguments(data: bytes) -> None:
+    """Whatever stands among the attributes of an event, arguments are read from it or not, and are bounded."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = data.decode("utf-8", "replace")
+    event = msgspec.structs.replace(_plain_event(), attributes={"arguments": value, "untrusted_result": value})
+    assert len(read_arguments(event) or ()) <= MAX_ARGUMENTS
+    assert read_untrusted_result(event) in (True, False, None)
+
+
+@cache
+def _plain_event() -> NativeEvent:
+    return decode_event(
+        b'{"time":"2026-03-02T08:00:14Z","agent":{"id":"a"},"type":"other","action":"x","outcome":"success"}'
+    )
+
+
+def conversation(data: bytes) -> None:
+    """A result and, behind a zero byte, the arguments of the next call: bounded, and nothing of them is told."""
+    result, _, arguments = data.partition(b"\0")
+    memory = ArgumentOrigins(lambda: lambda _: "00ff00ff00ff", OriginLimits(characters=4_000))
+    memory.finish_call(memory.start_call("read", {}), result, untrusted=True)
+    call = memory.start_call("send", {"text": arguments.decode("utf-8", "replace"), "parts": result.decode("latin-1")})
+    assert memory.characters <= 4_000
+    assert {argument.name.rstrip("~") for argument in call.arguments or ()} <= {"text", "parts"}
+    assert {argument.hash for argument in call.arguments or ()} <= {"00ff00ff00ff"}
 
 
 def otlp(data: bytes) -> None:
@@ -381,6 +412,8 @@ TARGETS: Final[Mapping[str, Target]] = {
         history_event,
         scanner,
         foreign_format,
+        event_arguments,
+        conversation,
         otlp,
         cloudevents,
         http_body,

@@ -47,6 +47,8 @@ def _paths(value: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     for name, inner in value.items():
         if isinstance(inner, dict) and name not in ("attributes", "vendor"):
             yield name, list(inner)
+        elif isinstance(inner, list) and isinstance(inner[-1], dict):
+            yield name, [member for member in inner[-1] if member != "vendor"]
 
 
 @pytest.mark.parametrize("path", [member.path for member in SCHEMA_MEMBERS])
@@ -135,6 +137,64 @@ def test_scan_reads_numbers_as_the_reference(pair: ScannerAndReference, path: st
 def test_scan_rounds_decimals_as_the_reference(pair: ScannerAndReference, value: float, decimals: int) -> None:
     """Decimal fractions become the same float64."""
     pair.check([text_with("bytes_out", f"{value:.{decimals}f}"), text_with("duration_ms", repr(value))])
+
+
+ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "from_action": "read"}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "[]",
+        "[ ]",
+        "[{}]",
+        "[[]]",
+        "[null]",
+        '["x"]',
+        "[{},]",
+        "{}",
+        json.dumps([ARGUMENT] * 256),
+        json.dumps([ARGUMENT] * 257),
+        json.dumps([ARGUMENT, 1]),
+        json.dumps([ARGUMENT])[:-1] + ",]",
+        json.dumps([ARGUMENT])[:-2] + ',"name":"twice"}]',
+        json.dumps([ARGUMENT])[:-2] + ',"x":{"y":[1,{}]}}]',
+        json.dumps([ARGUMENT])[:-2] + ",}]",
+        *(
+            json.dumps([ARGUMENT | {name: value}])
+            for name, values in {
+                "name": ["", "n" * 256, "n" * 257, "é" * 256, "é" * 257, None],
+                "origin": ["prompt", "system", "unseen", "Tool", "", None],
+                "hash": [
+                    "0" * 7,
+                    "0" * 8,
+                    "f" * 64,
+                    "f" * 65,
+                    "A" * 8,
+                    "g" * 8,
+                    "0" * 8 + chr(10),
+                    "erased~01KAV9FT00QX",
+                    "erased~",
+                    "erased~x",
+                ],
+                "from": [0, 999_999_999, 1_000_000_000, -1, 1.0, 1.5, 10**20, True, "1"],
+                "from_action": ["", "a" * 256, "a" * 257],
+                "part": [True, False, None, 0, "true"],
+            }.items()
+            for value in values
+        ),
+        *(json.dumps([{kept: value for kept, value in ARGUMENT.items() if kept != left_out}]) for left_out in ARGUMENT),
+    ],
+)
+def test_scan_reads_arguments_as_the_reference(pair: Pair, items: str) -> None:
+    """Origins of arguments, right and wrong: both readers take a record, or both refuse it."""
+    pair.check([text_with("arguments", items), text_with("arguments", f" {items} "), compact(WHOLE)])
+
+
+def test_scan_reads_plain_arguments_itself(pair: Pair) -> None:
+    """No record with origins falls back to the slow reader, up to the bounds."""
+    for items in ([], [ARGUMENT], [ARGUMENT | {"from": 999_999_999, "part": True}] * 256):
+        assert pair.is_scanned(compact(changed("arguments", items)))
 
 
 @pytest.mark.parametrize(
