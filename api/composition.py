@@ -105,7 +105,7 @@ def open_service_store_reading(settings: Settings) -> SqlStore:
     """
     store = store_address(settings).open_reading()
     if store.has_identity_key() and identity_key_path(settings).is_file():
-        store.database.identities = open_service_identities(settings)
+        store.read_with_identities(open_service_identities(settings))
     return store
 
 

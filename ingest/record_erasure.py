@@ -22,6 +22,12 @@ _NAME_START = r"(?<![\w-])(?<!\w[.@+])"
 _NAME_END = r"(?![\w-])(?![.@+]\w)"
 
 
+_WORDS_OF_COMMANDS = frozenset(
+    {"command", "kind", "rule_id", "key", "tenant", "issuer", "agent_type", "features", "decision_id", "verdict"}
+)
+"""Members of commands and rules that hold words, numbers and ids of ours: no name is replaced there."""
+
+
 class ErasureSubject(NamedTuple):
     """Agent or principal to erase.
 
@@ -115,6 +121,26 @@ class NameEraser:
             return self._members(value)
         return None
 
+    def erase_in_command(self, raw: bytes) -> bytes:
+        """As `erase_in_json`, of a command or a rule: only in members that may hold names, never in words of ours."""
+        if not self.may_occur_in(raw):
+            return raw
+        try:
+            value = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self.erase_in_json(raw)
+        erased = self._erase_in_command_value(value)
+        return raw if erased == value else msgspec.json.encode(erased)
+
+    def _erase_in_command_value(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            erased = self.erase_in_value(value)
+            return value if erased is None else erased
+        return {
+            name: member if name in _WORDS_OF_COMMANDS else self._erase_in_command_value(member)
+            for name, member in value.items()
+        }
+
     def _members(self, value: dict[str, Any]) -> dict[str, Any] | None:
         erased = {name: self.erase_in_value(member) for name, member in value.items()}
         if all(new is None for new in erased.values()) and not any(self.is_in_text(name) for name in value):
@@ -204,7 +230,8 @@ class RecordEraser:
             return record
         if record.kind == RecordKind.FORGET:
             return erased_record(record) if self.name_eraser.is_in_bytes(record.payload) else record
-        return self._with_pseudonym(record)
+        payload = self.name_eraser.erase_in_command(record.payload)
+        return record if payload is record.payload else record._replace(payload=payload)
 
     def _erase_in_event(self, record: Record) -> Record:
         if not self.name_eraser.may_occur_in(record.payload):

@@ -149,11 +149,11 @@ def _hourly_records(day: Sequence[SimulatedEvent]) -> Iterator[list[Record]]:
 def _process_day(settings: Settings, begin: int) -> None:
     """The pipeline, from the day on, to the end of the log."""
     model, policy = load_trained_model(settings.model_dir), live_policy(settings)
-    encoder = ColumnEncoder(model.salt, settings.domains())
     with closing(open_service_store(settings)) as store, closing(LogReader(settings.data_dir / "log")) as source:
+        encoder = ColumnEncoder(model.salt, settings.domains(), store.identities)
         store.partitions.set_position(ONLY_PARTITION, begin)
         processor = Processor(
-            Engine(model, engine_settings(settings, capacity=10_000), store.agents),
+            Engine(model, engine_settings(settings, capacity=10_000), store.agents, identities=store.identities),
             encoder,
             DuplicateWindow(),
             policy,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -89,7 +90,8 @@ class FastRiskRoute:
         caller.require(SCOPE_SCORE_READ)
         agent_id = decode_agent_id(scope["raw_path"][len(RISK_PATH_PREFIX) : -len(RISK_PATH_SUFFIX)])
         query = scope["query_string"]
-        tenant, issuer = parse_agent_selection(query) if query else (None, None)
+        parse = _remembered_selection if len(query) <= MAX_REMEMBERED_QUERY else parse_agent_selection
+        tenant, issuer = parse(query) if query else (None, None)
         return self._answers.answer(caller, agent_id, tenant, issuer)
 
     def _problem_for(self, error: Exception) -> ProblemDetails:
@@ -133,3 +135,8 @@ def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
         detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
         raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
     return named["tenant"][0], named["issuer"][0]
+
+
+MAX_REMEMBERED_QUERY = 256
+"""Bytes of a query string worth remembering: most requests name the same few tenants and issuers."""
+_remembered_selection = lru_cache(maxsize=1024)(parse_agent_selection)

@@ -53,7 +53,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.guard.hold(guarded, len(data))
         if guarded.transport.is_closing():
             return
-        super().data_received(data)
+        HttpToolsProtocol.data_received(self, data)
         phase = guarded.phase
         if guarded.unstamped:
             guarded.enter(phase, self.guard.monotonic())
@@ -78,20 +78,20 @@ class GuardedProtocol(HttpToolsProtocol):
         guarded = self.guarded
         guarded.phase = HEAD
         guarded.unstamped = True
-        super().on_message_begin()
+        HttpToolsProtocol.on_message_begin(self)
 
     def on_headers_complete(self) -> None:
         guarded = self.guarded
         guarded.phase = BODY
         guarded.unstamped = True
         guarded.unanswered += 1
-        super().on_headers_complete()
+        HttpToolsProtocol.on_headers_complete(self)
 
     def on_message_complete(self) -> None:
         guarded = self.guarded
         guarded.phase = IDLE if guarded.phase is LINGERING else ANSWERING
         guarded.unstamped = True
-        super().on_message_complete()
+        HttpToolsProtocol.on_message_complete(self)
 
     def on_response_complete(self) -> None:
         guarded = self.guarded
@@ -108,7 +108,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 guarded.linger_bytes = MAX_KNOWN_LINGER_BYTES if known else MAX_LINGER_BYTES
                 phase = LINGERING
             guarded.enter(phase, self.guard.monotonic())  # a body behind this request was not read meanwhile
-        super().on_response_complete()
+        HttpToolsProtocol.on_response_complete(self)
 
 
 def guarded_protocol(guard: ConnectionGuard) -> type[asyncio.Protocol]:

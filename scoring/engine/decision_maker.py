@@ -11,7 +11,7 @@ from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.record_keys import record_id
 from ..policy.book import LivePolicy
-from ..records.agents import RiskLevel
+from ..records.agents import AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason
 from . import risk
 from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
@@ -41,6 +41,9 @@ class DecisionMaker:
     def __init__(self, engine: Engine, policy: LivePolicy) -> None:
         self._engine = engine
         self._policy = policy
+        self._moment: RecordMoment | None = None
+        self._ids: dict[str, AgentName] = {}
+        """Agents that got a decision at this moment, by its id."""
 
     def decide_scored(self, partition: int, scored: ScoredBatch, offsets: Any, received: Any) -> list[Decision]:
         """Keep the reasons of notable rows, and make a decision of every change of level.
@@ -188,8 +191,13 @@ class DecisionMaker:
         partition, offset, at_ms = moment
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()
+        decision_id = record_id(at_ms, partition, offset, unkeyed_agent_key(*name.identity), *apart, order=offset)
+        if moment != self._moment:
+            self._moment, self._ids = moment, {}
+        if self._ids.setdefault(decision_id, name) != name:  # two agents that share an unkeyed hash
+            decision_id = record_id(at_ms, partition, offset, *name.identity, *apart, order=offset)
         return Decision(
-            decision_id=record_id(at_ms, partition, offset, unkeyed_agent_key(*name.identity), *apart, order=offset),
+            decision_id=decision_id,
             agent=name,
             agent_type=agent_type,
             decided_ms=at_ms,

@@ -55,6 +55,7 @@ class _ActiveRule:
     Attributes:
         scope: hash of agent or peer group.
         column: of `names`, in which the scope is looked for.
+        tenant: hash of the rule's tenant: an unkeyed hash of 0.1 may be that of another tenant's agent, too.
         resource_hashes: hashes of the resource; empty = any.
         features: bool (F,).
         dirty: whether it differs from what was committed last.
@@ -67,6 +68,7 @@ class _ActiveRule:
         self.matched, self.last_ms = holding.matched, holding.last_ms
         self.dirty = dirty
         self.column, self.scope = _scope(rule, hasher, identities)
+        self.tenant = np.uint64(hasher(rule.tenant))
         self.resource_hashes = _resource_hashes(rule, hasher)
         self.features = feature_mask(rule.features)
 
@@ -172,7 +174,7 @@ class FeedbackRules:
         for rule_id, active in list(self._rules_by_id.items()):
             if active.rule.tenant != subject.tenant:
                 continue
-            erased = msgspec.json.decode(eraser.erase_in_json(msgspec.json.encode(active.rule)), type=FeedbackRule)
+            erased = msgspec.json.decode(eraser.erase_in_command(msgspec.json.encode(active.rule)), type=FeedbackRule)
             if erased != active.rule:
                 holding = msgspec.structs.replace(active.partition_rule(0, 0), rule=erased)
                 self._rules_by_id[rule_id] = self._active_rule(holding, dirty=True)
@@ -260,7 +262,10 @@ class FeedbackRules:
         """Mark the features of each rule in the rows that it matches; returns which of all rows near were hit."""
         hit = np.zeros(len(rows), np.bool_)
         for active in rules:
-            mine = (columns.names[rows, active.column] == active.scope) & (late < active.rule.expires_ms)
+            mine = (columns.names[rows, active.column] == active.scope) & (
+                columns.names[rows, event_columns.TENANT] == active.tenant
+            )
+            mine &= late < active.rule.expires_ms
             if len(active.resource_hashes):
                 named = columns.names[rows][:, (event_columns.TARGET, event_columns.RESOURCE)]
                 mine &= np.isin(named, active.resource_hashes).any(axis=1)

@@ -172,7 +172,7 @@ class ActuationStore:
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
         """Targets at whose server an agent is lowered: its original state is kept here alone."""
         mine = (
-            codec.is_about(ACTUATIONS, codec.agent_of(subject, self._database.identities)),
+            codec.is_about(ACTUATIONS, codec.agent_of(subject, self._database.known_identities())),
             ACTUATIONS.c.original != b"",
         )
         with self._database.read() as connection:
@@ -187,7 +187,8 @@ class EdgeStore:
 
     def agent_name(self, tenant: str, issuer: str, agent_id: str) -> AgentName:
         """Name of an agent with its key in this database."""
-        return AgentName(self._database.identities.agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
+        identities = self._database.known_identities()
+        return AgentName(identities.agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
 
     def find(
         self,
@@ -263,7 +264,8 @@ def _is_principal(edge: AgentEdge, source: bool) -> bool:
 def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
     """Parameters of an insert into `edges`."""
     values = msgspec.structs.asdict(edge)
-    full_name = "\x1f".join((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target)).encode()
+    # As a JSON array: no name can run into another one.
+    full_name = msgspec.json.encode((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target))
     return values | {
         "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
         "source_key": codec.to_signed(node_key(edge, identities, source=True)),

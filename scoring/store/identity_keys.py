@@ -68,16 +68,39 @@ def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew:
         if stored == identities.proof:
             return 0
         if stored and not renew:
-            raise ConfigError(
-                "identity.key_file: this is not the identity key of this database, under which its agents are known. "
-                "All processes on one database have the same file: copy the one that the others use, or put it back "
-                "from a back-up. If it is lost, `trustwatch identities renew` gives every row a new key"
-            )
+            raise _another_key_error()
+        # First: a worker of 0.1, or one with the old key, waits here with its commit, and is then fenced.
+        connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
         changed = _change_keys(connection, identities)
-        if changed:  # a worker of 0.1, or one with the old key, can not commit any more
-            connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
         connection.execute(UPSERT_META.for_connection(connection), proof)
         return changed
+
+
+def check_identity_key(database: Database, identities: IdentityHasher) -> None:
+    """Raise ConfigError unless the rows of the database are under this key."""
+    with database.read() as connection:
+        if _stored_proof(connection) != identities.proof:
+            raise _another_key_error()
+
+
+def _another_key_error() -> ConfigError:
+    return ConfigError(
+        "identity.key_file: this is not the identity key of this database, under which its agents are known. "
+        "All processes on one database have the same file: copy the one that the others use, or put it back "
+        "from a back-up. If it is lost, `trustwatch identities renew` gives every row a new key"
+    )
+
+
+def correct_agent_keys(database: Database) -> int:
+    """Give agents that stand under another key their own; returns how many there were.
+
+    A process of 0.1 that was not stopped, and took its partition again, writes such rows.
+    """
+    if not database.identities.is_keyed:
+        return 0
+    with database.write() as connection:
+        changes = _changes_of(connection, database.identities, AGENTS)
+        return _update(connection, _named_update(AGENTS), changes)
 
 
 def _stored_proof(connection: Connection) -> str | None:
@@ -123,21 +146,30 @@ def _update(connection: Connection, statement: Any, changes: Sequence[KeyChange]
 
 def _change_unnamed(connection: Connection, identities: IdentityHasher, table: Table) -> int:
     """Change keys in a table that names no agents: those that its tenant's decisions and agents name are known."""
-    column = table.c.agent_key
-    statement = update(table).where(column == bindparam("o")).values(agent_key=bindparam("n", type_=BigInteger))
-    if table is OUTBOX:
-        statement = statement.where(OUTBOX.c.tenant == bindparam("t"))
-    else:
-        of_tenant = select(OUTBOX.c.seq).where(OUTBOX.c.tenant == bindparam("t"))
-        statement = statement.where(DELIVERIES.c.seq.in_(of_tenant))
-    used = {old for (old,) in connection.execute(select(column).distinct())}
-    changes = {
-        (change["o"], change["t"]): change
+    new = {
+        (change["o"], change["t"]): change["n"]
         for named in _NAMED_TABLES[::-1]
         for change in _changes_of(connection, identities, named)
-        if change["o"] in used
     }
-    return _update(connection, statement, list(changes.values()))
+    keys = tuple(table.primary_key.columns)
+    rows = select(*keys, table.c.agent_key, OUTBOX.c.tenant)
+    if table is not OUTBOX:
+        rows = rows.join_from(table, OUTBOX, table.c.seq == OUTBOX.c.seq)
+    changes = []
+    for *at, old, tenant in connection.execute(rows):
+        if (old, tenant) in new:
+            changes.append({"n": new[old, tenant], **_at(keys, at)})
+    statement = update(table).where(_is_at(keys)).values(agent_key=bindparam("n", type_=BigInteger))
+    return _update(connection, statement, changes)
+
+
+def _is_at(keys: Sequence[Any]) -> Any:
+    """Condition for the row whose primary key the parameters of `_at` give."""
+    return and_(*(key == bindparam(f"k_{key.name}") for key in keys))
+
+
+def _at(keys: Sequence[Any], values: Sequence[Any]) -> dict[str, Any]:
+    return {f"k_{key.name}": value for key, value in zip(keys, values, strict=True)}
 
 
 def _change_edges(connection: Connection, identities: IdentityHasher) -> int:
@@ -145,12 +177,12 @@ def _change_edges(connection: Connection, identities: IdentityHasher) -> int:
     statement = (
         update(EDGES)
         .where(EDGES.c.edge_id == bindparam("e"))
-        .values({end: bindparam(f"n_{end}", type_=BigInteger) for end in ends})
+        .values(edge_id=bindparam("n_edge_id"), **{end: bindparam(f"n_{end}", type_=BigInteger) for end in ends})
     )
     changes: list[KeyChange] = []
     for row in connection.execute(select(EDGES)):
         params = edge_params(codec.to_edge(row), identities)
-        changes.append({"e": row.edge_id, **{f"n_{end}": params[end] for end in ends}})
+        changes.append({"e": row.edge_id, **{f"n_{name}": params[name] for name in ("edge_id", *ends)}})
     return _update(connection, statement, changes)
 
 
@@ -160,13 +192,12 @@ _BLOBS = ((OUTBOX, OUTBOX.c.payload), (ACTUATIONS, ACTUATIONS.c.desired))
 
 def _change_blobs(connection: Connection, identities: IdentityHasher, table: Table, column: Any) -> int:
     keys = tuple(table.primary_key.columns)
-    mine = and_(*(key == bindparam(f"k_{key.name}") for key in keys))
-    statement = update(table).where(mine).values({column.name: bindparam("blob", type_=LargeBinary)})
+    statement = update(table).where(_is_at(keys)).values({column.name: bindparam("blob", type_=LargeBinary)})
     changes: list[KeyChange] = []
     for *at, raw in connection.execute(select(*keys, column)):
         blob = _with_new_key(raw, identities)
         if blob != raw:
-            changes.append({"blob": blob, **{f"k_{key.name}": value for key, value in zip(keys, at, strict=True)}})
+            changes.append({"blob": blob, **_at(keys, at)})
     return _update(connection, statement, changes)
 
 

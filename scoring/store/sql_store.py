@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, update
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from ...ingest.errors import ConfigError, Fenced
 from ...ingest.identities import IdentityHasher
@@ -26,7 +26,7 @@ from .dialects import open_engine, open_reading_engine
 from .dialects.statements import insert_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .feedback_store import FeedbackStore, write_partition_rules
-from .identity_keys import adopt_identity_key, has_identity_key
+from .identity_keys import adopt_identity_key, check_identity_key, correct_agent_keys, has_identity_key
 from .metadata_store import MetadataStore
 from .migrate import alembic_config, migrate, read_revision, refuse_newer
 from .model_store import ModelStore, write_switches
@@ -109,6 +109,14 @@ class SqlStore:
         """
         for commit in commits:
             _validate_commit(commit)
+        try:
+            return self._commit_all(commits)
+        except IntegrityError:  # an agent's name stands under another key
+            if not correct_agent_keys(self.database):
+                raise
+            return self._commit_all(commits)
+
+    def _commit_all(self, commits: Sequence[Commit]) -> list[CommitResult | Fenced]:
         # Decisions are encoded before the transaction starts: the locks are held for the writing alone.
         decision_rows = [[codec.decision_params(decision) for decision in commit.decisions] for commit in commits]
         with self.database.write() as connection:
@@ -143,6 +151,11 @@ class SqlStore:
     def has_identity_key(self) -> bool:
         """True if the rows are under an identity key; those of 0.1 are not."""
         return has_identity_key(self.database)
+
+    def read_with_identities(self, identities: IdentityHasher) -> None:
+        """Read under an identity key from here on. Raises ConfigError: the database has another one."""
+        check_identity_key(self.database, identities)
+        self.database.identities = identities
 
     def use_identities(self, identities: IdentityHasher, *, renew: bool = False) -> int:
         """Use an identity key from here on; see `identity_keys.adopt_identity_key`."""

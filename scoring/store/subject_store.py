@@ -172,7 +172,7 @@ class SubjectStore:
             subject: an agent.
             sources: whose dead letters may be seen; None = all. Those that name the agent are about it.
         """
-        agent = codec.agent_of(subject, self._database.identities)
+        agent = codec.agent_of(subject, self._database.known_identities())
         key = codec.to_signed(agent.key)
         for table in METADATA.sorted_tables:
             if "agent_key" in table.c:
@@ -222,7 +222,7 @@ class _SubjectErasure:
         self._scope = scope
         self._subject = scope.subject
         self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
-        self._agent = codec.agent_of(scope.subject, database.identities)
+        self._agent = codec.agent_of(scope.subject, database.known_identities())
         self._dry = dry
         self.removed_alerts = 0
         """Alerts that went with their decisions."""
@@ -323,9 +323,10 @@ class _SubjectErasure:
             and msgspec.json.decode(row.rule, type=_TenantOfRule).tenant != self._subject.tenant
         ):
             return False
+        in_json = self._names.erase_in_command if table is FEEDBACK_HOLDINGS else self._names.erase_in_json
         for column in columns:
             old = row._mapping[column.name]
-            new = self._names.erase_in_json(old) if isinstance(old, bytes) else self._names.erase_in_text(old)
+            new = in_json(old) if isinstance(old, bytes) else self._names.erase_in_text(old)
             if new != old:
                 values[column.name] = new
         if not values:

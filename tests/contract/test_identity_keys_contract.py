@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.errors import ConfigError, Fenced
 from trustwatch.ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
-from trustwatch.scoring.records.commits import OutboxRow
+from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store import identity_keys
 from trustwatch.scoring.store.chain_verification import verify_chains
@@ -74,6 +74,8 @@ def keys_in(store: SqlStore) -> set[int]:
             column = table.c.key if table is AGENTS else table.c.agent_key
             found |= {key % 2**64 for key in connection.scalars(select(column))}
         for blob in (*connection.scalars(select(OUTBOX.c.payload)), *connection.scalars(select(ACTUATIONS.c.desired))):
+            if blob == b"{}":
+                continue
             found.add(int(json.loads(blob)["agent_key"]))
     return found
 
@@ -151,3 +153,46 @@ def test_agents_of_0_1_are_found_by_their_old_hash(old: SqlStore) -> None:
 
     assert old.agents.find_unkeyed(unkeyed_agent_key(*PEER)) == PEER
     assert old.agents.find_unkeyed(7) is None
+
+
+def test_a_row_under_an_old_key_is_put_right(old: SqlStore) -> None:
+    """A worker of 0.1 that was not stopped writes one after the migration: the next commit of the agent meets it."""
+    old.use_identities(KEY)
+    late = (TENANT, ISSUER, "late")
+    commit(old, agents=[agent(AgentName(unkeyed_agent_key(*late), *late), 1)])
+    commit(old, agents=[agent(AgentName(KEY.agent_key(*late), *late), 4)])
+
+    found = old.agents.get(*late)
+    assert found is not None
+    assert (found.name.key, found.level) == (KEY.agent_key(*late), 4)
+
+
+def test_an_old_worker_is_fenced(old: SqlStore) -> None:
+    """Its commit is refused: the partition is another's."""
+    at = old.partitions.position(0)
+    old.use_identities(KEY)
+    with pytest.raises(Fenced):
+        old.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], [], [], []))
+
+
+def test_names_of_ties_do_not_run_together(store: SqlStore) -> None:
+    """A name may hold the mark that once stood between two names."""
+    ties = [
+        AgentEdge(TENANT, ISSUER, "delegated", "x\x1fy", "z", NOW, NOW),
+        AgentEdge(TENANT, ISSUER, "delegated", "x", "y\x1fz", NOW, NOW),
+    ]
+    commit(store, edges=ties)
+
+    for tie in ties:
+        assert store.edges.find([(TENANT, ISSUER, tie.source)], outgoing=True, kinds={"delegated"}) == [tie]
+
+
+def test_many_deliveries_are_no_matter(old: SqlStore) -> None:
+    """Each row is looked at once, and changed by its primary key: alerts of one agent do not cost all others'."""
+    bot = AgentName(unkeyed_agent_key(*BOT), *BOT)
+    rows = [OutboxRow(f"m{n}", "alert", "", b"{}", NOW, bot.key, "x", 3, TENANT) for n in range(3_000)]
+    old.outbox.enqueue(rows)
+    while old.outbox.route([DeliveryRoute("soc", "alert", frozenset({3}), 0)], NOW):
+        pass
+    assert old.use_identities(KEY) > 6_000
+    check_all(old, KEY)

@@ -70,7 +70,13 @@ def test_readers_follow_edges_with_the_key_alone(settings: Settings) -> None:
     keyed(settings)
     with closing(open_service_store_reading(settings)) as store:
         assert [edge.target for edge in store.edges.find([NAME], outgoing=True, kinds={"called"})] == ["ledger"]
-    identity_key_path(settings).unlink()
+    path = identity_key_path(settings)
+    kept = path.read_text()
+    path.write_text("ab" * 32)
+    with pytest.raises(ConfigError, match="not the identity key of this database"):
+        open_service_store_reading(settings)
+    path.write_text(kept)
+    path.unlink()
     with closing(open_service_store_reading(settings)) as store:
         assert list(store.agents.iterate()) == []
         with pytest.raises(ConfigError, match="Copy the file `identity-key`"):

@@ -336,6 +336,23 @@ def test_an_erased_name_leaves_rules(world: WorkingAgents) -> None:
     assert p_of(world.apply([world.new_target()])) < USUAL
 
 
+@pytest.mark.parametrize("name", ["agent", "kind", "rule_id", "acme", "Payer", "F1", "target_surprise"])
+def test_erasing_a_word_of_rules_breaks_none(world: WorkingAgents, name: str) -> None:
+    """An agent may be called like a member of a rule, its tenant or a feature: the rule stays what it is."""
+    world.apply([adopt(rule(), world.at_ms)])
+    world.processor.engine.feedback_rules.erase(ErasureSubject("agent", "acme", AS, name, "erased~1"))
+
+    assert p_of(world.apply([world.new_target()])) > USUAL
+
+
+def test_a_rule_of_0_1_speaks_of_its_tenant_alone(world: WorkingAgents) -> None:
+    """Its hash may be that of another tenant's agent, too: names that share one were searched for."""
+    key = str(unkeyed_agent_key("acme", AS, "agent-1"))
+    world.apply([adopt(rule(key=key, issuer="", agent_id="", tenant="globex"), world.at_ms)])
+
+    assert p_of(world.apply([world.new_target(1)])) < USUAL
+
+
 def _sizes(seed: int) -> Iterator[int]:
     dice = random.Random(seed)
     while True:
