@@ -12,7 +12,7 @@ from trustwatch.api.service.commands import drain_events
 from trustwatch.ingest.kafka import open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
-from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.agents import AgentIdentity, AgentRow
 
 from ...support.distributed_testbed import PARTITIONS, tell, wait
 
@@ -68,9 +68,13 @@ def test_growing_changes_no_agent(make_rig: Any, kafka: Any, load: Any) -> None:
     assert plain(state.agents) == plain(calm.state().agents)
 
 
-def plain(agents: dict[int, AgentRow]) -> dict[int, AgentRow]:
-    """Agents without the names of their decisions, which say where the event lay."""
-    return {key: msgspec.structs.replace(row, decision_id="") for key, row in agents.items()}
+def plain(agents: dict[int, AgentRow]) -> dict[AgentIdentity, AgentRow]:
+    """Agents by name, without their keys, which are a deployment's own, and without the names of their decisions, which
+    say where the event lay."""
+    return {
+        row.name.identity: msgspec.structs.replace(row, name=msgspec.structs.replace(row.name, key=0), decision_id="")
+        for row in agents.values()
+    }
 
 
 def test_an_older_copy_of_the_database_is_put_back(rig: Any, load: Any, serve: Any, make_event: Any) -> None:
