@@ -101,7 +101,8 @@ def store_address(settings: Settings) -> StoreAddress:
 def open_service_store_reading(settings: Settings) -> SqlStore:
     """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`.
 
-    Where the identity key is not there, edges between agents can not be followed (`EdgeStore.find` says so).
+    Where the identity key is not there, what is found by an agent's key can not be read: `Database.known_identities`
+    says so.
     """
     store = store_address(settings).open_reading()
     if store.has_identity_key() and identity_key_path(settings).is_file():

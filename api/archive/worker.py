@@ -28,7 +28,7 @@ from ...ingest.source import DurableSource, RecordBatch, RecordKind
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..composition import load_erased_filter
+from ..composition import load_erased_filter, open_service_identities
 from ..settings.root import Settings
 from .archive_maintenance import ArchiveMaintenance
 from .archive_status import ArchiveWorkerReport, encode_archive_report
@@ -121,7 +121,8 @@ class EventArchiver:
         if self._kafka is not None:
             # Who is erased from here on is erased in what was archived, once we are past that.
             self._erased_filter = load_erased_filter(self._settings, self._kafka.names.events)
-            source = open_group_source(self._kafka, member=GROUP_MEMBER)
+            identities = open_service_identities(self._settings)
+            source = open_group_source(self._kafka, member=GROUP_MEMBER, identities=identities)
             self._source = source
             source.join(self)
             return

@@ -38,7 +38,13 @@ from ...scoring.store.agent_store import AgentQuery
 from ...scoring.store.database import iterate_pages
 from ...scoring.store.sql_store import SqlStore
 from .. import clock
-from ..composition import engine_settings, load_active_model, load_erased_filter, open_service_store
+from ..composition import (
+    engine_settings,
+    load_active_model,
+    load_erased_filter,
+    open_service_identities,
+    open_service_store,
+)
 from ..data_at_rest import restrict_new_files
 from ..settings.loading import load_process_settings
 from ..settings.root import Settings
@@ -141,7 +147,7 @@ def _archived_event(raw: bytes) -> Record | None:
 def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
     """Every partition of the events topic, from its beginning up to where it ends now."""
     kafka = settings.kafka
-    topic = kafka.names.events
+    topic, identities = kafka.names.events, open_service_identities(settings)
     unread, reader = load_erased_filter(settings, topic), open_reader(kafka, [topic])
     try:
         ends, firsts = reader.end_offsets(), reader.first_offsets()
@@ -149,7 +155,7 @@ def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
         count = 0
         while not reader.at_end():
             for batch in reader.poll(_POLL_S, RECORDS_PER_PART):
-                source_partition = SourcePartition(topic, batch.partition, len(ends))
+                source_partition = SourcePartition(topic, batch.partition, len(ends), identities)
                 limit = ends[topic, batch.partition]
                 records = [
                     unread.filter_record(batch.partition, raw.offset, to_record(raw, source_partition))

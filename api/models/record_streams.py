@@ -21,7 +21,7 @@ from ...ingest.record_erasure import ErasedFilter
 from ...ingest.source import RecordBatch
 from ...scoring.pipeline.pipelines import ONLY_PARTITION
 from .. import clock
-from ..composition import load_erased_filter
+from ..composition import load_erased_filter, open_service_identities
 from ..settings.root import Settings
 
 POLL_RECORDS, POLL_S = 1_000, 0.5
@@ -115,7 +115,7 @@ class TopicRecordStream:
         self._duplicate_window = settings.kafka.duplicate_window
         self._next_offsets: dict[int, int] = {}
         self._target_offsets: dict[int, int] = {}
-        self._source = open_group_source(self._kafka, member=GROUP_MEMBER)
+        self._source = open_group_source(self._kafka, member=GROUP_MEMBER, identities=open_service_identities(settings))
         self._joined = self._idle = False
         self._reported_at = self._targets_set_at = float("-inf")
 

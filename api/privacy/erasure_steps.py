@@ -41,7 +41,8 @@ _REMAINS_ALWAYS = (
 _REMAINS_BY_KIND = {
     "agent": (
         (
-            "a row of counts and keyed hashes in each trained model, under a 64-bit hash of the agent's full name",
+            "a row of counts and keyed hashes in each trained model, under a 128-bit hash of the agent's full name "
+            "with the model's salt as key",
             "a model is one verified artefact; the row is no longer used (the agent begins as a new one)",
             "those model versions are removed",
         ),
@@ -52,7 +53,7 @@ _REMAINS_BY_KIND = {
         ),
         (
             "marks by which the agent is not taken up from a model's history again",
-            "HMAC-SHA-256 of its 64-bit hash under the key in `privacy-key`",
+            "HMAC-SHA-256 of a 64-bit hash of its full name, under the key in `privacy-key`",
             "the key is replaced",
         ),
     ),

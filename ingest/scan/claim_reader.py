@@ -108,8 +108,7 @@ class ClaimReader:
         self._memory = FingerprintTable(
             keys,
             np.zeros((places, 2), np.uint64),
-            np.zeros(places, np.uint64),
-            np.zeros((0, 3), np.uint64),
+            np.zeros((places, 1), np.uint64),
             np.zeros((0, 2)),
         )
         self._members = allocate_member_spans()
@@ -166,7 +165,7 @@ def store_claim(memory: FingerprintTable, claim_fingerprint: BlakeWords, value: 
     """Enter a value under a fingerprint."""
     slot = slot_of(memory, claim_fingerprint)
     memory.fingerprints[slot, 0], memory.fingerprints[slot, 1] = claim_fingerprint[0], claim_fingerprint[1]
-    memory.values[slot] = value
+    memory.values[slot, 0] = value
 
 
 @allocation_free
@@ -195,7 +194,7 @@ def read_claims(
         slot = slot_of(memory, out.fingerprints[row])
         out.state[row] = CLAIM_NEW
         if memory.fingerprints[slot, 0] != 0:
-            out.state[row], out.key_numbers[row] = CLAIM_KNOWN, memory.values[slot]
+            out.state[row], out.key_numbers[row] = CLAIM_KNOWN, memory.values[slot, 0]
             out.ids[row] = _event_id_hash(data, start, end, starts[-1], caller, spans, work)
 
 

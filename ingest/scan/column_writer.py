@@ -333,7 +333,7 @@ def _find_agent(
     slot = _look_up(tools, _append_member(tools.room, end, data, spans, _AGENT_ID), prints)
     if slot < 0:
         return 1 << fingerprint_table.AGENT
-    agent = tools.memory.agents[slot]
+    agent = tools.memory.values[slot]
     names[columns.AGENT], names[columns.AGENT_CHECK], names[columns.AGENT_DRAW] = agent[0], agent[1], agent[2]
     return 0
 
@@ -362,7 +362,7 @@ def _find_network(
     )
     if slot < 0:
         return 1 << fingerprint_table.NETWORK
-    names[columns.NETWORK] = tools.memory.values[slot]
+    names[columns.NETWORK] = tools.memory.values[slot, 0]
     return 0
 
 
@@ -384,7 +384,7 @@ def _find_scopes(
     slot = _look_up(tools, end, prints)
     if slot < 0:
         return 1 << fingerprint_table.SCOPES
-    names[columns.SCOPES] = tools.memory.values[slot]
+    names[columns.SCOPES] = tools.memory.values[slot, 0]
     numbers[columns.BREADTH], numbers[columns.UNGRANTED] = (
         tools.memory.numbers[slot, 0],
         tools.memory.numbers[slot, 1],
@@ -437,5 +437,8 @@ def _look_up_target(
     slot = _look_up(tools, end, prints)
     if slot < 0:
         return 1 << fingerprint_table.TARGET
-    names[columns.TARGET], codes[columns.EXTERNAL] = tools.memory.values[slot], np.int8(tools.memory.numbers[slot, 0])
+    names[columns.TARGET], codes[columns.EXTERNAL] = (
+        tools.memory.values[slot, 0],
+        np.int8(tools.memory.numbers[slot, 0]),
+    )
     return 0

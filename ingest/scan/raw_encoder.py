@@ -58,7 +58,7 @@ class RawEncoder:
 
     @staticmethod
     def slots_for(agents: int) -> int:
-        """Places that hold the keys of so many agents: 2 to 4 for each, that is 80 to 160 bytes."""
+        """Places that hold the keys of so many agents: 2 to 4 for each, that is 112 to 224 bytes."""
         return max(_TABLE_SLOTS, 1 << (2 * agents - 1).bit_length())
 
     def encode(self, payloads: Sequence[bytes]) -> EncodedBatch:

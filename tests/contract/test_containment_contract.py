@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from trustwatch.ingest.identities import IdentityHasher
-from trustwatch.scoring.records.agents import AgentEdge, AgentName
+from trustwatch.scoring.records.agents import AgentEdge
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
 
-NOW = 1_764_000_000_000
+from tests.support.stored_rows import NOW, name
+
 LONG = "https://agents.example/" + "é" * 1000
-
-
-def name(agent_id: str, tenant: str = "acme") -> AgentName:
-    """An agent of one issuer."""
-    return AgentName(IdentityHasher().agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
 
 
 def approval(number: int, **values: Any) -> Intervention:

@@ -23,6 +23,8 @@ from trustwatch.scoring.records.models import (
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore
 
+from tests.support import stored_rows
+
 DAY = 20_000
 NOW = DAY * DAY_MS + 3_600_000
 
@@ -65,31 +67,15 @@ def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
 
 def decision(number: int, tenant: str, at_ms: int, previous: int, level: int) -> Decision:
     """A change of level."""
-    named = AgentName(IdentityHasher().agent_key(tenant, "https://as", "a"), tenant, "https://as", "a")
-    return Decision(
-        f"D{number:04}",
-        named,
-        "Payer",
-        at_ms,
-        "",
-        at_ms,
-        previous,
-        level,
-        0.9,
-        0.8,
-        0.7,
-        0.1,
-        (),
-        "",
-        {},
-        {},
-        "m",
-        "b",
-        "p",
-        "enforce",
-        "event",
-        0,
-        number,
+    of_payer = stored_rows.decision(number, stored_rows.name("a", tenant))
+    return msgspec.structs.replace(
+        of_payer,
+        decision_id=f"D{number:04}",
+        agent_type="Payer",
+        decided_ms=at_ms,
+        event_time_ms=at_ms,
+        previous_level=previous,
+        level=level,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
@@ -13,37 +14,16 @@ from trustwatch.scoring.learning.training import ENCODE_CHUNK, TrainingHistory, 
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.decisions import Decision
 
+from tests.support import stored_rows
+
 HOUR, DAY = 3_600_000, 86_400_000
 
 
 def decision(number: int, key: int, at_ms: int, level: int) -> Decision:
     """A change of level."""
     name = AgentName(key, "acme", "https://as.example", str(key))
-    return Decision(
-        f"D{number}",
-        name,
-        "Payer",
-        at_ms,
-        "",
-        at_ms,
-        1,
-        level,
-        0.9,
-        0.8,
-        0.7,
-        0.1,
-        (),
-        "",
-        {},
-        {},
-        "m",
-        "b",
-        "p",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
+    of_agent = stored_rows.decision(number, name)
+    return msgspec.structs.replace(of_agent, decided_ms=at_ms, event_time_ms=at_ms, level=level)
 
 
 def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
