@@ -102,6 +102,7 @@ class GuardedConnection:
         phase: of its current request.
         since: time at which that phase began.
         unstamped: whether `since` has to be set yet: bytes that came together begin and end phases at one time.
+        head_bytes: bytes of a head that has no end yet; what came together with an earlier request is not counted.
         held_bytes: bytes of the current request that count as unauthenticated.
         admitted: whether its caller is known: further bytes are not counted.
         unanswered: requests whose head is whole and whose answer is not.
@@ -114,6 +115,7 @@ class GuardedConnection:
         "admitted",
         "client",
         "closing_since",
+        "head_bytes",
         "held_bytes",
         "linger_bytes",
         "phase",
@@ -130,6 +132,7 @@ class GuardedConnection:
         self.phase = IDLE
         self.since = now
         self.unstamped = False
+        self.head_bytes = 0
         self.held_bytes = 0
         self.admitted = False
         self.unanswered = 0

@@ -55,10 +55,14 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         HttpToolsProtocol.data_received(self, data)
         phase = guarded.phase
+        if phase is HEAD:
+            # Bytes that came with whole requests before it are no part of a head.
+            earlier = 0 if guarded.unstamped else guarded.head_bytes
+            guarded.head_bytes = 0 if guarded.unstamped and guarded.unanswered else earlier + len(data)
         if guarded.unstamped:
             guarded.enter(phase, self.guard.monotonic())
         if phase is HEAD:
-            if guarded.held_bytes > MAX_HEAD_BYTES:
+            if guarded.head_bytes > MAX_HEAD_BYTES:
                 self.guard.end(guarded, HEAD_TOO_LARGE)
         elif phase is LINGERING:
             self.guard.release(guarded)

@@ -225,6 +225,19 @@ def test_clients_that_read_no_answer_are_closed(hasty: Any) -> None:
     assert closed_count(hasty, "send_timeout") == 1
 
 
+def test_requests_that_come_together_are_no_long_head(shared: Any) -> None:
+    """Many whole requests and a part of another one, in one piece: each is answered, none is refused."""
+    before = closed_count(shared, "head_too_large")
+    number = 2 * MAX_HEAD_BYTES // len(head("GET", "/healthz"))
+
+    with connected(shared, head("GET", "/healthz") * number + b"GET /healthz HTTP/1.1\r\n") as connection:
+        connection.sendall(b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        answers = received(connection)
+
+    assert answers.count(b"HTTP/1.1 200") == number + 1
+    assert closed_count(shared, "head_too_large") == before
+
+
 def test_heads_without_end_are_refused(shared: Any) -> None:
     """httptools has no bound of its own."""
     before = closed_count(shared, "head_too_large")
