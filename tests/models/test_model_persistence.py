@@ -106,7 +106,7 @@ def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
 
 
 def test_the_salt_changes_no_score() -> None:
-    """Two salts give the same model but for the names of things (where no bucket of an agent's table overflows)."""
+    """Two salts give the same model but for the names of things."""
     ours, theirs = (train_model(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"b"))
     assert ours.exponent == theirs.exponent
     first, second = (scores(model, history(100, seed=4, salt=model.salt)).anomaly_score for model in (ours, theirs))
