@@ -111,7 +111,7 @@ def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
 
 
 @allocation_free
-def _compete_for_place(table: Array, place: int, fingerprint: np.uint32, turn: np.uint64) -> None:
+def _compete_for_place(table: Array, place: np.int64, fingerprint: np.uint32, turn: np.uint64) -> None:
     """Fade the rarest entry of a full region; the newcomer takes its place when nothing is left of it."""
     count = table[place] & _MAX_COUNT
     dice = np.float64(turn >> np.uint64(11)) / 9007199254740992.0
