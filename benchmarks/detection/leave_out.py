@@ -185,32 +185,28 @@ def _figure_table(results: list[CaseResult], draws: int) -> FigureTable:
     rows, records = [], []
     for result in results:
         for (settings, mode), replays in result.replays.items():
-            values, (low, high), expected = replays.values(), replays.interval(draws), replays.expected_recall()
-            cells = [
-                _cell(*of) for of in zip(np.median(values, axis=0), low, high, np.ptp(values, axis=0), strict=True)
-            ]
-            rows.append((result.case.name, f"{settings}, {mode}", *cells, f"{expected:.3f}"))
-            records.append(
-                {
-                    "left_out": result.case.name,
-                    "settings": settings,
-                    "baseline": mode,
-                    "figures": list(NAMES),
-                    "median": np.median(values, axis=0).tolist(),
-                    "low": low.tolist(),
-                    "high": high.tolist(),
-                    "trainings": values.tolist(),
-                    "recall_at_1_ties_in_random_order": expected,
-                    "groups": len(set(replays.trace.groups)),
-                }
-            )
+            values, (low, high) = replays.values(), replays.interval(draws)
+            median, spread = np.median(values, axis=0), np.ptp(values, axis=0)
+            cells = [_cell(*figure) for figure in zip(median, low, high, spread, strict=True)]
+            rows.append((result.case.name, f"{settings}, {mode}", *cells))
+            names = {"left_out": result.case.name, "settings": settings, "baseline": mode, "figures": NAMES}
+            records.append({**names, **_numbers(replays, median, low, high)})
     trainings = len(results[0].choices)
     note = (
         f"Median of {trainings} trainings (95 % interval over users' tasks, or sessions where tasks are few; largest "
-        "minus smallest training). The last column takes units of one score in a random order."
+        "minus smallest training)."
     )
-    columns = ("left out", "settings", *NAMES, "recall at 1 %, ties in any order")
-    return FigureTable("Left out", columns, rows, note, tuple(records))
+    return FigureTable("Left out", ("left out", "settings", *NAMES), rows, note, tuple(records))
+
+
+def _numbers(replays: JudgedReplays, *figure: NDArray[np.float64]) -> dict[str, Any]:
+    """What a program wants to read of a row: median, low and high (4,), every training's figures, and more."""
+    return {
+        **{name: values.tolist() for name, values in zip(("median", "low", "high"), figure, strict=True)},
+        "trainings": replays.values().tolist(),
+        "recall_at_1_ties_in_random_order": replays.expected_recall(),
+        "groups": len(set(replays.trace.groups)),
+    }
 
 
 def _cell(median: float, low: float, high: float, spread: float) -> str:
