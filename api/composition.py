@@ -12,6 +12,7 @@ import structlog
 
 from ..ingest.archive.vector_spool import VectorSpoolWriter
 from ..ingest.errors import ConfigError
+from ..ingest.identities import IDENTITY_KEY_FILE, IdentityHasher, open_identity_key
 from ..ingest.pseudonyms import PRIVACY_KEY_FILE, PrivacyKey, open_privacy_key
 from ..ingest.record_erasure import ErasedFilter
 from ..ingest.settings import Secret, reveal
@@ -97,9 +98,38 @@ def store_address(settings: Settings) -> StoreAddress:
     return StoreAddress(sqlite_url(file), None, file)
 
 
+def open_service_store_reading(settings: Settings) -> SqlStore:
+    """The store, to read. Raises as `trustwatch.scoring.store.sql_store.open_reading_store`.
+
+    Where the identity key is not there, edges between agents can not be followed (`EdgeStore.find` says so).
+    """
+    store = store_address(settings).open_reading()
+    if store.has_identity_key() and identity_key_path(settings).is_file():
+        store.database.identities = open_service_identities(settings)
+    return store
+
+
 def open_service_store(settings: Settings) -> SqlStore:
-    """The store, migrated. Raises ConfigError or Unavailable."""
-    return store_address(settings).open(settings.dead_letters.max_rows)
+    """The store, migrated, under the identity key of the deployment. Raises ConfigError or Unavailable."""
+    store = store_address(settings).open(settings.dead_letters.max_rows)
+    try:
+        changed = store.use_identities(open_service_identities(settings, create=not store.has_identity_key()))
+    except BaseException:
+        store.close()
+        raise
+    if changed:
+        _log.info("agents are known under the identity key of this deployment from now on", changed_rows=changed)
+    return store
+
+
+def identity_key_path(settings: Settings) -> Path:
+    """Where the identity key of the deployment is."""
+    return settings.identity.key_file or settings.data_dir / IDENTITY_KEY_FILE
+
+
+def open_service_identities(settings: Settings, *, create: bool = False) -> IdentityHasher:
+    """Identities of the deployment. Raises ConfigError."""
+    return open_identity_key(identity_key_path(settings), create=create)
 
 
 def retention_cutoffs(settings: Settings, now_ms: int) -> RetentionCutoffs:

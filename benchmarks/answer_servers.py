@@ -30,7 +30,7 @@ from trustwatch.api.service.guarded_protocol import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
@@ -48,7 +48,7 @@ def summaries() -> list[AgentSummary]:
     """Agents with one reason each."""
     reasons = msgspec.json.encode(RISK_EXAMPLE["reasons"])
     ids = [f"agent-{number}" for number in range(AGENTS)]
-    names = [AgentName(agent_key(TENANT, ISSUER, agent), TENANT, ISSUER, agent) for agent in ids]
+    names = [AgentName(IdentityHasher().agent_key(TENANT, ISSUER, agent), TENANT, ISSUER, agent) for agent in ids]
     at_ms = int(time.time() * 1000)
     return [
         AgentSummary(

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import text
 from trustwatch.ingest.features.layout import STATE_ROW
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -50,7 +50,9 @@ class StoreAlternative(NamedTuple):
 def agent(number: int, turn: int) -> AgentRow:
     """Half of the state is noise, half is empty, as in a builder that has seen some days."""
     agent_id = f"spiffe://acme.example/agent/{number:08}"
-    name = AgentName(agent_key("acme", "https://as.example", agent_id), "acme", "https://as.example", agent_id)
+    name = AgentName(
+        IdentityHasher().agent_key("acme", "https://as.example", agent_id), "acme", "https://as.example", agent_id
+    )
     shift, half = (number + turn) % 4096, STATE_ROW.itemsize // 2
     features = NOISE[shift : shift + half] + bytes(STATE_ROW.itemsize - half)
     at = 1_764_000_000_000 + turn

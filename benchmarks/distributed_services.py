@@ -27,7 +27,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.kafka import open_admin, open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
-from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
+from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.model_persistence import save_trained_model
@@ -128,7 +128,7 @@ def record_of(raw: bytes, received_ms: int) -> Record:
     """An event as the ingest role writes it."""
     event = decode_event(raw)
     tenant, agent = event.tenant or "", event.agent
-    id_hash = event_id_hash(event.tenant, event.source or "bench", event.id, raw)
+    id_hash = unkeyed_event_id_hash(event.tenant, event.source or "bench", event.id, raw)
     return Record(
         RecordKind.EVENT, id_hash, received_ms, raw, agent_partition_key(tenant, agent.issuer or "", agent.id)
     )

@@ -27,7 +27,7 @@ from trustwatch.api.service.guarded_protocol import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
@@ -52,7 +52,8 @@ def summaries() -> list[AgentSummary]:
     """The same for the view."""
     at_ms = int(time.time() * 1000)
     names = {
-        agent: AgentName(agent_key(TENANT, LOCAL_ISSUER, agent), TENANT, LOCAL_ISSUER, agent) for agent in levels()
+        agent: AgentName(IdentityHasher().agent_key(TENANT, LOCAL_ISSUER, agent), TENANT, LOCAL_ISSUER, agent)
+        for agent in levels()
     }
     return [
         AgentSummary(names[agent], "Payer", level, 0.1, 0.9, 0.1, 1, 2, at_ms, 0, 9, "01J", b"[]", "")

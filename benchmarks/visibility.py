@@ -31,7 +31,7 @@ from trustwatch.api.http.auth.signing import LocalSigningKey
 from trustwatch.ingest.kafka import open_admin, open_group_source, open_writer
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
-from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
+from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.ingest.timestamps import format_rfc3339
 
@@ -224,7 +224,7 @@ def _probe(name: str) -> Record:
     }
     raw = json.dumps(event, separators=(",", ":")).encode()
     key = agent_partition_key("bench", "urn:bench", name)
-    return Record(RecordKind.EVENT, event_id_hash("bench", "", name, raw), at_ms, raw, key)
+    return Record(RecordKind.EVENT, unkeyed_event_id_hash("bench", "", name, raw), at_ms, raw, key)
 
 
 def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) -> None:
@@ -241,7 +241,7 @@ def send(kafka: KafkaClientSettings, bodies: Path, rate: float, seconds: float) 
         for number in range(sent, sent + due):
             one, name = waiting[number % len(waiting)], b"%012d" % ((first + number) % 10**12)
             raw = one.payload.replace(NUMBER, name).replace(TIME, stamp)
-            id_hash = event_id_hash(one.tenant, "", name.decode(), raw)
+            id_hash = unkeyed_event_id_hash(one.tenant, "", name.decode(), raw)
             records.append(Record(RecordKind.EVENT, id_hash, at_ms, raw, one.key))
         _write(log, records)
         sent += due

@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, Resource, decode_event
-from .hashing import NameHasher, agent_check, agent_key
+from .hashing import NameHasher
+from .identities import IdentityHasher, unkeyed_agent_key
 from .targets import TenantDomains, canonical_target, is_url
 
 # Columns of `names` (uint64).
 (
-    AGENT,
+    AGENT,  # these two are its identity: `identities.AgentHash`
     AGENT_CHECK,
+    AGENT_DRAW,  # `identities.unkeyed_agent_key`: the same in every deployment
     GROUP,
     TENANT,
     TASK,
@@ -38,8 +40,8 @@ from .targets import TenantDomains, canonical_target, is_url
     TOKEN,
     SESSION,
     VERSION,
-) = range(18)
-NAMES = 18
+) = range(19)
+NAMES = 19
 
 # Columns of `numbers` (float64).
 BYTES_IN, BYTES_OUT, DURATION, COUNT, BREADTH, UNGRANTED, DEPTH, LIFETIME = range(8)
@@ -92,9 +94,9 @@ SUCCESS, DENIED, ERROR = _OUTCOME["success"], _OUTCOME["denied"], _OUTCOME["erro
 TOKEN_REVOKE, CLIENT_CHANGE, CLIENT_REGISTER = _TYPE["token.revoke"], _TYPE["client.change"], _TYPE["client.register"]
 APPROVAL = _TYPE["approval"]
 
-_pack = struct.Struct(f"=2Q{NUMBERS}d{CODES}bd").pack
+_pack = struct.Struct(f"=3Q{NUMBERS}d{CODES}bd").pack
 _PACKED = np.dtype(
-    [("agent", np.uint64, 2), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
+    [("agent", np.uint64, 3), ("numbers", np.float64, NUMBERS), ("codes", np.int8, CODES), ("time_s", np.float64)]
 )
 """One packed row: rows are built by one call each, and become arrays all at once."""
 
@@ -201,6 +203,11 @@ class EventColumns(NamedTuple):
         return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms)
 
 
+def full_name(event: NativeEvent) -> tuple[str, str, str]:
+    """Tenant, issuer and id of the agent of an event."""
+    return event.tenant or "", event.agent.issuer or "", event.agent.id
+
+
 def is_caused_by_us(event: NativeEvent) -> bool:
     """True if an event carries our mark where one has a meaning: no success but a person's word is our doing."""
     is_approval = event.type == "approval"
@@ -215,14 +222,21 @@ class ColumnEncoder:
     Args:
         salt: key of the name hashes (see `hashing`).
         domains: the domains that lie inside each tenant, to tell external targets where the event does not say.
+        identities: of the deployment; None = none is there, and the salt is the key of identities, too.
     """
 
-    def __init__(self, salt: bytes, domains: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        salt: bytes,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        identities: IdentityHasher | None = None,
+    ) -> None:
         self.salt = salt
+        self.identities = identities or IdentityHasher(salt)
         self.hash = NameHasher(salt)
         self.domains = TenantDomains(domains or {})
         # What few different parts of many events encode to.
-        self._agents = MemoizedFunction(_agent_hashes)
+        self._agents = MemoizedFunction(self._agent_hashes)
         self._networks = MemoizedFunction(network_of)
         self._scopes = MemoizedFunction(_scope_set)
         self._targets = MemoizedFunction(self._canonical_target)
@@ -232,8 +246,8 @@ class ColumnEncoder:
         names: list[str] = []
         packed = np.frombuffer(bytearray().join([self._row(event, names) for event in events]), _PACKED)
         hashed = np.empty((len(events), NAMES), np.uint64)
-        hashed[:, [AGENT, AGENT_CHECK]] = packed["agent"]
-        hashed[:, AGENT_CHECK + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 2)
+        hashed[:, [AGENT, AGENT_CHECK, AGENT_DRAW]] = packed["agent"]
+        hashed[:, AGENT_DRAW + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 3)
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
         return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000)
@@ -311,6 +325,9 @@ class ColumnEncoder:
             event.time.timestamp(),
         )
 
+    def _agent_hashes(self, *name: str) -> tuple[int, int, int]:
+        return *self.identities.agent_hash(*name), unkeyed_agent_key(*name)
+
     def _target(self, resource: Resource, tenant: str) -> tuple[str, int]:
         """Canonical target and its side; most names are no URL and no mail address, and stand for themselves."""
         name = resource.target or resource.id
@@ -321,10 +338,6 @@ class ColumnEncoder:
     def _canonical_target(self, name: str, tenant: str, external: bool | None) -> tuple[str, int]:
         target, side = canonical_target(Resource(id=name, external=external), tenant, self.domains)
         return target or "", side
-
-
-def _agent_hashes(tenant: str, issuer: str, agent_id: str) -> tuple[int, int]:
-    return agent_key(tenant, issuer, agent_id), agent_check(tenant, issuer, agent_id)
 
 
 def _scope_set(requested: tuple[str, ...] | None, granted: tuple[str, ...] | None) -> tuple[str, float, float]:

@@ -9,13 +9,12 @@ them up in a memory of known names takes longer, as every look-up waits for cold
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from .compilation import allocation_free, inlined
+from .compilation import allocation_free, as_int, inlined
 
 _V0, _V1 = np.uint64(0x736F6D6570736575), np.uint64(0x646F72616E646F6D)
 _V2, _V3 = np.uint64(0x6C7967656E657261), np.uint64(0x7465646279746573)
@@ -24,28 +23,6 @@ _SIP_FINALISATION = np.uint64(0xFF)
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
 SipState = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
-
-
-def agent_key(tenant: str, issuer: str, agent_id: str) -> int:
-    """Identity of an agent, the same in every installation and for ever: unsigned 64 bits, never 0.
-
-    The parts are joined with their lengths, so that no two triples share one text.
-    """
-    text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"tw-agent").digest(), "little") or 1
-
-
-_CHECK_KEY = os.urandom(32)
-
-
-def agent_check(tenant: str, issuer: str, agent_id: str) -> int:
-    """Second hash of the same full name, under a key that only this process has: unsigned 64 bits, never 0.
-
-    `agent_key` is public, so two names with one key can be searched for. Two names with one check can not, and the
-    engine compares it before it takes an agent for the one that it knows under the key.
-    """
-    text = f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{agent_id}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=_CHECK_KEY).digest(), "little") or 1
 
 
 def salted_key(salt: bytes, purpose: bytes) -> Hashes:
@@ -195,11 +172,24 @@ _BLAKE2B_WORD_ORDER = np.array(
 """Order in which each round takes the words of a block; rounds 10 and 11 are as 0 and 1."""
 
 
-def blake2b_initial_state(person: bytes) -> BlakeWords:
-    """State before the first block, shape (8,), of the hash without key that *person* (16 bytes or less) names."""
-    state = _BLAKE2B_IV.copy()
-    state[0] ^= np.uint64(0x01010000 | BLAKE2B_DIGEST_BYTES)
-    state[6:] ^= np.frombuffer(person.ljust(16, b"\0"), "<u8")
+BLAKE2B_COUNT = 8
+"""Place of the bytes that a begun hash has read, behind the eight words of its state."""
+
+
+def blake2b_initial_state(person: bytes, key: bytes = b"") -> BlakeWords:
+    """State before the first block of a text, shape (9,), of the hash that *person* names; see `BLAKE2B_COUNT`.
+
+    Args:
+        person: 16 bytes or less.
+        key: 64 bytes or less; b"" = none.
+    """
+    state = np.append(_BLAKE2B_IV, np.uint64(0))
+    state[0] ^= np.uint64(0x01010000 | len(key) << 8 | BLAKE2B_DIGEST_BYTES)
+    state[6:BLAKE2B_COUNT] ^= np.frombuffer(person.ljust(16, b"\0"), "<u8")
+    if key:  # it is a block of its own, the same before every text
+        block = np.frombuffer(key.ljust(BLAKE2B_BLOCK_BYTES, b"\0") + bytes(8), np.uint8)
+        state[BLAKE2B_COUNT] = BLAKE2B_BLOCK_BYTES
+        _blake2b_compress(state, block, 0, BLAKE2B_BLOCK_BYTES, False)
     return state
 
 
@@ -283,9 +273,11 @@ def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWord
     """Digest of text[:length] as a little-endian number; *text* is overwritten up to the end of its last block.
 
     Args:
+        text: at least one byte long.
         begun: result of `blake2b_initial_state`.
         state: (8,), room to work in.
     """
+    read = as_int(begun[BLAKE2B_COUNT])
     end = max(BLAKE2B_BLOCK_BYTES, (length + BLAKE2B_BLOCK_BYTES - 1) // BLAKE2B_BLOCK_BYTES * BLAKE2B_BLOCK_BYTES)
     for at in range(length, end):
         text[at] = 0
@@ -293,5 +285,5 @@ def blake2b_digest(text: Bytes, length: int, begun: BlakeWords, state: BlakeWord
         state[word] = begun[word]
     for at in range(0, end, BLAKE2B_BLOCK_BYTES):
         last = at + BLAKE2B_BLOCK_BYTES == end
-        _blake2b_compress(state, text, at, length if last else at + BLAKE2B_BLOCK_BYTES, last)
+        _blake2b_compress(state, text, at, read + (length if last else at + BLAKE2B_BLOCK_BYTES), last)
     return np.uint64(state[0])

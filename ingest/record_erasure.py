@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .events import NativeEvent
-from .hashing import agent_key
+from .identities import unkeyed_agent_key
 from .record_keys import agent_partition_key
 from .source import Record, RecordBatch, RecordKind
 
@@ -40,9 +40,9 @@ class ErasureSubject(NamedTuple):
     pseudonym: str
 
     @property
-    def key(self) -> int:
-        """Key of an agent; 0 for principals."""
-        return agent_key(self.tenant, self.issuer, self.name) if self.kind == "agent" else 0
+    def agent_identity(self) -> tuple[str, str, str]:
+        """Tenant, issuer and id of an agent."""
+        return self.tenant, self.issuer, self.name
 
     @property
     def partition_key(self) -> bytes:
@@ -132,8 +132,13 @@ class _ErasableEvent(msgspec.Struct):
     tenant: str | None = None
 
 
-class _CommandKey(msgspec.Struct):
+class _CommandAgent(msgspec.Struct):
+    """The agent that a command is about: by name, or in 0.1 by its unkeyed hash, in decimal."""
+
     key: str = ""
+    tenant: str = ""
+    issuer: str = ""
+    agent_id: str = ""
 
 
 class _RefusedInput(msgspec.Struct):
@@ -168,7 +173,7 @@ class _CommandScope(msgspec.Struct):
 
 _erasable_event = msgspec.json.Decoder(_ErasableEvent)
 _command_scope = msgspec.json.Decoder(_CommandScope)
-_command_key = msgspec.json.Decoder(_CommandKey)
+_command_agent = msgspec.json.Decoder(_CommandAgent)
 _refused_input = msgspec.json.Decoder(_RefusedInput)
 
 
@@ -183,7 +188,7 @@ class RecordEraser:
     def __init__(self, subject: ErasureSubject) -> None:
         self.subject = subject
         self.name_eraser = NameEraser(subject.name, subject.pseudonym)
-        self._key = str(subject.key)
+        self._unkeyed = str(unkeyed_agent_key(*subject.agent_identity))
 
     def __call__(self, record: Record) -> Record:
         """The record without the subject; the same object where it does not name the subject."""
@@ -193,7 +198,7 @@ class RecordEraser:
             return self._erase_in_event(record)
         if record.kind == RecordKind.DEAD:
             return erased_record(record) if self._dead_letter_names_subject(record.payload) else record
-        if self.subject.kind == "agent" and _agent_key_of_command(record.payload) == self._key:
+        if self.subject.kind == "agent" and self._is_about_agent(record.payload):
             return erased_record(record)
         if not self._may_name_subject(record.payload):
             return record
@@ -219,6 +224,16 @@ class RecordEraser:
         payload = self.name_eraser.erase_in_json(record.payload)
         return record if payload is record.payload else record._replace(payload=payload)
 
+    def _is_about_agent(self, payload: bytes) -> bool:
+        """True for a command about the agent itself."""
+        try:
+            agent = _command_agent.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+        if agent.agent_id:
+            return (agent.tenant, agent.issuer, agent.agent_id) == self.subject.agent_identity
+        return agent.key == self._unkeyed
+
     def _may_name_subject(self, payload: bytes) -> bool:
         """False for a command that cannot name the subject: another tenant's, or one about models."""
         try:
@@ -235,14 +250,6 @@ class RecordEraser:
             return self.name_eraser.is_in_bytes(base64.b64decode(_refused_input.decode(payload).raw))
         except (msgspec.MsgspecError, ValueError):
             return False
-
-
-def _agent_key_of_command(payload: bytes) -> str:
-    """The agent that a command is about, in decimal."""
-    try:
-        return _command_key.decode(payload).key
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
 
 
 def erased_record(record: Record) -> Record:

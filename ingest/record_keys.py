@@ -20,22 +20,25 @@ class _EventIdentity(msgspec.Struct, gc=False):
 _identity_decoder = msgspec.json.Decoder(_EventIdentity)
 
 
-def event_id_hash(tenant: str | None, source: str | None, event_id: str | None, raw: bytes | memoryview) -> int:
-    """Identity of an event: unsigned 64 bits, never 0, the same everywhere and for ever.
+def event_id_bytes(tenant: str | None, source: str | None, event_id: str) -> bytes:
+    """The text that an event's id is hashed from; no two ids share one."""
+    tenant, source = tenant or "", source or ""
+    return f"{len(tenant)}:{len(source)}:{tenant}{source}{event_id}".encode()
 
-    An id is unique within its tenant and source, as CloudEvents says for `source` + `id`. Without an id the record's
-    own bytes are its identity.
 
-    Args:
-        raw: the record as it is logged; read only where *event_id* is missing or empty.
+def unkeyed_event_id_hash(tenant: str | None, source: str | None, event_id: str | None, raw: bytes | memoryview) -> int:
+    """As `identities.IdentityHasher.event_id_hash`, the same everywhere and for ever: for files and tools.
+
+    Ids that share one can be searched for, so a deployment takes its own hashes.
     """
-    if event_id:
-        tenant, source = tenant or "", source or ""
-        data: bytes | memoryview = f"{len(tenant)}:{len(source)}:{tenant}{source}{event_id}".encode()
-        person = EVENT_ID_PURPOSE
-    else:
-        data, person = raw, RAW_RECORD_PURPOSE
+    data = event_id_bytes(tenant, source, event_id) if event_id else raw
+    person = EVENT_ID_PURPOSE if event_id else RAW_RECORD_PURPOSE
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=person).digest(), "little") or 1
+
+
+def raw_record_digest(raw: bytes | memoryview) -> str:
+    """Name of a record that has none: 128 bits of BLAKE2b, hexadecimal, so that nobody finds two with one name."""
+    return hashlib.blake2b(raw, digest_size=16, person=RAW_RECORD_PURPOSE).hexdigest()
 
 
 def raw_id_hash(raw: bytes | memoryview) -> int:
@@ -43,8 +46,8 @@ def raw_id_hash(raw: bytes | memoryview) -> int:
     try:
         named = _identity_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return event_id_hash(None, None, None, raw)
-    return event_id_hash(named.tenant, named.source, named.id, raw)
+        return unkeyed_event_id_hash(None, None, None, raw)
+    return unkeyed_event_id_hash(named.tenant, named.source, named.id, raw)
 
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from ..api.composition import engine_settings, store_address
+from ..api.composition import engine_settings, open_service_store_reading, store_address
 from ..api.settings.loading import load_process_settings
 from ..api.settings.root import Settings
 from ..ingest.errors import ConfigError
@@ -228,7 +228,7 @@ def open_read_only_store(settings: Settings) -> SqlStore:
             '(open_session("/path/settings.yaml"), '
             "or TRUSTWATCH_SETTINGS), or begin with the example: `make notebooks`"
         )
-    return address.open_reading()
+    return open_service_store_reading(settings)
 
 
 def load_lab_model(directory: Path, settings: EngineSettings, types: Iterable[tuple[str, str]]) -> LabModel:

@@ -45,13 +45,13 @@ def learnable_parts(
         rows: (m,), rows of the batch.
         p_values: (n,), in (0, 1], per row of the batch.
         taught: (m,), events that each row's agent has taught before.
-        drawn_for: (m,), what the draw takes for the agent of each row, its key by default. Training gives numbers in
-            the order of appearance: two trainings of one history then agree, whatever key its agents are told apart by.
+        drawn_for: (m,), what the draw takes for the agent of each row, a hash of its name by default. Training gives
+            numbers in the order of appearance: what agents are called then changes nothing.
 
     Returns:
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
-    agents = columns.names[rows, event_columns.AGENT] if drawn_for is None else drawn_for
+    agents = columns.names[rows, event_columns.AGENT_DRAW] if drawn_for is None else drawn_for
     lucky = sampled_for_learning(agents, columns.time_ms[rows])
     whole = lucky | (taught < MIN_LEARNED_EVENTS) | (p_values[rows] > ODD_P_VALUE)
     return np.where(whole, LEARN_ALL, announced_credentials(columns, rows)).astype(np.uint8)

@@ -70,6 +70,7 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
     },
     "seeds": {
         "keys": ArrayRule(np.uint64, ("A",)),
+        "checks": ArrayRule(np.uint64, ("A",)),
         "events": ArrayRule(np.int64, ("A",), 0, 2.0**53),
         **_state_rules(),
     },

@@ -127,7 +127,12 @@ def save_trained_model(
     )
     extras = {
         "baseline": baseline_arrays(model.baseline),
-        "seeds": {"keys": model.seeds.keys, "events": model.seeds.events, **_seed_columns(model.seeds.rows)},
+        "seeds": {
+            "keys": model.seeds.keys,
+            "checks": model.seeds.checks,
+            "events": model.seeds.events,
+            **_seed_columns(model.seeds.rows),
+        },
         "groups": {
             "ids": model.groups,
             "rates": model.group_rates,
@@ -168,7 +173,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
     return TrainedModel(
         detector=detector_from_model(loaded),
         baseline=shared,
-        seeds=AgentSeeds(seeds["keys"], _seed_rows(seeds), seeds["events"]),
+        seeds=AgentSeeds(seeds["keys"], seeds["checks"], _seed_rows(seeds), seeds["events"]),
         salt=bytes.fromhex(manifest.salt_hex),
         groups=groups["ids"],
         group_rates=groups["rates"],

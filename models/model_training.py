@@ -220,7 +220,9 @@ def session_ids(columns: EventColumns) -> npt.NDArray[np.uint64]:
     """One id per session of an agent; an event without a session belongs to its agent's day."""
     session = columns.names[:, event_columns.SESSION]
     day = (columns.time_ms // DAY_MS).astype(np.uint64)
-    mixed = columns.names[:, event_columns.AGENT] * np.uint64(0x9E3779B97F4A7C15) + np.where(session != 0, session, day)
+    mixed = columns.names[:, event_columns.AGENT_DRAW] * np.uint64(0x9E3779B97F4A7C15) + np.where(
+        session != 0, session, day
+    )
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed ^ (mixed >> np.uint64(31))
 
@@ -270,13 +272,18 @@ def _events_per_active_day(agents: npt.NDArray[np.uint64], days: npt.NDArray[np.
 
 
 def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
-    """State of the agents of a history at its end, as *builder* has it."""
-    keys, events = np.unique(columns.names[:, event_columns.AGENT], return_counts=True)
+    """State of the agents of a history at its end, as *builder* has it.
+
+    Args:
+        columns: of an encoder without a deployment: agents stand in a model under the model's salt.
+    """
+    agents = columns.names[:, event_columns.AGENT]
+    keys, first, events = np.unique(agents, return_index=True, return_counts=True)
     rows = builder.pack(builder.slots.find(keys))
     rows["numbers"][:, layout.N_SHARED] = rows["numbers"][
         :, layout.N_EVENTS
     ]  # all of their history is in the baseline, too
-    return AgentSeeds(keys, rows, events.astype(np.int64))
+    return AgentSeeds(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
 
 
 def baseline_digest(baseline: Baseline) -> str:

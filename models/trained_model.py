@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from ..ingest.features import layout
 from ..ingest.features.layout import Baseline
+from ..ingest.identities import AgentHash
 from .betting import AlarmTail
 from .detector import Detector
 
@@ -22,26 +24,34 @@ class AgentSeeds:
     """State of the agents of the training history at its end, from which they go on.
 
     Attributes:
-        keys: uint64 (a,), ascending.
+        keys: uint64 (a,), ascending: first halves of the agents' identities under the model's salt.
+        checks: uint64 (a,), the second halves (`identities.AgentHash`).
         rows: structured (a,) of dtype `layout.STATE_ROW`.
         events: int64 (a,), events each agent has shown.
     """
 
     keys: npt.NDArray[np.uint64]
+    checks: npt.NDArray[np.uint64]
     rows: npt.NDArray[Any]
     events: npt.NDArray[np.int64]
 
     @staticmethod
     def empty() -> AgentSeeds:
         """Seeds of a history without agents."""
-        return AgentSeeds(np.zeros(0, np.uint64), np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
+        nothing = np.zeros(0, np.uint64)
+        return AgentSeeds(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
-    def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Position of each key, -1 for agents that the history did not show."""
-        if not len(self.keys):
-            return np.full(len(keys), -1, np.int64)
+    def find(self, identities: Sequence[AgentHash]) -> npt.NDArray[np.int64]:
+        """Position of each agent (n,), -1 for those that the history did not show.
+
+        Args:
+            identities: of the agents under the model's salt.
+        """
+        if not len(self.keys) or not identities:
+            return np.full(len(identities), -1, np.int64)
+        keys, checks = np.array(identities, np.uint64).T
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[at] == keys, at, -1)
+        return np.where((self.keys[at] == keys) & (self.checks[at] == checks), at, -1)
 
 
 @dataclass(frozen=True, slots=True)

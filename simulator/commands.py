@@ -23,7 +23,7 @@ from ..ingest.events import decode_event
 from ..ingest.kafka import open_writer
 from ..ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ..ingest.kafka.settings import KafkaClientSettings
-from ..ingest.record_keys import agent_partition_key, event_id_hash
+from ..ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from ..ingest.source import Record, RecordKind
 from .attack_scenarios import SCENARIOS
 from .event_stream import retime, simulate
@@ -72,7 +72,7 @@ def send_at_rate(events: Iterable[SimulatedEvent], kafka: KafkaClientSettings, r
 def _event_record(raw: bytes) -> Record:
     event = decode_event(raw)
     tenant, agent = event.tenant or "", event.agent
-    id_hash = event_id_hash(event.tenant, event.source or "simulate", event.id, raw)
+    id_hash = unkeyed_event_id_hash(event.tenant, event.source or "simulate", event.id, raw)
     return Record(
         RecordKind.EVENT, id_hash, clock.now_ms(), raw, agent_partition_key(tenant, agent.issuer or "", agent.id)
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ...ingest.errors import TrustwatchError
 from ...ingest.events import CAUSED_BY_US, MAX_ID_LENGTH
-from ...ingest.hashing import agent_key
+from ...ingest.identities import IdentityHasher
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.access_evaluation import AccessRequest, DecisionContext, PolicyEvaluator, Verdict
 from ...scoring.records.agents import AgentName
@@ -46,8 +46,13 @@ class PolicyDecisionPoint:
     """
 
     def __init__(
-        self, policy_evaluator: PolicyEvaluator, approval_workflow: ApprovalWorkflow, audit_sink: AuditSink
+        self,
+        policy_evaluator: PolicyEvaluator,
+        approval_workflow: ApprovalWorkflow,
+        audit_sink: AuditSink,
+        identities: IdentityHasher,
     ) -> None:
+        self._identities = identities
         self.policy_evaluator = policy_evaluator
         self.approval_workflow = approval_workflow
         self.audit_sink = audit_sink
@@ -71,12 +76,8 @@ class PolicyDecisionPoint:
         self.verdict_counts[via, verdict.level.label, verdict.reason, mode] += 1
         approval_id = ""
         if verdict.enforced and verdict.step_up and question.approvable and (verdict.held_scopes or not verdict.allow):
-            name = AgentName(
-                agent_key(question.tenant, question.issuer, question.agent_id),
-                question.tenant,
-                question.issuer,
-                question.agent_id,
-            )
+            full = question.tenant, question.issuer, question.agent_id
+            name = AgentName(self._identities.agent_key(*full), *full)
             approval_id = self.approval_workflow.request_approval(
                 name, verdict.held_scopes, verdict.level, verdict.reason, via
             )

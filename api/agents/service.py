@@ -169,7 +169,7 @@ class AgentService:
             raise not_found_error("agent")
         name = entry.summary.name
         by = attribute_to_caller(self._runtime.settings.actuators, caller, name, note).name
-        record = msgspec.json.encode(ReleaseAgent(str(name.key), by, note))
+        record = msgspec.json.encode(ReleaseAgent("", by, note, *name.identity))
         await self._intake.write_control_record(record, agent_partition_key(name.tenant, name.issuer, name.agent_id))
         return ReleasedAgent(name, by)
 

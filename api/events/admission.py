@@ -15,7 +15,8 @@ from ...ingest.columns import OWN_ERRORS, is_caused_by_us
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import MAX_EVENT_BYTES, NativeEvent, decode_event
 from ...ingest.formats.raw_records import RawRecord
-from ...ingest.record_keys import agent_partition_key, event_id_hash
+from ...ingest.identities import IdentityHasher
+from ...ingest.record_keys import agent_partition_key
 from ...ingest.source import Record, RecordKind
 from ...scoring.records.dead_letters import RefusedInput
 from ..http.auth.callers import SourceBinding
@@ -85,9 +86,16 @@ class Admission:
     Args:
         registry: what the operator knows.
         alias: what is logged in place of a principal's identifier, given tenant and identifier; None = as it is.
+        identities: of the deployment, for the hashes of event ids.
     """
 
-    def __init__(self, registry: AgentRegistry, alias: PrincipalAlias | None = None) -> None:
+    def __init__(
+        self,
+        registry: AgentRegistry,
+        alias: PrincipalAlias | None = None,
+        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+    ) -> None:
+        self.identities = identities
         self._registry = registry
         self._alias = alias
 
@@ -134,9 +142,8 @@ class Admission:
         # the ids of another.
         source = event.source or binding.source_without_name
         partition_key = agent_partition_key(tenant or "", issuer or "", event.agent.id)
-        return Record(
-            RecordKind.EVENT, event_id_hash(tenant, source, event.id, payload), now_ms, payload, partition_key
-        )
+        id_hash = self.identities.event_id_hash(tenant, source, event.id, payload)
+        return Record(RecordKind.EVENT, id_hash, now_ms, payload, partition_key)
 
     def _effective_payload(
         self, raw: bytes, event: NativeEvent, tenant: str, issuer: str, binding: SourceBinding

@@ -58,7 +58,7 @@ class BatchAdmission:
 
     def __init__(self, admission: Admission, salt: bytes, places: int = CLAIM_SLOTS) -> None:
         self._admission = admission
-        self._reader = ClaimReader(salt, places)
+        self._reader = ClaimReader(salt, admission.identities, places)
         self._senders: dict[SourceBinding, BatchSender] = {}
         self._next_sender_number = count()
         self._reader.read([b"{}"], BatchSender(-1, ""), 0, aliased=False)  # compiled now, or loaded, not in a request

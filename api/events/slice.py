@@ -41,7 +41,7 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
         runtime.monotonic,
         reserve=disk_reserve(settings, runtime.monotonic),
     )
-    admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias)
+    admission = Admission(AgentRegistry(settings.registry), runtime.principal_alias, runtime.store.identities)
     intake = EventIntake(runtime.event_log, admission, limits, runtime.clock, runtime.new_id)
     detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))

@@ -13,7 +13,7 @@ from ...ingest.kafka.protocols import TopicReader
 from ...ingest.kafka.settings import KafkaClientSettings
 from .. import clock
 from ..child_process import ChildRuntime, run_child
-from ..composition import principal_alias
+from ..composition import open_service_identities, principal_alias
 from ..settings.kafka_settings import ForeignTopicSettings
 from ..settings.root import Settings
 from .admission import Admission, AgentRegistry
@@ -36,7 +36,9 @@ def run_ingest_worker(child: ChildRuntime) -> None:
 def make_topic_ingest(settings: Settings, child: ChildRuntime) -> TopicIngest:
     """All foreign topics of the settings. Nothing is opened yet: what does not answer is tried again."""
     kafka = settings.kafka
-    admission = Admission(AgentRegistry(settings.registry), principal_alias(settings))
+    admission = Admission(
+        AgentRegistry(settings.registry), principal_alias(settings), open_service_identities(settings)
+    )
     sources = [
         ForeignTopicReader(topic, _reader_factory(kafka, topic), admission, clock.monotonic, clock.now_ms)
         for topic in settings.kafka.topics

@@ -185,7 +185,8 @@ class TooManyPreviewAgents(TrustwatchError):
 def agent_keys_of_rule(store: SqlStore, rule: FeedbackRule) -> set[int]:
     """Agents that a rule speaks of, as far as they are known now. Raises TooManyPreviewAgents, Unavailable."""
     if rule.kind == "agent":
-        return {int(rule.key)}
+        name = rule.agent_identity or store.agents.find_unkeyed(int(rule.key))
+        return set() if name is None else {store.identities.agent_key(*name)}
     keys: set[int] = set()
     query = AgentQuery(tenants=(rule.tenant,), agent_type=rule.agent_type, limit=500)
     for agent in iterate_pages(lambda cursor: store.agents.page(msgspec.structs.replace(query, cursor=cursor))):
@@ -214,13 +215,13 @@ def run_preview(settings: Settings, job: PreviewJob) -> dict[str, object]:
     try:
         keys = agent_keys_of_rule(store, job.rule)
         labels = confirmed_attacks(store, job.rule, keys, job.from_ms)
-        model = load_active_model(settings, store)
+        model, identities = load_active_model(settings, store), store.identities
     finally:
         store.close()
     engine = engine_settings(settings, capacity=min(max(len(keys), 8), MAX_RESIDENT_AGENTS))
-    around = PreviewContext(model, engine, settings.domains())
+    around = PreviewContext(model, engine, settings.domains(), identities)
     history = open_preview_history(settings, job.from_ms)
-    parts = _compare_parts(job, around, labels, RecordFilter(keys), history)
+    parts = _compare_parts(job, around, labels, RecordFilter(keys, identities), history)
     unseen = (
         ""
         if any(part.events for part in parts)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ...ingest.hashing import agent_key
 from ...scoring.policy.risk_view import RiskView, RiskViewEntry
 from ...scoring.records.agents import AgentName, AgentSummary
 from ...scoring.store.sql_store import SqlStore
@@ -49,7 +48,7 @@ class AgentResolver:
         """Full name of the agent; None = never seen, as far as this caller may know."""
         if agent.tenant is not None and agent.issuer is not None:
             full = agent.tenant, agent.issuer, agent.agent_id
-            return AgentName(agent_key(*full), *full)
+            return self._store.edges.agent_name(*full)
         entry = self.entry(caller, agent)
         if entry is not None:
             return entry.summary.name
@@ -65,7 +64,7 @@ class AgentResolver:
         issuer = agent.issuer if agent.issuer is not None else caller.binding.default_issuer
         if tenant is None or issuer is None:
             raise not_found_error("agent")
-        return AgentName(agent_key(tenant, issuer, agent.agent_id), tenant, issuer, agent.agent_id)
+        return self._store.edges.agent_name(tenant, issuer, agent.agent_id)
 
     async def summary(self, caller: AuthenticatedCaller, agent: AgentSelector) -> AgentSummary:
         """The agent as it is at. Raises ProblemError (404) where it was never seen."""

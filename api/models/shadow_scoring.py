@@ -143,7 +143,10 @@ class ShadowScorer:
         if self._record_stream.multi_partition:
             residents = max(MIN_RESIDENT_AGENTS, residents // max(partitions, 1))
         engine, domains = engine_settings(self._settings, capacity=residents), self._settings.domains()
-        return ShadowRuns(lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window()))
+        identities = self._store.identities
+        return ShadowRuns(
+            lambda: ShadowRun(model, engine, domains, self._record_stream.make_duplicate_window(), identities)
+        )
 
     def _load_stored_days(self, version: str) -> list[PeerGroupDay]:
         """Load the stored days: one that is counted again from a shorter log must not be overwritten by less."""

@@ -168,8 +168,10 @@ class TrainingScheduler:
             raise NotEnoughHistory("no event is kept that could be learned from: see `lifecycle.history_days`")
         feedback = list(self._active_feedback())
         false = frozenset(entry.decision_id for entry in feedback if entry.verdict == "false_positive")
-        windows = suspicious_windows(self._recent_decisions(int(columns.time_ms.min())), false)
-        columns, left_out = exclude_windows(columns, labelled_windows(feedback), windows, history.malformed)
+        recent = self._recent_decisions(int(columns.time_ms.min()))
+        windows = suspicious_windows(recent, false, encoder.identities)
+        attacks = labelled_windows(feedback, encoder.identities)
+        columns, left_out = exclude_windows(columns, attacks, windows, history.malformed)
         assert isinstance(champion.detector, ForestDetector)
         produced = train_and_save(
             self._registry.directory_of(work.version),

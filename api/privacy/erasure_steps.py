@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ...ingest.identities import unkeyed_agent_key
 from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.source import Record, RecordKind
@@ -203,7 +204,7 @@ class ErasureSteps:
         if erasure.kind == "agent":
             await asyncio.to_thread(
                 self._targets.store.erasures.add_mark,
-                self._key().erasure_mark(erasure.erasure_subject.key),
+                self._key().erasure_mark(unkeyed_agent_key(*erasure.erasure_subject.agent_identity)),
                 self._now_ms(),
             )
 

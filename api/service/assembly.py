@@ -13,7 +13,6 @@ import structlog
 
 from ...ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
 from ...ingest.errors import TrustwatchError, Unavailable
-from ...ingest.hashing import agent_key
 from ...ingest.kafka import open_admin, open_reader
 from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
 from ...ingest.log.group_commit import GroupCommit
@@ -85,7 +84,7 @@ def make_decision_point(
         executor: the way into the store; None = one of its own.
     """
     interventions = ActiveInterventions()
-    admission = Admission(AgentRegistry(settings.registry), alias)
+    admission = Admission(AgentRegistry(settings.registry), alias, store.identities)
     audit = AuditSink(log, admission, now_ms, new_id, disk_reserve(settings, clock.monotonic).is_reached)
     approvals = ApprovalWorkflow(
         store.interventions, interventions, audit, service_url(settings), now_ms, changed, executor or StoreExecutor()
@@ -96,7 +95,9 @@ def make_decision_point(
         fresh_ms = status.fresh_ms if partition is None else status.fresh_ms_of(partition)
         return not fresh_ms or now_ms() >= fresh_ms + staleness_ms
 
-    return PolicyDecisionPoint(PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit)
+    return PolicyDecisionPoint(
+        PolicyEvaluator(view, policy, interventions, stale, now_ms), approvals, audit, store.identities
+    )
 
 
 def drop_cached_answers(view: RiskView, agents: Collection[AgentName]) -> None:
@@ -151,7 +152,7 @@ async def track_descendants(
                 descendants, differing = {}, set(finder.critical_ancestors)
             finder.critical_ancestors = verdicts.critical_ancestors = descendants
             if differing:
-                changed([AgentName(agent_key(*full), *full) for full in sorted(differing)])
+                changed([store.edges.agent_name(*full) for full in sorted(differing)])
             failing = False
         except Unavailable as error:
             if not failing:

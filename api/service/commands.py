@@ -1,20 +1,22 @@
-"""Commands that run the service or belong to it: `serve`, `token`, `console-link`, `topics`."""
+"""Commands that run the service or belong to it: `serve`, `token`, `console-link`, `topics`, `identities`."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ...ingest.errors import ConfigError, TrustwatchError
+from ...ingest.identities import open_identity_key
 from ...ingest.kafka import open_admin, open_reader, open_writer
 from ...ingest.kafka.settings import TOPIC_DEFINITIONS
 from ...scoring.pipeline.topic_publisher import TopicPublisher
 from .. import clock
 from ..cli.terminal import JsonOption, SettingsFileOption, fail, print_message, write_json
-from ..composition import live_policy, open_service_store, service_url
+from ..composition import identity_key_path, live_policy, open_service_store, service_url, store_address
 from ..console.login_links import issue_login_code
 from ..http.auth.callers import ALL_SCOPES
 from ..http.auth.signing import LOCAL_ISSUER, issue_local_token
@@ -252,9 +254,53 @@ def drain_events(settings: Settings) -> None:
         worker.close()
 
 
+identities_app = typer.Typer(
+    name="identities", no_args_is_help=True, help="The key under which the database knows its agents."
+)
+
+
+@identities_app.callback()
+def _identities() -> None:
+    """Keep `renew` a command of its own: typer drops the name of an only one."""
+
+
+@identities_app.command()
+def renew(
+    settings: SettingsFileOption = None,
+    stopped: Annotated[
+        bool, typer.Option("--all-stopped", help="every process of the deployment is stopped; asked for without it")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a new identity key, and give every row of the database its key anew. Stop every process first.
+
+    May be run again after it was killed. The key of before is kept beside the new one, with `.before` behind its name.
+    """
+    configured = load_process_settings(settings)
+    if not stopped:
+        typer.confirm("Is every process of this deployment stopped?", abort=True, err=True)
+    path = identity_key_path(configured)
+    made = path.with_name(f"{path.name}.new")
+    with contextlib.closing(store_address(configured).open(configured.dead_letters.max_rows)) as store:
+        changed = store.use_identities(open_identity_key(made, create=True), renew=True)
+    _install_key(made, path)
+    if json:
+        write_json({"changed_rows": changed, "key_file": str(path)})
+    else:
+        print_message(f"{changed} rows have new keys; the identity key is {path}: copy it to every host, mode 0600")
+
+
+def _install_key(made: Path, path: Path) -> None:
+    """Put the new key in its place."""
+    if path.exists():
+        path.rename(path.with_name(f"{path.name}.before"))
+    made.rename(path)
+
+
 def register(app: typer.Typer) -> None:
-    """Add `serve`, `token`, `console-link`, `topics` to the command line."""
+    """Add `serve`, `token`, `console-link`, `topics`, `identities` to the command line."""
     app.command("serve")(serve)
     app.command("token")(token)
     app.command("console-link")(console_link)
     app.add_typer(topics_app)
+    app.add_typer(identities_app)

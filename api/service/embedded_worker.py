@@ -53,9 +53,10 @@ class EmbeddedPipelineWorker:
         models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = models.choose(self.store.models.current_switch(ONLY_PARTITION))
         model = models.load(chosen.version, chosen.digest)
-        encoder, self._policy = ColumnEncoder(model.salt, settings.domains()), live_policy(settings)
+        identities = self.store.identities
+        encoder, self._policy = ColumnEncoder(model.salt, settings.domains(), identities), live_policy(settings)
         warm_up(model, encoder, self._policy)
-        engine = Engine(model, engine_settings(settings), self.store.agents)
+        engine = Engine(model, engine_settings(settings), self.store.agents, identities=identities)
         engine.agent_states.erased_agents = load_forgotten_agents(settings, self.store)
         open_erasures = self.store.erasures.list_open()
         engine.agent_states.keep_out_erased(erasure.erasure_subject for erasure in open_erasures if erasure.subject)

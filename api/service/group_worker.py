@@ -61,12 +61,12 @@ class GroupPipelineWorker:
         kafka = settings.kafka
         self._events = kafka.names.events
         self.store = open_service_store(settings)
-        self.source = open_group_source(kafka)
+        self.source = open_group_source(kafka, identities=self.store.identities)
         self.writer = open_writer(kafka)
         self._models = ActiveModels(open_model_registry(settings), clock.now_ms)
         chosen = self._models.choose(next(iter(self.store.models.list_switches(1)), None))
         self._model = self._models.load(chosen.version, chosen.digest)
-        self._encoder = ColumnEncoder(self._model.salt, settings.domains())
+        self._encoder = ColumnEncoder(self._model.salt, settings.domains(), self.store.identities)
         self._policy = live_policy(settings)
         warm_up(self._model, self._encoder, self._policy)
         warm_up_reading(kafka)
@@ -101,6 +101,7 @@ class GroupPipelineWorker:
             engine_settings(settings, capacity=self._resident_agents),
             self.store.agents,
             partition=partition,
+            identities=self.store.identities,
         )
         self._load_erasures(engine)
         vectors = start_vector_collector(self._spool, self._vectors, partition)

@@ -13,6 +13,7 @@ from ...ingest.kafka.protocols import FetchedRecords, TopicReader
 from ...scoring.pipeline.risk_topic_reader import RiskTopicReader
 from .. import clock
 from ..child_process import ChildRuntime, run_child
+from ..composition import open_service_identities
 
 POLL_S = 0.05
 TELL_EVERY_S = 0.5
@@ -31,7 +32,9 @@ class RiskTopicFollower:
         self._names = kafka.names
         writer = open_writer(kafka)
         try:
-            self._risk_topic_reader = RiskTopicReader(writer.partitions(kafka.names.events))
+            self._risk_topic_reader = RiskTopicReader(
+                writer.partitions(kafka.names.events), open_service_identities(child.settings)
+            )
         finally:
             writer.close()
         topics = kafka.names

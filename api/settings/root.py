@@ -25,7 +25,7 @@ from .service_settings import (
     ServicePipelineSettings,
     TenantSettings,
 )
-from .storage_settings import ArchiveSettings, PrivacySettings, StoreSettings
+from .storage_settings import ArchiveSettings, IdentitySettings, PrivacySettings, StoreSettings
 
 
 class Settings(SettingsPart, frozen=True):
@@ -70,6 +70,7 @@ class Settings(SettingsPart, frozen=True):
             "token policy as a file, read anew when it changes; replaces `token_policy` and the modes of `tenants`"
         ),
     ] = None
+    identity: Annotated[IdentitySettings, setting("under which key agents are known")] = IdentitySettings()
     privacy: Annotated[PrivacySettings, setting("pseudonyms")] = PrivacySettings()
     retention_days: Annotated[
         int, setting("what `retention` does not say: rows that are finished are kept so long, days", ge=1, le=36_500)

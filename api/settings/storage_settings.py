@@ -1,4 +1,4 @@
-"""Settings of store, archive and privacy."""
+"""Settings of store, identities, archive and privacy."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ class StoreSettings(SettingsPart, frozen=True):
             raise ValueError("`url` may not hold a password; put it in `password`")
         if parts.scheme != "postgresql" or not parts.path.strip("/") or not parts.username:
             raise ValueError("`url` must be postgresql://USER@HOST:PORT/NAME")
+
+
+class IdentitySettings(SettingsPart, frozen=True):
+    """The key under which agents are known."""
+
+    key_file: Annotated[
+        Path | None,
+        setting(
+            "identity key, the same for all processes on one database; null is `identity-key` in `data_dir`, made "
+            "when the database is new"
+        ),
+    ] = None
 
 
 class ArchiveSettings(SettingsPart, frozen=True):

@@ -82,6 +82,7 @@ def fit_trace(
 
 def frozen_vectors(model: TrainedModel, test: EventColumns) -> NDArray[np.float64]:
     """Vectors (n, F) of events behind the history, of which nothing is learned."""
+    # The encoder's identities are under the model's salt, as those of the seeds are.
     agents = len(np.union1d(test.names[:, event_columns.AGENT], model.seeds.keys))
     builder = FeatureBuilder(model.baseline, agents)
     builder.unpack(builder.admit(model.seeds.keys), model.seeds.rows)

@@ -21,12 +21,15 @@ _WANTED = {AUC: 0.02, R1: 0.05, R5: 0.05}
 _ODD_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
-def rekeyed(number: int) -> BatchTransform:
-    """A change that gives every agent another key, as another installation may."""
+_IDENTITY = [event_columns.AGENT, event_columns.AGENT_CHECK, event_columns.AGENT_DRAW]
+
+
+def renamed(number: int) -> BatchTransform:
+    """A change that calls every agent something else, in another deployment."""
 
     def change(batch: EventColumns) -> EventColumns:
         names = batch.names.copy()
-        names[:, event_columns.AGENT] = (names[:, event_columns.AGENT] + np.uint64(number)) * _ODD_FACTOR
+        names[:, _IDENTITY] = (names[:, _IDENTITY] + np.uint64(number)) * _ODD_FACTOR
         return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms)
 
     return change
@@ -34,7 +37,7 @@ def rekeyed(number: int) -> BatchTransform:
 
 CAUSES: dict[str, Callable[[Trace, int], FittedTrace]] = {
     "salt of the names": lambda trace, number: fit_trace(trace, salt=f"training {number}".encode()),
-    "keys of the agents": lambda trace, number: fit_trace(trace, rekeyed(number)),
+    "names of the agents": lambda trace, number: fit_trace(trace, renamed(number)),
     "seed of the forest": lambda trace, number: fit_trace(trace, settings=DetectorSettings(seed=number)),
 }
 """What is drawn anew -> a training with it. `trustwatch train` draws the salt; the seed is 0 without `--seed`."""

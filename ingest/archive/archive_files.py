@@ -24,7 +24,7 @@ import structlog
 
 from ..durable_files import lock_file, sync_directory, write_file_atomically
 from ..errors import ConfigError, CorruptLog
-from ..hashing import agent_key
+from ..identities import unkeyed_agent_key
 from ..timestamps import DAY_MS, format_day
 
 ArchiveFileKind = Literal["events", "vectors"]
@@ -86,7 +86,7 @@ def tenant_folder(tenant: str) -> str:
     """
     name = quote(tenant, safe="") or NO_TENANT
     if len(name) > _MAX_TENANT_LENGTH:  # a file system's names end at 255 bytes; `tenant_name` in the file is whole
-        name = f"{name[:_MAX_TENANT_LENGTH]}~{agent_key(tenant, '', ''):016x}"
+        name = f"{name[:_MAX_TENANT_LENGTH]}~{unkeyed_agent_key(tenant, '', ''):016x}"
     return f"tenant={name}"
 
 

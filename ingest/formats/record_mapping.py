@@ -14,7 +14,7 @@ from msgspec import inspect
 
 from ..errors import ConfigError, MalformedEvent
 from ..events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, decode_event, decode_json
-from ..record_keys import event_id_hash
+from ..record_keys import raw_record_digest
 from ..settings import Name, SettingsPart, setting
 from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
@@ -313,7 +313,7 @@ class RecordMapping:
             elif member.name in REQUIRED_MEMBERS:
                 raise member.missing_error(record)
         if "id" not in event:
-            event["id"] = f"record-{event_id_hash(None, None, None, raw):016x}"
+            event["id"] = f"record-{raw_record_digest(raw)}"
         native = msgspec.json.encode(event)
         self._verify(native)
         return native

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigError
+from ..identities import IdentityHasher
 from ..source import TopicWriter
 from .kafka_commit_log import KafkaCommitLog
 from .protocols import FetchedRecords, KafkaAdmin, KafkaGroupSource, StartPositions, TopicDescription, TopicReader
@@ -57,18 +58,25 @@ pure Python, at eight times the cost of all the rest."""
 
 
 def open_group_source(
-    settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING, *, member: str = ""
+    settings: KafkaClientSettings,
+    tuning: KafkaTuning = DEFAULT_TUNING,
+    *,
+    member: str = "",
+    identities: IdentityHasher = IdentityHasher(),  # noqa: B008
 ) -> KafkaGroupSource:
     """The events topic as a member of the workers' group.
 
     Args:
         member: a name that stays the same over restarts makes a static member; "" = dynamic.
+        identities: of the deployment, for the hashes of ids of events that other programs wrote.
 
     Raises:
         ConfigError: the client is not installed, or the brokers refuse us.
         Unavailable: no broker answers.
     """
-    source: KafkaGroupSource = _client_class(settings, "group_source", "GroupSource")(settings, tuning, member)
+    source: KafkaGroupSource = _client_class(settings, "group_source", "GroupSource")(
+        settings, tuning, member, identities
+    )
     return source
 
 

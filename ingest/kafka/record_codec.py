@@ -21,7 +21,8 @@ import msgspec
 from ..errors import MalformedEvent
 from ..events import MAX_EVENT_BYTES, decode_event
 from ..formats import cloudevents
-from ..record_keys import agent_partition_key, event_id_hash, partition_of, record_id
+from ..identities import IdentityHasher
+from ..record_keys import agent_partition_key, partition_of, record_id
 from ..source import Record, RecordKind
 from .group_buffer import RecordRun
 
@@ -42,11 +43,16 @@ class KafkaRecord(NamedTuple):
 
 
 class SourcePartition(NamedTuple):
-    """Origin of records: the topic, one of its partitions, and the number of its partitions."""
+    """Origin of records: the topic, one of its partitions, and the number of its partitions.
+
+    Attributes:
+        identities: make the id hashes of records that other programs wrote.
+    """
 
     topic: str
     partition: int
     partitions: int
+    identities: IdentityHasher = IdentityHasher()
 
 
 def headers_for(record: Record) -> list[tuple[str, bytes]]:
@@ -116,7 +122,8 @@ def _foreign_record(raw: KafkaRecord, origin: SourcePartition) -> Record:
             " JSON array [tenant, issuer, agent id] without spaces, and the partition its murmur2, as with Kafka"
         )
     source = event.source or f"topic:{origin.topic}"
-    return Record(RecordKind.EVENT, event_id_hash(event.tenant, source, event.id, payload), raw.timestamp_ms, payload)
+    id_hash = origin.identities.event_id_hash(event.tenant, source, event.id, payload)
+    return Record(RecordKind.EVENT, id_hash, raw.timestamp_ms, payload)
 
 
 def _native_payload(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bytes:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from .. import columns
 from ..compilation import allocation_free, inlined
 from ..events import MAX_EVENT_BYTES
-from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest, blake2b_initial_state, salted_key
-from ..record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE
+from ..hashing import BLAKE2B_BLOCK_BYTES, BlakeWords, blake2b_digest, salted_key
+from ..identities import IdentityHasher
 from .column_writer import is_complete
 from .fingerprint_table import FingerprintTable, fingerprint, slot_of
 from .json_scanner import COLON, ZERO, Bytes, count_characters
@@ -73,7 +73,7 @@ class BatchClaims(NamedTuple):
 
     state: npt.NDArray[np.uint8]  # (n,): CLAIM_UNREADABLE, CLAIM_NEW or CLAIM_KNOWN
     key_numbers: npt.NDArray[np.int64]  # (n,): of CLAIM_KNOWN records, which of the remembered partition keys
-    ids: BlakeWords  # (n,): of CLAIM_KNOWN records, as `event_id_hash` gives it
+    ids: BlakeWords  # (n,): of CLAIM_KNOWN records, as `IdentityHasher.event_id_hash` gives it
     fingerprints: BlakeWords  # (n, 2): of CLAIM_KNOWN and CLAIM_NEW records
 
 
@@ -90,8 +90,8 @@ class ClaimWorkspace(NamedTuple):
 
     room: Bytes  # (TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES,)
     state: BlakeWords  # (8,)
-    of_id: BlakeWords  # (8,)
-    of_raw: BlakeWords  # (8,)
+    of_id: BlakeWords  # (9,)
+    of_raw: BlakeWords  # (9,)
 
 
 class ClaimReader:
@@ -99,24 +99,24 @@ class ClaimReader:
 
     Args:
         salt: 1 to 64 bytes that no sender knows.
+        identities: of the deployment, for the hashes of event ids.
         places: of the memory; a power of two.
     """
 
-    def __init__(self, salt: bytes, places: int = CLAIM_SLOTS) -> None:
+    def __init__(self, salt: bytes, identities: IdentityHasher, places: int = CLAIM_SLOTS) -> None:
         keys = np.concatenate([salted_key(salt, b"tw-claims-1"), salted_key(salt, b"tw-claims-2")])
         self._memory = FingerprintTable(
             keys,
             np.zeros((places, 2), np.uint64),
             np.zeros(places, np.uint64),
-            np.zeros(0, np.uint64),
+            np.zeros((0, 3), np.uint64),
             np.zeros((0, 2)),
         )
         self._members = allocate_member_spans()
         self._workplace = ClaimWorkspace(
             np.zeros(TEXT_BUFFER_BYTES + MAX_CALLER_BYTES + 2 * BLAKE2B_BLOCK_BYTES, np.uint8),
             np.zeros(8, np.uint64),
-            blake2b_initial_state(EVENT_ID_PURPOSE),
-            blake2b_initial_state(RAW_RECORD_PURPOSE),
+            *identities.event_states(),
         )
         self.partition_keys: list[bytes] = []
         """Partition keys of the remembered claims, by number."""
@@ -223,7 +223,7 @@ def _append_claim(room: Bytes, data: Bytes, spans: MemberSpans, number: int) -> 
 def _event_id_hash(
     data: Bytes, start: int, end: int, caller_at: int, caller: int, spans: MemberSpans, work: ClaimWorkspace
 ) -> np.uint64:
-    """Hash as `record_keys.event_id_hash` of the record data[start:end]."""
+    """Hash as `IdentityHasher.event_id_hash` of the record data[start:end]."""
     room = work.room
     if spans.lengths[_ID] <= 0:
         digest = blake2b_digest(room, append_text(room, 0, data, start, end - start), work.of_raw, work.state)

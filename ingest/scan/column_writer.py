@@ -333,7 +333,8 @@ def _find_agent(
     slot = _look_up(tools, _append_member(tools.room, end, data, spans, _AGENT_ID), prints)
     if slot < 0:
         return 1 << fingerprint_table.AGENT
-    names[columns.AGENT], names[columns.AGENT_CHECK] = tools.memory.values[slot], tools.memory.checks[slot]
+    agent = tools.memory.agents[slot]
+    names[columns.AGENT], names[columns.AGENT_CHECK], names[columns.AGENT_DRAW] = agent[0], agent[1], agent[2]
     return 0
 
 

@@ -30,16 +30,16 @@ class FingerprintTable(NamedTuple):
 
     keys: UInt64s  # (4,): of both halves of the fingerprint
     fingerprints: UInt64s  # (places, 2)
-    values: UInt64s  # (places,): agent key, or hash of a name
-    checks: UInt64s  # (places,): of agents, see `hashing.agent_check`
+    values: UInt64s  # (places,): hash of a name
+    agents: UInt64s  # (places, 3): of agents: AGENT, AGENT_CHECK, AGENT_DRAW
     numbers: npt.NDArray[np.float64]  # (places, 2): breadth and ungranted of scopes, side of a target
 
 
 def allocate_fingerprint_table(salt: bytes, places: int) -> FingerprintTable:
     """An empty memory; *places* is a power of two."""
     keys = np.concatenate([salted_key(salt, b"tw-recall-1"), salted_key(salt, b"tw-recall-2")])
-    prints, values, checks = np.zeros((places, 2), np.uint64), np.zeros(places, np.uint64), np.zeros(places, np.uint64)
-    return FingerprintTable(keys, prints, values, checks, np.zeros((places, 2)))
+    prints, values, agents = (np.zeros((places, *size), np.uint64) for size in ((2,), (), (3,)))
+    return FingerprintTable(keys, prints, values, agents, np.zeros((places, 2)))
 
 
 @allocation_free
@@ -99,7 +99,8 @@ def _store_entry(
     codes: npt.NDArray[np.int8],
 ) -> None:
     if kind == AGENT:
-        memory.values[slot], memory.checks[slot] = names[columns.AGENT], names[columns.AGENT_CHECK]
+        memory.agents[slot, 0], memory.agents[slot, 1] = names[columns.AGENT], names[columns.AGENT_CHECK]
+        memory.agents[slot, 2] = names[columns.AGENT_DRAW]
     elif kind == NETWORK:
         memory.values[slot] = names[columns.NETWORK]
     elif kind == SCOPES:

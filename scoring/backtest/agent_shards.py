@@ -18,8 +18,8 @@ import numpy.typing as npt
 from ...ingest.columns import MemoizedFunction
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.file_source import FileSource
-from ...ingest.hashing import agent_key
-from ...ingest.record_keys import event_id_hash, raw_id_hash
+from ...ingest.identities import unkeyed_agent_key
+from ...ingest.record_keys import raw_id_hash, unkeyed_event_id_hash
 from ...ingest.source import Record, RecordBatch, RecordKind
 
 
@@ -108,7 +108,7 @@ class ShardSource:
         self._before = before
         self._after = after
         self._keep_ids = keep_ids
-        self._ours = MemoizedFunction(lambda *name: agent_key(*name) % shares == index)
+        self._ours = MemoizedFunction(lambda *name: unkeyed_agent_key(*name) % shares == index)
         self.base = 0
         self.ids: list[str] = []
         """Event ids of the last batch, by offset from `base`; "" where a record has none."""
@@ -135,7 +135,7 @@ class ShardSource:
             routed = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # no event: the first share says so
             return self._index == 0, None, raw_id_hash(line), ""
-        identity = event_id_hash(routed.tenant, routed.source, routed.id, line)
+        identity = unkeyed_event_id_hash(routed.tenant, routed.source, routed.id, line)
         at, event_id = routed.time, routed.id or ""
         if at.year not in _YEARS:
             return self._index == 0, None, identity, event_id

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns, full_name
 from ...ingest.features.feature_kernel import IGNORED_EVENT
+from ...ingest.identities import IdentityHasher
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
-from ..records.agents import ALERTING_LEVELS
+from ..records.agents import ALERTING_LEVELS, AgentIdentity
 
 
 class BudgetSweep:
@@ -43,7 +45,7 @@ class BudgetSweep:
     def apply_batch(self, scored: ScoredBatch, agents: ResidentAgents, counted: npt.NDArray[np.bool_]) -> None:
         """Apply a batch at every budget; rows that are not *counted* bool (n,) move state alone."""
         columns, n = scored.columns, len(scored.columns)
-        places = self._rows_of_agents(columns.names[:, event_columns.AGENT])
+        places = self._rows_of_agents(columns)
         self._threshold_rows[places] = agents.threshold_rows[scored.slots]
         coverage = self._model.coverage(columns.names[:, event_columns.GROUP])
         levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
@@ -75,26 +77,28 @@ class BudgetSweep:
             levels = np.zeros((len(due), 2), np.int8)
             risk.advance(due.astype(np.int32), state, bounds, self._threshold_rows, now_ms, self._parameters, levels)
 
-    def _rows_of_agents(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+    def _rows_of_agents(self, columns: EventColumns) -> npt.NDArray[np.int32]:
         """Row of each agent in the states; agents that are new here begin as the model's history left them."""
-        agents, inverse = np.unique(keys, return_inverse=True)
+        agents, acting, inverse = np.unique(
+            columns.names[:, event_columns.AGENT], return_index=True, return_inverse=True
+        )
         row_by_agent = self._agent_rows
         first = len(row_by_agent)
         rows = [row_by_agent.setdefault(key, len(row_by_agent)) for key in agents.tolist()]
         if len(row_by_agent) > first:
-            fresh = [key for key, row in zip(agents.tolist(), rows, strict=True) if row >= first]
-            self._seed_agents(np.array(fresh, np.uint64), first)
+            fresh = [at for at, row in zip(acting.tolist(), rows, strict=True) if row >= first]
+            self._seed_agents([full_name(columns.events[at]) for at in fresh], first)
         return np.array(rows, np.int32)[inverse]
 
-    def _seed_agents(self, keys: npt.NDArray[np.uint64], first: int) -> None:
-        seeds = self._model.seeds
-        at = seeds.find(keys)
+    def _seed_agents(self, names: Sequence[AgentIdentity], first: int) -> None:
+        seeds, identities = self._model.seeds, IdentityHasher(self._model.salt)
+        at = seeds.find([identities.agent_hash(*name) for name in names])
         places = first + np.flatnonzero(at >= 0)
-        if len(self._threshold_rows) < first + len(keys):
-            self._threshold_rows = np.resize(self._threshold_rows, 2 * (first + len(keys)))
+        if len(self._threshold_rows) < first + len(names):
+            self._threshold_rows = np.resize(self._threshold_rows, 2 * (first + len(names)))
         for position, state in enumerate(self._states):
-            if len(state) < first + len(keys):
-                grown = risk.allocate(2 * (first + len(keys)))
+            if len(state) < first + len(names):
+                grown = risk.allocate(2 * (first + len(names)))
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
             risk.seed(state, places, seeds.events[at[at >= 0]], self._parameters)

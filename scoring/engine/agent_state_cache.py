@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
-from ...ingest.hashing import NameHasher, agent_check
+from ...ingest.hashing import NameHasher
+from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...models.trained_model import TrainedModel
@@ -43,6 +48,9 @@ class AgentLoader(Protocol):
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
         """Agents of the partition whose stored level changes by time alone until then, in pages."""
 
+    def find_unkeyed(self, key: int) -> AgentIdentity | None:
+        """Full name of the agent that 0.1 knew by *key*."""
+
 
 class AgentExplanation(NamedTuple):
     """Explanation of an agent's risk: its decision, reasons and counterfactual."""
@@ -69,6 +77,7 @@ class AgentStateCache:
         risk_parameters: of the risk kernels.
         store: where other agents come from; None keeps those that moved out in memory (replay).
         partition: whose agents these are: time alone changes only those.
+        identities: under whose key agents are known here and in the store.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class AgentStateCache:
         risk_parameters: risk.RiskParameters,
         store: AgentLoader | None,
         partition: int,
+        identities: IdentityHasher,
     ) -> None:
         capacity = len(agents.names)
         self.builder = FeatureBuilder(model.baseline, capacity, self)
@@ -89,7 +99,11 @@ class AgentStateCache:
         self._risk_parameters = risk_parameters
         self._store = store
         self._partition = partition
+        self._identities = identities
         self._hash = NameHasher(model.salt)
+        self._model_identities = IdentityHasher(model.salt)
+        self._arriving: EventColumns | None = None
+        self._asked_for: dict[int, AgentIdentity] = {}
         self._explanations: list[AgentExplanation] = [AgentExplanation()] * capacity
         self.erased_agents = ErasedAgents()
         """Agents that do not go on from the model's history."""
@@ -132,9 +146,9 @@ class AgentStateCache:
             self._erasers.add(subject)
 
     def _remove_agent(self, subject: ErasureSubject) -> None:
-        key, table = subject.key, self.builder.slots
+        key, table = self._identities.agent_key(*subject.agent_identity), self.builder.slots
         slots = table.find(np.array([key], np.uint64))
-        if self._identity_under(key, int(slots[0])) not in (None, (subject.tenant, subject.issuer, subject.name)):
+        if self._identity_under(key, int(slots[0])) not in (None, subject.agent_identity):
             return  # the key is another agent's; of this one nothing is known
         if slots[0] >= 0:
             self._agents.clear(slots)
@@ -142,7 +156,7 @@ class AgentStateCache:
             self.builder.pinned[slots] = False
             table.remove(slots)
         self.evicted.pop(key, None)
-        self.erased_agents.add(key)
+        self.erased_agents.add(subject.agent_identity)
         self._removed_agents.add(key)
 
     def _identity_under(self, key: int, slot: int) -> AgentIdentity | None:
@@ -191,13 +205,46 @@ class AgentStateCache:
         unsaved = {key: self.evicted[key] for key in keys.tolist() if key in self.evicted}
         missing = [key for key in keys.tolist() if key not in unsaved]
         known = {**self._load_stored(missing), **unsaved}
-        self._admit_seeds(keys, slots, known)
+        history = self._history_rows(keys, known)
+        self._admit_seeds(keys, slots, known, history)
         for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
             row = known.get(key)
             if row is not None:
                 self._restore(row, slot)
                 self._agents.dirty[slot] = self.evicted.pop(key, None) is not None
-        self._update_shared_counts(keys, slots)
+        self._update_shared_counts(slots, history)
+
+    @contextmanager
+    def arriving(self, columns: EventColumns) -> Iterator[None]:
+        """Take the full names of agents that move in from a batch, where nothing else knows them."""
+        self._arriving = columns
+        try:
+            yield
+        finally:
+            self._arriving = None
+
+    def find_slot(self, name: AgentIdentity) -> int | None:
+        """Slot of an agent, which moves in if it must; None = it has not acted yet."""
+        key = self._identities.agent_key(*name)
+        self._asked_for = {key: name}
+        try:
+            slot = int(self.builder.admit(np.array([key], np.uint64))[0])
+        finally:
+            self._asked_for = {}
+        resident = self._agents.names[slot]
+        return slot if resident is not None and resident.identity == name else None
+
+    def find_unkeyed(self, key: int) -> AgentIdentity | None:
+        """Full name of the agent that 0.1 knew by *key* (`identities.unkeyed_agent_key`); None = it is not known."""
+        names = (name.identity for name in self._agents.names if name is not None)
+        waiting = (row.name.identity for row in self.evicted.values())
+        store = self._store
+        for name in chain(names, waiting):
+            if unkeyed_agent_key(*name) == key:
+                return name
+        if store is None:
+            return None
+        return retry_until_available(lambda: store.find_unkeyed(key), self.on_unavailable)
 
     def use_model(self, model: TrainedModel, thresholds: npt.NDArray[np.float64]) -> None:
         """Use another model of the same salt; nobody is in memory."""
@@ -238,25 +285,54 @@ class AgentStateCache:
                 return
             after = page[-1]
 
-    def _admit_seeds(self, keys: AgentKeys, slots: SlotIndices, known: dict[int, AgentRow]) -> None:
-        at = self._seed_rows(keys)
+    def _admit_seeds(
+        self, keys: AgentKeys, slots: SlotIndices, known: dict[int, AgentRow], at: npt.NDArray[np.int64]
+    ) -> None:
         stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
         risk.seed(self._agents.risk, slots[fresh], self._model.seeds.events[at[fresh]], self._risk_parameters)
 
-    def _seed_rows(self, keys: AgentKeys) -> npt.NDArray[np.int64]:
+    def _history_rows(self, keys: AgentKeys, known: dict[int, AgentRow]) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""
-        at = self._model.seeds.find(keys)
-        known = keys[at >= 0]
-        forgotten = self.erased_agents.select_erased(known.tolist()) if len(known) else ()
-        if forgotten:
-            at[np.isin(keys, np.array(sorted(forgotten), np.uint64))] = -1
+        at = np.full(len(keys), -1, np.int64)
+        if not len(self._model.seeds.keys):
+            return at
+        names = {key: row.name.identity for key, row in known.items()} | self._asked_for
+        hashes = {key: self._model_identities.agent_hash(*name) for key, name in names.items()}
+        arriving = self._rows_arriving([key for key in keys.tolist() if key not in names])
+        hashes |= {key: self._hash_arriving(row) for key, row in arriving.items()}
+        named = [place for place, key in enumerate(keys.tolist()) if key in hashes]
+        at[named] = self._model.seeds.find([hashes[int(keys[place])] for place in named])
+        if self.erased_agents:
+            for place in np.flatnonzero(at >= 0).tolist():
+                key = int(keys[place])
+                if (names.get(key) or self._name_arriving(arriving[key])) in self.erased_agents:
+                    at[place] = -1
         return at
 
-    def _update_shared_counts(self, keys: AgentKeys, slots: SlotIndices) -> None:
+    def _rows_arriving(self, keys: Collection[int]) -> dict[int, int]:
+        """First row of each of *keys* in the batch that moves them in."""
+        if self._arriving is None or not keys:
+            return {}
+        acting, first = np.unique(self._arriving.names[:, event_columns.AGENT], return_index=True)
+        wanted = np.isin(acting, np.array(sorted(keys), np.uint64))
+        return dict(zip(acting[wanted].tolist(), first[wanted].tolist(), strict=True))
+
+    def _hash_arriving(self, row: int) -> AgentHash:
+        """Identity of a row's agent under the model's salt."""
+        assert self._arriving is not None
+        if self._identities == self._model_identities:
+            names = self._arriving.names[row]
+            return AgentHash(int(names[event_columns.AGENT]), int(names[event_columns.AGENT_CHECK]))
+        return self._model_identities.agent_hash(*self._name_arriving(row))
+
+    def _name_arriving(self, row: int) -> AgentIdentity:
+        assert self._arriving is not None
+        return full_name(self._arriving.events[row])
+
+    def _update_shared_counts(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
         """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
-        at = self._seed_rows(keys)
         numbers = self.builder.state.numbers
         numbers[slots, layout.N_SHARED] = 0.0
         numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
@@ -272,7 +348,7 @@ class AgentStateCache:
         else:
             self._agents.risk[slot] = self._risk_from_columns(row)
         self._agents.names[slot] = row.name
-        self._agents.checks[slot] = agent_check(*row.name.identity)
+        self._agents.checks[slot] = self._identities.agent_hash(*row.name.identity).check
         self._agents.types[slot] = row.agent_type
         self._agents.groups[slot] = group = self._group_hash(row)
         self._agents.threshold_rows[slot] = self._model.group_row(group)

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from ...ingest.features.feature_builder import SlotIndices
+from ...ingest.identities import unkeyed_agent_key
 from ...ingest.record_keys import record_id
 from ..policy.book import LivePolicy
 from ..records.agents import RiskLevel
@@ -188,7 +189,7 @@ class DecisionMaker:
         # Time may have moved the agent's level at this very record, just before: two decisions, two ids.
         apart = (cause,) if cause == "feedback" else ()
         return Decision(
-            decision_id=record_id(at_ms, partition, offset, name.key, *apart, order=offset),
+            decision_id=record_id(at_ms, partition, offset, unkeyed_agent_key(*name.identity), *apart, order=offset),
             agent=name,
             agent_type=agent_type,
             decided_ms=at_ms,

@@ -19,6 +19,7 @@ from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
 from ...ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
+from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
@@ -114,31 +115,40 @@ class Engine:
         settings: see EngineSettings.
         store: where agents come from that are not in memory; None keeps those that moved out in memory (replay).
         partition: whose agents these are: time alone changes only those.
+        identities: of the deployment, as in the store; None = those of an encoder that has none either.
     """
 
     def __init__(
-        self, model: TrainedModel, settings: EngineSettings, store: AgentLoader | None = None, partition: int = 0
+        self,
+        model: TrainedModel,
+        settings: EngineSettings,
+        store: AgentLoader | None = None,
+        partition: int = 0,
+        identities: IdentityHasher | None = None,
     ) -> None:
+        self.identities = identities or IdentityHasher(model.salt)
         self.model = model
         self.settings = settings
         self.risk_parameters = risk.kernel_parameters(settings.risk)
         self.thresholds = risk.thresholds(model.group_rates, settings.risk.alert_budget, model.exponent, model.alarms)
         self.agents = ResidentAgents(settings.capacity)
         self.risk, self.dirty = self.agents.risk, self.agents.dirty
-        self.agent_states = AgentStateCache(self.agents, model, self.thresholds, self.risk_parameters, store, partition)
+        self.agent_states = AgentStateCache(
+            self.agents, model, self.thresholds, self.risk_parameters, store, partition, self.identities
+        )
         self.builder = self.agent_states.builder
         self.signal_rules = HardSignalRules(settings.risk.disabled_signals)
         self.explainer = Explainer(self)
-        self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values())
+        self.feedback_rules = FeedbackRules(model.salt, model.detector.usual_values(), self.identities)
         """Rules of feedback; changed by records, between batches."""
 
     def find_impostors(self, columns: EventColumns) -> npt.NDArray[np.bool_]:
         """Rows of agents whose key belongs to another agent, bool (n,): they must not be scored.
 
-        Names with one key can be searched for (see `hashing.agent_check`). The agent that is known under the key, here,
-        in the store or by its first event, keeps it. At most `capacity` different agents may occur in *columns*.
+        The agent that is known under the key, here, in the store or by its first event, keeps it. At most `capacity`
+        different agents may occur in *columns*.
         """
-        slots = self.builder.admit(columns.names[:, event_columns.AGENT])
+        slots = self._admit(columns)
         return self.agents.find_impostors(slots, columns.names[:, event_columns.AGENT_CHECK])
 
     def score(self, columns: EventColumns, received_ms: npt.NDArray[np.int64] | None = None) -> ScoredBatch:
@@ -148,7 +158,7 @@ class Engine:
         happened.
         """
         n = len(columns)
-        slots = self.builder.admit(columns.names[:, event_columns.AGENT])
+        slots = self._admit(columns)
         types = self._register_agents(columns, slots)
         groups = columns.names[:, event_columns.GROUP]
         out = ScoredBatch(
@@ -176,6 +186,11 @@ class Engine:
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
+
+    def _admit(self, columns: EventColumns) -> SlotIndices:
+        """Slot of each row's agent, after those that are not resident have moved in."""
+        with self.agent_states.arriving(columns):
+            return self.builder.admit(columns.names[:, event_columns.AGENT])
 
     def _score_round(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +21,8 @@ from ...ingest.features.feature_kernel import RowObservations
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from ...ingest.features.layout import AgentState
 from ...ingest.hashing import NameHasher
+from ...ingest.identities import IdentityHasher
+from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.targets import TenantDomains, canonical_target
 from ..records.feedback import FeedbackRule, PartitionRule
 from .composites import recompute_composites, retract_session_effects, spread_to_implied
@@ -51,19 +54,19 @@ class _ActiveRule:
 
     Attributes:
         scope: hash of agent or peer group.
+        column: of `names`, in which the scope is looked for.
         resource_hashes: hashes of the resource; empty = any.
         features: bool (F,).
         dirty: whether it differs from what was committed last.
     """
 
-    def __init__(self, holding: PartitionRule, hasher: NameHasher, *, dirty: bool) -> None:
+    def __init__(self, holding: PartitionRule, hasher: NameHasher, identities: IdentityHasher, *, dirty: bool) -> None:
         rule = holding.rule
         self.rule = rule
         self.epoch, self.from_offset, self.until_offset = holding.epoch, holding.from_offset, holding.until_offset
         self.matched, self.last_ms = holding.matched, holding.last_ms
         self.dirty = dirty
-        of_group = rule.kind == "peer_group"
-        self.scope = np.uint64(hasher(f"{rule.tenant}\x1f{rule.agent_type}") if of_group else int(rule.key))
+        self.column, self.scope = _scope(rule, hasher, identities)
         self.resource_hashes = _resource_hashes(rule, hasher)
         self.features = feature_mask(rule.features)
 
@@ -72,6 +75,16 @@ class _ActiveRule:
         return PartitionRule(
             self.rule, partition, self.epoch or epoch, self.from_offset, self.until_offset, self.matched, self.last_ms
         )
+
+
+def _scope(rule: FeedbackRule, hasher: NameHasher, identities: IdentityHasher) -> tuple[int, np.uint64]:
+    """Column of names that a rule is about, and the hash there."""
+    if rule.kind == "peer_group":
+        return event_columns.GROUP, np.uint64(hasher(f"{rule.tenant}\x1f{rule.agent_type}"))
+    name = rule.agent_identity
+    if name is None:  # of 0.1
+        return event_columns.AGENT_DRAW, np.uint64(int(rule.key))
+    return event_columns.AGENT, np.uint64(identities.agent_key(*name))
 
 
 def feature_mask(names: Iterable[str] | None) -> Flags:
@@ -105,15 +118,17 @@ class FeedbackRules:
     Args:
         salt: key of the model's name hashes.
         usual: float64 (F,), the value of each feature that counts as usual.
+        identities: under whose key agents are known.
     """
 
-    def __init__(self, salt: bytes, usual: npt.NDArray[np.float64]) -> None:
+    def __init__(self, salt: bytes, usual: npt.NDArray[np.float64], identities: IdentityHasher) -> None:
         self._hash = NameHasher(salt)
+        self._identities = identities
         self._usual = usual
         self._rules_by_id: dict[str, _ActiveRule] = {}
         self._agents: list[_ActiveRule] = []
         self._groups: list[_ActiveRule] = []
-        self._agent_keys = self._group_keys = np.zeros(0, np.uint64)
+        self._agent_keys = self._old_agent_keys = self._group_keys = np.zeros(0, np.uint64)
         self.matched = 0
         """Events in which a rule counted since this object was made."""
 
@@ -127,18 +142,14 @@ class FeedbackRules:
 
     def restore(self, holdings: Iterable[PartitionRule]) -> None:
         """Go on from what was committed."""
-        self._rules_by_id = {
-            holding.rule.rule_id: _ActiveRule(holding, self._hash, dirty=False) for holding in holdings
-        }
+        self._rules_by_id = {holding.rule.rule_id: self._active_rule(holding, dirty=False) for holding in holdings}
         self._index_rules()
 
     def adopt(self, rule: FeedbackRule, offset: int, at_ms: int) -> bool:
         """Apply a rule from *offset* on; False = it is known, or over before it began: nothing changes."""
         if rule.rule_id in self._rules_by_id or rule.expires_ms <= at_ms:
             return False
-        self._rules_by_id[rule.rule_id] = _ActiveRule(
-            PartitionRule(rule, 0, 0, offset, -1, 0, 0), self._hash, dirty=True
-        )
+        self._rules_by_id[rule.rule_id] = self._active_rule(PartitionRule(rule, 0, 0, offset, -1, 0, 0), dirty=True)
         self._index_rules()
         return True
 
@@ -146,15 +157,29 @@ class FeedbackRules:
         """Apply a rule no more, for good, also where it was not known yet; True if it was in force."""
         active = self._rules_by_id.get(rule.rule_id)
         if active is None:
-            self._rules_by_id[rule.rule_id] = _ActiveRule(
-                PartitionRule(rule, 0, 0, offset, offset, 0, 0), self._hash, dirty=True
-            )
+            ended = PartitionRule(rule, 0, 0, offset, offset, 0, 0)
+            self._rules_by_id[rule.rule_id] = self._active_rule(ended, dirty=True)
             return False
         if active.until_offset >= 0:
             return False
         self._end_rule(active, offset)
         self._index_rules()
         return True
+
+    def erase(self, subject: ErasureSubject) -> None:
+        """Forget a name: the pseudonym stands in its place, and a rule about the agent speaks of nobody."""
+        eraser = NameEraser(subject.name, subject.pseudonym)
+        for rule_id, active in list(self._rules_by_id.items()):
+            if active.rule.tenant != subject.tenant:
+                continue
+            erased = msgspec.json.decode(eraser.erase_in_json(msgspec.json.encode(active.rule)), type=FeedbackRule)
+            if erased != active.rule:
+                holding = msgspec.structs.replace(active.partition_rule(0, 0), rule=erased)
+                self._rules_by_id[rule_id] = self._active_rule(holding, dirty=True)
+        self._index_rules()
+
+    def _active_rule(self, holding: PartitionRule, *, dirty: bool) -> _ActiveRule:
+        return _ActiveRule(holding, self._hash, self._identities, dirty=dirty)
 
     def expire(self, now_ms: int, offset: int) -> None:
         """End the rules whose time is over."""
@@ -175,8 +200,10 @@ class FeedbackRules:
         )
         self._agents = [active for active in open_ if active.rule.kind == "agent"]
         self._groups = [active for active in open_ if active.rule.kind == "peer_group"]
-        self._agent_keys = np.unique(np.array([active.scope for active in self._agents], np.uint64))
-        self._group_keys = np.unique(np.array([active.scope for active in self._groups], np.uint64))
+        self._agent_keys, self._old_agent_keys, self._group_keys = (
+            np.unique(np.array([active.scope for active in open_ if active.column == column], np.uint64))
+            for column in (event_columns.AGENT, event_columns.AGENT_DRAW, event_columns.GROUP)
+        )
 
     def uncommitted(self, partition: int, epoch: int) -> list[PartitionRule]:
         """Rules that the next commit is to write; the same ones until `mark_committed`."""
@@ -199,6 +226,7 @@ class FeedbackRules:
             return None
         names = columns.names
         near = _is_in_sorted(names[:, event_columns.AGENT], self._agent_keys)
+        near |= _is_in_sorted(names[:, event_columns.AGENT_DRAW], self._old_agent_keys)
         if self._groups:
             near |= _is_in_sorted(names[:, event_columns.GROUP], self._group_keys) & (
                 columns.codes[:, event_columns.SELF_ASSERTED] == 0
@@ -209,11 +237,9 @@ class FeedbackRules:
         at_ms = columns.time_ms[rows]
         late = at_ms if received_ms is None else np.maximum(at_ms, received_ms[rows])
         features = np.zeros((len(columns), FEATURE_COUNT), np.bool_)
-        hit = self._mark_matches(self._agents, event_columns.AGENT, rows, columns, late, features)
+        hit = self._mark_matches(self._agents, rows, columns, late, features)
         vouched = columns.codes[rows, event_columns.SELF_ASSERTED] == 0  # who claims a peer group is not of it
-        hit |= self._mark_matches(
-            self._groups, event_columns.GROUP, rows[vouched], columns, late[vouched], features, len(rows), vouched
-        )
+        hit |= self._mark_matches(self._groups, rows[vouched], columns, late[vouched], features, len(rows), vouched)
         if not hit.any():
             return None
         self.matched += int(hit.sum())
@@ -224,7 +250,6 @@ class FeedbackRules:
     def _mark_matches(
         self,
         rules: Sequence[_ActiveRule],
-        column: int,
         rows: Rows,
         columns: EventColumns,
         late: npt.NDArray[np.int64],
@@ -234,9 +259,8 @@ class FeedbackRules:
     ) -> Flags:
         """Mark the features of each rule in the rows that it matches; returns which of all rows near were hit."""
         hit = np.zeros(len(rows), np.bool_)
-        scopes = columns.names[rows, column]
         for active in rules:
-            mine = (scopes == active.scope) & (late < active.rule.expires_ms)
+            mine = (columns.names[rows, active.column] == active.scope) & (late < active.rule.expires_ms)
             if len(active.resource_hashes):
                 named = columns.names[rows][:, (event_columns.TARGET, event_columns.RESOURCE)]
                 mine &= np.isin(named, active.resource_hashes).any(axis=1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
+from ...ingest.identities import unkeyed_agent_key
 from ...ingest.pseudonyms import PrivacyKey
 from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ..records.agents import AgentIdentity
 
 MAX_NAME_ERASERS = 100
 """Most erasures whose names are kept out of what a process loads later; older ones are long done."""
@@ -22,22 +24,20 @@ class ErasedAgents:
     def __init__(self, key: PrivacyKey | None = None, marks: Collection[str] = ()) -> None:
         self._key = key
         self._marks = set(marks)
-        self._keys: set[int] = set()
+        self._names: set[AgentIdentity] = set()
 
-    def add(self, agent_key: int) -> None:
+    def add(self, name: AgentIdentity) -> None:
         """One more; its mark is in the store already."""
-        self._keys.add(agent_key)
+        self._names.add(name)
 
-    def select_erased(self, keys: Iterable[int]) -> set[int]:
-        """The *keys* whose agents were erased."""
-        if not self._marks:
-            return self._keys.intersection(keys)
+    def __bool__(self) -> bool:
+        """True if anybody was erased."""
+        return bool(self._names or self._marks)
+
+    def __contains__(self, name: AgentIdentity) -> bool:
+        """True for an agent that was erased."""
         key = self._key
-        return {
-            agent
-            for agent in keys
-            if agent in self._keys or (key is not None and key.erasure_mark(agent) in self._marks)
-        }
+        return name in self._names or (key is not None and key.erasure_mark(unkeyed_agent_key(*name)) in self._marks)
 
 
 class NameErasers:

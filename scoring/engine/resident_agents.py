@@ -22,7 +22,7 @@ class ResidentAgents:
         self.names: list[AgentName | None] = [None] * capacity
         self.types: list[str] = [""] * capacity
         self.checks = np.zeros(capacity, np.uint64)
-        """`hashing.agent_check` of each agent's full name, 0 until its first event."""
+        """Second half of each agent's identity (`identities.AgentHash`), 0 until its first event."""
         self.groups = np.zeros(capacity, np.uint64)
         self.threshold_rows = np.zeros(capacity, np.int64)
         """Row of the thresholds that hold for the slot's peer group."""
@@ -49,7 +49,7 @@ class ResidentAgents:
 
         Args:
             slots: of each row's agent key, (n,).
-            checks: `hashing.agent_check` of each row's agent, (n,).
+            checks: second half of each row's agent's identity, (n,).
         """
         unknown = np.flatnonzero(self.checks[slots] == 0)
         if len(unknown):

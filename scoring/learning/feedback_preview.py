@@ -14,7 +14,7 @@ from ...ingest import columns
 from ...ingest.columns import ColumnEncoder, MemoizedFunction
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.features.feature_table import FEATURE_NAMES
-from ...ingest.hashing import agent_key
+from ...ingest.identities import IdentityHasher
 from ...ingest.source import Record, RecordBatch, RecordKind
 from ...ingest.timestamps import format_rfc3339
 from ...models.trained_model import TrainedModel
@@ -112,7 +112,12 @@ class _EventOwner(msgspec.Struct, gc=False):
 
 
 class _RuleCommand(msgspec.Struct):
+    """A release (by name, or in 0.1 by its unkeyed hash), or a command about a rule."""
+
     key: str = ""
+    tenant: str = ""
+    issuer: str = ""
+    agent_id: str = ""
     rule: Any = None
 
 
@@ -121,11 +126,12 @@ class RecordFilter:
 
     Args:
         keys: agent keys.
+        identities: that made them.
     """
 
-    def __init__(self, keys: Collection[int]) -> None:
+    def __init__(self, keys: Collection[int], identities: IdentityHasher) -> None:
         self._keys = frozenset(keys)
-        self._key_of = MemoizedFunction(agent_key)
+        self._key_of = MemoizedFunction(identities.agent_key)
         self._owner_decoder = msgspec.json.Decoder(_EventOwner)
         self._command_decoder = msgspec.json.Decoder(_RuleCommand)
 
@@ -140,18 +146,21 @@ class RecordFilter:
         if record.kind == RecordKind.CONTROL:
             try:
                 command = self._command_decoder.decode(record.payload)
-                return command.rule is not None or int(command.key) in self._keys
+                if command.rule is not None or not command.agent_id:
+                    return True  # of 0.1: whom it is about, the engine finds out
+                return self._key_of[command.tenant, command.issuer, command.agent_id] in self._keys
             except (msgspec.DecodeError, ValueError):
                 return False
         return record.kind == RecordKind.TICK
 
 
 class PreviewContext(NamedTuple):
-    """Model, settings and lists that both runs share."""
+    """Model, settings, lists and identities that both runs share."""
 
     model: TrainedModel
     settings: EngineSettings
     domains: Mapping[str, Sequence[str]]
+    identities: IdentityHasher
 
 
 class MarkedRise:
@@ -392,8 +401,8 @@ def preview_result(job: PreviewJob, parts: Sequence[RuleComparison], source: str
 
 
 def _make_processor(context: PreviewContext) -> Processor:
-    engine = Engine(context.model, context.settings, None)
-    encoder = ColumnEncoder(context.model.salt, context.domains)
+    engine = Engine(context.model, context.settings, None, identities=context.identities)
+    encoder = ColumnEncoder(context.model.salt, context.domains, context.identities)
     return Processor(engine, encoder, DuplicateWindow(), LivePolicy(PolicyBook()))
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ...ingest import columns
 from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
+from ...ingest.identities import IdentityHasher
 from ...ingest.source import RecordBatch, RecordKind
 from ...ingest.timestamps import DAY_MS
 from ...models.trained_model import TrainedModel
@@ -65,10 +66,11 @@ class ShadowRun:
         settings: EngineSettings,
         domains: Mapping[str, Sequence[str]] | None = None,
         window: DuplicateWindow | None = None,
+        identities: IdentityHasher | None = None,
     ) -> None:
         self.model = model
-        encoder = ColumnEncoder(model.salt, domains)
-        engine = Engine(model, settings, None)
+        encoder = ColumnEncoder(model.salt, domains, identities)
+        engine = Engine(model, settings, None, identities=identities)
         self.processor = Processor(engine, encoder, window or DuplicateWindow(), LivePolicy(PolicyBook()))
         self._learned_ms = model.window_ms[1]
 

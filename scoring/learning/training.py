@@ -14,6 +14,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent, decode_event
+from ...ingest.identities import IdentityHasher
 from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.detector import DetectorSettings
 from ...models.model_directory import ModelManifest, read_manifest
@@ -129,26 +130,31 @@ def _in_windows(columns: EventColumns, windows: AgentWindows) -> npt.NDArray[np.
     return within
 
 
-def labelled_windows(feedback: Iterable[Feedback]) -> AgentWindows:
-    """Windows of events that people labelled as attacks, by agent."""
+def labelled_windows(feedback: Iterable[Feedback], identities: IdentityHasher) -> AgentWindows:
+    """Windows of events that people labelled as attacks, by agent under the key of *identities*."""
     attacks: dict[int, list[tuple[int, int]]] = {}
     for judgement in feedback:
         if judgement.verdict == "true_positive":
-            attacks.setdefault(judgement.agent.key, []).append((judgement.from_ms, judgement.until_ms))
+            attacks.setdefault(identities.agent_key(*judgement.agent.identity), []).append(
+                (judgement.from_ms, judgement.until_ms)
+            )
     return attacks
 
 
-def suspicious_windows(decisions: Iterable[Decision], false_positives: frozenset[str]) -> AgentWindows:
+def suspicious_windows(
+    decisions: Iterable[Decision], false_positives: frozenset[str], identities: IdentityHasher
+) -> AgentWindows:
     """Windows from an hour before an agent reached high until it left it again, by agent.
 
     Args:
         decisions: newest first, as the store lists them.
         false_positives: ids of decisions that people called false: these windows are learned.
+        identities: of the columns that the windows are for.
     """
     suspicious: dict[int, list[tuple[int, int]]] = {}
     ends: dict[int, int] = {}
     for decision in decisions:
-        key, at_ms = decision.agent.key, decision.event_time_ms
+        key, at_ms = identities.agent_key(*decision.agent.identity), decision.event_time_ms
         if decision.level >= RiskLevel.HIGH and decision.decision_id not in false_positives:
             until = min(ends.get(key, at_ms + MAX_SUSPICION_MS), at_ms + MAX_SUSPICION_MS)
             suspicious.setdefault(key, []).append((at_ms - LEAD_UP_MS, until))

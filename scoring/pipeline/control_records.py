@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 
 from ...ingest.errors import MalformedEvent
-from ...ingest.features.feature_builder import AgentKeys
 from ...ingest.record_keys import partition_of
 from ...ingest.source import Record, RecordKind
 from ..engine import risk
@@ -19,10 +18,10 @@ from ..engine.decision_maker import DecisionMaker, RecordMoment
 from ..engine.delegation import EdgeCollector
 from ..engine.engine import Engine
 from ..engine.explanations import sanitize_text
-from ..records.agents import ReleaseAgent
+from ..records.agents import AgentIdentity, ReleaseAgent
 from ..records.decisions import Decision, RiskReason
 from ..records.erasures import EraseCommand, PartitionErasure
-from ..records.feedback import AdoptFeedbackRule, RevokeFeedbackRule
+from ..records.feedback import AdoptFeedbackRule, FeedbackRule, RevokeFeedbackRule
 from ..records.models import decode_model_switch
 from .model_switch import ModelSwitcher
 
@@ -74,22 +73,28 @@ class ControlRecords:
         """Apply a release, a rule of feedback that holds from here on, or the end of one."""
         try:
             command = _command_decoder.decode(payload)
-            key = np.array([int(command.key if isinstance(command, ReleaseAgent) else command.rule.key)], np.uint64)
+            name = self._full_name(command if isinstance(command, ReleaseAgent) else command.rule)
         except (msgspec.MsgspecError, ValueError, OverflowError) as error:
             raise MalformedEvent(f"not a command: {error}") from error
         if isinstance(command, ReleaseAgent):
-            return self._release(key, command, moment)
+            return self._release(name, command, moment)
         if isinstance(command, RevokeFeedbackRule):
             self._engine.feedback_rules.revoke(command.rule, moment.offset)
         elif self._engine.feedback_rules.adopt(command.rule, moment.offset, moment.at_ms) and command.withdraw > 0.0:
-            return self._withdraw_evidence(key, command, moment)
+            return self._withdraw_evidence(name, command, moment)
         return []
 
-    def _release(self, key: AgentKeys, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
+    def _full_name(self, named: ReleaseAgent | FeedbackRule) -> AgentIdentity | None:
+        """Full name of the agent that a command is about; None = it is not known. Raises ValueError, OverflowError."""
+        if named.agent_id:
+            return named.tenant, named.issuer, named.agent_id
+        return self._engine.agent_states.find_unkeyed(int(np.uint64(int(named.key))))  # a record of 0.1
+
+    def _release(self, name: AgentIdentity | None, command: ReleaseAgent, moment: RecordMoment) -> list[Decision]:
         """Drop the evidence against an agent."""
         engine = self._engine
-        slot = int(engine.builder.admit(key)[0])
-        if engine.agents.names[slot] is None:
+        slot = None if name is None else engine.agent_states.find_slot(name)
+        if slot is None:
             return []
         state = engine.risk[slot]
         previous = int(state["level"])
@@ -102,14 +107,15 @@ class ControlRecords:
         reason = RiskReason("released", "release", by, "", 1.0, f"released by {by}: {note}")
         return [self._decider.decide_level_change(slot, moment, previous, level, "release", reason)]
 
-    def _withdraw_evidence(self, key: AgentKeys, command: AdoptFeedbackRule, moment: RecordMoment) -> list[Decision]:
+    def _withdraw_evidence(
+        self, name: AgentIdentity | None, command: AdoptFeedbackRule, moment: RecordMoment
+    ) -> list[Decision]:
         """Take back what led to a decision that a person calls a false positive."""
         engine = self._engine
-        slots = engine.builder.admit(key)
-        slot = int(slots[0])
-        if engine.agents.names[slot] is None:
+        slot = None if name is None else engine.agent_states.find_slot(name)
+        if slot is None:
             return []
-        decisions = self._decider.decide_time_passed(slots, moment)
+        decisions = self._decider.decide_time_passed(np.array([slot], np.int32), moment)
         previous = int(engine.risk["level"][slot])
         limits = engine.thresholds[engine.agents.threshold_rows[slot]]
         risk.withdraw(engine.risk, slot, command.withdraw, limits, engine.risk_parameters)
@@ -132,6 +138,7 @@ class ControlRecords:
         subject = order.subject
         ours = subject.kind == "agent" and self._owns_agent(subject.partition_key, moment.partition)
         self._engine.agent_states.erase(subject, ours=ours)
+        self._engine.feedback_rules.erase(subject)
         self.erasures.append(PartitionErasure(order.erasure_id, subject, moment.offset, moment.at_ms, ours))
         if self._edges is not None:
             self._edges.clear()

@@ -12,7 +12,6 @@ from itertools import chain
 
 import msgspec
 
-from ...ingest.hashing import agent_key
 from ...ingest.timestamps import DAY_MS
 from ..delivery.actuators.desired_state import DesiredState, build_action_row, derive_desired_state
 from ..policy.access_evaluation import PolicyEvaluator, Verdict
@@ -107,7 +106,7 @@ class DesiredStateResolver:
         those of which the store knows that something is lowered or was not brought about, whatever their level is now.
         """
         in_memory = self._verdicts.interventions.pinned_agents(self._now_ms())
-        in_memory += [AgentName(agent_key(*full), *full) for full in self._verdicts.critical_ancestors]
+        in_memory += [self._store.edges.agent_name(*full) for full in self._verdicts.critical_ancestors]
         mine = [name for name in in_memory if tenants is None or name.tenant in tenants]
         affected = await asyncio.to_thread(self._affected_agents, target, tenants)
         names = {name.identity: name for name in chain(mine, affected)}

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from ...ingest.identities import IdentityHasher
 from ..policy.risk_view import CommitVersion
 from ..records.agents import AgentSummary, RiskLevel
 from .ipc import MAX_FRAME_ITEMS, AgentErased, LevelChange, PipelineUpdate
@@ -58,9 +59,11 @@ class RiskTopicReader:
 
     Args:
         partitions: of the events topic: a partition without any sign of life makes its agents' answers stale.
+        identities: under whose key agents are known here, whatever the topic says.
     """
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, identities: IdentityHasher = IdentityHasher()) -> None:  # noqa: B008
+        self._identities = identities
         self._heartbeats: dict[int, Heartbeat] = {}
         self._partitions = partitions
         self._agents: dict[int, list[tuple[AgentSummary, CommitVersion]]] = defaultdict(list)
@@ -86,7 +89,7 @@ class RiskTopicReader:
             else:
                 record = _risk_decoder.decode(value)
                 version = record.epoch, record.offset
-                self._agents[record.partition].append((summary_from_record(record), version))
+                self._agents[record.partition].append((summary_from_record(record, self._identities), version))
         except (*UNREADABLE, KeyError):
             self.unreadable_records += 1
 

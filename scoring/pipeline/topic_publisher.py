@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ...ingest.errors import Unavailable
+from ...ingest.identities import IdentityHasher
 from ...ingest.kafka.settings import KafkaTopics
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.record_keys import agent_partition_key
@@ -20,7 +21,7 @@ from ...ingest.source import TopicWriter
 from ...ingest.timestamps import format_rfc3339
 from ..delivery.notifiers.alert_events import CLOUDEVENTS_CONTENT_TYPE, build_alert_payload
 from ..policy.book import LivePolicy
-from ..records.agents import AgentName, AgentRow, AgentSummary, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, AgentRow, AgentSummary, RiskLevel
 from ..records.commits import Commit, Position
 from ..records.dead_letters import DeadLetter
 from ..records.decisions import Decision
@@ -105,7 +106,7 @@ class TopicPublisher:
         self._names = names
         self._policy = policy
         self._service = service
-        self._last_sent: dict[int, dict[int, int]] = {}
+        self._last_sent: dict[int, dict[AgentIdentity, int]] = {}
         """Fingerprint of the row that was sent last, by partition and agent."""
         self._unacknowledged: list[_SentCommit] = []
         """Commits that were sent and perhaps have not arrived."""
@@ -140,13 +141,13 @@ class TopicPublisher:
         fingerprints, marks = self._last_sent.setdefault(position.partition, {}), {}
         rows, gone = [], [(met.subject, met.offset) for met in commit.erasures if met.owns_agent]
         for subject, _ in gone:
-            fingerprints.pop(subject.key, None)
+            fingerprints.pop(subject.agent_identity, None)
         for row in commit.agents:
             mark = _row_fingerprint(row)
-            if fingerprints.get(row.name.key) == mark:
+            if fingerprints.get(row.name.identity) == mark:
                 self.unchanged += 1
                 continue
-            marks[row.name.key] = mark
+            marks[row.name.identity] = mark
             rows.append(row)
         sent = _SentCommit(position, rows, commit.decisions, gone)
         self._send_commit(sent)
@@ -257,7 +258,7 @@ class TopicPublisher:
                 alert = build_alert_payload(decision, self._policy.book.policy_members(decision), self._service)
                 self._send(self._names.alerts, key, alert, headers=headers, timestamp_ms=decision.decided_ms)
 
-    def _remember_sent(self, partition: int, fingerprints: dict[int, int]) -> None:
+    def _remember_sent(self, partition: int, fingerprints: dict[AgentIdentity, int]) -> None:
         if sum(map(len, self._last_sent.values())) + len(fingerprints) > MAX_REMEMBERED_AGENTS:
             self._last_sent.clear()  # then some are sent once more than needed
         self._last_sent.setdefault(partition, {}).update(fingerprints)
@@ -316,10 +317,14 @@ def erased_agent_record(partition_key: bytes, offset: int) -> tuple[bytes, None,
     return partition_key, None, [(ERASED_UP_TO_HEADER, b"%d" % offset)]
 
 
-def summary_from_record(record: RiskRecord) -> AgentSummary:
-    """The agent of a record, as the risk view holds it. Raises KeyError for a level of a later version."""
+def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> AgentSummary:
+    """The agent of a record, as the risk view holds it, under the key of *identities*.
+
+    Raises KeyError for a level of a later version.
+    """
+    name = record.tenant, record.issuer, record.agent_id
     return AgentSummary(
-        AgentName(int(record.agent_key), record.tenant, record.issuer, record.agent_id),
+        AgentName(identities.agent_key(*name), *name),
         record.agent_type,
         RiskLevel[record.risk_level.upper()],
         record.risk_score,

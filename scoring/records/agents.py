@@ -34,7 +34,7 @@ AgentIdentity = tuple[str, str, str]
 
 
 class AgentName(msgspec.Struct, frozen=True):
-    """Identity of an agent in words; `key` is `trustwatch.ingest.hashing.agent_key` of it (unsigned 64 bits)."""
+    """Identity of an agent in words; `key` is `IdentityHasher.agent_key` of it in its deployment (unsigned 64 bits)."""
 
     key: int
     tenant: str
@@ -135,8 +135,15 @@ class VersionedAgent(NamedTuple):
 
 
 class ReleaseAgent(msgspec.Struct, tag_field="command", tag="release", forbid_unknown_fields=True):
-    """A person vouches for an agent. `key` is its agent key in decimal (JSON numbers end at 53 bits)."""
+    """A person vouches for an agent.
 
-    key: str
-    by: str
+    Attributes:
+        key: `identities.unkeyed_agent_key` in decimal: in records of 0.1, which do not name the agent.
+    """
+
+    key: str = ""
+    by: str = ""
     note: str = ""
+    tenant: str = ""
+    issuer: str = ""
+    agent_id: str = ""

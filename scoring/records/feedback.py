@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from .agents import AgentName
+from .agents import AgentIdentity, AgentName
 
 FeedbackVerdict = Literal["false_positive", "true_positive"]
 RuleScopeKind = Literal["agent", "peer_group"]
@@ -24,10 +24,11 @@ class FeedbackRule(msgspec.Struct, frozen=True):
     It travels in control records and is stored with what it matched, so it says all by itself.
 
     Attributes:
-        key: agent key in decimal (JSON numbers end at 53 bits).
+        key: `identities.unkeyed_agent_key` in decimal, of rules of 0.1, which do not name the agent; else "".
         features: names of features; None = all but those of hard signals.
         resource: target or resource id that an event must name; None = any.
         expires_ms: it holds for events that happened, and arrived, before.
+        issuer, agent_id: with the tenant, the agent of the decision that was marked.
     """
 
     rule_id: str
@@ -38,6 +39,13 @@ class FeedbackRule(msgspec.Struct, frozen=True):
     features: tuple[str, ...] | None
     resource: str | None
     expires_ms: int
+    issuer: str = ""
+    agent_id: str = ""
+
+    @property
+    def agent_identity(self) -> AgentIdentity | None:
+        """Tenant, issuer and id of its agent; None in rules of 0.1."""
+        return (self.tenant, self.issuer, self.agent_id) if self.agent_id else None
 
 
 class AdoptFeedbackRule(msgspec.Struct, tag_field="command", tag="feedback.adopt", forbid_unknown_fields=True):
@@ -130,12 +138,14 @@ class Feedback(msgspec.Struct, frozen=True):
         return FeedbackRule(
             self.feedback_id,
             self.kind,
-            str(agent.key),
+            "",
             agent.tenant,
             self.agent_type,
             self.features,
             self.resource,
             self.expires_ms,
+            agent.issuer,
+            agent.agent_id,
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator
 import msgspec
 from sqlalchemy import Integer, cast, func, literal_column, select, tuple_
 
+from ...ingest.identities import unkeyed_agent_key
 from ...ingest.timestamps import DAY_MS
-from ..records.agents import AgentRow, AgentSummary, DueAgent, VersionedAgent
+from ..records.agents import AgentIdentity, AgentRow, AgentSummary, DueAgent, VersionedAgent
 from ..records.models import AgentLifespans
 from . import codec
 from .database import Database, Page, Tenants, from_cursor, visible
@@ -39,6 +40,11 @@ class AgentStore:
         """Rows of those *keys* (unsigned) that exist."""
         with self._database.read() as connection:
             return {agent.name.key: agent for agent in self._database.dialect.read_agents(connection, keys)}
+
+    def find_unkeyed(self, key: int) -> AgentIdentity | None:
+        """Full name of the agent that 0.1 knew by *key*; every agent is looked at, so this is for rare cases."""
+        names = (agent.name.identity for agent in self.iterate())
+        return next((name for name in names if unkeyed_agent_key(*name) == key), None)
 
     def due(self, before_ms: int, limit: int, after: DueAgent | None = None, partition: int = 0) -> list[DueAgent]:
         """Agents of *partition* with 0 < due_ms <= *before_ms* by (due_ms, key as signed), starting behind *after*.

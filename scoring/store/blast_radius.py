@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...ingest.hashing import agent_key
 from ...ingest.timestamps import WEEK_MS
 from ..records.agents import AgentEdge, AgentIdentity, AgentName, RiskLevel
 from .agent_store import AgentQuery
@@ -73,7 +72,7 @@ def find_blast_radius(
         complete = complete and len(edges) <= capacity
         reached = _newly_reached(edges[:capacity], frontier, by_agent, start.agent_id)
         for edge, kind in reached.values():
-            name = AgentName(agent_key(edge.tenant, edge.issuer, edge.target), edge.tenant, edge.issuer, edge.target)
+            name = edge_store.agent_name(edge.tenant, edge.issuer, edge.target)
             by_agent[edge.target] = ReachedAgent(
                 name,
                 step,
@@ -158,7 +157,7 @@ class CriticalDescendants:
         """Agents that are acted on as critical."""
         for full, level in pinned.items():
             if level == RiskLevel.CRITICAL:
-                yield AgentName(agent_key(*full), *full)
+                yield self._store.edges.agent_name(*full)
         critical = AgentQuery(levels=(int(RiskLevel.CRITICAL),), limit=MAX_PAGE)
         for agent in iterate_pages(
             lambda cursor: self._store.agents.page(msgspec.structs.replace(critical, cursor=cursor))

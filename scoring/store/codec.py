@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import ColumnElement, Table, and_
 
+from ...ingest.identities import IdentityHasher
 from ...ingest.record_erasure import ErasureSubject
 from ..records.agents import AgentEdge, AgentName, AgentRow, AgentSummary, VersionedAgent
 from ..records.commits import OutboxRow, Position
@@ -101,9 +102,9 @@ def agent_params(row: AgentRow, version: Position) -> dict[str, Any]:
     return dict(zip(_AGENT_COLUMN_NAMES, agent_values(row, version), strict=True))
 
 
-def agent_of(subject: ErasureSubject) -> AgentName:
+def agent_of(subject: ErasureSubject, identities: IdentityHasher) -> AgentName:
     """The agent that is to be erased."""
-    return AgentName(subject.key, subject.tenant, subject.issuer, subject.name)
+    return AgentName(identities.agent_key(*subject.agent_identity), *subject.agent_identity)
 
 
 def is_about(table: Table, agent: AgentName) -> ColumnElement[bool]:

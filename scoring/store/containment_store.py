@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import BigInteger, Connection, Float, bindparam, case, or_, select, update
 
-from ...ingest.hashing import agent_key
+from ...ingest.identities import IdentityHasher
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.timestamps import DAY_MS
 from ..records.agents import AgentEdge, AgentIdentity, AgentName
@@ -171,7 +171,10 @@ class ActuationStore:
 
     def targets_with_original(self, subject: ErasureSubject) -> list[str]:
         """Targets at whose server an agent is lowered: its original state is kept here alone."""
-        mine = (codec.is_about(ACTUATIONS, codec.agent_of(subject)), ACTUATIONS.c.original != b"")
+        mine = (
+            codec.is_about(ACTUATIONS, codec.agent_of(subject, self._database.identities)),
+            ACTUATIONS.c.original != b"",
+        )
         with self._database.read() as connection:
             return sorted(connection.scalars(select(ACTUATIONS.c.target).where(*mine)))
 
@@ -181,6 +184,10 @@ class EdgeStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def agent_name(self, tenant: str, issuer: str, agent_id: str) -> AgentName:
+        """Name of an agent with its key in this database."""
+        return AgentName(self._database.identities.agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
 
     def find(
         self,
@@ -198,7 +205,9 @@ class EdgeStore:
             nodes: agents, or *principals*.
         """
         column = EDGES.c.source_key if outgoing else EDGES.c.target_key
-        keys = [_principal_key(*node) if principals else agent_key(*node) for node in nodes]
+        identities = self._database.known_identities()
+        key_of = identities.principal_key if principals else identities.agent_key
+        keys = [key_of(*node) for node in nodes]
         tenants = sorted({tenant for tenant, _, _ in nodes})
         edges: list[AgentEdge] = []
         with self._database.read() as connection:
@@ -220,20 +229,16 @@ def _is_end(edge: AgentEdge, nodes: Collection[AgentIdentity], *, outgoing: bool
     return _is_principal(edge, outgoing) == principals and (edge.tenant, edge.issuer, name) in nodes
 
 
-def _principal_key(tenant: str, issuer: str, principal: str) -> int:
-    return agent_key(tenant, issuer, f"principal\x1f{principal}")
-
-
-def node_key(edge: AgentEdge, *, source: bool) -> int:
+def node_key(edge: AgentEdge, identities: IdentityHasher, *, source: bool) -> int:
     """Key (unsigned, 64 bits) of an end of an edge: of agents their agent key, of a principal one of its own."""
     if _is_principal(edge, source):
-        return _principal_key(edge.tenant, edge.issuer, edge.target)
-    return agent_key(edge.tenant, edge.issuer, edge.source if source else edge.target)
+        return identities.principal_key(edge.tenant, edge.issuer, edge.target)
+    return identities.agent_key(edge.tenant, edge.issuer, edge.source if source else edge.target)
 
 
-def write_edges(connection: Connection, edges: Sequence[AgentEdge]) -> None:
+def write_edges(connection: Connection, edges: Sequence[AgentEdge], identities: IdentityHasher) -> None:
     """Add what a commit saw, in the order of ids: two that add the same ones never wait for each other in turn."""
-    rows = sorted((edge_params(edge) for edge in edges), key=lambda row: str(row["edge_id"]))
+    rows = sorted((edge_params(edge, identities) for edge in edges), key=lambda row: str(row["edge_id"]))
     connection.execute(INSERT_EDGE.for_connection(connection), rows)
     connection.execute(
         _UPDATE_EDGE,
@@ -255,14 +260,14 @@ def _is_principal(edge: AgentEdge, source: bool) -> bool:
     return edge.kind == "acts_for" and not source
 
 
-def edge_params(edge: AgentEdge) -> dict[str, Any]:
+def edge_params(edge: AgentEdge, identities: IdentityHasher) -> dict[str, Any]:
     """Parameters of an insert into `edges`."""
     values = msgspec.structs.asdict(edge)
     full_name = "\x1f".join((edge.tenant, edge.issuer, edge.kind, edge.source, edge.target)).encode()
     return values | {
         "edge_id": hashlib.sha256(full_name).hexdigest()[:40],
-        "source_key": codec.to_signed(node_key(edge, source=True)),
-        "target_key": codec.to_signed(node_key(edge, source=False)),
+        "source_key": codec.to_signed(node_key(edge, identities, source=True)),
+        "target_key": codec.to_signed(node_key(edge, identities, source=False)),
     }
 
 

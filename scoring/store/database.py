@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, event, tuple_
+from sqlalchemy import Connection, Engine, event, select, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ...ingest.errors import Fenced, TrustwatchError, Unavailable
+from ...ingest.errors import ConfigError, Fenced, TrustwatchError, Unavailable
+from ...ingest.identities import IdentityHasher
 from .dialects import dialect_of, is_damaged, is_transient
 from .dialects.job_locks import JobLock
 from .read_scope import READ_SCOPE_OPTION, check_executed_statement, current_read_scope
+from .sql_schema import META
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
@@ -31,6 +33,9 @@ Tenants = Collection[str] | None
 """Tenants whose rows a caller may see; None = all."""
 
 MAX_PAGE = 500
+
+IDENTITY_PROOF = "identity.proof"
+"""Key in `meta` of what the identity key of the database is recognised by."""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -68,10 +73,28 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.identities = IdentityHasher()
+        """Under whose key agents stand in the tables; see `identity_keys.adopt_identity_key`."""
         self.dialect = dialect_of(engine)
         self.writing_engine = self.dialect.writer(engine)
         self._reading_engine = self.dialect.reader(engine)
         event.listen(engine, "before_execute", check_executed_statement)
+
+    def known_identities(self) -> IdentityHasher:
+        """Under whose key agents stand in the tables.
+
+        Raises:
+            ConfigError: they stand under a key, and it is not here.
+        """
+        if not self.identities.is_keyed:
+            with self.read() as connection:
+                keyed = connection.scalar(select(META.c.value).where(META.c.key == IDENTITY_PROOF))
+            if keyed:
+                raise ConfigError(
+                    "identity.key_file: agents of this database are known under an identity key, and it is not here. "
+                    "Copy the file `identity-key` of the service, mode 0600"
+                )
+        return self.identities
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
 
+from ...ingest.identities import unkeyed_agent_key
+from .codec import AGENT_NAME_COLUMNS, to_signed
 from .dialects.statements import MAX_IN_LIST, chunked, insert_or_skip, upsert
 from .sql_schema import CHAINS, DECISIONS
 
@@ -104,7 +106,10 @@ def content_digest(salt: str, values: Mapping[str, Any]) -> str:
         salt: hexadecimal.
         values: columns of the table of decisions, at least those of `DIGESTED_COLUMNS`; others are left out.
     """
-    plain = [[name, _canonical_value(values[name])] for name in DIGESTED_COLUMNS]
+    key = to_signed(unkeyed_agent_key(*(values[name] for name in AGENT_NAME_COLUMNS)))
+    # The stored key is another one in each deployment; a digest must outlive that.
+    covered = {name: values[name] for name in DIGESTED_COLUMNS} | {"agent_key": key}
+    plain = [[name, _canonical_value(value)] for name, value in covered.items()]
     body = json.dumps(plain, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
     return hashlib.sha256(b"tw-decision-1\0" + salt.encode() + b"\0" + body).hexdigest()
 

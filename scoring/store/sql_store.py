@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Connection, Engine, bindparam, case, delete, 
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from ...ingest.errors import ConfigError, Fenced
+from ...ingest.identities import IdentityHasher
 from ..records.commits import Commit
 from . import codec
 from .agent_store import AgentStore
@@ -25,6 +26,7 @@ from .dialects import open_engine, open_reading_engine
 from .dialects.statements import insert_or_skip
 from .erasure_store import ErasureStore, write_forget_positions
 from .feedback_store import FeedbackStore, write_partition_rules
+from .identity_keys import adopt_identity_key, has_identity_key
 from .metadata_store import MetadataStore
 from .migrate import alembic_config, migrate, read_revision, refuse_newer
 from .model_store import ModelStore, write_switches
@@ -114,7 +116,7 @@ class SqlStore:
             accepted = [number for number, refusal in enumerate(refusals) if refusal is None]
             self._write_agents(connection, [commits[number] for number in accepted])
             self._write_decisions(connection, [row for number in accepted for row in decision_rows[number]])
-            _write_records(connection, [commits[number] for number in accepted])
+            _write_records(connection, [commits[number] for number in accepted], self.identities)
             return [
                 CommitResult(write_dead_letters(connection, commit.dead_letters, self.max_dead_letters))
                 if refusal is None
@@ -133,16 +135,31 @@ class SqlStore:
         if rows and (linked := link_decisions(connection, rows, self._new_salt)):
             connection.execute(_INSERT_DECISION.for_connection(connection), linked)
 
+    @property
+    def identities(self) -> IdentityHasher:
+        """Under whose key agents stand in the tables."""
+        return self.database.identities
+
+    def has_identity_key(self) -> bool:
+        """True if the rows are under an identity key; those of 0.1 are not."""
+        return has_identity_key(self.database)
+
+    def use_identities(self, identities: IdentityHasher, *, renew: bool = False) -> int:
+        """Use an identity key from here on; see `identity_keys.adopt_identity_key`."""
+        changed = adopt_identity_key(self.database, identities, renew=renew)
+        self.database.identities = identities
+        return changed
+
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
 
 
-def _write_records(connection: Connection, commits: Sequence[Commit]) -> None:
+def _write_records(connection: Connection, commits: Sequence[Commit], identities: IdentityHasher) -> None:
     """All of *commits* that is neither agents nor decisions; the order of the tables is that of their locks."""
     insert_outbox_rows(connection, [row for commit in commits for row in commit.outbox])
     if edges := [edge for commit in commits for edge in commit.edges]:
-        write_edges(connection, edges)
+        write_edges(connection, edges, identities)
     if rules := [rule for commit in commits for rule in commit.feedback_rules]:
         write_partition_rules(connection, rules)
     write_forget_positions(connection, commits)

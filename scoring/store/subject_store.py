@@ -34,6 +34,7 @@ from sqlalchemy import (
 
 from ...ingest.record_erasure import ErasureSubject, NameEraser
 from ...ingest.timestamps import DAY_MS
+from ..records.agents import AgentName
 from ..records.commits import ALERT_KEY_PREFIX
 from . import codec
 from .containment_store import INSERT_EDGE, edge_params
@@ -49,6 +50,7 @@ from .sql_schema import (
     DELIVERIES,
     EDGES,
     ERASURES,
+    FEEDBACK_HOLDINGS,
     FORGOTTEN,
     META,
     METADATA,
@@ -115,6 +117,10 @@ class ErasureScope(NamedTuple):
         return {0: self.at_offset} if self.offsets is None else self.offsets
 
 
+class _TenantOfRule(msgspec.Struct):
+    tenant: str = ""
+
+
 class SubjectStore:
     """Export and erasure of all that every table says about one agent or principal.
 
@@ -166,10 +172,11 @@ class SubjectStore:
             subject: an agent.
             sources: whose dead letters may be seen; None = all. Those that name the agent are about it.
         """
-        key = codec.to_signed(subject.key)
+        agent = codec.agent_of(subject, self._database.identities)
+        key = codec.to_signed(agent.key)
         for table in METADATA.sorted_tables:
             if "agent_key" in table.c:
-                yield from self._iterate_rows(table, _is_own_row(table, subject))
+                yield from self._iterate_rows(table, _is_own_row(table, agent))
         yield from self._iterate_rows(AGENTS, and_(AGENTS.c.key == key, *_has_name(AGENTS, subject)))
         ends = [and_(EDGES.c[f"{end}_key"] == key, EDGES.c[end] == subject.name) for end in _ENDS]
         yield from self._iterate_rows(
@@ -196,14 +203,14 @@ def _has_name(table: Table, subject: ErasureSubject) -> list[ColumnElement[bool]
     return [table.c[name] == value for name, value in values]
 
 
-def _is_own_row(table: Table, subject: ErasureSubject) -> ColumnElement[bool]:
+def _is_own_row(table: Table, agent: AgentName) -> ColumnElement[bool]:
     """Condition that a row is about the agent: by its key, and by its name or, without names, by its tenant."""
     if "agent_id" in table.c:
-        return codec.is_about(table, codec.agent_of(subject))
-    mine = table.c.agent_key == codec.to_signed(subject.key)
+        return codec.is_about(table, agent)
+    mine = table.c.agent_key == codec.to_signed(agent.key)
     if table is DELIVERIES:  # of the tenant whose alert is delivered
-        return and_(mine, table.c.seq.in_(select(OUTBOX.c.seq).where(OUTBOX.c.tenant == subject.tenant)))
-    return and_(mine, table.c.tenant == subject.tenant)
+        return and_(mine, table.c.seq.in_(select(OUTBOX.c.seq).where(OUTBOX.c.tenant == agent.tenant)))
+    return and_(mine, table.c.tenant == agent.tenant)
 
 
 class _SubjectErasure:
@@ -215,7 +222,7 @@ class _SubjectErasure:
         self._scope = scope
         self._subject = scope.subject
         self._names = NameEraser(scope.subject.name, scope.subject.pseudonym)
-        self._key = codec.to_signed(scope.subject.key)
+        self._agent = codec.agent_of(scope.subject, database.identities)
         self._dry = dry
         self.removed_alerts = 0
         """Alerts that went with their decisions."""
@@ -225,7 +232,7 @@ class _SubjectErasure:
         if self._subject.kind != "agent":
             return 0
         born = next((table.c[name] for name in _CREATION_COLUMNS if name in table.c), None)
-        mine: list[ColumnElement[bool]] = [_is_own_row(table, self._subject)]
+        mine: list[ColumnElement[bool]] = [_is_own_row(table, self._agent)]
         if born is not None:
             mine.append(born <= self._scope.at_ms)
         return self._for_each_row(table, and_(*mine), lambda connection, row: self._remove(connection, table, row))
@@ -236,7 +243,11 @@ class _SubjectErasure:
             and_(AGENTS.c.partition == at, AGENTS.c.version_offset <= offset)
             for at, offset in self._scope.up_to.items()
         ]
-        old = (AGENTS.c.key == self._key, *_has_name(AGENTS, self._subject), or_(false(), *early))
+        old = (
+            AGENTS.c.key == codec.to_signed(self._agent.key),
+            *_has_name(AGENTS, self._subject),
+            or_(false(), *early),
+        )
         with self._database.read() as connection:
             return len(connection.execute(select(AGENTS.c.key).where(*old)).all())
 
@@ -248,7 +259,7 @@ class _SubjectErasure:
             and_(DECISIONS.c.partition == at, DECISIONS.c.offset > offset) for at, offset in self._scope.up_to.items()
         ]
         return self._for_each_row(
-            DECISIONS, and_(_is_own_row(DECISIONS, self._subject), ~or_(false(), *later)), self._write_tombstone
+            DECISIONS, and_(_is_own_row(DECISIONS, self._agent), ~or_(false(), *later)), self._write_tombstone
         )
 
     def remove_dead_letters(self) -> int:
@@ -272,7 +283,7 @@ class _SubjectErasure:
     def _remove_edge(self, connection: Connection, row: Any) -> bool:
         if self._subject.kind == "principal":
             renamed = codec.to_edge(row, target=self._subject.pseudonym)
-            connection.execute(INSERT_EDGE.for_connection(connection), edge_params(renamed))
+            connection.execute(INSERT_EDGE.for_connection(connection), edge_params(renamed, self._database.identities))
         return self._remove(connection, EDGES, row)
 
     def pseudonymise_table(self, table: Table) -> int:
@@ -307,6 +318,11 @@ class _SubjectErasure:
 
     def _rewrite(self, connection: Connection, table: Table, columns: Sequence[Any], row: Any) -> bool:
         values: dict[str, Any] = {}
+        if (
+            table is FEEDBACK_HOLDINGS
+            and msgspec.json.decode(row.rule, type=_TenantOfRule).tenant != self._subject.tenant
+        ):
+            return False
         for column in columns:
             old = row._mapping[column.name]
             new = self._names.erase_in_json(old) if isinstance(old, bytes) else self._names.erase_in_text(old)

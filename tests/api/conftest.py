@@ -38,7 +38,7 @@ from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettin
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.service_settings import ServicePipelineSettings, TenantSettings
 from trustwatch.ingest.formats.record_mapping import MappingSpec
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
@@ -379,7 +379,7 @@ def summary() -> Callable[..., AgentSummary]:
     """One agent as the pipeline reports it."""
 
     def make(agent_id: str = "bot", tenant: str = "acme", issuer: str = AS, **members: Any) -> AgentSummary:
-        name = AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
+        name = AgentName(IdentityHasher().agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
         values: dict[str, Any] = {
             "agent_type": "Payer",
             "level": 3,

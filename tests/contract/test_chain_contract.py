@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import delete, text, update
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
@@ -22,7 +22,7 @@ DAY_MS = 86_400_000
 
 
 def decision(number: int, **values: object) -> Decision:
-    name = AgentName(agent_key("acme", "https://as", "agent-ä\0"), "acme", "https://as", "agent-ä\0")
+    name = AgentName(IdentityHasher().agent_key("acme", "https://as", "agent-ä\0"), "acme", "https://as", "agent-ä\0")
     made = Decision(
         f"D{number:04}",
         name,

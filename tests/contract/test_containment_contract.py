@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.containment import Actuation, Intervention
@@ -19,7 +19,7 @@ LONG = "https://agents.example/" + "é" * 1000
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:
     """An agent of one issuer."""
-    return AgentName(agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
+    return AgentName(IdentityHasher().agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
 
 
 def approval(number: int, **values: Any) -> Intervention:

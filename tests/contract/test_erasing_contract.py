@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import LargeBinary, Text, select, text, update
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_row
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
@@ -42,7 +42,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
 
 
 def name(agent_id: str, tenant: str = "acme", issuer: str = "https://as") -> AgentName:
-    return AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
+    return AgentName(IdentityHasher().agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
 
 
 def agent(who: AgentName, told: str = "calm") -> AgentRow:

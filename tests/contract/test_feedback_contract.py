@@ -7,60 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
-from trustwatch.ingest.hashing import agent_key
 from trustwatch.scoring.learning.feedback_preview import feedback_labels
-from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
-from trustwatch.scoring.records.feedback import Feedback, FeedbackPreview, FeedbackStep, PartitionRule
+from trustwatch.scoring.records.feedback import FeedbackPreview, FeedbackStep, PartitionRule
 from trustwatch.scoring.store.database import BadCursor
 from trustwatch.scoring.store.retention_settings import RetentionCutoffs
 from trustwatch.scoring.store.sql_store import SqlStore
 
-NOW = 1_764_000_000_000
+from tests.support.stored_rows import NOW, name, said, step
+
 LATE = NOW + 5
 LONG = "https://agents.example/" + "é" * 1000
-
-
-def name(agent_id: str, tenant: str = "acme") -> AgentName:
-    """An agent of one issuer."""
-    return AgentName(agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id)
-
-
-def said(number: int, **values: Any) -> Feedback:
-    """A false positive."""
-    made = Feedback(
-        f"F{number:04}",
-        "false_positive",
-        "adopting",
-        "D1",
-        name("bot"),
-        "Payer",
-        "agent",
-        ("target_surprise",),
-        None,
-        "a new supplier",
-        "ann",
-        NOW + number,
-        NOW + 86_400_000,
-        "P1",
-        False,
-        "evt-1",
-        NOW - 5,
-        3,
-        NOW - 100,
-        NOW,
-        4.25,
-        "",
-        0,
-        "",
-        NOW + number,
-    )
-    return msgspec.structs.replace(made, **values)
-
-
-def step(of: Feedback, action: Any = "adopted") -> FeedbackStep:
-    """A step of its life."""
-    return FeedbackStep(of.feedback_id, action, NOW, "ann", "because")
 
 
 def holding(number: int, partition: int = 0, **values: Any) -> PartitionRule:

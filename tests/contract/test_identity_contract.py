@@ -5,58 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 from trustwatch.ingest.record_erasure import ErasureSubject
-from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
-from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
+from trustwatch.scoring.records.agents import AgentEdge, AgentName
+from trustwatch.scoring.records.commits import OutboxRow
 from trustwatch.scoring.records.containment import Actuation, Intervention
-from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.store.sql_store import SqlStore
 from trustwatch.scoring.store.subject_store import ErasureScope
 
 from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT
+from tests.support.stored_rows import NOW, agent, commit, decision
 
-NOW = 1_764_000_000_000
 HOLDER, IMPOSTOR = (AgentName(COLLIDING_KEY, TENANT, ISSUER, agent_id) for agent_id in (FIRST, SECOND))
 SUBJECT = ErasureSubject("agent", TENANT, ISSUER, SECOND, "erased~1")
-
-
-def agent(name: AgentName, level: int) -> AgentRow:
-    return AgentRow(name, "X", level, 0.2, 0.5, 0.1, NOW, NOW, NOW, 0, 3, "", b"[]", "", b"f", b"r", "v")
-
-
-def decision(number: int, name: AgentName) -> Decision:
-    return Decision(
-        f"D{number}",
-        name,
-        "X",
-        NOW + number,
-        "",
-        NOW,
-        1,
-        3,
-        0.9,
-        0.8,
-        0.7,
-        1e-9,
-        (),
-        "",
-        {},
-        {},
-        "m",
-        "b",
-        "p",
-        "enforce",
-        "event",
-        0,
-        number,
-    )
-
-
-def commit(store: SqlStore, **parts: object) -> None:
-    at = store.partitions.position(0)
-    if not at.epoch:
-        at = store.partitions.claim(0)
-    empty = {"agents": [], "decisions": [], "outbox": [], "dead_letters": []}
-    store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), **{**empty, **parts}))
 
 
 @pytest.mark.parametrize("crowd", [0, 200])

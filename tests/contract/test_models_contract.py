@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
@@ -41,7 +41,7 @@ def entry(number: int, **values: Any) -> ModelHistoryEntry:
 
 def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
     """An agent seen from one day to another."""
-    named = AgentName(agent_key(tenant, "https://as", name), tenant, "https://as", name)
+    named = AgentName(IdentityHasher().agent_key(tenant, "https://as", name), tenant, "https://as", name)
     return AgentRow(
         named,
         "Payer",
@@ -65,7 +65,7 @@ def agent(name: str, tenant: str, first: int, last: int) -> AgentRow:
 
 def decision(number: int, tenant: str, at_ms: int, previous: int, level: int) -> Decision:
     """A change of level."""
-    named = AgentName(agent_key(tenant, "https://as", "a"), tenant, "https://as", "a")
+    named = AgentName(IdentityHasher().agent_key(tenant, "https://as", "a"), tenant, "https://as", "a")
     return Decision(
         f"D{number:04}",
         named,

@@ -8,7 +8,7 @@ import pytest
 from trustwatch.api.composition import retention_cutoffs
 from trustwatch.api.settings.root import Settings
 from trustwatch.api.settings.storage_settings import ArchiveSettings, StoreSettings
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.timestamps import DAY_MS
 from trustwatch.scoring.records.agents import AgentEdge, AgentName
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
@@ -20,7 +20,7 @@ from trustwatch.scoring.store.sql_store import SqlStore
 
 NOW = 1_764_000_000_000
 LATE = NOW + 10 * DAY_MS
-BOT = AgentName(agent_key("acme", "https://as", "bot"), "acme", "https://as", "bot")
+BOT = AgentName(IdentityHasher().agent_key("acme", "https://as", "bot"), "acme", "https://as", "bot")
 
 
 def test_outbox_and_dead_letters_have_their_own_times(store: SqlStore) -> None:

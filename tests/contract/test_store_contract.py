@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from trustwatch.ingest.errors import Fenced
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName, AgentRow, AgentSummary, DueAgent, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
 from trustwatch.scoring.records.dead_letters import DeadLetter
@@ -47,7 +47,7 @@ def store(opener: Opener, tmp_path: Path) -> Iterator[SqlStore]:
 
 def agent(agent_id: str, tenant: str = "acme", **values: object) -> AgentRow:
     row = AgentRow(
-        name=AgentName(agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id),
+        name=AgentName(IdentityHasher().agent_key(tenant, "https://as", agent_id), tenant, "https://as", agent_id),
         agent_type="Payer",
         level=1,
         risk_score=0.25,

@@ -32,7 +32,7 @@ from .collecting import (
     replayed,
     serve,
 )
-from .opening import DATA, distributed, embedded, later, restore, went_on
+from .opening import distributed, embedded, later, restore, went_on
 from .support import RECORDED, Row, machine, unpack, write_rows
 
 
@@ -56,7 +56,7 @@ class Recording:
 def went_on_embedded(recording: Recording) -> list[Row]:
     """What becomes of the store and the log of 0.1."""
     folder = recording.folder
-    with embedded(folder / "went-on", unpack(DATA / "model.zip", folder / "model-0-1")) as service:
+    with embedded(folder / "went-on", unpack(MODEL, folder / "model-0-1")) as service:
         service.send(later())
         service.settle()
         return went_on(service)
@@ -65,7 +65,7 @@ def went_on_embedded(recording: Recording) -> list[Row]:
 def went_on_distributed(recording: Recording) -> list[Row]:
     """What becomes of the database and the topics of 0.1."""
     folder = recording.folder
-    model = unpack(DATA / "model.zip", folder / "model-0-1-distributed")
+    model = unpack(MODEL, folder / "model-0-1-distributed")
     with server(folder / "server") as postgres, broker(folder / "broker") as kafka:
         database = postgres.create_database()
         restore(postgres, database)

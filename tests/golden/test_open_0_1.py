@@ -1,5 +1,5 @@
-"""What 0.1 wrote is read by the present program: model, event log, archive, store. The services that go on from it are
-in tests/integration/test_golden.py and tests/integration/distributed/test_golden.py.
+"""What 0.1 wrote is read by the present program: event log, archive, store; its model is refused. The services that go
+on from it are in tests/integration/test_golden.py and tests/integration/distributed/test_golden.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trustwatch.ingest.errors import ModelError
+from trustwatch.models.model_persistence import load_trained_model
 
+from .collecting import MODEL
 from .opening import DATA
 from .support import assert_same, read_rows, run, score_vectors, stored, unpack
 
@@ -18,8 +21,14 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of 0.1."""
-    return unpack(DATA / "model.zip", tmp_path_factory.mktemp("model-0-1") / "model")
+    """The model of 0.1, converted to the present format (`convert_model.py`)."""
+    return unpack(MODEL, tmp_path_factory.mktemp("model-0-1") / "model")
+
+
+def test_its_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """It knows agents by a hash that two of them can share: nobody is judged by it; the advice is to train again."""
+    with pytest.raises(ModelError, match="expected format version 4, found 3; retrain, or run the version"):
+        load_trained_model(unpack(DATA / "model.zip", tmp_path / "model"))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder, MemoizedFunction, network_of
 from trustwatch.ingest.events import EFFECTS, OUTCOMES, NativeEvent, decode_event
-from trustwatch.ingest.hashing import NameHasher, agent_key
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 
 from ..support.feature_histories import SALT, columns, event, history
 
@@ -52,7 +53,9 @@ def test_columns_hash_every_name_under_the_salt() -> None:
         event_columns.VERSION: "v",
     }
     assert {column: int(names[column]) for column in wanted} == {column: h(text) for column, text in wanted.items()}
-    assert names[event_columns.AGENT] == agent_key("acme", "iss", "a1")
+    full_name = ("acme", "iss", "a1")
+    assert tuple(names[[event_columns.AGENT, event_columns.AGENT_CHECK]]) == IdentityHasher(SALT).agent_hash(*full_name)
+    assert names[event_columns.AGENT_DRAW] == unkeyed_agent_key(*full_name)
 
 
 def test_columns_tell_absent_from_zero() -> None:
@@ -63,6 +66,7 @@ def test_columns_tell_absent_from_zero() -> None:
     present = {
         event_columns.AGENT,
         event_columns.AGENT_CHECK,
+        event_columns.AGENT_DRAW,
         event_columns.GROUP,
         event_columns.TENANT,
         event_columns.ACTION,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.duplicate_window import DEFAULT_WINDOW, DuplicateWindow
-from trustwatch.ingest.record_keys import event_id_hash, raw_id_hash
+from trustwatch.ingest.record_keys import raw_id_hash, unkeyed_event_id_hash
 
 LOGS = st.lists(st.integers(0, 12), min_size=1, max_size=80)
 CUTS = st.lists(st.integers(0, 80), max_size=8)
@@ -96,27 +96,27 @@ def test_offsets_may_not_go_back() -> None:
 def test_identity_is_tenant_source_and_id() -> None:
     """The same id of two tenants or sources are two events, and parts can not run into each other."""
     keys = [("a", "b", "c"), ("b", "a", "c"), ("ab", "", "c"), ("", "", "abc"), ("a", None, "bc"), (None, "a", "bc")]
-    hashes = {event_id_hash(*key, raw=b"r") for key in keys}
+    hashes = {unkeyed_event_id_hash(*key, raw=b"r") for key in keys}
     assert len(hashes) == len(keys)
     assert all(0 < value < 2**64 for value in hashes)
-    assert event_id_hash("a", "b", "c", b"x") == event_id_hash("a", "b", "c", b"y")
-    assert event_id_hash("acme", "urn:x", "evt-1", b"") == 12545476726281081947
+    assert unkeyed_event_id_hash("a", "b", "c", b"x") == unkeyed_event_id_hash("a", "b", "c", b"y")
+    assert unkeyed_event_id_hash("acme", "urn:x", "evt-1", b"") == 12545476726281081947
 
 
 def test_without_an_id_the_bytes_are_the_identity() -> None:
     """Equal bytes are the same event, others are not; tenant and source are part of the bytes."""
-    assert event_id_hash("a", "b", None, b"x") == event_id_hash(None, None, "", b"x")
-    assert event_id_hash("a", "b", None, b"x") != event_id_hash("a", "b", None, b"y")
+    assert unkeyed_event_id_hash("a", "b", None, b"x") == unkeyed_event_id_hash(None, None, "", b"x")
+    assert unkeyed_event_id_hash("a", "b", None, b"x") != unkeyed_event_id_hash("a", "b", None, b"y")
 
 
 @pytest.mark.parametrize("id_", ["evt-1", None, ""])
 def test_identity_of_raw_records(id_: str | None) -> None:
     """The identity read from JSON is that of its decoded members."""
     raw = json.dumps({"tenant": "acme", "agent": {"id": "other"}, "id": id_, "source": "urn:x"}).encode()
-    assert raw_id_hash(raw) == event_id_hash("acme", "urn:x", id_, raw)
+    assert raw_id_hash(raw) == unkeyed_event_id_hash("acme", "urn:x", id_, raw)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"5", b'{"id": 5}', b'{"id": "\xff"}', b"[" * 100_000])
 def test_identity_of_garbage_is_its_bytes(raw: bytes) -> None:
     """What cannot be decoded still has an identity, so that its dead letter is written once."""
-    assert raw_id_hash(raw) == event_id_hash(None, None, None, raw)
+    assert raw_id_hash(raw) == unkeyed_event_id_hash(None, None, None, raw)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trustwatch.ingest.hashing import NameHasher, agent_key, siphash
+from trustwatch.ingest.hashing import NameHasher, siphash
 
 VECTORS = [
     (0, 0x726FDB47DD0E0E31),
@@ -18,18 +18,6 @@ VECTORS = [
     (63, 0x958A324CEB064572),
 ]
 """Lengths and hashes of the reference implementation: key and text are the bytes 0, 1, 2 and so on."""
-
-
-def test_agent_key_is_stable() -> None:
-    """The key of an agent is stored for ever, so its value is part of the format."""
-    assert agent_key("acme", "https://as.example", "a1") == 0xCFCD1692EB22EB26
-
-
-def test_agent_key_keeps_its_parts_apart() -> None:
-    """Moving a character from one part to the next names another agent."""
-    keys = {agent_key("ab", "c", "d"), agent_key("a", "bc", "d"), agent_key("a", "b", "cd"), agent_key("", "abc", "d")}
-
-    assert len(keys) == 4
 
 
 @pytest.mark.parametrize(("length", "expected"), VECTORS)

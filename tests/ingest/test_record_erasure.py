@@ -6,7 +6,7 @@ import base64
 import json
 
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject, NameEraser, RecordEraser
 from trustwatch.ingest.source import Record, RecordKind
 
@@ -102,7 +102,7 @@ def test_refused_inputs_that_name_it_go() -> None:
     other = Record(
         RecordKind.DEAD, 0, 5, json.dumps({"letter_id": "L", "raw": base64.b64encode(b"x").decode()}).encode()
     )
-    key = str(agent_key("acme", "https://as", "agent-7"))
+    key = str(unkeyed_agent_key("acme", "https://as", "agent-7"))
     release = Record(RecordKind.CONTROL, 0, 5, json.dumps({"command": "release", "key": key, "by": "bob"}).encode())
     by_her = Record(
         RecordKind.CONTROL, 0, 5, json.dumps({"command": "release", "key": "1", "by": PERSON.name}).encode()

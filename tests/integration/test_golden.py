@@ -25,7 +25,7 @@ def test_a_service_decides_as_recorded(tmp_path: Path) -> None:
 
 def test_a_service_goes_on_from_what_0_1_wrote(tmp_path: Path) -> None:
     """All that 0.1 had stored is listed; records that only its log had are applied; further events are taken."""
-    with embedded(tmp_path / "service", unpack(DATA / "model.zip", tmp_path / "model")) as service:
+    with embedded(tmp_path / "service", unpack(MODEL, tmp_path / "model")) as service:
         service.settle()
         listed = {row["decision"]["decision_id"]: row["decision"] for row in told(service) if "decision" in row}
         before = [row["decision"] for row in read_rows(DATA / "embedded-1.jsonl.gz") if "decision" in row]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind
 from trustwatch.models.model_persistence import load_trained_model
 
@@ -111,4 +111,4 @@ def seeded_events(folder: Path) -> dict[str, int]:
     seeds = load_trained_model(folder / "model").seeds
     by_key = dict(zip(seeds.keys.tolist(), seeds.events.tolist(), strict=True))
     names = [f"agent-{number}" for number in range(30)]
-    return {name: by_key.get(agent_key("acme", "https://as.example", name), 0) for name in names}
+    return {name: by_key.get(IdentityHasher().agent_key("acme", "https://as.example", name), 0) for name in names}

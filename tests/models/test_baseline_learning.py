@@ -26,7 +26,7 @@ AT = np.arange(ROWS)
 def events(agent: int = 7, start: int = 0, step: int = 60_000, kind: int = 0) -> EventColumns:
     """Columns of one agent's events at a steady pace; only those that the rule looks at are filled."""
     names, codes = np.zeros((ROWS, columns.NAMES), np.uint64), np.zeros((ROWS, columns.CODES), np.int8)
-    names[:, columns.AGENT], codes[:, columns.TYPE] = np.uint64(agent), kind
+    names[:, columns.AGENT_DRAW], codes[:, columns.TYPE] = np.uint64(agent), kind
     times = start + step * np.arange(ROWS, dtype=np.int64)
     return EventColumns([], names, np.zeros((ROWS, columns.NUMBERS)), codes, times)
 

@@ -21,7 +21,7 @@ def test_a_golden_model_loads_and_scores_as_ever(folder):
     model = load_model(folder / "model", feature_names=NAMES, feature_table_hash="golden-table")
     rows, groups, familiar = (np.load(folder / f"{name}.npy") for name in ("rows", "groups", "familiar"))
     scores = detector_from_model(model).score(rows, groups, familiar)
-    files = ("anomaly_score", "p_value", "u")  # the last one's name is of its time
+    files = ("anomaly_score", "p_value", "feature_evidence")
     for name, array in zip(files, scores, strict=True):
         np.testing.assert_allclose(array, np.load(folder / f"{name}.npy"), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(model.extras["baselines"]["counts"], np.arange(5))

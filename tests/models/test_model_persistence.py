@@ -113,10 +113,11 @@ def test_the_salt_changes_no_score() -> None:
     assert np.allclose(np.sort(first), np.sort(second))
 
 
-def test_the_keys_of_agents_change_no_score() -> None:
-    """Which odd events a training learns is drawn by the order of agents: other keys of theirs give the same model."""
+def test_what_agents_are_called_changes_no_score() -> None:
+    """Which odd events a training learns is drawn by the order of agents: other names and keys give the same model."""
     ours, theirs = history(300), history(300)
-    theirs.names[:, event_columns.AGENT] = theirs.names[:, event_columns.AGENT] * np.uint64(3) + np.uint64(1)
+    identity = [event_columns.AGENT, event_columns.AGENT_CHECK, event_columns.AGENT_DRAW]
+    theirs.names[:, identity] = theirs.names[:, identity] * np.uint64(3) + np.uint64(1)
     (first, one), (second, other) = (train_with_held_out(one, SALT, "k", SETTINGS) for one in (ours, theirs))
     assert np.array_equal(one.anomaly_score, other.anomaly_score)
     assert first.exponent == second.exponent

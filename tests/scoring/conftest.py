@@ -11,6 +11,7 @@ import pytest
 from trustwatch.ingest.columns import ColumnEncoder, EventColumns
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.models.detector import DetectorSettings
@@ -119,11 +120,18 @@ class Kit:
         """Time advances."""
         return Record(RecordKind.TICK, 0, at_ms, at_ms.to_bytes(8, "little"))
 
-    def processor(self, store: AgentLoader | None = None, capacity: int = 1000, **more: Any) -> Processor:
+    def processor(
+        self,
+        store: AgentLoader | None = None,
+        capacity: int = 1000,
+        identities: IdentityHasher | None = None,
+        **more: Any,
+    ) -> Processor:
         """A processor of its own."""
-        engine = Engine(self.model, EngineSettings(capacity=capacity, **more), store)
+        engine = Engine(self.model, EngineSettings(capacity=capacity, **more), store, identities=identities)
         policy = LivePolicy(PolicyBook(modes={"acme": "enforce"}))
-        return Processor(engine, ColumnEncoder(self.model.salt), DuplicateWindow(4096), policy)
+        encoder = ColumnEncoder(self.model.salt, identities=engine.identities)
+        return Processor(engine, encoder, DuplicateWindow(4096), policy)
 
     @staticmethod
     def batches(records: Sequence[Record], sizes: Iterator[int]) -> Iterator[RecordBatch]:

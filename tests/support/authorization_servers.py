@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator import (
     Actuator,
     ActuatorAccessDenied,
@@ -56,7 +56,7 @@ def wish(client_id: str, level: str, **more: Any) -> DesiredState:
         "acme",
         "https://as",
         client_id,
-        agent_key("acme", "https://as", client_id),
+        IdentityHasher().agent_key("acme", "https://as", client_id),
         level,
         *at,
         decision_id=f"D-{level}-{secrets.token_hex(4)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.decisions import Decision, RiskReason
 
@@ -18,7 +18,7 @@ REASON = RiskReason(
 
 def row_of(agent_id: str = "bot", tenant: str = "acme", level: int = 1, **more: Any) -> AgentRow:
     """An agent as the pipeline stores it."""
-    name = AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+    name = AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
     given = {
         "agent_type": "Robot",
         "risk_score": 0.1 if level < 2 else 0.8,

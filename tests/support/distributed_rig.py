@@ -37,7 +37,7 @@ from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.log.event_log import LogFailed
-from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash
+from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
@@ -576,7 +576,7 @@ class Load(threading.Thread):
         }
         raw = msgspec.json.encode(event)
         self.sent[tenant, agent_id] += 1
-        id_hash = event_id_hash(tenant, "load", event["id"], raw)
+        id_hash = unkeyed_event_id_hash(tenant, "load", event["id"], raw)
         record = Record(RecordKind.EVENT, id_hash, now_ms, raw, agent_partition_key(tenant, issuer, agent_id))
         if self._keep:
             self.records.append(record)

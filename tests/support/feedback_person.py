@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from trustwatch.api.feedback.preview_runner import PreviewFailed
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.learning.feedback_preview import PreviewJob
 from trustwatch.scoring.records.agents import AgentName
@@ -37,7 +37,7 @@ FOUND = {
 
 def decision(number: int, **values: Any) -> Decision:
     """A decision that raised an agent of acme to high."""
-    name = AgentName(agent_key("acme", AS, "agent-pay-1"), "acme", AS, "agent-pay-1")
+    name = AgentName(IdentityHasher().agent_key("acme", AS, "agent-pay-1"), "acme", AS, "agent-pay-1")
     made = Decision(
         f"D{number:04}",
         name,
@@ -91,7 +91,7 @@ class Person:
     def __init__(self, site: Any) -> None:
         self.site, self.runs = site, Runs()
         site.preview = self.runs
-        globex = AgentName(agent_key("globex", AS, "bot"), "globex", AS, "bot")
+        globex = AgentName(IdentityHasher().agent_key("globex", AS, "bot"), "globex", AS, "bot")
         told = [decision(1), decision(2, level=1, previous_level=3), decision(3, agent=globex, agent_type="")]
         at = site.store.partitions.claim(0)
         site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))

@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
+from ...identities import IdentityHasher
 from ...source import PartitionOwner, Record, RecordBatch
 from .. import record_codec
 from ..group_buffer import FairBuffer, RecordRun, offset_out_of_range
@@ -42,7 +43,14 @@ class ConfluentGroupSource:
         Unavailable: no broker answers.
     """
 
-    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING, member: str = "") -> None:
+    def __init__(
+        self,
+        settings: KafkaClientSettings,
+        tuning: KafkaTuning = DEFAULT_TUNING,
+        member: str = "",
+        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+    ) -> None:
+        self._identities = identities
         self.settings = settings
         self._tuning, self._member = tuning, member
         self.topic = settings.names.events
@@ -151,7 +159,7 @@ class ConfluentGroupSource:
         if record is None:
             raw = record_codec.KafkaRecord(offset, time_ms, message.key(), value, headers)
             record = record_codec.to_record(
-                raw, record_codec.SourcePartition(self.topic, partition, self._partition_count)
+                raw, record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
             )
         return record
 

@@ -14,6 +14,7 @@ from kafka.coordinator.base import MemberState
 from kafka.structs import OffsetAndMetadata
 
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
+from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
 from .. import record_codec
 from ..group_buffer import FairBuffer, offset_out_of_range
@@ -46,7 +47,14 @@ class KafkaPythonGroupSource:
         ConfigError: the broker refuses our login.
     """
 
-    def __init__(self, settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNING, member: str = "") -> None:
+    def __init__(
+        self,
+        settings: KafkaClientSettings,
+        tuning: KafkaTuning = DEFAULT_TUNING,
+        member: str = "",
+        identities: IdentityHasher = IdentityHasher(),  # noqa: B008
+    ) -> None:
+        self._identities = identities
         self.settings = settings
         self._tuning, self._member = tuning, member
         self.topic = settings.names.events
@@ -134,7 +142,7 @@ class KafkaPythonGroupSource:
         for topic_partition, records in fetched.items():
             partition = topic_partition.partition
             if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
-                origin = record_codec.SourcePartition(self.topic, partition, self._partition_count)
+                origin = record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
                 for part in fetched_parts(records):
                     self._buffer.add(partition, part.record_runs(origin))
 

@@ -18,7 +18,7 @@ class DesiredState(msgspec.Struct, frozen=True):
     """State that is to hold for an agent at an authorization server.
 
     Attributes:
-        tenant, issuer, agent_id, agent_key: the agent; the key is `trustwatch.ingest.hashing.agent_key`, unsigned.
+        tenant, issuer, agent_id, agent_key: the agent; the key is `AgentName.key`, unsigned.
         level: word of the risk level that is acted on.
         allow: whether new tokens are issued at all.
         max_token_lifetime_s: ceiling of a new token's lifetime; None = none.

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.delivery.actuators.desired_state import DesiredState, decode_desired_state, encode_desired_state
 from trustwatch.scoring.records.agents import AgentName, AgentRow
@@ -28,7 +28,7 @@ def lowering(new_site: Callable[..., Any]) -> Any:
 
 def name(agent_id: str, tenant: str = "acme") -> AgentName:
     """An agent."""
-    return AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+    return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
 def lowered(site: Any, who: AgentName, target: str = "hydra", **more: Any) -> Actuation:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from trustwatch.api.service.assembly import track_descendants
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.policy.access_evaluation import AccessRequest
 from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
@@ -198,7 +198,7 @@ def now_ms(site: Any) -> Callable[[], int]:
 
 def store_level(site: Any, agent_id: str, level: int) -> None:
     """Store an agent as a commit does."""
-    name = AgentName(agent_key("acme", AS, agent_id), "acme", AS, agent_id)
+    name = AgentName(IdentityHasher().agent_key("acme", AS, agent_id), "acme", AS, agent_id)
     row = AgentRow(name, "Payer", level, 0.9, 0.9, 0.9, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
     place = site.store.partitions.claim(0)
     site.store.commit(Commit(place, Position(0, place.epoch, place.offset + 1), [row], [], [], []))

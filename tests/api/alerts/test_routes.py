@@ -14,7 +14,7 @@ import pytest
 from standardwebhooks import Webhook
 from trustwatch.api.cli.main import make_app
 from trustwatch.api.composition import webhook_targets
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.settings import Secret
 from trustwatch.scoring.delivery.delivery_target import DeliveryChannel, DispatchPolicy
 from trustwatch.scoring.delivery.dispatcher import Dispatcher
@@ -93,7 +93,7 @@ def command(site: Any, *arguments: str, client: str = "all") -> Any:
 
 
 def agent_alert(number: int, name: str, level: int, **members: Any) -> OutboxRow:
-    key = agent_key("acme", AS, name)
+    key = IdentityHasher().agent_key("acme", AS, name)
     payload = change(RiskLevel.LOW, RiskLevel(level))
     return OutboxRow(f"alert-{number}", "alert", "", payload, 1_764_000_000_000 + number, key, "burst", level, "acme")
 

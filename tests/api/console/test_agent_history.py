@@ -16,7 +16,7 @@ from trustwatch.api.settings.storage_settings import ArchiveSettings
 from trustwatch.ingest.archive.archive_files import rewrite_lock
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.agents import AgentName
@@ -24,7 +24,7 @@ from trustwatch.scoring.records.erasures import Erasure
 
 AS = "https://as.example"
 NOW = datetime(2025, 11, 24, 16, tzinfo=UTC)
-BOT = AgentName(agent_key("acme", AS, "bot"), "acme", AS, "bot")
+BOT = AgentName(IdentityHasher().agent_key("acme", AS, "bot"), "acme", AS, "bot")
 TOPIC = "trustwatch.events"
 
 

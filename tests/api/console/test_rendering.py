@@ -25,7 +25,7 @@ from trustwatch.api.console.views.blast_radius_drawing import MAX_DRAWN_AGENTS, 
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.records.agents import AgentName, AgentSummary, RiskLevel
@@ -40,7 +40,7 @@ FILES = [(package, file) for package in MANIFEST["packages"] for file in package
 
 
 def summary(agent_id: str = "a", tenant: str = "t", level: int = 1, risk: float = 0.5, at_ms: int = 1) -> AgentSummary:
-    name = AgentName(agent_key(tenant, "i", agent_id), tenant, "i", agent_id)
+    name = AgentName(IdentityHasher().agent_key(tenant, "i", agent_id), tenant, "i", agent_id)
     return AgentSummary(name, "", level, risk, 1.0, 0.0, 1, at_ms, at_ms, 0, 1, "", b"", "")
 
 

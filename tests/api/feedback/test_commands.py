@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trustwatch.api.cli.main import make_app
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.commits import Commit, Position
 from trustwatch.scoring.records.decisions import Decision, RiskReason
@@ -147,7 +147,9 @@ def test_a_true_positive_is_noted(person: Person) -> None:
 def test_a_decision_without_features_needs_some_named(person: Person) -> None:
     """A decision whose reasons are signals alone."""
     only = (RiskReason("unregistered_key", "credential", "x", "never", 1.0, "x"),)
-    who = AgentName(agent_key("acme", "https://as.example", "other"), "acme", "https://as.example", "other")
+    who = AgentName(
+        IdentityHasher().agent_key("acme", "https://as.example", "other"), "acme", "https://as.example", "other"
+    )
     write(person, decision(8, reasons=only, agent=who))
     refused = add(person, "--yes", of="D0008")
     assert (refused.exit_code, "--feature" in refused.output) == (1, True)

@@ -11,7 +11,7 @@ import pytest
 from trustwatch.api.feedback.preview_runner import LOST_AFTER_MS
 from trustwatch.api.settings.learning_settings import FeedbackSettings
 from trustwatch.ingest.errors import Unavailable
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.actuator_settings import ActuatorSettings
 from trustwatch.scoring.records.agents import AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -149,7 +149,7 @@ def test_feedback_needs_its_scope_and_another_voice_than_the_agents(person: Pers
     """Who may only read may not say; nobody speaks for itself."""
     path = "/v1/decisions/D0001/feedback"
     problem(person.post(path, person.draft(), "gateway", "trust.score:read"), 403)
-    mine = AgentName(agent_key("acme", AS, "two"), "acme", AS, "two")
+    mine = AgentName(IdentityHasher().agent_key("acme", AS, "two"), "acme", AS, "two")
     at = person.site.store.partitions.position(0)
     told = [decision(7, agent=mine)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))
@@ -167,8 +167,10 @@ def test_nobody_adopts_a_rule_for_its_own_group(new_site: Callable[..., Any], cl
     person = Person(new_site(actuators=(hydra,)))
     store, agent_id = person.site.store, {"two": "two", "globex": "bot-7"}[client]
     tenant = {"two": "acme", "globex": "globex"}[client]
-    theirs = AgentName(agent_key(tenant, AS, "other"), tenant, AS, "other")
-    mine = AgentName(agent_key(tenant, "https://b.example", agent_id), tenant, "https://b.example", agent_id)
+    theirs = AgentName(IdentityHasher().agent_key(tenant, AS, "other"), tenant, AS, "other")
+    mine = AgentName(
+        IdentityHasher().agent_key(tenant, "https://b.example", agent_id), tenant, "https://b.example", agent_id
+    )
     at = store.partitions.position(0)
     told = [decision(8, agent=theirs), decision(9, agent=theirs, agent_type="Clerk")]
     row = AgentRow(mine, "PaymentProcessor", 1, 0.1, 0.9, 0.1, 1, 1, 1, 0, 9, "", b"[]", "", b"", b"", "v")
@@ -191,7 +193,7 @@ def test_an_agents_client_adopts_no_rule_for_a_group_before_the_agent_was_seen(
     """It may be of that group: nobody knows. Settings of another tenant's actuators say nothing about it."""
     hydra = ActuatorSettings("as", "hydra", "https://as.example", (AS,), tenants=(tenant,), clients={"bot-7": "two"})
     person = Person(new_site(actuators=(hydra,)))
-    theirs = AgentName(agent_key("acme", AS, "other"), "acme", AS, "other")
+    theirs = AgentName(IdentityHasher().agent_key("acme", AS, "other"), "acme", AS, "other")
     at = person.site.store.partitions.position(0)
     told = [decision(8, agent=theirs)]
     person.site.store.commit(Commit(at, Position(0, at.epoch, at.offset + 1), [], told, [], []))

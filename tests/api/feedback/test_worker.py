@@ -15,7 +15,7 @@ from trustwatch.api.settings.storage_settings import ArchiveSettings
 from trustwatch.ingest.archive.event_archive import EventArchive, EventToArchive
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
@@ -103,13 +103,22 @@ def test_an_archive_comes_before_the_log_where_that_begins_too_late(tmp_path: Pa
 def rule(kind: Any = "agent") -> FeedbackRule:
     """A rule for `bot`, or its peer group."""
     return FeedbackRule(
-        "F1", kind, str(agent_key("acme", AS, "bot")), "acme", "Payer", ("target_surprise",), None, 10**15
+        "F1",
+        kind,
+        "",
+        "acme",
+        "Payer",
+        ("target_surprise",),
+        None,
+        10**15,
+        AS,
+        "bot",
     )
 
 
 def agent(name: str, agent_type: str = "Payer") -> AgentRow:
     """An agent as it is stored."""
-    full = AgentName(agent_key("acme", AS, name), "acme", AS, name)
+    full = AgentName(IdentityHasher().agent_key("acme", AS, name), "acme", AS, name)
     return AgentRow(full, agent_type, 1, 0.0, 0.5, 0.5, 1, 1, 1, 0, 1, "", b"[]", "", b"", b"", "v")
 
 
@@ -154,7 +163,11 @@ def test_agents_and_labels_in_scope_come_from_the_store(tmp_path: Path, monkeypa
     assert len(keys) == 620
     assert [one.feedback_id for one in worker.confirmed_attacks(store, rule("peer_group"), keys, 50)] == ["F9"]
     assert worker.confirmed_attacks(store, rule("peer_group"), keys, 100) == []
-    assert worker.agent_keys_of_rule(store, rule()) == {int(rule().key)}
+    assert worker.agent_keys_of_rule(store, rule()) == {store.identities.agent_key("acme", AS, "bot")}
+    old = str(unkeyed_agent_key(*rows[-1].name.identity))  # a rule of 0.1
+    assert worker.agent_keys_of_rule(store, msgspec.structs.replace(rule(), key=old, agent_id="")) == {
+        store.identities.agent_key(*rows[-1].name.identity)
+    }
     monkeypatch.setattr(worker, "MAX_PREVIEW_AGENTS", 600)
     with pytest.raises(worker.TooManyPreviewAgents, match="choose the scope `agent`"):
         worker.agent_keys_of_rule(store, rule("peer_group"))

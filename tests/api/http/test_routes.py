@@ -12,7 +12,7 @@ import httpx
 import jsonschema
 import msgspec
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import record_id
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.pipeline.ipc import LevelChange
@@ -28,7 +28,7 @@ URL_ID = "https://agents.example/7"
 
 
 def name_of(agent_id: str, tenant: str = "acme", issuer: str = AS) -> AgentName:
-    return AgentName(agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
+    return AgentName(IdentityHasher().agent_key(tenant, issuer, agent_id), tenant, issuer, agent_id)
 
 
 def row(agent_id: str, tenant: str = "acme", level: int = 1, kind: str = "Payer", issuer: str = AS) -> AgentRow:
@@ -186,7 +186,7 @@ def test_a_release_is_logged_as_a_command(site: Any, summary: Any) -> None:
     (record,) = site.logged(RecordKind.CONTROL)
     assert answer.status_code == 202
     assert msgspec.json.decode(record.payload, type=ReleaseAgent) == ReleaseAgent(
-        str(agent_key("acme", AS, URL_ID)), "gateway", "announced"
+        "", "gateway", "announced", "acme", AS, URL_ID
     )
 
 

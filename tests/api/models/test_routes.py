@@ -15,7 +15,7 @@ from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.api.service.assembly import promote_ready_challenger
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.source import RecordKind
@@ -327,7 +327,9 @@ def test_nothing_before_is_nothing_to_go_back_to(site: Any) -> None:
 
 def test_the_chart_knows_what_people_said(site: Any) -> None:
     """A true positive does not count against the budget."""
-    name = AgentName(agent_key("acme", "https://as.example", "bot"), "acme", "https://as.example", "bot")
+    name = AgentName(
+        IdentityHasher().agent_key("acme", "https://as.example", "bot"), "acme", "https://as.example", "bot"
+    )
     rows = [
         Decision(
             f"D{number}",

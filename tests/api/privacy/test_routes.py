@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from trustwatch.api.privacy.erasure_steps import MAX_ROUNDS
 from trustwatch.api.settings.storage_settings import PrivacySettings
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import RecordKind
 from trustwatch.scoring.records.agents import AgentEdge, AgentName, AgentRow
 from trustwatch.scoring.records.commits import Commit, Position
@@ -25,7 +25,7 @@ from trustwatch.scoring.records.erasures import EraseCommand
 
 AS = "https://as.example"
 NOW_MS = 1_764_000_000_000
-BOT = AgentName(agent_key("acme", AS, "bot"), "acme", AS, "bot")
+BOT = AgentName(IdentityHasher().agent_key("acme", AS, "bot"), "acme", AS, "bot")
 WISH = {"agent": "bot", "tenant": "acme", "issuer": AS, "reason": "bot was retired"}
 
 
@@ -76,7 +76,7 @@ def known(site: Any, event: Callable[..., Any]) -> Any:
     """A service that knows two agents, a person, and what they did."""
     person = {"principal": {"id": "ann@acme.example", "type": "user"}}
     site.send([event(1, **person), event(2), event(3, agent_id="other", peer="bot"), event(4, agent_id="other")])
-    other = AgentName(agent_key("acme", AS, "other"), "acme", AS, "other")
+    other = AgentName(IdentityHasher().agent_key("acme", AS, "other"), "acme", AS, "other")
     committed(
         site,
         4,
@@ -104,7 +104,11 @@ def carried_out(site: Any, erasure_id: str) -> Any:
             if made.status == "waiting" and site.store.partitions.position(0).offset <= made.at_offset:
                 order = msgspec.json.decode(site.logged(RecordKind.FORGET)[-1].payload, type=EraseCommand)
                 asyncio.get_running_loop().run_in_executor(
-                    None, committed, site, site.event_log.next_offset, [order.subject.key]
+                    None,
+                    committed,
+                    site,
+                    site.event_log.next_offset,
+                    [site.store.identities.agent_key(*order.subject.agent_identity)],
                 )
             if made.status in ("done", "failed"):
                 break

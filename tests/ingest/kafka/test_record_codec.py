@@ -20,7 +20,7 @@ from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.record_codec import KafkaRecord, SourcePartition
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
-from trustwatch.ingest.record_keys import agent_partition_key, event_id_hash, partition_of
+from trustwatch.ingest.record_keys import agent_partition_key, partition_of, unkeyed_event_id_hash
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.records.dead_letters import RefusedInput
@@ -60,7 +60,9 @@ def test_identity_of_an_event_without_a_source_is_of_the_topic() -> None:
     """Ids are unique within a source; who names none cannot use up the ids of another."""
     payload = native(source=None)
     record = record_codec.to_record(KafkaRecord(0, 7, None, payload, []), HERE)
-    assert record == Record(RecordKind.EVENT, event_id_hash("t", "topic:trustwatch.events", "e", payload), 7, payload)
+    assert record == Record(
+        RecordKind.EVENT, unkeyed_event_id_hash("t", "topic:trustwatch.events", "e", payload), 7, payload
+    )
 
 
 @pytest.mark.parametrize("partition", range(8))

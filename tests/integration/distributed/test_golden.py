@@ -59,7 +59,7 @@ def test_a_worker_goes_on_from_the_database_and_the_topics_of_0_1(
 ) -> None:
     """All that 0.1 had stored is listed; records behind its positions are applied; further events are taken."""
     restore(postgres, database)
-    model = unpack(DATA / "model.zip", tmp_path / "model")
+    model = unpack(MODEL, tmp_path / "model")
     name = f"golden-{secrets.token_hex(4)}"
     with distributed(tmp_path / "service", model, postgres, database, kafka, name) as service:
         service.settle_topics()
@@ -78,7 +78,7 @@ def test_a_worker_without_a_state_applies_the_topic_of_0_1_from_its_beginning(
     tmp_path: Path, kafka: KafkaCluster, postgres: Postgres, database: str
 ) -> None:
     """State is a pure function of the log: with an empty database it comes to the same."""
-    model = unpack(DATA / "model.zip", tmp_path / "model")
+    model = unpack(MODEL, tmp_path / "model")
     name = f"golden-{secrets.token_hex(4)}"
     with distributed(tmp_path / "service", model, postgres, database, kafka, name, "events") as service:
         service.send(later())

@@ -11,6 +11,7 @@ import numpy as np
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features import feature_table, layout
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine import risk
 from trustwatch.scoring.engine.agent_state_cache import state_version
@@ -61,7 +62,8 @@ def test_another_salt_keeps_risk_and_restarts_features(kit: Any, make: Any) -> N
         stored = np.frombuffer(shelf[key].risk, risk.ROW)[0]
         assert engine.risk[slot] == stored
         assert engine.agents.names[slot] == shelf[key].name
-    at = model.seeds.find(keys)
+    identities = IdentityHasher(salt)
+    at = model.seeds.find([identities.agent_hash(*shelf[key].name.identity) for key in keys.tolist()])
     expected = np.where(at >= 0, model.seeds.rows["times"][at, layout.T_LAST], 0)
     assert (engine.builder.state.times[slots, layout.T_LAST] == expected).all()
     assert (at >= 0).any()
@@ -89,7 +91,8 @@ def test_seeds_give_known_agents_their_history(kit: Any, make: Any) -> None:
     processor = kit.processor()
     scored = processor.engine.score(kit.columns([make.event(1, 2, make.START_MS), make.event(2, "new", make.START_MS)]))
     known, stranger = scored.slots.tolist()
-    at = kit.model.seeds.find(processor.engine.builder.slots.keys[[known]])[0]
+    name = processor.engine.agents.names[known]
+    at = kit.model.seeds.find([IdentityHasher(make.SALT).agent_hash(*name.identity)])[0]
     assert processor.engine.risk[known]["events"] == kit.model.seeds.events[at] + 1
     assert processor.engine.risk[stranger]["events"] == 1
 

@@ -75,7 +75,9 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
     """Which of pace and volume has drifted furthest, how many there are now, and what the last weeks had."""
     processor = kit.processor()
     usual = [later(make, 3 * n, "host-2-1", session=f"s-{n}", bytes_in=100, bytes_out=900) for n in range(240)]
-    processor.engine.builder.observe_and_learn(kit.columns(usual))
+    columns = kit.columns(usual)
+    with processor.engine.agent_states.arriving(columns):
+        processor.engine.builder.observe_and_learn(columns)
     busy = [dict(later(make, 1000, "host-2-1", session="s", bytes_in=100, bytes_out=900)) for _ in range(400)]
     scored = processor.engine.score(kit.columns([event | {"id": f"b-{n}"} for n, event in enumerate(busy)]))
     reason = next(one for one in processor.engine.explainer.reasons(scored, [399])[0] if one.feature == "drift")

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
+from trustwatch.ingest.record_erasure import ErasureSubject
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.feedback_rules import PROTECTED_FEATURES, FeedbackRules, feature_mask
 from trustwatch.scoring.pipeline.processor import AppliedBatch, Processor
@@ -29,16 +30,17 @@ TARGET = ("target_surprise", "resource_surprise", "action_target_surprise", "ext
 
 def rule(agent: str | None = "agent-1", features: Any = TARGET, **more: Any) -> FeedbackRule:
     """A rule for one agent, or for the peer group `Payer`."""
-    key = agent_key("acme", AS, agent or "agent-1")
     given = {
         "rule_id": "F1",
         "kind": "peer_group" if agent is None else "agent",
-        "key": str(key),
+        "key": "",
         "tenant": "acme",
         "agent_type": "Payer",
         "features": features,
         "resource": None,
         "expires_ms": 10**15,
+        "issuer": AS,
+        "agent_id": agent or "agent-1",
         **more,
     }
     return FeedbackRule(**given)
@@ -95,7 +97,7 @@ class World:
 
     def state(self, agent: int = 1) -> Any:
         """Risk state of an agent."""
-        key = np.array([agent_key("acme", AS, f"agent-{agent}")], np.uint64)
+        key = np.array([self.processor.engine.identities.agent_key("acme", AS, f"agent-{agent}")], np.uint64)
         return self.processor.engine.risk[int(self.processor.engine.builder.admit(key)[0])]
 
     def flagged(self, agent: int = 1) -> list[Decision]:
@@ -303,7 +305,7 @@ def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
     world.apply([world.new_target()])
     stored: list[PartitionRule] = world.processor.engine.feedback_rules.uncommitted(0, 1)
 
-    rules = FeedbackRules(make.SALT, world.processor.engine.model.detector.usual_values())
+    rules = FeedbackRules(make.SALT, world.processor.engine.model.detector.usual_values(), IdentityHasher(make.SALT))
     rules.restore(stored)
     world.processor.engine.feedback_rules = rules
     assert len(rules) == 1
@@ -312,6 +314,26 @@ def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
     assert len(rules) == 1
     (held,) = rules.uncommitted(0, 2)
     assert held.matched == 2
+
+
+def test_a_rule_of_0_1_goes_on(world: World) -> None:
+    """It knows its agent by the hash of 0.1, and speaks of no other."""
+    old = rule(key=str(unkeyed_agent_key("acme", AS, "agent-1")), issuer="", agent_id="")
+    world.apply([adopt(old, world.at_ms)])
+
+    assert p_of(world.apply([world.new_target(1)])) > USUAL
+    assert p_of(world.apply([world.new_target(2)])) < USUAL
+
+
+def test_an_erased_name_leaves_rules(world: World) -> None:
+    """The rule about it speaks of nobody; a rule of another tenant, about an agent of that very name, holds."""
+    world.apply([adopt(rule(), world.at_ms), adopt(rule(rule_id="F2", tenant="globex"), world.at_ms)])
+    world.processor.engine.feedback_rules.mark_committed(1)
+    world.processor.engine.feedback_rules.erase(ErasureSubject("agent", "acme", AS, "agent-1", "erased~1"))
+
+    (changed,) = world.processor.engine.feedback_rules.uncommitted(0, 2)
+    assert (changed.rule.rule_id, changed.rule.agent_id, changed.epoch) == ("F1", "erased~1", 1)
+    assert p_of(world.apply([world.new_target()])) < USUAL
 
 
 def _sizes(seed: int) -> Iterator[int]:

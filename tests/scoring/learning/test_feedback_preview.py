@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.feedback_preview import (
@@ -28,6 +28,7 @@ from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule,
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 AS = "https://as.example"
+IDENTITIES = IdentityHasher(b"key of the deployment")
 FEATURES = (
     "target_surprise",
     "resource_surprise",
@@ -67,7 +68,7 @@ TOLD = Decision(
 
 def key_of(agent: str) -> int:
     """Key of an agent of the small world."""
-    return agent_key("acme", AS, agent)
+    return IDENTITIES.agent_key("acme", AS, agent)
 
 
 class Past:
@@ -107,8 +108,8 @@ class Past:
         more: Sequence[Record] = (),
     ) -> dict[str, Any]:
         """Preview it as the process does, in parts of uneven size."""
-        around = PreviewContext(self.kit.model, EngineSettings(capacity=20), {})
-        sieve, comparison = RecordFilter(keys or [key_of("agent-1")]), RuleComparison(job, around, labels)
+        around = PreviewContext(self.kit.model, EngineSettings(capacity=20), {}, IDENTITIES)
+        sieve, comparison = RecordFilter(keys or [key_of("agent-1")], IDENTITIES), RuleComparison(job, around, labels)
         records = sorted([*self.records, *more], key=lambda one: one.received_ms)
         wanted = [one for one in records if sieve.keeps(one)]
         at, sizes = 0, (1, 700, 13, 64)
@@ -131,12 +132,14 @@ def rule(**more: Any) -> FeedbackRule:
     given = {
         "rule_id": "F1",
         "kind": "agent",
-        "key": str(key_of("agent-1")),
+        "key": "",
         "tenant": "acme",
         "agent_type": "Payer",
         "features": FEATURES,
         "resource": None,
         "expires_ms": 10**15,
+        "issuer": AS,
+        "agent_id": "agent-1",
         **more,
     }
     return FeedbackRule(**given)
@@ -170,7 +173,7 @@ def test_a_rule_that_names_something_else_changes_nothing(past: Past) -> None:
 def test_what_goes_on_being_odd_is_named(past: Past) -> None:
     """A rule for targets does nothing for a new action: it is said which feature that is."""
     keys = [key_of("agent-3")]
-    found = past.run(past.job(rule(key=str(keys[0]))), keys=keys)
+    found = past.run(past.job(rule(agent_id="agent-3")), keys=keys)
 
     assert found["alerts_after"] > 0
     odd = {one["feature"]: one["events"] for one in found["still_odd"]}
@@ -248,7 +251,7 @@ def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
     keys = [key_of("agent-3")]
     name = AgentName(keys[0], "acme", AS, "agent-3")
     confirmed = FeedbackLabel("F7", "true_positive", name, "odd-3-8", past.end_ms, past.at_ms + MINUTE, "ann")
-    made = rule(key=str(keys[0]), features=("target_surprise",), resource="supplier-2.example")
+    made = rule(agent_id="agent-3", features=("target_surprise",), resource="supplier-2.example")
 
     found = past.run(past.job(made), [confirmed], keys)
 
@@ -259,10 +262,10 @@ def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
 def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
     """Ticks, releases and earlier rules act in both runs where they did, and only what happened since counts."""
     middle = past.at_ms - 65 * MINUTE
-    release = {"command": "release", "key": str(key_of("agent-1")), "by": "ann"}
+    release = {"command": "release", "tenant": "acme", "issuer": AS, "agent_id": "agent-1", "by": "ann"}
     more = [
         Record(RecordKind.CONTROL, 0, middle, json.dumps(release).encode()),
-        Record(RecordKind.CONTROL, 0, middle, json.dumps(release | {"key": str(key_of("agent-3"))}).encode()),
+        Record(RecordKind.CONTROL, 0, middle, json.dumps(release | {"agent_id": "agent-3"}).encode()),
         kit.tick(past.at_ms + 3 * DAY),
     ]
     plain, lived = past.run(past.job(rule())), past.run(past.job(rule()), more=more)
@@ -284,7 +287,7 @@ def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
 
 def test_a_sieve_lets_through_what_concerns_its_agents(past: Past, kit: Any, make: Any) -> None:
     """Splitting by agent changes nothing, so the others need not be replayed."""
-    sieve = RecordFilter([key_of("agent-1")])
+    sieve = RecordFilter([key_of("agent-1")], IDENTITIES)
     mine = kit.record(make.event(1, 1, past.at_ms))
     assert [sieve.keeps(one) for one in (mine, kit.record(make.event(1, 2, past.at_ms)), kit.tick(1))] == [
         True,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.learning.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.decisions import Decision
@@ -85,9 +86,10 @@ def test_an_agent_is_left_out_until_it_came_down(make: Any) -> None:
         decision(2, 3, 4 * DAY, 3),
         decision(1, 4, 3 * DAY, 2),
     ]
-    windows = suspicious_windows(newest_first, frozenset({"D2"}))
+    windows = suspicious_windows(newest_first, frozenset({"D2"}), IdentityHasher())
 
-    assert windows == {1: [(10 * DAY - 3 * HOUR, 10 * DAY)], 2: [(5 * DAY - HOUR, 6 * DAY)]}
+    first, second = (IdentityHasher().agent_key(*entry.agent.identity) for entry in (newest_first[1], newest_first[2]))
+    assert windows == {first: [(10 * DAY - 3 * HOUR, 10 * DAY)], second: [(5 * DAY - HOUR, 6 * DAY)]}
 
 
 def test_windows_take_events_of_their_agent_alone(make: Any, kit: Any) -> None:

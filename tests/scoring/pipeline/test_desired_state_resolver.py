@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.actuators.desired_state import (
     DesiredState,
     UnreadableAction,
@@ -35,7 +35,7 @@ ENFORCED = PolicyBook(modes={"acme": "enforce"})
 
 def name(agent_id: str = "bot", tenant: str = "acme") -> AgentName:
     """An agent."""
-    return AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+    return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
 class Desk:

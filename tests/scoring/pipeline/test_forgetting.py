@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.pseudonyms import PrivacyKey, open_privacy_key
@@ -63,7 +64,7 @@ def test_a_replay_of_the_rewritten_log_agrees(kit: Any, make: Any, capacity: int
     live = rows_of(run(kit, [*first, *behind], capacity))
     rewritten = [RecordEraser(GONE)(record) for record in first]
     again = kit.processor(capacity=capacity)
-    again.engine.agent_states.erased_agents.add(GONE.key)  # as a process does that starts behind the erasure
+    again.engine.agent_states.erased_agents.add(GONE.agent_identity)  # as a process does that starts behind the erasure
     for batch in kit.batches([*rewritten, *behind], itertools.repeat(41)):
         again.apply(batch)
 
@@ -80,7 +81,7 @@ def test_the_models_history_does_not_come_back(kit: Any, make: Any) -> None:
     anew = processor.engine.score(kit.columns([known]))
     slot = int(anew.slots[0])
 
-    assert kit.model.seeds.find(np.array([GONE.key], np.uint64))[0] >= 0
+    assert kit.model.seeds.find([IdentityHasher(make.SALT).agent_hash(*GONE.agent_identity)])[0] >= 0
     assert processor.engine.risk["events"][slot] == 1
     assert not np.array_equal(anew.vectors, with_history.vectors)
 
@@ -88,10 +89,10 @@ def test_the_models_history_does_not_come_back(kit: Any, make: Any) -> None:
 def test_marks_outlive_the_process() -> None:
     """Another process knows forgotten agents by keyed marks."""
     key = PrivacyKey(bytes(32))
-    forgotten = ErasedAgents(key, [key.erasure_mark(7)])
+    forgotten = ErasedAgents(key, [key.erasure_mark(unkeyed_agent_key("", "", "b"))])
 
-    assert forgotten.select_erased([6, 7, 8]) == {7}
-    assert ErasedAgents().select_erased([7]) == set()
+    assert [name for name in (("", "", "a"), ("", "", "b")) if name in forgotten] == [("", "", "b")]
+    assert ("", "", "b") not in ErasedAgents()
     assert PrivacyKey(b"x" * 32).erasure_mark(7) != key.erasure_mark(7)
     assert "x" not in repr(PrivacyKey(b"x" * 32))
 
@@ -102,7 +103,7 @@ def test_reasons_of_others_name_it_no_more(kit: Any, make: Any) -> None:
     records = kit.records(make.stream(5, 300))
     processor = run(kit, records)
     notes = processor.engine.agent_states
-    slot = int(processor.engine.builder.slots.find(np.array([GONE.key], np.uint64))[0])
+    slot = processor.engine.agent_states.find_slot(GONE.agent_identity)
     told = notes.explanation(slot)._replace(
         reasons=json.dumps([{"text": "first use of acct-ann"}]).encode(), counterfactual="not acct-ann"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest.hashing import agent_check, agent_key
+from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -20,7 +20,12 @@ from trustwatch.scoring.policy.book import LivePolicy, PolicyBook
 from trustwatch.scoring.store.outbox_store import DeliveryRoute
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT
+from tests.support.colliding_agents import COLLIDING_KEY, FIRST, ISSUER, SECOND, TENANT, CollidingIdentities
+
+
+def conflicted(kit: Any, *given: Any, **more: Any) -> Any:
+    """A processor in which the two have one key."""
+    return kit.processor(*given, identities=CollidingIdentities(kit.model.salt), **more)
 
 
 def events_of(make: Any, agent_id: str, count: int, first: int = 0, **more: Any) -> list[dict[str, Any]]:
@@ -48,11 +53,22 @@ def attack(make: Any, agent_id: str, count: int, first: int) -> list[dict[str, A
     )
 
 
-def test_the_two_have_one_key() -> None:
-    """They are what the tests below take them for; the second hash tells them apart."""
-    assert agent_key(TENANT, ISSUER, FIRST) == agent_key(TENANT, ISSUER, SECOND) == COLLIDING_KEY
-    assert agent_check(TENANT, ISSUER, FIRST) != agent_check(TENANT, ISSUER, SECOND)
-    assert agent_check(TENANT, ISSUER, FIRST) == agent_check(TENANT, ISSUER, FIRST) != 0
+def test_the_two_had_one_key_in_0_1() -> None:
+    """A pair that somebody found by search under the hash of 0.1 is none under any key."""
+    assert unkeyed_agent_key(TENANT, ISSUER, FIRST) == unkeyed_agent_key(TENANT, ISSUER, SECOND) == COLLIDING_KEY
+    for key in (b"", b"one deployment", b"another one"):
+        first, second = (IdentityHasher(key).agent_hash(TENANT, ISSUER, agent_id) for agent_id in (FIRST, SECOND))
+        assert first.key != second.key
+        assert first.check != second.check
+
+
+def test_two_whose_check_agrees_too_are_told_apart_when_they_are_loaded(kit: Any, make: Any) -> None:
+    """The full name decides, not 128 bits: a command that names the other one moves nobody."""
+    processor = conflicted(kit)
+    processor.apply(RecordBatch(0, 0, kit.records(events_of(make, FIRST, 5))))
+
+    assert processor.engine.agent_states.find_slot((TENANT, ISSUER, SECOND)) is None
+    assert processor.engine.agent_states.find_slot((TENANT, ISSUER, FIRST)) is not None
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
@@ -60,7 +76,7 @@ def test_an_impostor_moves_nobody(kit: Any, make: Any, cut: int) -> None:
     """State of the agent that holds the key is bit for bit that without the other, however the events are cut."""
     own, foreign = events_of(make, FIRST, 20), attack(make, SECOND, 20, 5)
     mixed = [*own[:10], *foreign, *own[10:]]
-    alone, beside = kit.processor(), kit.processor()
+    alone, beside = conflicted(kit), conflicted(kit)
     alone.apply(RecordBatch(0, 0, kit.records(own)))
     letters, conflicts = [], []
     records = kit.records(mixed)
@@ -78,7 +94,7 @@ def test_an_impostor_moves_nobody(kit: Any, make: Any, cut: int) -> None:
 
 def test_the_other_way_round(kit: Any, make: Any) -> None:
     """Whoever comes first keeps the key: the second one is refused even where it is the honest one."""
-    processor = kit.processor()
+    processor = conflicted(kit)
     applied = processor.apply(RecordBatch(0, 0, kit.records([*attack(make, SECOND, 5, 0), *events_of(make, FIRST, 5)])))
 
     assert [row.name.agent_id for row in processor.engine.agent_states.changed_rows()] == [SECOND]
@@ -87,7 +103,7 @@ def test_the_other_way_round(kit: Any, make: Any) -> None:
 
 def test_an_agent_that_comes_back_keeps_its_key(kit: Any, make: Any) -> None:
     """Moved out of memory and back in, by its own event or by the impostor's, it is still the one that is known."""
-    processor = kit.processor(capacity=1)
+    processor = conflicted(kit, capacity=1)
     others = [make.event(number, f"other-{number}", make.START_MS + 10**9) for number in range(3)]
     parts = [
         events_of(make, FIRST, 5),
@@ -110,7 +126,7 @@ def test_an_agent_that_comes_back_keeps_its_key(kit: Any, make: Any) -> None:
 
 def test_erasing_the_impostor_leaves_the_agent(kit: Any, make: Any) -> None:
     """An order to forget the one without the key takes nothing from the one that has it."""
-    processor = kit.processor()
+    processor = conflicted(kit)
     processor.apply(RecordBatch(0, 0, kit.records(events_of(make, FIRST, 5))))
     states = processor.engine.agent_states
     states.erase(ErasureSubject("agent", TENANT, ISSUER, SECOND, "erased~1"))
@@ -147,7 +163,7 @@ def test_a_restart_knows_whose_key_it_is(kit: Any, make: Any, tmp_path: Path) ->
 def run_to_the_end(kit: Any, store: SqlStore, reader: LogReader) -> None:
     pipeline = SinglePartitionPipeline(
         reader,
-        kit.processor(store.agents),
+        conflicted(kit, store.agents),
         store,
         LivePolicy(PolicyBook()),
         PipelineSettings(commit_interval_s=0.0),

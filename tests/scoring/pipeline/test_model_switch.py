@@ -92,10 +92,10 @@ class Site:
         models = ActiveModels(self.shelf, lambda: NOW)
         chosen = models.choose(self.store.models.current_switch(0))
         model = models.load(chosen.version, chosen.digest)
-        engine = Engine(model, EngineSettings(capacity=capacity), self.store.agents)
+        engine = Engine(model, EngineSettings(capacity=capacity), self.store.agents, identities=self.store.identities)
         processor = Processor(
             engine,
-            ColumnEncoder(model.salt),
+            ColumnEncoder(model.salt, identities=self.store.identities),
             DuplicateWindow(4096),
             POLICY,
             edges=EdgeCollector(),

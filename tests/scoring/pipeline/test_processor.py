@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.source import Record, RecordBatch, RecordKind
 from trustwatch.scoring.records.agents import RiskLevel
 
@@ -31,7 +31,7 @@ def control(payload: object, at_ms: int) -> Record:
 
 
 def key_of(agent: int) -> str:
-    return str(agent_key("acme", "https://as.example", f"agent-{agent}"))
+    return str(unkeyed_agent_key("acme", "https://as.example", f"agent-{agent}"))
 
 
 def test_records_of_all_kinds_keep_their_order(kit: Any, make: Any) -> None:
@@ -55,7 +55,8 @@ def test_duplicates_are_dropped_and_counted(kit: Any, make: Any) -> None:
     first = processor.apply(RecordBatch(0, 0, records))
     second = processor.apply(RecordBatch(0, 3, records[:2]))
     assert (first.events, first.duplicates, second.events, second.duplicates) == (2, 1, 0, 2)
-    seeded = kit.model.seeds.events[kit.model.seeds.find(processor.engine.builder.slots.keys[:1])[0]]
+    name = processor.engine.agents.names[0].identity
+    seeded = kit.model.seeds.events[kit.model.seeds.find([IdentityHasher(make.SALT).agent_hash(*name)])[0]]
     assert processor.engine.risk[0]["events"] == seeded + 2
 
 
@@ -104,7 +105,11 @@ def test_refusals_of_the_edge_are_stored_as_they_came(kit: Any) -> None:
     )
 
 
-def test_a_person_releases_a_critical_agent(kit: Any, make: Any) -> None:
+NAMED = {"tenant": "acme", "issuer": "https://as.example", "agent_id": "agent-1"}
+
+
+@pytest.mark.parametrize("agent", [NAMED, {"key": str(unkeyed_agent_key(*NAMED.values()))}], ids=["named", "of 0.1"])
+def test_a_person_releases_a_critical_agent(kit: Any, make: Any, agent: dict[str, str]) -> None:
     """A release is a record: it ends critical with a decision that names who said so; unknown agents are no error."""
     processor, at = kit.processor(), make.START_MS
     processor.apply(RecordBatch(0, 0, kit.records(attack(make, 1, at))))
@@ -113,8 +118,8 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any) -> None:
     assert counts.any()
     reference = processor.engine.builder.state.numbers[0, layout.N_REF_DAYS : layout.N_REF_DAYS + 1]
     reference[0] = 5.0
-    command = {"command": "release", "key": key_of(1), "by": "ann\nroot", "note": "n" * 5000}
-    stranger = {**command, "key": "12345"}
+    command = {"command": "release", **agent, "by": "ann\nroot", "note": "n" * 5000}
+    stranger = {**command, **({"key": "12345"} if "key" in agent else {"agent_id": "nobody"})}
     applied = processor.apply(RecordBatch(0, 3, [control(stranger, at), control(command, at + 9)]))
     (decision,) = applied.decisions
     assert (decision.cause, decision.previous_level, decision.offset, decision.decided_ms) == ("release", 4, 4, at + 9)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.kafka.settings import KafkaTopics
 from trustwatch.ingest.record_erasure import ErasedSubject, ErasureSubject
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader
@@ -21,7 +21,7 @@ from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
 AS, ID = "https://as", "01JERASURE0000000000000001"
 BOT = ErasureSubject("agent", "acme", AS, "bot", erasure_pseudonym(ID))
-NAME = AgentName(agent_key("acme", AS, "bot"), "acme", AS, "bot")
+NAME = AgentName(IdentityHasher().agent_key("acme", AS, "bot"), "acme", AS, "bot")
 PARTITION = 3
 
 

@@ -14,7 +14,7 @@ import msgspec
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
@@ -88,7 +88,14 @@ def said(lines: list[dict[str, Any]]) -> None:
     """Rules of feedback come and go on the way: for one agent with evidence taken back, and for a peer group."""
     end = START_MS * 2
     agent = FeedbackRule(
-        "F-agent", "agent", str(agent_key("acme", "https://as.example", "agent-3")), "acme", "Payer", None, None, end
+        "F-agent",
+        "agent",
+        str(IdentityHasher().agent_key("acme", "https://as.example", "agent-3")),
+        "acme",
+        "Payer",
+        None,
+        None,
+        end,
     )
     group = FeedbackRule(
         "F-group", "peer_group", "1", "acme", "Reader", ("action_surprise", "target_surprise"), None, lines[3_000]["at"]

@@ -25,7 +25,7 @@ from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.enforcement_settings import GatewayIssuerSettings, GatewaySettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
@@ -159,7 +159,9 @@ class Desk:
     def agent(self, agent: str = "bot", level: RiskLevel = RiskLevel.LOW, **named: Any) -> None:
         """An agent at a level, as the pipeline reports it."""
         given = {"tenant": "acme", "issuer": AS} | named
-        name = AgentName(agent_key(given["tenant"], given["issuer"], agent), given["tenant"], given["issuer"], agent)
+        name = AgentName(
+            IdentityHasher().agent_key(given["tenant"], given["issuer"], agent), given["tenant"], given["issuer"], agent
+        )
         at_ms = int(self.now * 1000)
         self.view.apply(
             [AgentSummary(name, "Payer", int(level), 0.5, 0.9, 0.5, 1, at_ms, at_ms, 0, 9, "01J", b"[]", "")]

@@ -24,7 +24,7 @@ from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings
 from trustwatch.api.settings.enforcement_settings import HookSettings
 from trustwatch.api.settings.root import Settings
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
@@ -114,7 +114,7 @@ class Desk:
     def level(self, level: RiskLevel | str, agent: str = "bot", agent_type: str = "Payer") -> None:
         """The pipeline reports an agent at a level."""
         number = RiskLevel[level.upper()] if isinstance(level, str) else level
-        name = AgentName(agent_key("acme", AS, agent), "acme", AS, agent)
+        name = AgentName(IdentityHasher().agent_key("acme", AS, agent), "acme", AS, agent)
         at_ms = int(self.now * 1000)
         self.view.apply([AgentSummary(name, agent_type, number, 0.5, 0.9, 0.5, 1, 2, at_ms, 0, 12, "", b"[]", "")])
 

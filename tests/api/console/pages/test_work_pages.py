@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_events import build_alert_payload
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
 from trustwatch.scoring.records.commits import Commit, OutboxRow, Position
@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 
 
 def name_of(agent_id: str, tenant: str = "acme") -> AgentName:
-    return AgentName(agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
+    return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
 def asked(number: int, agent_id: str = "bot", tenant: str = "acme", **changed: Any) -> Intervention:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
-from trustwatch.ingest.hashing import agent_key
+from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.scoring.delivery.notifiers.alert_formats import ALERT_FORMATS, AlertFormat, render_alert
 from trustwatch.scoring.delivery.notifiers.slack import escape_markup
 from trustwatch.scoring.records.agents import AgentName, RiskLevel
@@ -74,7 +74,7 @@ def body(payload: bytes, wanted: AlertFormat, suppressed_before: int = 0) -> Any
 
 
 def about(name: str, reason: str = "because") -> bytes:
-    agent = AgentName(agent_key("acme", "https://as", name), "acme", "https://as", name)
+    agent = AgentName(IdentityHasher().agent_key("acme", "https://as", name), "acme", "https://as", name)
     reasons = (RiskReason("c", "f", "o", "u", 0.5, reason),)
     return change(RiskLevel.LOW, RiskLevel.HIGH, agent=agent, agent_type=name, reasons=reasons)
 

@@ -1,0 +1,155 @@
+"""Identities of agents, principals and events: keyed hashes of their full names.
+
+Whoever could compute an identity could search for two names that share one, and let one agent pass for another. So
+identities are keyed. A deployment has a secret of its own; training, replay and back-tests, which need none, take the
+salt of the model. Nothing that is scored follows from an identity: the same events give the same figures under any key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from .durable_files import create_secret_file
+from .errors import ConfigError
+from .hashing import BlakeWords, blake2b_initial_state
+from .record_keys import EVENT_ID_PURPOSE, RAW_RECORD_PURPOSE, event_id_bytes, unkeyed_event_id_hash
+
+IDENTITY_KEY_FILE = "identity-key"
+IDENTITY_KEY_BYTES = 32
+MAX_KEY_BYTES = 64
+"""Bytes of a BLAKE2b key that count."""
+
+_AGENT_PURPOSE, _PRINCIPAL_PURPOSE, _UNKEYED_AGENT_PURPOSE = b"tw-agent-id", b"tw-principal-id", b"tw-agent"
+_two_words = struct.Struct("<2Q").unpack
+
+
+class AgentHash(NamedTuple):
+    """Identity of an agent, 128 bits in two halves, unsigned and never 0.
+
+    Attributes:
+        key: finds the agent: in memory, and in the tables.
+        check: tells it from another one that has the same key.
+    """
+
+    key: int
+    check: int
+
+
+class IdentityHasher:
+    """Hashes of full names under one key.
+
+    Args:
+        key: up to 64 bytes. b"" is for tools without a deployment, whose event ids are compared with themselves alone.
+    """
+
+    def __init__(self, key: bytes = b"") -> None:
+        if len(key) > MAX_KEY_BYTES:
+            raise ValueError(f"an identity key has at most {MAX_KEY_BYTES} bytes, not {len(key)}")
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "IdentityHasher(…)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IdentityHasher) and hmac.compare_digest(self._key, other._key)
+
+    def __hash__(self) -> int:
+        return hash(self.proof)
+
+    def agent_hash(self, tenant: str, issuer: str, agent_id: str) -> AgentHash:
+        """Identity of an agent."""
+        return self._hash(_AGENT_PURPOSE, tenant, issuer, agent_id)
+
+    def agent_key(self, tenant: str, issuer: str, agent_id: str) -> int:
+        """First half of an agent's identity, by which it is found."""
+        return self._hash(_AGENT_PURPOSE, tenant, issuer, agent_id).key
+
+    def principal_key(self, tenant: str, issuer: str, principal: str) -> int:
+        """The same of a principal: no principal shares one with an agent."""
+        return self._hash(_PRINCIPAL_PURPOSE, tenant, issuer, principal).key
+
+    def event_id_hash(
+        self, tenant: str | None, source: str | None, event_id: str | None, raw: bytes | memoryview
+    ) -> int:
+        """Identity of an event: unsigned 64 bits, never 0.
+
+        An id is unique within its tenant and source, as CloudEvents says for `source` + `id`. Without an id the
+        record's own bytes are its identity.
+
+        Args:
+            raw: the record as it is logged; read only where *event_id* is missing or empty.
+        """
+        if not self._key:
+            return unkeyed_event_id_hash(tenant, source, event_id, raw)
+        data = event_id_bytes(tenant, source, event_id) if event_id else raw
+        person = EVENT_ID_PURPOSE if event_id else RAW_RECORD_PURPOSE
+        digest = hashlib.blake2b(data, digest_size=8, key=self._key, person=person).digest()
+        return int.from_bytes(digest, "little") or 1
+
+    def event_states(self) -> tuple[BlakeWords, BlakeWords]:
+        """Begun hashes of event ids and of records without one, for compiled code that does as `event_id_hash`."""
+        return blake2b_initial_state(EVENT_ID_PURPOSE, self._key), blake2b_initial_state(RAW_RECORD_PURPOSE, self._key)
+
+    @property
+    def is_keyed(self) -> bool:
+        """False for the hasher of tools without a deployment."""
+        return bool(self._key)
+
+    @property
+    def proof(self) -> str:
+        """Text by which this key is recognised, and from which nobody finds it; hexadecimal."""
+        return hmac.new(self._key, b"trustwatch identity key", hashlib.sha256).hexdigest()
+
+    def _hash(self, person: bytes, tenant: str, issuer: str, name: str) -> AgentHash:
+        digest = hashlib.blake2b(_joined(tenant, issuer, name), digest_size=16, key=self._key, person=person).digest()
+        key, check = _two_words(digest)
+        return AgentHash(key or 1, check or 1)
+
+
+def unkeyed_agent_key(tenant: str, issuer: str, agent_id: str) -> int:
+    """Hash of an agent's full name that is the same everywhere and for ever: unsigned 64 bits, never 0.
+
+    Two names that share one can be searched for, so it decides nothing about who an agent is. It chooses what is
+    learned by a draw, shares work out, and finds what 0.1 wrote, whose agents were known by it.
+    """
+    data = _joined(tenant, issuer, agent_id)
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=_UNKEYED_AGENT_PURPOSE).digest(), "little") or 1
+
+
+def _joined(tenant: str, issuer: str, name: str) -> bytes:
+    """The parts with their lengths, so that no two triples share one text."""
+    return f"{len(tenant)}:{len(issuer)}:{tenant}{issuer}{name}".encode()
+
+
+def open_identity_key(path: Path, *, create: bool) -> IdentityHasher:
+    """The hasher of a deployment, from a file (64 hexadecimal digits, mode 0600).
+
+    Args:
+        create: make the file where there is none; two processes that do get the same key.
+
+    Raises:
+        ConfigError: it can not be read or written, is no key, is missing, or others may read it.
+    """
+    try:
+        if not path.exists():
+            if not create:
+                raise ConfigError(
+                    f"{path}: the identity key of this database is missing. Put it back from a back-up, or copy it from"
+                    " another process of the deployment. If it is lost, `trustwatch identities renew` makes a new one"
+                )
+            create_secret_file(path, f"{secrets.token_hex(IDENTITY_KEY_BYTES)}\n".encode())
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(f"{path}: others may read the identity key; its mode must be 0600")
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise ConfigError(f"{path}: the identity key can not be read or written: {error.strerror}") from None
+    except ValueError:
+        key = b""
+    if not IDENTITY_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
+        raise ConfigError(f"{path}: no key; expected {2 * IDENTITY_KEY_BYTES} hexadecimal digits")
+    return IdentityHasher(key)

@@ -1,0 +1,186 @@
+"""Keys of agents in the tables: one identity key for a database, and new keys in every row where it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, Connection, LargeBinary, Table, and_, bindparam, select, update
+
+from ...ingest.errors import ConfigError
+from ...ingest.identities import IdentityHasher
+from . import codec
+from .containment_store import edge_params
+from .database import IDENTITY_PROOF, Database
+from .dialects.statements import insert_or_skip
+from .metadata_store import UPSERT_META
+from .sql_schema import (
+    ACTUATIONS,
+    AGENTS,
+    DECISIONS,
+    DELIVERIES,
+    EDGES,
+    FEEDBACK,
+    INTERVENTIONS,
+    META,
+    OUTBOX,
+    POSITIONS,
+)
+
+_NAMED_TABLES = (AGENTS, DECISIONS, INTERVENTIONS, ACTUATIONS, FEEDBACK)
+_UNNAMED_TABLES = (OUTBOX, DELIVERIES)
+_CHUNK = 2_000
+_INSERT_META = insert_or_skip(META, "key")
+
+KeyChange = Mapping[str, Any]
+"""Parameters of an update: `o` and `n`, the old and the new key, signed, and the full name `t`, `i`, `a`."""
+
+
+def keyed_tables() -> tuple[Table, ...]:
+    """Tables whose rows are found by an agent's key, edges apart."""
+    return *_NAMED_TABLES, *_UNNAMED_TABLES
+
+
+def has_identity_key(database: Database) -> bool:
+    """True if the rows of the database are under an identity key; those of 0.1 are not."""
+    with database.read() as connection:
+        return _stored_proof(connection) is not None
+
+
+def adopt_identity_key(database: Database, identities: IdentityHasher, *, renew: bool = False) -> int:
+    """Use *identities* for the database; returns how many rows got new keys, all in one transaction or none.
+
+    A database without a key (it is new, or of 0.1) gets this one: every row's key is made from its stored name.
+
+    Args:
+        renew: take the key although the database has another one; nobody else may use it meanwhile.
+
+    Raises:
+        ConfigError: the database has another key.
+        Unavailable: nothing was changed.
+    """
+    with database.write() as connection:
+        proof = {"key": IDENTITY_PROOF, "value": identities.proof}
+        # Two processes that begin at once: the second waits here, and then finds the first one's.
+        connection.execute(_INSERT_META.for_connection(connection), proof | {"value": ""})
+        stored = _stored_proof(connection)
+        if stored == identities.proof:
+            return 0
+        if stored and not renew:
+            raise ConfigError(
+                "identity.key_file: this is not the identity key of this database, under which its agents are known. "
+                "All processes on one database have the same file: copy the one that the others use, or put it back "
+                "from a back-up. If it is lost, `trustwatch identities renew` gives every row a new key"
+            )
+        changed = _change_keys(connection, identities)
+        if changed:  # a worker of 0.1, or one with the old key, can not commit any more
+            connection.execute(update(POSITIONS).values(epoch=POSITIONS.c.epoch + 1))
+        connection.execute(UPSERT_META.for_connection(connection), proof)
+        return changed
+
+
+def _stored_proof(connection: Connection) -> str | None:
+    return connection.execute(select(META.c.value).where(META.c.key == IDENTITY_PROOF)).scalar_one_or_none()
+
+
+def _change_keys(connection: Connection, identities: IdentityHasher) -> int:
+    """Give every row that is found by a key its new one; returns how many changed."""
+    changed = sum(_change_unnamed(connection, identities, table) for table in _UNNAMED_TABLES)
+    changed += sum(_change_blobs(connection, identities, *column) for column in _BLOBS)
+    for table in _NAMED_TABLES:
+        changed += _update(connection, _named_update(table), _changes_of(connection, identities, table))
+    return changed + _change_edges(connection, identities)
+
+
+def _key_column(table: Table) -> Any:
+    return table.c.key if table is AGENTS else table.c.agent_key
+
+
+def _changes_of(connection: Connection, identities: IdentityHasher, table: Table) -> list[KeyChange]:
+    """Changes of the keys in a table that names its agents; rows without a name (erased ones) keep theirs."""
+    names = [table.c[name] for name in codec.AGENT_NAME_COLUMNS]
+    rows = connection.execute(select(_key_column(table), *names).where(table.c.agent_id != "").distinct()).all()
+    changes: list[KeyChange] = []
+    for old, *name in rows:
+        new = codec.to_signed(identities.agent_key(*name))
+        if new != old:
+            changes.append({"o": old, "n": new, **dict(zip("tia", name, strict=True))})
+    return changes
+
+
+def _named_update(table: Table) -> Any:
+    column = _key_column(table)
+    names = (table.c[name] == bindparam(at) for name, at in zip(codec.AGENT_NAME_COLUMNS, "tia", strict=True))
+    return update(table).where(column == bindparam("o"), *names).values({column.name: bindparam("n", type_=BigInteger)})
+
+
+def _update(connection: Connection, statement: Any, changes: Sequence[KeyChange]) -> int:
+    for start in range(0, len(changes), _CHUNK):
+        connection.execute(statement, list(changes[start : start + _CHUNK]))
+    return len(changes)
+
+
+def _change_unnamed(connection: Connection, identities: IdentityHasher, table: Table) -> int:
+    """Change keys in a table that names no agents: those that its tenant's decisions and agents name are known."""
+    column = table.c.agent_key
+    statement = update(table).where(column == bindparam("o")).values(agent_key=bindparam("n", type_=BigInteger))
+    if table is OUTBOX:
+        statement = statement.where(OUTBOX.c.tenant == bindparam("t"))
+    else:
+        of_tenant = select(OUTBOX.c.seq).where(OUTBOX.c.tenant == bindparam("t"))
+        statement = statement.where(DELIVERIES.c.seq.in_(of_tenant))
+    used = {old for (old,) in connection.execute(select(column).distinct())}
+    changes = {
+        (change["o"], change["t"]): change
+        for named in _NAMED_TABLES[::-1]
+        for change in _changes_of(connection, identities, named)
+        if change["o"] in used
+    }
+    return _update(connection, statement, list(changes.values()))
+
+
+def _change_edges(connection: Connection, identities: IdentityHasher) -> int:
+    ends = ("source_key", "target_key")
+    statement = (
+        update(EDGES)
+        .where(EDGES.c.edge_id == bindparam("e"))
+        .values({end: bindparam(f"n_{end}", type_=BigInteger) for end in ends})
+    )
+    changes: list[KeyChange] = []
+    for row in connection.execute(select(EDGES)):
+        params = edge_params(codec.to_edge(row), identities)
+        changes.append({"e": row.edge_id, **{f"n_{end}": params[end] for end in ends}})
+    return _update(connection, statement, changes)
+
+
+_BLOBS = ((OUTBOX, OUTBOX.c.payload), (ACTUATIONS, ACTUATIONS.c.desired))
+"""Columns of JSON in which the key of an agent may stand beside its name."""
+
+
+def _change_blobs(connection: Connection, identities: IdentityHasher, table: Table, column: Any) -> int:
+    keys = tuple(table.primary_key.columns)
+    mine = and_(*(key == bindparam(f"k_{key.name}") for key in keys))
+    statement = update(table).where(mine).values({column.name: bindparam("blob", type_=LargeBinary)})
+    changes: list[KeyChange] = []
+    for *at, raw in connection.execute(select(*keys, column)):
+        blob = _with_new_key(raw, identities)
+        if blob != raw:
+            changes.append({"blob": blob, **{f"k_{key.name}": value for key, value in zip(keys, at, strict=True)}})
+    return _update(connection, statement, changes)
+
+
+def _with_new_key(raw: bytes, identities: IdentityHasher) -> bytes:
+    """JSON with the new key of the agent that it names; the same object where it has no key."""
+    if b'"agent_key"' not in raw:
+        return raw
+    try:
+        content = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return raw
+    for part in (content, content.get("data") if isinstance(content, dict) else None):
+        if isinstance(part, dict) and "agent_key" in part and isinstance(part.get("agent_id"), str):
+            name = part.get("tenant") or "", part.get("issuer") or "", part["agent_id"]
+            key = identities.agent_key(*name)
+            part["agent_key"] = str(key) if isinstance(part["agent_key"], str) else key
+    return msgspec.json.encode(content)
