@@ -124,8 +124,15 @@ def run(sets: Sequence[Trace], trainings: int, draws: int, quick: bool = False) 
     """All cases over several trainings, as tables."""
     cases = leave_out_cases(sets)
     results = _measure(cases[: len(sets) + 1] if quick else cases, [Training(at) for at in range(trainings)], not quick)
+    return tables(results, draws)
+
+
+def tables(results: list[CaseResult], draws: int) -> list[FigureTable]:
+    """The headline, then all figures, levels and choices."""
+    figure_table = _figure_table(results, draws)
     return [
-        _figure_table(results, draws),
+        _headline(figure_table.records),
+        figure_table,
         _outcome_table(results),
         _choice_table(results),
     ]
@@ -197,6 +204,26 @@ def _figure_table(results: list[CaseResult], draws: int) -> FigureTable:
         "minus smallest training)."
     )
     return FigureTable("Left out", ("left out", "settings", *NAMES), rows, note, tuple(records))
+
+
+def _headline(records: Sequence[dict[str, Any]]) -> FigureTable:
+    """What was left out beside what is shipped, baseline frozen; without recall at 5 %."""
+    frozen = {(record["left_out"], record["settings"]): record for record in records if record["baseline"] == FROZEN}
+    rows = []
+    for name in dict.fromkeys(record["left_out"] for record in records):
+        cells = [
+            " / ".join(f"{value:.3f} ({low:.2f} to {high:.2f})" for value, low, high in figures_of[:3])
+            for figures_of in (
+                list(zip(record["median"], record["low"], record["high"], strict=True))
+                for record in (frozen[name, LEFT_OUT], frozen[name, SHIPPED])
+            )
+        ]
+        rows.append((name, *cells))
+    trainings = len(records[0]["trainings"])
+    note = (
+        f"{' / '.join(NAMES[:3])} false positives, baseline frozen; medians of {trainings} trainings, 95 % intervals."
+    )
+    return FigureTable("Headline", ("left out", LEFT_OUT, SHIPPED), rows, note)
 
 
 def _numbers(replays: JudgedReplays, *figure: NDArray[np.float64]) -> dict[str, Any]:
