@@ -16,7 +16,7 @@ from .layout import N_DISTINCT, N_SEEN, REGION, REGION_SIZE, Array, Baseline
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
-_COUNT_BITS = np.uint32(10)
+_COUNT_BITS = np.uint64(10)
 _MAX_COUNT = np.uint32(1023)
 _NAMED = np.uint32(0xFFFFFFFF ^ 1023)
 """Bits of an entry that hold its fingerprint."""
@@ -55,7 +55,7 @@ def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
 @inlined
 def _fingerprint_of(hashed: np.uint64) -> np.uint32:
     """Fingerprint of an item, never 0, shifted beside the count."""
-    return np.uint32((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS
+    return np.uint32(((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS)
 
 
 @inlined
@@ -67,7 +67,7 @@ def _place_of(table: Array, kind: int, fingerprint: np.uint32) -> np.int32:
     start, place = np.uint64(REGION[kind] * REGION_SIZE), np.int32(-1)
     for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):
         entry = table[start + np.uint64(offset)]
-        place = max(place, np.int32(offset) if entry & _NAMED == fingerprint else np.int32(-1))
+        place = max(place, np.int32(offset) if np.uint32(entry & _NAMED) == fingerprint else np.int32(-1))
     return place if place < 0 else np.int32(start) + place
 
 
@@ -106,7 +106,7 @@ def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
     hand, best = np.uint32(turn & np.uint64(last)), np.uint32(0xFFFFFFFF)
     for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):
         count = table[start + np.uint64(offset)] & _MAX_COUNT
-        best = min(best, (count << np.uint32(6)) | ((np.uint32(offset) - hand) & last))
+        best = min(best, np.uint32((count << np.uint32(6)) | ((np.uint32(offset) - hand) & last)))
     return np.int64(start + np.uint64((best + hand) & last))
 
 
