@@ -6,21 +6,32 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup newest lock audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## build the environment in .venv (done by every other target)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml deploy/development.lock
 	@test -n "$(PYTHON)" || { echo "Trustwatch needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/development.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+newest: ## build the environment in VENV from the ranges of pyproject.toml, not from the lock (then: make test VENV=...)
+	@test "$(VENV)" != .venv || { echo "say where: make newest VENV=var/newest"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	@touch $(READY)
+
+lock: $(READY) ## write the locks of deploy/ anew, from the registry
+	scripts/lock $(BIN)/uv
 
 demo: $(READY) ## train on four simulated weeks, serve, play a day with two attacks (ARGS=--exit ends by itself)
 	$(BIN)/trustwatch demo $(ARGS)
@@ -56,9 +67,12 @@ fuzz: $(VENV)/.ready-fuzz ## fuzz every parser with atheris, SECONDS of each (AR
 test-wheel: $(READY) ## build the wheel, install it elsewhere, show that it is complete and works there
 	scripts/test-wheel $(PYTHON) $(VENV)
 
-check: $(READY) ## formatter, linter, types, import contracts
+check: $(READY) ## formatter, linters, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PRODUCT) deploy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml --severity-level medium benchmarks examples scripts
+	$(BIN)/vulture
 	$(BIN)/mypy
 	cd .typing && $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache  # the folder in which the roots are one package
 
@@ -66,8 +80,16 @@ format: $(READY) ## rewrite files in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+audit: $(READY) ## known weaknesses of what the locks install (ARGS="--advisories all.zip": from a copy, without the internet)
+	$(BIN)/python -m scripts.audit $(ARGS)
+
+sbom: $(READY) ## what the image installs as CycloneDX, checked against its schema, into var/trustwatch.cdx.json
+	@mkdir -p var
+	$(BIN)/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-reproducible --validate \
+		--output-format JSON --output-file var/trustwatch.cdx.json
+
 bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
-	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway gateway_flood event_intake under_load; do echo "== $$b"; \
+	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway gateway_flood event_intake origins under_load; do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
 bench-quick: ## the same on small data: shows that they run
@@ -80,12 +102,12 @@ bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on tr
 bench-containment: $(READY) ## hijacks of 200 clients at a real Ory Hydra behind a real Envoy (ARGS=--write: into docs)
 	$(BIN)/python -m benchmarks.bench_containment $(ARGS)
 
-$(VENV)/.ready-bench: $(READY)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+$(VENV)/.ready-bench: $(READY) deploy/bench.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/bench.lock
 	@touch $@
 
-$(VENV)/.ready-fuzz: $(READY)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
+$(VENV)/.ready-fuzz: $(READY) deploy/fuzz.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/fuzz.lock
 	@touch $@
 
 clean: ## remove the environment and everything built

@@ -7,21 +7,25 @@ extras `a2a` and `mcp`. None of them is imported here.
 from __future__ import annotations
 
 from .access_tokens import ClientCredentials, ClientSecret
+from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
 from .asgi import TrustMiddleware
 from .caller import Caller, caller_from_claims
 from .event_sender import AsyncEventSender, EventSender
-from .events import AuditEvent, fingerprint
+from .events import AuditEvent, EventArgument, fingerprint
 from .guard import Guard, Ruling, judge
+from .origin_keys import OriginKeys
+from .origin_tracker import OriginTracker
 from .refusal import Challenge
 from .risk_answers import Answer, Question, Reason, TokenPolicy
 from .settings import RiskSettings, SenderSettings
 from .step_up_approvals import Approvals, shown_by_token
 from .trust_client import AsyncTrustClient, TrustClient
-from .trust_errors import ContentRefused, TokenFailed, TrustError, TrustUnavailable
+from .trust_errors import ContentRefused, OriginKeyUnavailable, TokenFailed, TrustError, TrustUnavailable
 
 __all__ = [
     "Answer",
     "Approvals",
+    "ArgumentOrigins",
     "AsyncEventSender",
     "AsyncTrustClient",
     "AuditEvent",
@@ -30,8 +34,13 @@ __all__ = [
     "ClientCredentials",
     "ClientSecret",
     "ContentRefused",
+    "EventArgument",
     "EventSender",
     "Guard",
+    "OriginKeyUnavailable",
+    "OriginKeys",
+    "OriginLimits",
+    "OriginTracker",
     "Question",
     "Reason",
     "RiskSettings",
@@ -39,6 +48,7 @@ __all__ = [
     "SenderSettings",
     "TokenFailed",
     "TokenPolicy",
+    "TracedCall",
     "TrustClient",
     "TrustError",
     "TrustMiddleware",

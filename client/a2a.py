@@ -1,29 +1,36 @@
 """A2A servers: an event for each request of another agent, and the risk answer enforced. Needs the extra `a2a`.
 
-Methods, task and context ids are read, messages and artifacts never.
+Methods, task and context ids are read. Messages and artifacts are read only where the agent was given an
+`OriginTracker`, which keeps them in memory and sends hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from a2a.helpers import get_data_parts
 from a2a.server.context import ServerCallContext
 from a2a.server.events.event_queue import Event
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types import a2a_pb2 as types
 from a2a.utils.errors import A2AError, InternalError, InvalidRequestError
 
+from .argument_origins import text_of
+from .call_trace import CallTrace
 from .caller import Caller
 from .events import AuditEvent, CausedBy, Effect, EventAgent, EventResource, Outcome
 from .guard import EventSink, Guard, RiskLookup, Ruling
+from .origin_tracker import OriginTracker
 from .refusal import REFUSAL_DETAILS
 from .step_up_approvals import ApprovalSource
 from .timing import Clock, SystemClock
 
 T = TypeVar("T")
 MAX_TEXT_CHARACTERS = 512
+MAX_ANSWER_CHARACTERS = 262_144
+"""Characters of one stream of answers that are remembered."""
 
 A2A_METHOD_EFFECTS: Mapping[str, Effect] = {
     "SendMessage": "write",
@@ -58,6 +65,8 @@ class TrustA2AHandler(RequestHandler):
         sender: takes the events; None sends none.
         needed: scopes that a method needs, by its name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
+        origins: traces where the parts of messages came from; None reads neither them nor answers.
+        untrusted: whether answers of this agent may hold what others wrote; None = it is not known.
     """
 
     def __init__(
@@ -70,6 +79,8 @@ class TrustA2AHandler(RequestHandler):
         sender: EventSink | None = None,
         needed: Mapping[str, Collection[str]] | None = None,
         approved: ApprovalSource | None = None,
+        origins: OriginTracker | None = None,
+        untrusted: bool | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._handler = handler
@@ -77,6 +88,8 @@ class TrustA2AHandler(RequestHandler):
         self._caller = caller
         self._guard = Guard(client, sender, approved)
         self._needed = needed or {}
+        self._origins = origins
+        self._untrusted = untrusted
         self._clock = clock or SystemClock()
 
     def counts(self) -> Mapping[str, int]:
@@ -163,7 +176,7 @@ class TrustA2AHandler(RequestHandler):
             watch.record_error(error)
             raise
         finally:
-            self._send_event(watch)
+            await self._send_event(watch)
 
     async def _stream(
         self,
@@ -186,11 +199,11 @@ class TrustA2AHandler(RequestHandler):
             raise
         finally:
             await stream.aclose()
-            self._send_event(watch)
+            await self._send_event(watch)
 
     async def _start_call(self, method: str, params: Any, context: ServerCallContext) -> _WatchedCall:
         """Identify the caller and evaluate the call. Raises A2AError for a call that is refused."""
-        watch = _WatchedCall(method, params, self._caller(context), self._clock)
+        watch = _WatchedCall(method, params, self._caller(context), self._clock, self._origins)
         if watch.caller is None:
             self._guard.count_unidentified()
             return watch
@@ -198,19 +211,22 @@ class TrustA2AHandler(RequestHandler):
         if ruling.refused:
             watch.outcome, watch.error = ruling.event_outcome()
             watch.cause = ruling.cause
-            self._send_event(watch)
+            await self._send_event(watch)
             raise refusal_error(ruling)
         return watch
 
-    def _send_event(self, watch: _WatchedCall) -> None:
+    async def _send_event(self, watch: _WatchedCall) -> None:
         if watch.caller is not None:
+            await watch.finish_trace(self._untrusted)
             self._guard.send_event(watch.caller.add_to_event(watch.event(self._agent)))
 
 
 class _WatchedCall:
     """Notes on one request, from which its event is made."""
 
-    def __init__(self, method: str, params: Any, caller: Caller | None, clock: Clock) -> None:
+    def __init__(
+        self, method: str, params: Any, caller: Caller | None, clock: Clock, origins: OriginTracker | None
+    ) -> None:
         self.method = method
         self.caller = caller
         self.outcome: Outcome = "success"
@@ -224,10 +240,30 @@ class _WatchedCall:
         )
         ids = (getattr(part, name, None) for part, name in ((message, "task_id"), (params, "task_id"), (params, "id")))
         self._task = next((text for task_id in ids if (text := _shortened_text(task_id))), None)
+        self._message = message
+        self._trace = CallTrace(origins, caller)
+        self._traced_session = self._context
+        if self._context is not None:
+            self._start_trace()
+        self._answers: list[object] = []
+        self._characters_left = MAX_ANSWER_CHARACTERS
+
+    def _start_trace(self) -> None:
+        self._trace.start(self._context, self.method, {} if self._message is None else _parts_of(self._message))
+
+    async def finish_trace(self, untrusted: bool | None) -> None:
+        """Look a message up that began a conversation, and remember what the answers told."""
+        if self._traced_session is None:  # only now the conversation has a name; nothing came before
+            self._start_trace()
+        await self._trace.finish(self._answers, untrusted if self.outcome == "success" else None)
 
     def read_result(self, result: object) -> None:
         """Take ids from the answer that the request did not have, such as those of a new task."""
         self._context = self._context or _shortened_text(getattr(result, "context_id", None))
+        if self._trace.is_on and self._characters_left > 0:
+            told = [part for one in _messages_in(result) for part in _parts_of(one).values()]
+            self._answers.append(told)
+            self._characters_left -= len(text_of(told, self._characters_left))
         own = getattr(result, "id", None) if isinstance(result, types.Task) else getattr(result, "task_id", None)
         self._task = self._task or _shortened_text(own)
 
@@ -236,7 +272,7 @@ class _WatchedCall:
 
     def event(self, peer: str) -> AuditEvent:
         """The event of this request."""
-        return AuditEvent(
+        event = AuditEvent(
             time=datetime.fromtimestamp(self._began, UTC),
             agent=EventAgent(id="-"),
             type="a2a.message",
@@ -251,6 +287,32 @@ class _WatchedCall:
             txn=self._task,
             duration_ms=max(0.0, self._clock.steady() - self._started) * 1000.0,
         )
+        self._trace.add_to_event(event)
+        return event
+
+
+def _messages_in(result: object) -> Iterator[Any]:
+    """Messages and artifacts of an answer, all of which have parts; not the history, which the agent has seen."""
+    for task in getattr(result, "tasks", None) or (result,):
+        if isinstance(task, (types.Message, types.Artifact)):
+            yield task
+        if isinstance(task, (types.Task, types.TaskStatusUpdateEvent)) and task.status.HasField("message"):
+            yield task.status.message
+        if isinstance(task, types.Task):
+            yield from task.artifacts
+        if isinstance(task, types.TaskArtifactUpdateEvent):
+            yield task.artifact
+
+
+def _parts_of(message: Any) -> dict[str, list[object]]:
+    """Texts, addresses, names of files and data of a message, by kind; files themselves are not read."""
+    found: dict[str, list[object]] = {"text": [], "url": [], "filename": [], "data": []}
+    for part in message.parts:
+        for name in ("text", "url", "filename"):
+            if value := getattr(part, name):
+                found[name].append(value)
+    found["data"].extend(get_data_parts(message.parts))
+    return found
 
 
 def refusal_error(ruling: Ruling) -> A2AError:

@@ -50,8 +50,17 @@ def check_content(event: Mapping[str, object]) -> None:
         if name == "attributes":
             if isinstance(value, Mapping):
                 _check_attributes(value, "$.attributes", 1)
+        elif name == "arguments":
+            _check_arguments(value)
         else:
             _check_texts(value, f"$.{name}")
+
+
+def _check_arguments(value: object) -> None:
+    """Check names and actions; the schema admits nothing but a keyed hash beside them."""
+    for at, argument in enumerate(value if isinstance(value, list) else ()):
+        for name in ("name", "from_action"):
+            _check_texts(argument.get(name), f"$.arguments[{at}].{name}")
 
 
 def _check_texts(value: object, path: str) -> None:
@@ -108,6 +117,7 @@ EventType = Literal[
 Effect = Literal["read", "write", "delete", "admin", "unknown"]
 Outcome = Literal["success", "denied", "error"]
 Provenance = Literal["granted", "derived", "new", "unknown"]
+Origin = Literal["prompt", "system", "tool", "unseen"]
 CausedBy = Literal["trustwatch"]
 
 DENIED_BY_TRUST = "ext_authz_denied"
@@ -122,6 +132,12 @@ EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID_CHAR
 EventText = Annotated[str, msgspec.Meta(max_length=MAX_EVENT_ID_CHARACTERS)]
 EventNames = Annotated[list[EventText], msgspec.Meta(max_length=256)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+MAX_EVENT_ARGUMENTS = 256
+MAX_LABEL_CHARACTERS = 256
+EventLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
+EventCallIndex = Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]
+EventHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$")]
 
 
 class EventPart(msgspec.Struct, omit_defaults=True):
@@ -182,6 +198,29 @@ class EventCredential(EventPart):
     token_lifetime_s: NonNegative | None = None
 
 
+class EventArgument(EventPart, rename={"from_call": "from"}):
+    """Origin of one argument of a call, with a keyed hash in place of its value (`ArgumentOrigins` makes them).
+
+    Attributes:
+        name: of the argument; `~` at its end: the value was found inside its text.
+        origin: where the agent had the value from; `unseen` = nothing before the call held it.
+        hash: keyed hash of the value.
+        from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
+        from_action: action of that call.
+        part: true for a text that is mostly copied from there.
+    """
+
+    name: EventLabel
+    origin: Origin
+    hash: EventHash
+    from_call: EventCallIndex | None = None
+    from_action: EventLabel | None = None
+    part: bool = False
+
+
+EventArguments = Annotated[list[EventArgument], msgspec.Meta(max_length=MAX_EVENT_ARGUMENTS)]
+
+
 class AuditEvent(EventPart, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` with UTC offset, bytes, milliseconds."""
 
@@ -212,6 +251,8 @@ class AuditEvent(EventPart, kw_only=True):
     session: EventText | None = None
     trace_id: EventText | None = None
     txn: EventText | None = None
+    arguments: EventArguments | None = None
+    untrusted_result: bool | None = None
     attributes: dict[str, Any] | None = None
 
 

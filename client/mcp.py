@@ -1,11 +1,12 @@
 """MCP servers: an event for each call of a tool, and the risk answer enforced. Needs the extra `mcp`.
 
-Names of tools, prompts and resources are read, arguments and results never.
+Names of tools, prompts and resources are read. Arguments and results are read only where the server was given an
+`OriginTracker`, which keeps them in memory and sends hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +15,13 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
+from pydantic import BaseModel
 
+from .call_trace import CallTrace
 from .caller import Caller, caller_from_claims
 from .events import AuditEvent, Effect, EventAgent, EventResource, EventType, Outcome
 from .guard import EventSink, Guard, RiskLookup, Ruling
+from .origin_tracker import OriginTracker
 from .refusal import REFUSAL_DETAILS
 from .step_up_approvals import ApprovalSource
 from .timing import Clock, SystemClock
@@ -39,6 +43,7 @@ READ_METHODS = frozenset(
         "completion/complete",
     }
 )
+TRACED_METHODS = frozenset({TOOL_CALL, "resources/read"})
 _NAME_PARAMETERS: Mapping[str, str] = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 
 
@@ -58,6 +63,9 @@ class TrustMcpMiddleware:
         effects: what tools do, by name (`read`, `write`, `delete`, `admin`); others are `unknown`.
         needed: scopes that a tool needs, by name.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
+        origins: traces where the arguments of tools and resources came from; None reads neither them nor answers.
+        untrusted: tools whose answers may hold what others wrote (mail, web pages, tickets, files), `resources/read`
+            for resources; None = it is not known of any.
     """
 
     def __init__(
@@ -70,6 +78,8 @@ class TrustMcpMiddleware:
         effects: Mapping[str, Effect] | None = None,
         needed: Mapping[str, Collection[str]] | None = None,
         approved: ApprovalSource | None = None,
+        origins: OriginTracker | None = None,
+        untrusted: Collection[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._server = server
@@ -77,6 +87,8 @@ class TrustMcpMiddleware:
         self._guard = Guard(client, sender, approved)
         self._effects = effects or {}
         self._needed = needed or {}
+        self._origins = origins
+        self._untrusted = untrusted
         self._clock = clock or SystemClock()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -91,12 +103,14 @@ class TrustMcpMiddleware:
         effect: Effect = "read" if ctx.method in READ_METHODS else self._effects.get(name or "", "unknown")
         ruling = await self._guard.evaluate(caller, effect, self._needed.get(name or ""))
         outcome: tuple[Outcome, str | None] = "error", "cancelled"
+        trace = self._start_trace(ctx, caller, name)
         try:
             if ruling.refused:
                 outcome = ruling.event_outcome()
                 raise refusal_error(ruling)
             result = await call_next(ctx)
             outcome = ("error", "tool_error") if _is_tool_error(result) else ("success", None)
+            await self._read_answer(trace, ctx, name, result)
             return result
         except Exception as error:
             if not ruling.refused:
@@ -105,12 +119,32 @@ class TrustMcpMiddleware:
         finally:
             event = self._event(ctx, caller, name, effect, outcome, began)
             event.caused_by = ruling.cause
+            trace.add_to_event(event)
             event.duration_ms = max(0.0, self._clock.steady() - started) * 1000.0
             self._guard.send_event(event)
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; docs/client.md lists them."""
         return self._guard.counts()
+
+    def _start_trace(self, ctx: Context, caller: Caller, name: str | None) -> CallTrace:
+        trace = CallTrace(self._origins, caller)
+        if ctx.method in TRACED_METHODS:
+            tool = ctx.method == TOOL_CALL
+            arguments = (ctx.params or {}).get("arguments") if tool else {"uri": (ctx.params or {}).get("uri")}
+            trace.start(_session_id(ctx), name if tool and name else ctx.method, arguments or {})
+        return trace
+
+    async def _read_answer(self, trace: CallTrace, ctx: Context, name: str | None, result: HandlerResult) -> None:
+        """Remember what the answer tells the agent."""
+        if not trace.is_on:
+            return
+        if ctx.method in TRACED_METHODS:
+            called = name if ctx.method == TOOL_CALL else ctx.method
+            untrusted = None if self._untrusted is None else called in self._untrusted
+            await trace.finish(list(_values_of(result)), untrusted)
+        elif ctx.method == "prompts/get":
+            trace.add_system(_session_id(ctx), list(_values_of(result)))
 
     def _event(
         self,
@@ -167,6 +201,25 @@ def _is_tool_error(result: HandlerResult) -> bool:
     if isinstance(result, Mapping):
         return bool(result.get("isError"))
     return bool(getattr(result, "is_error", False))
+
+
+def _values_of(result: HandlerResult) -> Iterator[object]:
+    """Texts and values of an answer; neither names of members nor pictures and sounds."""
+    answer = result.model_dump(mode="json", by_alias=True) if isinstance(result, BaseModel) else result
+    if answer is None:
+        return
+    yield answer.get("structuredContent")
+    messages = answer.get("messages") or ()
+    for block in (*(answer.get("content") or ()), *(answer.get("contents") or ())):
+        yield from _values_of_block(block)
+    for message in messages:
+        yield from _values_of_block(message.get("content") if isinstance(message, Mapping) else None)
+
+
+def _values_of_block(block: object) -> Iterator[object]:
+    if isinstance(block, Mapping):
+        yield from (block.get(name) for name in ("text", "uri", "name", "title", "description"))
+        yield from _values_of_block(block.get("resource"))
 
 
 def _resource(ctx: Context, server: str, name: str | None) -> EventResource:

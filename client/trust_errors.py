@@ -48,6 +48,10 @@ class TokenFailed(TrustError):
     """No access token could be fetched. The text never holds a secret."""
 
 
+class OriginKeyUnavailable(TrustError):
+    """The service gave no key for the origins of arguments; events go on without them. The text holds no secret."""
+
+
 class ContentRefused(TrustError, ValueError):
     """An event holds what no audit event may hold: a token, a credential, a body. Its text names where, never what."""
 

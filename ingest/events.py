@@ -46,6 +46,9 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 Provenance = Literal["granted", "derived", "new", "unknown"]
 PROVENANCES: tuple[str, ...] = get_args(Provenance)
 
+Origin = Literal["prompt", "system", "tool", "unseen"]
+ORIGINS: tuple[str, ...] = get_args(Origin)
+
 CausedBy = Literal["trustwatch"]
 CAUSES: tuple[str, ...] = get_args(CausedBy)
 
@@ -56,6 +59,20 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 Names = Annotated[list[Text], msgspec.Meta(max_length=256)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+MAX_ARGUMENTS = 256
+"""Arguments of one call; a record with more is refused, as with lists of names."""
+
+MAX_LABEL_LENGTH = 256
+"""Characters in the name of an argument or tool."""
+
+MAX_CALL_INDEX = 999_999_999
+HASH_PATTERN = r"^([0-9a-f]{8,64}|erased~[0-9A-Z]{1,12})(?!\n)$"
+"""A keyed hash, cut: 32 bits or more. An erased subject that is called like one leaves its pseudonym in its place."""
+
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH)]
+CallIndex = Annotated[int, msgspec.Meta(ge=0, le=MAX_CALL_INDEX)]
+HexHash = Annotated[str, msgspec.Meta(pattern=HASH_PATTERN)]
 
 
 class Agent(msgspec.Struct, gc=False):
@@ -112,6 +129,29 @@ class Credential(msgspec.Struct, gc=False):
     token_lifetime_s: NonNegative | None = None
 
 
+class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
+    """Origin of one argument of a call, computed where the content is; the content itself is never sent.
+
+    Attributes:
+        name: of the argument; `~` at its end: the value was found inside its text.
+        origin: where the agent had the value from; `unseen` = nothing before the call held it.
+        hash: keyed hash of the value.
+        from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
+        from_action: action of that call.
+        part: true for a text that is mostly copied from there.
+    """
+
+    name: Label
+    origin: Origin
+    hash: HexHash
+    from_call: CallIndex | None = None
+    from_action: Label | None = None
+    part: bool = False
+
+
+Arguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
+
+
 class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     """One record of what an agent did or asked for. Units: `time` UTC, bytes, milliseconds."""
 
@@ -142,6 +182,8 @@ class NativeEvent(msgspec.Struct, gc=False, kw_only=True):
     session: Text | None = None
     trace_id: Text | None = None
     txn: Text | None = None
+    arguments: Arguments | None = None
+    untrusted_result: bool | None = None
     attributes: dict[str, Any] | None = None
 
 
@@ -196,7 +238,23 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
     """Error with the path of the wrong member; for a missing one msgspec gives the path of its object only."""
     message, path = _split_path(error)
     missing = _MISSING.search(message)
-    return MalformedEvent(message, f"{path}.{missing.group(1)}" if missing else path)
+    path = f"{path}.{missing.group(1)}" if missing else path
+    wanted = _WANTED_IN_ARGUMENTS.get(_LIST_INDEX.sub("[]", path))
+    return MalformedEvent(message if wanted is None else f"{message}; {wanted}", path)
+
+
+_LIST_INDEX = re.compile(r"\[\d+\]")
+_WANTED_IN_ARGUMENTS = {
+    "$.arguments": f"send a list of at most {MAX_ARGUMENTS} arguments: leave out those from the prompt first",
+    "$.arguments[]": "an argument is an object with name, origin and hash",
+    "$.arguments[].name": f"give 1 to {MAX_LABEL_LENGTH} characters",
+    "$.arguments[].origin": f"it is one of {', '.join(ORIGINS)}",
+    "$.arguments[].hash": "give 8 to 64 hexadecimal digits of a keyed hash, never the value",
+    "$.arguments[].from": f"it is the index of an earlier call of the session, 0 to {MAX_CALL_INDEX}",
+    "$.arguments[].from_action": f"give 1 to {MAX_LABEL_LENGTH} characters",
+    "$.arguments[].part": "it is true or false",
+}
+"""Help by path: these members are computed by programs that were written for them, and msgspec's words are terse."""
 
 
 PUBLISHED_NAME = "AuditEvent"

@@ -51,6 +51,10 @@ class PrivacyKey:
             self._pseudonyms[tenant, name] = pseudonym
         return pseudonym
 
+    def origin_key(self, tenant: str, epoch: int, generation: int) -> str:
+        """Key, hexadecimal, under which clients of a tenant hash the arguments of calls in one period."""
+        return self._digest(b"origin key", f"{generation}:{epoch}:{tenant}".encode())
+
     def _digest(self, purpose: bytes, data: bytes) -> str:
         return hmac.new(self._key, purpose + b"\0" + data, hashlib.sha256).hexdigest()
 

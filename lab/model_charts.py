@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -164,46 +165,41 @@ def budgets(frame: Any, title: str = "Alerts that follow from a budget") -> Char
     axes = panels[0] if labelled else panels
     for level in _ALERT_LEVELS:
         part = frame[frame["level"] == level]
-        axes.plot(
-            part["factor"],
-            part["alerts"],
-            color=LEVEL_COLOURS[level],
-            marker=LEVEL_MARKERS[level],
-            linestyle=_LEVEL_LINE_STYLES[level],
-            label=level,
-        )
+        _plot_level(axes, level, part["factor"], part["alerts"])
         if labelled:
             missable = (part["bad_sessions"] - part["already"]).astype(float)
             share = part["detected"].astype(float) / missable.where(missable > 0) * 100
-            panels[1].plot(
-                part["factor"],
-                share,
-                color=LEVEL_COLOURS[level],
-                marker=LEVEL_MARKERS[level],
-                linestyle=_LEVEL_LINE_STYLES[level],
-                label=level,
-            )
+            _plot_level(panels[1], level, part["factor"], share)
+    factors = sorted(set(frame["factor"]))
     label_axes(axes, title, "multiple of the budget set", "alerts at or above level", grid="both")
     axes.set_ylim(bottom=0)
-    for panel in (axes, *(panels[1:] if labelled else ())):
-        panel.set_xscale("log")
-        ticks = sorted(set(frame["factor"]))
-        panel.set_xticks(ticks, [f"{tick:g}×" for tick in ticks], minor=False)
-        panel.minorticks_off()
-        panel.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
-        panel.legend(frameon=False, loc="upper left" if panel is axes else "lower right")
+    _mark_factors(axes, factors, "upper left")
     if labelled:
-        label_axes(
-            panels[1],
-            "What it finds",
-            "multiple of the budget set",
-            "bad sessions found, %",
-            grid="both",
-        )
+        label_axes(panels[1], "What it finds", "multiple of the budget set", "bad sessions found, %", grid="both")
         panels[1].set_ylim(-3, 103)
-    return Chart(
-        figure, f"{title}: {', '.join(f'{tick:g}' for tick in sorted(set(frame['factor'])))} times the one set"
+        _mark_factors(panels[1], factors, "lower right")
+    return Chart(figure, f"{title}: {', '.join(f'{factor:g}' for factor in factors)} times the one set")
+
+
+def _plot_level(panel: Any, level: str, factors: Any, values: Any) -> None:
+    """One level's line in its colour, marker and dashes."""
+    panel.plot(
+        factors,
+        values,
+        color=LEVEL_COLOURS[level],
+        marker=LEVEL_MARKERS[level],
+        linestyle=_LEVEL_LINE_STYLES[level],
+        label=level,
     )
+
+
+def _mark_factors(panel: Any, factors: Sequence[float], legend: str) -> None:
+    """Multiples of the budget along a logarithmic axis, with a line at the budget itself."""
+    panel.set_xscale("log")
+    panel.set_xticks(factors, [f"{factor:g}×" for factor in factors], minor=False)
+    panel.minorticks_off()
+    panel.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
+    panel.legend(frameon=False, loc=legend)
 
 
 def _budget_bars(frame: Any, title: str, observed: str) -> Chart:

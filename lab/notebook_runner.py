@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
+import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

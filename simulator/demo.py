@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # runs our own interpreter alone
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from ...scoring.store.blast_radius import MAX_DEPTH
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import AdministratorDep, ReaderDep, ReviewerDep, provided
+from ..http.names_in_paths import AGENT_PATH, PRINCIPAL_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -109,7 +110,7 @@ async def withdraw_approval(
 
 
 @router.post(
-    "/v1/agents/{agent_id:path}/pin",
+    AGENT_PATH + "/pin",
     status_code=201,
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Pin an agent's level",
@@ -130,9 +131,7 @@ async def pin_agent(
     return intervention_out(await containment.pin(caller, agent, pin.level, pin.why, pin.valid_s))
 
 
-@router.post(
-    "/v1/agents/{agent_id:path}/unpin", responses={**AMBIGUOUS_AGENT_RESPONSES, **ENDED_RESPONSES}, summary="End a pin"
-)
+@router.post(AGENT_PATH + "/unpin", responses={**AMBIGUOUS_AGENT_RESPONSES, **ENDED_RESPONSES}, summary="End a pin")
 async def unpin_agent(
     agent_id: str,
     caller: ReviewerDep,
@@ -147,7 +146,7 @@ async def unpin_agent(
 
 
 @router.get(
-    "/v1/agents/{agent_id:path}/blast-radius",
+    AGENT_PATH + "/blast-radius",
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Whom an agent reached",
 )
@@ -167,7 +166,7 @@ async def get_blast_radius(
 
 
 @router.get(
-    "/v1/principals/{principal_id:path}/risk",
+    PRINCIPAL_PATH + "/risk",
     responses=problem_responses({404: "no such principal, or none that the caller may see"}),
     summary="Risk of a principal",
 )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, ReviewerDep, provided
+from ..http.names_in_paths import AGENT_PATH
 from ..http.problems import ProblemDetails
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
@@ -32,7 +33,7 @@ AgentServiceDep = Annotated[AgentService, Depends(provided(AgentService))]
 
 
 @router.get(
-    "/v1/agents/{agent_id:path}/risk",
+    AGENT_PATH + "/risk",
     response_model=RiskOut,
     summary="Risk of one agent",
     responses=AMBIGUOUS_AGENT_RESPONSES,
@@ -84,7 +85,7 @@ async def list_agents(
 
 
 @router.post(
-    "/v1/agents/{agent_id:path}/release",
+    AGENT_PATH + "/release",
     status_code=202,
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Vouch for an agent",

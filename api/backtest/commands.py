@@ -225,25 +225,12 @@ def replay_command(
         load_trained_model(model), engine_settings(configured, learn=learn, capacity=agents), configured.domains()
     )
     first, window = as_utc(since), time_window(as_utc(since), as_utc(before), warm_up)
-    counts: Counter[str] = Counter()
-    problems = 0
-
-    def malformed(offset: int, path: str, reason: str) -> None:
-        nonlocal problems
-        problems += 1
-        report_malformed(problems, offset, path, reason)
-
-    encoder = msgspec.json.Encoder()
     with ExitStack() as stack:
         inputs = stack.enter_context(open_histories(events, configured, window))
         progress = stack.enter_context(byte_progress("replaying", FileSource(inputs).total_bytes))
         target = sys.stdout.buffer if str(out) == "-" else stack.enter_context(_open_output(out, inputs))
         source = WindowedSource(FileSource(inputs, progress=progress), window)
-        for line in replayed.replayed_events(source, malformed):
-            if first is not None and datetime.fromisoformat(line.time) < first:
-                continue
-            target.write(encoder.encode(_output_line(line)) + b"\n")
-            counts[line.risk_level] += 1
+        counts = _write_replayed(replayed, source, first, target)
     summary = replayed.summary()._asdict()
     summary["decisions"] = len(summary["decisions"])
     summary |= {
@@ -259,6 +246,27 @@ def replay_command(
     )
     if summary["malformed"] and not summary["events"]:
         raise fail("no record of it is an audit event: JSON lines of native events are expected")
+
+
+def _write_replayed(
+    replayed: HistoryReplay, source: WindowedSource, first: datetime | None, target: BinaryIO
+) -> Counter[str]:
+    """Write what is said of each event from *first* on, and report what is no event. Returns events by level."""
+    counts: Counter[str] = Counter()
+    problems = 0
+
+    def malformed(offset: int, path: str, reason: str) -> None:
+        nonlocal problems
+        problems += 1
+        report_malformed(problems, offset, path, reason)
+
+    encoder = msgspec.json.Encoder()
+    for line in replayed.replayed_events(source, malformed):
+        if first is not None and datetime.fromisoformat(line.time) < first:
+            continue
+        target.write(encoder.encode(_output_line(line)) + b"\n")
+        counts[line.risk_level] += 1
+    return counts
 
 
 def _open_output(out: Path, inputs: list[Path] | BinaryIO) -> BinaryIO:

@@ -14,6 +14,7 @@ from ...scoring.records.decisions import Decision
 from ...scoring.store.database import Page
 from ..http.agent_lookup import AgentSelector
 from ..http.dependencies import ReaderDep, RuntimeDep, provided
+from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -52,9 +53,7 @@ async def list_decisions(
     return _page_out(await decisions.list(caller, agent, tenant, limit, cursor))
 
 
-@router.get(
-    "/v1/agents/{agent_id:path}/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Decisions about one agent"
-)
+@router.get(AGENT_PATH + "/decisions", responses=AMBIGUOUS_AGENT_RESPONSES, summary="Decisions about one agent")
 async def list_agent_decisions(
     agent_id: str,
     caller: ReaderDep,

@@ -13,8 +13,6 @@ MAX_SHARE = 0.1
 
 LOOK_EVERY_S = 0.25
 
-NO_RESERVE_BYTES = -1
-
 
 class DiskReserve:
     """Tells when the free room on a disk has come down to the reserve.
@@ -31,8 +29,6 @@ class DiskReserve:
         self._monotonic = monotonic
         self._looked_at: float | None = None
         self._is_reached = False
-        self.free_bytes = NO_RESERVE_BYTES
-        """Free bytes when last looked at; -1 = not known."""
 
     def is_reached(self) -> bool:
         """True if only orders of people may be written. The disk is looked at a few times a second at most."""
@@ -46,9 +42,8 @@ class DiskReserve:
         try:
             usage = shutil.disk_usage(self._folder)
         except OSError:  # the log itself says what is wrong with the disk
-            self.free_bytes, self._is_reached = NO_RESERVE_BYTES, False
+            self._is_reached = False
             return
-        self.free_bytes = usage.free
         self._is_reached = usage.free < min(self._reserve_bytes, int(usage.total * MAX_SHARE))
 
 

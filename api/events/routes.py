@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from ...ingest.formats.otlp import OtlpSignal
 from ...ingest.formats.raw_records import ParsedRecords
 from ..http.auth.callers import SCOPE_INGEST, AuthenticatedCaller
 from ..http.dependencies import AdministratorDep, SenderDep, authenticate_connection, provided, services_of
-from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, problem_responses
+from ..http.schemas import COMMON_PROBLEMS, CursorParam, LimitParam, PageOut, TenantParam, problem_responses
 from .dead_letter_service import DeadLetterService, parser_named
 from .event_bodies import (
     CLOUDEVENT_BATCH_MEDIA_TYPE,
@@ -28,13 +29,16 @@ from .event_bodies import (
 )
 from .intake import Receipt
 from .intake_limits import UnsupportedBody
-from .schemas import EVENT_EXAMPLE, DeadLetterOut, ReceiptOut, dead_letter_out
+from .origin_keys import OriginKeyIssuer
+from .schemas import EVENT_EXAMPLE, DeadLetterOut, OriginKeyOut, ReceiptOut, dead_letter_out, origin_key_out
 from .service import BodySplitter, EventService, check_not_all_rejected
 
 EVENTS_PATH, TRACES_PATH, LOGS_PATH = "/v1/events", "/v1/traces", "/v1/logs"
+ORIGIN_KEY_PATH = "/v1/origin-key"
 
 EventServiceDep = Annotated[EventService, Depends(provided(EventService))]
 DeadLetterServiceDep = Annotated[DeadLetterService, Depends(provided(DeadLetterService))]
+OriginKeyIssuerDep = Annotated[OriginKeyIssuer, Depends(provided(OriginKeyIssuer))]
 FormatParam = Annotated[
     str | None, Query(alias="format", description="format of the records; default: as the caller's settings say")
 ]
@@ -146,6 +150,19 @@ def _body_splitter(caller: AuthenticatedCaller, requested_format: str | None) ->
     return BodySplitter(
         lambda headers, body: parse_foreign_body(headers.get("content-type", ""), body, parser), in_thread=True
     )
+
+
+@router.get(ORIGIN_KEY_PATH, summary="Key to hash the arguments of calls with")
+async def get_origin_key(
+    caller: SenderDep, issuer: OriginKeyIssuerDep, response: Response, tenant: TenantParam = None
+) -> OriginKeyOut:
+    """The key of one tenant under which the values of `arguments` are hashed before they are sent.
+
+    The same for all who send for that tenant, until its period ends; ask again at `expires_at`. Scope `trust.ingest`.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    named = caller.require_tenant(tenant)
+    return origin_key_out(named, await asyncio.to_thread(issuer.issue, named))
 
 
 @dead_letters_router.get("/v1/dead-letters", summary="List refused records")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.records.dead_letters import StoredDeadLetter
 from ..http.schemas import TimeText, format_rfc3339_or_none
+from .origin_keys import IssuedOriginKey
 
 EVENT_EXAMPLE: dict[str, Any] = {
     "id": "evt-0193",
@@ -73,6 +74,21 @@ class DeadLetterOut(BaseModel):
     size: int
     replayed_at: TimeText | None
     raw: str | None = Field(None, description="base64; only where one dead letter is asked for")
+
+
+class OriginKeyOut(BaseModel):
+    """Key of a tenant for keyed hashes of values."""
+
+    tenant: str
+    key: str = Field(description="secret, 64 hexadecimal digits, for HMAC-SHA-256")
+    epoch: int = Field(description="number of the period, which begins and ends with the clock")
+    expires_at: TimeText = Field(description="ask again then: within the hour, and when the period ends")
+
+
+def origin_key_out(tenant: str, issued: IssuedOriginKey) -> OriginKeyOut:
+    """A key that was issued for *tenant*."""
+    expires_at = format_rfc3339(int(issued.expires_at * 1000))
+    return OriginKeyOut(tenant=tenant, key=issued.key, epoch=issued.epoch, expires_at=expires_at)
 
 
 def dead_letter_out(stored: StoredDeadLetter, *, with_raw: bool) -> DeadLetterOut:

@@ -19,6 +19,7 @@ from .event_bodies import CONTENT_CODINGS, EVENT_MEDIA_TYPES
 from .ingest_status import IngestStatus
 from .intake import EventIntake
 from .intake_limits import BodyTooLarge, IntakeLimits, Overloaded, UnsupportedBody
+from .origin_keys import OriginKeyIssuer, open_shared_secret
 from .routes import (
     DIRECT_EVENTS_ROUTE,
     EVENTS_PATH,
@@ -46,8 +47,9 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     detector = SilenceDetector(settings.callers, runtime.monotonic())
     events = EventService(runtime, intake, detector, services.get(ServiceMetrics))
     dead_letters = DeadLetterService(runtime, services.get(StoreExecutor), events)
+    keys = OriginKeyIssuer(lambda: open_shared_secret(settings), settings.privacy, runtime.clock)
     watch = CallerSilenceWatch(detector, services.find(SilenceAlerter), runtime.monotonic)
-    return intake, detector, events, dead_letters, watch
+    return intake, detector, events, dead_letters, keys, watch
 
 
 def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:

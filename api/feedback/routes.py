@@ -34,7 +34,6 @@ router = APIRouter(tags=["feedback"], responses=COMMON_PROBLEMS)
 FeedbackServiceDep = Annotated[FeedbackService, Depends(provided(FeedbackService))]
 FeedbackStatusParam = Literal["adopting", "active", "noted", "revoking", "revoked", "expired"]
 FeedbackVerdictParam = Literal["false_positive", "true_positive"]
-UNKNOWN_DECISION_RESPONSES = problem_responses({404: "no such decision"})
 ADOPTION_RESPONSES = problem_responses(
     {404: "no such decision", 409: "no finished preview of this draft, or too many rules"}
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -13,8 +12,6 @@ from ...ingest.timestamps import format_rfc3339
 from ...scoring.policy.book import PolicyBook
 from ...scoring.records.agents import RiskLevel
 from ...scoring.store.database import MAX_PAGE
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def format_rfc3339_or_none(at_ms: int) -> str | None:

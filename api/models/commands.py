@@ -15,7 +15,7 @@ from ...ingest.columns import ColumnEncoder
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings
 from ...models.model_directory import is_model
 from ...models.model_persistence import load_trained_model
-from ...scoring.learning.training import train_and_save
+from ...scoring.learning.training import TrainedVersion, train_and_save
 from ...scoring.learning.walkforward import walk_forward_events
 from .. import clock
 from ..cli.history_input import (
@@ -279,25 +279,27 @@ def train_command(
             progress,
         )
     rehearsed = walk_forward_events(trained.model)
-    summary = {
-        "model": str(model),
-        "version": name,
-        "events": len(read),
-        "sessions": trained.manifest.window.sessions,
-        "agents": len(trained.model.seeds.keys),
-        "peer_groups": len(trained.model.groups) - 1,
-        "rehearsed_events": rehearsed,
-        "malformed": history.malformed,
-        "mended": history.mended,
-        "seconds": round(clock.monotonic() - started, 2),
-        "promise": trained.budget_report.as_dict(),
-    }
+    facts = _training_facts(trained, history, rehearsed) | {"seconds": round(clock.monotonic() - started, 2)}
+    summary = {"model": str(model), "version": name, "events": len(read), **facts}
+    summary["promise"] = trained.budget_report.as_dict()  # last, since it is long
     print_summary(
         summary, json, "learned {events} events of {agents} agents in {peer_groups} peer groups: {model} ({version})"
     )
     if not json:
         for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
             print_message(line)
+
+
+def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehearsed: int) -> dict[str, Any]:
+    """Numbers of what a model was trained on."""
+    return {
+        "sessions": trained.manifest.window.sessions,
+        "agents": len(trained.model.seeds.keys),
+        "peer_groups": len(trained.model.groups) - 1,
+        "rehearsed_events": rehearsed,
+        "malformed": history.malformed,
+        "mended": history.mended,
+    }
 
 
 def _calibration_text(events: int) -> str:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 
 from ..http.dependencies import AdministratorDep, provided
+from ..http.names_in_paths import AGENT_PATH
 from ..http.schemas import (
     AMBIGUOUS_AGENT_RESPONSES,
     COMMON_PROBLEMS,
@@ -93,7 +94,7 @@ async def verify_proof(
 
 
 @router.get(
-    "/v1/agents/{agent_id:path}/export",
+    AGENT_PATH + "/export",
     response_class=StreamingResponse,
     responses=UNKNOWN_AGENT_RESPONSES | AMBIGUOUS_AGENT_RESPONSES,
     summary="Export everything about an agent",

@@ -68,7 +68,7 @@ class ArchiveSettings(SettingsPart, frozen=True):
 
 
 class PrivacySettings(SettingsPart, frozen=True):
-    """Logging of persons' identifiers."""
+    """Logging of persons' identifiers, and keys of hashes."""
 
     pseudonymise_principals: Annotated[
         bool, setting("log keyed hashes in place of principals' identifiers, from the door on")
@@ -77,6 +77,18 @@ class PrivacySettings(SettingsPart, frozen=True):
         Path | None,
         setting("key of pseudonyms, the same for all replicas; null is `privacy-key` in `data_dir`, made on first use"),
     ] = None
+    origin_key_days: Annotated[
+        int,
+        setting(
+            "clients hash the arguments of calls under a key that changes after so long, days; hashes of two periods "
+            "can not be compared",
+            ge=1,
+            le=3_650,
+        ),
+    ] = 90
+    origin_key_generation: Annotated[
+        int, setting("raise it to change all keys of arguments at once, as when one is known to others", ge=0)
+    ] = 0
     read_unlisted: Annotated[
         bool,
         setting(

@@ -176,10 +176,6 @@ def _attack_of(label: SimulatedLabel, at_ms: int, plans: list[PlannedAttack]) ->
     return max(own or begun, key=lambda at: plans[at].at_ms)
 
 
-def _against(plan: PlannedAttack, label: SimulatedLabel) -> bool:
-    return label.agent_id.startswith(plan.agent.id) and plan.agent.tenant.name == label.tenant
-
-
 def _raise_malformed(offset: int, path: str, reason: str) -> None:
     raise SystemExit(f"record {offset} is no event: {reason} at {path}")
 

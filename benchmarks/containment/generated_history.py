@@ -12,8 +12,6 @@ from trustwatch.ingest.formats.format_registry import create_parser
 from .population import ApiCall, ClientSession, SimulatedClient, route_name, routes, session_starts
 from .upstream import answer
 
-LIFETIME_S = 3600
-
 
 class EventContext:
     """Names that every event of a run shares."""

@@ -29,7 +29,6 @@ from .upstream import Upstream
 
 ROOT = Path(__file__).parents[2]
 TENANT, API, HOOK_HEADER = "acme", "https://api.example", "X-Trustwatch-Key"
-LIFETIME_S = 3600
 
 
 class ContainmentTestbed:

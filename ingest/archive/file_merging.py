@@ -142,7 +142,11 @@ def _merge_files(run: Sequence[DataFile]) -> None:
     first, last = run[0], run[-1]
     name = first.path.name.replace(f"{first.end:020d}.parquet", f"{last.end:020d}.parquet")
     target = first.path.with_name(name)
-    assert (merged := parse_file_name(target)) is not None and (merged.first, merged.end) == (first.first, last.end)
+    merged = parse_file_name(target)
+    if merged is None or (merged.first, merged.end) != (first.first, last.end):
+        raise ConfigError(
+            f"{target}: no name for offsets {first.first} to {last.end}; the files of the run were renamed"
+        )
     try:
         replace_file(target, lambda file: _write_merged(run, file))
     except pa.ArrowException as error:

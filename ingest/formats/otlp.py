@@ -69,6 +69,8 @@ SPAN_MAPPING = MappingSpec(
         "client.ip": "kind == 'SERVER' && attributes.\"client.address\"",
         "session": 'attributes."gen_ai.conversation.id" || attributes."mcp.session.id" || attributes."a2a.context.id"',
         "trace_id": "trace_id",
+        "arguments": 'attributes."trustwatch.arguments"',
+        "untrusted_result": 'attributes."trustwatch.untrusted_result"',
         "attributes.kind": "kind",
         "attributes.model": 'attributes."gen_ai.response.model" || attributes."gen_ai.request.model"',
         "attributes.input_tokens": 'attributes."gen_ai.usage.input_tokens"',

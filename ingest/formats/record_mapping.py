@@ -20,7 +20,7 @@ from .expressions import JmesPathExpression
 from .log_lines import decode_logfmt
 from .raw_records import ParsedRecords, RawRecord, rejected_record, split_array
 
-MemberKind = Literal["text", "integer", "number", "flag", "names", "time", "any"]
+MemberKind = Literal["text", "integer", "number", "flag", "names", "arguments", "time", "any"]
 TimeFormat = Literal["rfc3339", "s", "ms", "us", "ns"]
 MemberConverter = Callable[[Any], Any]
 
@@ -52,6 +52,8 @@ def _member_kinds(struct: inspect.Type, prefix: str = "") -> dict[str, MemberKin
             kind = kind.type
         if isinstance(kind, inspect.StructType):
             kinds |= _member_kinds(kind, f"{prefix}{field.name}.")
+        elif isinstance(kind, inspect.ListType) and isinstance(kind.item_type, inspect.StructType):
+            kinds[prefix + field.name] = "arguments"
         elif not isinstance(kind, inspect.DictType):
             kinds[prefix + field.name] = _KIND_OF_TYPE[type(kind)]
     return kinds
@@ -127,6 +129,17 @@ def _to_names(value: Any) -> list[str] | None:
     return value
 
 
+def _to_arguments(value: Any) -> list[Any] | None:
+    """A list of objects, or its JSON as text, since attributes of OpenTelemetry hold no objects."""
+    if value is False or (isinstance(value, str) and value in ABSENT_TEXTS):
+        return None
+    if isinstance(value, str):
+        value = decode_json(_decode_json, value.encode())
+    if not isinstance(value, list):
+        raise MalformedEvent(f"must be a list of objects, or its JSON as text, is {_json_type_name(value)}")
+    return value
+
+
 def _to_rfc3339(value: Any, per_second: int) -> str | None:
     number = _to_number(value)
     if number is None:
@@ -164,6 +177,7 @@ _MEMBER_CONVERTERS: dict[MemberKind, MemberConverter] = {
     "number": _to_number,
     "flag": _to_flag,
     "names": _to_names,
+    "arguments": _to_arguments,
     "time": _to_text,
     "any": _to_attribute,
 }
@@ -323,7 +337,7 @@ class RecordMapping:
         try:
             decode_event(native)
         except MalformedEvent as error:
-            name = error.path.removeprefix("$.")
+            name = error.path.removeprefix("$.").partition("[")[0]
             member = next((candidate for candidate in self._members if candidate.name == name), None)
             path = "$" if member is None else member.expression.path
             raise MalformedEvent(f"mapping member `{name}`: {error.reason}", path) from None

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compilation import allocation_free, as_int, inlined
-from ..events import MAX_ID_LENGTH
+from ..events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH
 from ..hashing import load_word
 from . import scan_schema
 from .json_scanner import (
@@ -24,6 +24,7 @@ from .json_scanner import (
     boolean_end,
     count_characters,
     integer_end,
+    is_digit,
     null_end,
     number_at,
     number_end,
@@ -37,6 +38,9 @@ from .scan_schema import ScanSchema
 
 ABSENT = -1
 MAX_LIST_ITEMS = 256
+MAX_CALL_INDEX_DIGITS = 9
+MIN_HASH_DIGITS, MAX_HASH_DIGITS = 8, 64
+_LETTER_A, _LETTER_F = b"af"
 
 Integers = npt.NDArray[np.int64]
 
@@ -46,6 +50,7 @@ class MemberSpans(NamedTuple):
 
     begins: Integers  # of texts, lists and integers: first byte; of words their code, of flags 0 or 1, of times ms
     lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 where they are present
+    # The members of the objects of a list are those of its last object.
     sizes: npt.NDArray[np.float64]  # of numbers
 
 
@@ -88,6 +93,8 @@ def read_record(data: Bytes, at: int, schema: ScanSchema, spans: MemberSpans) ->
         if schema.kinds[field] == scan_schema.OBJECT and data[at] == OPEN_OBJECT:
             spans.lengths[field] = 0
             at, level = skip_blanks(data, at + 1), schema.inner[field]
+        elif schema.kinds[field] == scan_schema.OBJECTS and data[at] == OPEN_LIST:
+            at = _next_member(data, _read_objects(data, at, field, schema, spans))
         else:
             at = _next_member(data, _read_value(data, at, field, schema, spans))
     return -1
@@ -158,6 +165,9 @@ def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: Mem
     if kind == scan_schema.FLAG:
         spans.begins[field], spans.lengths[field] = as_int(first == TRUE_BEGINS), 0
         return boolean_end(data, at)
+    if kind == scan_schema.CALL_INDEX:
+        end = _read_number(data, at, field, scan_schema.INTEGER, spans)
+        return end if end - at <= MAX_CALL_INDEX_DIGITS else -1
     if kind == scan_schema.SIZE or kind == scan_schema.COUNT or kind == scan_schema.INTEGER:
         return _read_number(data, at, field, kind, spans)
     return -1
@@ -189,6 +199,10 @@ def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema
     if kind == scan_schema.WORD:
         spans.begins[field] = find_word(data, at, end, schema.inner[field], schema)
         return end + 1 if spans.begins[field] >= 0 else -1
+    if kind == scan_schema.LABEL:
+        return end + 1 if end > at and _is_label(data, at, end) else -1
+    if kind == scan_schema.HEX_HASH:
+        return end + 1 if _is_hex_hash(data, at, end) else -1
     if kind == scan_schema.TIME:
         spans.begins[field] = rfc3339_ms(data, at, end)
         return end + 1 if spans.begins[field] >= 0 else -1
@@ -199,6 +213,64 @@ def _read_string(data: Bytes, at: int, field: int, kind: int, schema: ScanSchema
 def _within_limit(data: Bytes, at: int, end: int) -> bool:
     """True if a text is within the limit, which counts characters."""
     return end - at <= MAX_ID_LENGTH or count_characters(data, at, end) <= MAX_ID_LENGTH
+
+
+@inlined
+def _is_label(data: Bytes, at: int, end: int) -> bool:
+    """True if a text is as short as the name of an argument or tool must be, in characters."""
+    return end - at <= MAX_LABEL_LENGTH or count_characters(data, at, end) <= MAX_LABEL_LENGTH
+
+
+@allocation_free
+def _is_hex_hash(data: Bytes, at: int, end: int) -> bool:
+    """True for 8 to 64 hexadecimal digits in small letters."""
+    if not MIN_HASH_DIGITS <= end - at <= MAX_HASH_DIGITS:
+        return False
+    for place in range(at, end):  # noqa: SIM110
+        if not (is_digit(data[place]) or _LETTER_A <= data[place] <= _LETTER_F):
+            return False
+    return True
+
+
+@allocation_free
+def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: MemberSpans) -> int:
+    """Read a list of objects of the schema."""
+    spans.begins[field], count = at, 0
+    at = skip_blanks(data, at + 1)
+    while data[at] == OPEN_OBJECT:
+        at = _read_object(data, at, schema.inner[field], schema, spans)
+        count += 1
+        if at < 0 or count > MAX_ARGUMENTS:
+            return -1
+        at = skip_blanks(data, at)
+        if data[at] == COMMA:
+            at = skip_blanks(data, at + 1)
+            if data[at] != OPEN_OBJECT:
+                return -1
+        elif data[at] != CLOSE_LIST:
+            return -1
+    spans.lengths[field] = count
+    return at + 1 if data[at] == CLOSE_LIST else -1
+
+
+@allocation_free
+def _read_object(data: Bytes, at: int, level: int, schema: ScanSchema, spans: MemberSpans) -> int:
+    """Read one object of a list, none of whose members is an object of the schema; all that is required is there."""
+    seen = np.uint64(0)
+    at = skip_blanks(data, at + 1)
+    while at >= 0 and data[at] != CLOSE_OBJECT:
+        field, at = _read_name(data, at, level, schema)
+        if at < 0:
+            return -1
+        if field < 0:
+            at = _next_member(data, value_end(data, at))
+            continue
+        bit = np.uint64(1) << np.uint64(field)
+        if seen & bit:
+            return -1
+        seen |= bit
+        at = _next_member(data, _read_value(data, at, field, schema, spans))
+    return at + 1 if at >= 0 and seen & schema.required[level] == schema.required[level] else -1
 
 
 @allocation_free

@@ -13,9 +13,23 @@ import msgspec.inspect as mi
 import numpy as np
 import numpy.typing as npt
 
-from ..events import CAUSES, EFFECTS, EVENT_TYPES, MAX_ID_LENGTH, OUTCOMES, PROVENANCES, NativeEvent
+from ..events import (
+    CAUSES,
+    EFFECTS,
+    EVENT_TYPES,
+    HASH_PATTERN,
+    MAX_ARGUMENTS,
+    MAX_CALL_INDEX,
+    MAX_ID_LENGTH,
+    MAX_LABEL_LENGTH,
+    ORIGINS,
+    OUTCOMES,
+    PROVENANCES,
+    NativeEvent,
+)
 
 UNKNOWN, TEXT, IDENTIFIER, NAMES, WORD, TIME, SIZE, COUNT, INTEGER, FLAG, OBJECT, FREE_OBJECT = range(12)
+LABEL, HEX_HASH, CALL_INDEX, OBJECTS = range(12, 16)
 """Kinds of members: what the schema does not name, then its types."""
 
 TOP_LEVEL = 0
@@ -35,19 +49,25 @@ _TYPES: tuple[tuple[mi.Type, int], ...] = (
     (mi.IntType(), INTEGER),
     (mi.BoolType(), FLAG),
     (mi.DictType(mi.StrType(), mi.AnyType()), FREE_OBJECT),
+    (mi.StrType(min_length=1, max_length=MAX_LABEL_LENGTH), LABEL),
+    (mi.StrType(pattern=HASH_PATTERN), HEX_HASH),
+    (mi.IntType(ge=0, le=MAX_CALL_INDEX), CALL_INDEX),
 )
+MAX_FIELDS = 64
+"""Fields are bits of one number where a record is read."""
 _VOCABULARIES = {
     "type": EVENT_TYPES,
     "effect": EFFECTS,
     "outcome": OUTCOMES,
     "caused_by": CAUSES,
     "resource.provenance": PROVENANCES,
+    "arguments.origin": ORIGINS,
 }
 """Vocabularies in the order of their codes."""
 
 
 class SchemaMember(NamedTuple):
-    """One member of the schema; `inner` is the level of its own members or words, -1 for none."""
+    """One member of the schema; `inner` is the level of its own members, its items' members or words, -1 for none."""
 
     path: str
     level: int
@@ -63,6 +83,7 @@ class ScanSchema(NamedTuple):
     kinds: npt.NDArray[np.int64]  # (fields,)
     nullable: npt.NDArray[np.bool_]  # (fields,)
     inner: npt.NDArray[np.int64]  # (fields,)
+    required: npt.NDArray[np.uint64]  # (levels,): the bits of the fields that an object of that level must have
     words: npt.NDArray[np.uint64]  # (WORD_SLOTS, 2): the bytes of a name, padded with 0
     levels: npt.NDArray[np.int64]  # (WORD_SLOTS,): where the name stands, -1 = an empty place
     meanings: npt.NDArray[np.int64]  # (WORD_SLOTS,): the field number, or the code of a word
@@ -77,10 +98,11 @@ def _schema_members() -> Iterator[SchemaMember]:
             path, inner = prefix + field.encode_name, -1
             kind_type, nullable = _without_none(field.type)
             kind = _member_kind(path, kind_type)
-            if kind in (OBJECT, WORD):
+            if kind in (OBJECT, OBJECTS, WORD):
                 inner, levels = levels, levels + 1
-            if isinstance(kind_type, mi.StructType):
-                objects.append((f"{path}.", inner, kind_type))
+            struct_type = kind_type.item_type if isinstance(kind_type, mi.ListType) else kind_type
+            if isinstance(struct_type, mi.StructType):
+                objects.append((f"{path}.", inner, struct_type))
             yield SchemaMember(path, level, kind, nullable, field.required, inner)
 
 
@@ -95,16 +117,24 @@ def _without_none(field_type: mi.Type) -> tuple[mi.Type, bool]:
 def _member_kind(path: str, field_type: mi.Type) -> int:
     if isinstance(field_type, mi.StructType):
         return OBJECT
+    if isinstance(field_type, mi.ListType) and isinstance(field_type.item_type, mi.StructType):
+        return OBJECTS if field_type.max_length == MAX_ARGUMENTS else _refuse_type(path, field_type)
     if isinstance(field_type, mi.LiteralType) and set(_VOCABULARIES[path]) == set(field_type.values):
         return WORD
     for scanned_type, kind in _TYPES:
         if field_type == scanned_type:
             return kind
+    return _refuse_type(path, field_type)
+
+
+def _refuse_type(path: str, field_type: mi.Type) -> int:
     raise TypeError(f"the scanner can not read the type of {path}: {field_type}")
 
 
 SCHEMA_MEMBERS: tuple[SchemaMember, ...] = tuple(_schema_members())
 FIELD_COUNT = len(SCHEMA_MEMBERS)
+if FIELD_COUNT > MAX_FIELDS:
+    raise TypeError(f"the schema has {FIELD_COUNT} members; the scanner reads at most {MAX_FIELDS}")
 _NUMBER = {member.path: number for number, member in enumerate(SCHEMA_MEMBERS)}
 
 
@@ -130,11 +160,13 @@ def _build_schema() -> ScanSchema:
         np.array([m.kind for m in SCHEMA_MEMBERS]),
         np.array([m.nullable for m in SCHEMA_MEMBERS]),
         np.array([m.inner for m in SCHEMA_MEMBERS]),
+        np.zeros(1 + max(m.inner for m in SCHEMA_MEMBERS), np.uint64),
         np.zeros((WORD_SLOTS, 2), np.uint64),
         np.full(WORD_SLOTS, -1, np.int64),
         np.zeros(WORD_SLOTS, np.int64),
     )
     for number, member in enumerate(SCHEMA_MEMBERS):
+        schema.required[member.level] |= np.uint64(member.required << number)
         _insert_word(schema, member.path.rpartition(".")[2], member.level, number)
         for code, word in enumerate(_VOCABULARIES.get(member.path, ())):
             _insert_word(schema, word, member.inner, code)

@@ -9,12 +9,8 @@ import msgspec
 
 from ...ingest.record_erasure import ErasureSubject
 
-ERASURE_KINDS = ("agent", "principal")
-
-ERASURE_STEPS = ("queued", "waiting", "erasing", "checking", "compacting", "done")
-"""States of an erasure in their order; `failed` ends it before."""
-
 OPEN_ERASURE_STATUSES = frozenset({"queued", "waiting", "erasing", "checking", "compacting"})
+"""States of an erasure before it is `done` or has `failed`."""
 
 
 class Erasure(msgspec.Struct, frozen=True):

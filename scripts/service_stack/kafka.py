@@ -131,7 +131,7 @@ class KafkaCluster:
             self._wait_member(number, set(self._processes))
 
     def start_node(self, number: int) -> None:
-        """Start one broker again after `kill_node` or `stop_node`, and wait until it is in the cluster."""
+        """Start one broker again after `kill_node`, and wait until it is in the cluster."""
         with locked(self.folder / "lock"):
             if not self._processes[number].alive():
                 self._launch(number)
@@ -146,12 +146,6 @@ class KafkaCluster:
             if not process.wait_gone(STOP_S):
                 process.kill()
 
-    def stop_node(self, number: int) -> None:
-        """End one broker in good order: it hands its leaderships over before."""
-        self._processes[number].signal(signal.SIGTERM)
-        if not self._processes[number].wait_gone(STOP_S):
-            self._processes[number].kill()
-
     def kill(self) -> None:
         """kill -9 of all brokers."""
         for number in self._processes:
@@ -164,10 +158,6 @@ class KafkaCluster:
     def pause_node(self, number: int) -> None:
         """SIGSTOP: connections stay open, nobody answers."""
         self._processes[number].signal(signal.SIGSTOP)
-
-    def resume_node(self, number: int) -> None:
-        """SIGCONT after `pause_node`."""
-        self._processes[number].signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """`stop` and `start`."""

@@ -31,6 +31,7 @@ USER = DATABASE = "trustwatch"
 ADMIN = "postgres"
 BINARIES = Path("/usr/lib/postgresql")
 START_S, STOP_S = 60.0, 30.0
+_REACHED_BY_ALL = "/var/tmp"  # nosec B108 # for a new folder in it, 0700
 
 CONFIGURATION = """
 # written by service_stack
@@ -203,7 +204,7 @@ class Postgres:
         if data.exists():
             return data
         if owner is not None and not _reaches(owner, self.folder):
-            data = Path(tempfile.mkdtemp(prefix="trustwatch-postgres-", dir="/var/tmp"))
+            data = Path(tempfile.mkdtemp(prefix="trustwatch-postgres-", dir=_REACHED_BY_ALL))
             (self.folder / "data").symlink_to(data)
             self._state["data"] = str(data)
             self._process.mark = str(data).encode()

@@ -31,7 +31,8 @@ from trustwatch.api.http.runtime import Runtime
 from trustwatch.api.http.store_executor import StoreExecutor
 from trustwatch.api.models.control_record_writer import ControlRecordWriter
 from trustwatch.api.models.service import ModelService
-from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point, make_erasure_service
+from trustwatch.api.service.assembly import drop_cached_answers, make_decision_point
+from trustwatch.api.service.erasure_assembly import make_erasure_service
 from trustwatch.api.service.guarded_protocol import guarded_protocol
 from trustwatch.api.service.slices import SLICES
 from trustwatch.api.settings.access_settings import CallerSettings, IssuerSettings, RegisteredAgent
@@ -96,7 +97,7 @@ class Clock:
         return self.now
 
 
-class Site:
+class ApiService:
     """One running service."""
 
     def __init__(self, folder: Path, database: Path, **settings: Any) -> None:
@@ -311,25 +312,25 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stopped() -> Iterator[list[Site]]:
+def stopped() -> Iterator[list[ApiService]]:
     """Services that end while the next tests run."""
-    sites: list[Site] = []
+    sites: list[ApiService] = []
     yield sites
     for site in sites:
         site.close()
 
 
 @pytest.fixture
-def new_site(tmp_path: Path, database: Path, stopped: list[Site]) -> Iterator[Callable[..., Site]]:
-    sites: list[Site] = []
+def new_site(tmp_path: Path, database: Path, stopped: list[ApiService]) -> Iterator[Callable[..., ApiService]]:
+    sites: list[ApiService] = []
 
-    def make(**settings: Any) -> Site:
+    def make(**settings: Any) -> ApiService:
         for ended in [site for site in stopped if not site.thread.is_alive()]:
             stopped.remove(ended)
             ended.close()
         copy = tmp_path / "trustwatch.db"
         shutil.copyfile(database, copy)
-        sites.append(Site(tmp_path, copy, **settings))
+        sites.append(ApiService(tmp_path, copy, **settings))
         return sites[-1]
 
     yield make
@@ -339,17 +340,17 @@ def new_site(tmp_path: Path, database: Path, stopped: list[Site]) -> Iterator[Ca
 
 
 @pytest.fixture
-def site(new_site: Callable[..., Site]) -> Site:
+def site(new_site: Callable[..., ApiService]) -> ApiService:
     return new_site(pipeline=ServicePipelineSettings(max_lag_bytes=100_000_000))
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Site]:
+def shared(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[ApiService]:
     """One service for tests that leave its clock alone and do not mind each other's agents."""
     folder = tmp_path_factory.mktemp("shared")
     copy = folder / "trustwatch.db"
     shutil.copyfile(database, copy)
-    site = Site(folder, copy)
+    site = ApiService(folder, copy)
     yield site
     site.close()
 

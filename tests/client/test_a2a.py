@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.client import Client
-from a2a.helpers import new_task_from_user_message, new_text_message
+from a2a.helpers import new_data_part, new_task_from_user_message, new_text_message, new_url_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
@@ -21,7 +21,7 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import a2a_pb2 as types
 from starlette.applications import Starlette
-from trustwatch.client import TokenPolicy, caller_from_claims
+from trustwatch.client import OriginTracker, TokenPolicy, caller_from_claims
 from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
@@ -66,10 +66,10 @@ CLAIMS = {"iss": "https://as.example", "sub": "jo", "act": {"sub": "planner", "a
 BINDINGS = {"JSONRPC": create_jsonrpc_routes, "HTTP+JSON": create_rest_routes}
 
 
-class World:
+class GuardedA2aAgent:
     """An agent behind the middleware, and another one that talks to it."""
 
-    def __init__(self, binding: str, says: ScriptedAnswer | None, claims: dict[str, Any] | None) -> None:
+    def __init__(self, binding: str, says: ScriptedAnswer | None, claims: dict[str, Any] | None, **traced: Any) -> None:
         self.told, self.binding = RecordingSender(), binding
         self.card = types.AgentCard(
             name="clerk",
@@ -89,6 +89,7 @@ class World:
             client=says,
             sender=self.told,
             caller=lambda context: caller_from_claims(context.state["claims"] or {}, tenant="acme"),
+            **traced,
         )
         more = {"rpc_url": "/"} if binding == "JSONRPC" else {}
         routes = BINDINGS[binding](self.handler, context_builder=Verified(), **more)  # type: ignore[operator]
@@ -117,14 +118,14 @@ async def send(client: Client) -> list[types.StreamResponse]:
 
 
 @pytest.fixture(params=list(BINDINGS))
-def make(request: pytest.FixtureRequest) -> Callable[..., World]:
-    def made(says: ScriptedAnswer | None = None, claims: dict[str, Any] | None = CLAIMS) -> World:
-        return World(request.param, says, claims)
+def make(request: pytest.FixtureRequest) -> Callable[..., GuardedA2aAgent]:
+    def made(says: ScriptedAnswer | None = None, claims: dict[str, Any] | None = CLAIMS) -> GuardedA2aAgent:
+        return GuardedA2aAgent(request.param, says, claims)
 
     return made
 
 
-def test_a_message_is_one_event(make: Callable[..., World]) -> None:
+def test_a_message_is_one_event(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(CALM))
 
     replies = world.run(send)
@@ -142,7 +143,7 @@ def test_a_message_is_one_event(make: Callable[..., World]) -> None:
     assert SECRET_TEXT.encode() not in msgspec.json.encode(event)
 
 
-def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
+def test_a_stream_is_one_event_too(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(CALM))
 
     replies = world.run(send, streaming=True)
@@ -157,7 +158,7 @@ def test_a_stream_is_one_event_too(make: Callable[..., World]) -> None:
     )
 
 
-def test_other_methods_and_errors(make: Callable[..., World]) -> None:
+def test_other_methods_and_errors(make: Callable[..., GuardedA2aAgent]) -> None:
     """The error is the agent's, and reaches it as it did before."""
     world = make(ScriptedAnswer(CALM))
 
@@ -182,7 +183,7 @@ def test_other_methods_and_errors(make: Callable[..., World]) -> None:
 @pytest.mark.parametrize(("policy", "code"), [(DENY, "Access is denied"), (ALL, "A person must"), (None, "Try again")])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_refused_before_the_agent_works(
-    make: Callable[..., World], policy: TokenPolicy | None, code: str, streaming: bool
+    make: Callable[..., GuardedA2aAgent], policy: TokenPolicy | None, code: str, streaming: bool
 ) -> None:
     world = make(ScriptedAnswer(policy))
 
@@ -196,7 +197,7 @@ def test_refused_before_the_agent_works(
     assert event.outcome == ("denied" if policy else "error")
 
 
-def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
+def test_reads_go_on_where_only_writes_wait(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(WRITES))
 
     async def work(client: Client) -> int:
@@ -208,7 +209,7 @@ def test_reads_go_on_where_only_writes_wait(make: Callable[..., World]) -> None:
     assert [one.outcome for one in world.told.events] == ["denied", "success"]
 
 
-def test_who_names_no_agent_passes_untold(make: Callable[..., World]) -> None:
+def test_who_names_no_agent_passes_untold(make: Callable[..., GuardedA2aAgent]) -> None:
     world = make(ScriptedAnswer(DENY), claims=None)
 
     assert world.run(send)
@@ -223,3 +224,60 @@ def test_every_method_of_the_sdk_is_watched() -> None:
 
     assert set(A2A_METHOD_EFFECTS) == set(JsonRpcDispatcher.METHOD_TO_MODEL)
     assert {name for name in vars(RequestHandler) if name.startswith("on_")} <= set(vars(TrustA2AHandler))
+
+
+class FixedKeys:
+    """One key for everybody."""
+
+    def current(self, tenant: str | None) -> bytes | None:
+        return b"k" * 32
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
+    """What this agent answered is found in what it is asked next in the same context, and nowhere else."""
+    world = World(binding, None, CLAIMS, origins=OriginTracker(FixedKeys()), untrusted=True)
+
+    async def work(client: Client) -> None:
+        context = ""
+        for text in ("what is my account", SECRET_TEXT, SECRET_TEXT):
+            message = new_text_message(text, context_id=context or None, role=types.ROLE_USER)
+            async for answer in client.send_message(types.SendMessageRequest(message=message)):
+                task = answer.task if answer.HasField("task") else None
+                context = context or (task.context_id if task is not None else answer.status_update.context_id)
+            if text == SECRET_TEXT:
+                context = ""
+
+    world.run(work, streaming=streaming)
+
+    asked = [event for event in world.told.events if event.action in ("SendMessage", "SendStreamingMessage")]
+    origins = [[(one.name, one.origin, one.from_call, one.part) for one in event.arguments or ()] for event in asked]
+    assert origins == [
+        [("text", "unseen", None, False)],
+        [("text", "tool", 0, False)],
+        [("text", "unseen", None, False)],
+    ]
+    assert [event.untrusted_result for event in asked] == [True, True, True]
+    assert b"4711" not in msgspec.json.encode(world.told.events)
+
+
+def test_data_and_names_of_files_are_traced() -> None:
+    """Each kind of part under its name; what a file holds is not read."""
+    world = World("JSONRPC", None, CLAIMS, origins=OriginTracker(FixedKeys()))
+
+    async def work(client: Client) -> None:
+        message = new_text_message("what is my account", role=types.ROLE_USER)
+        async for answer in client.send_message(types.SendMessageRequest(message=message)):
+            context = answer.task.context_id
+        again = new_text_message("and now", context_id=context, role=types.ROLE_USER)
+        again.parts.append(new_data_part({"account": 4711, "note": ["see you"]}))
+        again.parts.append(new_url_part("https://files.example/4711.pdf", filename="4711.pdf"))
+        async for _ in client.send_message(types.SendMessageRequest(message=again)):
+            pass
+
+    world.run(work)
+
+    found = {(one.name, one.origin) for one in world.told.events[-1].arguments or ()}
+    assert {("data", "tool"), ("data", "unseen"), ("url", "unseen"), ("filename", "unseen")} <= found
+    assert world.told.events[-1].untrusted_result is None

@@ -8,7 +8,16 @@ from typing import get_args
 
 import pytest
 import trustwatch.client
-from trustwatch.client import answer_cache, event_sender, guard, mcp, settings, trust_errors
+from trustwatch.client import (
+    answer_cache,
+    argument_origins,
+    event_sender,
+    guard,
+    mcp,
+    origin_keys,
+    settings,
+    trust_errors,
+)
 from trustwatch.client.risk_answers import AnswerSource
 
 from ..support.checkout import DOCS
@@ -23,6 +32,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
         *answer_cache.LOOKUP_COUNTERS,
         *event_sender.SENDER_COUNTERS,
         *guard.GUARD_COUNTERS,
+        *argument_origins.ORIGIN_COUNTERS,
+        *origin_keys.KEY_COUNTERS,
         *get_args(trust_errors.FailureCause),
         *get_args(settings.FailMode),
         *get_args(AnswerSource),
@@ -41,13 +52,17 @@ def test_figures_are_the_defaults() -> None:
     assert f"`last_known_s` ({risk.last_known_s:.0f} s)" in TEXT
     assert f"up to {send.batch_events} events or {send.batch_bytes >> 20} MiB, after at most {send.linger_s} s" in TEXT
     assert f"{send.queue_size:,} events wait at most" in TEXT
+    limits = argument_origins.OriginLimits()
+    assert f"{limits.characters:,} characters of a conversation" in TEXT
+    assert f"{limits.total_characters:,} in all, {limits.conversations} conversations, {limits.sent} arguments" in TEXT
+    assert f"asked again after {origin_keys.RETRY_S:.0f} s" in TEXT
     assert f"code {mcp.ACCESS_REFUSED}" in TEXT
     assert risk.unknown_policy.max_token_lifetime_s == 300
 
 
 def test_what_the_code_imports_exists() -> None:
     """Every block parses, and every name that it takes from the client is there."""
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     for block in BLOCKS:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("trustwatch"):

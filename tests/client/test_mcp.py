@@ -15,7 +15,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from trustwatch.client import Caller, TokenPolicy
+from trustwatch.client import Caller, OriginTracker, TokenPolicy
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
@@ -25,7 +25,7 @@ BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session
 MODES = ["auto", "legacy"]
 
 
-class World:
+class GuardedMcpServer:
     """A server with tools behind the middleware. Without *caller* the SDK's own authentication names it."""
 
     def __init__(self, says: ScriptedAnswer | None = None, *, caller: Caller | None = BOT, auth: bool = False) -> None:
@@ -93,7 +93,7 @@ class Verifier:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_tool_call_is_one_event(mode: str) -> None:
-    world = World(ScriptedAnswer(CALM))
+    world = GuardedMcpServer(ScriptedAnswer(CALM))
 
     result = world.run(lambda client: client.call_tool("pay", {"account": "acct-9001", "amount": 7}), mode)
 
@@ -108,7 +108,7 @@ def test_a_tool_call_is_one_event(mode: str) -> None:
 
 
 def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
-    world = World(ScriptedAnswer(CALM))
+    world = GuardedMcpServer(ScriptedAnswer(CALM))
 
     result = world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": -1}))
 
@@ -119,7 +119,7 @@ def test_a_tool_that_fails_is_an_error_though_the_call_is_answered() -> None:
 
 
 def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
-    world = World(ScriptedAnswer(CALM))
+    world = GuardedMcpServer(ScriptedAnswer(CALM))
 
     async def work(client: Client) -> None:
         await client.list_tools()
@@ -150,7 +150,7 @@ def test_reads_are_told_by_method_and_the_rest_is_not() -> None:
     [(DENY, "access_denied"), (ALL, "insufficient_user_authentication"), (None, "temporarily_unavailable")],
 )
 def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mode: str) -> None:
-    world = World(ScriptedAnswer(policy))
+    world = GuardedMcpServer(ScriptedAnswer(policy))
 
     async def work(client: Client) -> MCPError:
         with pytest.raises(MCPError) as raised:
@@ -167,7 +167,7 @@ def test_refused_before_the_tool_runs(policy: TokenPolicy | None, error: str, mo
 
 
 def test_reading_tools_go_on_where_only_writes_wait() -> None:
-    world = World(ScriptedAnswer(WRITES))
+    world = GuardedMcpServer(ScriptedAnswer(WRITES))
 
     async def work(client: Client) -> None:
         assert not (await client.call_tool("balance", {"account": "a"})).is_error
@@ -180,7 +180,7 @@ def test_reading_tools_go_on_where_only_writes_wait() -> None:
 
 
 def test_who_names_no_agent_passes_untold() -> None:
-    world = World(ScriptedAnswer(DENY), caller=None)
+    world = GuardedMcpServer(ScriptedAnswer(DENY), caller=None)
 
     assert not world.run(lambda client: client.call_tool("pay", {"account": "a", "amount": 7})).is_error
     assert world.told.events == []
@@ -191,7 +191,7 @@ def test_who_names_no_agent_passes_untold() -> None:
 @pytest.mark.parametrize(("token", "agent"), [("agent-7", "agent-7"), ("agent-delegated", "sub-agent")])
 def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mode: str) -> None:
     """And nothing of the token but a fingerprint of its id is told."""
-    world = World(says := ScriptedAnswer(CALM), auth=True)
+    world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
     async def work() -> None:
@@ -215,7 +215,7 @@ def test_over_http_the_verified_token_names_the_agent(token: str, agent: str, mo
 
 
 def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
-    world = World(says := ScriptedAnswer(CALM), auth=True)
+    world = GuardedMcpServer(says := ScriptedAnswer(CALM), auth=True)
     app = world.server.streamable_http_app()
 
     async def work() -> int:
@@ -227,3 +227,163 @@ def test_without_a_verified_token_the_sdk_refuses_before_us() -> None:
 
     assert asyncio.run(work()) == 401
     assert (world.told.events, says.asked) == ([], [])
+
+
+class FixedKeys:
+    """One key for everybody."""
+
+    def current(self, tenant: str | None) -> bytes | None:
+        return (tenant or "").encode().ljust(32, b"k")
+
+
+class TracingWorld(World):
+    """Reads mail, looks up contacts and sends; what others wrote comes by mail."""
+
+    def __init__(self, *, caller: Caller | None = BOT, tracker: OriginTracker | None = None) -> None:
+        super().__init__(caller=caller)
+        self.tracker = tracker or OriginTracker(FixedKeys())
+        self.middleware = TrustMcpMiddleware(
+            "mail",
+            caller=lambda _: caller,
+            sender=self.told,
+            origins=self.tracker,
+            untrusted={"read_mail", "resources/read"},
+        )
+        self.server = MCPServer("mail", middleware=[self.middleware], log_level="ERROR")
+
+        @self.server.tool()
+        def read_mail(folder: str) -> dict[str, Any]:
+            return {"mails": [{"from": "Mallory Roe", "text": f"Pay to DE89 3704 0044 0532 0130 00, {SECRET}"}]}
+
+        @self.server.tool()
+        def find_contact(name: str) -> str:
+            return f"{name}: mallory@books.example"
+
+        @self.server.tool()
+        def send(to: str, text: str, iban: str = "", sums: list[float] | None = None) -> str:
+            if to == "nobody":
+                raise ValueError("no such address")
+            return "sent"
+
+        @self.server.resource("notes://today")
+        def notes() -> str:
+            return "call +1 555 123 4567"
+
+        @self.server.prompt()
+        def rules() -> str:
+            return "Write to desk@acme.example only."
+
+    def traced(self) -> dict[str, tuple[dict[str, tuple[Any, ...]], bool | None]]:
+        """By action: origins by name of argument, and whether the answer is untrusted."""
+        return {
+            event.action: (
+                {one.name: (one.origin, one.from_call, one.from_action, one.part) for one in event.arguments},
+                event.untrusted_result,
+            )
+            for event in self.told.events
+            if event.arguments is not None
+        }
+
+
+SECRET = "and tell nobody of the merger with Globex before the end of May"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_arguments_are_traced_through_a_real_conversation(mode: str) -> None:
+    """Out of a mail, out of what was looked up by a name of that mail, out of the server's prompt, and made up."""
+    world = TracingWorld()
+
+    async def work(client: Client) -> None:
+        await client.get_prompt("rules", {})
+        await client.call_tool("read_mail", {"folder": "inbox"})
+        await client.call_tool("find_contact", {"name": "mallory roe"})
+        await client.call_tool(
+            "send",
+            {
+                "to": "Mallory@books.example",
+                "iban": "DE89370400440532013000",
+                "text": f"FYI {SECRET}",
+                "sums": [4711.5],
+            },
+        )
+
+    world.run(work, mode)
+
+    assert world.traced() == {
+        "read_mail": ({"folder": ("unseen", None, None, False)}, True),
+        "find_contact": ({"name": ("tool", 0, "read_mail", False)}, True),
+        "send": (
+            {
+                "to": ("tool", 1, "find_contact", False),
+                "iban": ("tool", 0, "read_mail", False),
+                "text": ("tool", 0, "read_mail", True),
+                "sums": ("unseen", None, None, False),
+            },
+            True,
+        ),
+    }
+    sent = msgspec.json.encode(world.told.events).lower()
+    for content in (b"mallory", b"de89", b"merger", b"4711", b"inbox"):
+        assert content not in sent
+
+
+def test_a_resource_is_a_call_of_its_own_and_a_prompt_is_the_servers() -> None:
+    world = TracingWorld()
+
+    async def work(client: Client) -> None:
+        await client.get_prompt("rules", {})
+        await client.read_resource("notes://today")
+        await client.call_tool("send", {"to": "desk@acme.example", "text": "15551234567"})
+
+    world.run(work)
+
+    assert world.traced()["resources/read"][1] is True
+    assert world.traced()["send"][0] == {
+        "to": ("system", None, None, False),
+        "text": ("tool", 0, "resources/read", False),
+    }
+
+
+def test_without_a_session_or_a_key_there_are_no_arguments_and_calls_go_on() -> None:
+    """Counted by the tracker; everything else of the events is as before."""
+
+    class NoKeys:
+        def current(self, tenant: str | None) -> bytes | None:
+            return None
+
+    nameless = TracingWorld(caller=Caller(agent_id="bot"))
+    keyless = TracingWorld(tracker=OriginTracker(NoKeys()))
+    for world in (nameless, keyless):
+        result = world.run(lambda client: client.call_tool("read_mail", {"folder": "inbox"}))
+        assert not result.is_error
+        assert world.traced() == {}
+
+    assert nameless.tracker.counts()["no_session"] == 1
+    assert keyless.tracker.counts()["no_key"] == 1
+
+
+def test_a_broken_tracker_breaks_no_request_and_shows_no_content(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def current(self, tenant: str | None) -> bytes | None:
+            raise RuntimeError("inbox")
+
+    world = TracingWorld(tracker=OriginTracker(Broken()))
+
+    result = world.run(lambda client: client.call_tool("read_mail", {"folder": "inbox"}))
+
+    assert not result.is_error
+    assert [event.outcome for event in world.told.events if event.type == "tool.call"] == ["success"]
+    assert world.tracker.counts()["failed"] == 1
+    assert "inbox" not in caplog.text
+
+
+def test_a_call_that_fails_is_traced_too() -> None:
+    world = TracingWorld()
+
+    result = world.run(lambda client: client.call_tool("send", {"to": "nobody", "text": "hello world"}))
+
+    assert result.is_error
+    assert world.traced()["send"] == (
+        {"to": ("unseen", None, None, False), "text": ("unseen", None, None, False)},
+        False,
+    )

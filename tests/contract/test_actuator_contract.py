@@ -27,7 +27,15 @@ from trustwatch.scoring.store.containment_store import ActuationStore
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from ..support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, MemoryWorld, World, now_ms, wish
+from ..support.authorization_servers import (
+    DEFAULT_S,
+    AuthorizationServer,
+    HydraServer,
+    KeycloakServer,
+    MemoryServer,
+    now_ms,
+    wish,
+)
 
 T = TypeVar("T")
 SERVERS = ["memory", *(pytest.param(name, marks=pytest.mark.integration) for name in ("hydra", "keycloak"))]
@@ -36,15 +44,15 @@ STORED = {"notBefore"}
 
 
 @pytest.fixture(params=SERVERS)
-def world(request: pytest.FixtureRequest) -> World:
+def world(request: pytest.FixtureRequest) -> AuthorizationServer:
     """Each server, with no clients of ours."""
     if request.param == "memory":
-        return MemoryWorld()
+        return MemoryServer()
     server = request.getfixturevalue(request.param)
-    return HydraWorld(server) if request.param == "hydra" else KeycloakWorld(server)
+    return HydraServer(server) if request.param == "hydra" else KeycloakServer(server)
 
 
-def with_actuator(world: World, work: Callable[[Actuator], Awaitable[T]]) -> T:
+def with_actuator(world: AuthorizationServer, work: Callable[[Actuator], Awaitable[T]]) -> T:
     """Do some *work* with the server's actuator."""
 
     async def run() -> T:
@@ -54,7 +62,7 @@ def with_actuator(world: World, work: Callable[[Actuator], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def lower(world: World, client: str, *wishes: DesiredState, original: bytes = b"") -> bytes:
+def lower(world: AuthorizationServer, client: str, *wishes: DesiredState, original: bytes = b"") -> bytes:
     """Bring them about, one after the other; returns what has to be restored."""
 
     async def work(actuator: Actuator) -> bytes:
@@ -68,7 +76,7 @@ def lower(world: World, client: str, *wishes: DesiredState, original: bytes = b"
     return with_actuator(world, work)
 
 
-def restore(world: World, client: str, original: bytes) -> None:
+def restore(world: AuthorizationServer, client: str, original: bytes) -> None:
     """Restore, and be told that it is so."""
 
     async def work(actuator: Actuator) -> None:
@@ -77,7 +85,7 @@ def restore(world: World, client: str, original: bytes) -> None:
     with_actuator(world, work)
 
 
-def test_the_next_token_is_shorter_and_refresh_goes_on(world: World) -> None:
+def test_the_next_token_is_shorter_and_refresh_goes_on(world: AuthorizationServer) -> None:
     """A ceiling is felt at once, by this client alone; restored, everything is as it was."""
     bot, other = world.client(), world.client()
     before, others, refresh = world.shown(bot), world.shown(other), world.refresh_token(bot)
@@ -94,7 +102,7 @@ def test_the_next_token_is_shorter_and_refresh_goes_on(world: World) -> None:
     assert world.issued(bot).lifetime_s == DEFAULT_S
 
 
-def test_what_is_shorter_already_stays(world: World) -> None:
+def test_what_is_shorter_already_stays(world: AuthorizationServer) -> None:
     """A ceiling never lengthens a token."""
     bot = world.client(lifespan_s=120)
     before = world.shown(bot)
@@ -106,7 +114,7 @@ def test_what_is_shorter_already_stays(world: World) -> None:
     assert world.shown(bot) == before
 
 
-def test_refresh_is_refused_while_tokens_are_issued(world: World) -> None:
+def test_refresh_is_refused_while_tokens_are_issued(world: AuthorizationServer) -> None:
     """Tokens of a minute, no refresh; another client refreshes as ever."""
     bot, other = world.client(), world.client()
     before, refresh, others = world.shown(bot), world.refresh_token(bot), world.refresh_token(other)
@@ -123,7 +131,7 @@ def test_refresh_is_refused_while_tokens_are_issued(world: World) -> None:
     assert world.shown(bot) == before
 
 
-def test_revoked_tokens_are_dead_and_stay_so(world: World) -> None:
+def test_revoked_tokens_are_dead_and_stay_so(world: AuthorizationServer) -> None:
     """Introspection says so, refresh and new tokens are refused; restored, only new tokens live."""
     bot, other = world.client(), world.client()
     before, mine, theirs = world.shown(bot), world.issued(bot), world.issued(other)
@@ -148,7 +156,7 @@ def test_revoked_tokens_are_dead_and_stay_so(world: World) -> None:
     assert world.active(made.token)
 
 
-def test_levels_in_any_order_end_where_they_began(world: World) -> None:
+def test_levels_in_any_order_end_where_they_began(world: AuthorizationServer) -> None:
     """Each step is measured against the first state, not against the last one."""
     bot = world.client(lifespan_s=1800)
     before = world.shown(bot)
@@ -168,7 +176,7 @@ def test_levels_in_any_order_end_where_they_began(world: World) -> None:
 
 
 @pytest.mark.parametrize("level", ["medium", "high", "critical"])
-def test_the_same_again_changes_nothing(world: World, level: str) -> None:
+def test_the_same_again_changes_nothing(world: AuthorizationServer, level: str) -> None:
     """Repeated, later and from a capture that is too late."""
     bot = world.client()
     asked = wish(bot, level)
@@ -185,7 +193,7 @@ def test_the_same_again_changes_nothing(world: World, level: str) -> None:
     assert world.shown(bot) == restored
 
 
-def test_what_is_kept_holds_no_secret(world: World) -> None:
+def test_what_is_kept_holds_no_secret(world: AuthorizationServer) -> None:
     """It is stored, and shown to callers."""
     bot = world.client()
 
@@ -196,7 +204,7 @@ def test_what_is_kept_holds_no_secret(world: World) -> None:
     assert not any(word in captured for word in (b"secret", b"jwks", b"registration", bot.encode()))
 
 
-def test_an_odd_client_id_is_one_client(world: World) -> None:
+def test_an_odd_client_id_is_one_client(world: AuthorizationServer) -> None:
     """Client ids are texts, URLs among them."""
     odd, plain = world.client(world.ODD), world.client()
     before, others = world.shown(odd), world.shown(plain)
@@ -209,7 +217,7 @@ def test_an_odd_client_id_is_one_client(world: World) -> None:
     assert world.shown(odd) == before
 
 
-def test_failures_are_told_apart(world: World) -> None:
+def test_failures_are_told_apart(world: AuthorizationServer) -> None:
     """No such client; credentials that are not taken; nobody there, and there again."""
     bot = world.client()
     with pytest.raises(UnknownClient, match="no client nobody"):
@@ -267,12 +275,12 @@ class Bench:
         return found
 
 
-def on_bench(world: World, store: SqlStore, work: Callable[[Bench], Awaitable[T]]) -> T:
+def on_bench(world: AuthorizationServer, store: SqlStore, work: Callable[[Bench], Awaitable[T]]) -> T:
     """Do some *work* at a bench."""
     return with_actuator(world, lambda actuator: work(Bench(store, actuator)))
 
 
-def test_rows_come_repeated_and_out_of_order(world: World, store: SqlStore) -> None:
+def test_rows_come_repeated_and_out_of_order(world: AuthorizationServer, store: SqlStore) -> None:
     """The newest counts, however they arrive; the last one restores."""
     bot = world.client()
     before = world.shown(bot)
@@ -301,7 +309,7 @@ def test_rows_come_repeated_and_out_of_order(world: World, store: SqlStore) -> N
     assert (done.status, done.original, done.error) == ("restored", b"", "")
 
 
-def test_wishes_that_race_leave_the_newest(world: World, store: SqlStore) -> None:
+def test_wishes_that_race_leave_the_newest(world: AuthorizationServer, store: SqlStore) -> None:
     """Two processes with one store: whoever is last to touch the server leaves the newest wish there."""
     bot = world.client()
     before = world.shown(bot)
@@ -338,7 +346,9 @@ class Crashing:
 
 
 @pytest.mark.parametrize("level", ["high", "critical"])
-def test_a_crash_before_it_is_written_down_loses_no_original(world: World, store: SqlStore, level: str) -> None:
+def test_a_crash_before_it_is_written_down_loses_no_original(
+    world: AuthorizationServer, store: SqlStore, level: str
+) -> None:
     """The next attempt finds the client lowered, and still knows how it was."""
     bot = world.client()
     before, asked = world.shown(bot), wish(bot, level)
@@ -358,7 +368,7 @@ def test_a_crash_before_it_is_written_down_loses_no_original(world: World, store
     assert after == before | {name: after[name] for name in STORED if name in after and level == "critical"}
 
 
-def test_a_server_that_is_down_is_tried_again(world: World, store: SqlStore) -> None:
+def test_a_server_that_is_down_is_tried_again(world: AuthorizationServer, store: SqlStore) -> None:
     """The wish and why it is not met are visible meanwhile; an unknown client is not tried again."""
     bot = world.client()
     asked = wish(bot, "high")

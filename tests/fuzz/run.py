@@ -29,13 +29,19 @@ INSTRUMENTED: Final = [
     "trustwatch.ingest.events",
     "trustwatch.ingest.formats",
     "trustwatch.ingest.log.log_frames",
+    "trustwatch.models.array_rules",
+    "trustwatch.models.detector_rules",
+    "trustwatch.models.history_rules",
     "trustwatch.models.model_directory",
+    "trustwatch.models.model_files",
     "trustwatch.scoring.pipeline.risk_topic_reader",
     "trustwatch.scoring.store.database",
 ]
 """Packages whose branches lead the fuzzer."""
-BLIND: Final = {"scanner"}
-"""Targets whose inputs are changed at random: the compiler of the kernels takes no instrumented code."""
+BLIND: Final = {"scanner", "model_arrays"}
+"""Targets whose inputs are those of the corpus, changed at random: the compiler of the kernels takes no instrumented
+code, and without it libFuzzer takes all inputs for the same and goes on from one."""
+MAX_MUTATIONS: Final = 8
 START_S: Final = 10
 """Time that a target takes to begin, at the least."""
 SLOW_INPUT_S: Final = 10
@@ -59,9 +65,19 @@ def fuzz(name: str, seconds: int) -> None:
         str(FOUND / name / "corpus"),
         str(CORPUS / name),
     ]
-    for path in sorted((CORPUS / name).iterdir()):
-        TARGETS[name](path.read_bytes())  # kernels are compiled before the fuzzer looks at the clock
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+    inputs = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
+    for data in inputs:
+        TARGETS[name](data)  # kernels are compiled before the fuzzer looks at the clock
+
+    def change_one(_data: bytes, max_size: int, seed: int) -> bytes:
+        dice = random.Random(seed)
+        changed = dice.choice(inputs)
+        for _ in range(dice.randint(1, MAX_MUTATIONS)):
+            changed = atheris.Mutate(changed, max_size)
+        return changed
+
+    custom = {"custom_mutator": change_one} if name in BLIND else {}
+    atheris.Setup([sys.argv[0], *arguments, *(["-len_control=0"] if custom else [])], TARGETS[name], **custom)
     atheris.Fuzz()
 
 

@@ -7,13 +7,18 @@ same ones. A parser of input that an outsider can choose has a target here.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
+from struct import calcsize, iter_unpack
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import jwt
 import msgspec
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 from trustwatch.api.events.event_bodies import (
@@ -34,8 +39,10 @@ from trustwatch.api.http.auth.token_verification import (
     verify_token,
 )
 from trustwatch.api.settings.access_settings import IssuerSettings
+from trustwatch.client.argument_origins import ArgumentOrigins, OriginLimits
 from trustwatch.ingest.errors import MalformedEvent, ModelError
-from trustwatch.ingest.events import NativeEvent, decode_event
+from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
+from trustwatch.ingest.events import MAX_ARGUMENTS, NativeEvent, decode_event
 from trustwatch.ingest.formats.cloudevents import decode_http_binary, parse_cloudevent
 from trustwatch.ingest.formats.format_registry import FORMATS, create_parser
 from trustwatch.ingest.formats.history_decoding import decode_history_event
@@ -51,18 +58,36 @@ from trustwatch.ingest.log.log_frames import (
     walk_chunks,
 )
 from trustwatch.ingest.source import Record
-from trustwatch.models.model_directory import decode_manifest
+from trustwatch.models.model_directory import (
+    ModelManifest,
+    TrainingWindow,
+    decode_manifest,
+    encode_manifest,
+    load_model,
+    manifest_digest,
+)
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_training import train_model
 from trustwatch.scoring.pipeline.risk_topic_reader import RiskTopicReader, epoch_of_record
 from trustwatch.scoring.pipeline.topic_publisher import ERASED_UP_TO_HEADER
 from trustwatch.scoring.store.database import BadCursor, from_cursor
 
-from ..support.scan_records import Pair
+from ..support import model_history
+from ..support.processes.hostile_models import outcome_of, write_array
+from ..support.processes.hostile_models import saved as as_file
+from ..support.scan_records import ScannerAndReference
 
 Target = Callable[[bytes], None]
 ISSUER: Final = "https://as.example"
 NOW: Final = 1_764_000_000.0
 FORMAT_NAMES: Final = sorted(set(FORMATS) - {"mapping"})
 REFUSALS: Final = (MalformedEvent, UnsupportedBody, BodyTooLarge)
+MAX_MESSAGE: Final = 2_000
+ARRAY_CHANGE: Final = "<HBI8s"
+"""Number of an array, what is done to it, where, and eight bytes."""
+CHANGE_BYTES: Final = calcsize(ARRAY_CHANGE)
+MAX_CHANGES: Final = 6
+MAX_ROWS: Final = 5_000
 _EVENT_ENCODER = msgspec.json.Encoder()
 
 
@@ -96,14 +121,43 @@ def scanner(data: bytes) -> None:
 
 
 @cache
-def _scanner_pair() -> Pair:
-    return Pair()
+def _scanner_pair() -> ScannerAndReference:
+    return ScannerAndReference()
 
 
 def foreign_format(data: bytes) -> None:
     """Each format (the first byte says which) takes a record, skips it or refuses it with a reason."""
     name = FORMAT_NAMES[data[0] % len(FORMAT_NAMES)] if data else "native"
     _check_records(_parser(name), data[1:], {})
+
+
+def event_arguments(data: bytes) -> None:
+    """Whatever stands among the attributes of an event, arguments are read from it or not, and are bounded."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = data.decode("utf-8", "replace")
+    event = msgspec.structs.replace(_plain_event(), attributes={"arguments": value, "untrusted_result": value})
+    assert len(read_arguments(event) or ()) <= MAX_ARGUMENTS
+    assert read_untrusted_result(event) in (True, False, None)
+
+
+@cache
+def _plain_event() -> NativeEvent:
+    return decode_event(
+        b'{"time":"2026-03-02T08:00:14Z","agent":{"id":"a"},"type":"other","action":"x","outcome":"success"}'
+    )
+
+
+def conversation(data: bytes) -> None:
+    """A result and, behind a zero byte, the arguments of the next call: bounded, and nothing of them is told."""
+    result, _, arguments = data.partition(b"\0")
+    memory = ArgumentOrigins(lambda: lambda _: "00ff00ff00ff", OriginLimits(characters=4_000))
+    memory.finish_call(memory.start_call("read", {}), result, untrusted=True)
+    call = memory.start_call("send", {"text": arguments.decode("utf-8", "replace"), "parts": result.decode("latin-1")})
+    assert memory.characters <= 4_000
+    assert {argument.name.rstrip("~") for argument in call.arguments or ()} <= {"text", "parts"}
+    assert {argument.hash for argument in call.arguments or ()} <= {"00ff00ff00ff"}
 
 
 def otlp(data: bytes) -> None:
@@ -237,6 +291,82 @@ def model_manifest(data: bytes) -> None:
         assert str(error)
 
 
+def model_file(data: bytes) -> None:
+    """A model with one array: a line with what the manifest claims of it, then the file. An array, or ModelError; no
+    header and no claim takes more memory than the file has bytes."""
+    claim, _, file = data.partition(b"\n")
+    content = json.loads(_manifest_of_one_array())
+    content["files"] = {"detector/x.npy": {"sha256": hashlib.sha256(file).hexdigest(), **_members(claim)}}
+    content["digest"] = manifest_digest(content)
+    with TemporaryDirectory() as folder:
+        model = Path(folder)
+        (model / "detector").mkdir()
+        (model / "detector" / "x.npy").write_bytes(file)
+        (model / "manifest.json").write_text(json.dumps(content))
+        try:
+            loaded = load_model(model, feature_names=(), feature_table_hash="")
+        except ModelError as error:
+            assert len(str(error)) < MAX_MESSAGE
+            return
+    (array,) = loaded.detector_state.values()
+    assert array.dtype.kind in "biuf"
+    assert array.nbytes < len(file)
+
+
+@cache
+def _manifest_of_one_array() -> bytes:
+    return encode_manifest(ModelManifest("1", (), "", TrainingWindow(0, 0, 0, 0, 0), {}, "00", 0), {})
+
+
+def _members(text: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def model_arrays(data: bytes) -> None:
+    """A small trained model, changed as the input says and signed anew: ModelError, or it scores events."""
+    with TemporaryDirectory() as folder:
+        model = Path(folder)
+        for name, raw in _trained_model_files().items():
+            (model / name).parent.mkdir(parents=True, exist_ok=True)
+            (model / name).write_bytes(raw)
+        for change in list(iter_unpack(ARRAY_CHANGE, data[: len(data) // CHANGE_BYTES * CHANGE_BYTES]))[:MAX_CHANGES]:
+            change_array(model, *change)
+        outcome = outcome_of(model)
+
+    assert outcome in ("refused", "scored"), outcome
+
+
+def change_array(model: Path, number: int, kind: int, place: int, value: bytes) -> None:
+    """Change one array: the bytes at a place, all of them, its size or its type."""
+    names = sorted(name for name in _trained_model_files() if name.endswith(".npy"))
+    name = names[number % len(names)]
+    array = np.load(model / name)
+    flat = array.reshape(-1).copy().view(np.uint8)
+    if kind % 4 < 2 and len(flat):
+        at = place % len(flat) // array.itemsize * array.itemsize
+        end = at + array.itemsize if kind % 4 == 0 else len(flat)
+        flat[at:end] = np.resize(np.frombuffer(value, np.uint8), end - at)
+        array = flat.view(array.dtype).reshape(array.shape)
+    elif kind % 4 == 2:
+        array = np.resize(array, (place % MAX_ROWS, *array.shape[1:]))
+    elif kind % 4 == 3:
+        array = flat.view(f"<{'fiu'[place % 3]}{array.itemsize}") if array.itemsize > 1 else flat
+    write_array(model, name, as_file(array), array)
+
+
+@cache
+def _trained_model_files() -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        trained = train_model(model_history.history(500), model_history.SALT, "p-1", model_history.SETTINGS)
+        save_trained_model(path, trained, model_history.SETTINGS, 50, 1_764_000_000_000)
+        return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
 def log_frames(data: bytes) -> None:
     """Segments of the event log: damage ends the walk, and what is intact is what was written."""
     for position, header in walk_chunks(data, 0):
@@ -282,12 +412,16 @@ TARGETS: Final[Mapping[str, Target]] = {
         history_event,
         scanner,
         foreign_format,
+        event_arguments,
+        conversation,
         otlp,
         cloudevents,
         http_body,
         token,
         key_set,
         model_manifest,
+        model_file,
+        model_arrays,
         log_frames,
         risk_topic,
         page_cursor,

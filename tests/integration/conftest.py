@@ -18,7 +18,7 @@ from trustwatch.models.model_training import session_ids, train_model
 from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import Attack, SimulationSettings
 
-from ..support.service_process import Service, World
+from ..support.service_process import ModelAndDay, Service
 
 MONDAY = datetime(2024, 1, 8, tzinfo=UTC)
 HISTORY = timedelta(days=4)
@@ -26,7 +26,7 @@ DOMAINS = {"acme-corp": ["acme-corp.example"], "globex": ["globex.example"]}
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> ModelAndDay:
     """Four simulated days are the model's history, the fifth has the attacks. Fixed dates: the same on any day."""
     attacks = (
         Attack("scope_creep", at=HISTORY + timedelta(hours=10)),
@@ -52,11 +52,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     model = tmp_path_factory.mktemp("world") / "model"
     trained = train_model(columns, salt, "integration", settings)
     save_trained_model(model, trained, settings, len(set(session_ids(columns).tolist())), int(ends))
-    return World(model, day, attacked)
+    return ModelAndDay(model, day, attacked)
 
 
 @pytest.fixture
-def service(tmp_path: Path, world: World) -> Iterator[Service]:
+def service(tmp_path: Path, world: ModelAndDay) -> Iterator[Service]:
     """A service of this test alone, not started yet."""
     made = Service(tmp_path / "service", world.model)
     yield made
@@ -64,7 +64,7 @@ def service(tmp_path: Path, world: World) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Service]:
+def running(tmp_path_factory: pytest.TempPathFactory, world: ModelAndDay) -> Iterator[Service]:
     """A service that runs for all tests of a module; each test uses agents of its own."""
     made = Service(tmp_path_factory.mktemp("service"), world.model)
     made.start()
@@ -73,7 +73,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[
 
 
 @pytest.fixture
-def make_service(tmp_path: Path, world: World) -> Iterator[Callable[..., Service]]:
+def make_service(tmp_path: Path, world: ModelAndDay) -> Iterator[Callable[..., Service]]:
     """Makes services with further settings (YAML)."""
     made: list[Service] = []
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from ..support.authorization_servers import DEFAULT_S, HydraWorld, KeycloakWorld, World
+from ..support.authorization_servers import DEFAULT_S, AuthorizationServer, HydraServer, KeycloakServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -21,18 +21,18 @@ SECONDS = 10.0
 
 
 @pytest.fixture(params=["hydra", "keycloak"])
-def server(request: pytest.FixtureRequest) -> World:
+def server(request: pytest.FixtureRequest) -> AuthorizationServer:
     """Each authorization server."""
     peer = request.getfixturevalue(request.param)
-    return HydraWorld(peer) if request.param == "hydra" else KeycloakWorld(peer)
+    return HydraServer(peer) if request.param == "hydra" else KeycloakServer(peer)
 
 
-def configured(server: World, folder: Path, issuers: str = f'["{ISSUER}"]') -> str:
+def configured(server: AuthorizationServer, folder: Path, issuers: str = f'["{ISSUER}"]') -> str:
     """The `actuators` that reach it, with the most that it allows: a private key at Keycloak, nothing at Hydra."""
     common = f"name: as, issuers: {issuers}, tenants: [acme-corp], allow_http: true, default_lifetime_s: {DEFAULT_S}"
-    if isinstance(server, HydraWorld):
+    if isinstance(server, HydraServer):
         return f"actuators:\n  - {{kind: hydra, url: '{server.hydra.admin_url}', {common}}}\n"
-    assert isinstance(server, KeycloakWorld)
+    assert isinstance(server, KeycloakServer)
     key = folder / "actuator.pem"
     key_id = server.use_private_key(key)
     auth = (
@@ -82,7 +82,9 @@ def soon(service: Any, agent: str, status: str, level: str) -> dict[str, Any]:
     return found
 
 
-def test_a_pin_revokes_and_its_end_restores(make_service: Callable[..., Any], server: World, tmp_path: Path) -> None:
+def test_a_pin_revokes_and_its_end_restores(
+    make_service: Callable[..., Any], server: AuthorizationServer, tmp_path: Path
+) -> None:
     """An agent that nobody has seen: tokens die within seconds; nobody else's; everything comes back."""
     bot, other = server.client(), server.client()
     before, mine, theirs = server.shown(bot), server.issued(bot), server.issued(other)
@@ -111,7 +113,7 @@ def test_a_pin_revokes_and_its_end_restores(make_service: Callable[..., Any], se
 
 
 def test_a_server_that_was_down_is_caught_up_with(
-    make_service: Callable[..., Any], server: World, tmp_path: Path
+    make_service: Callable[..., Any], server: AuthorizationServer, tmp_path: Path
 ) -> None:
     """A pin while the server is down, and a restart of the service before it is back: the wish is not lost."""
     bot = server.client()
@@ -134,7 +136,7 @@ def test_a_server_that_was_down_is_caught_up_with(
 
 def test_drift_and_another_policy_are_put_right(make_service: Callable[..., Any], hydra: Any, tmp_path: Path) -> None:
     """Somebody undid it at the server: a look at everything does it again. In shadow mode everything is restored."""
-    server = HydraWorld(hydra)
+    server = HydraServer(hydra)
     bot = server.client()
     before = server.shown(bot)
     service = make_service(configured(server, tmp_path) + "token_policy_file: policy.yaml\n")
@@ -163,7 +165,7 @@ def test_drift_and_another_policy_are_put_right(make_service: Callable[..., Any]
 
 def test_an_attack_reaches_the_server(make_service: Callable[..., Any], world: Any, hydra: Any, tmp_path: Path) -> None:
     """The simulated day: what is decided about an attacked agent is done to its client, and to no calm agent's."""
-    server = HydraWorld(hydra)
+    server = HydraServer(hydra)
     rows = [json.loads(event) for event in world.day]
     names = sorted({row["agent"]["id"] for row in rows if row["tenant"] == "acme-corp"})
     issuers = sorted({row["agent"].get("issuer", "") for row in rows})

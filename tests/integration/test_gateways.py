@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from trustwatch.ingest.columns import OWN_DENIALS, OWN_OUTAGES
 from trustwatch.ingest.formats.format_registry import create_parser
 
-from ..support.gateway_site import SETTINGS, Site, bearer
 from ..support.oauth_peers import (
     RESOURCE,
     SCOPE,
@@ -29,6 +28,7 @@ from ..support.oauth_peers import (
     upstream,
 )
 from ..support.peer_fixtures import start_gateway
+from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 
 if TYPE_CHECKING:
     from scripts.service_stack import Caddy, Envoy, Nginx, OidcProvider
@@ -42,12 +42,12 @@ OF_GATEWAYS = {"server", "date", "connection", "transfer-encoding", "via", "cont
 
 
 @pytest.fixture
-def site(make_service: Callable[..., Any], oidc_provider: OidcProvider) -> Site:
+def site(make_service: Callable[..., Any], oidc_provider: OidcProvider) -> ServiceReviewer:
     """A running service that knows the authorization server."""
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
     service = make_service(more)
     service.start()
-    return Site(service, oidc_provider.issuer)
+    return ServiceReviewer(service, oidc_provider.issuer)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def refusal(answer: httpx.Response) -> tuple[int, dict[str, str], str]:
 
 @pytest.mark.parametrize("name", OUTAGE)
 def test_a_live_token_is_refused(
-    request: pytest.FixtureRequest, name: str, site: Site, api: Endpoint, oidc_provider: OidcProvider
+    request: pytest.FixtureRequest, name: str, site: ServiceReviewer, api: Endpoint, oidc_provider: OidcProvider
 ) -> None:
     """Within a second of its agent turning critical, others untouched; held at high until a person approves; and while
     we are down each gateway does what docs/fail-modes.md says."""
@@ -90,7 +90,9 @@ def test_a_live_token_is_refused(
         assert len(api.seen) == passed + 1, "only the call after the service came back"
 
 
-def check_containment(site: Site, agent: httpx.Client, api: Endpoint, who: str, token: str, others: str) -> None:
+def check_containment(
+    site: ServiceReviewer, agent: httpx.Client, api: Endpoint, who: str, token: str, others: str
+) -> None:
     passed = len(api.seen)
     site.pin(who, "critical")
     begun = time.monotonic()
@@ -123,7 +125,7 @@ def check_bad_tokens(agent: httpx.Client, token: str) -> None:
     assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="agents"')
 
 
-def check_step_up(site: Site, agent: httpx.Client, who: str, token: str) -> None:
+def check_step_up(site: ServiceReviewer, agent: httpx.Client, who: str, token: str) -> None:
     site.pin(who, "high")
     status, headers, _ = refusal(agent.post("/mcp", headers=bearer(token)))
     assert (status, 'error="insufficient_user_authentication"' in headers["www-authenticate"]) == (401, True)
@@ -131,7 +133,7 @@ def check_step_up(site: Site, agent: httpx.Client, who: str, token: str) -> None
     assert agent.post("/mcp", headers=bearer(token)).text == "upstream"
 
 
-def check_outage(site: Site, agent: httpx.Client, name: str, token: str) -> None:
+def check_outage(site: ServiceReviewer, agent: httpx.Client, name: str, token: str) -> None:
     assert site.service.stop() == 0
     assert agent.get("/mcp", headers=bearer(token)).status_code == OUTAGE[name]
     site.service.start()
@@ -140,7 +142,7 @@ def check_outage(site: Site, agent: httpx.Client, name: str, token: str) -> None
 
 
 def test_what_envoy_logs_of_our_refusals_is_no_behaviour(
-    site: Site, api: Endpoint, envoy: Envoy, oidc_provider: OidcProvider
+    site: ServiceReviewer, api: Endpoint, envoy: Envoy, oidc_provider: OidcProvider
 ) -> None:
     """Its own JSON access log, by the format `envoy`: denials and outages are marked as ours, with the agent's name."""
     start_gateway(
@@ -165,7 +167,9 @@ def test_what_envoy_logs_of_our_refusals_is_no_behaviour(
     assert found[3]["error"] in OWN_OUTAGES
 
 
-def test_envoy_may_be_told_to_fail_open(site: Site, api: Endpoint, envoy: Envoy, oidc_provider: OidcProvider) -> None:
+def test_envoy_may_be_told_to_fail_open(
+    site: ServiceReviewer, api: Endpoint, envoy: Envoy, oidc_provider: OidcProvider
+) -> None:
     """`failure_mode_allow` is the operator's own choice, made at the gateway: it lets even a denied agent pass."""
     check = site.service.url + "/ext-authz"
     start_gateway(envoy, api.url, check)
@@ -280,7 +284,7 @@ def check_introspection(
 """
     service = make_service(more)
     service.start()
-    site = Site(service, oidc_provider.issuer)
+    site = ServiceReviewer(service, oidc_provider.issuer)
     token, others = agent.token(scope=SCOPE), other.token()
 
     def introspected(value: str) -> dict[str, Any]:
@@ -326,7 +330,7 @@ RAW = [
 ]
 
 
-def test_an_upgrade_is_a_call_like_any_other(site: Site, oidc_provider: OidcProvider) -> None:
+def test_an_upgrade_is_a_call_like_any_other(site: ServiceReviewer, oidc_provider: OidcProvider) -> None:
     """Caddy and Traefik hand on `Upgrade` with all other headers; the check is HTTP all the same."""
     agent = oidc_client(oidc_provider)
     headers = bearer(agent.token()) | {
@@ -342,7 +346,7 @@ def test_an_upgrade_is_a_call_like_any_other(site: Site, oidc_provider: OidcProv
         assert httpx.get(site.service.url + path, headers=headers).status_code == 403
 
 
-def test_a_body_that_a_gateway_sends_along_is_not_read(site: Site) -> None:
+def test_a_body_that_a_gateway_sends_along_is_not_read(site: ServiceReviewer) -> None:
     """APISIX by POST and Envoy with `with_request_body` do; the connection serves the next call all the same."""
     body = b"x" * 1_000_000
     with httpx.Client(base_url=site.service.url) as one:
@@ -364,7 +368,7 @@ def _answer_head(connection: socket.socket, sent: bytes) -> bytes:
     return received.partition(b"\r\n\r\n")[0]
 
 
-def test_what_no_client_library_would_send(site: Site) -> None:
+def test_what_no_client_library_would_send(site: ServiceReviewer) -> None:
     """Nothing of it is 200 or a redirect, and the service answers the next call."""
     for sent in RAW:
         with socket.create_connection(("127.0.0.1", site.service.port), timeout=10) as connection:

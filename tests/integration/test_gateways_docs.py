@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from ..support.checkout import DOCS
-from ..support.gateway_site import SETTINGS, Site, bearer
 from ..support.oauth_peers import RESOURCE, Endpoint, oidc_client, upstream
+from ..support.service_reviewer import SETTINGS, ServiceReviewer, bearer
 
 if TYPE_CHECKING:
     from scripts.service_stack import OidcProvider
@@ -107,7 +107,7 @@ def test_a_documented_configuration_works(
     more = SETTINGS.format(issuer=oidc_provider.issuer, keys=oidc_provider.jwks_url, audience=RESOURCE)
     service = make_service(more + "  tell_approval: true\n")
     service.start()
-    site = Site(service, oidc_provider.issuer)
+    site = ServiceReviewer(service, oidc_provider.issuer)
     agent = oidc_client(oidc_provider)
     token = agent.token(scope="tools:read tools:write")
     with Endpoint(upstream) as api:

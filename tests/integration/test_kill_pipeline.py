@@ -108,7 +108,8 @@ def test_killed_pipeline_ends_as_if_undisturbed(tmp_path: Path) -> None:
 
 def seeded_events(folder: Path) -> dict[str, int]:
     """Events with which each agent begins, from the model's history."""
-    seeds = load_trained_model(folder / "model").seeds
+    model = load_trained_model(folder / "model")
+    seeds, identities = model.seeds, IdentityHasher(model.salt)
     by_key = dict(zip(seeds.keys.tolist(), seeds.events.tolist(), strict=True))
     names = [f"agent-{number}" for number in range(30)]
-    return {name: by_key.get(IdentityHasher().agent_key("acme", "https://as.example", name), 0) for name in names}
+    return {name: by_key.get(identities.agent_key("acme", "https://as.example", name), 0) for name in names}

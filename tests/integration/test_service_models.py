@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trustwatch.api.composition import engine_settings, live_policy, open_model_registry, open_service_store
+from trustwatch.api.composition import (
+    engine_settings,
+    live_policy,
+    open_model_registry,
+    open_service_identities,
+    open_service_store,
+)
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
@@ -35,12 +41,13 @@ def undisturbed(folder: Path) -> tuple[dict[str, Any], list[tuple[str, str, int]
     """State of one run over the service's log from its beginning, with the same versions at hand."""
     settings = load_settings(folder / "settings.yaml", {})
     store = open_store(sqlite_url(folder / "again.db"))
+    store.use_identities(open_service_identities(settings))
     models = ActiveModels(open_model_registry(settings), lambda: 0)
     chosen = models.choose(None)
     model, policy = models.load(chosen.version, chosen.digest), live_policy(settings)
     processor = Processor(
-        Engine(model, engine_settings(settings), store.agents),
-        ColumnEncoder(model.salt, settings.domains()),
+        Engine(model, engine_settings(settings), store.agents, identities=store.identities),
+        ColumnEncoder(model.salt, settings.domains(), store.identities),
         DuplicateWindow(),
         policy,
         edges=EdgeCollector(),

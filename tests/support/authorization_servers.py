@@ -78,7 +78,7 @@ class Issued(NamedTuple):
     lifetime_s: int
 
 
-class World(ABC):
+class AuthorizationServer(ABC):
     """One authorization server, seen by those who use it and by the operator."""
 
     ODD = "https://agents.example/ü?x=1&y#z/../%2e"
@@ -141,7 +141,7 @@ class MemoryState(msgspec.Struct, frozen=True):
     lifespan_s: int | None
 
 
-class MemoryWorld(World):
+class MemoryServer(AuthorizationServer):
     """A dictionary of clients and one of tokens."""
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ class MemoryWorld(World):
 class MemoryActuator(ClientActuator[MemoryState]):
     """The least that an actuator is."""
 
-    def __init__(self, server: MemoryWorld, good: bool) -> None:
+    def __init__(self, server: MemoryServer, good: bool) -> None:
         super().__init__(MemoryState)
         self._server = server
         self._good = good
@@ -232,7 +232,7 @@ class MemoryActuator(ClientActuator[MemoryState]):
         return MemoryState(first.enabled and wish.allow, first.refresh and wish.refresh_allowed, lifespan_s)
 
 
-class HydraWorld(World):
+class HydraServer(AuthorizationServer):
     """Ory Hydra whose clients prove themselves by private_key_jwt."""
 
     ODD = "urn:agents:ü?x=1&y#z%2F..%2e"  # its admin API can not name a client with a slash
@@ -319,7 +319,7 @@ ROLES = ("manage-clients", "view-clients", "view-users", "manage-users")
 """What the actuator may do in the realm, and no more."""
 
 
-class KeycloakWorld(World):
+class KeycloakServer(AuthorizationServer):
     """A realm of Keycloak, a resource server that introspects, and a client with the roles of an actuator."""
 
     def __init__(self, keycloak: Keycloak) -> None:

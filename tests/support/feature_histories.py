@@ -36,7 +36,7 @@ def columns(events: Iterable[dict[str, Any]], salt: bytes = SALT, **options: Any
     return ColumnEncoder(salt, **options).encode(decoded)
 
 
-class Watch:
+class SingleEventBuilder:
     """One feature builder fed event by event."""
 
     def __init__(self, baseline: Baseline | None = None, capacity: int = 16) -> None:

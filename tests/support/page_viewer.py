@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
-    from .console_site import Site
+    from .console_testbed import ConsoleTestbed
 
 SCREENSHOTS = "TRUSTWATCH_SCREENSHOTS"
 """Environment variable: folder that screenshots are saved to; by default pytest's temporary one."""
@@ -22,7 +22,7 @@ WIDE, NARROW = 1440, 400
 GRAVE = ("serious", "critical")
 
 
-class Looker:
+class PageViewer:
     """One browser context.
 
     Args:
@@ -35,7 +35,7 @@ class Looker:
     def __init__(
         self,
         browser: Browser,
-        site: Site,
+        site: ConsoleTestbed,
         folder: Path,
         *,
         width: int = WIDE,

@@ -60,12 +60,25 @@ WHOLE: dict[str, Any] = {
     "session": "conv-81",
     "trace_id": "4bf9",
     "txn": "8675309",
+    "arguments": [
+        {"name": "to", "origin": "prompt", "hash": "39e505e56acc"},
+        {
+            "name": "body~é",
+            "origin": "tool",
+            "hash": "00ff00ff",
+            "from": 2,
+            "from_action": "read_mail",
+            "part": True,
+            "vendor": [{}],
+        },
+    ],
+    "untrusted_result": True,
     "attributes": {"a": [1, -2.5, {"b": None}, 'q"\\/\b\f\n\r\t'], "c": {}, "d": [], "e": True},
     "vendor": {"x": [[], {}, [{"y": False}]]},
 }
 
 
-class Pair:
+class ScannerAndReference:
     """A scanner and the path that it must equal. The memory is small, so that it also runs full."""
 
     def __init__(self) -> None:
@@ -112,7 +125,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     *outer, name = path.split(".")
     inner = made
     for step in outer:
-        inner = inner[step]
+        inner = inner[step] if isinstance(inner[step], dict) else inner[step][-1]
     inner[name] = value
     if value is ...:
         del inner[name]
@@ -169,6 +182,25 @@ AMOUNTS = mostly(
 NAMES = st.one_of(st.none(), st.lists(TEXTS, max_size=4))
 
 
+HASHES = st.text("0123456789abcdef", min_size=8, max_size=64)
+ARGUMENTS = st.none() | st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": mostly(st.sampled_from(["to", "body~", "é" * 256]), st.sampled_from(["", "x" * 257])),
+            "origin": mostly(st.sampled_from(["prompt", "system", "tool", "unseen"]), TEXTS),
+            "hash": mostly(HASHES, st.text("0123456789abcdefgA\n", max_size=66)),
+        },
+        optional={
+            "from": st.none() | mostly(st.integers(0, 999_999_999), AMOUNTS),
+            "from_action": st.none() | mostly(st.sampled_from(["read_mail", "b"]), TEXTS),
+            "part": mostly(st.booleans(), st.none()),
+            "other": AMOUNTS,
+        },
+    ),
+    max_size=4,
+)
+
+
 def mutate(draw: random.Random, raw: bytes, others: list[bytes]) -> bytes:
     """One to three random changes."""
     for _ in range(draw.randint(1, 3)):
@@ -220,6 +252,8 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         count=AMOUNTS,
         effect=st.sampled_from(["read", "admin", "unknown", None]),
         attributes=st.dictionaries(TEXTS, AMOUNTS, max_size=3),
+        arguments=ARGUMENTS,
+        untrusted_result=mostly(st.sampled_from([True, False, None]), AMOUNTS),
         vendor=st.recursive(
             AMOUNTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
         ),

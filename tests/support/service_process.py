@@ -36,7 +36,7 @@ pipeline: {{commit_interval_s: 0.2, tick_interval_s: 3600}}
 {more}"""
 
 
-class World(NamedTuple):
+class ModelAndDay(NamedTuple):
     """A trained model, and the day after its history with attacks in it."""
 
     model: Path

@@ -50,7 +50,6 @@ class ConfluentTopicReader:
     ) -> None:
         self.settings = settings
         self._tuning = tuning
-        self.lost_records = 0
         self.failed_polls = 0
         self._start = start
         self._pending_error: TrustwatchError | None = None
@@ -115,7 +114,7 @@ class ConfluentTopicReader:
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """See `TopicReader.poll`.
 
-        What retention removed before it was read is logged as an error, counted in `lost_records`, and passed over.
+        What retention removed before it was read is logged as an error and passed over.
         """
         with translated_errors("reading topics"):
             messages = self._consumer.consume(max_records, 0)
@@ -152,7 +151,6 @@ class ConfluentTopicReader:
         offset = self._positions[key]
         start, end = self._bounds(key)
         lost = max(0, start - offset)
-        self.lost_records += lost
         _log.error(
             "records are gone that were not read",
             topic=key[0],

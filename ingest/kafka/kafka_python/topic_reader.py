@@ -47,7 +47,6 @@ class KafkaPythonTopicReader:
     ) -> None:
         self.settings = settings
         self._tuning = tuning
-        self.lost_records = 0
         self.failed_polls = 0
         self._group = bool(group_id)
         self._start = start
@@ -85,7 +84,7 @@ class KafkaPythonTopicReader:
     def poll(self, timeout_s: float, max_records: int = MAX_POLL_RECORDS) -> list[FetchedRecords]:
         """See `TopicReader.poll`.
 
-        What retention removed before it was read is logged as an error, counted in `lost_records`, and passed over.
+        What retention removed before it was read is logged as an error and passed over.
         """
         try:
             with translated_errors("reading topics"):
@@ -120,7 +119,6 @@ class KafkaPythonTopicReader:
     def _skip_lost(self, partition: TopicPartition, offset: int) -> None:
         start, end = offset_bounds(self._consumer, partition, self._tuning.metadata_timeout_ms)
         lost = max(0, start - offset)
-        self.lost_records += lost
         _log.error(
             "records are gone that were not read",
             topic=partition.topic,

@@ -16,7 +16,7 @@ from trustwatch.api.settings.event_source_settings import EventSourceSettings
 BOT = AgentSelector("bot", "acme", "https://as.example")
 
 
-class Nothing:
+class NeverAsked:
     """What must not be asked: everything is refused before."""
 
     def __getattr__(self, name: str) -> Any:
@@ -30,7 +30,7 @@ def caller(*tenants: str) -> AuthenticatedCaller:
 
 
 def containment() -> ContainmentService:
-    nothing: Any = Nothing()
+    nothing: Any = NeverAsked()
     return ContainmentService(nothing, nothing, nothing, nothing)
 
 

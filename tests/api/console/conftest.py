@@ -170,7 +170,7 @@ class Provider:
         return JSONResponse(self.userinfo)
 
 
-class Site:
+class ConsoleService:
     """One running service with its console."""
 
     def __init__(self, folder: Path, database: Path, provider: Provider, clock: Clock, **console: Any) -> None:
@@ -356,13 +356,13 @@ def _as_it_was(clock: Clock, provider: Provider) -> None:
 @pytest.fixture
 def new_site(
     tmp_path: Path, database: Path, provider: Provider, clock: Clock, _as_it_was: None
-) -> Iterator[Callable[..., Site]]:
-    sites: list[Site] = []
+) -> Iterator[Callable[..., ConsoleService]]:
+    sites: list[ConsoleService] = []
 
-    def make(**console: Any) -> Site:
+    def make(**console: Any) -> ConsoleService:
         copy = tmp_path / f"{len(sites)}.db"
         shutil.copyfile(database, copy)
-        sites.append(Site(tmp_path / f"data{len(sites)}", copy, provider, clock, **console))
+        sites.append(ConsoleService(tmp_path / f"data{len(sites)}", copy, provider, clock, **console))
         return sites[-1]
 
     yield make
@@ -373,16 +373,16 @@ def new_site(
 @pytest.fixture(scope="module")
 def _shared(
     tmp_path_factory: pytest.TempPathFactory, database: Path, provider: Provider, clock: Clock
-) -> Iterator[Site]:
+) -> Iterator[ConsoleService]:
     folder = tmp_path_factory.mktemp("console")
     shutil.copyfile(database, folder / "trustwatch.db")
-    made = Site(folder, folder / "trustwatch.db", provider, clock)
+    made = ConsoleService(folder, folder / "trustwatch.db", provider, clock)
     yield made
     made.close()
 
 
 @pytest.fixture
-def site(_shared: Site, _as_it_was: None) -> Site:
+def site(_shared: ConsoleService, _as_it_was: None) -> ConsoleService:
     """One for all tests of a module that start with a new browser and do not mind each other's agents."""
     _shared.browser.close()
     _shared.browser = _shared.new_browser()

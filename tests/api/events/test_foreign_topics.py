@@ -36,7 +36,7 @@ class Sent(NamedTuple):
     headers: dict[str, bytes]
 
 
-class World:
+class ScriptedBroker:
     """A broker, a clock and what happened in which order."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class World:
 
 
 class Writer:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ScriptedBroker) -> None:
         self.world = world
 
     def send(
@@ -94,7 +94,7 @@ class Writer:
 class Reader:
     """Records of one partition; each poll takes *cost_s* on the clock."""
 
-    def __init__(self, world: World, values: list[Any], cost_s: float = 0.0) -> None:
+    def __init__(self, world: ScriptedBroker, values: list[Any], cost_s: float = 0.0) -> None:
         self.world = world
         self.values = values
         self.cost_s = cost_s
@@ -136,7 +136,7 @@ def settings(name: str = "gw", **more: Any) -> ForeignTopicSettings:
     return ForeignTopicSettings(**{**given, **more})
 
 
-def ingest(world: World, *pairs: tuple[ForeignTopicSettings, Reader | Callable[[], Reader]]) -> TopicIngest:
+def ingest(world: ScriptedBroker, *pairs: tuple[ForeignTopicSettings, Reader | Callable[[], Reader]]) -> TopicIngest:
     sources = [
         ForeignTopicReader(
             topic,
@@ -164,11 +164,11 @@ def event(agent: str = "a", number: int = 0, **members: Any) -> bytes:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> ScriptedBroker:
+    return ScriptedBroker()
 
 
-def test_offsets_are_committed_after_everything_is_acknowledged(world: World) -> None:
+def test_offsets_are_committed_after_everything_is_acknowledged(world: ScriptedBroker) -> None:
     """The other order would lose events when the process dies between."""
     reader = Reader(world, [event(number=n) for n in range(3)])
 
@@ -181,7 +181,7 @@ def test_offsets_are_committed_after_everything_is_acknowledged(world: World) ->
     assert len({one.headers["tw"] for one in world.durable}) == 3
 
 
-def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: World) -> None:
+def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: ScriptedBroker) -> None:
     """Some of it may have arrived: the same bytes and ids come again, and nothing is committed before."""
     reader = Reader(world, [event(number=n) for n in range(4)])
     world.down = 2
@@ -195,7 +195,7 @@ def test_a_round_without_acknowledgement_is_sent_again_by_another_writer(world: 
     assert [line["event"] for line in logs] == ["events wait for Kafka"]
 
 
-def test_the_same_record_read_again_has_the_same_identity(world: World) -> None:
+def test_the_same_record_read_again_has_the_same_identity(world: ScriptedBroker) -> None:
     """With an id, without one, and refused: a restart makes nothing twice."""
     values = [event(), b'{"x": 1}', event().replace(b'"id": "0", ', b""), event(agent="b", tenant="other")]
     for _ in range(2):
@@ -206,7 +206,7 @@ def test_the_same_record_read_again_has_the_same_identity(world: World) -> None:
     assert len(first) == 6  # two events, two letters with their copies
 
 
-def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: World) -> None:
+def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: ScriptedBroker) -> None:
     """Bytes, reason, path, source offset: enough to see it and to try it again."""
     source = ingest(world, (settings(), Reader(world, [event(), event(tenant="other"), b"\xff\x00"])))
 
@@ -225,7 +225,7 @@ def test_refused_records_become_a_letter_and_a_copy_with_its_place(world: World)
     assert told["source"] == "gw" and base64.b64decode(told["raw"]) == event(tenant="other")
 
 
-def test_a_huge_refused_record_is_cut_and_says_so(world: World) -> None:
+def test_a_huge_refused_record_is_cut_and_says_so(world: ScriptedBroker) -> None:
     """The dead-letter topic has a limit too; a record over it must not stop what comes behind."""
     ingest(world, (settings(), Reader(world, [b"x" * (MAX_DEAD_LETTER_VALUE_BYTES + 9), event()]))).run_round()
 
@@ -237,7 +237,7 @@ def test_a_huge_refused_record_is_cut_and_says_so(world: World) -> None:
     assert len(world.durable) == 3
 
 
-def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: World) -> None:
+def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: ScriptedBroker) -> None:
     """Not every record of a gateway is ours to judge."""
     mapping = MappingSpec(when="kind == 'audit'")
     envoy = settings(format="caddy", mapping=mapping)
@@ -249,7 +249,7 @@ def test_tombstones_and_what_is_no_audit_event_are_counted_alone(world: World) -
     assert world.durable == []
 
 
-def test_headers_reach_the_format(world: World) -> None:
+def test_headers_reach_the_format(world: ScriptedBroker) -> None:
     """CloudEvents in binary mode live in headers."""
     envelope = {"specversion": "1.0", "id": "7", "source": "urn:x", "type": "io.trustwatch.audit.v1"}
     headers = [(f"ce_{name}", value.encode()) for name, value in envelope.items()] + [("none", None), ("bad", b"\xff")]
@@ -260,7 +260,7 @@ def test_headers_reach_the_format(world: World) -> None:
     assert json.loads(world.durable[0].value)["id"] == "7"
 
 
-def test_no_topic_waits_for_a_full_one(world: World) -> None:
+def test_no_topic_waits_for_a_full_one(world: ScriptedBroker) -> None:
     """A turn is bounded in records and in time; records that are all refused are no exception."""
     full = Reader(world, [event(number=n) for n in range(5_000)])
     slow = Reader(world, [b"bad"] * 5_000, cost_s=0.03)
@@ -275,7 +275,7 @@ def test_no_topic_waits_for_a_full_one(world: World) -> None:
     assert {report.name: report.accepted for report in role.report().sources} == {"full": 1000, "slow": 0, "small": 1}
 
 
-def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: World) -> None:
+def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: ScriptedBroker) -> None:
     """Its backlog grows where it is kept; ten seconds at 50 per second are about 500 events."""
     limited = Reader(world, [event(number=n) for n in range(5_000)])
     other = Reader(world, [event("other", n) for n in range(1_500)])
@@ -294,7 +294,7 @@ def test_a_topic_over_its_limit_waits_in_kafka_and_the_others_go_on(world: World
     assert limited.committed == limited.position
 
 
-def test_a_topic_that_can_not_be_read_does_not_stop_the_others(world: World) -> None:
+def test_a_topic_that_can_not_be_read_does_not_stop_the_others(world: ScriptedBroker) -> None:
     """It is said once, and tried again: the topic may be created later."""
     missing = Reader(world, [event("late")])
     opened: list[str] = []
@@ -318,7 +318,7 @@ def test_a_topic_that_can_not_be_read_does_not_stop_the_others(world: World) -> 
     assert all(report.reading for report in role.report().sources)
 
 
-def test_a_fault_of_ours_in_one_record_is_a_letter_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_in_one_record_is_a_letter_too(world: ScriptedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever one record brings about, the next is read; the message may quote what was sent, so it is not kept."""
     source = settings()
 
@@ -332,7 +332,7 @@ def test_a_fault_of_ours_in_one_record_is_a_letter_too(world: World, monkeypatch
     assert copy.headers["reason"] == b"could not be read: ZeroDivisionError"
 
 
-def test_silence_of_a_topic_is_noticed_once_and_ended(world: World) -> None:
+def test_silence_of_a_topic_is_noticed_once_and_ended(world: ScriptedBroker) -> None:
     """After a grace; any record ends it; a topic that is not read, or held back, is not silent."""
     reader = Reader(world, [])
     role = ingest(world, (settings("gw", silence_s=60.0), reader))
@@ -360,7 +360,7 @@ def test_silence_of_a_topic_is_noticed_once_and_ended(world: World) -> None:
     assert not silent()
 
 
-def test_the_loop_ends_after_the_round_at_hand(world: World) -> None:
+def test_the_loop_ends_after_the_round_at_hand(world: ScriptedBroker) -> None:
     """Reports come on time, the first at once; an idle loop sleeps."""
     reader = Reader(world, [event()])
     role = ingest(world, (settings(), reader))

@@ -37,7 +37,7 @@ ALL = SourceBinding(EventSourceSettings("all", ("*",), ("*",), ("*",), trusted=T
 ACME = SourceBinding(EventSourceSettings("acme", ("acme",), ("*",), ("*",), trusted=True))
 
 
-class Site:
+class IntakeOnLog:
     """A door with a real log behind it."""
 
     def __init__(self, directory: Path) -> None:
@@ -133,7 +133,7 @@ def test_bodies_are_taken_as_one_by_one(tmp_path: Path, binding: SourceBinding, 
     wanted, receipts = one_by_one(sent, binding)
 
     async def run() -> list[Receipt]:
-        site = Site(tmp_path)
+        site = IntakeOnLog(tmp_path)
         found = [await site.door.receive(body, binding) for body in sent]
         again = await site.door.receive(sent[-3], binding, keep_refused=False)
         assert (again.accepted, again.duplicate) == (0, len(sent[-3]) - again.rejected)
@@ -149,7 +149,7 @@ def test_a_receipt_lists_a_hundred_rejections(tmp_path: Path) -> None:
     body = [RawRecord(compact(changed("id", f"e-{n}")) if n % 2 else b"{}") for n in range(600)]
 
     async def run() -> Receipt:
-        site = Site(tmp_path)
+        site = IntakeOnLog(tmp_path)
         receipt = await site.door.receive(body, ALL)
         await site.close()
         assert sum(record.kind == RecordKind.DEAD for record in site.logged()) == 300
@@ -167,7 +167,7 @@ def test_bodies_take_turns(tmp_path: Path) -> None:
     size = FIRST_SLICE_RECORDS + (slices - 1) * SLICE_RECORDS
 
     async def run() -> int:
-        site = Site(tmp_path)
+        site = IntakeOnLog(tmp_path)
         await site.door.receive([RawRecord(compact(WHOLE))], ALL)
         turns, done = 0, asyncio.Event()
 

@@ -34,7 +34,7 @@ SETTINGS = Settings(
 )
 
 
-class Site:
+class SilenceProcesses:
     """A shared store, and processes with one clock."""
 
     def __init__(self, store: SqlStore) -> None:
@@ -56,9 +56,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def site(tmp_path: Path) -> Iterator[SilenceProcesses]:
     store = open_store(sqlite_url(tmp_path / "store.db"))
-    yield Site(store)
+    yield SilenceProcesses(store)
     store.close()
 
 
@@ -66,7 +66,7 @@ def look(process: SilenceAlerter, kind: str, name: str, *, silent: bool, last_ms
     asyncio.run(process.report_silence(kind, [SilenceReport(name, silent, last_ms)]))
 
 
-def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: Site) -> None:
+def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: SilenceProcesses) -> None:
     """With what a person needs to know; the next silence is another alert."""
     first, second = site.process(), site.process()
     look(first, "topic", "edge", silent=False, last_ms=NOW)
@@ -96,7 +96,7 @@ def test_a_silence_is_told_once_by_all_processes_and_their_successors(site: Site
     assert [key for key, _ in site.alerts()] == [f"silence-topic-edge-{NOW + 15_000}"]
 
 
-def test_what_another_process_hears_is_not_silent(site: Site) -> None:
+def test_what_another_process_hears_is_not_silent(site: SilenceProcesses) -> None:
     """Partitions of a topic are spread over workers, callers over replicas."""
     hears, deaf = site.process(), site.process()
     for _ in range(10):
@@ -115,7 +115,7 @@ def test_what_another_process_hears_is_not_silent(site: Site) -> None:
     assert event["source"] == "https://tw"
 
 
-def test_a_source_that_was_never_heard_is_told_once(site: Site) -> None:
+def test_a_source_that_was_never_heard_is_told_once(site: SilenceProcesses) -> None:
     """Also after a restart, which starts its watch anew."""
     for _ in range(2):
         look(site.process(), "topic", "edge", silent=True, last_ms=0)
@@ -125,14 +125,14 @@ def test_a_source_that_was_never_heard_is_told_once(site: Site) -> None:
     assert event["data"]["last_heard_at"] is None  # type: ignore[index]
 
 
-def test_sources_without_a_bound_are_nobodys_concern(site: Site) -> None:
+def test_sources_without_a_bound_are_nobodys_concern(site: SilenceProcesses) -> None:
     """As are names of another kind."""
     look(site.process(), "topic", "quiet", silent=True, last_ms=0)
     look(site.process(), "caller", "edge", silent=True, last_ms=0)
     assert site.alerts() == []
 
 
-def test_while_the_store_is_away_it_is_said_once_and_told_later(site: Site) -> None:
+def test_while_the_store_is_away_it_is_said_once_and_told_later(site: SilenceProcesses) -> None:
     """Nothing ends, and nothing is forgotten."""
     process, real = site.process(), site.store.outbox.enqueue_silence
 

@@ -56,9 +56,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/approvals/{intervention_id}/approve": {"why": "a reason"},
     "/v1/approvals/{intervention_id}/reject": {"why": "a reason"},
     "/v1/approvals/{intervention_id}/withdraw": {"why": "a reason"},
-    "/v1/agents/{agent_id:path}/pin": {"level": "high", "why": "a reason"},
-    "/v1/agents/{agent_id:path}/unpin": {"why": "a reason"},
-    "/v1/agents/{agent_id:path}/release": {"note": "a reason"},
+    "/v1/agents/{agent_id:name}/pin": {"level": "high", "why": "a reason"},
+    "/v1/agents/{agent_id:name}/unpin": {"why": "a reason"},
+    "/v1/agents/{agent_id:name}/release": {"note": "a reason"},
     "/v1/privacy/erasures": {"agent": "{agent_id}", "issuer": AS, "reason": "a reason"},
     "/v1/privacy/erasures/{erasure_id}/verify": {"proof": "x.y.z", "subject": "{agent_id}"},
     "/v1/risk/query": {"agents": [{"agent_id": f"agent-{mark(ACME)}"}, {"agent_id": f"agent-{mark(GLOBEX)}"}]},
@@ -152,8 +152,8 @@ def test_the_walk_finds_what_is_there(service: Any) -> None:
         if route.method == "GET" and secret(ACME) in texts(ask(service, ACME, call_of(route, ACME, BODIES)))
     }
     assert shown >= {
-        "/v1/agents/{agent_id:path}/decisions",
-        "/v1/agents/{agent_id:path}/export",
+        "/v1/agents/{agent_id:name}/decisions",
+        "/v1/agents/{agent_id:name}/export",
         "/v1/approvals",
         "/v1/approvals/{intervention_id}",
         "/v1/dead-letters/{letter_id}",
@@ -168,7 +168,7 @@ def test_the_walk_finds_what_is_there(service: Any) -> None:
 
 def test_the_document_has_no_route_that_is_not_walked(service: Any) -> None:
     """Routes that reach the application another way than by a slice would not be looked at."""
-    walked = {route.path.replace(":path", "") for route in all_routes()}
+    walked = {route.path.replace(":name", "") for route in all_routes()}
     assert set(service.client.get("/openapi.json").json()["paths"]) <= walked
 
 

@@ -13,14 +13,14 @@ from trustwatch.api.models.service import ModelService
 from trustwatch.api.settings.event_source_settings import EventSourceSettings
 
 
-class Nothing:
+class NeverAsked:
     """What must not be asked: everything is refused before."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} was asked")
 
 
-class Registry(Nothing):
+class Registry(NeverAsked):
     """Which version is installed, and no more."""
 
     def installed_model(self) -> Any:
@@ -34,7 +34,7 @@ def caller(*tenants: str) -> AuthenticatedCaller:
 
 
 def models() -> ModelService:
-    nothing: Any = Nothing()
+    nothing: Any = NeverAsked()
     registry: Any = Registry()
     return ModelService(nothing, nothing, registry, nothing, nothing, nothing, nothing)
 

@@ -134,7 +134,7 @@ class Ending:
         raise self.end
 
 
-class Desk:
+class WishedTraining:
     """A store with a wish in it, and a teacher."""
 
     def __init__(self, folder: Path, end: BaseException) -> None:
@@ -161,7 +161,7 @@ class Desk:
 
 def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
     """It is there while it is carried out, and after an end in the middle, under the same name."""
-    desk = Desk(tmp_path, StopRequested())
+    desk = WishedTraining(tmp_path, StopRequested())
     assert desk.due() is None
     desk.wish("one")
     work = desk.due()
@@ -178,7 +178,7 @@ def test_a_wish_outlives_the_keeper(tmp_path: Path) -> None:
 
 def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
     """Said in the history; another wish is another try."""
-    desk = Desk(tmp_path, StopRequested())
+    desk = WishedTraining(tmp_path, StopRequested())
     desk.wish("one")
     for _ in range(training_scheduler.MAX_ATTEMPTS):
         with pytest.raises(StopRequested):
@@ -197,7 +197,7 @@ def test_what_kills_the_keeper_is_given_up(tmp_path: Path) -> None:
 
 def test_what_fails_is_not_tried_again_but_a_later_wish_is(tmp_path: Path) -> None:
     """Also one that came while it was carried out: it may have been given because of what came since."""
-    desk = Desk(tmp_path, ConfigError("no archive"))
+    desk = WishedTraining(tmp_path, ConfigError("no archive"))
     desk.wish("one")
     work = desk.due()
     desk.wish("two")
@@ -211,7 +211,7 @@ def test_what_fails_is_not_tried_again_but_a_later_wish_is(tmp_path: Path) -> No
 
 def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
     """The keeper died behind it: what follows from it is made good, the challenger before it makes way."""
-    desk = Desk(tmp_path, AssertionError("it reads history"))
+    desk = WishedTraining(tmp_path, AssertionError("it reads history"))
     desk.wish("one")
     work = desk.due()
     assert work is not None
@@ -229,7 +229,7 @@ def test_what_is_registered_is_not_trained_again(tmp_path: Path) -> None:
 
 def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> None:
     """What nobody expected ends the keeper each time, and is not tried for ever."""
-    desk = Desk(tmp_path, ModelError("no such thing"))
+    desk = WishedTraining(tmp_path, ModelError("no such thing"))
     desk.wish("one")
     for tries in range(1, training_scheduler.MAX_ATTEMPTS + 1):
         with pytest.raises(ModelError):
@@ -241,7 +241,7 @@ def test_an_error_of_ours_is_a_try_and_ends_in_the_history(tmp_path: Path) -> No
 
 def test_who_lost_the_seat_writes_nothing(tmp_path: Path) -> None:
     """The next keeper's note of the same work stays."""
-    desk = Desk(tmp_path, Fenced("another keeper"))
+    desk = WishedTraining(tmp_path, Fenced("another keeper"))
     desk.wish("one")
     work = desk.due()
     with pytest.raises(Fenced):

@@ -17,7 +17,7 @@ from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.features.frequency_tables import distinct_hash, shared_count
 from trustwatch.ingest.features.layout import Baseline
 
-from ...support.feature_histories import Watch, columns, event, history, overflows
+from ...support.feature_histories import SingleEventBuilder, columns, event, history, overflows
 
 SURPRISES = [at for at, f in enumerate(FEATURES) if f.unit == BITS and f.name != "session_strangeness"]  # a memory
 KNOWN_SIZE, OTHER_SIZES = (812, 1022), (811, 1023)
@@ -38,12 +38,14 @@ def fitted(*events: dict[str, Any]) -> Baseline:
 
 def bits(baseline: Baseline, **members: Any) -> dict[str, float]:
     """Vector of one event of an agent that nobody knows."""
-    return Watch(baseline).feed(event(90_000, agent="newcomer", **members))[0]
+    return SingleEventBuilder(baseline).feed(event(90_000, agent="newcomer", **members))[0]
 
 
 def test_the_first_event_of_all_surprises_nobody() -> None:
     """Where no level knows anything there is no probability to guess."""
-    vector = Watch().feed(event(resource={"id": "x"}, peer="p", bytes_in=5, bytes_out=7, effect="delete"))[0]
+    vector = SingleEventBuilder().feed(event(resource={"id": "x"}, peer="p", bytes_in=5, bytes_out=7, effect="delete"))[
+        0
+    ]
 
     assert [vector[FEATURES[at].name] for at in SURPRISES] == [0.0] * len(SURPRISES)
 
@@ -57,7 +59,7 @@ def test_the_first_event_of_all_surprises_nobody() -> None:
 )
 def test_sizes_are_told_apart_by_thirds_of_an_octave(member: str, feature: str) -> None:
     """After 30 sizes within one third, another within it is certain, and one beside it has 2 / (30 + 1 + 1)."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*many(30, **{member: 900}))
 
     def surprise(**members: Any) -> float:
@@ -71,7 +73,7 @@ def test_sizes_are_told_apart_by_thirds_of_an_octave(member: str, feature: str) 
 
 def test_sizes_belong_to_their_action() -> None:
     """A size that is usual for one action is odd for another that has sizes of its own."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*many(30, action="list", bytes_out=50_000), *many(30, action="ping", bytes_out=20))
 
     ping = watch.feed(event(4000, action="ping", bytes_out=50_000), learn=False)[0]
@@ -141,7 +143,7 @@ def test_an_agent_is_no_peer_of_itself(seed: int) -> None:
 
 def test_what_an_agent_did_since_is_not_taken_out_of_its_peers() -> None:
     """Ten of its 40 events are in the baseline beside a peer's 20: the peer's 20 stay, whatever the agent did since."""
-    watch = Watch(fitted(*many(10), *many(20, agent="peer")))
+    watch = SingleEventBuilder(fitted(*many(10), *many(20, agent="peer")))
     watch.builder.set_shared_counts(columns(many(10)).names[:, AGENT])
     watch.feed(*many(40))
 
@@ -153,7 +155,7 @@ def test_what_an_agent_did_since_is_not_taken_out_of_its_peers() -> None:
 def test_a_baseline_that_counts_an_agent_is_no_second_witness() -> None:
     """30 events of its own in the baseline as well: 2/32 for what is new, and not the square of it."""
     events = many(30)
-    watch, twice = Watch(fitted(*events)), Watch(fitted(*events))
+    watch, twice = SingleEventBuilder(fitted(*events)), SingleEventBuilder(fitted(*events))
     watch.builder.set_shared_counts(columns(events).names[:, AGENT])
     for each in (watch, twice):
         each.feed(*events)
@@ -200,7 +202,7 @@ def test_no_probability_exceeds_certainty_in_a_task() -> None:
     """A long run counts its octave more often than its first use: such a repetition is certain, not more than that."""
     run = [event(i, task="t", session="s") for i in range(40)]
 
-    vector = Watch(fitted(*run)).feed(*[event(1000 + i, task="t", session="n") for i in range(40)])[-1]
+    vector = SingleEventBuilder(fitted(*run)).feed(*[event(1000 + i, task="t", session="n") for i in range(40)])[-1]
 
     assert vector["repeat_surprise"] == 0.0
 
@@ -216,7 +218,7 @@ def test_no_probability_exceeds_certainty_in_a_task() -> None:
 def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[str, Any], learnable: bool) -> None:
     """Others share the task: its frozen counts must not keep a key odd that an agent has used for long."""
     usual = {"credential": {"method": "private_key_jwt", "thumbprint": "old"}, "client": {"ip": "198.51.100.7"}}
-    watch = Watch(fitted(*many(400, agent="peer", task="pay", **usual)))
+    watch = SingleEventBuilder(fitted(*many(400, agent="peer", task="pay", **usual)))
     changed = {**usual, **members}
     watch.feed(*many(400, agent="me", task="pay", **changed))
 

@@ -14,7 +14,7 @@ from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
 
-from ...support.feature_histories import Watch, columns, event, overflows
+from ...support.feature_histories import SingleEventBuilder, columns, event, overflows
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -40,7 +40,7 @@ def peers(count: int = 40, **members: Any) -> list[dict[str, Any]]:
 
 def test_pace_rises_with_a_burst_at_the_half_life_that_sees_it() -> None:
     """Ten events in a second stand out of one a minute at one minute more than at four hours."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     calm = watch.last(*steady(100))
     burst = watch.last(*steady(10, 0.1, 6000.0))
 
@@ -51,7 +51,7 @@ def test_pace_rises_with_a_burst_at_the_half_life_that_sees_it() -> None:
 
 def test_pace_counts_what_an_event_stands_for() -> None:
     """One event with a count of ten weighs as ten events."""
-    one, ten = Watch(), Watch()
+    one, ten = SingleEventBuilder(), SingleEventBuilder()
     one.feed(*steady(100))
     ten.feed(*steady(100))
 
@@ -60,7 +60,7 @@ def test_pace_counts_what_an_event_stands_for() -> None:
 
 def test_pace_decays_by_half_in_its_half_life() -> None:
     """After one minute of silence, a decayed count of 1 has become a half, and the next event makes it 1.5."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(event(0), event(60))
 
     assert watch.found.quantities[1, Q_PACE_1M] == pytest.approx(math.log1p(1.5), rel=1e-6)
@@ -68,7 +68,7 @@ def test_pace_decays_by_half_in_its_half_life() -> None:
 
 def test_dormancy_measures_the_pause_against_usual_pauses() -> None:
     """A month of silence is far above pauses of a minute; one more minute is not."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(50))
 
     assert watch.last(event(50 * 60))["dormancy"] < 0.5
@@ -80,7 +80,7 @@ def test_dormancy_measures_the_pause_against_usual_pauses() -> None:
 
 def test_rarity_has_the_numbers_of_witten_bell() -> None:
     """After three uses of one action a new one has probability (0 + 2) / (3 + 1 + 1), the known one is certain."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(3))
 
     new = watch.feed(event(200, action="wipe"), learn=False)[0]
@@ -109,7 +109,7 @@ NAMED = [
 @pytest.mark.parametrize(("name", "habit", "change"), NAMED, ids=[name for name, _, _ in NAMED])
 def test_rarity_of_each_kind(name: str, habit: dict[str, Any], change: dict[str, Any]) -> None:
     """Of each kind, what an agent has never done surprises by bits more than what it always does."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, **habit))
 
     usual = watch.feed(event(2000, **habit), learn=False)[0]
@@ -121,7 +121,7 @@ def test_rarity_of_each_kind(name: str, habit: dict[str, Any], change: dict[str,
 
 def test_rarity_of_an_absent_member_is_zero() -> None:
     """What an event does not say surprises nobody."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, peer="ledger", resource={"id": "acct-1"}))
 
     bare = watch.last(event(2000))
@@ -131,7 +131,7 @@ def test_rarity_of_an_absent_member_is_zero() -> None:
 
 def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
     """An action that all peers use, and this agent never did, is new to it, but not rare among peers."""
-    watch = Watch(baseline_of(peers(action="refund")))
+    watch = SingleEventBuilder(baseline_of(peers(action="refund")))
     watch.feed(*steady(30, action="read_ticket"))
 
     refund = watch.feed(event(2000, action="refund"), learn=False)[0]
@@ -144,7 +144,7 @@ def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
 
 def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
     """Before an agent has a history, its peer group's habits are its own; a stranger's role has none."""
-    watch = Watch(baseline_of(peers(action="refund")))
+    watch = SingleEventBuilder(baseline_of(peers(action="refund")))
 
     of_role = watch.feed(event(action="refund"), learn=False)[0]
     unusual = watch.feed(event(action="wipe"), learn=False)[0]
@@ -156,7 +156,7 @@ def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
 def test_rarity_follows_the_declared_task() -> None:
     """Within a declared task its own habits weigh most: the same action fits one task and not the other."""
     past = peers(200, action="pay", task="invoices") + peers(200, action="read_ticket", task="tickets")
-    watch = Watch(baseline_of(past))
+    watch = SingleEventBuilder(baseline_of(past))
 
     fits = watch.feed(event(action="pay", task="invoices"), learn=False)[0]
     misfit = watch.feed(event(action="pay", task="tickets"), learn=False)[0]
@@ -166,7 +166,7 @@ def test_rarity_follows_the_declared_task() -> None:
 
 def test_novelty_counts_names_new_to_the_agent() -> None:
     """A spray over new resources raises the decayed number of new names; known ones do not."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(40, resource={"id": "acct-1"}))
     known = watch.last(event(2400, resource={"id": "acct-1"}))
     spray = watch.feed(*[event(2401 + i, resource={"id": f"acct-{i + 2}"}) for i in range(20)], learn=False)
@@ -182,7 +182,7 @@ def in_order(at_s: float, session: str, *actions: str) -> list[dict[str, Any]]:
 
 def test_action_on_a_target_of_another_action() -> None:
     """Read goes to x and write to y: write on x surprises, although action and target are both known."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, action="read", resource={"id": "x"}), *steady(30, 60.0, 1800.0, resource={"id": "y"}))
 
     fits = watch.feed(event(4000, action="read", resource={"id": "x"}), learn=False)[0]
@@ -198,7 +198,7 @@ def test_action_on_a_target_of_another_action() -> None:
 
 def test_order_of_actions_in_a_session() -> None:
     """After read, send is the habit; read after send within a session is not, although both are common."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     for i in range(40):
         watch.feed(*in_order(600.0 * i, f"s{i}", "read", "send", "close"))
 
@@ -212,7 +212,7 @@ def test_order_of_actions_in_a_session() -> None:
 
 def test_order_of_interleaved_sessions_is_kept_apart() -> None:
     """Two sessions at once do not disturb each other's order."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     for i in range(40):
         at = 600.0 * i
         watch.feed(
@@ -234,7 +234,7 @@ def test_order_of_interleaved_sessions_is_kept_apart() -> None:
 
 def test_order_without_sessions_ends_with_half_an_hour_of_silence() -> None:
     """Where events name no session, a pause of more than half an hour begins a new one."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(5, 60.0), event(5 * 60 + 1900), event(5 * 60 + 1960))
 
     lengths = np.expm1(watch.found.quantities[:, Q_SESSION]).round().tolist()
@@ -244,7 +244,7 @@ def test_order_without_sessions_ends_with_half_an_hour_of_silence() -> None:
 
 def test_repeat_surprises_more_with_each_octave() -> None:
     """Agents that use an action once a session make a runaway loop stand out, and more the longer it runs."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*[event(100 * i, action="pay", session=f"s{i}") for i in range(60)])
 
     loop = [v["repeat_surprise"] for v in watch.feed(*[event(9000 + i, action="pay", session="x") for i in range(64)])]
@@ -256,7 +256,7 @@ def test_repeat_surprises_more_with_each_octave() -> None:
 
 def test_session_length_and_strangeness_gather() -> None:
     """A long odd session raises its length and the strangeness that it has gathered, step by step."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     for i in range(40):
         watch.feed(event(600 * i, action="read", session=f"s{i}", resource={"id": "a"}))
 
@@ -273,7 +273,7 @@ def test_session_length_and_strangeness_gather() -> None:
 
 def test_write_surprise_weighs_by_effect() -> None:
     """The same new action weighs 0.7 as read, 1 as write or delete, 1.25 as admin and 0.85 where nobody says."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30))
     weight = {}
     for effect in ("read", "write", "delete", "admin", "unknown"):
@@ -285,7 +285,7 @@ def test_write_surprise_weighs_by_effect() -> None:
 
 def test_failure_and_denial_pace_are_told_apart() -> None:
     """Errors raise the pace of failures alone, denials that of denials alone."""
-    broken, refused = Watch(), Watch()
+    broken, refused = SingleEventBuilder(), SingleEventBuilder()
     broken.feed(*steady(50))
     refused.feed(*steady(50))
 
@@ -307,7 +307,7 @@ def test_failure_and_denial_pace_are_told_apart() -> None:
 )
 def test_what_we_caused_is_no_behaviour(outcome: str, error: str) -> None:
     """Our denials and outages change nothing: zero vectors, and the next event is as if they never were."""
-    watched, undisturbed = Watch(), Watch()
+    watched, undisturbed = SingleEventBuilder(), SingleEventBuilder()
     watched.feed(*steady(30))
     undisturbed.feed(*steady(30))
 
@@ -319,7 +319,7 @@ def test_what_we_caused_is_no_behaviour(outcome: str, error: str) -> None:
 
 def test_scope_gap_and_breadth() -> None:
     """The gap is the share of requested scopes that were not granted; breadth is their number against the usual."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, scopes={"requested": ["a"], "granted": ["a"]}))
 
     wide = watch.last(event(2000, scopes={"requested": ["a", "b", "c", "d"], "granted": ["a"]}))
@@ -333,7 +333,7 @@ def test_outside_capabilities(capabilities: list[str] | None, flag: float) -> No
     """The flag is raised by an action that declared capabilities lack, never where none are declared."""
     members = {} if capabilities is None else {"capabilities": capabilities}
 
-    assert Watch().last(event(**members))["outside_capabilities"] == flag
+    assert SingleEventBuilder().last(event(**members))["outside_capabilities"] == flag
 
 
 # --- delegation, provenance, volume, time -----------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_outside_capabilities(capabilities: list[str] | None, flag: float) -> No
 
 def test_delegation_depth_and_new_actor() -> None:
     """A longer chain is deeper than usual, and its actors are new."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, delegation=["a1", "boss"]))
 
     deep = watch.last(event(2000, delegation=["a1", "x", "y", "z", "boss"]))
@@ -353,7 +353,7 @@ def test_delegation_depth_and_new_actor() -> None:
 @pytest.mark.parametrize(("external", "share"), [(True, 1.0), (False, 0.0), (None, 0.5)])
 def test_external_target_is_the_surprise_of_targets_outside(external: bool | None, share: float) -> None:
     """A new target counts whole outside the tenant, not at all inside, and half where nobody knows."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, resource={"id": "inside.example"}))
 
     vector = watch.last(event(2000, resource={"id": "new.example", "external": external}))
@@ -364,7 +364,7 @@ def test_external_target_is_the_surprise_of_targets_outside(external: bool | Non
 
 def test_volume_of_one_event_and_of_an_hour() -> None:
     """A large answer shows at once; many ordinary ones show in the hour's volume alone."""
-    large, many = Watch(), Watch()
+    large, many = SingleEventBuilder(), SingleEventBuilder()
     for watch in (large, many):
         watch.feed(*steady(60, 600.0, bytes_in=100, bytes_out=1000, duration_ms=30))
 
@@ -377,7 +377,7 @@ def test_volume_of_one_event_and_of_an_hour() -> None:
 
 def test_hour_of_week_knows_night_and_weekend() -> None:
     """An agent of Monday to Friday mornings surprises at night, and on a Saturday morning."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*[event(DAY * day + 60.0 * i) for day in range(5) for i in range(20)])
 
     morning = watch.feed(event(7 * DAY), learn=False)[0]["hour_surprise"]
@@ -394,7 +394,7 @@ def test_hour_of_week_knows_night_and_weekend() -> None:
 
 def test_token_lifetime_and_method_downgrade() -> None:
     """A token of a day after tokens of five minutes, and a shared secret after a private key, both show."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, credential={"method": "private_key_jwt", "token_lifetime_s": 300}))
 
     weak = watch.last(event(2000, credential={"method": "client_secret_post", "token_lifetime_s": 86_400}))
@@ -410,7 +410,7 @@ def test_token_reuse_is_flagged_after_revocation() -> None:
     def use(at_s: float, token: str, kind: str = "tool.call") -> dict[str, Any]:
         return event(at_s, type=kind, credential={"token_id": token})
 
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(use(0, "t1"), use(1, "t1", "token.revoke"), use(2, "t1", "token.revoke"), use(3, "t1"), use(4, "t2"))
     assert watch.found.token_reuse.tolist() == [0, 0, 0, 1, 0]
 
@@ -426,7 +426,7 @@ def test_token_reuse_is_flagged_after_revocation() -> None:
 
 def test_an_event_is_scored_before_it_is_learned() -> None:
     """The vector of an event is the same whether it is then learned or not; only the next one differs."""
-    learning, frozen = Watch(), Watch()
+    learning, frozen = SingleEventBuilder(), SingleEventBuilder()
     learning.feed(*steady(30))
     frozen.feed(*steady(30))
     strange = event(2000, action="wipe", resource={"id": "n"}, bytes_out=1e6)
@@ -442,7 +442,7 @@ def test_drift_sees_a_slow_ramp_that_the_running_baseline_follows(days: float, s
 
     Twice as much in half a year is growth: the reference goes along.
     """
-    watch = Watch()
+    watch = SingleEventBuilder()
     level = watch.last(*[event(HOUR * i, bytes_out=1000) for i in range(400)])
     ramp = watch.last(*[event(HOUR * (400 + i), bytes_out=1000 * 2 ** (i / 24 / days)) for i in range(1200)])
 
@@ -454,9 +454,9 @@ def test_drift_sees_a_slow_ramp_that_the_running_baseline_follows(days: float, s
 def test_drift_says_nothing_before_an_active_day_and_200_events() -> None:
     """A sudden jump of volume shows in its distance from the usual; the reference does not know the agent yet."""
     jump = {"bytes_out": 1e6}
-    few = Watch().last(*steady(190, 1800.0, bytes_out=1000), event(1800.0 * 190, **jump))
-    early = Watch().last(*steady(600, 60.0, bytes_out=1000), event(60.0 * 600, **jump))
-    known = Watch().last(*steady(240, 1800.0, bytes_out=1000), event(1800.0 * 240, **jump))
+    few = SingleEventBuilder().last(*steady(190, 1800.0, bytes_out=1000), event(1800.0 * 190, **jump))
+    early = SingleEventBuilder().last(*steady(600, 60.0, bytes_out=1000), event(60.0 * 600, **jump))
+    known = SingleEventBuilder().last(*steady(240, 1800.0, bytes_out=1000), event(1800.0 * 240, **jump))
 
     assert few["volume_1h"] > 4.0 and few["drift"] == 0.0
     assert early["volume_1h"] > 4.0 and early["drift"] == 0.0
@@ -465,7 +465,7 @@ def test_drift_says_nothing_before_an_active_day_and_200_events() -> None:
 
 def test_drift_is_measured_in_active_time() -> None:
     """A thousand events within an hour are an hour: the reference stays that of the days before."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(240, 1800.0, bytes_out=1000))
     busy = watch.last(*steady(1000, 3.6, 1800.0 * 240, bytes_out=1000))
 
@@ -475,7 +475,7 @@ def test_drift_is_measured_in_active_time() -> None:
 
 def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
     """After an active day the busy hours are what is usual."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(240, 1800.0, bytes_out=1000))
     reset_reference(watch.builder.state.numbers[0])
     after = watch.feed(*steady(2000, 60.0, 1800.0 * 240, bytes_out=1000))
@@ -485,7 +485,7 @@ def test_a_reference_that_is_forgotten_is_made_of_what_comes() -> None:
 
 def test_drift_within_three_deviations_is_none() -> None:
     """An agent whose pace varies tenfold from day to day has the width of that in its reference."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     days = [
         event(DAY * d + gap * i, bytes_out=1000)
         for d in range(30)
@@ -504,10 +504,10 @@ def test_drift_within_three_deviations_is_none() -> None:
 def test_a_version_bump_halves_what_is_known_at_most_once_a_day() -> None:
     """A new version halves the counts (rounding up); a second one on the same day changes nothing more."""
 
-    def known(watch: Watch) -> float:
+    def known(watch: SingleEventBuilder) -> float:
         return watch.feed(event(4000, action="wipe", version="9"), learn=False)[0]["action_surprise"]
 
-    same, bumped, twice = Watch(), Watch(), Watch()
+    same, bumped, twice = SingleEventBuilder(), SingleEventBuilder(), SingleEventBuilder()
     for watch in (same, bumped, twice):
         watch.feed(*steady(40, version="1"))
     bumped.feed(event(2500, version="2"))
@@ -521,17 +521,17 @@ def test_a_version_bump_halves_what_is_known_at_most_once_a_day() -> None:
     assert count.max() == 21  # 40 halved, and the event of the new version
 
 
-def known_of_unchanged(watch: Watch) -> float:
+def known_of_unchanged(watch: SingleEventBuilder) -> float:
     return watch.feed(event(4000, action="wipe", version="1"), learn=False)[0]["action_surprise"]
 
 
-def _key(watch: Watch) -> np.ndarray[Any, Any]:
+def _key(watch: SingleEventBuilder) -> np.ndarray[Any, Any]:
     return columns([event()]).names[:, AGENT]
 
 
 def test_late_events_never_move_time_backwards() -> None:
     """An event a day late is flagged; it does not decay, and the pause before the next is measured from the latest."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(5, 60.0, DAY), event(0), event(DAY + 300))
 
     assert watch.found.flags.tolist() == [0, 0, 0, 0, 0, 1, 0]
@@ -561,7 +561,7 @@ def test_which_names_are_forgotten_does_not_depend_on_the_salt() -> None:
 
 def test_a_full_region_forgets_names_in_turn_and_not_always_the_same_one() -> None:
     """Of names used once, newcomers do not all take the place of the last newcomer: most of the oldest are gone."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     oldest = [event(60.0 * n, resource={"id": f"old-{n}"}) for n in range(64)]
     watch.feed(*oldest, *(event(4000.0 + 60.0 * n, resource={"id": f"new-{n}"}) for n in range(400)))
 
@@ -573,7 +573,7 @@ def test_a_full_region_forgets_names_in_turn_and_not_always_the_same_one() -> No
 
 def test_a_flood_of_new_names_evicts_no_habit_and_takes_no_memory() -> None:
     """100,000 new resources push out each other; the agent's actions stay known, and its state has the same size."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(50, resource={"id": "acct-1"}, client={"ip": "10.0.0.1"}))
     size = sum(array.nbytes for array in watch.builder.state)
     before = watch.feed(event(4000), learn=False)[0]
@@ -597,7 +597,7 @@ def test_an_announced_key_is_known_though_habits_fill_the_table() -> None:
     crowd = [event(60.0 * n, peer=f"peer-{n % 150}", client={"ip": f"10.{n % 150}.0.1"}) for n in range(3000)]
     known = {}
     for kind in ("client.change", "tool.call"):
-        watch = Watch()
+        watch = SingleEventBuilder()
         watch.feed(*crowd)
         known[kind] = 0
         for turn in range(20):
@@ -612,7 +612,7 @@ def test_an_announced_key_is_known_though_habits_fill_the_table() -> None:
 
 def test_agents_of_other_tenants_and_issuers_are_others() -> None:
     """The same id in another tenant, or from another issuer, is another agent: nobody learns for it."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30, peer="ledger"))
 
     elsewhere = watch.feed(event(2000, tenant="globex", peer="x"), event(2000, issuer="https://b", peer="x"))
@@ -623,7 +623,7 @@ def test_agents_of_other_tenants_and_issuers_are_others() -> None:
 
 def test_self_asserted_agents_are_measured_and_need_not_be_learned() -> None:
     """An id that no token vouches for is measured as any; with weight 0 its event leaves the baseline as it was."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(*steady(30))
     batch = columns([event(2000, action="wipe", self_asserted=True)])
     builder = watch.builder
@@ -640,7 +640,7 @@ def test_self_asserted_agents_are_measured_and_need_not_be_learned() -> None:
 
 def test_all_features_stay_in_their_declared_ranges() -> None:
     """Whatever happens, every feature is finite and within the range that the table declares."""
-    watch = Watch(baseline_of(peers()))
+    watch = SingleEventBuilder(baseline_of(peers()))
     vectors = np.array([list(v.values()) for v in watch.feed(*_extremes())])
 
     low, high = np.array([f.low for f in FEATURES]), np.array([f.high for f in FEATURES])
@@ -668,7 +668,7 @@ def _extremes() -> list[dict[str, Any]]:
 
 def test_self_asserted_revocations_push_out_no_real_ones() -> None:
     """Anybody can claim a revocation; a token that was really revoked is still known after eight claims."""
-    watch = Watch()
+    watch = SingleEventBuilder()
     watch.feed(event(0, type="token.revoke", credential={"token_id": "sha256:stolen"}))
     for n in range(8):
         watch.feed(event(1 + n, self_asserted=True, type="token.revoke", credential={"token_id": f"sha256:forged-{n}"}))

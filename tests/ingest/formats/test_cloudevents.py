@@ -282,3 +282,17 @@ def test_foreign_outcomes_of_damaged_records_are_malformed(rest: bytes) -> None:
     with pytest.raises(MalformedEvent) as caught:
         decode_history_event(history(outcome="Throttled")[:-1] + rest)
     assert caught.value.path == "$.outcome"
+
+
+def test_origins_of_arguments_pass_through_an_envelope() -> None:
+    """They are members of the event inside; a wrong one is told by its path there."""
+    argument = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "from_action": "read_mail"}
+
+    event = decode_event(decode_structured(structured({**NATIVE, "arguments": [argument], "untrusted_result": True})))
+
+    assert event.arguments is not None
+    assert (event.arguments[0].from_call, event.arguments[0].from_action) == (1, "read_mail")
+    assert event.untrusted_result is True
+    with pytest.raises(MalformedEvent) as caught:
+        decode_event(decode_structured(structured({**NATIVE, "arguments": [{**argument, "hash": "acct-42"}]})))
+    assert caught.value.path == "$.arguments[0].hash"

@@ -290,3 +290,27 @@ def test_other_bodies_are_refused_as_a_whole(value: bytes, words: str) -> None:
     """Protobuf too."""
     with pytest.raises(Exception, match=words):
         create_parser("otlp")(value, {})
+
+
+ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "from_action": "read_mail"}
+
+
+def test_a_span_tells_origins_of_arguments() -> None:
+    """As the text of their JSON, since attributes hold no objects."""
+    values = {"trustwatch.arguments": json.dumps([ARGUMENT]), "trustwatch.untrusted_result": True}
+
+    event = one("otlp", span({**TOOL, **values}))
+
+    assert (event["arguments"], event["untrusted_result"]) == ([ARGUMENT], True)
+
+
+@pytest.mark.parametrize(
+    ("value", "help_text"),
+    [("acct-42", "JSON"), ("{}", "must be a list"), (json.dumps([{**ARGUMENT, "hash": "acct-42"}]), "never the value")],
+)
+def test_a_span_with_wrong_origins_is_refused(value: str, help_text: str) -> None:
+    """The error names the attribute of the span, and repeats no value."""
+    _, _, refused = taken("otlp", span({**TOOL, "trustwatch.arguments": value}))
+
+    assert len(refused) == 1
+    assert help_text in str(refused[0]) and "arguments" in str(refused[0]) and "acct-42" not in str(refused[0])

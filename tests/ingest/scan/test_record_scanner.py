@@ -18,7 +18,7 @@ from trustwatch.ingest.scan.raw_encoder import RawEncoder
 from trustwatch.ingest.scan.scan_schema import SCHEMA_MEMBERS
 
 from ...support.feature_histories import SALT, event
-from ...support.scan_records import DOMAINS, WHOLE, Pair, changed, compact, text_with
+from ...support.scan_records import DOMAINS, WHOLE, ScannerAndReference, changed, compact, text_with
 
 NUMBERS = """
 0 -0 -0.0 0.0 00 01 -1 1. .5 1.0 0.1 0.3 1e5 1E5 1e-5 1e400 -1e400 1e309 123456789012345 1234567890123456
@@ -28,11 +28,11 @@ NUMBERS = """
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair()
+def pair() -> ScannerAndReference:
+    return ScannerAndReference()
 
 
-def test_scan_reads_every_member_and_the_whole_schema(pair: Pair) -> None:
+def test_scan_reads_every_member_and_the_whole_schema(pair: ScannerAndReference) -> None:
     """A record with every member of the schema is read by the kernels, blanks between everything included."""
     assert pair.is_scanned(compact(WHOLE))
     assert pair.is_scanned(json.dumps(WHOLE, ensure_ascii=False, indent=3).encode().replace(b"\n", b" \t\r\n") + b" \n")
@@ -47,10 +47,12 @@ def _paths(value: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     for name, inner in value.items():
         if isinstance(inner, dict) and name not in ("attributes", "vendor"):
             yield name, list(inner)
+        elif isinstance(inner, list) and isinstance(inner[-1], dict):
+            yield name, [member for member in inner[-1] if member != "vendor"]
 
 
 @pytest.mark.parametrize("path", [member.path for member in SCHEMA_MEMBERS])
-def test_scan_treats_null_and_missing_members_as_the_reference(pair: Pair, path: str) -> None:
+def test_scan_treats_null_and_missing_members_as_the_reference(pair: ScannerAndReference, path: str) -> None:
     """Each member null, missing, empty, twice, and of every wrong type."""
     values = [None, ..., "", [], {}, 0, 1, -1, 1.5, True, False, [""], ["", ""], [None], [1], {"id": "x"}, "x"]
     pair.check([compact(changed(path, value)) for value in values])
@@ -92,14 +94,14 @@ def test_scan_treats_null_and_missing_members_as_the_reference(pair: Pair, path:
         r'"\u00fc"',
     ],
 )
-def test_scan_reads_odd_texts_as_the_reference(pair: Pair, path: str, text: str) -> None:
+def test_scan_reads_odd_texts_as_the_reference(pair: ScannerAndReference, path: str, text: str) -> None:
     """Escapes, surrogates, control and other characters, and texts at the limit of their length."""
     wrapped = f"[{text}]" if path in ("delegation", "scopes.granted") else text
 
     pair.check([text_with(path, wrapped), compact(WHOLE), text_with("attributes", f'{{"k":{text}}}')])
 
 
-def test_scan_knows_utf8(pair: Pair) -> None:
+def test_scan_knows_utf8(pair: ScannerAndReference) -> None:
     """All two-byte and many longer sequences, right and wrong, are text to the kernels exactly where they are to us."""
     sequences = [bytes(sequence) for sequence in _sequences()]
     before, behind = text_with("task", '"@@@@"').split(b"@@@@")
@@ -122,7 +124,7 @@ def _sequences() -> Iterator[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("path", ["bytes_in", "count", "status", "client.asn", "credential.token_lifetime_s"])
-def test_scan_reads_numbers_as_the_reference(pair: Pair, path: str) -> None:
+def test_scan_reads_numbers_as_the_reference(pair: ScannerAndReference, path: str) -> None:
     """Every form of a number: signs, zeros, exponents, fractions, digits without end."""
     texts = NUMBERS.split()
 
@@ -132,9 +134,67 @@ def test_scan_reads_numbers_as_the_reference(pair: Pair, path: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.floats(0, 1e15), st.integers(0, 15))
-def test_scan_rounds_decimals_as_the_reference(pair: Pair, value: float, decimals: int) -> None:
+def test_scan_rounds_decimals_as_the_reference(pair: ScannerAndReference, value: float, decimals: int) -> None:
     """Decimal fractions become the same float64."""
     pair.check([text_with("bytes_out", f"{value:.{decimals}f}"), text_with("duration_ms", repr(value))])
+
+
+ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "from_action": "read"}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "[]",
+        "[ ]",
+        "[{}]",
+        "[[]]",
+        "[null]",
+        '["x"]',
+        "[{},]",
+        "{}",
+        json.dumps([ARGUMENT] * 256),
+        json.dumps([ARGUMENT] * 257),
+        json.dumps([ARGUMENT, 1]),
+        json.dumps([ARGUMENT])[:-1] + ",]",
+        json.dumps([ARGUMENT])[:-2] + ',"name":"twice"}]',
+        json.dumps([ARGUMENT])[:-2] + ',"x":{"y":[1,{}]}}]',
+        json.dumps([ARGUMENT])[:-2] + ",}]",
+        *(
+            json.dumps([ARGUMENT | {name: value}])
+            for name, values in {
+                "name": ["", "n" * 256, "n" * 257, "é" * 256, "é" * 257, None],
+                "origin": ["prompt", "system", "unseen", "Tool", "", None],
+                "hash": [
+                    "0" * 7,
+                    "0" * 8,
+                    "f" * 64,
+                    "f" * 65,
+                    "A" * 8,
+                    "g" * 8,
+                    "0" * 8 + chr(10),
+                    "erased~01KAV9FT00QX",
+                    "erased~",
+                    "erased~x",
+                ],
+                "from": [0, 999_999_999, 1_000_000_000, -1, 1.0, 1.5, 10**20, True, "1"],
+                "from_action": ["", "a" * 256, "a" * 257],
+                "part": [True, False, None, 0, "true"],
+            }.items()
+            for value in values
+        ),
+        *(json.dumps([{kept: value for kept, value in ARGUMENT.items() if kept != left_out}]) for left_out in ARGUMENT),
+    ],
+)
+def test_scan_reads_arguments_as_the_reference(pair: Pair, items: str) -> None:
+    """Origins of arguments, right and wrong: both readers take a record, or both refuse it."""
+    pair.check([text_with("arguments", items), text_with("arguments", f" {items} "), compact(WHOLE)])
+
+
+def test_scan_reads_plain_arguments_itself(pair: Pair) -> None:
+    """No record with origins falls back to the slow reader, up to the bounds."""
+    for items in ([], [ARGUMENT], [ARGUMENT | {"from": 999_999_999, "part": True}] * 256):
+        assert pair.is_scanned(compact(changed("arguments", items)))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +251,7 @@ def test_scan_rounds_decimals_as_the_reference(pair: Pair, value: float, decimal
         "2026-03-02T08:00:14.000999999Z",
     ],
 )
-def test_scan_reads_times_as_the_reference(pair: Pair, time: str) -> None:
+def test_scan_reads_times_as_the_reference(pair: ScannerAndReference, time: str) -> None:
     """Every form of RFC 3339 and of what is nearly RFC 3339."""
     pair.check([compact(changed("time", time))])
 
@@ -202,7 +262,9 @@ def test_scan_reads_times_as_the_reference(pair: Pair, time: str) -> None:
     st.integers(-1439, 1439),
     st.integers(0, 6),
 )
-def test_scan_reads_any_time_to_the_same_millisecond(pair: Pair, at: datetime, minutes: int, digits: int) -> None:
+def test_scan_reads_any_time_to_the_same_millisecond(
+    pair: ScannerAndReference, at: datetime, minutes: int, digits: int
+) -> None:
     """The reference goes through floating point; its last microsecond is part of the answer."""
     fraction = f".{at.microsecond:06d}"[: digits + 1] if digits else ""
     zone = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
@@ -278,7 +340,9 @@ def test_scan_reads_any_time_to_the_same_millisecond(pair: Pair, at: datetime, m
 )
 @pytest.mark.parametrize("external", [None, True, False])
 @pytest.mark.parametrize("tenant", ["acme", "other", None])
-def test_scan_finds_targets_as_the_reference(pair: Pair, name: str, external: bool | None, tenant: str | None) -> None:
+def test_scan_finds_targets_as_the_reference(
+    pair: ScannerAndReference, name: str, external: bool | None, tenant: str | None
+) -> None:
     """URLs and mail addresses in every form, as target and as id; other paths of a host that is known come next."""
     made = [
         {**changed("resource", resource | {"external": external, "type": kind}), "tenant": tenant}
@@ -297,7 +361,7 @@ def test_scan_finds_targets_as_the_reference(pair: Pair, name: str, external: bo
 
 
 @pytest.mark.parametrize("text", [r'"\u0077ww.evil.example/x"', r'"www\u002eevil.example"', r'"www.evil.example\/x"'])
-def test_scan_finds_targets_behind_escapes(pair: Pair, text: str) -> None:
+def test_scan_finds_targets_behind_escapes(pair: ScannerAndReference, text: str) -> None:
     """A URL without scheme that is written with escapes has the host that the reference finds."""
     found = pair.check([text_with("resource.target", text), compact(changed("resource.target", "www.evil.example"))])
 
@@ -330,12 +394,12 @@ def test_scan_finds_targets_behind_escapes(pair: Pair, text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("asn", [None, 0, 64500])
-def test_scan_finds_networks_as_the_reference(pair: Pair, ip: str, asn: int | None) -> None:
+def test_scan_finds_networks_as_the_reference(pair: ScannerAndReference, ip: str, asn: int | None) -> None:
     """Addresses of both versions, and what is nearly one."""
     pair.check([compact(changed("client", {"ip": ip, "asn": asn})), compact(changed("client", {"ip": ip}))])
 
 
-def test_scan_finds_scopes_and_capabilities_as_the_reference(pair: Pair) -> None:
+def test_scan_finds_scopes_and_capabilities_as_the_reference(pair: ScannerAndReference) -> None:
     """Sets, orders, repetitions; lists that would give the same bytes if their texts were only put together."""
     lists = [None, [], [""], ["", ""], ["a"], ["a", "b"], ["b", "a"], ["ab"], ["a", "b", "a"], ["a b"], ["z", "é"]]
     lists += [["x"] * 256, ["x"] * 257]
@@ -353,11 +417,13 @@ def test_scan_finds_scopes_and_capabilities_as_the_reference(pair: Pair) -> None
 
 @pytest.mark.parametrize("method", [None, "", "none", "spiffe", "self_signed_tls_client_auth", "tls_client_auth", "x"])
 @pytest.mark.parametrize("thumbprint", [None, "", "None", "x"])
-def test_scan_composes_credentials_as_the_reference(pair: Pair, method: str | None, thumbprint: str | None) -> None:
+def test_scan_composes_credentials_as_the_reference(
+    pair: ScannerAndReference, method: str | None, thumbprint: str | None
+) -> None:
     pair.check([compact(changed("credential", {"method": method, "thumbprint": thumbprint}))])
 
 
-def test_scan_tells_parts_of_an_agent_apart(pair: Pair) -> None:
+def test_scan_tells_parts_of_an_agent_apart(pair: ScannerAndReference) -> None:
     """Agents whose parts give one text when they are put together are different ones."""
     parts = [("a", "b", "c"), ("ab", "", "c"), ("", "ab", "c"), ("", "", "abc"), ("a", "", "bc"), ("é", "", "x")]
     made = [event(tenant=tenant, issuer=issuer) for tenant, issuer, _ in parts]
@@ -395,11 +461,11 @@ def test_scan_tells_parts_of_an_agent_apart(pair: Pair) -> None:
         b"{}{}",
     ],
 )
-def test_scan_leaves_what_is_no_event_to_the_reference(pair: Pair, raw: bytes) -> None:
+def test_scan_leaves_what_is_no_event_to_the_reference(pair: ScannerAndReference, raw: bytes) -> None:
     pair.check([raw, compact(WHOLE) + raw, compact(WHOLE) + b"\0" + raw, raw + compact(WHOLE)])
 
 
-def test_scan_leaves_deep_and_large_records_to_the_reference(pair: Pair) -> None:
+def test_scan_leaves_deep_and_large_records_to_the_reference(pair: ScannerAndReference) -> None:
     """Nesting beyond what the kernel keeps, and records beyond the limit."""
     for depth in (1, 59, 60, 61, 64, 65, 500):
         for opened, closed in (("[", "]"), ('{"k":', "}")):
@@ -413,7 +479,7 @@ def test_scan_leaves_deep_and_large_records_to_the_reference(pair: Pair) -> None
     assert [pair.is_scanned(raw) for raw in raws] == [True, True, False]
 
 
-def test_scan_decodes_nothing_of_plain_rows(pair: Pair) -> None:
+def test_scan_decodes_nothing_of_plain_rows(pair: ScannerAndReference) -> None:
     """Events of rows that the kernels read are made when somebody asks, and only those."""
     raw = compact(WHOLE)
     pair.check([raw])
@@ -431,14 +497,14 @@ def test_scan_decodes_nothing_of_plain_rows(pair: Pair) -> None:
 
 def test_scan_forgets_when_its_memory_is_full() -> None:
     """More agents than there are places: nothing is lost but time."""
-    encoder = Pair()
+    encoder = ScannerAndReference()
     for start in range(0, 4000, 200):
         encoder.check([compact(changed("agent.id", f"agent-{n}")) for n in range(start, start + 200)])
 
     assert 0 < encoder.raw._remembered <= 1024
 
 
-def test_scan_may_serve_the_lenient_decoder(pair: Pair) -> None:
+def test_scan_may_serve_the_lenient_decoder(pair: ScannerAndReference) -> None:
     """What the kernels accept, the decoder of history files reads as the strict one does."""
     raw = compact(WHOLE)
     foreign = raw.replace(b'"denied"', b'"AccessDenied"')
@@ -455,7 +521,7 @@ def test_scan_may_serve_the_lenient_decoder(pair: Pair) -> None:
 @pytest.mark.parametrize("outcome", ["success", "denied", "error"])
 def test_scan_knows_what_people_said_of_an_agent(kind: str, outcome: str) -> None:
     """As the reference does: by type and error together."""
-    pair = Pair()
+    pair = ScannerAndReference()
     made = {**WHOLE, "type": kind, "outcome": outcome, "error": "recorded_by_trustwatch"}
 
     pair.check([compact(made)])

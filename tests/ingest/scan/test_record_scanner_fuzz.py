@@ -15,15 +15,15 @@ from trustwatch.simulator.event_stream import simulate
 from trustwatch.simulator.settings import SimulationSettings
 
 from ...support.feature_histories import event
-from ...support.scan_records import WHOLE, Pair, compact, mutate, records
+from ...support.scan_records import WHOLE, ScannerAndReference, compact, mutate, records
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair()
+def pair() -> ScannerAndReference:
+    return ScannerAndReference()
 
 
-def test_scan_equals_the_reference_on_the_simulator(pair: Pair) -> None:
+def test_scan_equals_the_reference_on_the_simulator(pair: ScannerAndReference) -> None:
     """Every kind of event that the simulator makes; nearly all are read by the kernels."""
     made = simulate(
         SimulationSettings(
@@ -31,7 +31,7 @@ def test_scan_equals_the_reference_on_the_simulator(pair: Pair) -> None:
         )
     )
     raws = [row.event for row in islice(made, 6000)]
-    encoder = Pair()
+    encoder = ScannerAndReference()
 
     for start in range(0, len(raws), 500):
         encoder.check(raws[start : start + 500])
@@ -39,7 +39,7 @@ def test_scan_equals_the_reference_on_the_simulator(pair: Pair) -> None:
     assert encoder.scanned > 0.95 * len(raws)
 
 
-def test_scan_of_mutated_records_equals_the_reference(pair: Pair) -> None:
+def test_scan_of_mutated_records_equals_the_reference(pair: ScannerAndReference) -> None:
     """Bytes flipped, lost, doubled, put in, moved between records: accepted means equal, all else falls back."""
     draw = random.Random(7)
     raws = [compact(WHOLE), json.dumps(WHOLE, indent=1).encode(), compact(event(client={"ip": "::1"}))]
@@ -54,6 +54,8 @@ def test_scan_of_mutated_records_equals_the_reference(pair: Pair) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(records(), min_size=1, max_size=5), st.booleans())
-def test_scan_of_any_record_equals_the_reference(pair: Pair, made: list[dict[str, Any]], ascii_only: bool) -> None:
+def test_scan_of_any_record_equals_the_reference(
+    pair: ScannerAndReference, made: list[dict[str, Any]], ascii_only: bool
+) -> None:
     """Properties instead of examples: whatever the members hold, in whatever order they stand."""
     pair.check([json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "replace") for value in made])

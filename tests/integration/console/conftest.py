@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ...support.console_site import Site
+from ...support.console_testbed import ConsoleTestbed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from scripts.service_stack import OidcProvider
 
-    from ...support.page_viewer import Looker
-    from ...support.service_process import World
+    from ...support.page_viewer import PageViewer
+    from ...support.service_process import ModelAndDay
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site(
-    tmp_path_factory: pytest.TempPathFactory, browser: Browser, world: World, _oidc_provider: OidcProvider
-) -> Iterator[Site]:
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser, world: ModelAndDay, _oidc_provider: OidcProvider
+) -> Iterator[ConsoleTestbed]:
     """The service, after a day with attacks in it. Without a browser there is no use for it."""
-    made = Site(tmp_path_factory.mktemp("console"), world, _oidc_provider)
+    made = ConsoleTestbed(tmp_path_factory.mktemp("console"), world, _oidc_provider)
     try:
         made.start()
         yield made
@@ -53,14 +53,14 @@ def site(
 
 
 @pytest.fixture
-def look(site: Site, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
+def look(site: ConsoleTestbed, browser: Browser, tmp_path: Path) -> Iterator[Callable[..., PageViewer]]:
     """Opens browser contexts of this test alone; whatever went wrong in one of them fails the test at its end."""
-    from ...support.page_viewer import Looker
+    from ...support.page_viewer import PageViewer
 
-    made: list[Looker] = []
+    made: list[PageViewer] = []
 
-    def open_one(**how: Any) -> Looker:
-        made.append(Looker(browser, site, tmp_path, **how))
+    def open_one(**how: Any) -> PageViewer:
+        made.append(PageViewer(browser, site, tmp_path, **how))
         return made[-1]
 
     yield open_one

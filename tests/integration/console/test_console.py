@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from ...support.console_site import Site
-from ...support.page_viewer import NARROW, WIDE, Looker
+from ...support.console_testbed import ConsoleTestbed
+from ...support.page_viewer import NARROW, WIDE, PageViewer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -20,12 +20,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 LOOKED_FOR = ((WIDE, "light"), (NARROW, "dark"))
 """Where axe-core runs: each width and each scheme once, since it takes a second."""
 
-INLINE = re.compile(r'<script(?![^>]*\ssrc=)(?![^>]*type="application/json")|<style|\sstyle=|\son[a-z]+=')
-
-Look = Callable[..., Looker]
+Look = Callable[..., PageViewer]
 
 
-def raised(site: Site) -> dict[str, Any]:
+def raised(site: ConsoleTestbed) -> dict[str, Any]:
     """A decision that raised an agent to medium or above, by behaviour."""
     found: dict[str, Any] = next(
         one
@@ -35,7 +33,7 @@ def raised(site: Site) -> dict[str, Any]:
     return found
 
 
-def pages(site: Site) -> dict[str, str]:
+def pages(site: ConsoleTestbed) -> dict[str, str]:
     """Name and path of every page, those of single things included."""
     decision, letters = raised(site), site.service.pages("/v1/dead-letters")
     agent = site.query({"tenant": decision["tenant"], "issuer": decision["issuer"], "id": decision["agent_id"]})
@@ -60,7 +58,7 @@ def pages(site: Site) -> dict[str, str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_every_page_opens_without_errors_or_barriers(site: Site, look: Look, width: int, scheme: str) -> None:
+def test_every_page_opens_without_errors_or_barriers(site: ConsoleTestbed, look: Look, width: int, scheme: str) -> None:
     """At both widths and in both schemes: nothing fails, nothing is asked of others, nothing scrolls sideways."""
     looker = look(width=width, scheme=scheme)
     found = []
@@ -74,7 +72,7 @@ def test_every_page_opens_without_errors_or_barriers(site: Site, look: Look, wid
     assert found == []
 
 
-def test_everything_in_the_menu_is_a_page_of_this_test(site: Site, look: Look) -> None:
+def test_everything_in_the_menu_is_a_page_of_this_test(site: ConsoleTestbed, look: Look) -> None:
     """A page that is added is looked at, too."""
     page = look().open("/console/")
     menu = {link.get_attribute("href") for link in page.locator("nav[aria-label=Pages] a").all()}
@@ -83,7 +81,7 @@ def test_everything_in_the_menu_is_a_page_of_this_test(site: Site, look: Look) -
     assert menu <= set(pages(site).values())
 
 
-def test_a_person_signs_in_at_the_openid_provider_and_out_again(site: Site, look: Look) -> None:
+def test_a_person_signs_in_at_the_openid_provider_and_out_again(site: ConsoleTestbed, look: Look) -> None:
     """The grant decides what is seen: one tenant, no pages of administrators; signed out is signed out."""
     looker = look(signed_in=False)
     page = looker.open("/console/decisions")
@@ -107,7 +105,7 @@ def test_a_person_signs_in_at_the_openid_provider_and_out_again(site: Site, look
     assert "/console/sign-in" in looker.open("/console/decisions").url
 
 
-def test_what_is_not_granted_is_refused_in_words(site: Site, look: Look) -> None:
+def test_what_is_not_granted_is_refused_in_words(site: ConsoleTestbed, look: Look) -> None:
     """Bob is known to the provider, and nothing is granted to him here."""
     looker = look(signed_in=False, expected=(403,))
     page = looker.open("/console/sign-in")
@@ -120,7 +118,7 @@ def test_what_is_not_granted_is_refused_in_words(site: Site, look: Look) -> None
     assert "/console/sign-in" in looker.open("/console/").url
 
 
-def test_a_link_of_the_development_login_works_once(site: Site, look: Look) -> None:
+def test_a_link_of_the_development_login_works_once(site: ConsoleTestbed, look: Look) -> None:
     """It signs in whoever opens it first, and nobody after that."""
     link = site.sign_in_link()
     first, second = look(signed_in=False), look(signed_in=False, expected=(403,))
@@ -132,7 +130,7 @@ def test_a_link_of_the_development_login_works_once(site: Site, look: Look) -> N
     assert "used already" in second.page.locator("main").inner_text()
 
 
-def test_an_approval_is_given_by_clicking(site: Site, look: Look) -> None:
+def test_an_approval_is_given_by_clicking(site: ConsoleTestbed, look: Look) -> None:
     """The agent's next request passes, for that scope alone; the page says who decided and why."""
     site.ask_for_approval("agent-clicked", "orders:write")
     page = look().open("/console/approvals")
@@ -148,7 +146,7 @@ def test_an_approval_is_given_by_clicking(site: Site, look: Look) -> None:
     assert not site.may("agent-clicked", "payments:write")
 
 
-def test_an_approval_without_a_reason_is_not_sent(site: Site, look: Look) -> None:
+def test_an_approval_without_a_reason_is_not_sent(site: ConsoleTestbed, look: Look) -> None:
     """The browser asks for it; who goes round the browser is told by the page."""
     site.ask_for_approval("agent-unreasoned", "orders:write")
     looker = look(expected=(422,))
@@ -163,7 +161,7 @@ def test_an_approval_without_a_reason_is_not_sent(site: Site, look: Look) -> Non
     assert "say why" in page.get_by_role("alert").filter(has_text="Nothing was done").inner_text()
 
 
-def test_a_false_positive_is_marked_by_clicking_seen_before_and_acts(site: Site, look: Look) -> None:
+def test_a_false_positive_is_marked_by_clicking_seen_before_and_acts(site: ConsoleTestbed, look: Look) -> None:
     """Reason, preview, adoption: the rule is in force, the agent is calmer, and revoking ends it."""
     decision = raised(site)
     looker = look()
@@ -196,7 +194,7 @@ def test_a_false_positive_is_marked_by_clicking_seen_before_and_acts(site: Site,
     assert site.service.get(f"/v1/feedback/{rule['feedback_id']}").json()["status"] in ("revoking", "revoked")
 
 
-def test_a_refused_record_is_shown_as_it_is_and_sent_in_again(site: Site, look: Look) -> None:
+def test_a_refused_record_is_shown_as_it_is_and_sent_in_again(site: ConsoleTestbed, look: Look) -> None:
     """A script is text, what is no text is a hex dump; a record that is still wrong is refused again."""
     looker = look(expected=(400,))
     letters = {one["reason"]: one for one in site.service.pages("/v1/dead-letters")}
@@ -212,7 +210,7 @@ def test_a_refused_record_is_shown_as_it_is_and_sent_in_again(site: Site, look: 
     expect(page.get_by_role("alert").filter(has_text="Refused again")).to_have_count(1)
 
 
-def test_a_change_of_level_is_seen_without_loading_again(site: Site, look: Look) -> None:
+def test_a_change_of_level_is_seen_without_loading_again(site: ConsoleTestbed, look: Look) -> None:
     """The overview tells of it within seconds, by itself: in its lists, and in words for who can not see them."""
     page = look().open("/console/")
     live = page.locator("#live[data-state=open]")
@@ -236,7 +234,7 @@ def marked(page: Page) -> bool:
     return page.evaluate("document.documentElement.dataset.untouched") == "yes"
 
 
-def test_the_keyboard_alone_leads_to_an_agent(site: Site, look: Look) -> None:
+def test_the_keyboard_alone_leads_to_an_agent(site: ConsoleTestbed, look: Look) -> None:
     """Skip link first, focus always visible, the search by its key, an agent's page by Enter."""
     looker = look()
     page = looker.open("/console/agents")
@@ -259,7 +257,7 @@ def test_the_keyboard_alone_leads_to_an_agent(site: Site, look: Look) -> None:
     assert page.locator("h1").count() == 1
 
 
-def test_pages_run_nothing_inline_and_ask_nobody_else(site: Site, look: Look) -> None:
+def test_pages_run_nothing_inline_and_ask_nobody_else(site: ConsoleTestbed, look: Look) -> None:
     """The policy that browsers hold pages to says so, on every page."""
     looker = look()
     for path in pages(site).values():
@@ -274,7 +272,7 @@ def test_pages_run_nothing_inline_and_ask_nobody_else(site: Site, look: Look) ->
         )
 
 
-def test_news_are_told_while_somebody_writes(site: Site, look: Look) -> None:
+def test_news_are_told_while_somebody_writes(site: ConsoleTestbed, look: Look) -> None:
     """An approval that is asked for meanwhile is told of, and what was typed stays; decisions come by themselves."""
     looker = look()
     page = looker.open("/console/approvals")
@@ -293,7 +291,7 @@ def test_news_are_told_while_somebody_writes(site: Site, look: Look) -> None:
     assert marked(page)
 
 
-def test_an_order_about_models_that_can_not_be_done_says_why(site: Site, look: Look) -> None:
+def test_an_order_about_models_that_can_not_be_done_says_why(site: ConsoleTestbed, look: Look) -> None:
     """There is one version alone: nothing to go back to, and nothing changes."""
     page = look(expected=(409,)).open("/console/models")
     page.get_by_text("Go back to the version before").click()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from ...support.console_site import Site
-from ...support.page_viewer import Looker
+from ...support.console_testbed import ConsoleTestbed
+from ...support.page_viewer import PageViewer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from scripts.service_stack import OidcProvider
 
-    from ...support.service_process import World
+    from ...support.service_process import ModelAndDay
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -26,10 +26,10 @@ WHY = "seen in shadow for a day, CHG-9"
 
 @pytest.fixture(scope="module")
 def site(
-    tmp_path_factory: pytest.TempPathFactory, browser: Browser, world: World, _oidc_provider: OidcProvider
-) -> Iterator[Site]:
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser, world: ModelAndDay, _oidc_provider: OidcProvider
+) -> Iterator[ConsoleTestbed]:
     """A service that trains models of its own when it is told to."""
-    made = Site(tmp_path_factory.mktemp("models"), world, _oidc_provider, KEEPER)
+    made = ConsoleTestbed(tmp_path_factory.mktemp("models"), world, _oidc_provider, KEEPER)
     try:
         made.start()
         yield made
@@ -37,7 +37,9 @@ def site(
         made.close()
 
 
-def test_a_challenger_comes_into_force_and_goes_by_clicking(site: Site, look: Callable[..., Looker]) -> None:
+def test_a_challenger_comes_into_force_and_goes_by_clicking(
+    site: ConsoleTestbed, look: Callable[..., PageViewer]
+) -> None:
     """Trained, promoted with a reason, in force, rolled back; the page tells each by itself, and who did it why."""
     looker = look()
     page = looker.open("/console/models")
@@ -83,13 +85,13 @@ def told(page: Page, version: str, before: str) -> None:
     assert page.evaluate("document.documentElement.dataset.untouched") == "yes"
 
 
-def challenger(site: Site) -> Any:
+def challenger(site: ConsoleTestbed) -> Any:
     """Version of the challenger, once there is one."""
     items = site.service.get("/v1/models").json()["items"]
     return next((one["version"] for one in items if one["status"] == "challenger"), None)
 
 
-def answered_by(site: Site) -> Any:
+def answered_by(site: ConsoleTestbed) -> Any:
     """The model that answers name."""
     asked = {"headers": site.service.auth(), "params": {"tenant": "acme-corp"}}
     return site.service.client.get("/v1/agents/nobody/risk", **asked).json()["model_version"]

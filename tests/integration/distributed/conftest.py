@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ...support.distributed_rig import Load, Rig, Serving
+from ...support.distributed_testbed import DistributedTestbed, Load, Serving
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
-    from ...support.service_process import World
+    from ...support.service_process import ModelAndDay
 
 
 @pytest.fixture
-def make_rig(tmp_path: Path, postgres: Postgres, world: World) -> Iterator[Callable[..., Rig]]:
+def make_rig(tmp_path: Path, postgres: Postgres, world: ModelAndDay) -> Iterator[Callable[..., DistributedTestbed]]:
     """Makes rigs on a cluster; closed at the end."""
-    made: list[Rig] = []
+    made: list[DistributedTestbed] = []
 
-    def make(kafka: KafkaCluster, **members: Any) -> Rig:
+    def make(kafka: KafkaCluster, **members: Any) -> DistributedTestbed:
         folder = tmp_path / f"rig-{len(made)}"
         folder.mkdir()
-        made.append(Rig(folder, kafka, postgres, world.model, **members))
+        made.append(DistributedTestbed(folder, kafka, postgres, world.model, **members))
         return made[-1]
 
     yield make
@@ -33,17 +33,17 @@ def make_rig(tmp_path: Path, postgres: Postgres, world: World) -> Iterator[Calla
 
 
 @pytest.fixture
-def rig(make_rig: Callable[..., Rig], kafka: KafkaCluster) -> Rig:
+def rig(make_rig: Callable[..., DistributedTestbed], kafka: KafkaCluster) -> DistributedTestbed:
     """A rig on one broker."""
     return make_rig(kafka)
 
 
 @pytest.fixture
-def load(world: World) -> Iterator[Callable[..., Load]]:
+def load(world: ModelAndDay) -> Iterator[Callable[..., Load]]:
     """Starts producers; ended at the end."""
     made: list[Load] = []
 
-    def start(rig: Rig, **how: Any) -> Load:
+    def start(rig: DistributedTestbed, **how: Any) -> Load:
         made.append(Load(rig.kafka_settings, world.day, name=f"load-{len(made)}", **how))
         made[-1].start()
         return made[-1]
@@ -58,7 +58,7 @@ def serve() -> Iterator[Callable[..., Serving]]:
     """Starts parts of the service; ended at the end."""
     made: list[Serving] = []
 
-    def start(rig: Rig, option: str, **members: Any) -> Serving:
+    def start(rig: DistributedTestbed, option: str, **members: Any) -> Serving:
         made.append(Serving(rig, option, **members))
         made[-1].start(ready=False)
         return made[-1]

@@ -14,7 +14,7 @@ from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.archive.archive_reader import raw_lines
 from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors
 
-from ...support.distributed_rig import PARTITIONS, archive_reaches, wait
+from ...support.distributed_testbed import PARTITIONS, archive_reaches, wait
 from ...support.service_checks import child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ...support.distributed_rig import tell, wait
+from ...support.distributed_testbed import tell, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

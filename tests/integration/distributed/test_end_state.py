@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ...support.distributed_rig import PARTITIONS, wait
+from ...support.distributed_testbed import PARTITIONS, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.record_keys import agent_partition_key
 from trustwatch.scoring.store.chain_verification import verify_chains
 from trustwatch.scoring.store.sql_store import SqlStore
 
-from ...support.distributed_rig import (
+from ...support.distributed_testbed import (
     PARTITIONS,
     Load,
     State,
@@ -93,7 +92,7 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
     wait(lambda: not victim.is_alive(), 60.0, "the victim's events")
     victim.end()
     name = f"{agent}~0"
-    key, route = IdentityHasher().agent_key(tenant, issuer, name), agent_partition_key(tenant, issuer, name)
+    key, route = rig.store.identities.agent_key(tenant, issuer, name), agent_partition_key(tenant, issuer, name)
     friend = {**event, "agent": {**event["agent"], "id": "friend"}, "peer": name, "id": "friend-1"}
     write_events(rig, [friend | {"time": json.loads(victim._record(0).payload)["time"]}])
     wait(
@@ -156,7 +155,7 @@ def test_erased_under_load_and_a_kill(make_rig: Any, kafka: Any, serve: Any, wor
         ours, read_again = rig.state(), state_of(other, rig.postgres, rig._undisturbed)
     finally:
         other.close()
-    stranger = IdentityHasher().agent_key(tenant, issuer, "friend")
+    stranger = rig.store.identities.agent_key(tenant, issuer, "friend")
     assert_equal(without(ours, stranger), without(read_again, stranger))
     counted = {(row.name.tenant, row.name.agent_id): row.events for row in ours.agents.values()}
     assert counted == {**sent, (tenant, name): 5, (tenant, "friend"): 1}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ...support.distributed_rig import PARTITIONS, wait
+from ...support.distributed_testbed import PARTITIONS, wait
 from ...support.service_checks import FEATURES, Agent, ended
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ...support.distributed_rig import PARTITIONS, state_of, switches_to, wait
+from ...support.distributed_testbed import PARTITIONS, state_of, switches_to, wait
 from ...support.service_checks import Models, child_pid
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

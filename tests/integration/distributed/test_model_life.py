@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 from trustwatch.scoring.learning.drift import DRIFT_ALERT_TYPE
 
 from ...support.alert_receiver import SECRET, Receiver
-from ...support.distributed_rig import PARTITIONS, archive_reaches, switches_to, wait
+from ...support.distributed_testbed import PARTITIONS, archive_reaches, switches_to, wait
 from ...support.service_checks import Models, post_lines
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]

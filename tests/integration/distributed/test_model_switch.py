@@ -20,7 +20,7 @@ from trustwatch.models.model_persistence import save_trained_model
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.records.models import SwitchModel, encode_model_switch
 
-from ...support.distributed_rig import PARTITIONS
+from ...support.distributed_testbed import PARTITIONS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.scoring.records.agents import AgentRow
 
-from ...support.distributed_rig import PARTITIONS, tell, wait
+from ...support.distributed_testbed import PARTITIONS, tell, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

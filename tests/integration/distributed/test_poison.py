@@ -13,7 +13,7 @@ from trustwatch.ingest.events import MAX_EVENT_BYTES
 from trustwatch.ingest.formats.cloudevents import NATIVE_CLOUDEVENT_TYPE
 from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 
-from ...support.distributed_rig import PARTITIONS
+from ...support.distributed_testbed import PARTITIONS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -15,7 +15,7 @@ from trustwatch.api.composition import load_erased_filter
 from trustwatch.ingest.kafka import open_reader
 from trustwatch.ingest.kafka.topic_history import topic_event_lines
 
-from ...support.distributed_rig import attacked_event, post_json, wait, write_events
+from ...support.distributed_testbed import attacked_event, post_json, wait, write_events
 
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster

@@ -14,7 +14,7 @@ from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord, risk_record
 from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
 
-from ...support.distributed_rig import PARTITIONS, wait
+from ...support.distributed_testbed import PARTITIONS, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -19,7 +19,7 @@ from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agents import AgentRow
 
 
-class Shelf(dict[int, AgentRow]):
+class RowsByKey(dict[int, AgentRow]):
     """Rows by key."""
 
     def load(self, keys: Any) -> dict[int, AgentRow]:
@@ -29,13 +29,13 @@ class Shelf(dict[int, AgentRow]):
         return []
 
 
-def shelf_of(kit: Any, make: Any) -> tuple[Shelf, Any]:
+def shelf_of(kit: Any, make: Any) -> tuple[RowsByKey, Any]:
     processor = kit.processor()
     processor.engine.score(
         kit.columns(make.stream(1, 300) + make.stream(3, 200, start_ms=make.START_MS + 10**9, odd=0.3))
     )
     rows = processor.engine.agent_states.changed_rows()
-    return Shelf({row.name.key: row for row in rows}), processor
+    return RowsByKey({row.name.key: row for row in rows}), processor
 
 
 def test_features_measured_otherwise_are_neither_resumed_nor_scored(make: Any, monkeypatch: Any) -> None:
@@ -99,7 +99,7 @@ def test_seeds_give_known_agents_their_history(kit: Any, make: Any) -> None:
 
 def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
     """Rows are handed out once until their agents act again, those that moved out and back included."""
-    shelf = Shelf()
+    shelf = RowsByKey()
     processor = kit.processor(shelf, capacity=2)
     for number in range(6):
         processor.engine.score(kit.columns([make.event(number, f"n{number % 3}", make.START_MS + number)]))
@@ -115,7 +115,7 @@ def test_taking_dirty_rows_takes_each_once(kit: Any, make: Any) -> None:
 
 def test_an_agent_that_returns_before_its_commit_is_still_written(kit: Any, make: Any) -> None:
     """An agent that moved out unsaved and came back without acting is part of the next commit."""
-    processor = kit.processor(Shelf(), capacity=1)
+    processor = kit.processor(RowsByKey(), capacity=1)
     one = processor.engine.score(kit.columns([make.event(1, "a", make.START_MS)]))
     key = one.columns.names[:, 0].copy()
     processor.engine.score(kit.columns([make.event(2, "b", make.START_MS)]))

@@ -61,7 +61,7 @@ def revoke(made: FeedbackRule, at_ms: int) -> Record:
     return Record(RecordKind.CONTROL, 0, at_ms, msgspec.json.encode(RevokeFeedbackRule(made, "ann", "wrong")))
 
 
-class World:
+class WorkingAgents:
     """Agents that have worked for a while, and what they do next."""
 
     def __init__(self, kit: Any, make: Any, capacity: int = 1000) -> None:
@@ -110,9 +110,9 @@ class World:
 
 
 @pytest.fixture
-def world(kit: Any, make: Any) -> World:
+def world(kit: Any, make: Any) -> WorkingAgents:
     """A fresh world."""
-    return World(kit, make)
+    return WorkingAgents(kit, make)
 
 
 def make_action(dice: random.Random) -> str:
@@ -126,7 +126,7 @@ def p_of(applied: AppliedBatch) -> float:
     return float(scored.p_values[0])
 
 
-def test_named_features_count_as_usual_and_others_as_ever(world: World) -> None:
+def test_named_features_count_as_usual_and_others_as_ever(world: WorkingAgents) -> None:
     """A new target is ordinary under the rule; a new action is as odd as without it."""
     odd = p_of(world.apply([world.new_target()]))
     world.apply([adopt(rule(), world.at_ms)])
@@ -136,7 +136,7 @@ def test_named_features_count_as_usual_and_others_as_ever(world: World) -> None:
     assert p_of(world.apply([world.new_target(action="wipe-disk", effect="delete")])) < 0.05
 
 
-def test_a_rule_makes_nothing_more_usual_than_usual(world: World) -> None:
+def test_a_rule_makes_nothing_more_usual_than_usual(world: WorkingAgents) -> None:
     """Values that are below the usual one stay; others sink to it, and not to nothing."""
     world.apply([adopt(rule(features=None), world.at_ms)])
     usual = world.processor.engine.model.detector.usual_values()
@@ -151,7 +151,7 @@ def test_a_rule_makes_nothing_more_usual_than_usual(world: World) -> None:
     assert USUAL < level < 1.0
 
 
-def test_other_agents_and_other_peer_groups_are_left_alone(world: World) -> None:
+def test_other_agents_and_other_peer_groups_are_left_alone(world: WorkingAgents) -> None:
     """An agent's rule is its own; a peer group's is its members'."""
     world.apply([adopt(rule("agent-1"), world.at_ms)])
     assert p_of(world.apply([world.new_target(3)])) < 0.05
@@ -161,7 +161,7 @@ def test_other_agents_and_other_peer_groups_are_left_alone(world: World) -> None
     assert p_of(world.apply([world.new_target(2)])) < 0.05  # a reader
 
 
-def test_who_only_claims_a_peer_group_is_not_covered_by_its_rule(world: World) -> None:
+def test_who_only_claims_a_peer_group_is_not_covered_by_its_rule(world: WorkingAgents) -> None:
     """Self-asserted events may raise risk; no rule of a group they claim keeps them from it."""
     world.apply([adopt(rule(None), world.at_ms)])
     claimed = {"agent_self_asserted": True, "agent_type": "Payer"}
@@ -170,7 +170,7 @@ def test_who_only_claims_a_peer_group_is_not_covered_by_its_rule(world: World) -
     assert p_of(world.apply([world.new_target(3, **claimed)])) < 0.05
 
 
-def test_a_resource_narrows_a_rule(world: World) -> None:
+def test_a_resource_narrows_a_rule(world: WorkingAgents) -> None:
     """By target or by resource id; a URL stands for its host."""
     made = rule(resource="https://supplier.example/invoices?page=2")
     world.apply([adopt(made, world.at_ms)])
@@ -182,7 +182,7 @@ def test_a_resource_narrows_a_rule(world: World) -> None:
     assert p_of(world.apply([world.event(resource={"id": "acct-9"})])) > USUAL
 
 
-def test_hard_signals_fire_as_ever(world: World) -> None:
+def test_hard_signals_fire_as_ever(world: WorkingAgents) -> None:
     """Not even a rule for everything silences one."""
     world.apply([adopt(rule(features=None), world.at_ms)])
     stolen = {"credential": {"method": "none", "thumbprint": "stolen"}}
@@ -196,7 +196,7 @@ def test_hard_signals_fire_as_ever(world: World) -> None:
     assert not feature_mask(sorted(PROTECTED_FEATURES)).any()
 
 
-def test_a_rule_ends_with_its_time_whichever_clock_is_put_back(world: World) -> None:
+def test_a_rule_ends_with_its_time_whichever_clock_is_put_back(world: WorkingAgents) -> None:
     """By the time of the event and by that of its arrival, the later one."""
     made = rule(expires_ms=world.at_ms + 60 * MINUTE)
     world.apply([adopt(made, world.at_ms)])
@@ -212,7 +212,7 @@ def test_a_rule_ends_with_its_time_whichever_clock_is_put_back(world: World) -> 
     assert len(world.processor.engine.feedback_rules) == 0
 
 
-def test_what_led_to_the_decision_is_withdrawn_and_other_evidence_stays(world: World) -> None:
+def test_what_led_to_the_decision_is_withdrawn_and_other_evidence_stays(world: WorkingAgents) -> None:
     """The level follows from what is left, at once, and says who said so."""
     decisions = world.flagged()
     marked = decisions[-1]
@@ -237,11 +237,11 @@ def test_honest_lasting_change_counts_once_and_is_learned_under_a_rule(kit: Any,
     """An agent that uses one new target from now on is odd once a day, until it is learned; a rule has it learned."""
     supplier = {"resource": {"target": "new-supplier.example", "external": True}}
 
-    def use(world: World, count: int) -> tuple[list[float], list[int]]:
+    def use(world: WorkingAgents, count: int) -> tuple[list[float], list[int]]:
         found = [(p_of(world.apply([world.event(**supplier)])), int(world.state()["level"])) for _ in range(count)]
         return [p for p, _ in found], [level for _, level in found]
 
-    alone, told = World(kit, make), World(kit, make)
+    alone, told = WorkingAgents(kit, make), WorkingAgents(kit, make)
     made = rule(resource="new-supplier.example", expires_ms=told.at_ms + 24 * HOUR)
     told.apply([adopt(made, told.at_ms)])
     for world, odd in ((alone, True), (told, False)):
@@ -255,11 +255,11 @@ def test_honest_lasting_change_counts_once_and_is_learned_under_a_rule(kit: Any,
 
 def test_the_session_and_the_hour_do_not_remember_what_counted_as_usual(kit: Any, make: Any) -> None:
     """Strangeness of the session and the count of new names are as if the event had named a known target."""
-    plain, covered = World(kit, make), World(kit, make)
+    plain, covered = WorkingAgents(kit, make), WorkingAgents(kit, make)
     covered.apply([adopt(rule(), covered.at_ms)])
     plain.apply([adopt(rule("nobody"), plain.at_ms)])
 
-    def after(world: World) -> Any:
+    def after(world: WorkingAgents) -> Any:
         for _ in range(4):
             world.apply([world.new_target(session="one")])
         ((scored, _),) = world.apply([world.event(session="one")]).scored
@@ -269,7 +269,7 @@ def test_the_session_and_the_hour_do_not_remember_what_counted_as_usual(kit: Any
     assert (usual < 0.6 * odd).all()
 
 
-def test_revoking_brings_it_back_for_good(world: World) -> None:
+def test_revoking_brings_it_back_for_good(world: WorkingAgents) -> None:
     """Also where the record that brings the rule comes again, or comes late."""
     made = rule()
     world.apply([adopt(made, world.at_ms)])
@@ -284,7 +284,7 @@ def test_revoking_brings_it_back_for_good(world: World) -> None:
     assert p_of(world.apply([world.new_target()])) < 0.05
 
 
-def test_matches_are_counted_and_our_own_denials_are_none(world: World) -> None:
+def test_matches_are_counted_and_our_own_denials_are_none(world: WorkingAgents) -> None:
     """What each rule did, for those who look after it."""
     world.apply([adopt(rule(), world.at_ms)])
     denied = {"outcome": "denied", "error": "ext_authz_denied"}
@@ -299,7 +299,7 @@ def test_matches_are_counted_and_our_own_denials_are_none(world: World) -> None:
 
 def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
     """What was stored is all there is to know."""
-    world = World(kit, make)
+    world = WorkingAgents(kit, make)
     ended = rule(rule_id="F0")
     world.apply([adopt(ended, world.at_ms), revoke(ended, world.at_ms), adopt(rule(), world.at_ms)])
     world.apply([world.new_target()])
@@ -316,7 +316,7 @@ def test_a_restart_goes_on_with_the_same_rules(kit: Any, make: Any) -> None:
     assert held.matched == 2
 
 
-def test_a_rule_of_0_1_goes_on(world: World) -> None:
+def test_a_rule_of_0_1_goes_on(world: WorkingAgents) -> None:
     """It knows its agent by the hash of 0.1, and speaks of no other."""
     old = rule(key=str(unkeyed_agent_key("acme", AS, "agent-1")), issuer="", agent_id="")
     world.apply([adopt(old, world.at_ms)])
@@ -325,7 +325,7 @@ def test_a_rule_of_0_1_goes_on(world: World) -> None:
     assert p_of(world.apply([world.new_target(2)])) < USUAL
 
 
-def test_an_erased_name_leaves_rules(world: World) -> None:
+def test_an_erased_name_leaves_rules(world: WorkingAgents) -> None:
     """The rule about it speaks of nobody; a rule of another tenant, about an agent of that very name, holds."""
     world.apply([adopt(rule(), world.at_ms), adopt(rule(rule_id="F2", tenant="globex"), world.at_ms)])
     world.processor.engine.feedback_rules.mark_committed(1)

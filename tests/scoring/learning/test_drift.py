@@ -39,7 +39,7 @@ BOUNDS = DriftSettings(features=0.5, scores=0.2, min_events=300, reference_days=
 SALT = b"salt of drift"
 
 
-class World(NamedTuple):
+class ModelAndLaterDays(NamedTuple):
     """A model of a week, and the raw events of the days behind it."""
 
     made: TrainedVersion
@@ -47,7 +47,7 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory) -> ModelAndLaterDays:
     """A simulated enterprise: seven days are learned, six more are to come (a Monday to half a Saturday)."""
     plan = SimulationSettings(
         start=MONDAY, duration=timedelta(days=12, hours=12), seed=11, agents=30, events_per_agent_day=60.0
@@ -67,10 +67,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         EngineSettings(),
         0,
     )
-    return World(made, later)
+    return ModelAndLaterDays(made, later)
 
 
-def watched(world: World, events: list[bytes], known: Iterable[PeerGroupDay] = ()) -> list[PeerGroupDay]:
+def watched(world: ModelAndLaterDays, events: list[bytes], known: Iterable[PeerGroupDay] = ()) -> list[PeerGroupDay]:
     """Every day as a keeper would note it in the end."""
     run = ShadowRun(world.made.model, EngineSettings(capacity=500))
     watch = PeerGroupMonitor(run.model, BOUNDS, known)
@@ -89,7 +89,7 @@ def judged(days: list[PeerGroupDay]) -> list[PeerGroupDay]:
     return [day for day in days if day.drift.get("judged")]
 
 
-def shifted(world: World, since: datetime) -> list[bytes]:
+def shifted(world: ModelAndLaterDays, since: datetime) -> list[bytes]:
     """From then on everybody's answers are much larger, and a quarter of all is refused."""
     found = []
     for number, raw in enumerate(world.later):
@@ -101,7 +101,7 @@ def shifted(world: World, since: datetime) -> list[bytes]:
     return found
 
 
-def test_the_same_behaviour_is_no_drift(world: World) -> None:
+def test_the_same_behaviour_is_no_drift(world: ModelAndLaterDays) -> None:
     """Two days are the reference, three more of the same enterprise are judged: nothing has drifted."""
     days = watched(world, world.later)
     fleet = [day for day in days if day.tenant == "*"]
@@ -111,7 +111,7 @@ def test_the_same_behaviour_is_no_drift(world: World) -> None:
     assert all(day.agent_days <= 30 and sum(day.p_values) <= day.events for day in fleet)
 
 
-def test_a_shift_of_behaviour_is_drift(world: World) -> None:
+def test_a_shift_of_behaviour_is_drift(world: ModelAndLaterDays) -> None:
     """On the day on which it begins, and not before it."""
     since = MONDAY + timedelta(days=10)
     fleet = {day.day: day for day in judged(watched(world, shifted(world, since))) if day.tenant == "*"}
@@ -124,7 +124,7 @@ def test_a_shift_of_behaviour_is_drift(world: World) -> None:
         assert len(fleet[day].drift["drifted"]) > 1
 
 
-def test_a_keeper_that_was_restarted_goes_on(world: World) -> None:
+def test_a_keeper_that_was_restarted_goes_on(world: ModelAndLaterDays) -> None:
     """The reference is what was noted before: a shift during the pause is found on the first day."""
     days = watched(world, world.later)
     noted = [day for day in days if "reference" in day.drift]

@@ -38,7 +38,7 @@ def name(agent_id: str = "bot", tenant: str = "acme") -> AgentName:
     return AgentName(IdentityHasher().agent_key(tenant, AS, agent_id), tenant, AS, agent_id)
 
 
-class Desk:
+class WishesInStore:
     """Wishes over a real store."""
 
     def __init__(self, store: SqlStore, book: PolicyBook = ENFORCED) -> None:
@@ -144,7 +144,7 @@ def test_a_level_means_what_the_policy_says(
     store: SqlStore, level: RiskLevel, holds: tuple[bool, int | None, bool, bool]
 ) -> None:
     """Of the store, whatever the row said. What waits for a person (`high`: all scopes) is not denied here."""
-    desk = Desk(store)
+    desk = WishesInStore(store)
     desk.commit((name(), level))
 
     wish = desk.now(name())
@@ -156,7 +156,7 @@ def test_a_level_means_what_the_policy_says(
 
 def test_a_pin_wins_and_nobody_else_caused_it(store: SqlStore) -> None:
     """Both ways; also for an agent that was never seen."""
-    desk = Desk(store)
+    desk = WishesInStore(store)
     desk.commit((name(), RiskLevel.CRITICAL))
     desk.pin(name(), RiskLevel.LOW)
     desk.pin(name("new"), RiskLevel.CRITICAL)
@@ -170,7 +170,7 @@ def test_a_pin_wins_and_nobody_else_caused_it(store: SqlStore) -> None:
 
 def test_in_shadow_nothing_is_lowered(store: SqlStore) -> None:
     """Neither for a tenant without enforcement, nor once the policy says so."""
-    desk = Desk(store)
+    desk = WishesInStore(store)
     desk.commit((name(), RiskLevel.CRITICAL), (name("bot", "globex"), RiskLevel.CRITICAL))
 
     assert desk.now(name("bot", "globex")).restores
@@ -181,7 +181,7 @@ def test_in_shadow_nothing_is_lowered(store: SqlStore) -> None:
 
 def test_descendants_are_lowered_where_the_policy_says_so(store: SqlStore) -> None:
     """An agent to whom a critical one delegated, while it is low itself."""
-    desk = Desk(store, PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH))
+    desk = WishesInStore(store, PolicyBook(modes={"acme": "enforce"}, descendants=RiskLevel.HIGH))
     desk.commit((name("child"), RiskLevel.LOW))
     desk.verdicts.critical_ancestors = {("acme", AS, "child"): "bot"}
 
@@ -191,7 +191,7 @@ def test_descendants_are_lowered_where_the_policy_says_so(store: SqlStore) -> No
 
 def test_principals_of_an_agent_are_known_where_tokens_die(store: SqlStore) -> None:
     """Their consents have to end; not those of other agents, and not at other levels."""
-    desk = Desk(store)
+    desk = WishesInStore(store)
     seen = [
         AgentEdge("acme", AS, "acts_for", "bot", "alice", NOW - 5, NOW - 5),
         AgentEdge("acme", AS, "acts_for", "bot", "bob", NOW - 5, NOW - 5),
@@ -207,7 +207,7 @@ def test_principals_of_an_agent_are_known_where_tokens_die(store: SqlStore) -> N
 
 def test_everybody_is_looked_at_who_is_or_ought_to_be_lowered(store: SqlStore) -> None:
     """Elevated, pinned, still lowered though calm, and not brought about; nobody else."""
-    desk = Desk(store)
+    desk = WishesInStore(store)
     desk.commit(
         (name("calm"), RiskLevel.LOW),
         (name("medium"), RiskLevel.MEDIUM),
@@ -237,7 +237,7 @@ def test_everybody_is_looked_at_who_is_or_ought_to_be_lowered(store: SqlStore) -
 
 def test_many_agents_are_looked_at(store: SqlStore) -> None:
     """More than one page of them, each once."""
-    desk = Desk(store)
+    desk = WishesInStore(store)
     desk.commit(*((name(f"bot-{number}"), RiskLevel.HIGH) for number in range(1_203)))
 
     assert asyncio.run(desk.wishes.enqueue_full_reconciliation()) == 1_203

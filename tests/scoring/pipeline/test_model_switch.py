@@ -38,7 +38,7 @@ NOW = 1_764_900_000_000
 POLICY = LivePolicy(PolicyBook(modes={"acme": "enforce"}))
 
 
-class World(NamedTuple):
+class TwoModels(NamedTuple):
     """An installed model (`one`) and a later version (`two`) on the shelf, and a day that is to come."""
 
     installed: Path
@@ -47,7 +47,7 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, make: Any) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, make: Any) -> TwoModels:
     """Two models of one salt: the second has learned more, other forests and other agents."""
     folder = tmp_path_factory.mktemp("switch")
     past = make.stream(1, 2_000)
@@ -62,13 +62,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, make: Any) -> World:
     train(folder / "shelf" / "two", "two", past[1_000:] + later)
     train(folder / "shelf" / "salted", "salted", past, b"another salt!")
     day = make.stream(3, 1_500, agents=18, start_ms=make.START_MS + 60 * 86_400_000, odd=0.15)
-    return World(folder / "installed", folder / "shelf", day)
+    return TwoModels(folder / "installed", folder / "shelf", day)
 
 
-class Site:
+class SwitchingPipelines:
     """A log, a store, a shelf, and pipelines on them that may be given up at any moment."""
 
-    def __init__(self, folder: Path, world: World) -> None:
+    def __init__(self, folder: Path, world: TwoModels) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         shutil.copytree(world.installed, folder / "model")
@@ -132,16 +132,16 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, world: World) -> Iterator[Site]:
-    made = Site(tmp_path / "site", world)
+def site(tmp_path: Path, world: TwoModels) -> Iterator[SwitchingPipelines]:
+    made = SwitchingPipelines(tmp_path / "site", world)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, world: World, kit: Any) -> Any:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, world: TwoModels, kit: Any) -> Any:
     """State of a run that met both switches without any interruption."""
-    site = Site(tmp_path_factory.mktemp("undisturbed") / "site", world)
+    site = SwitchingPipelines(tmp_path_factory.mktemp("undisturbed") / "site", world)
     site.write(day(site, world, kit))
     drain(site.pipeline())
     found = site.state()
@@ -149,7 +149,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, world: World, kit: Any
     return found
 
 
-def day(site: Site, world: World, kit: Any) -> list[Record]:
+def day(site: SwitchingPipelines, world: TwoModels, kit: Any) -> list[Record]:
     """Events, a switch among them, ticks, and the way back."""
     records = kit.records(world.events)
     last = records[-1].received_ms
@@ -169,9 +169,9 @@ def drain(pipeline: SinglePartitionPipeline) -> None:
     pipeline.finish()
 
 
-def test_the_day_shows_a_difference(undisturbed: Any, tmp_path: Path, world: World, kit: Any) -> None:
+def test_the_day_shows_a_difference(undisturbed: Any, tmp_path: Path, world: TwoModels, kit: Any) -> None:
     """Else the tests below could not fail: without the switches the state is another one."""
-    site = Site(tmp_path / "plain", world)
+    site = SwitchingPipelines(tmp_path / "plain", world)
     wishes = [record for record in day(site, world, kit) if record.kind != RecordKind.CONTROL]
     site.write(wishes)
     drain(site.pipeline())
@@ -194,7 +194,7 @@ def test_switches_stand_behind_their_records(undisturbed: Any) -> None:
 
 @pytest.mark.parametrize(("capacity", "batch"), [(1_000, 37), (9, 9), (1_000, 1_000)])
 def test_cuts_and_crowds_change_nothing(
-    site: Site, world: World, kit: Any, undisturbed: Any, capacity: int, batch: int
+    site: SwitchingPipelines, world: TwoModels, kit: Any, undisturbed: Any, capacity: int, batch: int
 ) -> None:
     """Batches of any size, and agents that move out of memory all the time."""
     site.write(day(site, world, kit))
@@ -205,7 +205,7 @@ def test_cuts_and_crowds_change_nothing(
 
 @pytest.mark.parametrize("steps", [1, 3, 13, 14, 15, 16, 29, 30])
 def test_a_worker_that_dies_at_any_step_leaves_old_or_new(
-    site: Site, world: World, kit: Any, undisturbed: Any, steps: int
+    site: SwitchingPipelines, world: TwoModels, kit: Any, undisturbed: Any, steps: int
 ) -> None:
     """It is given up with what it had applied, without a word, again and again; the next one goes on."""
     site.write(day(site, world, kit))
@@ -225,7 +225,7 @@ def test_a_worker_that_dies_at_any_step_leaves_old_or_new(
     assert [version for _, version in switches] == ["one", "two", "one"]
 
 
-def test_a_model_of_another_salt_ends_the_worker(site: Site, world: World, kit: Any) -> None:
+def test_a_model_of_another_salt_ends_the_worker(site: SwitchingPipelines, world: TwoModels, kit: Any) -> None:
     """Agents' state could not be carried over; nothing behind the command is judged by the old model either."""
     site.write([*kit.records(world.events[:50]), site.wish("salted"), *kit.records(world.events[50:100])])
     pipeline = site.pipeline()
@@ -235,7 +235,7 @@ def test_a_model_of_another_salt_ends_the_worker(site: Site, world: World, kit: 
     assert site.store.partitions.position(0).offset <= 50
 
 
-def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, kit: Any) -> None:
+def test_a_version_that_was_taken_away_is_waited_for(site: SwitchingPipelines, world: TwoModels, kit: Any) -> None:
     """The worker ends and says which directory is missing; once it is back, the day goes on as if nothing had been."""
     site.write([*kit.records(world.events[:50]), site.wish("two"), *kit.records(world.events[50:100])])
     site.shelf.directory_of("two").rename(site.folder / "away")
@@ -250,7 +250,7 @@ def test_a_version_that_was_taken_away_is_waited_for(site: Site, world: World, k
     assert site.store.partitions.position(0).offset == 101
 
 
-def test_a_version_that_was_changed_is_refused(site: Site, world: World, kit: Any) -> None:
+def test_a_version_that_was_changed_is_refused(site: SwitchingPipelines, world: TwoModels, kit: Any) -> None:
     """The command names what was meant by its digest."""
     site.write([*kit.records(world.events[:50]), site.wish("two")])
     shutil.rmtree(site.shelf.directory_of("two"))
@@ -259,7 +259,9 @@ def test_a_version_that_was_changed_is_refused(site: Site, world: World, kit: An
         drain(site.pipeline())
 
 
-def test_another_installed_model_comes_into_force_at_a_start(site: Site, world: World, kit: Any) -> None:
+def test_another_installed_model_comes_into_force_at_a_start(
+    site: SwitchingPipelines, world: TwoModels, kit: Any
+) -> None:
     """As before there were versions: the operator replaces `model_dir` and restarts. The others stay on the shelf."""
     site.write([*kit.records(world.events[:50]), site.wish("two")])
     drain(site.pipeline())
@@ -275,7 +277,7 @@ def test_another_installed_model_comes_into_force_at_a_start(site: Site, world: 
     assert {one.version for one in site.shelf.versions()} == {"one", "two", "salted"}
 
 
-def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: Site) -> None:
+def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: SwitchingPipelines) -> None:
     """A replay is given its model; it does not guess another one's whereabouts."""
     processor = kit.processor()
     ((letter),) = [
@@ -284,7 +286,9 @@ def test_a_pipeline_of_one_model_buries_the_command(kit: Any, site: Site) -> Non
     assert "can not switch" in letter[0].reason
 
 
-def test_a_new_partition_settles_its_model_as_it_is_taken_over(site: Site, world: World, kit: Any) -> None:
+def test_a_new_partition_settles_its_model_as_it_is_taken_over(
+    site: SwitchingPipelines, world: TwoModels, kit: Any
+) -> None:
     """Others may switch before it has committed anything; its first records are judged as they were to be."""
     site.write(kit.records(world.events[:400]))
     site.pipeline()  # taken over, and lost before it commits any record

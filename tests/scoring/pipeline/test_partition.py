@@ -57,7 +57,7 @@ class Source:
         return np.array([record.id_hash for record in self.records[start:end]], np.uint64)
 
 
-class Site:
+class PartitionTestbed:
     """One partition on a database of its own."""
 
     def __init__(
@@ -104,11 +104,11 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., Site]]:
-    made: list[Site] = []
+def site(tmp_path: Path, kit: Any) -> Iterator[Callable[..., PartitionTestbed]]:
+    made: list[PartitionTestbed] = []
 
-    def make(records: list[Record], **settings: Any) -> Site:
-        made.append(Site(tmp_path / f"{len(made)}.db", kit, records, **settings))
+    def make(records: list[Record], **settings: Any) -> PartitionTestbed:
+        made.append(PartitionTestbed(tmp_path / f"{len(made)}.db", kit, records, **settings))
         return made[-1]
 
     yield make
@@ -134,7 +134,9 @@ def history(kit: Any, make: Any) -> list[Record]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_moments_of_commits_change_nothing(site: Callable[..., Site], kit: Any, make: Any, seed: int) -> None:
+def test_the_moments_of_commits_change_nothing(
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any, seed: int
+) -> None:
     """With commits at any moments, and restarts between them, agents and decisions are byte for byte the same."""
     records = history(kit, make)
     calm = site(records, commit_interval_s=1e9, commit_share=0.0, tuning=PipelineTuning(max_uncommitted=10**9))
@@ -164,7 +166,7 @@ def test_the_moments_of_commits_change_nothing(site: Callable[..., Site], kit: A
 SETTLED = 50
 
 
-def settled(one: Site, work: PartitionPipeline) -> None:
+def settled(one: PartitionTestbed, work: PartitionPipeline) -> None:
     """The agent's first events are committed: an unknown agent becomes a known one, which is a change of level."""
     work.apply(one.batch(work, SETTLED - 1))
     work.finish()
@@ -180,7 +182,7 @@ def calm_events(kit: Any, make: Any, count: int = 500) -> list[Record]:
     return list(kit.records([make.event(n, 1, start + n * 600_000, resource=usual) for n in range(count)]))
 
 
-def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: Any, make: Any) -> None:
+def test_commits_take_their_share_of_the_time(site: Callable[..., PartitionTestbed], kit: Any, make: Any) -> None:
     """What a commit took over the share: so long is waited, between 20 ms and the interval."""
     one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
     store = Failing(one.store)
@@ -203,7 +205,7 @@ def test_commits_take_their_share_of_the_time(site: Callable[..., Site], kit: An
         assert waited_s() == pytest.approx(wait_s, abs=0.0101)
 
 
-def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any, make: Any) -> None:
+def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., PartitionTestbed], kit: Any, make: Any) -> None:
     """While batches are full, commits come at the interval alone."""
     one = site(calm_events(kit, make), commit_interval_s=1.0, commit_share=0.25)
     work = one.start()
@@ -220,7 +222,7 @@ def test_a_backlog_is_not_held_up_by_commits(site: Callable[..., Site], kit: Any
 
 
 def test_changes_of_level_hurry_commits_but_not_behind_a_backlog(
-    site: Callable[..., Site], kit: Any, make: Any
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any
 ) -> None:
     """They are made durable at once; while batches are full, as soon as commits have room: not at each batch."""
     records = history(kit, make)
@@ -265,7 +267,7 @@ class Failing:
         return getattr(self._store, name)
 
 
-def test_a_commit_that_is_given_up_loses_nothing(site: Callable[..., Site], kit: Any, make: Any) -> None:
+def test_a_commit_that_is_given_up_loses_nothing(site: Callable[..., PartitionTestbed], kit: Any, make: Any) -> None:
     """Told to end while the database is away, a worker hands its partitions back: by then it may be there again."""
     records = history(kit, make)
     one, other = site(records), site(records)
@@ -296,7 +298,7 @@ def test_a_commit_that_is_given_up_loses_nothing(site: Callable[..., Site], kit:
 
 
 def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
-    site: Callable[..., Site], kit: Any, make: Any
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any
 ) -> None:
     """Where the outcome is unknown the position tells; where nobody may look any more, the store refuses."""
     one = site(history(kit, make))
@@ -327,7 +329,7 @@ def test_a_commit_that_arrived_without_an_answer_is_not_made_twice(
 
 @pytest.mark.parametrize("answered", [True, False])
 def test_one_that_is_refused_does_not_hold_up_those_it_commits_with(
-    site: Callable[..., Site], kit: Any, make: Any, answered: bool
+    site: Callable[..., PartitionTestbed], kit: Any, make: Any, answered: bool
 ) -> None:
     """One transaction for all; where its outcome is unknown, each position tells of its own part."""
     one = site(history(kit, make))

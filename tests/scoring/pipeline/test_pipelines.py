@@ -35,7 +35,7 @@ HOUR = 3_600_000
 POLICY = LivePolicy(PolicyBook())
 
 
-class Site:
+class RestartedPipelines:
     """A data directory with its log and its store, and pipelines on it."""
 
     def __init__(self, folder: Path, kit: Any) -> None:
@@ -86,8 +86,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, kit: Any) -> Iterator[Site]:
-    made = Site(tmp_path, kit)
+def site(tmp_path: Path, kit: Any) -> Iterator[RestartedPipelines]:
+    made = RestartedPipelines(tmp_path, kit)
     yield made
     made.close()
 
@@ -107,7 +107,7 @@ def drain(pipeline: SinglePartitionPipeline) -> None:
     pipeline.finish()
 
 
-def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: Any, make: Any) -> None:
+def test_one_commit_writes_state_decisions_alerts_and_position(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """What a batch changed is stored together, and the view hears of it once it is stored."""
     site.append([*kit.records(critical(make, 1, make.START_MS, 1)), Record(0, 5, 9, b"rubbish")])
     pipeline = site.pipeline()
@@ -129,7 +129,7 @@ def test_one_commit_writes_state_decisions_alerts_and_position(site: Site, kit: 
     assert {"poll", "apply", "commit", "rows"} <= set(pipeline.stages.seconds)
 
 
-def test_a_flood_of_bad_records_is_committed_early(site: Site, kit: Any) -> None:
+def test_a_flood_of_bad_records_is_committed_early(site: RestartedPipelines, kit: Any) -> None:
     """Dead letters do not pile up in memory until the commit interval has passed."""
     site.append([Record(0, number, 9, b"rubbish") for number in range(1, 31)])
     pipeline = site.pipeline(batch_size=10, max_uncommitted=20, commit_interval_s=60.0)
@@ -140,7 +140,7 @@ def test_a_flood_of_bad_records_is_committed_early(site: Site, kit: Any) -> None
     assert site.store.dead_letters.count().stored == 20
 
 
-def test_restart_goes_on_where_it_stopped(site: Site, kit: Any, make: Any) -> None:
+def test_restart_goes_on_where_it_stopped(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """A second pipeline begins behind the first one's commit and still knows its duplicates."""
     events = make.stream(4, 60)
     site.append(kit.records(events[:40]))
@@ -155,7 +155,7 @@ def test_restart_goes_on_where_it_stopped(site: Site, kit: Any, make: Any) -> No
     assert (second.stages.counts["events"], second.stages.counts["duplicates"]) == (20, 10)
 
 
-def test_another_worker_fences_this_one(site: Site, kit: Any, make: Any) -> None:
+def test_another_worker_fences_this_one(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """Who lost the partition can not write, and says so."""
     site.append(kit.records(make.stream(4, 10)))
     old, new = site.pipeline(), site.pipeline()
@@ -167,7 +167,7 @@ def test_another_worker_fences_this_one(site: Site, kit: Any, make: Any) -> None
     assert site.store.partitions.position(0) == Position(0, 2, 10)
 
 
-def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> None:
+def test_a_log_that_lost_records_is_refused(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """State that is ahead of the log means the wrong directory or a restored backup."""
     site.append(kit.records(make.stream(4, 10)))
     pipeline = site.pipeline()
@@ -195,7 +195,7 @@ def test_a_log_that_lost_records_is_refused(site: Site, kit: Any, make: Any) -> 
     log.close()
 
 
-def impatient(site: Site) -> SqlStore:
+def impatient(site: RestartedPipelines) -> SqlStore:
     """A store on the same database that waits for no lock."""
     from sqlalchemy import event
 
@@ -207,7 +207,7 @@ def impatient(site: Site) -> SqlStore:
     return store
 
 
-def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) -> None:
+def test_a_locked_database_pauses_the_pipeline(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """While another connection holds the database, the commit waits; then everything is there exactly once."""
     store = impatient(site)
     pipeline = site.pipeline(store=store, capacity=5)
@@ -233,7 +233,7 @@ def test_a_locked_database_pauses_the_pipeline(site: Site, kit: Any, make: Any) 
     assert site.store.partitions.position(0).offset == 120
 
 
-def test_a_store_that_can_not_be_read_pauses_moves(site: Site, kit: Any, make: Any) -> None:
+def test_a_store_that_can_not_be_read_pauses_moves(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """While the database can not be opened, agents wait outside; none goes on without its history."""
     first = site.pipeline(capacity=2)
     first.start()
@@ -262,7 +262,7 @@ def test_a_store_that_can_not_be_read_pauses_moves(site: Site, kit: Any, make: A
     assert {name: row.events for name, row in site.rows().items()} == {f"n{n}": 6 for n in range(6)}
 
 
-def test_spilled_agents_step_down_at_ticks(site: Site, kit: Any, make: Any) -> None:
+def test_spilled_agents_step_down_at_ticks(site: RestartedPipelines, kit: Any, make: Any) -> None:
     """Agents that are not in memory, stored or not yet, step down at the tick that finds them due, more than fit."""
     pipeline = site.pipeline(capacity=3, commit_interval_s=3600.0)
     pipeline.start()

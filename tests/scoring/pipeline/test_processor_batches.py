@@ -14,7 +14,7 @@ from trustwatch.scoring.records.agents import AgentRow
 from trustwatch.scoring.records.decisions import Decision
 
 
-class Shelf:
+class MemoryStore:
     """A store in memory: what was written comes back, nothing else does."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def test_small_memory_changes_nothing(kit: Any, records: list[Record], undisturb
 @pytest.mark.parametrize("seed", range(3))
 def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undisturbed: Any, seed: int) -> None:
     """With small memory, commits at random places and restarts from the stored rows, everything is as undisturbed."""
-    dice, shelf = random.Random(seed), Shelf()
+    dice, shelf = random.Random(seed), MemoryStore()
     processor = kit.processor(shelf, capacity=8)
     scores, decisions = [], []
     for batch in kit.batches(records, (dice.choice([1, 5, 40, 90]) for _ in itertools.count())):
@@ -132,7 +132,7 @@ def test_store_and_restarts_change_nothing(kit: Any, records: list[Record], undi
     assert shelf.rows == undisturbed[2]
 
 
-def _restarted(kit: Any, old: Processor, shelf: Shelf) -> Processor:
+def _restarted(kit: Any, old: Processor, shelf: MemoryStore) -> Processor:
     """A new process that knows what is stored, and the duplicate window from the log."""
     fresh: Processor = kit.processor(shelf, capacity=8)
     fresh.duplicate_window = old.duplicate_window

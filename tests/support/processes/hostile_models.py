@@ -30,6 +30,8 @@ from trustwatch.scoring.pipeline.replay import HistoryReplay
 
 from ..model_history import raw_history
 
+AGENTS = 64
+"""Room of an engine, more than there are: it is made anew for each case."""
 EVENTS = b"\n".join(raw_history(60, seed=3))
 SPECIAL = (0, 1, -1, 2, 255, 2**31, -(2**31), 2**53, 2**63 - 1, -(2**63), 2**64 - 1, 1e-320, 1e300, -1e300, 0.5)
 NO_NUMBERS = (float("nan"), float("inf"), float("-inf"))
@@ -243,7 +245,7 @@ def outcome_of(model: Path) -> str:
         trained = load_trained_model(model)
     except ModelError as error:
         return "refused" if len(str(error)) < 2_000 else "a message without end"
-    replay = HistoryReplay(trained, EngineSettings())
+    replay = HistoryReplay(trained, EngineSettings(capacity=AGENTS))
     malformed: list[Any] = []
     for event in replay.replayed_events(FileSource(io.BytesIO(EVENTS)), lambda *letter: malformed.append(letter)):
         if not (0.0 <= event.anomaly_score <= 1.0 and 0.0 < event.p_value <= 1.0 and 0.0 <= event.risk_score <= 1.0):

@@ -14,7 +14,6 @@ import msgspec
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.duplicate_window import DuplicateWindow
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.record_keys import raw_id_hash
@@ -90,12 +89,14 @@ def said(lines: list[dict[str, Any]]) -> None:
     agent = FeedbackRule(
         "F-agent",
         "agent",
-        str(IdentityHasher().agent_key("acme", "https://as.example", "agent-3")),
+        "",
         "acme",
         "Payer",
         None,
         None,
         end,
+        "https://as.example",
+        "agent-3",
     )
     group = FeedbackRule(
         "F-group", "peer_group", "1", "acme", "Reader", ("action_surprise", "target_surprise"), None, lines[3_000]["at"]

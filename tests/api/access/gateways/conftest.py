@@ -80,7 +80,7 @@ class Issuer:
         return jwt.encode(kept, self.key, "ES256", {"typ": "at+jwt", "kid": self.kid, **(header or {})})
 
 
-class Desk:
+class GatewayTestbed:
     """The application, and what it stands on."""
 
     def __init__(
@@ -246,18 +246,18 @@ def issuer(tmp_path: Path) -> Issuer:
 
 
 @pytest.fixture
-def new_desk(tmp_path: Path, database: Path, issuer: Issuer) -> Iterator[Callable[..., Desk]]:
-    desks: list[Desk] = []
+def new_desk(tmp_path: Path, database: Path, issuer: Issuer) -> Iterator[Callable[..., GatewayTestbed]]:
+    desks: list[GatewayTestbed] = []
 
     def make(
         *issuers: GatewayIssuerSettings, mode: str = "enforce", table: Any = None, none: bool = False, **gateway: Any
-    ) -> Desk:
+    ) -> GatewayTestbed:
         folder = tmp_path / str(len(desks))
         folder.mkdir()
         shutil.copyfile(database, folder / "trustwatch.db")
         given = GatewaySettings(issuers=() if none else issuers or (issuer.settings(),), **gateway)
         book = PolicyBook(PolicyTable(table, version="7"), modes={"acme": mode})  # type: ignore[dict-item]
-        desks.append(Desk(folder, folder / "trustwatch.db", given, issuer, book))
+        desks.append(GatewayTestbed(folder, folder / "trustwatch.db", given, issuer, book))
         return desks[-1]
 
     yield make
@@ -266,5 +266,5 @@ def new_desk(tmp_path: Path, database: Path, issuer: Issuer) -> Iterator[Callabl
 
 
 @pytest.fixture
-def desk(new_desk: Callable[..., Desk]) -> Desk:
+def desk(new_desk: Callable[..., GatewayTestbed]) -> GatewayTestbed:
     return new_desk()

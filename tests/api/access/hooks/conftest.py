@@ -55,7 +55,7 @@ def hook(kind: str, **given: Any) -> HookSettings:
     return HookSettings(**{"name": kind, "kind": kind, **own, **given})
 
 
-class Desk:
+class HookTestbed:
     """The application, and what it stands on."""
 
     def __init__(self, folder: Path, database: Path, hooks: tuple[HookSettings, ...], book: PolicyBook) -> None:
@@ -192,18 +192,18 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_desk(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., Desk]]:
+def make_desk(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., HookTestbed]]:
     """Makes applications: with hooks (a kind, or settings), a mode, and policies by level."""
-    made: list[Desk] = []
+    made: list[HookTestbed] = []
 
-    def make(*hooks: HookSettings | str, mode: str = "enforce", policies: Any = None, book: Any = None) -> Desk:
+    def make(*hooks: HookSettings | str, mode: str = "enforce", policies: Any = None, book: Any = None) -> HookTestbed:
         folder = tmp_path / str(len(made))
         folder.mkdir()
         database = folder / "trustwatch.db"
         shutil.copyfile(empty_database, database)
         settings = tuple(hook(one) if isinstance(one, str) else one for one in hooks)
         book = book or PolicyBook(PolicyTable(policies, "3"), modes={"acme": mode})
-        made.append(Desk(folder, database, settings, book))
+        made.append(HookTestbed(folder, database, settings, book))
         return made[-1]
 
     yield make

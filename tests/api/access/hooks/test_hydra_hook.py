@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-CLAIMS = {"risk_level": "low", "policy_version": "3"}
-
 
 def credentials(body: Any) -> dict[str, Any]:
     """The sample as it looks at client credentials: no subject, no claims."""

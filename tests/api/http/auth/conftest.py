@@ -113,7 +113,7 @@ def jwks_of(*keys: SigningKey | dict[str, Any]) -> bytes:
     return msgspec.json.encode({"keys": [key.jwk() if isinstance(key, SigningKey) else key for key in keys]})
 
 
-class World:
+class IssuerTestbed:
     """One issuer, its server, a clock, and what the service makes of them."""
 
     def __init__(self, server: JwksServer, **rules: Any) -> None:
@@ -177,10 +177,10 @@ def server() -> Iterator[JwksServer]:
 
 
 @pytest.fixture
-def new_world(server: JwksServer) -> Callable[..., World]:
-    return lambda **rules: World(server, **rules)
+def new_world(server: JwksServer) -> Callable[..., IssuerTestbed]:
+    return lambda **rules: IssuerTestbed(server, **rules)
 
 
 @pytest.fixture
-def world(new_world: Callable[..., World]) -> World:
+def world(new_world: Callable[..., IssuerTestbed]) -> IssuerTestbed:
     return new_world()

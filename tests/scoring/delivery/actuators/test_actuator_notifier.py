@@ -25,7 +25,7 @@ from trustwatch.scoring.records.containment import Actuation
 from trustwatch.scoring.store.outbox_store import LeasedDelivery
 from trustwatch.scoring.store.sql_store import SqlStore, open_store, sqlite_url
 
-from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryState, MemoryWorld, now_ms, wish
+from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryServer, MemoryState, now_ms, wish
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
     opened.close()
 
 
-class Desk:
+class NotifierAtServer:
     """One notifier at one server. What a row asks is what holds, unless `holds` says otherwise."""
 
     def __init__(self, store: SqlStore, actuator: Actuator, **target: Any) -> None:
@@ -68,9 +68,9 @@ class Desk:
 
 def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
     """Neither their tenant nor their issuer is configured: nothing is read, written or noted."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
-    desk = Desk(store, MemoryActuator(world, True), tenants=("acme",), issuers=("https://as",))
+    desk = NotifierAtServer(store, MemoryActuator(world, True), tenants=("acme",), issuers=("https://as",))
 
     for other in (wish(bot, "critical", tenant="globex"), wish(bot, "critical", issuer="https://evil")):
         assert desk.send(1, other).outcome == "skipped"
@@ -83,9 +83,9 @@ def test_agents_of_others_are_left_alone(store: SqlStore) -> None:
 
 def test_an_agent_may_have_another_client(store: SqlStore) -> None:
     """The mapping of the settings holds for lowering and for restoring."""
-    world = MemoryWorld()
+    world = MemoryServer()
     client = world.client("client-7")
-    desk = Desk(store, MemoryActuator(world, True), clients={"bot": client})
+    desk = NotifierAtServer(store, MemoryActuator(world, True), clients={"bot": client})
 
     desk.send(1, wish("bot", "high"))
     assert world.clients[client].lifespan_s == 60
@@ -96,10 +96,10 @@ def test_an_agent_may_have_another_client(store: SqlStore) -> None:
 
 def test_what_never_was_lowered_is_not_touched(store: SqlStore) -> None:
     """An agent that falls to `low` needs nothing of a server that is down."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
     world.stop()
-    desk = Desk(store, MemoryActuator(world, True))
+    desk = NotifierAtServer(store, MemoryActuator(world, True))
 
     assert desk.send(1, wish(bot, "low")).outcome == "delivered"
 
@@ -109,9 +109,9 @@ def test_what_never_was_lowered_is_not_touched(store: SqlStore) -> None:
 
 def test_what_holds_now_is_done_not_what_the_row_says(store: SqlStore) -> None:
     """A person pinned the agent after the row was written."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
-    desk = Desk(store, MemoryActuator(world, True))
+    desk = NotifierAtServer(store, MemoryActuator(world, True))
     desk.holds = wish(bot, "critical")
 
     desk.send(1, wish(bot, "medium"))
@@ -122,15 +122,15 @@ def test_what_holds_now_is_done_not_what_the_row_says(store: SqlStore) -> None:
 
 def test_credentials_that_are_refused_are_seen_and_tried_again(store: SqlStore) -> None:
     """The error is at the actuation and at the delivery; nothing is kept as the original."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
 
-    refused = Desk(store, MemoryActuator(world, False)).send(1, wish(bot, "high"))
+    refused = NotifierAtServer(store, MemoryActuator(world, False)).send(1, wish(bot, "high"))
 
     assert refused.outcome == "retry"
     row = store.actuations.page().items[0]
     assert (row.status, row.error, row.original) == ("wanted", "not you", b"")
-    assert Desk(store, MemoryActuator(world, True)).send(1, wish(bot, "high")).outcome == "delivered"
+    assert NotifierAtServer(store, MemoryActuator(world, True)).send(1, wish(bot, "high")).outcome == "delivered"
 
 
 class Forgetful(MemoryActuator):
@@ -142,16 +142,16 @@ class Forgetful(MemoryActuator):
 
 def test_what_is_not_read_back_is_no_success(store: SqlStore) -> None:
     """Neither lowering nor restoring counts before the server shows it."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
-    desk = Desk(store, Forgetful(world, True))
+    desk = NotifierAtServer(store, Forgetful(world, True))
 
     lowered = desk.send(1, wish(bot, "high"))
 
     assert lowered.outcome == "retry"
     assert "reading back" in lowered.error
     assert desk.row().confirmed_ms == 0
-    Desk(store, MemoryActuator(world, True)).send(1, wish(bot, "high"))
+    NotifierAtServer(store, MemoryActuator(world, True)).send(1, wish(bot, "high"))
     restored = desk.send(2, wish(bot, "low"))
     assert restored.outcome == "retry"
     assert desk.row().original  # still to be restored
@@ -166,8 +166,8 @@ class Hanging(MemoryActuator):
 
 def test_a_server_that_hangs_is_told_at_the_actuation(store: SqlStore) -> None:
     """Before the dispatcher's time is over, so that the operator sees why."""
-    world = MemoryWorld()
-    desk = Desk(store, Hanging(world, True), timeout_s=0.2)
+    world = MemoryServer()
+    desk = NotifierAtServer(store, Hanging(world, True), timeout_s=0.2)
 
     assert desk.send(1, wish("bot", "high")).outcome == "retry"
 
@@ -195,7 +195,7 @@ class Unasked:
 def test_accepted_is_not_confirmed(store: SqlStore) -> None:
     """Without anybody to ask the state says so, and no containment time is told."""
     receiver = Unasked()
-    desk = Desk(store, receiver)
+    desk = NotifierAtServer(store, receiver)
 
     desk.send(1, wish("bot", "critical"))
 
@@ -207,9 +207,9 @@ def test_accepted_is_not_confirmed(store: SqlStore) -> None:
 
 def test_one_decision_revokes_once_where_tokens_are_still_issued(store: SqlStore) -> None:
     """A policy that revokes and allows: tokens from after it are the agent's own, whoever looks again."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
-    desk = Desk(store, MemoryActuator(world, True))
+    desk = NotifierAtServer(store, MemoryActuator(world, True))
     asked = wish(bot, "high", revoke=True)
     old = world.issued(bot).token
 
@@ -225,11 +225,11 @@ def test_one_decision_revokes_once_where_tokens_are_still_issued(store: SqlStore
 
 def test_a_further_look_tells_no_second_containment(store: SqlStore) -> None:
     """The time of the event stays that of the decision; a retry after a failure is still told once."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
     asked = wish(bot, "high", caused_ms=now_ms() - 3_000)
     world.stop()
-    desk = Desk(store, MemoryActuator(world, True))
+    desk = NotifierAtServer(store, MemoryActuator(world, True))
     desk.send(1, asked)
     world.start()
 
@@ -250,7 +250,7 @@ def test_a_further_look_tells_no_second_containment(store: SqlStore) -> None:
 class Slow(MemoryActuator):
     """Writes only when it is let to."""
 
-    def __init__(self, server: MemoryWorld) -> None:
+    def __init__(self, server: MemoryServer) -> None:
         super().__init__(server, True)
         self.reached = asyncio.Event()
         self.go = asyncio.Event()
@@ -263,14 +263,14 @@ class Slow(MemoryActuator):
 
 def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> None:
     """A process that stalls between reading and writing still knows how it was, though another restored meanwhile."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
 
     async def race() -> list[DeliveryResult]:
         slow = Slow(world)
-        stalled = asyncio.create_task(Desk(store, slow).deliver(1, wish(bot, "high")))
+        stalled = asyncio.create_task(NotifierAtServer(store, slow).deliver(1, wish(bot, "high")))
         await slow.reached.wait()
-        quick = await Desk(store, MemoryActuator(world, True)).deliver(2, wish(bot, "low"))
+        quick = await NotifierAtServer(store, MemoryActuator(world, True)).deliver(2, wish(bot, "low"))
         assert store.actuations.page().items[0].original == b""
         slow.go.set()
         return [quick, await stalled]
@@ -285,12 +285,12 @@ def test_a_write_that_lands_after_the_restoration_is_undone(store: SqlStore) -> 
 
 def test_rows_of_one_agent_wait_for_each_other_others_do_not(store: SqlStore) -> None:
     """A process never has two hands at one client."""
-    world = MemoryWorld()
+    world = MemoryServer()
     one, other = world.client(), world.client()
 
     async def work() -> None:
         slow = Slow(world)
-        desk = Desk(store, slow)
+        desk = NotifierAtServer(store, slow)
         first = asyncio.create_task(desk.deliver(1, wish(one, "high")))
         await slow.reached.wait()
         second = asyncio.create_task(desk.deliver(2, wish(one, "medium")))
@@ -308,9 +308,9 @@ def test_rows_of_one_agent_wait_for_each_other_others_do_not(store: SqlStore) ->
 
 def test_a_client_that_is_gone_has_nothing_to_be_restored(store: SqlStore) -> None:
     """It was deleted at the server while it was lowered: that ends it, without a retry for ever."""
-    world = MemoryWorld()
+    world = MemoryServer()
     bot = world.client()
-    desk = Desk(store, MemoryActuator(world, True))
+    desk = NotifierAtServer(store, MemoryActuator(world, True))
     desk.send(1, wish(bot, "high"))
     del world.clients[bot]
 
@@ -323,7 +323,7 @@ def test_a_client_that_is_gone_has_nothing_to_be_restored(store: SqlStore) -> No
 
 def test_a_row_that_can_not_be_read_fails_for_good(store: SqlStore) -> None:
     """It says why, and nothing is tried again."""
-    desk = Desk(store, MemoryActuator(MemoryWorld(), True))
+    desk = NotifierAtServer(store, MemoryActuator(MemoryServer(), True))
 
     result = desk.send(1, OutboxRow("k", "action", "", b'{"level":"high"}', 0))
 

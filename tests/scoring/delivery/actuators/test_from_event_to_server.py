@@ -28,13 +28,13 @@ from trustwatch.scoring.policy.interventions import ActiveInterventions
 from trustwatch.scoring.policy.risk_view import RiskView
 from trustwatch.scoring.store.sql_store import open_store, sqlite_url
 
-from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryWorld
+from ....support.authorization_servers import DEFAULT_S, MemoryActuator, MemoryServer
 
 DAY = 86_400_000
 NAME = "agent-1"
 
 
-class Site:
+class ActuatingPipeline:
     """One machine's worth of Trustwatch, and a server with the client of one agent."""
 
     def __init__(self, folder: Path, kit: Any, book: PolicyBook) -> None:
@@ -55,7 +55,7 @@ class Site:
             tuning=PipelineTuning(poll_s=0.0),
         )
         self.pipeline.start()
-        self.server = MemoryWorld()
+        self.server = MemoryServer()
         self.server.client(NAME)
         self.figures = ActuationMetrics()
         verdicts = PolicyEvaluator(RiskView(), policy, ActiveInterventions(), lambda _: False, lambda: self.now)
@@ -95,9 +95,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, kit: Any) -> Iterator[Site]:
+def site(tmp_path: Path, kit: Any) -> Iterator[ActuatingPipeline]:
     """Policy is enforced."""
-    made = Site(tmp_path, kit, PolicyBook(modes={"acme": "enforce"}))
+    made = ActuatingPipeline(tmp_path, kit, PolicyBook(modes={"acme": "enforce"}))
     yield made
     made.close()
 
@@ -111,7 +111,7 @@ def attack(make: Any, kit: Any) -> list[Record]:
     return found
 
 
-def test_an_attack_contains_and_time_alone_restores(site: Site, kit: Any, make: Any) -> None:
+def test_an_attack_contains_and_time_alone_restores(site: ActuatingPipeline, kit: Any, make: Any) -> None:
     """The agent is denied and so stays silent; ticks let it down, and its client is exactly as it was."""
     before = site.server.shown(NAME)
     token = site.server.issued(NAME).token
@@ -138,7 +138,7 @@ def test_an_attack_contains_and_time_alone_restores(site: Site, kit: Any, make: 
 
 def test_in_shadow_the_server_hears_nothing(tmp_path: Path, kit: Any, make: Any) -> None:
     """Decided and recorded, not acted on."""
-    site = Site(tmp_path, kit, PolicyBook())
+    site = ActuatingPipeline(tmp_path, kit, PolicyBook())
     try:
         site.happen(attack(make, kit))
         site.deliver()
@@ -149,7 +149,7 @@ def test_in_shadow_the_server_hears_nothing(tmp_path: Path, kit: Any, make: Any)
         site.close()
 
 
-def test_actions_are_tried_again_sooner_than_alerts(site: Site, kit: Any, make: Any) -> None:
+def test_actions_are_tried_again_sooner_than_alerts(site: ActuatingPipeline, kit: Any, make: Any) -> None:
     """Their channel has a policy of its own: at most 15 s between two attempts, however long the server was away."""
     site.server.stop()
     site.happen(attack(make, kit))

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from trustwatch.api.console.login_links import issue_login_code
 
 from .alert_receiver import SECRET, Receiver
-from .service_process import Service, World
+from .service_process import ModelAndDay, Service
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -40,18 +40,14 @@ CLIENT_SECRET = "secret of the console in tests, long enough"
 PEOPLE = {"alice": {"name": "Alice Analyst", "groups": ["soc"]}, "bob": {"name": "Bob", "groups": ["sales"]}}
 
 
-class Site:
+class ConsoleTestbed:
     """The service, its alert receiver and its OpenID provider.
 
     Args:
         settings: further lines of its settings.
-
-    Attributes:
-        hijacked: agents of the day that were attacked, (tenant, agent id) -> scenario.
     """
 
-    def __init__(self, folder: Path, world: World, provider: OidcProvider, settings: str = "") -> None:
-        self.hijacked = world.attacked
+    def __init__(self, folder: Path, world: ModelAndDay, provider: OidcProvider, settings: str = "") -> None:
         self.provider = provider
         self.receiver = Receiver()
         self._day = [_moved(event, _days_since(world.day[-1])) for event in world.day]

@@ -188,7 +188,7 @@ class State(NamedTuple):
     letters: dict[str, StoredDeadLetter]
 
 
-class Rig:
+class DistributedTestbed:
     """Topics and a database of one test, and everything that runs on them.
 
     Args:
@@ -619,7 +619,7 @@ class Serving(Service):
         members: of the settings file.
     """
 
-    def __init__(self, rig: Rig, option: str, **members: Any) -> None:
+    def __init__(self, rig: DistributedTestbed, option: str, **members: Any) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         name = f"serve-{self.port}"

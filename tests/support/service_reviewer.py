@@ -19,7 +19,7 @@ gateway:
 """
 
 
-class Site:
+class ServiceReviewer:
     """The service, and what a person does with it."""
 
     def __init__(self, service: Any, issuer: str) -> None:

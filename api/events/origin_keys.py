@@ -1,0 +1,81 @@
+"""Keys under which clients hash the arguments of calls: one for each tenant and period, derived and never stored.
+
+Whoever has the key of pseudonyms of this installation can derive every one of them; from one nobody finds another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from ...ingest.errors import ConfigError, Unavailable
+from ...ingest.pseudonyms import PrivacyKey
+from ..composition import open_service_privacy_key
+from ..settings.root import Settings
+from ..settings.storage_settings import PrivacySettings
+
+DAY_S = 86_400
+MAX_VALIDITY_S = 3_600
+"""A client asks again after so long at most: an order to change the keys reaches it within that time."""
+
+_log = structlog.get_logger(__name__)
+
+
+def open_shared_secret(settings: Settings) -> PrivacyKey:
+    """The key of pseudonyms, where all processes of the deployment have the same one.
+
+    Raises:
+        ConfigError: it can not be read or written, or each process would make one of its own.
+    """
+    if settings.kafka.bootstrap_servers and settings.privacy.key_file is None:
+        raise ConfigError(
+            "privacy.key_file is not set: with Kafka each process would derive other keys of origins, and hashes of "
+            "one value would differ; name a file that all processes have, and start anew"
+        )
+    return open_service_privacy_key(settings)
+
+
+class IssuedOriginKey(NamedTuple):
+    """Key of a tenant: `key` in hexadecimal, the number of its period, and when to ask again (s since 1970)."""
+
+    key: str
+    epoch: int
+    expires_at: float
+
+
+class OriginKeyIssuer:
+    """Issues the key of a tenant that holds now.
+
+    Args:
+        open_secret: reads the key of pseudonyms; called when the first key is asked for.
+        settings: how long a period lasts, and the generation of the keys.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self, open_secret: Callable[[], PrivacyKey], settings: PrivacySettings, clock: Callable[[], float]
+    ) -> None:
+        self._open_secret = open_secret
+        self._period_s = settings.origin_key_days * DAY_S
+        self._generation = settings.origin_key_generation
+        self._clock = clock
+        self._secret: PrivacyKey | None = None
+
+    def issue(self, tenant: str) -> IssuedOriginKey:
+        """The key of *tenant*; blocks for as long as a small file takes to read.
+
+        Raises:
+            Unavailable: the key of pseudonyms can not be read; the log says why.
+        """
+        if self._secret is None:
+            try:
+                self._secret = self._open_secret()
+            except ConfigError as error:
+                _log.error("no keys of origins are issued", reason=str(error))
+                raise Unavailable("the key of pseudonyms can not be read") from None
+        now = self._clock()
+        epoch = int(now // self._period_s)
+        ends = min((epoch + 1) * self._period_s, now + MAX_VALIDITY_S)
+        return IssuedOriginKey(self._secret.origin_key(tenant, epoch, self._generation), epoch, ends)

@@ -1,0 +1,129 @@
+"""Assembly of the service of erasures: what has to forget, in this process, in the store, in files and on topics."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import msgspec
+
+from ...ingest.archive.archive_files import ArchiveFileKind as ArchiveKind
+from ...ingest.kafka import open_admin, open_reader
+from ...ingest.log.group_commit import GroupCommit
+from ...ingest.record_erasure import ErasureSubject, NameEraser
+from ...ingest.timestamps import DAY_MS
+from ...scoring.pipeline.ipc import agent_summaries
+from ...scoring.pipeline.pipeline_status import PipelineStatus
+from ...scoring.policy.risk_view import RiskView
+from ...scoring.store.sql_store import SqlStore
+from .. import clock
+from ..access.decision_point import PolicyDecisionPoint
+from ..agents.baseline_profile import read_baseline_profile
+from ..composition import open_service_privacy_key, principal_alias, spool_directory
+from ..http.agent_lookup import AgentResolver
+from ..http.auth.signing import LocalSigningKey
+from ..http.store_executor import StoreExecutor
+from ..privacy.agent_export import ExportSources
+from ..privacy.embedded_targets import EmbeddedErasureTargets, ErasureTargets
+from ..privacy.erasure_steps import ProofSigner
+from ..privacy.kafka_targets import BrokerClients, KafkaErasureTargets
+from ..privacy.local_archives import LocalArchives
+from ..privacy.service import ErasureService
+from ..settings.root import Settings
+from .backends import ServiceRoles
+
+ENTRIES_PER_SLICE = 5_000
+"""Agents of the view that are looked at in one go; then requests get their turn."""
+
+
+def make_erasure_service(
+    settings: Settings,
+    log: GroupCommit,
+    store: SqlStore,
+    view: RiskView,
+    decision_point: PolicyDecisionPoint,
+    status: PipelineStatus,
+    agents: AgentResolver,
+    executor: StoreExecutor,
+    roles: ServiceRoles = ServiceRoles(),  # noqa: B008
+) -> ErasureService:
+    """The service of erasures."""
+
+    async def forget(subject: ErasureSubject) -> None:
+        await forget_in_memory(subject, store, view, decision_point)
+
+    def signer() -> ProofSigner:
+        key = LocalSigningKey.open(settings.data_dir)
+        return ProofSigner(key.sign_document, key.read_document)
+
+    on_topic = bool(settings.kafka.bootstrap_servers)
+    log_folder = None if on_topic else settings.data_dir / "log"
+    make_targets = _kafka_targets if on_topic else _embedded_targets
+    return ErasureService(
+        make_targets(settings, log, store, status, roles),
+        ExportSources(store, log_folder, settings.archive.directory, read_baseline_profile),
+        agents,
+        executor,
+        principal_alias(settings),
+        lambda: open_service_privacy_key(settings),
+        signer,
+        forget,
+        clock.now_ms,
+        on_server=settings.store.url is not None,
+        leads=roles.workers,
+    )
+
+
+def _embedded_targets(
+    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, _roles: ServiceRoles
+) -> ErasureTargets:
+    archive = settings.archive
+    return EmbeddedErasureTargets(store, log, status, archive.directory, archive.vectors, spool_directory(settings))
+
+
+def _kafka_targets(
+    settings: Settings, log: GroupCommit, store: SqlStore, status: PipelineStatus, roles: ServiceRoles
+) -> ErasureTargets:
+    kafka, archive = settings.kafka, settings.archive
+    kinds: dict[ArchiveKind, Path | None] = {"events": archive.directory, "vectors": archive.vectors}
+    folders = {kind: folder for kind, folder in kinds.items() if folder is not None}
+    ours = {"events": roles.archiver, "vectors": roles.workers}
+    archives = LocalArchives(
+        store,
+        {kind: folder for kind, folder in folders.items() if ours[kind]},
+        kafka.names.events,
+        spool_directory(settings),
+        socket.gethostname(),
+        lambda: status.work_counts,
+        archive.retention_days * DAY_MS,
+    )
+    brokers = BrokerClients(kafka.names, lambda topic: open_reader(kafka, (topic,)), lambda: open_admin(kafka))
+    return KafkaErasureTargets(store, log, brokers, archives, frozenset(folders))
+
+
+async def forget_in_memory(
+    subject: ErasureSubject, store: SqlStore, view: RiskView, decision_point: PolicyDecisionPoint
+) -> None:
+    """Forget a subject in this process: the view, pins and approvals. The pipeline has forgotten it already."""
+    full = (subject.tenant, subject.issuer, subject.name)
+    if subject.kind == "agent":
+        row = await asyncio.to_thread(store.agents.get, *full)
+        if row is None:
+            view.remove(*full)
+        else:  # it acts again, as somebody new
+            view.apply(agent_summaries([row]))
+        decision_point.approval_workflow.active_interventions.remove_agent(full)
+    await decision_point.approval_workflow.load_open()  # what others' pins and approvals say was changed in the store
+    names = NameEraser(subject.name, subject.pseudonym)
+    entries = view.entries()
+    for start in range(0, len(entries), ENTRIES_PER_SLICE):
+        for entry in entries[start : start + ENTRIES_PER_SLICE]:
+            summary = entry.summary
+            if summary.name.tenant != subject.tenant:
+                continue
+            reasons, counterfactual = names.erase_in_json(summary.reasons), names.erase_in_text(summary.counterfactual)
+            if (reasons, counterfactual) != (summary.reasons, summary.counterfactual):
+                entry.summary = msgspec.structs.replace(summary, reasons=reasons, counterfactual=counterfactual)
+                entry.cached_answer = None
+        await asyncio.sleep(0)

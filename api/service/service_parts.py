@@ -1,0 +1,201 @@
+"""Objects of one running service, made once from its settings and its backend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from ...scoring.pipeline.pipeline_status import PipelineStatus
+from ...scoring.policy.book import LivePolicy
+from ...scoring.policy.risk_view import RiskView
+from ...scoring.records.agents import AgentName
+from .. import clock
+from ..access.actuation import ActuationService
+from ..access.decision_point import PolicyDecisionPoint
+from ..archive.archive_status import ArchiveStatus
+from ..composition import live_policy, principal_alias, service_url
+from ..events.ingest_status import IngestStatus
+from ..events.source_silence import SilenceAlerter, silence_watched_sources
+from ..feedback.service import FeedbackService
+from ..http.agent_lookup import AgentResolver
+from ..http.auth.bearer_tokens import TokenVerifier
+from ..http.auth.callers import AuthenticatedCaller, CallerDirectory
+from ..http.auth.jwks import JwksCache
+from ..http.connection_guard import ConnectionGuard, affordable_connections
+from ..http.runtime import Runtime
+from ..http.store_executor import StoreExecutor
+from ..models.service import ModelService
+from ..privacy.service import ErasureService
+from ..settings.root import Settings
+from .assembly import make_decision_point, make_feedback_service, make_model_service
+from .backends import EventBackend, ServiceRoles
+from .erasure_assembly import make_erasure_service
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """What answers requests, and what runs beside the answers.
+
+    Attributes:
+        settings: as configured.
+        roles: the parts of the service that run in this process.
+        backend: log, store, and the processes beside this one.
+        view: what is answered from.
+        status: how the pipeline fares.
+        policy: the policy book in force.
+        jwks: keys of the issuers.
+        verifier: of bearer tokens.
+        connections: bounds of connections.
+        ingest: how the reading of foreign topics fares.
+        archive: how the archiver fares.
+        silence: tells people of sources that fell silent.
+        executor: the way into the store, for all services.
+        agents: finds the agent that a request speaks of.
+        principal_alias: what is logged in place of principals' identifiers; None = they themselves.
+        decision_point: access decisions, with pins, approvals and their audit trail.
+        actuation: what is done at authorization servers.
+        models: service of models.
+        feedback: service of feedback.
+        erasures: service of erasures.
+    """
+
+    settings: Settings
+    roles: ServiceRoles
+    backend: EventBackend
+    view: RiskView
+    status: PipelineStatus
+    policy: LivePolicy
+    jwks: JwksCache
+    verifier: TokenVerifier[AuthenticatedCaller]
+    connections: ConnectionGuard
+    ingest: IngestStatus
+    archive: ArchiveStatus
+    silence: SilenceAlerter
+    executor: StoreExecutor
+    agents: AgentResolver
+    principal_alias: Callable[[str, str], str] | None
+    decision_point: PolicyDecisionPoint
+    actuation: ActuationService
+    models: ModelService
+    feedback: FeedbackService
+    erasures: ErasureService
+
+
+def make_service_parts(
+    settings: Settings,
+    backend: EventBackend,
+    view: RiskView,
+    status: PipelineStatus,
+    roles: ServiceRoles,
+    wake_dispatcher: Callable[[], None],
+    interventions_changed: Callable[[Collection[AgentName]], None],
+) -> ServiceParts:
+    """Make all parts.
+
+    Args:
+        wake_dispatcher: called where rows to deliver may be waiting.
+        interventions_changed: called with agents whose pins or approvals changed.
+    """
+    log, store = backend.log, backend.store
+    jwks = JwksCache(settings.issuers, settings.verification, clock.now_s, clock.monotonic)
+    policy, alias, executor = live_policy(settings), principal_alias(settings), StoreExecutor()
+    agents = AgentResolver(view, store, executor)
+    decision_point = make_decision_point(
+        settings, log, store, view, policy, status, interventions_changed, alias=alias, executor=executor
+    )
+    return ServiceParts(
+        settings=settings,
+        roles=roles,
+        backend=backend,
+        view=view,
+        status=status,
+        policy=policy,
+        jwks=jwks,
+        verifier=_make_verifier(settings, jwks),
+        connections=_make_connection_guard(settings),
+        ingest=IngestStatus(),
+        archive=ArchiveStatus(alone=not (roles.api or roles.workers)),
+        silence=_make_silence_alerter(settings, backend, wake_dispatcher),
+        executor=executor,
+        agents=agents,
+        principal_alias=alias,
+        decision_point=decision_point,
+        actuation=ActuationService(settings, store, decision_point.policy_evaluator, wake_dispatcher),
+        models=make_model_service(settings, log, store, executor),
+        feedback=make_feedback_service(
+            settings, backend.settings_file, log, store, decision_point.audit_sink, agents, executor
+        ),
+        erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
+    )
+
+
+def _make_verifier(settings: Settings, jwks: JwksCache) -> TokenVerifier[AuthenticatedCaller]:
+    directory = CallerDirectory(settings.callers, [issuer.issuer for issuer in settings.issuers])
+    return TokenVerifier(settings.issuers, jwks, directory.resolve, settings.verification, clock.now_s)
+
+
+def _make_connection_guard(settings: Settings) -> ConnectionGuard:
+    most = affordable_connections(settings.listen.max_connections)
+    return ConnectionGuard(settings.listen, clock.monotonic, most)
+
+
+def _make_silence_alerter(
+    settings: Settings, backend: EventBackend, wake_dispatcher: Callable[[], None]
+) -> SilenceAlerter:
+    sources = silence_watched_sources(settings)
+    return SilenceAlerter(backend.store.outbox, sources, service_url(settings), clock.now_ms, wake_dispatcher)
+
+
+def make_runtime(parts: ServiceParts, model_version: str) -> Runtime:
+    """Everything that the application uses.
+
+    Args:
+        model_version: for answers about agents that were never seen.
+    """
+    archive_only = parts.archive.archive_only
+    readiness_checks = {"archive": parts.archive.is_ready} if archive_only else {}
+    readiness_checks["issuers"] = lambda: _has_issuer_keys(parts.jwks)
+    return Runtime(
+        settings=parts.settings,
+        verifier=parts.verifier,
+        policy_evaluator=parts.decision_point.policy_evaluator,
+        event_log=parts.backend.log,
+        store=parts.backend.store,
+        risk_view=parts.view,
+        live_policy=parts.policy,
+        model_version=model_version,
+        pipeline_status=parts.status,
+        delivery_counts=Counter(),
+        issuer_key_status=parts.jwks.status,
+        readiness_checks=readiness_checks,
+        runs_pipeline=not archive_only,
+        log_lag=parts.backend.pending_records(parts.status),
+        desired_state=parts.actuation.desired_state_resolver,
+        actuation_statistics=parts.actuation.counts,
+        active_version=lambda: parts.models.version,
+        services=_services_of(parts),
+        principal_alias=parts.principal_alias,
+    )
+
+
+def _services_of(parts: ServiceParts) -> tuple[object, ...]:
+    """What routes find by its type."""
+    return (
+        parts.connections,
+        parts.executor,
+        parts.agents,
+        parts.decision_point,
+        parts.ingest,
+        parts.archive,
+        parts.silence,
+        parts.models,
+        parts.feedback,
+        parts.erasures,
+    )
+
+
+def _has_issuer_keys(jwks: JwksCache) -> bool:
+    """True if tokens of any issuer can be verified; one that is down must not take the others' callers down."""
+    issuers = jwks.status()
+    return not issuers or any(issuer.keys > 0 for issuer in issuers)

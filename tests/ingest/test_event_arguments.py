@@ -1,0 +1,129 @@
+"""Origins of arguments in an event: members, attributes in the same shape, and what is neither."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.errors import MalformedEvent
+from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
+from trustwatch.ingest.events import MAX_ARGUMENTS, Argument, decode_event
+from trustwatch.ingest.record_erasure import NameEraser
+from trustwatch.ingest.record_keys import record_id
+from trustwatch.scoring.records.erasures import erasure_pseudonym
+
+from ..support.feature_histories import SALT, event
+
+PROMPTED: dict[str, Any] = {"name": "to", "origin": "prompt", "hash": "39e505e56acc"}
+COPIED: dict[str, Any] = {
+    "name": "body~",
+    "origin": "tool",
+    "hash": "0cabec3c8913",
+    "from": 2,
+    "from_action": "read_mail",
+    "part": True,
+}
+BOTH = [
+    Argument("to", "prompt", "39e505e56acc"),
+    Argument("body~", "tool", "0cabec3c8913", 2, "read_mail", part=True),
+]
+
+
+def read(**members: Any) -> tuple[Any, bool | None]:
+    told = decode_event(json.dumps(event(**members)).encode())
+    return read_arguments(told), read_untrusted_result(told)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"arguments": [PROMPTED, COPIED], "untrusted_result": True},
+        {"attributes": {"arguments": [PROMPTED, COPIED], "untrusted_result": True}},
+        {"attributes": {"arguments": json.dumps([PROMPTED, COPIED]), "untrusted_result": "true"}},
+        {
+            "arguments": [PROMPTED, COPIED],
+            "untrusted_result": True,
+            "attributes": {"arguments": [], "untrusted_result": False},
+        },
+    ],
+)
+def test_members_and_attributes_say_the_same(members: dict[str, Any]) -> None:
+    """In an attribute as JSON or as its text; a member wins."""
+    assert read(**members) == (BOTH, True)
+
+
+def test_none_told_is_not_a_call_without_arguments() -> None:
+    assert read() == (None, None)
+    assert read(arguments=[], untrusted_result=False) == ([], False)
+    assert read(attributes={"arguments": [], "untrusted_result": "false"}) == ([], False)
+
+
+@pytest.mark.parametrize("value", ["rm -rf", "[", {"a": 1}, 7, None, '"x"', "[" * 5000])
+def test_another_attribute_of_that_name_is_passed_over(value: Any) -> None:
+    """Attributes were free before, and events of 0.1 stay what they are."""
+    assert read(attributes={"arguments": value, "untrusted_result": value}) == (None, None)
+
+
+def test_of_attributes_those_are_read_that_fit_and_a_bounded_number() -> None:
+    wrong = [1, {}, {**PROMPTED, "origin": "user"}, {**COPIED, "from": -1}, {**PROMPTED, "hash": "the value itself"}]
+
+    assert read(attributes={"arguments": [PROMPTED, *wrong, COPIED]}) == (BOTH, None)
+    assert len(read(attributes={"arguments": [PROMPTED] * 1000})[0]) == MAX_ARGUMENTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "help_text"),
+    [
+        ({}, "$.arguments", "list of at most 256"),
+        ([PROMPTED] * 257, "$.arguments", "list of at most 256"),
+        ([1], "$.arguments[0]", "an object with name, origin and hash"),
+        ([PROMPTED, {**PROMPTED, "name": ""}], "$.arguments[1].name", "1 to 256 characters"),
+        ([{**PROMPTED, "origin": "user"}], "$.arguments[0].origin", "prompt, system, tool, unseen"),
+        ([{**PROMPTED, "hash": "acct-42"}], "$.arguments[0].hash", "never the value"),
+        ([{"name": "to", "origin": "prompt"}], "$.arguments[0].hash", "never the value"),
+        ([{**COPIED, "from": -1}], "$.arguments[0].from", "index of an earlier call"),
+        ([{**COPIED, "from_action": "x" * 257}], "$.arguments[0].from_action", "1 to 256 characters"),
+        ([{**COPIED, "part": "yes"}], "$.arguments[0].part", "true or false"),
+    ],
+)
+def test_a_wrong_member_is_refused_with_what_to_do(arguments: Any, path: str, help_text: str) -> None:
+    with pytest.raises(MalformedEvent) as caught:
+        read(arguments=arguments)
+
+    assert caught.value.path == path
+    assert help_text in caught.value.reason
+
+
+def test_a_refusal_repeats_no_value() -> None:
+    """Who sends content by mistake does not find it in a log."""
+    with pytest.raises(MalformedEvent) as caught:
+        read(arguments=[{**PROMPTED, "hash": "DE89 3704"}])
+
+    assert "DE89" not in str(caught.value)
+
+
+def test_an_erased_name_in_place_of_a_hash_keeps_the_record_readable() -> None:
+    """Whoever is called like a hash can be erased, and others' records are read as before."""
+    pseudonym = erasure_pseudonym(record_id(1_764_000_000_000, "salt"))
+    raw = json.dumps(event(arguments=[PROMPTED, COPIED])).encode()
+
+    erased = decode_event(NameEraser(PROMPTED["hash"], pseudonym).erase_in_json(raw))
+
+    assert [argument.hash for argument in read_arguments(erased) or ()] == [pseudonym, COPIED["hash"]]
+
+
+def test_what_a_client_says_of_origins_moves_no_column() -> None:
+    """No feature is made of them yet, so that a client which lies about them changes no score."""
+    told = {"arguments": [PROMPTED, COPIED], "untrusted_result": True}
+    without = decode_event(json.dumps(event()).encode())
+    members = decode_event(json.dumps(event(**told)).encode())
+    attributes = decode_event(json.dumps(event(attributes=told)).encode())
+
+    made = [ColumnEncoder(SALT, {}).encode([one]) for one in (without, members, attributes)]
+
+    for columns in made[1:]:
+        for ours, theirs in zip(columns[1:], made[0][1:], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
