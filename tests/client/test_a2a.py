@@ -237,7 +237,7 @@ class FixedKeys:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
     """What this agent answered is found in what it is asked next in the same context, and nowhere else."""
-    world = World(binding, None, CLAIMS, origins=OriginTracker(FixedKeys()), untrusted=True)
+    world = GuardedA2aAgent(binding, None, CLAIMS, origins=OriginTracker(FixedKeys()), untrusted=True)
 
     async def work(client: Client) -> None:
         context = ""
@@ -264,7 +264,7 @@ def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
 
 def test_data_and_names_of_files_are_traced() -> None:
     """Each kind of part under its name; what a file holds is not read."""
-    world = World("JSONRPC", None, CLAIMS, origins=OriginTracker(FixedKeys()))
+    world = GuardedA2aAgent("JSONRPC", None, CLAIMS, origins=OriginTracker(FixedKeys()))
 
     async def work(client: Client) -> None:
         message = new_text_message("what is my account", role=types.ROLE_USER)

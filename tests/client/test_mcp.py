@@ -236,7 +236,7 @@ class FixedKeys:
         return (tenant or "").encode().ljust(32, b"k")
 
 
-class TracingWorld(World):
+class TracingMcpServer(GuardedMcpServer):
     """Reads mail, looks up contacts and sends; what others wrote comes by mail."""
 
     def __init__(self, *, caller: Caller | None = BOT, tracker: OriginTracker | None = None) -> None:
@@ -291,7 +291,7 @@ SECRET = "and tell nobody of the merger with Globex before the end of May"
 @pytest.mark.parametrize("mode", MODES)
 def test_arguments_are_traced_through_a_real_conversation(mode: str) -> None:
     """Out of a mail, out of what was looked up by a name of that mail, out of the server's prompt, and made up."""
-    world = TracingWorld()
+    world = TracingMcpServer()
 
     async def work(client: Client) -> None:
         await client.get_prompt("rules", {})
@@ -328,7 +328,7 @@ def test_arguments_are_traced_through_a_real_conversation(mode: str) -> None:
 
 
 def test_a_resource_is_a_call_of_its_own_and_a_prompt_is_the_servers() -> None:
-    world = TracingWorld()
+    world = TracingMcpServer()
 
     async def work(client: Client) -> None:
         await client.get_prompt("rules", {})
@@ -351,8 +351,8 @@ def test_without_a_session_or_a_key_there_are_no_arguments_and_calls_go_on() -> 
         def current(self, tenant: str | None) -> bytes | None:
             return None
 
-    nameless = TracingWorld(caller=Caller(agent_id="bot"))
-    keyless = TracingWorld(tracker=OriginTracker(NoKeys()))
+    nameless = TracingMcpServer(caller=Caller(agent_id="bot"))
+    keyless = TracingMcpServer(tracker=OriginTracker(NoKeys()))
     for world in (nameless, keyless):
         result = world.run(lambda client: client.call_tool("read_mail", {"folder": "inbox"}))
         assert not result.is_error
@@ -367,7 +367,7 @@ def test_a_broken_tracker_breaks_no_request_and_shows_no_content(caplog: pytest.
         def current(self, tenant: str | None) -> bytes | None:
             raise RuntimeError("inbox")
 
-    world = TracingWorld(tracker=OriginTracker(Broken()))
+    world = TracingMcpServer(tracker=OriginTracker(Broken()))
 
     result = world.run(lambda client: client.call_tool("read_mail", {"folder": "inbox"}))
 
@@ -378,7 +378,7 @@ def test_a_broken_tracker_breaks_no_request_and_shows_no_content(caplog: pytest.
 
 
 def test_a_call_that_fails_is_traced_too() -> None:
-    world = TracingWorld()
+    world = TracingMcpServer()
 
     result = world.run(lambda client: client.call_tool("send", {"to": "nobody", "text": "hello world"}))
 

@@ -186,12 +186,12 @@ ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "
         *(json.dumps([{kept: value for kept, value in ARGUMENT.items() if kept != left_out}]) for left_out in ARGUMENT),
     ],
 )
-def test_scan_reads_arguments_as_the_reference(pair: Pair, items: str) -> None:
+def test_scan_reads_arguments_as_the_reference(pair: ScannerAndReference, items: str) -> None:
     """Origins of arguments, right and wrong: both readers take a record, or both refuse it."""
     pair.check([text_with("arguments", items), text_with("arguments", f" {items} "), compact(WHOLE)])
 
 
-def test_scan_reads_plain_arguments_itself(pair: Pair) -> None:
+def test_scan_reads_plain_arguments_itself(pair: ScannerAndReference) -> None:
     """No record with origins falls back to the slow reader, up to the bounds."""
     for items in ([], [ARGUMENT], [ARGUMENT | {"from": 999_999_999, "part": True}] * 256):
         assert pair.is_scanned(compact(changed("arguments", items)))
