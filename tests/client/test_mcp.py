@@ -261,6 +261,7 @@ class TracingMcpServer(GuardedMcpServer):
 
         @self.server.tool()
         def send(to: str, text: str, iban: str = "", sums: list[float] | None = None) -> str:
+            del iban, sums  # what a caller gives them is what is traced
             if to == "nobody":
                 raise ValueError("no such address")
             return "sent"
