@@ -35,7 +35,7 @@ def saved(trained: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def scores(model: TrainedModel, columns: EventColumns) -> Any:
     vectors = FeatureBuilder(model.baseline, 50).observe_and_learn(columns)[0]
-    return model.detector.score(vectors, columns.names[:, 1].copy())
+    return model.detector.score(vectors, columns.names[:, event_columns.GROUP].copy())
 
 
 def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path) -> None:

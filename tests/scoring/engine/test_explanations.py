@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import BadFeature, Item, Sentence
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_NAMES, FEATURES, ITEMS
@@ -228,7 +229,9 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     feature = FEATURE_NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
     vectors = np.concatenate([scored.vectors, judged])
     vectors[:, FEATURE_NAMES.index(feature)] = 0.0
-    found = engine.model.detector.score(vectors, scored.columns.names[[0, 0], 1], scored.is_familiar([0, 0]))
+    found = engine.model.detector.score(
+        vectors, scored.columns.names[[0, 0], event_columns.GROUP], scored.is_familiar([0, 0])
+    )
     p_value = found.p_value.max(keepdims=True)
     levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
     risk.update(
@@ -238,7 +241,7 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
         scored.columns.time_ms,
         p_value,
         scored.anomaly,
-        engine.model.coverage(scored.columns.names[:, 1]),
+        engine.model.coverage(scored.columns.names[:, event_columns.GROUP]),
         scored.signals,
         engine.thresholds,
         scored.threshold_rows,

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.identities import IdentityHasher, unkeyed_agent_key
 from trustwatch.ingest.record_erasure import ErasureSubject
@@ -146,7 +147,7 @@ def test_a_rule_makes_nothing_more_usual_than_usual(world: WorkingAgents) -> Non
     assert (scored.vectors[0][free] <= usual[free]).all()
     assert (usual >= 0.0).all()
     assert usual[FEATURE_INDEX["hour_surprise"]] > 0.1  # no hour is without any surprise
-    groups = scored.columns.names[:, 1]
+    groups = scored.columns.names[:, event_columns.GROUP]
     level = float(world.processor.engine.model.detector.score(usual[None, :], groups).p_value[0])
     assert USUAL < level < 1.0
 
