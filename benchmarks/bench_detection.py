@@ -137,11 +137,16 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "evidence": DetectionBenchmark.evidence,
 }
 PARTS = {**TRACES, **SIMULATED}
+SEVERAL_TRAININGS = ("left_out", "trainings")
+"""Parts that train several models on each set: too long for `--quick`, unless they are asked for."""
 
 
-def chosen(wanted: list[str] | None) -> list[str]:
-    """Parts to run: those asked for, without what cannot run here, which is said."""
+def chosen(wanted: list[str] | None, *, quick: bool) -> list[str]:
+    """Parts to run: those asked for, without what cannot run here or takes too long, which is said."""
     parts = wanted or list(PARTS)
+    if quick and not wanted:
+        parts = [part for part in parts if part not in SEVERAL_TRAININGS]
+        print(f"SKIPPED {', '.join(SEVERAL_TRAININGS)}: minutes; ask for them with --only", file=sys.stderr)
     reason = traces.missing()
     skipped = [part for part in parts if part in TRACES] if reason else []
     if skipped:
@@ -165,7 +170,7 @@ def main() -> int:
     given = arguments()
     warnings.simplefilter("ignore")  # other libraries' own
     bench, figures = DetectionBenchmark(given.quick, given.trainings or (2 if given.quick else 10)), {}
-    for part in chosen(given.only):
+    for part in chosen(given.only, quick=given.quick):
         started = time.perf_counter()
         tables = PARTS[part](bench)
         figures[part] = [table._asdict() for table in tables]
