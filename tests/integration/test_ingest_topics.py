@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
+from trustwatch.api.composition import open_service_store
 from trustwatch.api.events.ingest_status import IngestReport, decode_ingest_report
+from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.kafka import open_reader, open_writer
 from trustwatch.ingest.kafka.protocols import FetchedRecords
 from trustwatch.ingest.kafka.record_codec import id_hash_in
@@ -52,6 +54,7 @@ class IngestProcess:
 
     def __init__(self, settings: Path) -> None:
         ours, theirs = socket.socketpair()
+        open_service_store(load_settings(settings, {})).close()  # as the service has done before
         command = [sys.executable, "-m", "trustwatch.api.events.worker", "--settings", str(settings)]
         self.process = subprocess.Popen([*command, "--socket", str(theirs.fileno())], pass_fds=[theirs.fileno()])
         theirs.close()
