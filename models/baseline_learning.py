@@ -34,6 +34,7 @@ def learnable_parts(
     rows: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
     taught: npt.NDArray[np.float32] | npt.NDArray[np.int64],
+    drawn_for: npt.NDArray[np.uint64] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Parts of each of *rows* that may be learned, as far as its oddness goes.
 
@@ -44,11 +45,14 @@ def learnable_parts(
         rows: (m,), rows of the batch.
         p_values: (n,), in (0, 1], per row of the batch.
         taught: (m,), events that each row's agent has taught before.
+        drawn_for: (m,), what the draw takes for the agent of each row, a hash of its name by default. Training gives
+            numbers in the order of appearance: what agents are called then changes nothing.
 
     Returns:
         uint8 (m,): NOTHING, ALL or CREDENTIAL.
     """
-    lucky = sampled_for_learning(columns.names[rows, event_columns.AGENT_DRAW], columns.time_ms[rows])
+    agents = columns.names[rows, event_columns.AGENT_DRAW] if drawn_for is None else drawn_for
+    lucky = sampled_for_learning(agents, columns.time_ms[rows])
     whole = lucky | (taught < MIN_LEARNED_EVENTS) | (p_values[rows] > ODD_P_VALUE)
     return np.where(whole, LEARN_ALL, announced_credentials(columns, rows)).astype(np.uint8)
 

@@ -61,9 +61,9 @@ def cross_fit_detector(
     """
     folds = event_folds(columns.names[:, event_columns.AGENT], sessions, settings.folds)
     agents, everything = columns.names[:, event_columns.AGENT], np.arange(len(columns))
-    p_values, taught = np.ones(len(columns)), agent_event_numbers(agents)
+    p_values, taught, numbers = np.ones(len(columns)), agent_event_numbers(agents), first_appearance_numbers(agents)
     for turn in range(CROSS_FIT_ROUNDS):
-        learned = learnable_parts(columns, everything, p_values, taught)
+        learned = learnable_parts(columns, everything, p_values, taught, numbers)
         vectors = np.zeros((len(columns), FEATURE_COUNT))
         for fold in range(settings.folds):
             held_out = folds == fold

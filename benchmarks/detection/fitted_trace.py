@@ -58,9 +58,14 @@ class FittedTrace:
         return detector.score(self.test, self.test_groups).anomaly_score
 
 
-def fit_trace(trace: Trace, change: BatchTransform = lambda columns: columns) -> FittedTrace:
+def fit_trace(
+    trace: Trace,
+    change: BatchTransform = lambda columns: columns,
+    salt: bytes = SALT,
+    settings: DetectorSettings | None = None,
+) -> FittedTrace:
     """Learn from the trace's history and measure its test part, both with *change* applied to their columns."""
-    encoder = ColumnEncoder(SALT)
+    encoder = ColumnEncoder(salt)
     train, test = (
         change(encoder.encode([decode_history_event(line)[0] for line in lines])) for lines in (trace.train, trace.test)
     )
@@ -71,7 +76,7 @@ def fit_trace(trace: Trace, change: BatchTransform = lambda columns: columns) ->
         return fit_detector_with_held_out(X, groups, sessions, settings, names, **keywords)
 
     with mock.patch.object(crossfit, "fit_detector_with_held_out", spy):
-        model = learning.train_model(train, SALT, trace.name)
+        model = learning.train_model(train, salt, trace.name, settings)
     return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, event_columns.GROUP].copy())
 
 

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 
 class FigureTable(NamedTuple):
-    """A titled Markdown table; `note` says what must be known to read it."""
+    """A titled Markdown table; `note` says what must be known to read it, `records` are the figures as numbers."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     note: str = ""
+    records: tuple[dict[str, Any], ...] = ()
 
 
 def markdown(tables: list[FigureTable]) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import EngineSettings
 from trustwatch.scoring.learning.walkforward import train_walk_forward
@@ -24,10 +25,12 @@ from trustwatch.scoring.pipeline.replay import HistoryReplay, ReplayedEvent
 
 from .metrics import MeasuredFigures, measure
 
-TRACE_SETS = ("agentdojo", "ats", "cloudtrail")
+TRACE_SETS = ("agentdojo", "ats", "cloudtrail", "agentdyn")
 SALT = b"salt of the traces"
 BY_EVENT = frozenset({"cloudtrail"})
 """Sets judged per event; the others per session, whose score is its largest event score."""
+LEAST_TASKS = 10
+"""Users' tasks that a set must have before intervals are drawn over them."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -78,6 +81,17 @@ class Trace:
             bad[session] |= bool(self.labels[row]["session_label"])
         return JudgedUnits(np.array(bad), np.arange(len(number)), np.array(kept), np.array(block))
 
+    @cached_property
+    def groups(self) -> list[str]:
+        """What the units are drawn by for intervals: the user's task of each, or its session where tasks are few."""
+        units, tasks = self.units, [str(event.get("task")) for event in self.test_events]
+        sessions = [label["session"] for label in self.labels]
+        names = tasks if len({tasks[row] for row in units.kept.tolist()}) >= LEAST_TASKS else sessions
+        group = [""] * len(units.bad)
+        for row, unit in zip(units.kept.tolist(), units.unit.tolist(), strict=True):
+            group[unit] = names[row]
+        return group
+
     def unit_scores(self, event_scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of the units from scores of all test events (n,): the largest of each."""
         units = self.units
@@ -117,11 +131,12 @@ def read(name: str) -> Trace:
     return trace
 
 
-def train(lines: Sequence[bytes], name: str) -> TrainedModel:
+def train(
+    lines: Sequence[bytes], name: str, salt: bytes = SALT, settings: DetectorSettings | None = None
+) -> TrainedModel:
     """A model as `trustwatch train` makes it."""
-    return train_walk_forward(
-        ColumnEncoder(SALT).encode([decode_history_event(line)[0] for line in lines]), SALT, name
-    ).model
+    columns = ColumnEncoder(salt).encode([decode_history_event(line)[0] for line in lines])
+    return train_walk_forward(columns, salt, name, settings).model
 
 
 def replay(model: TrainedModel, lines: Sequence[bytes], learn: bool) -> list[ReplayedEvent]:

@@ -1,8 +1,9 @@
 """Compiled tables: an agent's own frequency table of fixed size, and look-ups in the shared baseline.
 
-The own table keeps 22-bit fingerprints and 10-bit counts in buckets of eight. When a bucket is full, its rarest entry
-fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once push out each other,
-habits stay. The "probability" comes from a hash of what is counted, so that a replay fades the same entries.
+The own table keeps 22-bit fingerprints and 10-bit counts, 64 of them in a region. When a region is full, its rarest
+entry fades with a probability that falls with its count (HeavyKeeper, Yang et al. 2018): names used once push out each
+other, habits stay. Which entry fades, and when, follows from counts and the order of events alone, never from a hash:
+two models of one history, whose salts differ, forget the same names.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import numpy as np
 
 from ..compilation import allocation_free, inlined
-from .layout import BUCKETS, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, WAYS, Array, Baseline
+from .layout import N_DISTINCT, N_SEEN, REGION, REGION_SIZE, Array, Baseline
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
-_COUNT_BITS = np.uint32(10)
+_COUNT_BITS = np.uint64(10)
 _MAX_COUNT = np.uint32(1023)
+_NAMED = np.uint32(0xFFFFFFFF ^ 1023)
+"""Bits of an entry that hold its fingerprint."""
 _FINGERPRINT_MASK = np.uint64((1 << 22) - 1)
 _DECAY_BASE = 1.3
 _VOUCHED_COUNT = np.uint32(8)
-"""Least count of an item that was vouched for into a full bucket: one newcomer in eight then takes one off it."""
+"""Least count of an item that was vouched for into a full region: one newcomer in eight then takes one off it."""
 
 
 @inlined
@@ -50,80 +53,88 @@ def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
 
 
 @inlined
-def _bucket_start(kind: int, hashed: np.uint64) -> tuple[np.int64, np.uint32]:
-    """First position of the item's bucket, and its fingerprint (never 0) shifted beside the count."""
-    bucket = np.int64(hashed >> np.uint64(40)) & (BUCKETS - 1)
-    fingerprint = np.uint32((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS
-    return REGION[kind] * REGION_SIZE + bucket * WAYS, fingerprint
+def _fingerprint_of(hashed: np.uint64) -> np.uint32:
+    """Fingerprint of an item, never 0, shifted beside the count."""
+    return np.uint32(((hashed & _FINGERPRINT_MASK) | np.uint64(1)) << _COUNT_BITS)
+
+
+@inlined
+def _place_of(table: Array, kind: int, fingerprint: np.uint32) -> np.int32:
+    """Position of an item in one agent's table, -1 where the table does not have it.
+
+    No step leaves the loop early and indices have no sign, so that it compiles to a few wide comparisons.
+    """
+    start, place = np.uint64(REGION[kind] * REGION_SIZE), np.int32(-1)
+    for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):
+        entry = table[start + np.uint64(offset)]
+        place = max(place, np.int32(offset) if np.uint32(entry & _NAMED) == fingerprint else np.int32(-1))
+    return place if place < 0 else np.int32(start) + place
 
 
 @inlined
 def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
     """Count of an item in one agent's table; *table* is that agent's row."""
-    start, fingerprint = _bucket_start(kind, hashed)
-    for position in range(start, start + WAYS):
-        entry = table[position]
-        if entry & ~_MAX_COUNT == fingerprint:
-            return np.float64(entry & _MAX_COUNT)
-    return 0.0
+    place = _place_of(table, kind, _fingerprint_of(hashed))
+    return 0.0 if place < 0 else np.float64(table[place] & _MAX_COUNT)
 
 
 @inlined
 def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
     """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
-    start, fingerprint = _bucket_start(kind, hashed)
+    fingerprint = _fingerprint_of(hashed)
     numbers[N_SEEN + kind] += np.float32(1.0)
-    rarest, free = int(start), -1
-    for position in range(start, start + WAYS):
-        entry = table[position]
-        if entry & ~_MAX_COUNT == fingerprint:
-            table[position] = entry + np.uint32(1)
-            if (entry & _MAX_COUNT) + np.uint32(1) >= _MAX_COUNT:
-                _halve_region(table, numbers, REGION[kind])
-            return False
-        if entry == 0 and free < 0:
-            free = position
-        if entry & _MAX_COUNT < table[rarest] & _MAX_COUNT:
-            rarest = position
+    place = _place_of(table, kind, fingerprint)
+    if place >= 0:
+        table[place] += np.uint32(1)
+        if table[place] & _MAX_COUNT >= _MAX_COUNT:
+            _halve_region(table, numbers, REGION[kind])
+        return False
     numbers[N_DISTINCT + kind] += np.float32(1.0)
-    if free >= 0:
-        table[free] = fingerprint | np.uint32(1)
+    turn = mix_bits(np.uint64(np.int64(numbers[N_SEEN + kind])) + np.uint64(kind) * _GOLDEN_RATIO)
+    rarest = _rarest_place(table, kind, turn)
+    if table[rarest] == 0:
+        table[rarest] = fingerprint | np.uint32(1)
     else:
-        _compete_for_place(table, rarest, fingerprint, hashed, numbers[N_SEEN + kind])
+        _compete_for_place(table, rarest, fingerprint, turn)
     return True
 
 
+@inlined
+def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
+    """Position of a region's rarest entry, a free one first; of equals the next from one on that moves with *turn*."""
+    start, last = np.uint64(REGION[kind] * REGION_SIZE), np.uint32(REGION_SIZE - 1)
+    hand, best = np.uint32(turn & np.uint64(last)), np.uint32(0xFFFFFFFF)
+    for offset in range(np.uint32(0), np.uint32(REGION_SIZE)):
+        count = table[start + np.uint64(offset)] & _MAX_COUNT
+        best = min(best, np.uint32((count << np.uint32(6)) | ((np.uint32(offset) - hand) & last)))
+    return np.int64(start + np.uint64((best + hand) & last))
+
+
 @allocation_free
-def _compete_for_place(
-    table: Array, position: int, fingerprint: np.uint32, hashed: np.uint64, seen: np.float32
-) -> None:
-    """Fade the rarest entry of a full bucket; the newcomer takes its place when nothing is left of it."""
-    count = table[position] & _MAX_COUNT
-    dice = np.float64(mix_bits(hashed + np.uint64(np.int64(seen))) >> np.uint64(11)) / 9007199254740992.0
+def _compete_for_place(table: Array, place: np.int64, fingerprint: np.uint32, turn: np.uint64) -> None:
+    """Fade the rarest entry of a full region; the newcomer takes its place when nothing is left of it."""
+    count = table[place] & _MAX_COUNT
+    dice = np.float64(turn >> np.uint64(11)) / 9007199254740992.0
     if dice < _DECAY_BASE ** -np.float64(count):
         if count <= 1:
-            table[position] = fingerprint | np.uint32(1)
+            table[place] = fingerprint | np.uint32(1)
         else:
-            table[position] -= np.uint32(1)
+            table[place] -= np.uint32(1)
 
 
 @allocation_free
 def own_add_vouched(table: Array, kind: int, hashed: np.uint64) -> None:
-    """Make an item that a token vouches for stay after `own_add`, even if its bucket is full of habits.
+    """Make an item that a token vouches for stay after `own_add`, even if its region is full of habits.
 
-    It then takes the place of the rarest other item, with a count that does not fade at once. In a bucket with room
+    It then takes the place of the rarest other item, with a count that does not fade at once. In a region with room
     nothing changes.
     """
-    start, fingerprint = _bucket_start(kind, hashed)
-    chosen = int(start)
-    for position in range(start, start + WAYS):
-        if table[position] == 0:
-            return
-        if table[position] & ~_MAX_COUNT == fingerprint:
-            chosen = position
-            break
-        if table[position] & _MAX_COUNT < table[chosen] & _MAX_COUNT:
-            chosen = position
+    fingerprint = _fingerprint_of(hashed)
+    rarest = _rarest_place(table, kind, np.uint64(0))
+    if table[rarest] == 0:
+        return
+    place = _place_of(table, kind, fingerprint)
+    chosen = rarest if place < 0 else np.int64(place)
     table[chosen] = fingerprint | max(table[chosen] & _MAX_COUNT, _VOUCHED_COUNT)
 
 

@@ -57,8 +57,7 @@ TASK_KINDS[[K_NETWORK, K_CREDENTIAL, K_CHAIN, K_HOUR]] = False
 from where and when is the agent's own: others share the task, and their keys would make an agent's new key odd for
 ever."""
 
-BUCKETS, WAYS = 8, 8
-REGION_SIZE = BUCKETS * WAYS
+REGION_SIZE = 64
 TABLE_SIZE = 4 * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.

@@ -31,6 +31,7 @@ BACKTEST = "backtest.jsonl.gz"
 LIVE = "live.jsonl.gz"
 POSTGRES = "postgres.jsonl"
 WENT_ON, WENT_ON_DISTRIBUTED = "went-on.jsonl.gz", "went-on-distributed.jsonl.gz"
+APPLIED_ANEW = "applied-anew.jsonl.gz"
 
 
 class Served(NamedTuple):

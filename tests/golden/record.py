@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .collecting import (
+    APPLIED_ANEW,
     BACKTEST,
     DECLARED,
     LEARN,
@@ -75,6 +76,18 @@ def went_on_distributed(recording: Recording) -> list[Row]:
             return went_on(service)
 
 
+def applied_anew(recording: Recording) -> list[Row]:
+    """What the topic of 0.1 comes to where nothing is stored of it."""
+    folder = recording.folder
+    model = unpack(MODEL, folder / "model-anew")
+    with server(folder / "server-anew") as postgres, broker(folder / "broker-anew") as kafka:
+        database = postgres.create_database()
+        with distributed(folder / "anew", model, postgres, database, kafka, "anew", "events") as service:
+            service.send(later())
+            service.settle_topics()
+            return went_on(service)
+
+
 def on_a_server(recording: Recording) -> list[Row]:
     """The tables in PostgreSQL."""
     with server(recording.folder / "server-of-tables") as postgres:
@@ -93,6 +106,7 @@ MAKERS: dict[str, Callable[[Recording], list[Row]]] = {
     POSTGRES: on_a_server,
     WENT_ON: went_on_embedded,
     WENT_ON_DISTRIBUTED: went_on_distributed,
+    APPLIED_ANEW: applied_anew,
 }
 """Each golden file, and how its rows are made."""
 

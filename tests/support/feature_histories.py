@@ -13,7 +13,7 @@ from trustwatch.ingest.events import decode_event
 from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
-from trustwatch.ingest.features.layout import WAYS, Baseline
+from trustwatch.ingest.features.layout import REGION_SIZE, Baseline
 
 SALT = b"feature tests"
 MONDAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -108,6 +108,6 @@ def _resource(rng: random.Random) -> dict[str, Any]:
 
 
 def overflows(builder: FeatureBuilder) -> bool:
-    """Whether a bucket of some agent's table is full, from where on its frequencies may be estimates."""
-    buckets = builder.state.table.reshape(builder.slots.capacity, -1, WAYS)
-    return bool((buckets != 0).all(axis=2).any())
+    """Whether a region of some agent's table is full, from where on its frequencies may be estimates."""
+    regions = builder.state.table.reshape(builder.slots.capacity, -1, REGION_SIZE)
+    return bool((regions != 0).all(axis=2).any())

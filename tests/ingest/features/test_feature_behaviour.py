@@ -14,7 +14,7 @@ from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from trustwatch.ingest.features.layout import K_CREDENTIAL, Q_GAP, Q_PACE_1M, Q_SESSION, Baseline
 
-from ...support.feature_histories import SingleEventBuilder, columns, event
+from ...support.feature_histories import SingleEventBuilder, columns, event, overflows
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -537,6 +537,38 @@ def test_late_events_never_move_time_backwards() -> None:
     assert watch.found.flags.tolist() == [0, 0, 0, 0, 0, 1, 0]
     assert watch.found.quantities[5, Q_GAP] == 0.0
     assert watch.found.quantities[6, Q_GAP] == pytest.approx(math.log1p(60.0))
+
+
+def names_beyond_the_table(rounds: int = 400) -> list[dict[str, Any]]:
+    """An agent with far more targets, and sizes of answers, than its table has room for; some come back."""
+    return [
+        event(60.0 * n, action=f"act_{n % 7}", resource={"id": f"t{n * n % 211}@x.example"}, bytes_out=1 << n * 5 % 37)
+        for n in range(rounds)
+    ]
+
+
+def test_which_names_are_forgotten_does_not_depend_on_the_salt() -> None:
+    """Two trainings of one history must agree: a salt that chose what a full table forgets made other models of it."""
+    vectors = []
+    for salt in (b"one", b"another", b"third"):
+        builder = FeatureBuilder(empty_baseline(), 2)
+        vectors.append(builder.observe_and_learn(columns(names_beyond_the_table(), salt))[0])
+        assert overflows(builder)
+
+    assert np.array_equal(vectors[0], vectors[1])
+    assert np.array_equal(vectors[0], vectors[2])
+
+
+def test_a_full_region_forgets_names_in_turn_and_not_always_the_same_one() -> None:
+    """Of names used once, newcomers do not all take the place of the last newcomer: most of the oldest are gone."""
+    watch = SingleEventBuilder()
+    oldest = [event(60.0 * n, resource={"id": f"old-{n}"}) for n in range(64)]
+    watch.feed(*oldest, *(event(4000.0 + 60.0 * n, resource={"id": f"new-{n}"}) for n in range(400)))
+
+    asked = [event(90_000.0, resource={"id": f"old-{n}"}) for n in range(64)]
+    bits = [found["resource_surprise"] for found in watch.feed(*asked, learn=False)]
+
+    assert sum(value == max(bits) for value in bits) > 50
 
 
 def test_a_flood_of_new_names_evicts_no_habit_and_takes_no_memory() -> None:

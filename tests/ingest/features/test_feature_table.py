@@ -42,7 +42,7 @@ def test_features_docs_state_bytes_per_agent() -> None:
 
 def test_features_docs_state_the_bounds() -> None:
     """Regions, entries, sessions and tokens are as many as the document says."""
-    assert (layout.REGION_SIZE, layout.BUCKETS, layout.WAYS, layout.TABLE_SIZE) == (64, 8, 8, 256)
+    assert (layout.REGION_SIZE, layout.TABLE_SIZE) == (64, 256)
     assert (layout.SESSIONS, layout.SESSION_TABLE, layout.REVOKED_TOKENS) == (4, 12, 4)
 
 
