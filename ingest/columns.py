@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from .argument_columns import ArgumentColumns, collect_arguments
+from .event_arguments import read_arguments, read_untrusted_result
 from .events import EFFECTS, EVENT_TYPES, OUTCOMES, PROVENANCES, NativeEvent, Resource, decode_event
 from .hashing import NameHasher
 from .identities import IdentityHasher, unkeyed_agent_key
@@ -48,10 +50,12 @@ BYTES_IN, BYTES_OUT, DURATION, COUNT, BREADTH, UNGRANTED, DEPTH, LIFETIME = rang
 NUMBERS = 8
 
 # Columns of `codes` (int8).
-EFFECT, OUTCOME, TYPE, PROVENANCE, METHOD, EXTERNAL, CAPABILITY, SELF_ASSERTED, OWN_DENIAL = range(9)
-CODES = 9
+EFFECT, OUTCOME, TYPE, PROVENANCE, METHOD, EXTERNAL, CAPABILITY, SELF_ASSERTED, OWN_DENIAL, UNTRUSTED_RESULT = range(10)
+CODES = 10
 
 OUTSIDE, INSIDE, UNDECLARED = 1, 0, -1
+UNTRACED = -1
+"""Code of `UNTRUSTED_RESULT` where the sender tells no origins; else 1 = others may have written the answer, or 0."""
 
 # Strength of client authentication, weakest first; a step down from what an agent usually does is a downgrade.
 METHOD_RANK = {
@@ -188,6 +192,7 @@ class EventColumns(NamedTuple):
     numbers: Floats  # shape (n, NUMBERS)
     codes: Codes  # shape (n, CODES)
     time_ms: Times  # shape (n,)
+    arguments: ArgumentColumns | None = None  # None = no event tells where its arguments came from
 
     def __len__(self) -> int:
         return len(self.events)
@@ -196,16 +201,29 @@ class EventColumns(NamedTuple):
         """The given rows as a batch of their own."""
         row_numbers, events = rows.tolist(), self.events
         taken = events.take(row_numbers) if isinstance(events, LazyEvents) else [events[row] for row in row_numbers]
-        return EventColumns(taken, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows])
+        arguments = None if self.arguments is None else self.arguments.take(rows)
+        return EventColumns(
+            taken, self.names[rows], self.numbers[rows], self.codes[rows], self.time_ms[rows], arguments
+        )
 
     def with_times(self, time_ms: Times) -> EventColumns:
         """The same events at other times. (`_replace` of a named tuple does not get along with our `len`.)"""
-        return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms)
+        return EventColumns(self.events, self.names, self.numbers, self.codes, time_ms, self.arguments)
 
 
 def full_name(event: NativeEvent) -> tuple[str, str, str]:
     """Tenant, issuer and id of the agent of an event."""
     return event.tenant or "", event.agent.issuer or "", event.agent.id
+
+
+def untrusted_result_code(event: NativeEvent) -> int:
+    """The code `UNTRUSTED_RESULT` of an event."""
+    if event.arguments is None and event.untrusted_result is None and event.attributes is None:
+        return UNTRACED
+    untrusted = read_untrusted_result(event)
+    if untrusted is None and read_arguments(event) is None:
+        return UNTRACED
+    return int(bool(untrusted))
 
 
 def is_caused_by_us(event: NativeEvent) -> bool:
@@ -250,7 +268,9 @@ class ColumnEncoder:
         hashed[:, AGENT_DRAW + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 3)
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
-        return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000)
+        told = {row: given for row, event in enumerate(events) if (given := read_arguments(event))}
+        arguments = collect_arguments(len(events), told)
+        return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000, arguments)
 
     def _row(self, event: NativeEvent, names: list[str]) -> bytes:
         """Numbers of one event, packed; its names are appended to *names*.
@@ -322,6 +342,7 @@ class ColumnEncoder:
             UNDECLARED if capabilities is None or event.type not in WORK_TYPES else action not in capabilities,
             agent.self_asserted,
             (event.caused_by is not None or event.error in OWN_ERRORS) and is_caused_by_us(event),
+            untrusted_result_code(event),
             event.time.timestamp(),
         )
 

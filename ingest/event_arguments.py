@@ -40,6 +40,11 @@ def read_untrusted_result(event: NativeEvent) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def may_tell_origins(payload: bytes) -> bool:
+    """False if an event tells no origins; decoding it tells whether it does. An escape could spell their names."""
+    return b"arguments" in payload or b"untrusted_result" in payload or b"\\u" in payload
+
+
 def _listed(value: Any) -> list[Any] | None:
     """A list, or the JSON of one as text, which is all that attributes of OpenTelemetry can hold."""
     if isinstance(value, str):

@@ -212,12 +212,35 @@ def squash_to_unit(z: float) -> float:
     return 1.0 - 0.5 / (1.0 + z) if z >= 0.0 else 0.5 / (1.0 - z)
 
 
+DECADES_OF_SCALE = float(np.log10((1.0 - 0.5) / (1.0 - UPPER_QUANTILE)))
+"""Decades of probability from a group's median to its 99th percentile, that is over one scale."""
+
+
 def anomaly_scores(
-    scales: PeerScales, statistic: NDArray[np.float64], groups: NDArray[np.uint64]
+    scales: PeerScales,
+    statistic: NDArray[np.float64],
+    groups: NDArray[np.uint64],
+    added: NDArray[np.float64] | None = None,
+    most: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Anomaly scores float64 (n,) in [0, 1] of statistics (n,) of agents in groups (n,)."""
-    out = np.empty(len(statistic))
-    _anomaly_rows(statistic, groups, scales.groups, scales.location, scales.scale, out)
+    """Anomaly scores float64 (n,) in [0, 1] of statistics (n,) of agents in groups (n,).
+
+    Args:
+        added: (n,), decades of probability that are added to the statistic; None = none.
+        most: (n,), what `z` counts at most before that; None = no bound.
+    """
+    n = len(statistic)
+    out = np.empty(n)
+    _anomaly_rows(
+        statistic,
+        groups,
+        scales.groups,
+        scales.location,
+        scales.scale,
+        np.zeros(n) if added is None else added / DECADES_OF_SCALE,
+        np.full(n, np.inf) if most is None else most,
+        out,
+    )
     return out
 
 
@@ -228,8 +251,10 @@ def _anomaly_rows(
     ids: NDArray[np.uint64],
     location: NDArray[np.float64],
     scale: NDArray[np.float64],
+    added: NDArray[np.float64],
+    most: NDArray[np.float64],
     out: NDArray[np.float64],
 ) -> None:
     for row in range(len(statistic)):
         entry = group_index(ids, groups[row])
-        out[row] = squash_to_unit((statistic[row] - location[entry]) / scale[entry])
+        out[row] = squash_to_unit(min((statistic[row] - location[entry]) / scale[entry], most[row]) + added[row])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
 from .calibration import Calibration, PeerScales, anomaly_scores
+from .concerns import ConcernModel, ConcernScores, score_concerns
 from .evidence_combination import (
     CombinedEvidence,
     EvidenceCombination,
@@ -61,6 +62,12 @@ class Detector(Protocol):
         self, X: NDArray[np.float64], groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None = None
     ) -> Scores:
         """Score rows (n, F) of agents in peer groups (n,), *familiar* where the history shows them well.
+
+        Raises NotFinite, WrongShape.
+        """
+
+    def concerns(self, X: NDArray[np.float64], groups: NDArray[np.uint64], failed: NDArray[np.bool_]) -> ConcernScores:
+        """Scores of rows (n, F) by concern; *failed* (n,) are calls that did not happen.
 
         Raises NotFinite, WrongShape.
         """
@@ -146,6 +153,7 @@ class ForestDetector:
         calibration: anomaly score to p-value, per peer group.
         familiar: the same for agents that the history shows well (`FAMILIAR_EVENTS`), which are calmer: part of what is
             normal is their own past. Without groups, where no history was long enough to tell (`walkforward`).
+        by_concern: scales and calibrations of each concern.
         usual: what is usual, for explanations.
         settings: how it was trained.
         feature_names: names of the F features.
@@ -156,6 +164,7 @@ class ForestDetector:
     scales: PeerScales
     calibration: Calibration
     familiar: Calibration
+    by_concern: ConcernModel
     usual: UsualEvidence
     settings: DetectorSettings
     feature_names: tuple[str, ...]
@@ -182,11 +191,27 @@ class ForestDetector:
             raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
         groups = np.ascontiguousarray(groups, dtype=np.uint64)
         combined = self.evidence(X)
-        anomaly = anomaly_scores(self.scales, combined.statistic, groups)
+        anomaly = anomaly_scores(self.scales, combined.statistic, groups, combined.added)
         p_values = self.calibration.p_values(anomaly, groups)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
         return Scores(anomaly, p_values, combined.feature_evidence)
+
+    def concerns(self, X: NDArray[np.float64], groups: NDArray[np.uint64], failed: NDArray[np.bool_]) -> ConcernScores:
+        """Scores of rows by concern, against the calibration of strangers.
+
+        Args:
+            X: float64 (n, F), finite.
+            groups: uint64 (n,), as for `score`.
+            failed: bool (n,), calls that did not happen: denied, or failed.
+
+        Raises:
+            NotFinite, WrongShape: as `score`.
+        """
+        if groups.shape != (len(X),) or failed.shape != (len(X),):
+            raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
+        groups = np.ascontiguousarray(groups, dtype=np.uint64)
+        return score_concerns(self.by_concern, self.scales, self.evidence(X), groups, failed)
 
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""
@@ -203,7 +228,8 @@ class ForestDetector:
         """Contribution of each feature to the score of each row.
 
         The share of the features alone is spread over their evidence above the usual 90th percentile; the share of the
-        forest over the steps that shortened the row's paths (`path_shortenings`). Costs about as much as scoring.
+        forest over the steps that shortened the row's paths (`path_shortenings`). Evidence that is added stands for
+        itself. Costs about as much as scoring.
 
         Args:
             X: float64 (n, F), finite.
@@ -216,15 +242,16 @@ class ForestDetector:
         """
         combined = self.evidence(X)
         weight = self.parts.forest_weight
-        alone = np.maximum(combined.feature_evidence - self.usual.upper, 0.0)
+        added = np.where(self.parts.added, combined.feature_evidence, 0.0)
+        alone = np.maximum(combined.feature_evidence - added - self.usual.upper, 0.0)
         total = _shares(alone) * ((1.0 - weight) * combined.tails)[:, None]
         if weight > 0.0:
-            seen = forest_input(combined.feature_evidence, self.parts.importance)
+            seen = forest_input(combined.feature_evidence - added, self.parts.importance)
             total += (
                 _shares(np.maximum(path_shortenings(self.parts.forest, seen), 0.0))
                 * (weight * combined.forest)[:, None]
             )
-        return _shares(total)
+        return _shares(total + added)
 
     def usual_values(self) -> NDArray[np.float64]:
         """Value of each feature, (F,): the largest one with no more evidence than the median of the training rows.

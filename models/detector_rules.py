@@ -20,6 +20,7 @@ from .array_rules import (
     wrong_array,
 )
 from .calibration import FLEET_GROUP
+from .concerns import CONCERNS, FeatureRoles
 from .feature_tails import SURPRISE_CAP
 
 GROUP: Final = "detector"
@@ -33,12 +34,30 @@ _SIZES: Final[Mapping[str, int]] = {
     "T": 10_000,  # trees
     "S": 4096,  # slots of a tree
     "K": 4096,  # knots of a tail
-    "P": 1 << 20,  # peer groups
-    "G": 1 << 20,
-    "H": 1 << 20,
-    "M": 1 << 27,  # held-out scores that are kept
-    "N": 1 << 27,
+    **dict.fromkeys("GHIJLPUV", 1 << 20),  # peer groups
+    **dict.fromkeys("MNOQR", 1 << 27),  # held-out scores that are kept
 }
+
+
+def _scale_rules(name: str, groups: str) -> dict[str, ArrayRule]:
+    """Rules of the scales of peer groups; *groups* is the letter of their number."""
+    return {
+        f"{name}_groups": ArrayRule(np.uint64, (groups,)),
+        f"{name}_location": ArrayRule(np.float64, (groups,), -_DECADES, _DECADES),
+        f"{name}_scale": ArrayRule(np.float64, (groups,), 1e-9, _DECADES),
+    }
+
+
+def _calibration_rules(name: str, groups: str, values: str) -> dict[str, ArrayRule]:
+    """Rules of a calibration; *groups* and *values* are the letters of its sizes."""
+    return {
+        f"{name}_groups": ArrayRule(np.uint64, (groups,)),
+        f"{name}_start": ArrayRule(np.int64, (f"{groups}1",)),
+        f"{name}_sizes": ArrayRule(np.int64, (groups,), 1, _EXACT),
+        f"{name}_values": ArrayRule(np.float64, (values,), 0.0, 1.0),
+        f"{name}_above": ArrayRule(np.int64, (values,), 0, _EXACT),
+    }
+
 
 DETECTOR_RULES: Final[Mapping[str, ArrayRule]] = {
     "forest_features": ArrayRule(np.uint16, ("T", "S")),
@@ -52,20 +71,16 @@ DETECTOR_RULES: Final[Mapping[str, ArrayRule]] = {
     "score_tail_x": ArrayRule(np.float64, (1, "K"), -_STEEPEST, _STEEPEST, ends=True),
     "score_tail_u": ArrayRule(np.float64, (1, "K1"), 0.0, SURPRISE_CAP),
     "score_tail_rate": ArrayRule(np.float64, (1, "K"), 0.0, _STEEPEST),
-    "scale_groups": ArrayRule(np.uint64, ("P",)),
-    "scale_location": ArrayRule(np.float64, ("P",), -_DECADES, _DECADES),
-    "scale_scale": ArrayRule(np.float64, ("P",), 1e-9, _DECADES),
-    "calibration_groups": ArrayRule(np.uint64, ("G",)),
-    "calibration_start": ArrayRule(np.int64, ("G1",)),
-    "calibration_sizes": ArrayRule(np.int64, ("G",), 1, _EXACT),
-    "calibration_values": ArrayRule(np.float64, ("M",), 0.0, 1.0),
-    "calibration_above": ArrayRule(np.int64, ("M",), 0, _EXACT),
-    "familiar_groups": ArrayRule(np.uint64, ("H",)),
-    "familiar_start": ArrayRule(np.int64, ("H1",)),
-    "familiar_sizes": ArrayRule(np.int64, ("H",), 1, _EXACT),
-    "familiar_values": ArrayRule(np.float64, ("N",), 0.0, 1.0),
-    "familiar_above": ArrayRule(np.int64, ("N",), 0, _EXACT),
+    **_scale_rules("scale", "P"),
+    **_calibration_rules("calibration", "G", "M"),
+    **_calibration_rules("familiar", "H", "N"),
+    **_calibration_rules("compromise", "I", "O"),
+    **_calibration_rules("malfunction", "J", "Q"),
+    **_calibration_rules("overreach", "L", "R"),
+    **_scale_rules("asked_compromise", "U"),
+    **_scale_rules("asked_overreach", "V"),
     "importance": ArrayRule(np.float64, ("F",), 0.0, 1.0),
+    **{f"role_{name}": ArrayRule(np.uint8, ("F",), 0, 1) for name in FeatureRoles._fields},
     "usual_median": ArrayRule(np.float64, ("F",), 0.0, SURPRISE_CAP),
     "usual_upper": ArrayRule(np.float64, ("F",), 0.0, SURPRISE_CAP),
 }
@@ -96,7 +111,10 @@ def check_detector_arrays(arrays: Mapping[str, NDArray[Any]], features: int) -> 
     for tail in ("tail", "score_tail"):
         _check_tail(arrays, tail)
     _check_groups(arrays["scale_groups"], "scale_groups")
-    _check_calibration(arrays, "calibration")
+    for name in ("asked_compromise_groups", "asked_overreach_groups"):
+        _check_groups(arrays[name], name)
+    for name in ("calibration", *CONCERNS):
+        _check_calibration(arrays, name)
     if len(arrays["familiar_groups"]):  # none: no history was long enough
         _check_calibration(arrays, "familiar")
     else:

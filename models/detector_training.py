@@ -15,9 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..ingest.errors import ConfigError, ModelError
 from .calibration import Calibration, anomaly_scores, fit_peer_scales
+from .concerns import FeatureRoles, fit_concerns
 from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
-from .evidence_combination import EvidenceCombination, combined_evidence, forest_input, weighted_evidence
-from .feature_tails import fit_tails
+from .evidence_combination import (
+    CombinedEvidence,
+    EvidenceCombination,
+    combined_evidence,
+    forest_input,
+    weighted_evidence,
+)
+from .feature_tails import fit_tails, set_rate_tail
 from .forest_evaluator import ForestArrays, forest_scores
 from .input_checks import NotEnoughHistory, WrongShape, finite_float32
 
@@ -150,6 +157,8 @@ def fit_detector(
     resolution: ArrayLike | None = None,
     importance: ArrayLike | None = None,
     decades: ArrayLike | None = None,
+    roles: FeatureRoles | None = None,
+    failed: NDArray[np.bool_] | None = None,
     version: str = "unsaved",
 ) -> ForestDetector:
     """Fit a detector; see `fit_detector_with_held_out` for arguments and errors."""
@@ -162,6 +171,8 @@ def fit_detector(
         resolution=resolution,
         importance=importance,
         decades=decades,
+        roles=roles,
+        failed=failed,
         version=version,
     )[0]
 
@@ -176,6 +187,8 @@ def fit_detector_with_held_out(
     resolution: ArrayLike | None = None,
     importance: ArrayLike | None = None,
     decades: ArrayLike | None = None,
+    roles: FeatureRoles | None = None,
+    failed: NDArray[np.bool_] | None = None,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, Scores]:
     """Fit a detector and give the honest scores of its own training rows.
@@ -190,6 +203,8 @@ def fit_detector_with_held_out(
         resolution: smallest meaningful difference per feature, see `fit_tails`.
         importance: factor in [0, 1] of each feature's evidence, see `EvidenceCombination`; None is 1 for all.
         decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
+        roles: features that are treated apart; None = none is.
+        failed: bool (n,), rows of calls that did not happen: denied, or failed; None = none is.
         version: version of the model.
 
     Returns:
@@ -204,19 +219,25 @@ def fit_detector_with_held_out(
     X = _checked_rows(X, groups, sessions, feature_names)
     groups = np.ascontiguousarray(groups, dtype=np.uint64)
     weight = _checked_importance(importance, X.shape[1])
+    roles = roles or FeatureRoles.none(X.shape[1])
+    failed = np.zeros(len(X), np.bool_) if failed is None else failed
     folds = assign_folds(sessions, settings.folds, settings.seed)
-    statistic, u = np.empty(len(X)), np.empty_like(X)
+    statistic, added, u = np.empty(len(X)), np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
-        combined = combined_evidence(_fit_parts(X[~held_out], settings, resolution, weight, decades), X[held_out])
+        fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added)
+        combined = combined_evidence(fitted, X[held_out])
         statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
+        added[held_out] = combined.added
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
-    anomaly = anomaly_scores(scales, statistic, groups)
+    anomaly = anomaly_scores(scales, statistic, groups, added)
+    evidence = CombinedEvidence(statistic, statistic, statistic, u, added)
+    concerns = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
-    parts = _fit_parts(X, settings, resolution, weight, decades)
+    parts = _fit_parts(X, settings, resolution, weight, decades, roles.added)
     usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
-        parts, scales, calibration, Calibration.empty(), usual, settings, tuple(feature_names), version
+        parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
     )
     return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
 
@@ -249,13 +270,18 @@ def _fit_parts(
     resolution: ArrayLike | None,
     importance: NDArray[np.float64],
     decades: ArrayLike | None,
+    added: NDArray[np.bool_],
 ) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
-    seen = forest_input(weighted_evidence(tails, importance, X), importance)
-    forest = fit_forest(seen, trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
+    for feature in np.flatnonzero(added).tolist():
+        set_rate_tail(tails, feature, X[:, feature])
+    seen = forest_input(np.where(added, 0.0, weighted_evidence(tails, importance, X)), importance)
+    kept = np.flatnonzero(~added)  # which features a tree draws depends on how many it is shown
+    fitted = fit_forest(seen[:, kept], trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)
+    forest = fitted._replace(features=kept[fitted.features].astype(np.uint16), n_features=X.shape[1])
     score_tail = fit_tails(forest_scores(forest, seen)[:, None], settings.knots)
-    return EvidenceCombination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance)
+    return EvidenceCombination(tails, forest, score_tail, settings.forest_weight, settings.norm, importance, added)
 
 
 def assign_folds(sessions: NDArray[np.uint64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -7,6 +7,10 @@ is impossible. The forest sees combinations that no feature shows alone; the nor
 Evidence is weighed by the *importance* that a feature has by its meaning (the feature table says why) before all this.
 A forest cuts every feature alike whatever its scale, and drowns in features that do not matter; those below
 `FOREST_MIN_IMPORTANCE` are kept from it.
+
+A norm asks how odd the oddest is; that is no question for evidence of another kind. Whence a call has its arguments is
+independent of how odd the call is, so its evidence, minus the logarithm of the rate at which honest calls show it, is
+added (`added`).
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ class EvidenceCombination(NamedTuple):
         forest_weight: w in [0, 1].
         norm: a power of two, 1 (sum) to 64 (all but the largest).
         importance: float64 (F,) in [0, 1], factor of each feature's evidence.
+        added: bool (F,), features whose evidence is no part of T and is added to it on the scale of p-values.
     """
 
     tails: TailTables
@@ -42,15 +47,18 @@ class EvidenceCombination(NamedTuple):
     forest_weight: float
     norm: int
     importance: NDArray[np.float64]
+    added: NDArray[np.bool_]
 
 
 class CombinedEvidence(NamedTuple):
-    """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,) and u (n, F), weighed."""
+    """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,), u (n, F), weighed, and the sum of the
+    features that are added to it (n,)."""
 
     statistic: NDArray[np.float64]
     forest: NDArray[np.float64]
     tails: NDArray[np.float64]
     feature_evidence: NDArray[np.float64]
+    added: NDArray[np.float64]
 
 
 def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
@@ -77,13 +85,14 @@ def forest_input(u: NDArray[np.float64], importance: NDArray[np.float64]) -> NDA
 
 def combine_evidence(parts: EvidenceCombination, u: NDArray[np.float64]) -> CombinedEvidence:
     """T of rows whose weighed evidence (n, F) is known already."""
-    scores = forest_scores(parts.forest, forest_input(u, parts.importance))
+    inner = np.where(parts.added, 0.0, u)
+    scores = forest_scores(parts.forest, forest_input(inner, parts.importance))
     statistic, from_forest, from_tails = np.empty((3, len(u)))
     tail = parts.score_tail
     combine_rows(
-        u, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.norm, from_forest, from_tails, statistic
+        inner, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.norm, from_forest, from_tails, statistic
     )
-    return CombinedEvidence(statistic, from_forest, from_tails, u)
+    return CombinedEvidence(statistic, from_forest, from_tails, u, u[:, parts.added].sum(axis=1))
 
 
 @inlined
@@ -103,6 +112,15 @@ def _power_norm(u: NDArray[np.float64], norm: int) -> float:
             power >>= 1
         total += share
     return float(largest * total ** (1.0 / norm))
+
+
+@compiled
+def power_norms(u: NDArray[np.float64], norm: int) -> NDArray[np.float64]:
+    """Norm (n,) of each row of evidence (n, k), a power of two from 1, the sum, to 64, about the largest."""
+    out = np.empty(len(u))
+    for row in range(len(u)):
+        out[row] = _power_norm(u[row], norm)
+    return out
 
 
 @compiled

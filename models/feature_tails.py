@@ -95,6 +95,17 @@ def fit_tails(
     return tables
 
 
+def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64]) -> None:
+    """Make the tail of a feature of ranks that of a rate: among values (n,) from 1 on, how often 2 is reached.
+
+    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on and 0 below: none where no row could
+    show it.
+    """
+    evidence = min(-np.log10((1.0 + (values >= 2.0).sum()) / (1.0 + (values >= 1.0).sum())), EVIDENCE_CAP)
+    tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, evidence, 0.0
+    tables.x[feature, :2], tables.u[feature, 0] = (0.0, 2.0), 0.0
+
+
 def _resolutions(X: NDArray[np.float64], resolution: ArrayLike | None) -> NDArray[np.float64]:
     if resolution is None:
         spread = np.ptp(X, axis=0)

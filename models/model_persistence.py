@@ -20,6 +20,7 @@ from ..ingest.features.feature_table import FEATURE_NAMES, feature_table_hash
 from .array_rules import ArrayForm
 from .betting import AlarmTail
 from .calibration import Calibration, PeerScales
+from .concerns import CONCERNS, ConcernModel, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, UsualEvidence
 from .detector_rules import GROUP as DETECTOR_GROUP
 from .detector_rules import check_detector_arrays, check_detector_forms
@@ -34,7 +35,7 @@ from .trained_model import AgentSeeds, TrainedModel
 
 def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
     """The arrays to save; together with the settings and feature names of the manifest they are the detector."""
-    parts, calibration = detector.parts, detector.calibration
+    parts, calibration, concerns = detector.parts, detector.calibration, detector.by_concern
     return {
         "forest_features": parts.forest.features,
         "forest_thresholds": parts.forest.thresholds,
@@ -46,7 +47,15 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
         **{f"scale_{name}": array for name, array in detector.scales._asdict().items()},
         **{f"calibration_{name}": array for name, array in calibration._asdict().items()},
         **{f"familiar_{name}": array for name, array in detector.familiar._asdict().items()},
+        **{
+            f"{concern}_{name}": array
+            for concern, one in zip(CONCERNS, concerns.calibrations, strict=True)
+            for name, array in one._asdict().items()
+        },
+        **{f"asked_compromise_{name}": array for name, array in concerns.compromise_scales._asdict().items()},
+        **{f"asked_overreach_{name}": array for name, array in concerns.overreach_scales._asdict().items()},
         "importance": parts.importance,
+        **{f"role_{name}": flags.astype(np.uint8) for name, flags in concerns.roles._asdict().items()},
         "usual_median": detector.usual.median,
         "usual_upper": detector.usual.upper,
     }
@@ -82,15 +91,26 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
             settings.forest_weight,
             settings.norm,
             state["importance"],
+            state["role_added"].astype(np.bool_),
         ),
         scales=PeerScales(**_arrays_with_prefix(state, "scale_")),
         calibration=Calibration(**_arrays_with_prefix(state, "calibration_")),
         familiar=Calibration(**_arrays_with_prefix(state, "familiar_")),
+        by_concern=_concern_model(state),
         usual=UsualEvidence(**_arrays_with_prefix(state, "usual_")),
         settings=settings,
         feature_names=model.manifest.feature_names,
         version=model.manifest.model_version,
     )
+
+
+def _concern_model(state: Mapping[str, NDArray[Any]]) -> ConcernModel:
+    compromise, malfunction, overreach = (Calibration(**_arrays_with_prefix(state, f"{name}_")) for name in CONCERNS)
+    of_compromise, of_overreach = (
+        PeerScales(**_arrays_with_prefix(state, f"asked_{name}_")) for name in ("compromise", "overreach")
+    )
+    roles = FeatureRoles(*(state[f"role_{name}"].astype(np.bool_) for name in FeatureRoles._fields))
+    return ConcernModel(roles, of_compromise, of_overreach, (compromise, malfunction, overreach))
 
 
 def _arrays_with_prefix(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

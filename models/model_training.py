@@ -21,11 +21,20 @@ from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_base
 from ..ingest.features.feature_builder import FeatureBuilder
 from ..ingest.features.feature_declaration import BITS, Z
 from ..ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
-from ..ingest.features.feature_table import FEATURE_COUNT, FEATURE_IMPORTANCE, FEATURE_NAMES, FEATURES
+from ..ingest.features.feature_table import (
+    ADDED_FEATURES,
+    COMPROMISE_FEATURES,
+    FEATURE_COUNT,
+    FEATURE_IMPORTANCE,
+    FEATURE_NAMES,
+    FEATURES,
+    OVERREACH_FEATURES,
+)
 from ..ingest.features.layout import Baseline
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
+from .concerns import FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
 from .detector_training import fit_detector_with_held_out
 from .input_checks import NotEnoughHistory
@@ -37,6 +46,7 @@ AGENTS_PER_FOLD = 4
 CROSS_FIT_ROUNDS = 2
 """Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
 
+_FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 
@@ -79,6 +89,10 @@ def cross_fit_detector(
             resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
             importance=FEATURE_IMPORTANCE,
             decades=[_DECADES_PER_UNIT.get(f.unit, 0.0) for f in FEATURES],
+            roles=FeatureRoles(
+                *(np.array(flags) for flags in (ADDED_FEATURES, COMPROMISE_FEATURES, OVERREACH_FEATURES))
+            ),
+            failed=columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS,
             version=version,
         )
         p_values = scores.p_value

@@ -82,8 +82,9 @@ class PrivacySettings(SettingsPart, frozen=True):
         setting(
             "clients hash the arguments of calls under a key that changes after so long, days; hashes of two periods "
             "can not be compared",
-            ge=1,
-            le=3_650,
+            ge=90,
+            le=3_600,
+            multiple_of=90,
         ),
     ] = 90
     origin_key_generation: Annotated[

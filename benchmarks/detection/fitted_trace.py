@@ -95,7 +95,7 @@ def drop_names(*columns: int) -> BatchTransform:
     def change(batch: EventColumns) -> EventColumns:
         names = batch.names.copy()
         names[:, list(columns)] = 0
-        return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms)
+        return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms, batch.arguments)
 
     return change
 
@@ -104,4 +104,4 @@ def anonymize_agents(batch: EventColumns) -> EventColumns:
     """A change that makes every session one of an agent that nobody has met: no own history."""
     names = batch.names.copy()
     names[:, event_columns.AGENT] = learning.session_ids(batch)
-    return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms)
+    return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms, batch.arguments)

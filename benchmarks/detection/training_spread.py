@@ -30,7 +30,7 @@ def renamed(number: int) -> BatchTransform:
     def change(batch: EventColumns) -> EventColumns:
         names = batch.names.copy()
         names[:, _IDENTITY] = (names[:, _IDENTITY] + np.uint64(number)) * _ODD_FACTOR
-        return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms)
+        return EventColumns(batch.events, names, batch.numbers, batch.codes, batch.time_ms, batch.arguments)
 
     return change
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..columns import EventColumns
+from ..columns import UNTRACED, UNTRUSTED_RESULT, EventColumns
 from ..compilation import compiled
 from ..errors import ModelError
+from ..events import MAX_ARGUMENTS
 from . import layout
-from .feature_kernel import RowObservations, scope_keys
-from .frequency_tables import count_key, distinct_hash, hash_pair, scope_row
+from .feature_kernel import RowObservations, memory_scope, scope_keys
+from .frequency_tables import count_key, distinct_hash, hash_pair, period_item, scope_row
 from .layout import Array, Baseline
 
 MAX_ITEMS = 1 << 24
@@ -59,11 +60,13 @@ def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Arr
     _write_scope_keys(rows, columns.names, scopes)
     distinct = np.unique(scopes[rows])
     distinct = distinct[distinct != 0]
+    traced = rows[columns.codes[rows, UNTRUSTED_RESULT] != UNTRACED]
     items = 1 << 16
     while True:
         baseline = _allocate_baseline(items, len(distinct))
         _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
-        if _count_items(baseline, rows, scopes, observations.items, observations.contexts, items):
+        used = _count_items(baseline, rows, scopes, observations.items, observations.contexts, items)
+        if used >= 0 and _count_values(baseline, traced, scopes, columns.time_ms, observations, used, items):
             break
         items *= 2
         if items > MAX_ITEMS:
@@ -92,8 +95,8 @@ def _index_scopes(keys: Array, positions: Array, distinct: Array) -> None:
 
 
 @compiled
-def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, room: int) -> bool:
-    """Count every item in each of its event's scopes; False when there is no room left."""
+def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, room: int) -> int:
+    """Count every item in each of its event's scopes; returns the places used, -1 when there is no room left."""
     used = 0
     for row in rows:
         for level in range(layout.SCOPES):
@@ -101,7 +104,7 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
             if scope == 0:
                 continue
             position = scope_row(baseline, scope)
-            for kind in range(layout.KINDS):
+            for kind in range(layout.SINGLE_KINDS):
                 if items[row, kind] == 0:
                     continue
                 baseline.totals[position, kind, 0] += np.float32(1.0)
@@ -112,6 +115,26 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
                         different = hash_pair(scope, distinct_hash(kind, contexts[row, kind]))
                         used += int(count_key(baseline.keys, baseline.counts, different))
         if used > room - 2 * layout.SCOPES * layout.KINDS:
+            return -1
+    return used
+
+
+@compiled
+def _count_values(
+    baseline: Baseline, rows: Array, scopes: Array, time_ms: Array, observations: RowObservations, used: int, room: int
+) -> bool:
+    """Count the values of arguments, and the periods that they are of, in the scope that remembers them; False when
+    there is no room left beside *used* places."""
+    for row in rows:
+        scope = memory_scope(scopes[row])
+        position = scope_row(baseline, scope)
+        used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
+        for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+            baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
+            if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):
+                baseline.totals[position, layout.K_ARGUMENT, 1] += np.float32(1.0)
+                used += 1
+        if used > room - MAX_ARGUMENTS - 1:
             return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
+from ..event_arguments import read_arguments
 from ..events import NativeEvent
 
 
@@ -53,3 +54,14 @@ def hour_of(event: NativeEvent) -> str:
 def argument_of(event: NativeEvent) -> str:
     """Provenance of an action's argument."""
     return f"{(event.resource and event.resource.provenance) or 'unknown'} argument of {event.action}"
+
+
+_SHOWN_ARGUMENTS = 3
+
+
+def foreign_arguments_of(event: NativeEvent) -> str:
+    """Arguments that earlier answers held, with the calls that gave them: the first ones by name."""
+    found = [one for one in read_arguments(event) or () if one.origin == "tool"]
+    said = list(dict.fromkeys(f"{one.name} out of {one.from_action or 'an earlier answer'}" for one in found))
+    more = [f"{len(said) - _SHOWN_ARGUMENTS} more"] if len(said) > _SHOWN_ARGUMENTS else []
+    return ", ".join([*said[:_SHOWN_ARGUMENTS], *more]) or "no argument out of an answer"

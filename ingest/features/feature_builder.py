@@ -231,7 +231,7 @@ class FeatureBuilder:
             Matrix of shape (n, F), and what was found in each row.
         """
         n = len(columns)
-        out, observations = np.zeros((n, FEATURE_COUNT)), feature_kernel.allocate_observations(n)
+        out, observations = np.zeros((n, FEATURE_COUNT)), feature_kernel.allocate_observations(n, columns.arguments)
         rows = np.arange(n) if rows is None else rows
         slots = np.zeros(n, np.int32)
         slots[rows] = self.admit(columns.names[rows, AGENT])

@@ -69,7 +69,8 @@ class Drifted(NamedTuple):
 class Sentence(NamedTuple):
     """The feature is about no single item or quantity: texts for the observed, the usual, and the whole sentence.
 
-    They are formats over `{value}`, the feature's value, and the event's `{action}` and `{credential}`.
+    They are formats over `{value}`, the feature's value, and the event's `{action}`, `{credential}` and
+    `{foreign_arguments}`.
     """
 
     observed: str
@@ -78,6 +79,8 @@ class Sentence(NamedTuple):
 
 
 Explanation = Item | Quantity | Carried | Strongest | Drifted | Sentence
+_WITHOUT_FEATURE = {layout.K_FROM, layout.K_ARGUMENT}
+"""Kinds that no feature is the surprise of: the first is a context alone, of the second an event has several."""
 _EXPLANATIONS = tuple(kind.__name__ for kind in get_args(Explanation))
 
 
@@ -99,6 +102,9 @@ class Feature(NamedTuple):
     gathers_new: tuple[int, ...] = ()  # kinds whose first uses it gathers over events
     parts: tuple[str, ...] = ()  # features that `feature_vector.compose` makes it of; with them usual it is 0
     signalled: bool = False  # a hard signal speaks of it: no rule of a person touches it
+    added: bool = False  # its evidence is added to that of all others, by its own rate; rank 1 = it could have spoken
+    compromise: bool = False  # evidence of who calls, what, where to, and with which rights
+    overreach: bool = False  # evidence of an agent that does more, or may do more, than it used to
 
     @property
     def low(self) -> float:
@@ -129,7 +135,7 @@ def check(features: Sequence[Feature]) -> None:
     _check_once("name", [feature.name for feature in features], ())
     _check_once("label or noun", [label_of(feature) for feature in features], ())
     items = [feature.told.kind for feature in features if isinstance(feature.told, Item)]
-    _check_once("kind of item", items, set(range(layout.KINDS)) - {layout.K_FROM})  # that one is a context alone
+    _check_once("kind of item", items, set(range(layout.KINDS)) - _WITHOUT_FEATURE)
     quantities = [feature.told.quantity for feature in features if isinstance(feature.told, Quantity)]
     _check_once("quantity", quantities, range(layout.QUANTITIES))
 

@@ -8,12 +8,26 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import columns
+from ..argument_columns import ArgumentColumns, no_arguments
 from ..compilation import allocation_free, inlined
+from ..events import EFFECTS
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
 from .deviations import update_reference
-from .feature_vector import write_feature_vector
-from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
+from .feature_vector import F_ARGUMENT, write_feature_vector
+from .frequency_tables import (
+    halve_habits,
+    hash_pair,
+    item_hash,
+    mix_bits,
+    own_add,
+    own_add_vouched,
+    own_count,
+    period_item,
+    scope_row,
+    shared_count,
+    value_item,
+)
 from .layout import AgentState, Array, Baseline
 
 _MAX_USE_BUCKET = 15
@@ -35,6 +49,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
     state.session_last[slot, oldest] = at_ms
     state.session_prev[slot, oldest] = np.uint64(0)
     state.session_numbers[slot, oldest, :] = np.float32(0.0)
+    state.session_untrusted[slot, oldest] = np.uint64(0)
     state.session_table[slot, oldest, :] = np.uint32(0)
     return oldest
 
@@ -168,10 +183,13 @@ class RowObservations(NamedTuple):
     new_kinds: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
+    arguments: ArgumentColumns  # of the batch
+    values: Array  # uint64 (m,): item of each argument's value, 0 = not observed yet
 
 
-def allocate_observations(n: int) -> RowObservations:
-    """Scratch space for *n* rows."""
+def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
+    """Scratch space for *n* rows, which tell these *arguments* (None = none)."""
+    told = no_arguments(n) if arguments is None else arguments
     return RowObservations(
         np.zeros((n, layout.KINDS), np.uint64),
         np.zeros((n, layout.KINDS), np.uint64),
@@ -181,7 +199,95 @@ def allocate_observations(n: int) -> RowObservations:
         np.zeros(n, np.uint32),
         np.zeros(n),
         np.zeros(n, np.uint8),
+        told,
+        np.zeros(len(told.values), np.uint64),
     )
+
+
+# Where the arguments of a call came from. Others write what some answers hold (mail, pages, tickets); a value that a
+# call takes out of such an answer, and that nobody had in this task before, may be theirs.
+
+_WRITE, _DELETE, _ADMIN = (EFFECTS.index(effect) for effect in ("write", "delete", "admin"))
+NOTHING_KNOWN, KNOWN_VALUES, FOREIGN_VALUE = 0.0, 1.0, 2.0
+"""Values of the feature: no origins are told or no values are remembered; nothing stands out; a new value of others."""
+
+
+@inlined
+def _may_be_foreign(untrusted: np.uint64, calls: np.int64, source: np.int64) -> bool:
+    """Tell whether others may have written the answer of an earlier call of a session that had *calls* so far.
+
+    Of calls that are too old, or that never came, as if any untrusted answer were theirs.
+    """
+    if source < 0:
+        return False
+    if source >= calls or calls - source > layout.REMEMBERED_CALLS:
+        return bool(untrusted != 0)
+    return bool((untrusted >> np.uint64(source % layout.REMEMBERED_CALLS)) & np.uint64(1))
+
+
+@inlined
+def memory_scope(scopes: Array) -> np.uint64:
+    """The scope that remembers the values of an event: its task, or its peer group where it declares none."""
+    return np.uint64(scopes[layout.TASK] if scopes[layout.TASK] != 0 else scopes[layout.PEERS])
+
+
+@inlined
+def _acts(codes: Array) -> bool:
+    """True for a call that changes something or leads outside."""
+    effect = codes[columns.EFFECT]
+    return bool(effect in (_WRITE, _DELETE, _ADMIN) or codes[columns.EXTERNAL] == columns.OUTSIDE)
+
+
+@inlined
+def _argument_origin(
+    observations: RowObservations,
+    row: int,
+    names: Array,
+    codes: Array,
+    at_ms: int,
+    untrusted: np.uint64,
+    calls: np.int64,
+    scopes: Array,
+    baseline: Baseline,
+    table: Array,
+) -> float:
+    """Value of the feature of an event that tells origins; its values become items."""
+    start, end = observations.arguments.start[row], observations.arguments.start[row + 1]
+    for place in range(start, end):
+        observations.values[place] = value_item(names[columns.TASK], observations.arguments.values[place])
+    scope = memory_scope(scopes)
+    if shared_count(baseline, scope, period_item(at_ms)) == 0.0:
+        return NOTHING_KNOWN
+    if not _acts(codes):
+        return KNOWN_VALUES
+    for place in range(start, end):
+        if not _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place])):
+            continue
+        value = observations.values[place]
+        if own_count(table, layout.K_ARGUMENT, value) == 0.0 and shared_count(baseline, scope, value) == 0.0:
+            observations.items[row, layout.K_ARGUMENT] = value
+            return FOREIGN_VALUE
+    return KNOWN_VALUES
+
+
+@inlined
+def _end_call(state: AgentState, slot: int, k: int, code: int) -> None:
+    """Count a traced call of a session, and remember whether others may have written its answer."""
+    call = np.int64(state.session_numbers[slot, k, layout.S_CALLS])
+    bit = np.uint64(1) << np.uint64(call % layout.REMEMBERED_CALLS)
+    if code == 1:
+        state.session_untrusted[slot, k] |= bit
+    else:
+        state.session_untrusted[slot, k] &= ~bit
+    state.session_numbers[slot, k, layout.S_CALLS] += np.float32(1.0)
+
+
+@inlined
+def _skip_call(state: AgentState, slot: int, session: np.uint64) -> None:
+    """Count a call that we refused: it is no behaviour, but later ones are numbered behind it."""
+    for k in range(layout.SESSIONS):
+        if state.session_id[slot, k] == session:
+            _end_call(state, slot, k, 0)
 
 
 @inlined
@@ -342,6 +448,8 @@ def observe(
         if codes[row, columns.OWN_DENIAL] != 0:
             observations.flags[row] = IGNORED_EVENT
             out[row, :] = 0.0
+            if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[row, columns.SESSION] != 0:
+                _skip_call(state, slot, names[row, columns.SESSION])
             continue
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
@@ -395,6 +503,20 @@ def observe(
             agent_numbers,
             state.session_numbers[slot, k],
         )
+        if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED:
+            out[row, F_ARGUMENT] = _argument_origin(
+                observations,
+                row,
+                names[row],
+                codes[row],
+                at_ms,
+                state.session_untrusted[slot, k],
+                np.int64(state.session_numbers[slot, k, layout.S_CALLS]),
+                scopes,
+                baseline,
+                table,
+            )
+            _end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms
@@ -415,6 +537,14 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
     agent_numbers[layout.N_VAR + quantity] = np.float32(max(variance, 0.0))
 
 
+@inlined
+def _learn_values(table: Array, agent_numbers: Array, observations: RowObservations, row: int) -> None:
+    """Remember the values of an event's arguments."""
+    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        if observations.values[place] != 0:
+            own_add(table, agent_numbers, layout.K_ARGUMENT, observations.values[place])
+
+
 @allocation_free
 def learn(
     rows: Array, slots: Array, codes: Array, state: AgentState, observations: RowObservations, weights: Array
@@ -430,7 +560,7 @@ def learn(
             continue
         slot = slots[row]
         agent_numbers, table = state.numbers[slot], state.table[slot]
-        for kind in range(layout.KINDS):
+        for kind in range(layout.SINGLE_KINDS):
             if observations.items[row, kind] != 0 and (
                 weights[position] != CREDENTIAL_ONLY or kind == layout.K_CREDENTIAL
             ):
@@ -442,6 +572,7 @@ def learn(
             own_add_vouched(table, layout.K_CREDENTIAL, observations.items[row, layout.K_CREDENTIAL])
         if weights[position] == CREDENTIAL_ONLY:
             continue
+        _learn_values(table, agent_numbers, observations, row)
         for quantity in range(layout.QUANTITIES):
             if observations.quantities[row, quantity] >= 0.0:
                 _learn_quantity(agent_numbers, quantity, observations.quantities[row, quantity])

@@ -90,6 +90,7 @@ FEATURES: tuple[Feature, ...] = (
         ),
         label="pace, 4 h",
         counts=BY_LEVEL,
+        overreach=True,
     ),
     Feature(
         "dormancy",
@@ -109,6 +110,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the action is for the task and agent",
         Item(layout.K_ACTION, "actions", lambda event: event.action, profile="actions"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "resource_surprise",
@@ -119,6 +121,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the resource is for the task and agent",
         Item(layout.K_RESOURCE, "resources", resource_of, profile="resources"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "target_surprise",
@@ -129,6 +132,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the destination is for the task and agent",
         Item(layout.K_TARGET, "targets", target_of, profile="destinations"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "audience_surprise",
@@ -139,6 +143,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the token audience is for the agent",
         Item(layout.K_AUDIENCE, "audiences", audience_of, profile="audiences"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "peer_surprise",
@@ -149,6 +154,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the called or calling agent is (edge caller to callee)",
         Item(layout.K_PEER, "peer agents", lambda event: event.peer or "no peer", profile="peer agents"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "principal_surprise",
@@ -159,6 +165,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual it is that the agent acts for this principal",
         Item(layout.K_PRINCIPAL, "principals", principal_of, profile="principals"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "network_surprise",
@@ -169,6 +176,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the client's network is for the agent",
         Item(layout.K_NETWORK, "networks", network_of, profile="networks"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "credential_surprise",
@@ -179,6 +187,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the credential (method and key) is for the agent",
         Item(layout.K_CREDENTIAL, "credentials", credential_of, profile="credentials"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "scope_surprise",
@@ -189,6 +198,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the set of requested scopes is for the agent",
         Item(layout.K_SCOPES, "scope sets", scopes_of, profile="sets of scopes"),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "action_rarity_peers",
@@ -200,6 +210,7 @@ FEATURES: tuple[Feature, ...] = (
         Carried(layout.K_ACTION),
         label="action among its peers",
         restates=(layout.K_ACTION,),
+        compromise=True,
     ),
     Feature(
         "identity_shift",
@@ -210,6 +221,7 @@ FEATURES: tuple[Feature, ...] = (
         "how much better the peer group explains the event than the agent's own past",
         Carried(layout.K_ACTION),
         restates=(layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK),
+        compromise=True,
     ),
     Feature(
         "hour_surprise",
@@ -237,6 +249,7 @@ FEATURES: tuple[Feature, ...] = (
         ),
         counts=ONCE,
         new_with=(layout.K_ACTION,),
+        compromise=True,
     ),
     Feature(
         "action_target_surprise",
@@ -254,6 +267,7 @@ FEATURES: tuple[Feature, ...] = (
         ),
         counts=ONCE,
         new_with=(layout.K_ACTION, layout.K_TARGET),
+        compromise=True,
     ),
     Feature(
         "repeat_surprise",
@@ -280,6 +294,7 @@ FEATURES: tuple[Feature, ...] = (
         "effect",
         "how unusual the effect (read, write, delete, admin) is for the agent",
         Item(layout.K_EFFECT, "effects", lambda event: event.effect or "unknown"),
+        compromise=True,
     ),
     Feature(
         "write_surprise",
@@ -290,6 +305,7 @@ FEATURES: tuple[Feature, ...] = (
         "largest surprise of action, target and order, weighed by its effect",
         Strongest((layout.K_ACTION, layout.K_TARGET, layout.K_ACTION_TARGET, layout.K_TRANSITION)),
         parts=("action_surprise", "target_surprise", "action_target_surprise", "transition_surprise"),
+        compromise=True,
     ),
     Feature(
         "outcome_surprise",
@@ -369,6 +385,8 @@ FEATURES: tuple[Feature, ...] = (
         "number of scopes",
         "number of requested scopes, against the usual",
         Quantity(layout.Q_BREADTH, "{} scopes", "requested scopes", "scopes", ("scopes asked for", "")),
+        overreach=True,
+        compromise=True,
     ),
     Feature(
         "scope_gap",
@@ -382,6 +400,8 @@ FEATURES: tuple[Feature, ...] = (
             "all granted",
             "{value:.0%} of the requested scopes not granted",
         ),
+        overreach=True,
+        compromise=True,
     ),
     Feature(
         "outside_capabilities",
@@ -392,6 +412,8 @@ FEATURES: tuple[Feature, ...] = (
         "the action is not a declared capability",
         Sentence("{action}", "its declared capabilities", "{action} is not among the agent's declared capabilities"),
         signalled=True,
+        overreach=True,
+        compromise=True,
     ),
     Feature(
         "chain_surprise",
@@ -407,6 +429,7 @@ FEATURES: tuple[Feature, ...] = (
             profile="delegation chains",
         ),
         counts=ONCE,
+        compromise=True,
     ),
     Feature(
         "chain_depth",
@@ -416,6 +439,8 @@ FEATURES: tuple[Feature, ...] = (
         "delegation depth",
         "actors in the delegation chain, against the usual",
         Quantity(layout.Q_DEPTH, "{} actors", "actors in the delegation chain", "actors", ("delegation depth", "")),
+        overreach=True,
+        compromise=True,
     ),
     Feature(
         "provenance_surprise",
@@ -427,6 +452,7 @@ FEATURES: tuple[Feature, ...] = (
         Item(layout.K_PROVENANCE, "origins", argument_of, behind=layout.K_ACTION),
         counts=ONCE,
         new_with=(layout.K_ACTION,),
+        compromise=True,
     ),
     Feature(
         "external_target",
@@ -437,6 +463,7 @@ FEATURES: tuple[Feature, ...] = (
         "surprise of a target that lies outside the tenant",
         Carried(layout.K_TARGET),
         parts=("target_surprise",),
+        compromise=True,
     ),
     Feature(
         "bytes_in",
@@ -480,6 +507,7 @@ FEATURES: tuple[Feature, ...] = (
             ("bytes in the last hour", ""),
         ),
         counts=BY_LEVEL,
+        overreach=True,
     ),
     Feature(
         "novelty_1h",
@@ -497,6 +525,7 @@ FEATURES: tuple[Feature, ...] = (
         ),
         counts=BY_LEVEL,
         gathers_new=layout.NAMING,
+        overreach=True,
     ),
     Feature(
         "session_length",
@@ -512,6 +541,7 @@ FEATURES: tuple[Feature, ...] = (
             "events",
             ("events in a session so far", ""),
         ),
+        overreach=True,
     ),
     Feature(
         "session_strangeness",
@@ -535,6 +565,8 @@ FEATURES: tuple[Feature, ...] = (
         "token lifetime",
         "requested token lifetime, against the usual",
         Quantity(layout.Q_LIFETIME, "{} s of token lifetime", "token lifetime", "s", ("token lifetime", "s")),
+        overreach=True,
+        compromise=True,
     ),
     Feature(
         "method_downgrade",
@@ -549,6 +581,7 @@ FEATURES: tuple[Feature, ...] = (
             "authentication weaker by {value:.0f} ranks than the strongest so far: {credential}",
         ),
         signalled=True,
+        compromise=True,
     ),
     Feature(
         "drift",
@@ -558,6 +591,23 @@ FEATURES: tuple[Feature, ...] = (
         "slow drift",
         "pace or volume beyond three deviations of the agent's slow reference",
         Drifted(),
+        overreach=True,
+    ),
+    Feature(
+        "argument_origin",
+        "flow",
+        RANK,
+        1.0,
+        "origin of arguments",
+        "2 where a call that changes something takes a value that is new for the task out of an answer that others may "
+        "have written; 1 where values are remembered and none is like that",
+        Sentence(
+            "{foreign_arguments}",
+            "values that this task has used before",
+            "a value that is new for this task was taken out of an answer that others may have written, and given to "
+            "{action}: {foreign_arguments}",
+        ),
+        added=True,
     ),
 )
 
@@ -588,6 +638,10 @@ FEATURE_OF_QUANTITY = _positions(
 )
 CONTEXT_KIND = _positions({kind: item.behind for kind, item in ITEMS.items()}, layout.KINDS)
 """Kind of the item that each kind is conditional on, -1 = none."""
+
+ADDED_FEATURES: tuple[bool, ...] = tuple(feature.added for feature in FEATURES)
+COMPROMISE_FEATURES: tuple[bool, ...] = tuple(feature.compromise for feature in FEATURES)
+OVERREACH_FEATURES: tuple[bool, ...] = tuple(feature.overreach for feature in FEATURES)
 
 FEATURE_IMPORTANCE: tuple[float, ...] = tuple(feature.importance for feature in FEATURES)
 """Weight of each feature for trust, by its meaning: *what* an agent does, to whom and with which rights, and what

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..compilation import allocation_free, inlined
-from .layout import N_DISTINCT, N_SEEN, REGION, REGION_SIZE, Array, Baseline
+from .layout import K_ARGUMENT, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, VALUE_PERIOD_MS, Array, Baseline
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -50,6 +50,18 @@ def item_hash(kind: int, item: np.uint64) -> np.uint64:
 def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
     """Key under which a shared baseline counts the different items of a kind that followed a context."""
     return mix_bits(context + np.uint64(kind + 101) * _GOLDEN_RATIO)
+
+
+@inlined
+def value_item(task: np.uint64, value: np.uint64) -> np.uint64:
+    """Identity of an argument's value for a declared task, 0 = none."""
+    return item_hash(K_ARGUMENT, hash_pair(task, value))
+
+
+@inlined
+def period_item(at_ms: int) -> np.uint64:
+    """Key under which a shared baseline keeps that it has values of a time's period: clients change their keys then."""
+    return distinct_hash(K_ARGUMENT, np.uint64(at_ms // VALUE_PERIOD_MS))
 
 
 @inlined

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..timestamps import DAY_MS
+
 # Kinds of items whose frequency is learned. A conditional kind is counted given another item (its context).
-KINDS = 20
+KINDS = 21
 (
     K_ACTION,
     K_RESOURCE,
@@ -34,12 +36,16 @@ KINDS = 20
     K_FROM,
     K_REQUEST_SIZE,
     K_ANSWER_SIZE,
+    K_ARGUMENT,
 ) = range(KINDS)
+SINGLE_KINDS = K_ARGUMENT
+"""Kinds below this one have at most one item in an event. Of arguments there are many, which are counted apart; their
+place among the items holds the one that stood out."""
 NAMING = tuple(range(K_CHAIN + 1))
 """Kinds that name things: a first use of one is a new name (`Q_NOVELTY`). Order, manner and time have no names."""
 
 # The region of an agent's table that a kind lives in: a flood of new objects can not push out habits.
-OBJECTS, HABITS, ORDER, MANNER = 0, 1, 2, 3
+OBJECTS, HABITS, ORDER, MANNER, VALUES = range(5)
 _KINDS_OF_REGION = {
     OBJECTS: (K_RESOURCE, K_TARGET, K_PRINCIPAL, K_ACTION_TARGET),
     HABITS: (
@@ -48,6 +54,7 @@ _KINDS_OF_REGION = {
     ),
     ORDER: (K_TRANSITION,),
     MANNER: (K_REPEAT, K_PROVENANCE, K_OUTCOME, K_REQUEST_SIZE, K_ANSWER_SIZE),
+    VALUES: (K_ARGUMENT,),
 }
 _REGION_OF_KIND = {kind: region for region, kinds in _KINDS_OF_REGION.items() for kind in kinds}
 REGION = np.array([_REGION_OF_KIND[kind] for kind in range(KINDS)], dtype=np.int64)
@@ -58,7 +65,7 @@ from where and when is the agent's own: others share the task, and their keys wo
 ever."""
 
 REGION_SIZE = 64
-TABLE_SIZE = 4 * REGION_SIZE
+TABLE_SIZE = len(_KINDS_OF_REGION) * REGION_SIZE
 
 # Quantities with a running mean and variance per agent and per scope.
 QUANTITIES = 15
@@ -85,7 +92,7 @@ DRIFT_QUANTITIES = np.array([Q_PACE_4H, Q_VOLUME], dtype=np.int64)
 See `deviations.update_reference`.
 """
 
-LAYOUT_GENERATION = 2
+LAYOUT_GENERATION = 3
 """Goes up when features are measured differently, or columns of the state mean something else, though their shape
 stays: what was kept before fits no more, neither state nor model."""
 
@@ -112,13 +119,19 @@ TIMES = 4
 
 SESSIONS = 4
 SESSION_TABLE = 12
-S_EVENTS, S_STRANGE = 0, 1
+S_EVENTS, S_STRANGE, S_CALLS = range(3)
+SESSION_NUMBERS = 3
+REMEMBERED_CALLS = 64
+"""Latest calls of a session of which is known whether others may have written their answers: a bit each."""
 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
 
 HALF_LIVES_S = (60.0, 900.0, 14_400.0)
 FAILURE_HALF_LIFE_S = 3600.0
+VALUE_PERIOD_MS = 90 * DAY_MS
+"""Hashes of values are compared within such periods, counted from 1970: then clients hash under other keys. Keys that
+last for several periods cost some memory at their borders, shorter ones would make every value new."""
 IMPLICIT_SESSION_GAP_MS = 30 * 60 * 1000
 """A session is what the event says, or else activity without a pause of half an hour."""
 
@@ -134,7 +147,8 @@ class AgentState(NamedTuple):
     session_id: Array  # uint64 (slots, SESSIONS)
     session_last: Array  # int64 (slots, SESSIONS)
     session_prev: Array  # uint64 (slots, SESSIONS): previous action
-    session_numbers: Array  # float32 (slots, SESSIONS, 2)
+    session_numbers: Array  # float32 (slots, SESSIONS, SESSION_NUMBERS)
+    session_untrusted: Array  # uint64 (slots, SESSIONS): bit i % 64 of call i: others may have written its answer
     session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
     revoked: Array  # uint64 (slots, REVOKED_TOKENS)
 
@@ -146,7 +160,8 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "session_id": (np.uint64, (SESSIONS,)),
     "session_last": (np.int64, (SESSIONS,)),
     "session_prev": (np.uint64, (SESSIONS,)),
-    "session_numbers": (np.float32, (SESSIONS, 2)),
+    "session_numbers": (np.float32, (SESSIONS, SESSION_NUMBERS)),
+    "session_untrusted": (np.uint64, (SESSIONS,)),
     "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
     "revoked": (np.uint64, (REVOKED_TOKENS,)),
 }

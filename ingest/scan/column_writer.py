@@ -153,6 +153,8 @@ _TARGET, _EXTERNAL, _PROVENANCE = (
     field_number("resource.provenance"),
 )
 _IP, _ASN = field_number("client.ip"), field_number("client.asn")
+_ATTRIBUTES, _ARGUMENTS = field_number("attributes"), field_number("arguments")
+_UNTRUSTED_RESULT = field_number("untrusted_result")
 _METHOD, _THUMBPRINT = field_number("credential.method"), field_number("credential.thumbprint")
 
 _REQUIRED = (_TIME, _AGENT_ID, _TYPE, _ACTION, _OUTCOME)
@@ -195,13 +197,21 @@ class ColumnRows(NamedTuple):
     time_ms: columns.Times
     fingerprints: columns.UInt64s  # (n, recall.KINDS, 2): fingerprints of what the row needs from the memory
     state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or UNUSUAL
+    attributes: npt.NDArray[np.int64]  # (n, 2): begin and length of the attributes, 0 = none
+    argument_counts: npt.NDArray[np.int64]  # (n,)
+    argument_values: npt.NDArray[np.uint64]  # as `ArgumentColumns`, of all rows, one behind the other
+    argument_sources: npt.NDArray[np.int32]
 
 
 NEEDS_DECODING = 128
 
 
-def allocate_rows(n: int) -> ColumnRows:
-    """Room for *n* records."""
+_SHORTEST_ARGUMENT = len('{"name":"a","origin":"tool","hash":"00000000"}')
+
+
+def allocate_rows(n: int, size: int) -> ColumnRows:
+    """Room for *n* records of *size* bytes together."""
+    arguments = size // _SHORTEST_ARGUMENT
     return ColumnRows(
         np.empty((n, columns.NAMES), np.uint64),
         np.empty((n, columns.NUMBERS)),
@@ -209,6 +219,10 @@ def allocate_rows(n: int) -> ColumnRows:
         np.empty(n, np.int64),
         np.empty((n, fingerprint_table.ENTRY_KINDS, 2), np.uint64),
         np.empty(n, np.uint8),
+        np.zeros((n, 2), np.int64),
+        np.zeros(n, np.int64),
+        np.empty(arguments, np.uint64),
+        np.empty(arguments, np.int32),
     )
 
 
@@ -219,6 +233,24 @@ def is_complete(spans: MemberSpans) -> bool:
         if spans.lengths[number] == ABSENT:
             return False
     return True
+
+
+@allocation_free
+def write_arguments(data_begin: int, spans: MemberSpans, out: ColumnRows, row: int, total: int) -> int:
+    """Write a record's arguments behind *total* others, and where its attributes stand; returns the new total.
+
+    Args:
+        data_begin: first byte of the record.
+    """
+    if spans.lengths[_ATTRIBUTES] != ABSENT:
+        out.attributes[row, 0] = spans.begins[_ATTRIBUTES] - data_begin
+        out.attributes[row, 1] = spans.lengths[_ATTRIBUTES]
+    count = as_int(max(spans.lengths[_ARGUMENTS], 0))
+    out.argument_counts[row] = count
+    for place in range(count):
+        out.argument_values[total + place] = spans.argument_values[place]
+        out.argument_sources[total + place] = spans.argument_sources[place]
+    return as_int(total + count)
 
 
 @allocation_free
@@ -289,6 +321,9 @@ def _write_codes(data: Bytes, spans: MemberSpans, codes: columns.Codes) -> None:
     codes[columns.SELF_ASSERTED] = begins[_SELF_ASSERTED] if lengths[_SELF_ASSERTED] != ABSENT else 0
     method = word_index(data, begins[_METHOD], lengths[_METHOD], _METHOD_TEXTS, _METHOD_LENGTHS)
     codes[columns.METHOD] = _RANKS[method] if method >= 0 else 0
+    codes[columns.UNTRUSTED_RESULT] = 0 if lengths[_ARGUMENTS] != ABSENT else columns.UNTRACED
+    if lengths[_UNTRUSTED_RESULT] != ABSENT:
+        codes[columns.UNTRUSTED_RESULT] = begins[_UNTRUSTED_RESULT]
     codes[columns.CAPABILITY] = columns.UNDECLARED
     if lengths[_CAPABILITIES] != ABSENT and _IS_WORK[begins[_TYPE]]:
         listed = list_contains(data, begins[_CAPABILITIES], lengths[_CAPABILITIES], begins[_ACTION], lengths[_ACTION])

@@ -8,12 +8,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..columns import ColumnEncoder, EventColumns, LazyEvents
+from ..argument_columns import scanned_arguments
+from ..columns import UNTRUSTED_RESULT, ColumnEncoder, EventColumns, LazyEvents, untrusted_result_code
 from ..compilation import allocation_free
 from ..errors import MalformedEvent
-from ..events import MAX_EVENT_BYTES, NativeEvent, decode_event
+from ..event_arguments import may_tell_origins, read_arguments
+from ..events import MAX_EVENT_BYTES, Argument, NativeEvent, decode_event
 from . import fingerprint_table
-from .column_writer import NEEDS_DECODING, ColumnRows, WriterTools, allocate_rows, is_complete, write_row
+from .column_writer import (
+    NEEDS_DECODING,
+    ColumnRows,
+    WriterTools,
+    allocate_rows,
+    is_complete,
+    write_arguments,
+    write_row,
+)
 from .json_scanner import Bytes
 from .record_scanner import MemberSpans, allocate_member_spans, read_record
 from .scan_schema import SCAN_SCHEMA, ScanSchema
@@ -63,8 +73,9 @@ class RawEncoder:
 
     def encode(self, payloads: Sequence[bytes]) -> EncodedBatch:
         """Columns of the payloads that are events, in their order."""
-        out, n = allocate_rows(len(payloads)), len(payloads)
+        n = len(payloads)
         lengths = np.fromiter(map(len, payloads), np.int64, n)
+        out = allocate_rows(n, int(lengths.sum()))
         starts = np.zeros(n + 1, np.int64)
         np.cumsum(lengths + 1, out=starts[1:])
         data = np.frombuffer(b"\0".join((*payloads, _PADDING)), np.uint8)
@@ -78,17 +89,35 @@ class RawEncoder:
                 refused.append((position, error))
         if decoded:
             self._fill(out, decoded)
-        columns = EventColumns(LazyEvents(payloads, decoded), out.names, out.numbers, out.codes, out.time_ms)
+        told = self._read_attributes(out, payloads, decoded)
+        told.update((position, read_arguments(event) or ()) for position, event in decoded.items())
+        arguments = scanned_arguments(out.argument_counts, out.argument_values, out.argument_sources, told)
+        columns = EventColumns(LazyEvents(payloads, decoded), out.names, out.numbers, out.codes, out.time_ms, arguments)
         positions = np.arange(n)
         if refused:
             positions = np.delete(positions, [position for position, _ in refused])
             columns = columns.take(positions)
         return EncodedBatch(columns, positions, refused)
 
+    def _read_attributes(
+        self, out: ColumnRows, payloads: Sequence[bytes], decoded: dict[int, NativeEvent]
+    ) -> dict[int, Sequence[Argument]]:
+        """Arguments of the scanned records whose attributes tell origins; their codes are written."""
+        told: dict[int, Sequence[Argument]] = {}
+        spans = out.attributes.tolist()
+        for position in np.flatnonzero((out.attributes[:, 1] > 0) & (out.state == 0)).tolist():
+            begin, length = spans[position]
+            if position in decoded or not may_tell_origins(payloads[position][begin : begin + length]):
+                continue
+            event = self._decode(payloads[position])
+            out.codes[position, UNTRUSTED_RESULT] = untrusted_result_code(event)
+            told[position] = read_arguments(event) or ()
+        return told
+
     def _fill(self, out: ColumnRows, decoded: dict[int, NativeEvent]) -> None:
         """Write the rows of decoded events, and remember the entries that the kernel lacked for them."""
         at, encoded = np.fromiter(decoded, np.int64, len(decoded)), self._encoder.encode(list(decoded.values()))
-        out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = encoded[1:]
+        out.names[at], out.numbers[at], out.codes[at], out.time_ms[at] = encoded[1:5]
         state = np.where(out.state[at] == NEEDS_DECODING, np.uint8(0), out.state[at])
         if self._remembered + fingerprint_table.ENTRY_KINDS * len(at) > len(self._tools.memory.values) // 2:
             self._tools.memory.fingerprints[:] = 0
@@ -108,9 +137,11 @@ def scan_records(
     out: ColumnRows,
 ) -> None:
     """Read the records at *starts* (the last one is the end) and write their rows; each is followed by a zero byte."""
+    arguments = 0
     for row in range(len(starts) - 1):
         start, end = starts[row], starts[row + 1] - 1
         out.state[row] = NEEDS_DECODING
         if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end or not is_complete(spans):
             continue
         out.state[row] = write_row(data, spans, tools, out, row)
+        arguments = write_arguments(start, spans, out, row, arguments)

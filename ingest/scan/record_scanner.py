@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..argument_columns import NO_CALL, VALUE_DIGITS
 from ..compilation import allocation_free, as_int, inlined
-from ..events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH
+from ..events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH, ORIGINS
 from ..hashing import load_word
 from . import scan_schema
 from .json_scanner import (
@@ -41,6 +42,9 @@ MAX_LIST_ITEMS = 256
 MAX_CALL_INDEX_DIGITS = 9
 MIN_HASH_DIGITS, MAX_HASH_DIGITS = 8, 64
 _LETTER_A, _LETTER_F = b"af"
+_DIGIT_0 = ord("0")
+_HASH, _ORIGIN, _FROM = (scan_schema.field_number(f"arguments.{name}") for name in ("hash", "origin", "from"))
+_TOOL = ORIGINS.index("tool")
 
 Integers = npt.NDArray[np.int64]
 
@@ -52,6 +56,8 @@ class MemberSpans(NamedTuple):
     lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 where they are present
     # The members of the objects of a list are those of its last object.
     sizes: npt.NDArray[np.float64]  # of numbers
+    argument_values: npt.NDArray[np.uint64]  # (MAX_ARGUMENTS,): of each argument of the call, as `ArgumentColumns`
+    argument_sources: npt.NDArray[np.int32]  # likewise
 
 
 def allocate_member_spans() -> MemberSpans:
@@ -60,6 +66,8 @@ def allocate_member_spans() -> MemberSpans:
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
         np.zeros(scan_schema.FIELD_COUNT),
+        np.zeros(MAX_ARGUMENTS, np.uint64),
+        np.zeros(MAX_ARGUMENTS, np.int32),
     )
 
 
@@ -161,7 +169,9 @@ def _read_value(data: Bytes, at: int, field: int, schema: ScanSchema, spans: Mem
     if kind == scan_schema.NAMES:
         return _read_list(data, at, field, spans)
     if kind == scan_schema.FREE_OBJECT and first == OPEN_OBJECT:
-        return value_end(data, at)
+        end = value_end(data, at)
+        spans.begins[field], spans.lengths[field] = at, end - at
+        return end
     if kind == scan_schema.FLAG:
         spans.begins[field], spans.lengths[field] = as_int(first == TRUE_BEGINS), 0
         return boolean_end(data, at)
@@ -238,10 +248,12 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
     spans.begins[field], count = at, 0
     at = skip_blanks(data, at + 1)
     while data[at] == OPEN_OBJECT:
+        spans.lengths[_FROM] = ABSENT  # those of the object before
         at = _read_object(data, at, schema.inner[field], schema, spans)
-        count += 1
-        if at < 0 or count > MAX_ARGUMENTS:
+        if at < 0 or count >= MAX_ARGUMENTS:
             return -1
+        _keep_argument(data, spans, count)
+        count += 1
         at = skip_blanks(data, at)
         if data[at] == COMMA:
             at = skip_blanks(data, at + 1)
@@ -251,6 +263,22 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
             return -1
     spans.lengths[field] = count
     return at + 1 if data[at] == CLOSE_LIST else -1
+
+
+@inlined
+def _keep_argument(data: Bytes, spans: MemberSpans, place: int) -> None:
+    """Keep value and source of the argument that was read last."""
+    value, begin = np.uint64(0), spans.begins[_HASH]
+    for at in range(begin, begin + min(spans.lengths[_HASH], VALUE_DIGITS)):
+        digit = data[at] - _DIGIT_0 if is_digit(data[at]) else data[at] - _LETTER_A + 10
+        value = (value << np.uint64(4)) | np.uint64(digit)
+    spans.argument_values[place] = value
+    source = NO_CALL
+    if spans.begins[_ORIGIN] == _TOOL and spans.lengths[_FROM] != ABSENT:
+        source = 0
+        for at in range(spans.begins[_FROM], spans.begins[_FROM] + spans.lengths[_FROM]):
+            source = 10 * source + as_int(data[at] - _DIGIT_0)
+    spans.argument_sources[place] = source
 
 
 @allocation_free

@@ -21,6 +21,7 @@ from ...ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT, RowObse
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
+from ...models.concerns import ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
 from ..records.agents import RiskLevel
@@ -165,7 +166,7 @@ class Engine:
             columns,
             slots,
             np.zeros((n, FEATURE_COUNT)),
-            allocate_observations(n),
+            allocate_observations(n, columns.arguments),
             np.zeros(n),
             np.ones(n),
             np.zeros((n, 2), np.int8),
@@ -258,6 +259,12 @@ class Engine:
             out.effective_rows.update(zip(again.tolist(), vectors, strict=True))
             scores.feature_evidence[places] = rest.feature_evidence
         return scores.feature_evidence
+
+    def score_concerns(self, scored: ScoredBatch) -> ConcernScores:
+        """Scores of a batch by concern, of the events by themselves."""
+        columns = scored.columns
+        failed = columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
+        return self.model.detector.concerns(scored.vectors, columns.names[:, event_columns.GROUP], failed)
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""

@@ -2,10 +2,11 @@
 
 One new object is odd in each event of its session, and a lasting honest change is odd in every event until it is
 learned, which it is not while it is under suspicion. Counted each time, either would climb to an alert by itself. So a
-name (a target, a principal, a network, an hour) whose surprise has brought evidence is remembered for a day, and later
-events are judged as if it were no surprise; whatever else is odd in them counts in full. The anomaly score stays that
-of the event as it was. How often, how large and how a call ended is no name: repetition, sizes, effects and outcomes
-count each time; of a name that is still new to the agent there is no usual one, so they go with it.
+name (a target, a principal, a network, an hour, a value out of a mail) whose surprise has brought evidence is
+remembered for a day, and later events are judged as if it were no surprise; whatever else is odd in them counts in
+full. The anomaly score stays that of the event as it was. How often, how large and how a call ended is no name:
+repetition, sizes, effects and outcomes count each time; of a name that is still new to the agent there is no usual
+one, so they go with it.
 
 A count over hours is one observation for as long as it lasts: every event of a busy day would tell it again. Pace of
 four hours, volume and new names count where they reach another whole standard deviation, once a day. What lies beyond
@@ -23,7 +24,7 @@ from ...ingest.compilation import compiled
 from ...ingest.features import layout
 from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
 from ...ingest.features.feature_kernel import RowObservations
-from ...ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
+from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
 from ...ingest.timestamps import MINUTE_MS
 from .composites import recompute_composites, spread_to_implied
 
@@ -41,9 +42,17 @@ CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE = 0.8, 0.4
 part of the event's strongest evidence that it must be."""
 
 _KIND_NAMES = np.array(
-    sorted(feature.told.kind for feature in FEATURES if isinstance(feature.told, Item) and feature.counts == ONCE),
+    sorted(
+        [
+            *(feature.told.kind for feature in FEATURES if isinstance(feature.told, Item) and feature.counts == ONCE),
+            layout.K_ARGUMENT,
+        ]
+    ),
     np.int64,
 )
+_FEATURE_OF_NAME = FEATURE_OF_KIND.copy()
+_FEATURE_OF_NAME[layout.K_ARGUMENT] = FEATURE_INDEX["argument_origin"]
+"""Feature that is odd because of a name: the surprise of its kind, or that a value came from others."""
 _FEATURES_BESIDE_KIND = {
     kind: [at for at, feature in enumerate(FEATURES) if kind in feature.restates] for kind in ITEMS
 }
@@ -221,8 +230,8 @@ def suppress_counted(
     named = np.zeros(vectors.shape, np.bool_)
     for kind in _KIND_NAMES.tolist():
         marked = _mask_bit(masks, kind)
-        named[:, FEATURE_OF_KIND[kind]] |= marked
-        for shadow in _FEATURES_BESIDE_KIND[kind]:
+        named[:, _FEATURE_OF_NAME[kind]] |= marked
+        for shadow in _FEATURES_BESIDE_KIND.get(kind, ()):
             named[:, shadow] |= marked
     named = spread_to_implied(named, masks & fresh)
     for feature, gathering in _GATHERING:
@@ -271,6 +280,6 @@ def record_counted(
         asserted,
         feature_evidence,
         _KIND_NAMES,
-        FEATURE_OF_KIND,
+        _FEATURE_OF_NAME,
         _HOURLY_COUNT_FEATURES,
     )

@@ -16,7 +16,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
 from ...ingest.features.deviations import distance_from_reference, usual_value
-from ...ingest.features.event_words import credential_of
+from ...ingest.features.event_words import credential_of, foreign_arguments_of
 from ...ingest.features.feature_declaration import (
     BadFeature,
     Carried,
@@ -71,6 +71,7 @@ def _in_call(event: NativeEvent) -> str:
 _OF_EVENT: dict[str, Callable[[NativeEvent], str]] = {
     "action": lambda event: sanitize_text(event.action),
     "credential": lambda event: sanitize_text(credential_of(event)),
+    "foreign_arguments": lambda event: sanitize_text(foreign_arguments_of(event)),
 }
 """Facts of the event that a declared sentence may name beside the feature's value."""
 

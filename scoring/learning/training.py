@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest import columns as event_columns
+from ...ingest.argument_columns import join_arguments
 from ...ingest.columns import ColumnEncoder, EventColumns, LazyEvents
 from ...ingest.errors import MalformedEvent
 from ...ingest.events import NativeEvent, decode_event
@@ -100,7 +101,10 @@ class TrainingHistory:
             np.concatenate([getattr(chunk, name) for chunk in self._chunks])[-self._max_events :]
             for name in ("names", "numbers", "codes", "time_ms")
         )
-        return EventColumns(LazyEvents([b""] * len(names), {}), names, numbers, codes, time_ms)
+        arguments = join_arguments([(len(chunk), chunk.arguments) for chunk in self._chunks])
+        if arguments is not None:
+            arguments = arguments.take(np.arange(len(arguments.start) - 1)[-self._max_events :])
+        return EventColumns(LazyEvents([b""] * len(names), {}), names, numbers, codes, time_ms, arguments)
 
 
 def _without_events(columns: EventColumns) -> EventColumns:

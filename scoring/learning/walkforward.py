@@ -148,7 +148,7 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     settings = EngineSettings(RiskEvaluationSettings(disabled_signals=hard_signal_codes()), capacity=agents)
     engine = Engine(model, settings, None)
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
-    columns = EventColumns(stubs, columns.names, columns.numbers, columns.codes, columns.time_ms)
+    columns = EventColumns(stubs, *columns[1:])
     anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ...ingest.columns import ColumnEncoder
@@ -18,6 +19,7 @@ from ...ingest.events import NativeEvent
 from ...ingest.formats.history_decoding import decode_history_event
 from ...ingest.source import RecordBatch, Source
 from ...ingest.timestamps import MINUTE_MS
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine.decision_maker import RecordMoment
 from ..engine.engine import Engine, EngineSettings, ScoredBatch
@@ -32,8 +34,16 @@ EXPLAINED_P_VALUE = 0.25
 """p-value from which an event brings evidence, and has reasons in the output; the others have nothing to explain."""
 
 
+class ConcernScore(msgspec.Struct, frozen=True, gc=False):
+    """One concern of one event; see `trustwatch.models.concerns`."""
+
+    anomaly_score: float
+    p_value: float
+
+
 class ReplayedEvent(NamedTuple):
-    """One line of `replay`'s output. p-value and reasons are of the event by itself, whatever counted before it."""
+    """One line of `replay`'s output. p-value, concerns and reasons are of the event by itself, whatever counted
+    before it."""
 
     id: str
     agent_id: str
@@ -43,6 +53,7 @@ class ReplayedEvent(NamedTuple):
     risk_score: float
     risk_level: str
     reasons: tuple[RiskReason, ...]
+    concerns: dict[str, ConcernScore]
 
 
 class ReplaySummary(NamedTuple):
@@ -138,7 +149,9 @@ class HistoryReplay:
         reasons: dict[int, Any] = dict(
             zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
         )
+        concerns = self._processor.engine.score_concerns(scored)
         for row, event in enumerate(scored.columns.events):
+            by_concern = zip(CONCERNS, concerns.anomaly_score[row], concerns.p_value[row], strict=True)
             yield ReplayedEvent(
                 event.id or "",
                 event.agent.id,
@@ -148,6 +161,7 @@ class HistoryReplay:
                 float(scored.risk_scores[row]),
                 RiskLevel(int(scored.levels[row, 1])).label,
                 reasons.get(row, ()),
+                {name: ConcernScore(float(anomaly), float(p_value)) for name, anomaly, p_value in by_concern},
             )
 
     def summary(self) -> ReplaySummary:

@@ -16,6 +16,9 @@ from .collecting import MODEL
 from .opening import DATA
 from .support import assert_same, read_rows, run, score_vectors, stored, unpack
 
+NO_ORIGINS = 0.0
+"""Value of the feature that 0.1 did not have, of an event that tells no origins; it has no evidence."""
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -27,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_its_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """It knows agents by a hash that two of them can share: nobody is judged by it; the advice is to train again."""
-    with pytest.raises(ModelError, match="expected format version 4, found 3; retrain, or run the version"):
+    with pytest.raises(ModelError, match="expected format version 5, found 3; retrain, or run the version"):
         load_trained_model(unpack(DATA / "model.zip", tmp_path / "model"))
 
 
@@ -40,13 +43,13 @@ def written(tmp_path: Path) -> Path:
 def test_the_model_scores_stored_vectors_as_ever(model: Path) -> None:
     """Every column of the scores, for vectors of each peer group, of agents that are known and that are not."""
     golden = read_rows(DATA / "vectors.jsonl.gz")
-    rows = np.array([row["vector"] for row in golden])
+    rows = np.array([[*row["vector"], NO_ORIGINS] for row in golden])
     groups = np.array([row["group"] for row in golden], np.uint64)
     familiar = np.array([row["familiar"] for row in golden])
     scores = score_vectors(model, rows, groups, familiar)
     ours = [{name: column[at] for name, column in scores.items()} for at in range(len(rows))]
 
-    assert_same(ours, [row["scores"] for row in golden])
+    assert_same(ours, [{**row["scores"], "u": [*row["scores"]["u"], 0.0]} for row in golden])
 
 
 @pytest.mark.parametrize("place", ["data/log", "archive"])

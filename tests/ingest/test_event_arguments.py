@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.argument_columns import NO_CALL
+from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, Argument, decode_event
@@ -115,15 +116,30 @@ def test_an_erased_name_in_place_of_a_hash_keeps_the_record_readable() -> None:
     assert [argument.hash for argument in read_arguments(erased) or ()] == [pseudonym, COPIED["hash"]]
 
 
-def test_what_a_client_says_of_origins_moves_no_column() -> None:
-    """No feature is made of them yet, so that a client which lies about them changes no score."""
+def test_columns_of_members_and_of_attributes_are_the_same() -> None:
+    """Whether the answer is untrusted, which values the call took, and whence; all else is as without them."""
     told = {"arguments": [PROMPTED, COPIED], "untrusted_result": True}
     without = decode_event(json.dumps(event()).encode())
     members = decode_event(json.dumps(event(**told)).encode())
     attributes = decode_event(json.dumps(event(attributes=told)).encode())
 
-    made = [ColumnEncoder(SALT, {}).encode([one]) for one in (without, members, attributes)]
+    plain, *made = [ColumnEncoder(SALT, {}).encode([one]) for one in (without, members, attributes)]
 
-    for columns in made[1:]:
-        for ours, theirs in zip(columns[1:], made[0][1:], strict=True):
+    assert plain.arguments is None and plain.codes[0, UNTRUSTED_RESULT] == UNTRACED
+    for columns in made:
+        assert columns.arguments is not None and columns.codes[0, UNTRUSTED_RESULT] == 1
+        assert columns.arguments.values.tolist() == [int(one["hash"], 16) for one in (PROMPTED, COPIED)]
+        assert columns.arguments.sources.tolist() == [NO_CALL, COPIED["from"]]
+        for ours, theirs in zip((*columns[1:3], columns.time_ms), (*plain[1:3], plain.time_ms), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(columns.codes[:, :UNTRUSTED_RESULT], plain.codes[:, :UNTRUSTED_RESULT])
+
+
+def test_an_erased_name_is_no_value() -> None:
+    """What stands in its place is the same for all that the person was called in."""
+    erased = {**PROMPTED, "hash": "erased~01KAV9FT00QX"}
+
+    columns = ColumnEncoder(SALT, {}).encode([decode_event(json.dumps(event(arguments=[erased, COPIED])).encode())])
+
+    assert columns.arguments is not None
+    assert columns.arguments.values.tolist() == [int(COPIED["hash"], 16)]

@@ -73,7 +73,7 @@ DAMAGES: dict[str, tuple[str, str, Change, str]] = {
         lambda table: table.astype(np.int64),
         "expected uint32 with 2 dimensions, found int64",
     ),
-    "other layout": ("seeds", "table", lambda table: table[:, :-1].copy(), "expected a size of 256, found 255"),
+    "other layout": ("seeds", "table", lambda table: table[:, :-1].copy(), "expected a size of 320, found 319"),
     "no fleet": ("groups", "ids", put(0, 1), "ascend from 0"),
     "no exponent": ("groups", "exponent", put(0, 0.0), "at least"),
     "share of nothing": ("alarms", "share", put(0, 0.0), "at least"),

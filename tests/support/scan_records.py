@@ -97,7 +97,11 @@ class ScannerAndReference:
         wanted = self.reference.encode(events)
         for _ in range(2):
             found = self.raw.encode(payloads)
-            for column, made in zip(wanted[1:], found.columns[1:], strict=True):
+            assert (wanted.arguments is None) == (found.columns.arguments is None)
+            made_arguments, wanted_arguments = found.columns.arguments or (), wanted.arguments or ()
+            for column, made in zip(
+                (*wanted[1:5], *wanted_arguments), (*found.columns[1:5], *made_arguments), strict=True
+            ):
                 assert column.dtype == made.dtype
                 np.testing.assert_array_equal(made.view(np.uint8), column.view(np.uint8))
             assert [(position, error.path, error.reason) for position, error in found.refused] == wrong

@@ -42,8 +42,9 @@ def test_features_docs_state_bytes_per_agent() -> None:
 
 def test_features_docs_state_the_bounds() -> None:
     """Regions, entries, sessions and tokens are as many as the document says."""
-    assert (layout.REGION_SIZE, layout.TABLE_SIZE) == (64, 256)
+    assert (layout.REGION_SIZE, layout.TABLE_SIZE) == (64, 320)
     assert (layout.SESSIONS, layout.SESSION_TABLE, layout.REVOKED_TOKENS) == (4, 12, 4)
+    assert layout.REMEMBERED_CALLS == 64
 
 
 def test_features_have_one_place() -> None:

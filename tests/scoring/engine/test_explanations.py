@@ -130,8 +130,11 @@ class Guess(NamedTuple):
     [
         (Guess(), "feature 'scope_gap': reasons have no sentence for the explanation Guess"),
         (None, "have no sentence for the explanation NoneType"),
-        (Sentence("{value}", "none", "{ranks} too weak"), "asks for ranks; there are action, credential, value"),
-        (Sentence("{}", "none", "too weak"), "there are action, credential, value"),
+        (
+            Sentence("{value}", "none", "{ranks} too weak"),
+            "asks for ranks; there are action, credential, foreign_arguments, value",
+        ),
+        (Sentence("{}", "none", "too weak"), "there are action, credential, foreign_arguments, value"),
     ],
 )
 def test_what_has_no_words_is_refused(told: Any, error: str) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from trustwatch.ingest.file_source import FileSource
 from trustwatch.scoring.engine.engine import EngineSettings
@@ -65,3 +66,15 @@ def test_nothing_is_learned_when_frozen(kit: Any, history: Path) -> None:
     for index in firsts.values():
         assert frozen[index].anomaly_score == live[index].anomaly_score
     assert [line.anomaly_score for line in frozen] != [line.anomaly_score for line in live]
+
+
+def test_each_line_has_its_concerns(kit: Any, history: Path) -> None:
+    """By name, each with a score and a p-value of its own, as `evaluate.py` of an operator reads them."""
+    lines, _, _ = replay(kit, history)
+    written = json.loads(msgspec.json.encode(lines[7]._asdict()))
+
+    assert list(written["concerns"]) == ["compromise", "malfunction", "overreach"]
+    assert set(written["concerns"]["overreach"]) == {"anomaly_score", "p_value"}
+    for line in lines:
+        assert all(0.0 <= one.anomaly_score <= 1.0 and 0.0 < one.p_value <= 1.0 for one in line.concerns.values())
+    assert len({one.anomaly_score for line in lines[:50] for one in line.concerns.values()}) > 100

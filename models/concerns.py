@@ -1,0 +1,144 @@
+"""Concerns: the ways in which an agent can be in trouble, each a question of its own with its own calibration.
+
+- *compromise*: it acts for somebody else. Who calls, what, where to and with which rights, and whence the arguments
+  come. Sizes, pace and failures are left aside, several small oddities count together, and a call that did not happen
+  counts no more than a probe.
+- *malfunction*: it works badly. One loud oddity of any kind is enough, failures count in full; origins of arguments
+  say nothing about that.
+- *overreach*: it does more, or may do more, than it used to: pace, volume, new names, scopes and what it was declared
+  for. Each of these is weak in a single event, so they are judged among themselves.
+
+The anomaly score of an event (`detector.Scores`) is that of all evidence together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, anomaly_scores, fit_peer_scales
+from .evidence_combination import CombinedEvidence, power_norms
+
+CONCERNS = ("compromise", "malfunction", "overreach")
+
+COMPROMISE_NORM, OVERREACH_NORM = 4, 1
+"""How much the largest evidence outweighs the others, from 1, all add up (see `DetectorSettings.norm`)."""
+
+PROBE_P_VALUE = 0.1
+"""p-value that a call which did not happen counts as towards compromise, at the least."""
+_PROBE_SCALE = float(np.log10((1.0 - 0.5) / PROBE_P_VALUE)) / DECADES_OF_SCALE
+
+
+class FeatureRoles(NamedTuple):
+    """Features that are treated apart.
+
+    Attributes:
+        added: bool (F,), their evidence is added to that of all others.
+        compromise: bool (F,), evidence of compromise.
+        overreach: bool (F,), evidence of overreach.
+    """
+
+    added: NDArray[np.bool_]
+    compromise: NDArray[np.bool_]
+    overreach: NDArray[np.bool_]
+
+    @staticmethod
+    def none(features: int) -> FeatureRoles:
+        """No feature is treated apart."""
+        return FeatureRoles(*np.zeros((3, features), np.bool_))
+
+
+class ConcernScores(NamedTuple):
+    """Scores of n rows by concern, in the order of `CONCERNS`.
+
+    Attributes:
+        anomaly_score: float64 (n, 3) in [0, 1], higher is more anomalous, as in `detector.Scores`.
+        p_value: float64 (n, 3) in (0, 1].
+    """
+
+    anomaly_score: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+
+
+class ConcernModel(NamedTuple):
+    """What scores by concern rest on.
+
+    Attributes:
+        roles: of the features.
+        compromise_scales: of the evidence of compromise, per peer group.
+        overreach_scales: of the evidence of overreach.
+        calibrations: anomaly score to p-value, one per concern.
+    """
+
+    roles: FeatureRoles
+    compromise_scales: PeerScales
+    overreach_scales: PeerScales
+    calibrations: tuple[Calibration, Calibration, Calibration]
+
+
+def fit_concerns(
+    scales: PeerScales,
+    held_out: CombinedEvidence,
+    groups: NDArray[np.uint64],
+    failed: NDArray[np.bool_],
+    roles: FeatureRoles,
+    minimum: int,
+) -> ConcernModel:
+    """Calibrate each concern on held-out rows of normal behaviour.
+
+    Args:
+        scales: of the statistic.
+        held_out: evidence of n rows from detectors that had not seen them.
+        groups: uint64 (n,).
+        failed: bool (n,), calls that did not happen.
+        roles: of the features.
+        minimum: rows from which a peer group is calibrated by itself.
+    """
+    none = Calibration.empty()
+    model = ConcernModel(
+        roles,
+        fit_peer_scales(_statistic(held_out, roles.compromise, COMPROMISE_NORM), groups, minimum),
+        fit_peer_scales(_statistic(held_out, roles.overreach, OVERREACH_NORM), groups, minimum),
+        (none, none, none),
+    )
+    anomaly = _anomaly(model, scales, held_out, groups, failed)
+    compromise, malfunction, overreach = (Calibration.fit(column, groups, minimum) for column in anomaly)
+    return model._replace(calibrations=(compromise, malfunction, overreach))
+
+
+def score_concerns(
+    model: ConcernModel,
+    scales: PeerScales,
+    combined: CombinedEvidence,
+    groups: NDArray[np.uint64],
+    failed: NDArray[np.bool_],
+) -> ConcernScores:
+    """Scores of rows by concern; arguments as for `fit_concerns`."""
+    anomaly = _anomaly(model, scales, combined, groups, failed)
+    p_values = [one.p_values(column, groups) for one, column in zip(model.calibrations, anomaly, strict=True)]
+    return ConcernScores(np.stack(anomaly, axis=1), np.stack(p_values, axis=1))
+
+
+def _anomaly(
+    model: ConcernModel,
+    scales: PeerScales,
+    combined: CombinedEvidence,
+    groups: NDArray[np.uint64],
+    failed: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], ...]:
+    """Anomaly scores (n,) of each concern."""
+    most = np.where(failed, _PROBE_SCALE, np.inf)
+    compromise = _statistic(combined, model.roles.compromise, COMPROMISE_NORM)
+    overreach = _statistic(combined, model.roles.overreach, OVERREACH_NORM)
+    return (
+        anomaly_scores(model.compromise_scales, compromise, groups, combined.added, most),
+        anomaly_scores(scales, combined.statistic, groups),
+        anomaly_scores(model.overreach_scales, overreach, groups),
+    )
+
+
+def _statistic(combined: CombinedEvidence, asked: NDArray[np.bool_], norm: int) -> NDArray[np.float64]:
+    """Norm (n,) of the evidence of the features *asked* (F,), decades."""
+    return np.asarray(power_norms(np.ascontiguousarray(combined.feature_evidence[:, asked]), norm))

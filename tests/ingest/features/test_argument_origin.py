@@ -1,0 +1,258 @@
+"""Whence the arguments of a call come: what `argument_origin` says, and what it keeps silent about."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.ingest.argument_columns import ArgumentColumns, join_arguments, scanned_arguments
+from trustwatch.ingest.columns import EventColumns
+from trustwatch.ingest.events import Argument, decode_event
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.event_words import foreign_arguments_of
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.layout import Baseline
+
+from ...support.feature_histories import SingleEventBuilder, columns, event
+
+NOTHING, KNOWN, FOREIGN = 0.0, 1.0, 2.0
+KNOWN_ACCOUNT, NEW_ACCOUNT, SUBJECT = "aaaa0000aaaa", "bbbb1111bbbb", "cccc2222cccc"
+DAY = 86_400.0
+
+
+def argument(value: str, source: int | None = None, name: str = "to") -> dict[str, Any]:
+    """An argument out of an earlier call, or out of the prompt."""
+    if source is None:
+        return {"name": name, "origin": "prompt", "hash": value}
+    return {"name": name, "origin": "tool", "from": source, "from_action": "read_mail", "hash": value}
+
+
+def read_mail(after_s: float, untrusted: bool | None = True, **members: Any) -> dict[str, Any]:
+    """A call whose answer others may have written."""
+    told = {} if untrusted is None else {"untrusted_result": untrusted}
+    return event(after_s, action="read_mail", effect="read", **{**TASK, **told, "arguments": [], **members})
+
+
+def pay(after_s: float, *arguments: dict[str, Any], **members: Any) -> dict[str, Any]:
+    """A call that changes something."""
+    more = {"arguments": list(arguments), "untrusted_result": False, "effect": "write"}
+    return event(after_s, action="pay", **{**TASK, **more, **members})
+
+
+TASK = {"task": "bills", "session": "s1"}
+
+
+def history() -> list[dict[str, Any]]:
+    """Another agent has done the task once, with one account out of a mail."""
+    return [
+        read_mail(-600.0, agent="peer", session="p"),
+        pay(-590.0, argument(KNOWN_ACCOUNT, 0), argument(SUBJECT), agent="peer", session="p"),
+    ]
+
+
+def baseline_of(events: list[dict[str, Any]]) -> Baseline:
+    batch: EventColumns = columns(events)
+    _, found = FeatureBuilder(empty_baseline(), 1000).observe_and_learn(batch)
+    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
+
+
+@pytest.fixture
+def watch() -> SingleEventBuilder:
+    return SingleEventBuilder(baseline_of(history()))
+
+
+def value(row: dict[str, float]) -> float:
+    return row["argument_origin"]
+
+
+def test_a_new_value_out_of_a_mail_stands_out(watch: SingleEventBuilder) -> None:
+    """One that the task has used before does not, nor one that the user named."""
+    rows = watch.feed(
+        read_mail(0.0),
+        pay(1.0, argument(KNOWN_ACCOUNT, 0)),
+        pay(2.0, argument(NEW_ACCOUNT)),
+        pay(3.0, argument(KNOWN_ACCOUNT, 0), argument(NEW_ACCOUNT, 0)),
+        learn=False,
+    )
+
+    assert [value(row) for row in rows] == [KNOWN, KNOWN, KNOWN, FOREIGN]
+
+
+def test_values_of_trusted_answers_and_calls_that_change_nothing_say_nothing(watch: SingleEventBuilder) -> None:
+    rows = watch.feed(
+        read_mail(0.0, untrusted=False),
+        read_mail(1.0),
+        pay(2.0, argument(NEW_ACCOUNT, 0)),
+        read_mail(3.0, arguments=[argument(NEW_ACCOUNT, 1)]),
+        learn=False,
+    )
+
+    assert [value(row) for row in rows] == [KNOWN] * 4
+
+
+def test_a_call_that_leads_outside_counts_whatever_its_effect(watch: SingleEventBuilder) -> None:
+    outside = {"effect": "read", "resource": {"id": "https://evil.example", "external": True}}
+
+    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), **outside))) == FOREIGN
+
+
+def test_what_was_learned_is_new_no_more(watch: SingleEventBuilder) -> None:
+    """For that agent, in that task, once the event was learned."""
+    watch.feed(read_mail(0.0))
+    assert value(watch.last(pay(1.0, argument(NEW_ACCOUNT, 0)))) == FOREIGN
+    assert value(watch.last(pay(2.0, argument(NEW_ACCOUNT, 0)))) == KNOWN
+
+    watch.feed(read_mail(3.0, agent="a2", session="s2"))
+    assert value(watch.last(pay(4.0, argument(NEW_ACCOUNT, 0), agent="a2", session="s2"))) == FOREIGN
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"task": "never seen"},
+        {"task": None, "role": "never seen"},
+    ],
+)
+def test_without_memory_nothing_is_new(watch: SingleEventBuilder, members: dict[str, Any]) -> None:
+    """Every value of a task that nobody has done would be new: that says nothing."""
+    rows = watch.feed(read_mail(0.0, **members), pay(1.0, argument(NEW_ACCOUNT, 0), **members))
+
+    assert [value(row) for row in rows] == [NOTHING, NOTHING]
+
+
+def test_without_a_declared_task_peers_remember() -> None:
+    """Those of the same type."""
+    watch = SingleEventBuilder(baseline_of([{**one, "task": None} for one in history()]))
+
+    rows = watch.feed(
+        read_mail(0.0, task=None),
+        pay(1.0, argument(KNOWN_ACCOUNT, 0), task=None),
+        pay(2.0, argument(NEW_ACCOUNT, 0), task=None),
+    )
+
+    assert [value(row) for row in rows] == [KNOWN, KNOWN, FOREIGN]
+
+
+def test_a_memory_of_another_key_says_nothing(watch: SingleEventBuilder) -> None:
+    """Clients change their keys with the period: no value would be known again."""
+    later = 90 * DAY
+
+    assert value(watch.last(read_mail(later), pay(later + 1.0, argument(KNOWN_ACCOUNT, 0)))) == NOTHING
+    assert later * 1000 == layout.VALUE_PERIOD_MS
+
+
+def test_an_event_that_tells_no_origins_says_nothing(watch: SingleEventBuilder) -> None:
+    plain = event(1.0, action="pay", effect="write", **TASK)
+
+    assert value(watch.last(read_mail(0.0), plain)) == NOTHING
+
+
+def test_calls_are_numbered_as_their_sender_numbers_them(watch: SingleEventBuilder) -> None:
+    """Events that tell no origins have no number; a call that we refused has one."""
+    refused = pay(2.0, outcome="denied", caused_by="trustwatch")
+    plain = event(1.0, action="think", **TASK)
+
+    rows = watch.feed(
+        read_mail(0.0, untrusted=False),
+        plain,
+        refused,
+        read_mail(3.0),
+        pay(4.0, argument(NEW_ACCOUNT, 1)),
+        pay(5.0, argument(NEW_ACCOUNT, 2)),
+        learn=False,
+    )
+
+    assert [value(row) for row in rows[-2:]] == [KNOWN, FOREIGN]
+
+
+def test_calls_that_are_too_old_or_never_came_count_as_untrusted_if_any_was(watch: SingleEventBuilder) -> None:
+    """A flood of calls hides no mail, and neither does a number that nobody has seen."""
+    flood = [read_mail(float(at), untrusted=False) for at in range(layout.REMEMBERED_CALLS + 1)]
+    watch.feed(*flood, learn=False)
+    assert value(watch.feed(pay(100.0, argument(NEW_ACCOUNT, 0)), learn=False)[-1]) == KNOWN
+
+    watch.feed(read_mail(101.0), learn=False)
+    old, unknown = watch.feed(pay(102.0, argument(NEW_ACCOUNT, 0)), pay(103.0, argument(NEW_ACCOUNT, 999)), learn=False)
+    assert (value(old), value(unknown)) == (FOREIGN, FOREIGN)
+
+
+def test_a_new_session_has_read_nothing(watch: SingleEventBuilder) -> None:
+    """Neither under another name, nor where a session's place is taken by others and it begins anew."""
+    watch.feed(read_mail(0.0), learn=False)
+    assert value(watch.feed(pay(1.0, argument(NEW_ACCOUNT, 0), session="s2"), learn=False)[-1]) == KNOWN
+
+    for number in range(layout.SESSIONS):
+        watch.feed(read_mail(2.0 + number, untrusted=False, session=f"other-{number}"), learn=False)
+    assert value(watch.feed(pay(9.0, argument(NEW_ACCOUNT, 0)), learn=False)[-1]) == KNOWN
+
+
+def test_batches_of_any_size_give_the_same(watch: SingleEventBuilder) -> None:
+    """Arguments go with their rows where a batch is cut."""
+    events = [read_mail(0.0), *(pay(1.0 + at, *[argument(f"{at:08x}", 0)] * (at % 3)) for at in range(9))]
+    whole = [value(row) for row in SingleEventBuilder(watch.builder.baseline).feed(*events)]
+
+    single = [value(watch.feed(one)[0]) for one in events]
+    batch = columns(events)
+    halves = FeatureBuilder(watch.builder.baseline, 16)
+    parts = [halves.observe_and_learn(batch.take(np.arange(*cut)))[0] for cut in ((0, 4), (4, 10))]
+
+    assert FOREIGN in whole
+    assert single == whole == np.concatenate(parts)[:, -1].tolist()
+
+
+def test_many_values_push_out_no_habit(watch: SingleEventBuilder) -> None:
+    """Values have a region of their own."""
+    watch.feed(*(event(float(at), agent="a1", action="habit") for at in range(50)))
+    before = watch.feed(event(60.0, action="habit"), learn=False)[-1]["action_surprise"]
+
+    watch.feed(
+        *(pay(70.0 + at, *[argument(f"{at:04x}{place:04x}", name="x") for place in range(64)]) for at in range(9))
+    )
+    after = watch.feed(event(90.0, action="habit"), learn=False)[-1]["action_surprise"]
+
+    assert after <= before + 1.0
+
+
+def test_reasons_name_arguments_and_the_calls_that_gave_them() -> None:
+    """The first three, none twice."""
+    told = pay(
+        0.0, *[argument(NEW_ACCOUNT, 0)] * 2, *[argument(SUBJECT, 0, f"n{at}") for at in range(3)], argument(SUBJECT)
+    )
+
+    words = foreign_arguments_of(decode_event(json.dumps(told).encode()))
+
+    assert words == "to out of read_mail, n0 out of read_mail, n1 out of read_mail, 1 more"
+
+
+def test_argument_columns_are_cut_and_joined() -> None:
+    """Whatever rows are taken, in any order, each keeps its own."""
+    three = ArgumentColumns(np.array([0, 2, 2, 3]), np.array([7, 8, 9], np.uint64), np.array([-1, 0, 1], np.int32))
+
+    taken = three.take(np.array([2, 1, 0]))
+    assert taken is not None
+    assert (taken.start.tolist(), taken.values.tolist(), taken.sources.tolist()) == (
+        [0, 1, 1, 3],
+        [9, 7, 8],
+        [1, -1, 0],
+    )
+    assert three.take(np.array([1])) is None
+    joined = join_arguments([(2, None), (3, three), (1, None)])
+    assert joined is not None and joined.start.tolist() == [0, 0, 0, 2, 2, 3, 3]
+    assert join_arguments([(2, None), (0, None)]) is None
+
+
+def test_scanned_arguments_give_way_to_what_was_decoded() -> None:
+    """Rows that the kernel read stay, others are replaced, also by nothing."""
+    counts, values = np.array([1, 2, 0, 1]), np.array([1, 2, 3, 4, 99], np.uint64)
+    sources = np.array([-1, -1, -1, -1, 99], np.int32)
+    given = Argument("a", "tool", "000000ff", from_call=5)
+
+    found = scanned_arguments(counts, values, sources, {1: (), 2: [given], 3: [given, given]})
+
+    assert found is not None
+    assert found.start.tolist() == [0, 1, 1, 2, 4]
+    assert found.values.tolist() == [1, 255, 255, 255] and found.sources.tolist() == [-1, 5, 5, 5]
+    assert scanned_arguments(np.zeros(2, np.int64), values, sources, {0: ()}) is None

@@ -1,0 +1,97 @@
+"""A value out of a mail in the engine: it moves the p-value, is told in words, counts once, and is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from trustwatch.models.model_training import train_model
+from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.engine.engine import Engine, EngineSettings, ScoredBatch
+
+DAY, MINUTE = 86_400_000, 60_000
+KNOWN = f"{2:012x}"
+Score = Callable[..., ScoredBatch]
+
+
+def told(made: dict[str, Any], calls: dict[str, int], values: list[str]) -> dict[str, Any]:
+    """The event with origins: even calls of a session read mail, odd ones take a value out of the one before."""
+    session = f"{made['agent']['id']}/{made['session']}"
+    number = calls[session] = calls.get(session, -1) + 1
+    made["task"] = "desk"
+    if number % 2 == 0:
+        return {**made, "effect": "read", "arguments": [], "untrusted_result": True}
+    value = values[number % len(values)]
+    argument = {"name": "to", "origin": "tool", "from": number - 1, "from_action": "read_mail", "hash": value}
+    return {**made, "effect": "write", "arguments": [argument], "untrusted_result": False}
+
+
+@pytest.fixture(scope="module")
+def learned(make: Any, kit: Any) -> TrainedModel:
+    """Of agents that tell origins, whose values recur."""
+    calls: dict[str, int] = {}
+    values = [f"{number:012x}" for number in range(1, 40)]
+    history = [told(made, calls, values) for made in make.stream(1, 3_000, agents=24)]
+    return train_model(kit.columns(history), make.SALT, "origins", make.SETTINGS)
+
+
+@pytest.fixture
+def score(learned: TrainedModel, make: Any, kit: Any) -> Score:
+    """Scores a pair of calls of a known agent: a mail is read, and its value, named last, is used."""
+    engine = Engine(learned, EngineSettings(capacity=100))
+    numbers = iter(range(10_000))
+
+    def run(at_min: int, value: str | None, agent: int = 1, **more: Any) -> ScoredBatch:
+        members = {"resource": {"target": f"host-{agent}-0"}, "session": f"x-{agent}-{at_min}", "task": "desk"}
+        start_ms = make.START_MS + 5 * DAY + at_min * MINUTE
+        read = make.event(next(numbers), agent, start_ms, **members, effect="read", untrusted_result=True, arguments=[])
+        source = {"name": "to", "origin": "tool", "from": 0, "from_action": "read_mail", "hash": value}
+        use = make.event(next(numbers), agent, start_ms + 30_000, **members, effect="write", **more)
+        if value is not None:
+            use |= {"arguments": [source], "untrusted_result": False}
+        return engine.score(kit.columns([read, use]))
+
+    run.engine = engine  # type: ignore[attr-defined]
+    return run
+
+
+def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score) -> None:
+    """One that the task knows does neither."""
+    known, foreign = score(0, KNOWN), score(60, "f" * 12)
+
+    assert foreign.p_values[1] < 0.2 * known.p_values[1]
+    engine: Engine = score.engine  # type: ignore[attr-defined]
+    (reasons,) = engine.explainer.reasons(foreign, [1])
+    assert (reasons[0].code, reasons[0].observed) == ("argument_origin", "to out of read_mail")
+    assert reasons[0].text.startswith("a value that is new for this task was taken out of an answer that others may")
+    assert reasons[0].text.endswith(": to out of read_mail")
+    assert "argument_origin" not in {one.feature for one in engine.explainer.reasons(known, [1])[0]}
+
+
+def test_the_same_value_counts_once_a_day(score: Score) -> None:
+    """Another one counts, and the anomaly score stays what it is."""
+    first, again, other = score(0, "f" * 12), score(60, "f" * 12), score(120, "e" * 12)
+
+    assert first.p_values[1] < 0.1 < again.p_values[1]
+    assert again.raw_p_values[1] < 0.1
+    assert other.p_values[1] < 0.1
+    assert score(60 + 24 * 60, "f" * 12).p_values[1] < 0.1
+
+
+def test_concerns_of_a_batch(score: Score) -> None:
+    """A value of others is one of compromise alone."""
+    engine: Engine = score.engine  # type: ignore[attr-defined]
+    known, foreign = (engine.score_concerns(one).p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
+
+    assert foreign[0] < 0.2 * known[0]
+    assert foreign[1] > 0.5 * known[1]
+
+
+def test_whoever_tells_no_origins_is_judged_by_the_rest(score: Score) -> None:
+    """Neither better nor worse than one whose values are known."""
+    silent, known = score(0, None), score(60, KNOWN)
+
+    assert silent.vectors[1, -1] == 0.0 and known.vectors[1, -1] == 1.0
+    assert np.isclose(silent.p_values[1], known.p_values[1], rtol=1.0)
