@@ -1,9 +1,9 @@
 """Detection: ours beside other detectors, what each part is worth, and what attacks get through.
 
-`make bench-detection` prints all tables; the first, `left_out`, are of data that nothing was chosen on. `ARGS=--write`
-also puts them into docs/detection.md, `ARGS="--only NAME"` runs one part. Labels are read by the evaluation, and in
-`left_out` by the choice of settings on other data. The whole takes an hour on one core, half of it `left_out`; without
-that, minutes. `--quick` takes two.
+`make bench-detection` prints all tables; the first two, `concerns` and `left_out`, are of data that nothing was chosen
+on. `ARGS=--write` also puts them into docs/detection.md, `ARGS="--only NAME"` runs one part. Labels are read by the
+evaluation, and in the first two by the choice of settings on other data. The whole takes an hour on one core, half of
+it `left_out`; without the parts that train several models, minutes. `--quick` takes two.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .detection import (
     ablation,
     agent_age,
     calibration,
+    concern_figures,
     contamination,
     detector_comparison,
     evidence_methods,
@@ -69,6 +70,11 @@ class DetectionBenchmark:
         """Ours on sets and assistants that nothing was chosen on."""
         sets = [traces.read(name) for name in traces.TRACE_SETS[: 2 if self.quick else None]]
         return leave_out.run(sets, self.trainings, self.draws, self.quick)
+
+    def concerns(self) -> list[FigureTable]:
+        """Ours by the concern that each set asks about."""
+        sets = [traces.read(name) for name in traces.TRACE_SETS[: 2 if self.quick else None]]
+        return concern_figures.run(sets, self.trainings, self.draws)
 
     def trainings_of_one_history(self) -> list[FigureTable]:
         """What two trainings of one history differ by."""
@@ -120,6 +126,7 @@ class DetectionBenchmark:
 
 
 TRACES: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
+    "concerns": DetectionBenchmark.concerns,
     "left_out": DetectionBenchmark.left_out,
     "trainings": DetectionBenchmark.trainings_of_one_history,
     "side_by_side": DetectionBenchmark.side_by_side,
@@ -137,7 +144,7 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "evidence": DetectionBenchmark.evidence,
 }
 PARTS = {**TRACES, **SIMULATED}
-SEVERAL_TRAININGS = ("left_out", "trainings")
+SEVERAL_TRAININGS = ("concerns", "left_out", "trainings")
 """Parts that train several models on each set: too long for `--quick`, unless they are asked for."""
 
 
@@ -159,7 +166,10 @@ def arguments() -> Namespace:
     parser = options("detection benchmark")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="run these parts alone")
     parser.add_argument(
-        "--trainings", type=int, metavar="N", help="trainings of each history in left_out and trainings (10; quick: 2)"
+        "--trainings",
+        type=int,
+        metavar="N",
+        help="trainings of each history in concerns, left_out and trainings (10; quick: 2)",
     )
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(traces.ROOT)}")
     return parser.parse_args()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from ...ingest.features import layout
+from ...ingest.features.earlier_layout import read_state_row
 from ...ingest.features.feature_table import ITEMS, QUANTITIES
 from ...scoring.records.agents import AgentRow
 
@@ -46,10 +45,10 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
     """The profile in a stored row; None where there is none, or it is of another layout."""
     if row is None or not row.features:
         return None
-    try:
-        numbers = np.frombuffer(row.features, layout.STATE_ROW)[0]["numbers"]
-    except (ValueError, IndexError):
+    state = read_state_row(row.features)
+    if state is None:
         return None
+    numbers = state[0]["numbers"]
     counts = [(name, round(float(numbers[layout.N_DISTINCT + kind]))) for kind, name in DISTINCT_COUNT_LABELS.items()]
     return BaselineProfile(
         int(numbers[layout.N_EVENTS]), [count for count in counts if count[1]], _usual_ranges(numbers)

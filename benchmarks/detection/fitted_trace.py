@@ -35,13 +35,16 @@ class CrossFittedHistory(NamedTuple):
 
 @dataclass(frozen=True)
 class FittedTrace:
-    """Attributes: test is the vectors of the test part with the baseline frozen (n, F); test_groups (n,)."""
+    """Attributes: test is the vectors of the test part with the baseline frozen (n, F); test_groups (n,); test_failed
+    (n,), calls that did not happen.
+    """
 
     trace: Trace
     model: TrainedModel
     history: CrossFittedHistory
     test: NDArray[np.float64]
     test_groups: NDArray[np.uint64]
+    test_failed: NDArray[np.bool_]
 
     def fit(self, importance: NDArray[np.float64] | None = None, **settings: Any) -> ForestDetector:
         """The detector with other importances (F,) or settings, on the same vectors."""
@@ -77,7 +80,9 @@ def fit_trace(
 
     with mock.patch.object(crossfit, "fit_detector_with_held_out", spy):
         model = learning.train_model(train, salt, trace.name, settings)
-    return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), test.names[:, event_columns.GROUP].copy())
+    failed = test.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
+    groups = test.names[:, event_columns.GROUP].copy()
+    return FittedTrace(trace, model, caught[-1], frozen_vectors(model, test), groups, failed)
 
 
 def frozen_vectors(model: TrainedModel, test: EventColumns) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from trustwatch.models.evidence_combination import weighted_evidence
 
 from .fitted_trace import FittedTrace
 from .metrics import AUC, R5, figures
+from .traces import Trace
 
 FAMILIES = tuple(dict.fromkeys(feature.family for feature in FEATURES))
 SCALES = (0.0, 0.25, 0.5, 1.0)
@@ -61,12 +62,12 @@ class FamilyEvidence(NamedTuple):
     def figure(self, choice: DetectorChoice) -> float:
         """The figure that a choice has on this set, of the features alone."""
         weights = np.array(choice.scales) ** choice.norm
-        return goodness(self.fitted, (self.powers[choice.norm] @ weights) ** (1.0 / choice.norm))
+        return goodness(self.fitted.trace, (self.powers[choice.norm] @ weights) ** (1.0 / choice.norm))
 
 
-def goodness(fitted: FittedTrace, event_scores: NDArray[np.float64]) -> float:
+def goodness(trace: Trace, event_scores: NDArray[np.float64]) -> float:
     """The figure that is maximised: mean of ROC-AUC and recall at 5 % false positives."""
-    found = figures(fitted.trace.units.bad, fitted.trace.unit_scores(event_scores))[0]
+    found = figures(trace.units.bad, trace.unit_scores(event_scores))[0]
     return float(found[AUC] + found[R5]) / 2.0
 
 
@@ -93,7 +94,7 @@ def choose(sets: Sequence[FamilyEvidence], forest: bool = True) -> DetectorChoic
 
     def of_forest(weight: float) -> float:
         mixed = [weight * one.forest + (1.0 - weight) * one.tails for one in found]
-        return float(np.mean([goodness(one.fitted, scores) for one, scores in zip(sets, mixed, strict=True)]))
+        return float(np.mean([goodness(one.fitted.trace, scores) for one, scores in zip(sets, mixed, strict=True)]))
 
     return _moved(choice, _with_forest, FOREST_WEIGHTS, lambda one: of_forest(one.forest_weight))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .traces import Trace
 
@@ -30,6 +31,18 @@ def leave_assistants_out(trace: Trace) -> list[LeftOut]:
     found = [_leave_out(trace, assistant) for assistant in sorted({_assistant(event) for event in trace.test_events})]
     usable = [one for one in found if _judgeable(one.judged)]
     return usable if len(usable) > 1 else []
+
+
+def split_test_part(trace: Trace) -> list[tuple[str, Trace, NDArray[np.int64]]]:
+    """Assistants of a set that can be judged: name, the set with the test part of that one alone and the whole history,
+    and the rows of that part."""
+    found = []
+    for assistant in sorted({_assistant(event) for event in trace.test_events}):
+        rows = [row for row, event in enumerate(trace.test_events) if _assistant(event) == assistant]
+        part = Trace(trace.name, trace.train, [trace.test[row] for row in rows], [trace.labels[row] for row in rows])
+        if _judgeable(part):
+            found.append((assistant, part, np.array(rows)))
+    return found
 
 
 def _assistant(event: dict[str, Any]) -> str:

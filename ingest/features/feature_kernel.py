@@ -185,6 +185,7 @@ class RowObservations(NamedTuple):
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
     arguments: ArgumentColumns  # of the batch
     values: Array  # uint64 (m,): item of each argument's value, 0 = not observed yet
+    is_taught: Array  # uint8 (m,): 1 = the agent learns the value, if it learns from the event
 
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
@@ -201,6 +202,7 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
         np.zeros(n, np.uint8),
         told,
         np.zeros(len(told.values), np.uint64),
+        np.ones(len(told.values), np.uint8),
     )
 
 
@@ -253,12 +255,16 @@ def _argument_origin(
 ) -> float:
     """Value of the feature of an event that tells origins; its values become items."""
     start, end = observations.arguments.start[row], observations.arguments.start[row + 1]
+    acts = _acts(codes)
     for place in range(start, end):
         observations.values[place] = value_item(names[columns.TASK], observations.arguments.values[place])
+        # Else whoever wrote the mail would have its value looked up first, which is no act, and it would be known.
+        foreign = _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place]))
+        observations.is_taught[place] = acts or not foreign
     scope = memory_scope(scopes)
     if shared_count(baseline, scope, period_item(at_ms)) == 0.0:
         return NOTHING_KNOWN
-    if not _acts(codes):
+    if not acts:
         return KNOWN_VALUES
     for place in range(start, end):
         if not _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place])):
@@ -541,7 +547,7 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 def _learn_values(table: Array, agent_numbers: Array, observations: RowObservations, row: int) -> None:
     """Remember the values of an event's arguments."""
     for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.values[place] != 0:
+        if observations.values[place] != 0 and observations.is_taught[place] != 0:
             own_add(table, agent_numbers, layout.K_ARGUMENT, observations.values[place])
 
 

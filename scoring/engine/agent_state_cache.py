@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
-from ...ingest.features import layout
+from ...ingest.features import earlier_layout, layout
+from ...ingest.features.earlier_layout import read_state_row
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
@@ -62,9 +63,18 @@ class AgentExplanation(NamedTuple):
 
 def state_version(salt: bytes) -> str:
     """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    shape = f"{layout.LAYOUT_GENERATION}|{layout.STATE_ROW}|{layout.KINDS}|{layout.REGION_SIZE}".encode()
-    features = hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
+    features = _features_version(salt, layout.LAYOUT_GENERATION, layout.STATE_ROW, layout.KINDS)
     return f"{features}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
+
+
+def _features_version(salt: bytes, generation: int, row: np.dtype[Any], kinds: int) -> str:
+    shape = f"{generation}|{row}|{kinds}|{layout.REGION_SIZE}".encode()
+    return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
+
+
+def _earlier_version(salt: bytes) -> str:
+    """Names the features that 0.1 stored under a salt."""
+    return _features_version(salt, earlier_layout.GENERATION, earlier_layout.STATE_ROW, earlier_layout.KINDS)
 
 
 class AgentStateCache:
@@ -93,6 +103,8 @@ class AgentStateCache:
         capacity = len(agents.names)
         self.builder = FeatureBuilder(model.baseline, capacity, self)
         self.state_version = state_version(model.salt)
+        self._features_version = self.state_version.split(":")[0]
+        self._earlier_version = _earlier_version(model.salt)
         self._agents = agents
         self._model = model
         self._thresholds = thresholds
@@ -288,7 +300,7 @@ class AgentStateCache:
     def _admit_seeds(
         self, keys: AgentKeys, slots: SlotIndices, known: dict[int, AgentRow], at: npt.NDArray[np.int64]
     ) -> None:
-        stored = np.array([k in known and self._same_features(known[k]) for k in keys.tolist()])
+        stored = np.array([k in known and self._fits(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
         risk.seed(self._agents.risk, slots[fresh], self._model.seeds.events[at[fresh]], self._risk_parameters)
@@ -339,8 +351,8 @@ class AgentStateCache:
 
     def _restore(self, row: AgentRow, slot: int) -> None:
         """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
-        if self._same_features(row):
-            state = np.frombuffer(row.features, layout.STATE_ROW)
+        state = self._stored_features(row)
+        if state is not None:
             self.builder.unpack(np.array([slot], np.int32), state)
         same_risk = row.state_version.split(":")[-1] == self.state_version.split(":")[-1]
         if same_risk and len(row.risk) == risk.ROW.itemsize:
@@ -360,9 +372,15 @@ class AgentStateCache:
         )
         self._explanations[slot] = AgentExplanation(row.decision_id, reasons, counterfactual)
 
-    def _same_features(self, row: AgentRow) -> bool:
-        same = row.state_version.split(":")[0] == self.state_version.split(":")[0]
-        return same and len(row.features) == layout.STATE_ROW.itemsize  # a damaged database has rows of other sizes
+    def _stored_features(self, row: AgentRow) -> npt.NDArray[Any] | None:
+        """State of a stored agent, (1,); None where it does not fit, or the row is damaged and has another size."""
+        return read_state_row(row.features) if self._fits(row) else None
+
+    def _fits(self, row: AgentRow) -> bool:
+        version = row.state_version.split(":")[0]
+        if version == self._features_version:
+            return len(row.features) == layout.STATE_ROW.itemsize
+        return version == self._earlier_version and len(row.features) == earlier_layout.STATE_ROW.itemsize
 
     def _group_hash(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trustwatch.ingest.features import layout
+from trustwatch.ingest.features import earlier_layout, layout
 from trustwatch.ingest.features.feature_table import (
     ADDED_FEATURES,
     COMPROMISE_FEATURES,
@@ -34,7 +34,6 @@ from .collecting import MODEL
 from .opening import DATA
 from .support import pack, read_rows, unpack
 
-OLD_KINDS = 20
 ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
 
 
@@ -58,17 +57,13 @@ def convert_history(folder: Path, files: dict[str, object]) -> None:
     """Give baseline and agents room for values, of which they know none."""
     totals = np.load(folder / "extras/baseline/totals.npy")
     write_array(folder, files, "extras/baseline/totals.npy", np.pad(totals, ((0, 0), (0, 1), (0, 0))))
-    seeds = {name: np.load(folder / f"extras/seeds/{name}.npy") for name in ("numbers", "table", "session_numbers")}
-    seen, distinct = layout.N_SEEN + OLD_KINDS, layout.N_SEEN + 2 * OLD_KINDS
-    more = layout.TABLE_SIZE - seeds["table"].shape[1]
-    changed = {
-        "numbers": np.insert(seeds["numbers"], [seen, distinct], 0.0, axis=1),
-        "table": np.pad(seeds["table"], ((0, 0), (0, more))),
-        "session_numbers": np.pad(seeds["session_numbers"], ((0, 0), (0, 0), (0, 1))),
-        "session_untrusted": np.zeros((len(seeds["table"]), layout.SESSIONS), np.uint64),
-    }
-    for name, array in changed.items():
-        write_array(folder, files, f"extras/seeds/{name}.npy", array)
+    seeds = {name: np.load(folder / f"extras/seeds/{name}.npy") for name in earlier_layout.STATE_ROW.names or ()}
+    rows = np.zeros(len(seeds["times"]), earlier_layout.STATE_ROW)
+    for name, array in seeds.items():
+        rows[name] = array
+    made = earlier_layout.converted(rows)
+    for name in layout.STATE_ROW.names or ():
+        write_array(folder, files, f"extras/seeds/{name}.npy", np.ascontiguousarray(made[name]))
 
 
 def convert_detector(folder: Path, manifest: dict[str, Any]) -> None:

@@ -109,6 +109,15 @@ def test_what_was_learned_is_new_no_more(watch: SingleEventBuilder) -> None:
     assert value(watch.last(pay(4.0, argument(NEW_ACCOUNT, 0), agent="a2", session="s2"))) == FOREIGN
 
 
+def test_a_value_that_is_only_looked_up_is_not_learned(watch: SingleEventBuilder) -> None:
+    """Else the author of a mail would have it looked up before it is used."""
+    look_up = read_mail(1.0, arguments=[argument(NEW_ACCOUNT, 0)])
+
+    rows = watch.feed(read_mail(0.0), *[look_up] * 5, pay(3.0, argument(NEW_ACCOUNT, 0)))
+
+    assert value(rows[-1]) == FOREIGN
+
+
 @pytest.mark.parametrize(
     "members",
     [
