@@ -159,6 +159,7 @@ def fit_detector(
     decades: ArrayLike | None = None,
     roles: FeatureRoles | None = None,
     failed: NDArray[np.bool_] | None = None,
+    rate_between: float = 1.0,
     version: str = "unsaved",
 ) -> ForestDetector:
     """Fit a detector; see `fit_detector_with_held_out` for arguments and errors."""
@@ -173,6 +174,7 @@ def fit_detector(
         decades=decades,
         roles=roles,
         failed=failed,
+        rate_between=rate_between,
         version=version,
     )[0]
 
@@ -189,6 +191,7 @@ def fit_detector_with_held_out(
     decades: ArrayLike | None = None,
     roles: FeatureRoles | None = None,
     failed: NDArray[np.bool_] | None = None,
+    rate_between: float = 1.0,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, Scores]:
     """Fit a detector and give the honest scores of its own training rows.
@@ -205,6 +208,7 @@ def fit_detector_with_held_out(
         decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
         roles: features that are treated apart; None = none is.
         failed: bool (n,), rows of calls that did not happen: denied, or failed; None = none is.
+        rate_between: rate of 1.5 of the features that are added, see `set_rate_tail`.
         version: version of the model.
 
     Returns:
@@ -225,7 +229,7 @@ def fit_detector_with_held_out(
     statistic, added, u = np.empty(len(X)), np.empty(len(X)), np.empty_like(X)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
-        fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added)
+        fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added, rate_between)
         combined = combined_evidence(fitted, X[held_out])
         statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
         added[held_out] = combined.added
@@ -234,7 +238,7 @@ def fit_detector_with_held_out(
     evidence = CombinedEvidence(statistic, statistic, statistic, u, added)
     concerns = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
-    parts = _fit_parts(X, settings, resolution, weight, decades, roles.added)
+    parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, rate_between)
     usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
         parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
@@ -271,11 +275,12 @@ def _fit_parts(
     importance: NDArray[np.float64],
     decades: ArrayLike | None,
     added: NDArray[np.bool_],
+    rate_between: float,
 ) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
     for feature in np.flatnonzero(added).tolist():
-        set_rate_tail(tails, feature, X[:, feature])
+        set_rate_tail(tails, feature, X[:, feature], rate_between)
     seen = forest_input(np.where(added, 0.0, weighted_evidence(tails, importance, X)), importance)
     kept = np.flatnonzero(~added)  # which features a tree draws depends on how many it is shown
     fitted = fit_forest(seen[:, kept], trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)

@@ -95,15 +95,16 @@ def fit_tails(
     return tables
 
 
-def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64]) -> None:
+def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64], rate_between: float) -> None:
     """Make the tail of a feature of ranks that of a rate: among values (n,) from 1 on, how often 2 is reached.
 
-    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on and 0 below: none where no row could
-    show it.
+    Evidence is `-log10((1 + #{values >= 2}) / (1 + #{values >= 1}))` from 2 on: none where no row could show it. From
+    1.5 on it is that of *rate_between* in (0, 1], which is counted elsewhere, and at most the same; below 0.
     """
     evidence = min(-np.log10((1.0 + (values >= 2.0).sum()) / (1.0 + (values >= 1.0).sum())), EVIDENCE_CAP)
     tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, evidence, 0.0
-    tables.x[feature, :2], tables.u[feature, 0] = (0.0, 2.0), 0.0
+    tables.x[feature, :3] = 0.0, 1.5, 2.0
+    tables.u[feature, :2] = 0.0, min(-np.log10(rate_between), evidence)
 
 
 def _resolutions(X: NDArray[np.float64], resolution: ArrayLike | None) -> NDArray[np.float64]:

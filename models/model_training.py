@@ -93,10 +93,39 @@ def cross_fit_detector(
                 *(np.array(flags) for flags in (ADDED_FEATURES, COMPROMISE_FEATURES, OVERREACH_FEATURES))
             ),
             failed=columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS,
+            rate_between=rate_of_values_new_to_peers(columns, observations),
             version=version,
         )
         p_values = scores.p_value
     return detector, scores
+
+
+def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservations) -> float:
+    """How often honest events of a task that nobody remembers act on a value of others that is new to the peer group.
+
+    Each task is held out in turn of what its peer group remembers: (1 + such events) / (1 + events that tell origins
+    and declare a task, in a peer group with another task).
+    """
+    groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
+    pairs = np.unique(np.stack([groups, tasks])[:, tasks != 0], axis=1)
+    several = np.unique(pairs[0])[np.unique(pairs[0], return_counts=True)[1] > 1]
+    judged = (columns.codes[:, event_columns.UNTRUSTED_RESULT] != event_columns.UNTRACED) & (tasks != 0)
+    judged &= np.isin(groups, several)
+    rows = np.repeat(np.arange(len(columns)), np.diff(observations.arguments.start))
+    known = np.stack([groups[rows], observations.values, tasks[rows]])
+    kinds = np.unique(known, axis=1)
+    _, place, tasks_of = np.unique(kinds[:2], axis=1, return_inverse=True, return_counts=True)
+    single = kinds[:, tasks_of[place.ravel()] == 1]  # values that one task alone has
+    lonely = _are_columns_of(known, single) & (observations.is_foreign != 0) & judged[rows]
+    return float((1 + len(np.unique(rows[lonely]))) / (1 + int(judged.sum())))
+
+
+def _are_columns_of(found: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Flags of the columns of *found* (k, m) that are columns of *wanted* (k, j)."""
+    both = np.concatenate([found, wanted], axis=1)
+    _, number = np.unique(both, axis=1, return_inverse=True)
+    number = number.ravel()
+    return np.isin(number[: found.shape[1]], number[found.shape[1] :])
 
 
 def _held_out_vectors(

@@ -16,7 +16,7 @@ from ..compilation import compiled
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
 from . import layout
-from .feature_kernel import RowObservations, memory_scope, scope_keys
+from .feature_kernel import RowObservations, scope_keys
 from .frequency_tables import count_key, distinct_hash, hash_pair, period_item, scope_row
 from .layout import Array, Baseline
 
@@ -123,18 +123,21 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
 def _count_values(
     baseline: Baseline, rows: Array, scopes: Array, time_ms: Array, observations: RowObservations, used: int, room: int
 ) -> bool:
-    """Count the values of arguments, and the periods that they are of, in the scope that remembers them; False when
+    """Count the values of arguments, and the periods that they are of, for the task and the peer group; False when
     there is no room left beside *used* places."""
     for row in rows:
-        scope = memory_scope(scopes[row])
-        position = scope_row(baseline, scope)
-        used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
-        for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-            baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
-            if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):
-                baseline.totals[position, layout.K_ARGUMENT, 1] += np.float32(1.0)
-                used += 1
-        if used > room - MAX_ARGUMENTS - 1:
+        for level in (layout.PEERS, layout.TASK):
+            scope = scopes[row, level]
+            if scope == 0:
+                continue
+            position = scope_row(baseline, scope)
+            used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
+            for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+                baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
+                if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):
+                    baseline.totals[position, layout.K_ARGUMENT, 1] += np.float32(1.0)
+                    used += 1
+        if used > room - 2 * (MAX_ARGUMENTS + 1):
             return False
     return True
 

@@ -184,8 +184,9 @@ class RowObservations(NamedTuple):
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
     arguments: ArgumentColumns  # of the batch
-    values: Array  # uint64 (m,): item of each argument's value, 0 = not observed yet
-    is_taught: Array  # uint8 (m,): 1 = the agent learns the value, if it learns from the event
+    values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it
+    own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it
+    is_foreign: Array  # uint8 (m,): 1 = others may have written the value, and the call acts on it
 
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
@@ -202,7 +203,8 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
         np.zeros(n, np.uint8),
         told,
         np.zeros(len(told.values), np.uint64),
-        np.ones(len(told.values), np.uint8),
+        np.zeros(len(told.values), np.uint64),
+        np.zeros(len(told.values), np.uint8),
     )
 
 
@@ -210,8 +212,9 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
 # call takes out of such an answer, and that nobody had in this task before, may be theirs.
 
 _WRITE, _DELETE, _ADMIN = (EFFECTS.index(effect) for effect in ("write", "delete", "admin"))
-NOTHING_KNOWN, KNOWN_VALUES, FOREIGN_VALUE = 0.0, 1.0, 2.0
-"""Values of the feature: no origins are told or no values are remembered; nothing stands out; a new value of others."""
+NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK = 0.0, 1.0, 1.5, 2.0
+"""Values of the feature: no origins are told or no values are remembered; nothing stands out; a value of others that is
+new to the peer group, where nothing is remembered of the task; one that is new for the task."""
 
 
 @inlined
@@ -228,12 +231,6 @@ def _may_be_foreign(untrusted: np.uint64, calls: np.int64, source: np.int64) -> 
 
 
 @inlined
-def memory_scope(scopes: Array) -> np.uint64:
-    """The scope that remembers the values of an event: its task, or its peer group where it declares none."""
-    return np.uint64(scopes[layout.TASK] if scopes[layout.TASK] != 0 else scopes[layout.PEERS])
-
-
-@inlined
 def _acts(codes: Array) -> bool:
     """True for a call that changes something or leads outside."""
     effect = codes[columns.EFFECT]
@@ -241,38 +238,49 @@ def _acts(codes: Array) -> bool:
 
 
 @inlined
+def _write_values(
+    observations: RowObservations, row: int, names: Array, codes: Array, untrusted: np.uint64, calls: np.int64
+) -> bool:
+    """Write the items of an event's values; returns whether the call acts on one that others may have written."""
+    acts, found = _acts(codes), False
+    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        value = value_item(observations.arguments.values[place])
+        foreign = _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place]))
+        observations.values[place] = value
+        # Else whoever wrote the mail would have its value looked up first, which is no act, and it would be known.
+        observations.own_values[place] = np.uint64(0) if foreign and not acts else hash_pair(names[columns.TASK], value)
+        observations.is_foreign[place] = foreign and acts
+        found = found or (foreign and acts)
+    return found
+
+
+@inlined
 def _argument_origin(
     observations: RowObservations,
     row: int,
-    names: Array,
-    codes: Array,
     at_ms: int,
-    untrusted: np.uint64,
-    calls: np.int64,
+    acts_on_foreign: bool,
     scopes: Array,
     baseline: Baseline,
     table: Array,
 ) -> float:
-    """Value of the feature of an event that tells origins; its values become items."""
-    start, end = observations.arguments.start[row], observations.arguments.start[row + 1]
-    acts = _acts(codes)
-    for place in range(start, end):
-        observations.values[place] = value_item(names[columns.TASK], observations.arguments.values[place])
-        # Else whoever wrote the mail would have its value looked up first, which is no act, and it would be known.
-        foreign = _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place]))
-        observations.is_taught[place] = acts or not foreign
-    scope = memory_scope(scopes)
+    """Value of the feature of an event that tells origins, whose values are items already."""
+    scope, new = scopes[layout.TASK], NEW_TO_TASK
+    if scope == 0:
+        scope = scopes[layout.PEERS]
     if shared_count(baseline, scope, period_item(at_ms)) == 0.0:
-        return NOTHING_KNOWN
-    if not acts:
+        scope, new = scopes[layout.PEERS], NEW_TO_PEERS
+        if shared_count(baseline, scope, period_item(at_ms)) == 0.0:
+            return NOTHING_KNOWN
+    if not acts_on_foreign:
         return KNOWN_VALUES
-    for place in range(start, end):
-        if not _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place])):
+    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        if observations.is_foreign[place] == 0:
             continue
-        value = observations.values[place]
-        if own_count(table, layout.K_ARGUMENT, value) == 0.0 and shared_count(baseline, scope, value) == 0.0:
-            observations.items[row, layout.K_ARGUMENT] = value
-            return FOREIGN_VALUE
+        own = own_count(table, layout.K_ARGUMENT, observations.own_values[place])
+        if own == 0.0 and shared_count(baseline, scope, observations.values[place]) == 0.0:
+            observations.items[row, layout.K_ARGUMENT] = observations.own_values[place]
+            return new
     return KNOWN_VALUES
 
 
@@ -510,18 +518,9 @@ def observe(
             state.session_numbers[slot, k],
         )
         if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED:
-            out[row, F_ARGUMENT] = _argument_origin(
-                observations,
-                row,
-                names[row],
-                codes[row],
-                at_ms,
-                state.session_untrusted[slot, k],
-                np.int64(state.session_numbers[slot, k, layout.S_CALLS]),
-                scopes,
-                baseline,
-                table,
-            )
+            untrusted, calls = state.session_untrusted[slot, k], state.session_numbers[slot, k, layout.S_CALLS]
+            foreign = _write_values(observations, row, names[row], codes[row], untrusted, np.int64(calls))
+            out[row, F_ARGUMENT] = _argument_origin(observations, row, at_ms, foreign, scopes, baseline, table)
             _end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
@@ -547,8 +546,8 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 def _learn_values(table: Array, agent_numbers: Array, observations: RowObservations, row: int) -> None:
     """Remember the values of an event's arguments."""
     for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.values[place] != 0 and observations.is_taught[place] != 0:
-            own_add(table, agent_numbers, layout.K_ARGUMENT, observations.values[place])
+        if observations.own_values[place] != 0:
+            own_add(table, agent_numbers, layout.K_ARGUMENT, observations.own_values[place])
 
 
 @allocation_free

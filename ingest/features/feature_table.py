@@ -600,7 +600,8 @@ FEATURES: tuple[Feature, ...] = (
         1.0,
         "origin of arguments",
         "2 where a call that changes something takes a value that is new for the task out of an answer that others may "
-        "have written; 1 where values are remembered and none is like that",
+        "have written; 1.5 where nothing is remembered of the task and the value is new to the peer group; 1 where "
+        "values are remembered and none is like that",
         Sentence(
             "{foreign_arguments}",
             "values that this task has used before",

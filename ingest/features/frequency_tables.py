@@ -53,9 +53,9 @@ def distinct_hash(kind: int, context: np.uint64) -> np.uint64:
 
 
 @inlined
-def value_item(task: np.uint64, value: np.uint64) -> np.uint64:
-    """Identity of an argument's value for a declared task, 0 = none."""
-    return item_hash(K_ARGUMENT, hash_pair(task, value))
+def value_item(value: np.uint64) -> np.uint64:
+    """Identity of an argument's value."""
+    return item_hash(K_ARGUMENT, value)
 
 
 @inlined

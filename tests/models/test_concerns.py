@@ -61,6 +61,21 @@ def test_a_foreign_value_is_evidence_of_compromise_alone(detector: ForestDetecto
     assert rate == pytest.approx(0.01, rel=0.5)
 
 
+def test_a_value_between_has_the_rate_that_was_counted_elsewhere() -> None:
+    """Never more evidence than one that is new where its task is known."""
+    X, groups, sessions, failed = history(1_000, 4)
+
+    def evidence(rate: float, value: float) -> float:
+        more = {"roles": ROLES, "failed": failed, "rate_between": rate}
+        made = fit_detector_with_held_out(X, groups, sessions, QUICK, NAMES, **more)[0]
+        one = np.array([[0.5, 0.5, 0.5, value]])
+        return float(made.score(one, np.zeros(1, np.uint64)).feature_evidence[0, FOREIGN])
+
+    assert evidence(0.1, 1.5) == pytest.approx(1.0)
+    assert evidence(1e-9, 1.5) == evidence(1e-9, 2.0) == evidence(0.1, 2.0)
+    assert evidence(0.1, 1.0) == evidence(1.0, 1.5) == 0.0
+
+
 def test_a_call_that_did_not_happen_is_a_probe_at_most(detector: ForestDetector) -> None:
     """Towards compromise; how well the agent works is told by just that."""
     happened, failed = p_values(detector, 20.0, 0.5, 0.5, 1.0), p_values(detector, 20.0, 0.5, 0.5, 1.0, failed=True)

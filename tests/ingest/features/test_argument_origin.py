@@ -18,7 +18,7 @@ from trustwatch.ingest.features.layout import Baseline
 
 from ...support.feature_histories import SingleEventBuilder, columns, event
 
-NOTHING, KNOWN, FOREIGN = 0.0, 1.0, 2.0
+NOTHING, KNOWN, NEW_TO_PEERS, FOREIGN = 0.0, 1.0, 1.5, 2.0
 KNOWN_ACCOUNT, NEW_ACCOUNT, SUBJECT = "aaaa0000aaaa", "bbbb1111bbbb", "cccc2222cccc"
 DAY = 86_400.0
 
@@ -118,18 +118,24 @@ def test_a_value_that_is_only_looked_up_is_not_learned(watch: SingleEventBuilder
     assert value(rows[-1]) == FOREIGN
 
 
-@pytest.mark.parametrize(
-    "members",
-    [
-        {"task": "never seen"},
-        {"task": None, "role": "never seen"},
-    ],
-)
+@pytest.mark.parametrize("members", [{"role": "never seen"}, {"task": None, "role": "never seen"}])
 def test_without_memory_nothing_is_new(watch: SingleEventBuilder, members: dict[str, Any]) -> None:
-    """Every value of a task that nobody has done would be new: that says nothing."""
+    """Every value of an assistant that nobody has seen would be new: that says nothing."""
     rows = watch.feed(read_mail(0.0, **members), pay(1.0, argument(NEW_ACCOUNT, 0), **members))
 
     assert [value(row) for row in rows] == [NOTHING, NOTHING]
+
+
+def test_of_a_new_task_peers_remember(watch: SingleEventBuilder) -> None:
+    """What they used in other tasks is known; what nobody used says less than it would in a task that is known."""
+    rows = watch.feed(
+        read_mail(0.0, task="never seen"),
+        pay(1.0, argument(KNOWN_ACCOUNT, 0), task="never seen"),
+        pay(2.0, argument(NEW_ACCOUNT, 0), task="never seen"),
+        pay(3.0, argument(NEW_ACCOUNT, 0), task="never seen"),
+    )
+
+    assert [value(row) for row in rows] == [KNOWN, KNOWN, NEW_TO_PEERS, KNOWN]
 
 
 def test_without_a_declared_task_peers_remember() -> None:

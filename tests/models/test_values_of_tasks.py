@@ -1,0 +1,49 @@
+"""How often a value is new to a peer group, each task held out of what the group remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trustwatch.ingest.features.baseline import empty_baseline
+from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.models.model_training import rate_of_values_new_to_peers
+
+from ..support.feature_histories import columns, event
+
+
+def pair(at: int, task: str | None, value: str, role: str = "Clerk", effect: str = "write") -> list[dict[str, Any]]:
+    """A mail is read, and a value out of it is used."""
+    members: dict[str, Any] = {"session": f"s{at}", "role": role, **({} if task is None else {"task": task})}
+    used = {"name": "to", "origin": "tool", "from": 0, "from_action": "read", "hash": value}
+    return [
+        event(2.0 * at, action="read", effect="read", arguments=[], untrusted_result=True, **members),
+        event(2.0 * at + 1, action="use", effect=effect, arguments=[used], untrusted_result=False, **members),
+    ]
+
+
+def rate(*pairs: list[dict[str, Any]]) -> float:
+    batch = columns([one for made in pairs for one in made])
+    _, observations = FeatureBuilder(empty_baseline(), 100).observe_and_learn(batch)
+    return rate_of_values_new_to_peers(batch, observations)
+
+
+def test_values_that_one_task_alone_has_are_new_without_it() -> None:
+    """However often it has them; those of two tasks are known to the other."""
+    pairs = [pair(at, "a", "aaaaaaaa") for at in range(3)] + [pair(3, "b", "cccccccc"), pair(4, "a", "cccccccc")]
+
+    assert rate(*pairs) == (1 + 3) / (1 + 10)
+
+
+def test_only_what_could_be_foreign_counts() -> None:
+    """Not what is only read, nor what another peer group does."""
+    reads = [pair(at, "a", "aaaaaaaa", effect="read") for at in range(3)]
+    others = [pair(5, "c", "dddddddd", role="Other")]  # one task: nothing is left when it is held out
+
+    assert rate(*reads, pair(4, "b", "cccccccc"), *others) == (1 + 1) / (1 + 8)
+
+
+def test_without_tasks_nothing_is_told_of_new_ones() -> None:
+    """No event, no evidence: a rate of 1."""
+    assert rate(pair(0, None, "aaaaaaaa"), pair(1, None, "bbbbbbbb")) == 1.0
+    assert rate(pair(0, "a", "aaaaaaaa"), pair(1, "a", "bbbbbbbb")) == 1.0
+    assert rate([event(0.0), event(1.0)]) == 1.0
