@@ -138,20 +138,24 @@ class OriginKeys:
     def _request(self, tenant: str | None) -> OriginKey:
         try:
             key = self._issued(tenant)
-            self._keys.put(tenant, key)
-            self._counters.increment("issued")
-            return key
         except Exception as error:  # network, or a token callable of the user's: events go on without origins
+            self._end_request(tenant, paused=True)
             self._counters.increment("key_failed")
             log.warning("no key for the origins of arguments, events go without them: %s", _told(error))
-            with self._lock:
+            raise
+        self._keys.put(tenant, key)
+        self._end_request(tenant, paused=False)
+        self._counters.increment("issued")
+        return key
+
+    def _end_request(self, tenant: str | None, *, paused: bool) -> None:
+        """Whoever asks from now on starts another request, at once or after a pause; only then it is counted."""
+        with self._lock:
+            if paused:
                 if len(self._paused_until) >= MAX_TENANTS:
                     self._paused_until.clear()
                 self._paused_until[tenant] = self._clock.steady() + RETRY_S
-            raise
-        finally:
-            with self._lock:
-                self._asked.pop(tenant, None)
+            self._asked.pop(tenant, None)
 
     def _issued(self, tenant: str | None) -> OriginKey:
         token = self._tokens.get()

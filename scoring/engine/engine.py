@@ -21,7 +21,7 @@ from ...ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT, RowObse
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
-from ...models.concerns import ConcernScores
+from ...models.concerns import CONCERNS, ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
 from ..records.agents import RiskLevel
@@ -262,9 +262,12 @@ class Engine:
 
     def score_concerns(self, scored: ScoredBatch) -> ConcernScores:
         """Scores of a batch by concern, of the events by themselves."""
-        columns = scored.columns
+        return self.concerns_of(scored.columns, scored.vectors)
+
+    def concerns_of(self, columns: EventColumns, vectors: npt.NDArray[np.float64]) -> ConcernScores:
+        """Scores by concern of events and their vectors (n, F)."""
         failed = columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        return self.model.detector.concerns(scored.vectors, columns.names[:, event_columns.GROUP], failed)
+        return self.model.detector.concerns(vectors, columns.names[:, event_columns.GROUP], failed)
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
@@ -418,8 +421,15 @@ class Explainer:
             if row in scored.effective_rows:
                 less = scored.effective_rows[row] < scored.vectors[row]
                 kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
+            kept["concerns"] = self._concerns(scored, row)
         kept["thresholds"] = {"medium": float(limits[0]), "high": float(limits[1]), "critical": float(limits[2])}
         return kept
+
+    def _concerns(self, scored: ScoredBatch, row: int) -> dict[str, float]:
+        """p-value of each concern, of what was judged of a row."""
+        one = scored.columns.take(np.array([row]))
+        p_values = self._engine.concerns_of(one, scored.effective_vectors([row])).p_value[0]
+        return dict(zip(CONCERNS, p_values.tolist(), strict=True))
 
     def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
         """The feature vector by name, without the zeros."""

@@ -24,8 +24,8 @@ class Decision(msgspec.Struct, frozen=True):
     """A change of level: append-only, and enough to replay it.
 
     `evidence` is what the risk kernel saw, by these keys: `statistic`, `events` and `thresholds` (by level), and where
-    an event brought the change `gain`, `prior` (the statistic before it), `signals` (codes of hard signals) and
-    `left_aside` (features that had counted before, if any).
+    an event brought the change `gain`, `prior` (the statistic before it), `signals` (codes of hard signals),
+    `left_aside` (features that had counted before, if any) and `concerns` (p-value of what was judged, by concern).
     """
 
     decision_id: str

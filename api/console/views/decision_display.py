@@ -52,6 +52,14 @@ class DisplayedThreshold(NamedTuple):
     reached: bool
 
 
+class DisplayedConcern(NamedTuple):
+    """A concern: its name, what it means, and how odd the event is in that way, in words."""
+
+    name: str
+    meaning: str
+    odds: str
+
+
 class DisplayedEvidence(NamedTuple):
     """Evidence of the risk kernel, natural logs; None where the decision keeps no such figure.
 
@@ -62,6 +70,7 @@ class DisplayedEvidence(NamedTuple):
         events: of the agent, so far.
         signals: hard signals that fired.
         suppressed: what was odd in the event and brought no evidence, as it had counted before, in words.
+        concerns: ways in which the event is odd, the oddest first.
         thresholds: by rising level.
     """
 
@@ -72,6 +81,7 @@ class DisplayedEvidence(NamedTuple):
     signals: tuple[str, ...]
     thresholds: tuple[DisplayedThreshold, ...]
     suppressed: tuple[str, ...] = ()
+    concerns: tuple[DisplayedConcern, ...] = ()
 
 
 class DisplayedPolicy(NamedTuple):
@@ -160,6 +170,13 @@ def _display_feature(name: str, value: float) -> DisplayedFeature:
     )
 
 
+_CONCERNS = {
+    "compromise": "it acts for somebody else",
+    "malfunction": "it works badly",
+    "overreach": "it does more, or may do more, than it used to",
+}
+
+
 def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
     """Evidence that a decision keeps of the risk kernel, whichever version wrote it."""
     statistic = _number_or_none(evidence.get("statistic"))
@@ -179,7 +196,15 @@ def display_evidence(evidence: Mapping[str, Any]) -> DisplayedEvidence:
         _text_tuple(evidence.get("signals")),
         tuple(thresholds),
         tuple(dict.fromkeys(_feature_label(name) for name in _text_tuple(evidence.get("left_aside")))),
+        _display_concerns(evidence.get("concerns")),
     )
+
+
+def _display_concerns(p_values: Any) -> tuple[DisplayedConcern, ...]:
+    """Concerns of a decision, those that this version knows; decisions of before have none."""
+    given = p_values if isinstance(p_values, Mapping) else {}
+    found = [(p_value, name) for name in _CONCERNS if (p_value := _number_or_none(given.get(name))) is not None]
+    return tuple(DisplayedConcern(name, _CONCERNS[name], describe_odds(p_value)) for p_value, name in sorted(found))
 
 
 def _text_tuple(value: Any) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_persistence import load_trained_model
 from typer.testing import CliRunner, Result
 
-MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons"]
+MEMBERS = ["id", "agent_id", "time", "anomaly_score", "p_value", "risk_score", "risk_level", "reasons", "concerns"]
 COMMANDS = (
     "serve",
     "train",

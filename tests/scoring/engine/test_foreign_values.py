@@ -89,6 +89,16 @@ def test_concerns_of_a_batch(score: Score) -> None:
     assert foreign[1] > 0.5 * known[1]
 
 
+def test_a_decision_keeps_the_concerns_of_what_was_judged(score: Score) -> None:
+    """A value that has counted is no evidence of compromise again."""
+    explain = score.engine.explainer.decision_evidence  # type: ignore[attr-defined]
+    first, again = score(0, "f" * 12), score(60, "f" * 12)
+    before, after = (explain(0, one, 1)["concerns"] for one in (first, again))
+
+    assert list(before) == ["compromise", "malfunction", "overreach"]
+    assert before["compromise"] < 0.1 * after["compromise"]
+
+
 def test_whoever_tells_no_origins_is_judged_by_the_rest(score: Score) -> None:
     """Neither better nor worse than one whose values are known."""
     silent, known = score(0, None), score(60, KNOWN)

@@ -326,6 +326,21 @@ def test_a_broken_form_asks_for_no_time() -> None:
     assert draft_from_form({}).expires_in_s == 0
 
 
+def test_a_decision_tells_its_concerns_the_oddest_first() -> None:
+    """Those that this version knows, in words; decisions of before have none."""
+    odd = {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}
+    told = display_evidence({"concerns": odd})
+        {"concerns": {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}}
+    )
+
+    assert [(one.name, one.odds) for one in told.concerns] == [
+        ("compromise", "about 1 in 1,000 normal events looks at least this odd"),
+        ("malfunction", "about 1 in 2 normal events looks at least this odd"),
+    ]
+    assert told.concerns[0].meaning == "it acts for somebody else"
+    assert display_evidence(decision().evidence).concerns == () == display_evidence({"concerns": [1]}).concerns
+
+
 def test_a_decision_tells_what_was_left_aside() -> None:
     """What had counted already is named in words, once; decisions of before say nothing of it."""
     told = display_evidence({"left_aside": ["target_surprise", "pace_1m", "pace_4h", "of_tomorrow"]})
