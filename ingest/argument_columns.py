@@ -43,7 +43,7 @@ def no_arguments(rows: int) -> ArgumentColumns:
 
 def collect_arguments(rows: int, told: Mapping[int, Sequence[Argument]]) -> ArgumentColumns | None:
     """Columns of so many events from the arguments of those rows that tell any; None where none does."""
-    told = {row: kept for row, given in told.items() if (kept := [one for one in given if _has_value(one)])}
+    told = {row: kept for row, given in told.items() if (kept := arguments_with_values(given))}
     if not told:
         return None
     counts = np.zeros(rows, np.int64)
@@ -86,6 +86,11 @@ def scanned_arguments(
     )
 
 
+def arguments_with_values(given: Sequence[Argument]) -> list[Argument]:
+    """Arguments that have a value; one in place of which a person's name stood that was erased has none."""
+    return [one for one in given if not one.hash.startswith(ERASED_HASH_PREFIX)]
+
+
 def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> ArgumentColumns | None:
     """Columns of several batches, one after the other, from the number of rows of each and its arguments."""
     given = [no_arguments(rows) if arguments is None else arguments for rows, arguments in parts]
@@ -114,11 +119,6 @@ def _gather(
 
 def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-
-
-def _has_value(argument: Argument) -> bool:
-    """False where a person's name stood in place of a hash and was erased: what is left is no value."""
-    return not argument.hash.startswith(ERASED_HASH_PREFIX)
 
 
 def _source_of(argument: Argument) -> int:

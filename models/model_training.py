@@ -20,7 +20,7 @@ from ..ingest.features import layout
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.feature_builder import FeatureBuilder
 from ..ingest.features.feature_declaration import BITS, Z
-from ..ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
+from ..ingest.features.feature_kernel import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
 from ..ingest.features.feature_table import (
     ADDED_FEATURES,
     COMPROMISE_FEATURES,
@@ -72,6 +72,7 @@ def cross_fit_detector(
     folds = event_folds(columns.names[:, event_columns.AGENT], sessions, settings.folds)
     agents, everything = columns.names[:, event_columns.AGENT], np.arange(len(columns))
     p_values, taught, numbers = np.ones(len(columns)), agent_event_numbers(agents), first_appearance_numbers(agents)
+    rate_between = rate_of_values_new_to_peers(columns, observations)
     for turn in range(CROSS_FIT_ROUNDS):
         learned = learnable_parts(columns, everything, p_values, taught, numbers)
         vectors = np.zeros((len(columns), FEATURE_COUNT))
@@ -93,7 +94,7 @@ def cross_fit_detector(
                 *(np.array(flags) for flags in (ADDED_FEATURES, COMPROMISE_FEATURES, OVERREACH_FEATURES))
             ),
             failed=columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS,
-            rate_between=rate_of_values_new_to_peers(columns, observations),
+            rate_between=rate_between,
             version=version,
         )
         p_values = scores.p_value
@@ -107,25 +108,25 @@ def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservat
     and declare a task, in a peer group with another task).
     """
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
-    pairs = np.unique(np.stack([groups, tasks])[:, tasks != 0], axis=1)
-    several = np.unique(pairs[0])[np.unique(pairs[0], return_counts=True)[1] > 1]
+    _, first = np.unique(_mixed(groups, tasks)[tasks != 0], return_index=True)
+    group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)
     judged = (columns.codes[:, event_columns.UNTRUSTED_RESULT] != event_columns.UNTRACED) & (tasks != 0)
-    judged &= np.isin(groups, several)
+    judged &= np.isin(groups, group_of[tasks_of > 1])
     rows = np.repeat(np.arange(len(columns)), np.diff(observations.arguments.start))
-    known = np.stack([groups[rows], observations.values, tasks[rows]])
-    kinds = np.unique(known, axis=1)
-    _, place, tasks_of = np.unique(kinds[:2], axis=1, return_inverse=True, return_counts=True)
-    single = kinds[:, tasks_of[place.ravel()] == 1]  # values that one task alone has
-    lonely = _are_columns_of(known, single) & (observations.is_foreign != 0) & judged[rows]
+    values = _mixed(groups[rows], observations.values)
+    remembered = observations.is_foreign != LOOKED_UP
+    _, first = np.unique(_mixed(values, tasks[rows])[remembered], return_index=True)
+    value_of, tasks_with = np.unique(values[remembered][first], return_counts=True)
+    lonely = (observations.is_foreign == ACTED_ON) & judged[rows]
+    lonely[lonely] = np.isin(values[lonely], value_of[tasks_with == 1])
     return float((1 + len(np.unique(rows[lonely]))) / (1 + int(judged.sum())))
 
 
-def _are_columns_of(found: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Flags of the columns of *found* (k, m) that are columns of *wanted* (k, j)."""
-    both = np.concatenate([found, wanted], axis=1)
-    _, number = np.unique(both, axis=1, return_inverse=True)
-    number = number.ravel()
-    return np.isin(number[: found.shape[1]], number[found.shape[1] :])
+def _mixed(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """One number for each pair (n,), as good as unique."""
+    mixed = left * np.uint64(0x9E3779B97F4A7C15) + right
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
 
 def _held_out_vectors(

@@ -16,13 +16,16 @@ from ..compilation import compiled
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
 from . import layout
-from .feature_kernel import RowObservations, scope_keys
+from .feature_kernel import LOOKED_UP, RowObservations, scope_keys
 from .frequency_tables import count_key, distinct_hash, hash_pair, period_item, scope_row
 from .layout import Array, Baseline
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
 refused, since it could no longer be shared in memory."""
+MAX_VALUES = MAX_ITEMS // 4
+"""Different values of arguments over all tasks and peer groups; senders choose how many there are, so more are left out
+instead of refused."""
 
 
 def empty_baseline() -> Baseline:
@@ -123,21 +126,25 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
 def _count_values(
     baseline: Baseline, rows: Array, scopes: Array, time_ms: Array, observations: RowObservations, used: int, room: int
 ) -> bool:
-    """Count the values of arguments, and the periods that they are of, for the task and the peer group; False when
-    there is no room left beside *used* places."""
-    for row in rows:
+    """Count the values of arguments, and how many of each period there are, for the task and the peer group; False
+    when there is no room left beside *used* places. Of more than `MAX_VALUES` the newest are counted."""
+    left = MAX_VALUES
+    for row in rows[::-1]:
         for level in (layout.PEERS, layout.TASK):
             scope = scopes[row, level]
             if scope == 0:
                 continue
             position = scope_row(baseline, scope)
-            used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
             for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+                if observations.is_foreign[place] == LOOKED_UP or left <= 0:
+                    continue  # what a mail only had looked up is not known by that
+                used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
                 baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
                 if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):
                     baseline.totals[position, layout.K_ARGUMENT, 1] += np.float32(1.0)
                     used += 1
-        if used > room - 2 * (MAX_ARGUMENTS + 1):
+                    left -= 1
+        if used > room - 4 * MAX_ARGUMENTS:
             return False
     return True
 

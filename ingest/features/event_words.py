@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC
 
+from ..argument_columns import arguments_with_values
 from ..event_arguments import read_arguments
 from ..events import NativeEvent
 
@@ -59,9 +61,14 @@ def argument_of(event: NativeEvent) -> str:
 _SHOWN_ARGUMENTS = 3
 
 
-def foreign_arguments_of(event: NativeEvent) -> str:
-    """Arguments that earlier answers held, with the calls that gave them: the first ones by name."""
-    found = [one for one in read_arguments(event) or () if one.origin == "tool"]
+def foreign_arguments_of(event: NativeEvent, places: Collection[int]) -> str:
+    """Arguments at *places*, with the calls whose answers held them: the first ones by name.
+
+    Args:
+        places: among the event's arguments, as `collect_arguments` keeps them.
+    """
+    kept = arguments_with_values(read_arguments(event) or ())
+    found = [one for place, one in enumerate(kept) if place in places]
     said = list(dict.fromkeys(f"{one.name} out of {one.from_action or 'an earlier answer'}" for one in found))
     more = [f"{len(said) - _SHOWN_ARGUMENTS} more"] if len(said) > _SHOWN_ARGUMENTS else []
-    return ", ".join([*said[:_SHOWN_ARGUMENTS], *more]) or "no argument out of an answer"
+    return ", ".join([*said[:_SHOWN_ARGUMENTS], *more]) or "an argument"

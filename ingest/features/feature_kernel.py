@@ -186,7 +186,7 @@ class RowObservations(NamedTuple):
     arguments: ArgumentColumns  # of the batch
     values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it
     own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it
-    is_foreign: Array  # uint8 (m,): 1 = others may have written the value, and the call acts on it
+    is_foreign: Array  # uint8 (m,): whether others may have written the value: NO_FOREIGN, ACTED_ON or LOOKED_UP
 
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
@@ -211,77 +211,100 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
 # Where the arguments of a call came from. Others write what some answers hold (mail, pages, tickets); a value that a
 # call takes out of such an answer, and that nobody had in this task before, may be theirs.
 
-_WRITE, _DELETE, _ADMIN = (EFFECTS.index(effect) for effect in ("write", "delete", "admin"))
+_READ = EFFECTS.index("read")
+NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
 NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK = 0.0, 1.0, 1.5, 2.0
 """Values of the feature: no origins are told or no values are remembered; nothing stands out; a value of others that is
 new to the peer group, where nothing is remembered of the task; one that is new for the task."""
 
 
 @inlined
-def _may_be_foreign(untrusted: np.uint64, calls: np.int64, source: np.int64) -> bool:
-    """Tell whether others may have written the answer of an earlier call of a session that had *calls* so far.
+def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> bool:
+    """Tell whether others may have written the answer of an earlier call of a session.
 
-    Of calls that are too old, or that never came, as if any untrusted answer were theirs.
+    Of a call that is too old, if any answer of the session was untrusted; of one that was never seen, always.
+
+    Args:
+        untrusted: bits of the session's latest calls.
+        session: its numbers.
     """
+    calls = np.int64(session[layout.S_CALLS])
     if source < 0:
         return False
-    if source >= calls or calls - source > layout.REMEMBERED_CALLS:
-        return bool(untrusted != 0)
+    if source >= calls:
+        return True
+    if calls - source > layout.REMEMBERED_CALLS:
+        return bool(session[layout.S_UNTRUSTED] != np.float32(0.0))
     return bool((untrusted >> np.uint64(source % layout.REMEMBERED_CALLS)) & np.uint64(1))
 
 
 @inlined
 def _acts(codes: Array) -> bool:
-    """True for a call that changes something or leads outside."""
-    effect = codes[columns.EFFECT]
-    return bool(effect in (_WRITE, _DELETE, _ADMIN) or codes[columns.EXTERNAL] == columns.OUTSIDE)
+    """True for a call that may change something or leads outside; what it does need not be known."""
+    return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
 
 
 @inlined
 def _write_values(
-    observations: RowObservations, row: int, names: Array, codes: Array, untrusted: np.uint64, calls: np.int64
+    observations: RowObservations, row: int, names: Array, codes: Array, untrusted: np.uint64, session: Array
 ) -> bool:
     """Write the items of an event's values; returns whether the call acts on one that others may have written."""
-    acts, found = _acts(codes), False
-    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+    first, end = observations.arguments.start[row], observations.arguments.start[row + 1]
+    foreign = ACTED_ON if _acts(codes) else LOOKED_UP
+    learned = 0
+    for place in range(first, end):
         value = value_item(observations.arguments.values[place])
-        foreign = _may_be_foreign(untrusted, calls, np.int64(observations.arguments.sources[place]))
+        by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[place]))
         observations.values[place] = value
-        # Else whoever wrote the mail would have its value looked up first, which is no act, and it would be known.
-        observations.own_values[place] = np.uint64(0) if foreign and not acts else hash_pair(names[columns.TASK], value)
-        observations.is_foreign[place] = foreign and acts
-        found = found or (foreign and acts)
+        observations.is_foreign[place] = foreign if by_others else NO_FOREIGN
+        observations.own_values[place] = np.uint64(0)
+        if by_others and foreign == ACTED_ON and learned < layout.LEARNED_VALUES:
+            observations.own_values[place] = hash_pair(names[columns.TASK], value)
+            learned += 1
+    found = learned > 0
+    # What is only looked up is not learned: else whoever wrote the mail would have its value looked up first.
+    for place in range(first, end):
+        if learned < layout.LEARNED_VALUES and observations.is_foreign[place] == NO_FOREIGN:
+            observations.own_values[place] = hash_pair(names[columns.TASK], observations.values[place])
+            learned += 1
     return found
+
+
+@inlined
+def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
+    """True if a scope has shown enough values of a time's period for another one to be new."""
+    return bool(scope != 0 and shared_count(baseline, scope, period_item(at_ms)) >= layout.LEAST_VALUES)
 
 
 @inlined
 def _argument_origin(
     observations: RowObservations,
     row: int,
-    at_ms: int,
+    names: Array,
+    now_ms: int,
     acts_on_foreign: bool,
     scopes: Array,
     baseline: Baseline,
     table: Array,
 ) -> float:
     """Value of the feature of an event that tells origins, whose values are items already."""
-    scope, new = scopes[layout.TASK], NEW_TO_TASK
-    if scope == 0:
-        scope = scopes[layout.PEERS]
-    if shared_count(baseline, scope, period_item(at_ms)) == 0.0:
+    declared = scopes[layout.TASK] != 0
+    scope, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], NEW_TO_TASK
+    if not _remembers(baseline, scope, now_ms):
         scope, new = scopes[layout.PEERS], NEW_TO_PEERS
-        if shared_count(baseline, scope, period_item(at_ms)) == 0.0:
+        if not declared or not _remembers(baseline, scope, now_ms):
             return NOTHING_KNOWN
     if not acts_on_foreign:
         return KNOWN_VALUES
+    found = np.uint64(0)
     for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.is_foreign[place] == 0:
+        if observations.is_foreign[place] != ACTED_ON:
             continue
-        own = own_count(table, layout.K_ARGUMENT, observations.own_values[place])
+        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[place]))
         if own == 0.0 and shared_count(baseline, scope, observations.values[place]) == 0.0:
-            observations.items[row, layout.K_ARGUMENT] = observations.own_values[place]
-            return new
-    return KNOWN_VALUES
+            found = hash_pair(found, observations.values[place])  # of all of them: one that has counted hides no other
+    observations.items[row, layout.K_ARGUMENT] = found
+    return new if found != 0 else KNOWN_VALUES
 
 
 @inlined
@@ -291,17 +314,10 @@ def _end_call(state: AgentState, slot: int, k: int, code: int) -> None:
     bit = np.uint64(1) << np.uint64(call % layout.REMEMBERED_CALLS)
     if code == 1:
         state.session_untrusted[slot, k] |= bit
+        state.session_numbers[slot, k, layout.S_UNTRUSTED] = np.float32(1.0)
     else:
         state.session_untrusted[slot, k] &= ~bit
     state.session_numbers[slot, k, layout.S_CALLS] += np.float32(1.0)
-
-
-@inlined
-def _skip_call(state: AgentState, slot: int, session: np.uint64) -> None:
-    """Count a call that we refused: it is no behaviour, but later ones are numbered behind it."""
-    for k in range(layout.SESSIONS):
-        if state.session_id[slot, k] == session:
-            _end_call(state, slot, k, 0)
 
 
 @inlined
@@ -463,7 +479,9 @@ def observe(
             observations.flags[row] = IGNORED_EVENT
             out[row, :] = 0.0
             if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[row, columns.SESSION] != 0:
-                _skip_call(state, slot, names[row, columns.SESSION])
+                # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
+                skipped = session_slot(state, slot, names[row, columns.SESSION], max(at_ms, times[layout.T_LAST]))
+                _end_call(state, slot, skipped, 0)
             continue
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
@@ -518,10 +536,13 @@ def observe(
             state.session_numbers[slot, k],
         )
         if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED:
-            untrusted, calls = state.session_untrusted[slot, k], state.session_numbers[slot, k, layout.S_CALLS]
-            foreign = _write_values(observations, row, names[row], codes[row], untrusted, np.int64(calls))
-            out[row, F_ARGUMENT] = _argument_origin(observations, row, at_ms, foreign, scopes, baseline, table)
-            _end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
+            untrusted, numbers = state.session_untrusted[slot, k], state.session_numbers[slot, k]
+            foreign = _write_values(observations, row, names[row], codes[row], untrusted, numbers)
+            out[row, F_ARGUMENT] = _argument_origin(
+                observations, row, names[row], now_ms, foreign, scopes, baseline, table
+            )
+            if codes[row, columns.SELF_ASSERTED] == 0:  # else anybody could move the numbers of real calls
+                _end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms

@@ -599,14 +599,14 @@ FEATURES: tuple[Feature, ...] = (
         RANK,
         1.0,
         "origin of arguments",
-        "2 where a call that changes something takes a value that is new for the task out of an answer that others may "
-        "have written; 1.5 where nothing is remembered of the task and the value is new to the peer group; 1 where "
+        "2 where a call that may change something takes a value that is new for the task out of an answer that others "
+        "may have written; 1.5 where nothing is remembered of the task and the value is new to the peer group; 1 where "
         "values are remembered and none is like that",
         Sentence(
             "{foreign_arguments}",
-            "values that this task has used before",
-            "a value that is new for this task was taken out of an answer that others may have written, and given to "
-            "{action}: {foreign_arguments}",
+            "values that were used before",
+            "a value that was never used for this task was taken out of an answer that others may have written, and "
+            "given to {action}: {foreign_arguments}",
         ),
         added=True,
     ),

@@ -119,8 +119,8 @@ TIMES = 4
 
 SESSIONS = 4
 SESSION_TABLE = 12
-S_EVENTS, S_STRANGE, S_CALLS = range(3)
-SESSION_NUMBERS = 3
+S_EVENTS, S_STRANGE, S_CALLS, S_UNTRUSTED = range(4)
+SESSION_NUMBERS = 4
 REMEMBERED_CALLS = 64
 """Latest calls of a session of which is known whether others may have written their answers: a bit each."""
 
@@ -129,6 +129,10 @@ REVOKED_TOKENS = 4
 
 HALF_LIVES_S = (60.0, 900.0, 14_400.0)
 FAILURE_HALF_LIFE_S = 3600.0
+LEAST_VALUES = 10
+"""Values of a period that a task or peer group must have shown before another one is new to it."""
+LEARNED_VALUES = 8
+"""Values of one event that its agent learns, those that others may have written first: one event flushes no memory."""
 VALUE_PERIOD_MS = 90 * DAY_MS
 """Hashes of values are compared within such periods, counted from 1970: then clients hash under other keys. Keys that
 last for several periods cost some memory at their borders, shorter ones would make every value new."""

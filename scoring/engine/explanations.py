@@ -27,7 +27,7 @@ from ...ingest.features.feature_declaration import (
     Sentence,
     Strongest,
 )
-from ...ingest.features.feature_kernel import RowObservations, scope_keys
+from ...ingest.features.feature_kernel import ACTED_ON, RowObservations, scope_keys
 from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
 from ...ingest.features.frequency_tables import scope_row
 from ...ingest.features.layout import Baseline
@@ -68,14 +68,6 @@ def _in_call(event: NativeEvent) -> str:
     return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
 
 
-_OF_EVENT: dict[str, Callable[[NativeEvent], str]] = {
-    "action": lambda event: sanitize_text(event.action),
-    "credential": lambda event: sanitize_text(credential_of(event)),
-    "foreign_arguments": lambda event: sanitize_text(foreign_arguments_of(event)),
-}
-"""Facts of the event that a declared sentence may name beside the feature's value."""
-
-
 class Row(NamedTuple):
     """A scored row, and what its agent was like when it was measured."""
 
@@ -89,6 +81,19 @@ class Row(NamedTuple):
         """The event itself."""
         return self.columns.events[self.at]
 
+
+def _foreign_places(seen: Row) -> list[int]:
+    """Places of the row's arguments that others may have written and the call acts on."""
+    start = seen.found.arguments.start
+    return np.flatnonzero(seen.found.is_foreign[start[seen.at] : start[seen.at + 1]] == ACTED_ON).tolist()
+
+
+_OF_ROW: dict[str, Callable[[Row], str]] = {
+    "action": lambda seen: sanitize_text(seen.event.action),
+    "credential": lambda seen: sanitize_text(credential_of(seen.event)),
+    "foreign_arguments": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _foreign_places(seen))),
+}
+"""Facts of the row that a declared sentence may name beside the feature's value."""
 
 Told = tuple[str, str, str, str]
 """Parts of a reason: code, value seen, usual value, and the sentence."""
@@ -191,7 +196,7 @@ class ReasonWriter:
         return feature.name, observed, usual_text, text
 
     def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> Told:
-        words = {name: of(seen.event) for name, of in _OF_EVENT.items()}
+        words = {name: of(seen) for name, of in _OF_ROW.items()}
         observed, usual_text, text = (form.format(value=value, **words) for form in explanation)
         return feature.name, observed, usual_text, text
 
@@ -219,7 +224,7 @@ def check_told(features: Sequence[Feature]) -> None:
 
 
 def _check_form(name: str, form: str) -> None:
-    allowed = {"value", *_OF_EVENT}
+    allowed = {"value", *_OF_ROW}
     unknown = {field for _, field, _, _ in Formatter().parse(form) if field is not None} - allowed
     if unknown:
         raise BadFeature(

@@ -45,12 +45,16 @@ def pay(after_s: float, *arguments: dict[str, Any], **members: Any) -> dict[str,
 TASK = {"task": "bills", "session": "s1"}
 
 
-def history() -> list[dict[str, Any]]:
-    """Another agent has done the task once, with one account out of a mail."""
-    return [
-        read_mail(-600.0, agent="peer", session="p"),
-        pay(-590.0, argument(KNOWN_ACCOUNT, 0), argument(SUBJECT), agent="peer", session="p"),
-    ]
+def history(runs: int = layout.LEAST_VALUES) -> list[dict[str, Any]]:
+    """Another agent has done the task, with one account out of a mail."""
+    made = []
+    for run in range(runs):
+        who = {"agent": "peer", "session": f"p{run}"}
+        made += [
+            read_mail(-6000.0 + 20 * run, **who),
+            pay(-5990.0 + 20 * run, argument(KNOWN_ACCOUNT, 0), argument(SUBJECT), **who),
+        ]
+    return made
 
 
 def baseline_of(events: list[dict[str, Any]]) -> Baseline:
@@ -183,25 +187,101 @@ def test_calls_are_numbered_as_their_sender_numbers_them(watch: SingleEventBuild
     assert [value(row) for row in rows[-2:]] == [KNOWN, FOREIGN]
 
 
-def test_calls_that_are_too_old_or_never_came_count_as_untrusted_if_any_was(watch: SingleEventBuilder) -> None:
-    """A flood of calls hides no mail, and neither does a number that nobody has seen."""
-    flood = [read_mail(float(at), untrusted=False) for at in range(layout.REMEMBERED_CALLS + 1)]
-    watch.feed(*flood, learn=False)
-    assert value(watch.feed(pay(100.0, argument(NEW_ACCOUNT, 0)), learn=False)[-1]) == KNOWN
+@pytest.mark.parametrize("trusted", [1, layout.REMEMBERED_CALLS - 1, layout.REMEMBERED_CALLS, 200])
+def test_a_flood_of_calls_hides_no_mail(watch: SingleEventBuilder, trusted: int) -> None:
+    """Of calls that are too old any untrusted answer of the session counts; without one, none does."""
+    flood = [read_mail(1.0 + at, untrusted=False) for at in range(trusted)]
+    rows = watch.feed(read_mail(0.0), *flood, pay(900.0, argument(NEW_ACCOUNT, 0)), learn=False)
+    assert value(rows[-1]) == FOREIGN
 
-    watch.feed(read_mail(101.0), learn=False)
-    old, unknown = watch.feed(pay(102.0, argument(NEW_ACCOUNT, 0)), pay(103.0, argument(NEW_ACCOUNT, 999)), learn=False)
-    assert (value(old), value(unknown)) == (FOREIGN, FOREIGN)
+    clean = {"session": "clean"}
+    calm = [read_mail(1000.0 + at, untrusted=False, **clean) for at in range(trusted + 1)]
+    rows = watch.feed(*calm, pay(1900.0, argument(NEW_ACCOUNT, 0), **clean), learn=False)
+    assert value(rows[-1]) == KNOWN
 
 
-def test_a_new_session_has_read_nothing(watch: SingleEventBuilder) -> None:
-    """Neither under another name, nor where a session's place is taken by others and it begins anew."""
-    watch.feed(read_mail(0.0), learn=False)
-    assert value(watch.feed(pay(1.0, argument(NEW_ACCOUNT, 0), session="s2"), learn=False)[-1]) == KNOWN
+def test_a_call_that_was_never_seen_counts_as_untrusted(watch: SingleEventBuilder) -> None:
+    """Neither a number of nobody's hides a mail, nor four other sessions that take the place of one."""
+    rows = watch.feed(read_mail(0.0, untrusted=False), pay(1.0, argument(NEW_ACCOUNT, 999)), learn=False)
+    assert value(rows[-1]) == FOREIGN
 
+    watch.feed(read_mail(2.0, session="s3"), learn=False)
     for number in range(layout.SESSIONS):
-        watch.feed(read_mail(2.0 + number, untrusted=False, session=f"other-{number}"), learn=False)
-    assert value(watch.feed(pay(9.0, argument(NEW_ACCOUNT, 0)), learn=False)[-1]) == KNOWN
+        watch.feed(event(3.0 + number, session=f"other-{number}", self_asserted=True), learn=False)
+    assert value(watch.feed(pay(9.0, argument(NEW_ACCOUNT, 0), session="s3"), learn=False)[-1]) == FOREIGN
+
+
+def test_a_session_knows_its_own_mails_alone(watch: SingleEventBuilder) -> None:
+    """What was read in another one says nothing of this one's answers."""
+    watch.feed(read_mail(0.0), learn=False)
+    rows = watch.feed(
+        read_mail(1.0, untrusted=False, session="s2"), pay(2.0, argument(NEW_ACCOUNT, 0), session="s2"), learn=False
+    )
+
+    assert value(rows[-1]) == KNOWN
+
+
+@pytest.mark.parametrize("untrusted", [True, False])
+def test_forged_calls_move_no_number(watch: SingleEventBuilder, untrusted: bool) -> None:
+    """Neither to hide a mail behind them, nor to make an honest agent odd."""
+    forged = read_mail(0.0, untrusted=untrusted, self_asserted=True)
+
+    rows = watch.feed(
+        forged,
+        read_mail(1.0),
+        read_mail(2.0, untrusted=False),
+        pay(3.0, argument(NEW_ACCOUNT, 0)),
+        pay(4.0, argument(NEW_ACCOUNT, 1)),
+        learn=False,
+    )
+
+    assert [value(row) for row in rows[-2:]] == [FOREIGN, KNOWN]
+
+
+def test_a_refused_first_call_has_a_number(watch: SingleEventBuilder) -> None:
+    refused = pay(0.0, outcome="denied", caused_by="trustwatch")
+
+    rows = watch.feed(refused, read_mail(1.0), pay(2.0, argument(NEW_ACCOUNT, 1)), learn=False)
+
+    assert value(rows[-1]) == FOREIGN
+
+
+def test_of_a_call_whose_effect_is_not_known_it_is_taken_that_it_acts(watch: SingleEventBuilder) -> None:
+    """The middlewares send no effect unless they are told."""
+    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0), effect="unknown"))) == FOREIGN
+
+
+def test_a_date_in_another_period_hides_nothing(watch: SingleEventBuilder) -> None:
+    """A late event happens at its agent's latest time."""
+    assert value(watch.last(read_mail(0.0), pay(-90 * DAY, argument(NEW_ACCOUNT, 0)))) == FOREIGN
+
+
+def test_a_few_values_are_no_memory() -> None:
+    """Of a task that showed less than it takes nothing is new, nor after events without any value."""
+    few = SingleEventBuilder(baseline_of(history(runs=2)))
+    none = SingleEventBuilder(baseline_of([read_mail(float(at), agent="peer") for at in range(50)]))
+
+    for watch in (few, none):
+        assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == NOTHING
+
+
+def test_what_peers_only_looked_up_is_not_known() -> None:
+    """Else a mail to one of them would make its value known to all after the next training."""
+    look_up = read_mail(-50.0, arguments=[argument(NEW_ACCOUNT, 0)], agent="peer", session="p0")
+    watch = SingleEventBuilder(baseline_of(sorted([*history(), look_up], key=lambda one: str(one["time"]))))
+
+    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == FOREIGN
+
+
+def test_one_event_flushes_no_memory(watch: SingleEventBuilder) -> None:
+    """Of many values a few are learned, those that others may have written first."""
+    watch.feed(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))
+    flood = [argument(f"{at:012x}") for at in range(255)]
+    other = "dddd3333dddd"
+    watch.feed(pay(2.0, *flood, argument(other, 0)))
+
+    rows = watch.feed(pay(3.0, argument(NEW_ACCOUNT, 0)), pay(4.0, argument(other, 0)), learn=False)
+    assert [value(row) for row in rows] == [KNOWN, KNOWN]
 
 
 def test_batches_of_any_size_give_the_same(watch: SingleEventBuilder) -> None:
@@ -232,14 +312,14 @@ def test_many_values_push_out_no_habit(watch: SingleEventBuilder) -> None:
 
 
 def test_reasons_name_arguments_and_the_calls_that_gave_them() -> None:
-    """The first three, none twice."""
-    told = pay(
-        0.0, *[argument(NEW_ACCOUNT, 0)] * 2, *[argument(SUBJECT, 0, f"n{at}") for at in range(3)], argument(SUBJECT)
+    """Those asked for, the first three, none twice."""
+    others = [argument(SUBJECT, 0, f"n{at}") for at in range(3)]
+    told = decode_event(json.dumps(pay(0.0, *[argument(NEW_ACCOUNT, 0)] * 2, *others, argument(SUBJECT))).encode())
+
+    assert foreign_arguments_of(told, range(5)) == (
+        "to out of read_mail, n0 out of read_mail, n1 out of read_mail, 1 more"
     )
-
-    words = foreign_arguments_of(decode_event(json.dumps(told).encode()))
-
-    assert words == "to out of read_mail, n0 out of read_mail, n1 out of read_mail, 1 more"
+    assert foreign_arguments_of(told, [3]) == "n1 out of read_mail"
 
 
 def test_argument_columns_are_cut_and_joined() -> None:

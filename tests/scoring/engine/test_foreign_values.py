@@ -43,14 +43,14 @@ def score(learned: TrainedModel, make: Any, kit: Any) -> Score:
     engine = Engine(learned, EngineSettings(capacity=100))
     numbers = iter(range(10_000))
 
-    def run(at_min: int, value: str | None, agent: int = 1, **more: Any) -> ScoredBatch:
+    def run(at_min: int, value: str | None, other: dict[str, Any] | None = None, agent: int = 1) -> ScoredBatch:
         members = {"resource": {"target": f"host-{agent}-0"}, "session": f"x-{agent}-{at_min}", "task": "desk"}
         start_ms = make.START_MS + 5 * DAY + at_min * MINUTE
         read = make.event(next(numbers), agent, start_ms, **members, effect="read", untrusted_result=True, arguments=[])
         source = {"name": "to", "origin": "tool", "from": 0, "from_action": "read_mail", "hash": value}
-        use = make.event(next(numbers), agent, start_ms + 30_000, **members, effect="write", **more)
+        use = make.event(next(numbers), agent, start_ms + 30_000, **members, effect="write")
         if value is not None:
-            use |= {"arguments": [source], "untrusted_result": False}
+            use |= {"arguments": [source, *([other] if other else [])], "untrusted_result": False}
         return engine.score(kit.columns([read, use]))
 
     run.engine = engine  # type: ignore[attr-defined]
@@ -65,7 +65,9 @@ def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score) -> None:
     engine: Engine = score.engine  # type: ignore[attr-defined]
     (reasons,) = engine.explainer.reasons(foreign, [1])
     assert (reasons[0].code, reasons[0].observed) == ("argument_origin", "to out of read_mail")
-    assert reasons[0].text.startswith("a value that is new for this task was taken out of an answer that others may")
+    assert reasons[0].text.startswith(
+        "a value that was never used for this task was taken out of an answer that others"
+    )
     assert reasons[0].text.endswith(": to out of read_mail")
     assert "argument_origin" not in {one.feature for one in engine.explainer.reasons(known, [1])[0]}
 
@@ -78,6 +80,16 @@ def test_the_same_value_counts_once_a_day(score: Score) -> None:
     assert again.raw_p_values[1] < 0.1
     assert other.p_values[1] < 0.1
     assert score(60 + 24 * 60, "f" * 12).p_values[1] < 0.1
+
+
+def test_a_value_that_has_counted_hides_no_other(score: Score) -> None:
+    """A call that takes both counts for the new one."""
+    assert score(0, "f" * 12).p_values[1] < 0.1
+    more = {"name": "copy", "origin": "tool", "from": 0, "from_action": "read_mail", "hash": "e" * 12}
+
+    both = score(60, "f" * 12, other=more)
+
+    assert both.p_values[1] < 0.1
 
 
 def test_concerns_of_a_batch(score: Score) -> None:

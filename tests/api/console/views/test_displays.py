@@ -330,8 +330,6 @@ def test_a_decision_tells_its_concerns_the_oddest_first() -> None:
     """Those that this version knows, in words; decisions of before have none."""
     odd = {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}
     told = display_evidence({"concerns": odd})
-        {"concerns": {"malfunction": 0.5, "compromise": 0.001, "of_tomorrow": 0.1, "overreach": "x"}}
-    )
 
     assert [(one.name, one.odds) for one in told.concerns] == [
         ("compromise", "about 1 in 1,000 normal events looks at least this odd"),
