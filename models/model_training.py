@@ -30,6 +30,7 @@ from ..ingest.features.feature_table import (
     FEATURES,
     OVERREACH_FEATURES,
 )
+from ..ingest.features.frequency_tables import mix_pairs
 from ..ingest.features.layout import Baseline
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
@@ -108,25 +109,18 @@ def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservat
     and declare a task, in a peer group with another task).
     """
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
-    _, first = np.unique(_mixed(groups, tasks)[tasks != 0], return_index=True)
+    _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
     group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)
     judged = (columns.codes[:, event_columns.UNTRUSTED_RESULT] != event_columns.UNTRACED) & (tasks != 0)
     judged &= np.isin(groups, group_of[tasks_of > 1])
     rows = np.repeat(np.arange(len(columns)), np.diff(observations.arguments.start))
-    values = _mixed(groups[rows], observations.values)
+    values = mix_pairs(groups[rows], observations.values)
     remembered = observations.is_foreign != LOOKED_UP
-    _, first = np.unique(_mixed(values, tasks[rows])[remembered], return_index=True)
+    _, first = np.unique(mix_pairs(values, tasks[rows])[remembered], return_index=True)
     value_of, tasks_with = np.unique(values[remembered][first], return_counts=True)
     lonely = (observations.is_foreign == ACTED_ON) & judged[rows]
     lonely[lonely] = np.isin(values[lonely], value_of[tasks_with == 1])
     return float((1 + len(np.unique(rows[lonely]))) / (1 + int(judged.sum())))
-
-
-def _mixed(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """One number for each pair (n,), as good as unique."""
-    mixed = left * np.uint64(0x9E3779B97F4A7C15) + right
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
 
 def _held_out_vectors(

@@ -11,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from ..columns import UNTRACED, UNTRUSTED_RESULT, EventColumns
+from ..columns import AGENT, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
 from ..compilation import compiled
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
 from . import layout
 from .feature_kernel import LOOKED_UP, RowObservations, scope_keys
-from .frequency_tables import count_key, distinct_hash, hash_pair, period_item, scope_row
+from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_row
 from .layout import Array, Baseline
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
 refused, since it could no longer be shared in memory."""
+LEAST_AGENTS = 2
+"""Agents of a peer group that must have looked a value up before it is known by that."""
 MAX_VALUES = MAX_ITEMS // 4
 """Different values of arguments over all tasks and peer groups; senders choose how many there are, so more are left out
 instead of refused."""
@@ -64,12 +66,13 @@ def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Arr
     distinct = np.unique(scopes[rows])
     distinct = distinct[distinct != 0]
     traced = rows[columns.codes[rows, UNTRUSTED_RESULT] != UNTRACED]
+    known = _known_values(columns, observations)
     items = 1 << 16
     while True:
         baseline = _allocate_baseline(items, len(distinct))
         _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
         used = _count_items(baseline, rows, scopes, observations.items, observations.contexts, items)
-        if used >= 0 and _count_values(baseline, traced, scopes, columns.time_ms, observations, used, items):
+        if used >= 0 and _count_values(baseline, traced, scopes, columns.time_ms, observations, known, used, items):
             break
         items *= 2
         if items > MAX_ITEMS:
@@ -122,13 +125,36 @@ def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, c
     return used
 
 
+def _known_values(columns: EventColumns, observations: RowObservations) -> Array:
+    """Flags (m,) of the arguments whose values are known by their event.
+
+    What a mail had looked up is not: its author would make a value known before it is used. What several agents of a
+    peer group looked up is.
+    """
+    arguments, known = observations.arguments, observations.is_foreign != LOOKED_UP
+    places = np.flatnonzero(~known)
+    rows = np.repeat(np.arange(len(columns)), np.diff(arguments.start))[places]
+    values = mix_pairs(columns.names[rows, GROUP], observations.values[places])
+    _, first = np.unique(mix_pairs(values, columns.names[rows, AGENT]), return_index=True)
+    value_of, agents = np.unique(values[first], return_counts=True)
+    known[places] = np.isin(values, value_of[agents >= LEAST_AGENTS])
+    return np.asarray(known)
+
+
 @compiled
 def _count_values(
-    baseline: Baseline, rows: Array, scopes: Array, time_ms: Array, observations: RowObservations, used: int, room: int
+    baseline: Baseline,
+    rows: Array,
+    scopes: Array,
+    time_ms: Array,
+    observations: RowObservations,
+    known: Array,
+    used: int,
+    room: int,
+    left: int,
 ) -> bool:
     """Count the values of arguments, and how many of each period there are, for the task and the peer group; False
-    when there is no room left beside *used* places. Of more than `MAX_VALUES` the newest are counted."""
-    left = MAX_VALUES
+    when there is no room left beside *used* places. Of more than *left* the newest are counted."""
     for row in rows[::-1]:
         for level in (layout.PEERS, layout.TASK):
             scope = scopes[row, level]
@@ -136,8 +162,8 @@ def _count_values(
                 continue
             position = scope_row(baseline, scope)
             for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-                if observations.is_foreign[place] == LOOKED_UP or left <= 0:
-                    continue  # what a mail only had looked up is not known by that
+                if not known[place] or left <= 0:
+                    continue
                 used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
                 baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
                 if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):

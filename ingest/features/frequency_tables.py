@@ -40,6 +40,14 @@ def hash_pair(left: np.uint64, right: np.uint64) -> np.uint64:
     return mix_bits(left * _GOLDEN_RATIO + right)
 
 
+def mix_pairs(left: Array, right: Array) -> Array:
+    """`hash_pair` of arrays uint64 (n,)."""
+    mixed = left * _GOLDEN_RATIO + right
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
 @inlined
 def item_hash(kind: int, item: np.uint64) -> np.uint64:
     """Identity of an item of a kind."""

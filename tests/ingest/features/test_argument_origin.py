@@ -10,7 +10,7 @@ import pytest
 from trustwatch.ingest.argument_columns import ArgumentColumns, join_arguments, scanned_arguments
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import Argument, decode_event
-from trustwatch.ingest.features import layout
+from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.event_words import foreign_arguments_of
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
@@ -265,12 +265,28 @@ def test_a_few_values_are_no_memory() -> None:
         assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == NOTHING
 
 
-def test_what_peers_only_looked_up_is_not_known() -> None:
+@pytest.mark.parametrize(("agents", "expected"), [(1, FOREIGN), (2, KNOWN)])
+def test_what_one_peer_looked_up_is_not_known(agents: int, expected: float) -> None:
     """Else a mail to one of them would make its value known to all after the next training."""
-    look_up = read_mail(-50.0, arguments=[argument(NEW_ACCOUNT, 0)], agent="peer", session="p0")
-    watch = SingleEventBuilder(baseline_of(sorted([*history(), look_up], key=lambda one: str(one["time"]))))
+    look_ups = []
+    for number in range(agents):
+        who = {"agent": f"peer-{number}", "session": f"q{number}"}
+        look_ups += [read_mail(-90.0 + number, **who)]
+        look_ups += [read_mail(-50.0 + at, arguments=[argument(NEW_ACCOUNT, 0)], **who) for at in range(5)]
+    watch = SingleEventBuilder(baseline_of(sorted([*history(), *look_ups], key=lambda one: str(one["time"]))))
 
-    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == FOREIGN
+    assert value(watch.last(read_mail(0.0), pay(1.0, argument(NEW_ACCOUNT, 0)))) == expected
+
+
+def test_of_too_many_values_the_newest_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders choose how many there are: none of them makes a training fail."""
+    monkeypatch.setattr(baseline, "MAX_VALUES", 40)
+    many = [pay(-900.0 + at, argument(f"{at:012x}"), agent="peer") for at in range(100)]
+    watch = SingleEventBuilder(baseline_of(many))
+
+    rows = watch.feed(read_mail(0.0), *(pay(1.0, argument(f"{at:012x}", 0)) for at in (0, 99)), learn=False)
+
+    assert [value(row) for row in rows] == [KNOWN, FOREIGN, KNOWN]
 
 
 def test_one_event_flushes_no_memory(watch: SingleEventBuilder) -> None:
