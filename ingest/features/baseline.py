@@ -72,7 +72,8 @@ def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Arr
         baseline = _allocate_baseline(items, len(distinct))
         _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
         used = _count_items(baseline, rows, scopes, observations.items, observations.contexts, items)
-        if used >= 0 and _count_values(baseline, traced, scopes, columns.time_ms, observations, known, used, items):
+        times = columns.time_ms
+        if used >= 0 and _count_values(baseline, traced, scopes, times, observations, known, used, items, MAX_VALUES):
             break
         items *= 2
         if items > MAX_ITEMS:

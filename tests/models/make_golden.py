@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from trustwatch.models.calibration import Calibration
+from trustwatch.models.concerns import FeatureRoles
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.model_directory import MODEL_FORMAT_VERSION, ModelManifest, TrainingWindow, save_model
@@ -28,7 +29,10 @@ def main() -> int:
     groups = rng.integers(1, 3, 400).astype(np.uint64)
     settings = DetectorSettings(trees=9, max_samples=32, group_minimum=150, knots=128, seed=5)
     sessions = np.arange(400, dtype=np.uint64) // 8
-    detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden")
+    X[:, 2] += 1.0  # a rank: 1 = it could speak, 2 = it does
+    roles = FeatureRoles(np.array([False, False, True]), np.array([False, True, False]), np.array([True, False, False]))
+    more = {"roles": roles, "failed": rng.random(400) < 0.2, "rate_between": 0.2}
+    detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden", **more)
     # Calmer ones, of whom the history was known.
     familiar = Calibration.fit(0.8 * detector.score(X, groups).anomaly_score, groups, settings.group_minimum)
     detector = replace(detector, familiar=familiar)
@@ -36,11 +40,14 @@ def main() -> int:
     manifest = ModelManifest("golden", NAMES, TABLE, TrainingWindow(1, 2, 400, 2, 50), document, "0123", 3)
     extras = {"baselines": {"counts": np.arange(5, dtype=np.uint32)}}
     save_model(target / "model", detector_state(detector), extras, manifest)
-    rows = np.concatenate([X[:20], X[:20] * 4.0, [[50.0, 50.0, 1.0]]])
+    rows = np.concatenate([X[:20], X[:20] * [4.0, 4.0, 1.0], [[50.0, 50.0, 2.0], [0.5, 0.5, 1.5]]])
     seen = np.resize(np.array([1, 2, 3], np.uint64), len(rows))
     known = np.arange(len(rows)) % 2 == 0
     scores = detector.score(rows, seen, known)._asdict()
-    for name, array in {"rows": rows, "groups": seen, "familiar": known, **scores}.items():
+    failed = np.arange(len(rows)) % 3 == 0
+    concerns = {f"concern_{name}": array for name, array in detector.concerns(rows, seen, failed)._asdict().items()}
+    given = {"rows": rows, "groups": seen, "familiar": known, "failed": failed}
+    for name, array in {**given, **scores, **concerns}.items():
         np.save(target / f"{name}.npy", array)
     return 0
 

@@ -20,10 +20,14 @@ def test_a_golden_model_loads_and_scores_as_ever(folder):
     """Scores equal the stored ones to 1e-12; the extras are there."""
     model = load_model(folder / "model", feature_names=NAMES, feature_table_hash="golden-table")
     rows, groups, familiar = (np.load(folder / f"{name}.npy") for name in ("rows", "groups", "familiar"))
-    scores = detector_from_model(model).score(rows, groups, familiar)
+    detector = detector_from_model(model)
+    scores = detector.score(rows, groups, familiar)
     files = ("anomaly_score", "p_value", "feature_evidence")
     for name, array in zip(files, scores, strict=True):
         np.testing.assert_allclose(array, np.load(folder / f"{name}.npy"), rtol=0, atol=1e-12)
+    concerns = detector.concerns(rows, groups, np.load(folder / "failed.npy"))
+    for name, array in concerns._asdict().items():
+        np.testing.assert_allclose(array, np.load(folder / f"concern_{name}.npy"), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(model.extras["baselines"]["counts"], np.arange(5))
 
 
