@@ -38,6 +38,9 @@ LEAD_UP_MS = HOUR_MS
 MAX_SUSPICION_MS = DAY_MS
 """An agent that nothing brought down again is left out for so long."""
 
+MAX_ARGUMENTS_PER_EVENT = 8
+"""Arguments that are kept of a history, for each event that may be kept: senders choose how many an event has."""
+
 AgentWindows = Mapping[int, Sequence[tuple[int, int]]]
 """Agent key -> (from, until) in event time, UTC milliseconds, both included."""
 
@@ -55,7 +58,7 @@ class TrainingHistory:
 
     Args:
         encoder: under the salt of the model in force.
-        most: events kept; older ones make way.
+        most: events kept, with eight arguments each on the average; older ones make way.
         since_ms: what happened before is left out.
     """
 
@@ -66,6 +69,7 @@ class TrainingHistory:
         self._undecoded: list[NativeEvent] = []
         self._chunks: deque[EventColumns] = deque()
         self._held_events = 0
+        self._held_arguments = 0
         self.malformed = 0
 
     def add(self, payload: bytes) -> None:
@@ -89,8 +93,16 @@ class TrainingHistory:
             return
         self._chunks.append(_without_events(columns.take(late)))
         self._held_events += len(late)
-        while self._held_events - len(self._chunks[0]) >= self._max_events:
-            self._held_events -= len(self._chunks.popleft())
+        self._held_arguments += _argument_count(self._chunks[-1])
+        while len(self._chunks) > 1 and self._is_enough_without(self._chunks[0]):
+            oldest = self._chunks.popleft()
+            self._held_events -= len(oldest)
+            self._held_arguments -= _argument_count(oldest)
+
+    def _is_enough_without(self, oldest: EventColumns) -> bool:
+        """True if the others are as many events as are kept, or what they tell of arguments is too much to keep."""
+        too_many = self._held_arguments > MAX_ARGUMENTS_PER_EVENT * max(self._max_events, ENCODE_CHUNK)
+        return self._held_events - len(oldest) >= self._max_events or too_many
 
     def columns(self) -> EventColumns | None:
         """Columns of all events held, in the order in which they were added; None = there are none."""
@@ -105,6 +117,10 @@ class TrainingHistory:
         if arguments is not None:
             arguments = arguments.take(np.arange(len(arguments.start) - 1)[-self._max_events :])
         return EventColumns(LazyEvents([b""] * len(names), {}), names, numbers, codes, time_ms, arguments)
+
+
+def _argument_count(columns: EventColumns) -> int:
+    return 0 if columns.arguments is None else len(columns.arguments.values)
 
 
 def _without_events(columns: EventColumns) -> EventColumns:

@@ -10,6 +10,7 @@ import numpy as np
 from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.identities import IdentityHasher
+from trustwatch.scoring.learning import training
 from trustwatch.scoring.learning.training import ENCODE_CHUNK, TrainingHistory, exclude_windows, suspicious_windows
 from trustwatch.scoring.records.agents import AgentName
 from trustwatch.scoring.records.decisions import Decision
@@ -39,6 +40,36 @@ def test_columns_are_those_of_the_events(make: Any, kit: Any) -> None:
     for name in ("names", "numbers", "codes", "time_ms"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     assert history.malformed == 1
+
+
+def told(events: list[dict[str, Any]]) -> list[bytes]:
+    """The events, each with two arguments of its own."""
+    hashes = [[{"name": "x", "origin": "prompt", "hash": f"{at:08x}{k}"} for k in (0, 1)] for at in range(len(events))]
+    return [json.dumps({**event, "arguments": two}).encode() for event, two in zip(events, hashes, strict=True)]
+
+
+def test_arguments_stay_with_their_events(make: Any) -> None:
+    """Those of the events that are kept, over chunks."""
+    events = told(make.stream(4, ENCODE_CHUNK + 300))
+    history = TrainingHistory(ColumnEncoder(make.SALT), 400, 0)
+    for event in events:
+        history.add(event)
+    found = history.columns()
+
+    assert found is not None and found.arguments is not None
+    assert len(found) == 400 and found.arguments.start[-1] == 800
+    assert found.arguments.values[-1] == int(f"{len(events) - 1:08x}1", 16)
+
+
+def test_arguments_are_bounded_too(make: Any, monkeypatch: Any) -> None:
+    """Of events with very many, fewer are kept."""
+    monkeypatch.setattr(training, "MAX_ARGUMENTS_PER_EVENT", 1)
+    history = TrainingHistory(ColumnEncoder(make.SALT), 2 * ENCODE_CHUNK, 0)
+    for event in told(make.stream(4, 3 * ENCODE_CHUNK)):
+        history.add(event)
+    found = history.columns()
+
+    assert found is not None and len(found) == ENCODE_CHUNK
 
 
 def test_the_newest_are_kept(make: Any, kit: Any) -> None:
