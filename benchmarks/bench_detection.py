@@ -76,6 +76,11 @@ class DetectionBenchmark:
         sets = [traces.read(name) for name in traces.TRACE_SETS[: 2 if self.quick else None]]
         return concern_figures.run(sets, self.trainings, self.draws)
 
+    def new_tasks(self) -> list[FigureTable]:
+        """Ours in tasks that the history does not have."""
+        sets = [traces.read(name) for name in traces.TRACE_SETS[: 1 if self.quick else None]]
+        return concern_figures.new_tasks(sets, self.trainings, self.draws)
+
     def trainings_of_one_history(self) -> list[FigureTable]:
         """What two trainings of one history differ by."""
         sets = [traces.read(name) for name in traces.TRACE_SETS[: 1 if self.quick else None]]
@@ -127,6 +132,7 @@ class DetectionBenchmark:
 
 TRACES: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "concerns": DetectionBenchmark.concerns,
+    "new_tasks": DetectionBenchmark.new_tasks,
     "left_out": DetectionBenchmark.left_out,
     "trainings": DetectionBenchmark.trainings_of_one_history,
     "side_by_side": DetectionBenchmark.side_by_side,
@@ -144,7 +150,7 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "evidence": DetectionBenchmark.evidence,
 }
 PARTS = {**TRACES, **SIMULATED}
-SEVERAL_TRAININGS = ("concerns", "left_out", "trainings")
+SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings")
 """Parts that train several models on each set: too long for `--quick`, unless they are asked for."""
 
 

@@ -23,7 +23,7 @@ from .leave_out import NAMES, SHARES, JudgedReplays, Training
 from .report import FigureTable
 from .setting_choice import goodness
 from .split_trace import split_test_part
-from .traces import Trace
+from .traces import LEAST_TASKS, Trace
 
 CONCERN_OF = {"agentdojo": "compromise", "agentdyn": "compromise", "cloudtrail": "compromise", "ats": "malfunction"}
 """What the bad part of each set is: hijacked agents, a stolen credential, faults."""
@@ -160,3 +160,30 @@ _CHANGES: dict[str, Callable[[EventColumns], EventColumns]] = {
     "tell origins": lambda batch: batch,
     "tell none": untold,
 }
+
+
+def new_tasks(sets: Sequence[Trace], trainings: int, draws: int) -> list[FigureTable]:
+    """Compromise in tasks that the history does not have: every second task of a set is held out of it and judged."""
+    rows = []
+    for trace in sets:
+        tasks = sorted({str(event.get("task")) for event in trace.test_events})
+        if CONCERN_OF[trace.name] != "compromise" or len(tasks) < LEAST_TASKS:
+            continue
+        for half in (0, 1):
+            part = _without_tasks(trace, frozenset(tasks[half::2]))
+            scores = [{trace.name: _scores(part.trace, Training(at))} for at in range(trainings)]
+            replays = _judged(part, scores, "compromise", [SHIPPED_NORM] * trainings)
+            rows.append((trace.name, f"half {half + 1}", *_cells(replays.values(), *replays.interval(draws))))
+    columns = ("judged", "tasks held out", *NAMES[: len(SHARES)])
+    note = f"Compromise, as shipped; baseline frozen; median of {trainings} trainings (interval; spread)."
+    return [FigureTable("New tasks of known assistants", columns, rows, note)]
+
+
+def _without_tasks(trace: Trace, held: frozenset[str]) -> Part:
+    """A set whose history lacks the tasks *held*, and whose test part has these alone."""
+    history = [
+        line for line, event in zip(trace.train, trace.train_events, strict=True) if str(event.get("task")) not in held
+    ]
+    rows = [row for row, event in enumerate(trace.test_events) if str(event.get("task")) in held]
+    part = Trace(trace.name, history, [trace.test[row] for row in rows], [trace.labels[row] for row in rows])
+    return Part(trace.name, trace.name, part, np.arange(len(rows)))
