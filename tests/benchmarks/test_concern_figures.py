@@ -10,8 +10,9 @@ from benchmarks.detection import concern_figures
 from benchmarks.detection.concern_figures import COMPROMISE_NORMS, Part, Scores, untold
 from benchmarks.detection.split_trace import split_test_part
 from benchmarks.detection.traces import Trace
-from tests.benchmarks.test_leave_out import assistants_of, trace
-from tests.support.feature_histories import columns, event
+
+from ..support.feature_histories import columns, event
+from ..support.trace_sets import assistants_of, trace
 
 GOOD, BAD = 2, 8
 

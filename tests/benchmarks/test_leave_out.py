@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,33 +13,9 @@ from benchmarks.detection.leave_out import JudgedReplays, Training, leave_out_ca
 from benchmarks.detection.metrics import expected_recall, group_interval
 from benchmarks.detection.setting_choice import FAMILIES, DetectorChoice, climb
 from benchmarks.detection.split_trace import leave_assistants_out
-from benchmarks.detection.traces import LEAST_TASKS, Trace
+from benchmarks.detection.traces import LEAST_TASKS
 
-
-def line(session: str, assistant: str, task: str = "t", part: str = "test") -> bytes:
-    event: dict[str, Any] = {
-        "id": f"{part}-{session}",
-        "agent": {"id": f"model/{assistant}", "type": assistant},
-        "session": session,
-        "task": task,
-    }
-    return json.dumps(event).encode()
-
-
-def trace(name: str, assistants: tuple[str, ...], sessions: int = 60, tasks: int = 20) -> Trace:
-    """A set with a history and a test part of each assistant; every second session is bad."""
-    train = [line(f"{who}-{n}", who, part="train") for who in assistants for n in range(5)]
-    test = [line(f"{who}-{n}", who, f"task_{n % tasks}") for who in assistants for n in range(sessions)]
-    labels = [
-        {"session": f"{who}-{n}", "session_label": n % 2, "event_label": n % 2, "class": "x"}
-        for who in assistants
-        for n in range(sessions)
-    ]
-    return Trace(name, train, test, labels)
-
-
-def assistants_of(lines: list[bytes]) -> set[str]:
-    return {json.loads(raw)["agent"]["type"] for raw in lines}
+from ..support.trace_sets import assistants_of, trace
 
 
 def test_the_history_of_a_left_out_assistant_does_not_know_it() -> None:
