@@ -20,7 +20,6 @@ from ..ingest.features import layout
 from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.feature_builder import FeatureBuilder
 from ..ingest.features.feature_declaration import BITS, Z
-from ..ingest.features.feature_kernel import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
 from ..ingest.features.feature_table import (
     ADDED_FEATURES,
     COMPROMISE_FEATURES,
@@ -32,6 +31,7 @@ from ..ingest.features.feature_table import (
 )
 from ..ingest.features.frequency_tables import mix_pairs
 from ..ingest.features.layout import Baseline
+from ..ingest.features.row_observations import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
@@ -91,9 +91,7 @@ def cross_fit_detector(
             resolution=[_RESOLUTION.get(f.unit, 0.05) for f in FEATURES],
             importance=FEATURE_IMPORTANCE,
             decades=[_DECADES_PER_UNIT.get(f.unit, 0.0) for f in FEATURES],
-            roles=FeatureRoles(
-                *(np.array(flags) for flags in (ADDED_FEATURES, COMPROMISE_FEATURES, OVERREACH_FEATURES))
-            ),
+            roles=_FEATURE_ROLES,
             failed=columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS,
             rate_between=rate_between,
             version=version,

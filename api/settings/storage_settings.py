@@ -80,8 +80,8 @@ class PrivacySettings(SettingsPart, frozen=True):
     origin_key_days: Annotated[
         int,
         setting(
-            "clients hash the arguments of calls under a key that changes after so long, days; hashes of two periods "
-            "can not be compared",
+            "clients hash the arguments of calls under a key that changes after so long, days, a multiple of 90; "
+            "hashes of two periods can not be compared",
             ge=90,
             le=3_600,
             multiple_of=90,

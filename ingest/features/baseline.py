@@ -16,9 +16,10 @@ from ..compilation import compiled
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
 from . import layout
-from .feature_kernel import LOOKED_UP, RowObservations, scope_keys
+from .feature_kernel import scope_keys
 from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_row
 from .layout import Array, Baseline
+from .row_observations import LOOKED_UP, RowObservations
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is

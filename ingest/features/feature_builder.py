@@ -12,6 +12,7 @@ from ..compilation import allocation_free
 from . import feature_kernel, layout
 from .feature_table import FEATURE_COUNT
 from .layout import Array, Baseline
+from .row_observations import RowObservations, allocate_observations
 
 AgentKeys = npt.NDArray[np.uint64]
 SlotIndices = npt.NDArray[np.int32]
@@ -186,7 +187,7 @@ class FeatureBuilder:
         slots: SlotIndices,
         rows: Array,
         out: npt.NDArray[np.float64],
-        observations: feature_kernel.RowObservations,
+        observations: RowObservations,
     ) -> None:
         """Write the feature vectors of *rows* into *out* (shape (n, F)); the observations are kept for `learn`."""
         feature_kernel.observe(
@@ -209,7 +210,7 @@ class FeatureBuilder:
         columns: EventColumns,
         slots: SlotIndices,
         rows: Array,
-        observations: feature_kernel.RowObservations,
+        observations: RowObservations,
         weights: Array,
     ) -> None:
         """Add rows to their agents' baselines; weights uint8 (len(rows),): 0 not, 1 wholly, 2 the credential."""
@@ -220,7 +221,7 @@ class FeatureBuilder:
         columns: EventColumns,
         learn: bool | npt.NDArray[np.bool_] | npt.NDArray[np.uint8] = True,
         rows: npt.NDArray[np.int64] | None = None,
-    ) -> tuple[npt.NDArray[np.float64], feature_kernel.RowObservations]:
+    ) -> tuple[npt.NDArray[np.float64], RowObservations]:
         """Feature vectors of a whole batch, each event scored before it is learned, whatever its score: for training.
 
         Args:
@@ -231,7 +232,7 @@ class FeatureBuilder:
             Matrix of shape (n, F), and what was found in each row.
         """
         n = len(columns)
-        out, observations = np.zeros((n, FEATURE_COUNT)), feature_kernel.allocate_observations(n, columns.arguments)
+        out, observations = np.zeros((n, FEATURE_COUNT)), allocate_observations(n, columns.arguments)
         rows = np.arange(n) if rows is None else rows
         slots = np.zeros(n, np.int32)
         slots[rows] = self.admit(columns.names[rows, AGENT])

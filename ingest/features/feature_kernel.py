@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from .. import columns
-from ..argument_columns import ArgumentColumns, no_arguments
 from ..compilation import allocation_free, inlined
-from ..events import EFFECTS
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
+from .argument_origin import argument_origin, end_call, write_values
 from .deviations import update_reference
 from .feature_vector import F_ARGUMENT, write_feature_vector
-from .frequency_tables import (
-    halve_habits,
-    hash_pair,
-    item_hash,
-    mix_bits,
-    own_add,
-    own_add_vouched,
-    own_count,
-    period_item,
-    scope_row,
-    shared_count,
-    value_item,
-)
+from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
 from .layout import AgentState, Array, Baseline
+from .row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations
 
 _MAX_USE_BUCKET = 15
 
@@ -160,9 +147,6 @@ def write_items(
 # learned. Both walk the rows in order and are deterministic; nothing depends on how events are cut into batches.
 
 
-LATE_EVENT, IGNORED_EVENT = 1, 2
-"""Values of `RowObservations.flags`: the event is older than one already seen of its agent; it is our own denial."""
-
 CREDENTIAL_ONLY = 2
 """Weight of an event of which `learn` takes the credential alone."""
 
@@ -170,154 +154,6 @@ _MAX_COUNT_AFTER_VERSION = np.float32(50.0)
 _MAX_MOMENT_WEIGHT = 500.0
 _MAX_EVENT_COUNT, _MAX_EVENT_BYTES = 1e9, 1e18
 """Most that one event counts: sums are kept in float32, and an infinite one could never be forgotten."""
-
-
-class RowObservations(NamedTuple):
-    """Results of `observe` for each row of a batch, for `learn` and for reasons."""
-
-    items: Array  # uint64 (n, KINDS): hash of the row's item of each kind, 0 = none
-    contexts: Array  # uint64 (n, KINDS): hash of the item it is conditional on, 0 = none
-    quantities: Array  # float64 (n, QUANTITIES), -1 = absent
-    flags: Array  # uint8 (n,)
-    surprise_bits: Array  # float64 (n, KINDS): surprise of each item over all levels
-    new_kinds: Array  # uint32 (n,): bit k set where the agent has a history of kind k, but not of this item
-    age_days: Array  # float64 (n,): days since the agent's first event
-    token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
-    arguments: ArgumentColumns  # of the batch
-    values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it
-    own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it
-    is_foreign: Array  # uint8 (m,): whether others may have written the value: NO_FOREIGN, ACTED_ON or LOOKED_UP
-
-
-def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
-    """Scratch space for *n* rows, which tell these *arguments* (None = none)."""
-    told = no_arguments(n) if arguments is None else arguments
-    return RowObservations(
-        np.zeros((n, layout.KINDS), np.uint64),
-        np.zeros((n, layout.KINDS), np.uint64),
-        np.full((n, layout.QUANTITIES), -1.0),
-        np.zeros(n, np.uint8),
-        np.zeros((n, layout.KINDS)),
-        np.zeros(n, np.uint32),
-        np.zeros(n),
-        np.zeros(n, np.uint8),
-        told,
-        np.zeros(len(told.values), np.uint64),
-        np.zeros(len(told.values), np.uint64),
-        np.zeros(len(told.values), np.uint8),
-    )
-
-
-# Where the arguments of a call came from. Others write what some answers hold (mail, pages, tickets); a value that a
-# call takes out of such an answer, and that nobody had in this task before, may be theirs.
-
-_READ = EFFECTS.index("read")
-NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
-NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK = 0.0, 1.0, 1.5, 2.0
-"""Values of the feature: no origins are told or no values are remembered; nothing stands out; a value of others that is
-new to the peer group, where nothing is remembered of the task; one that is new for the task."""
-
-
-@inlined
-def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> bool:
-    """Tell whether others may have written the answer of an earlier call of a session.
-
-    Of a call that is too old, if any answer of the session was untrusted; of one that was never seen, always.
-
-    Args:
-        untrusted: bits of the session's latest calls.
-        session: its numbers.
-    """
-    calls = np.int64(session[layout.S_CALLS])
-    if source < 0:
-        return False
-    if source >= calls:
-        return True
-    if calls - source > layout.REMEMBERED_CALLS:
-        return bool(session[layout.S_UNTRUSTED] != np.float32(0.0))
-    return bool((untrusted >> np.uint64(source % layout.REMEMBERED_CALLS)) & np.uint64(1))
-
-
-@inlined
-def _acts(codes: Array) -> bool:
-    """True for a call that may change something or leads outside; what it does need not be known."""
-    return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
-
-
-@inlined
-def _write_values(
-    observations: RowObservations, row: int, names: Array, codes: Array, untrusted: np.uint64, session: Array
-) -> bool:
-    """Write the items of an event's values; returns whether the call acts on one that others may have written."""
-    first, end = observations.arguments.start[row], observations.arguments.start[row + 1]
-    foreign = ACTED_ON if _acts(codes) else LOOKED_UP
-    learned = 0
-    for place in range(first, end):
-        value = value_item(observations.arguments.values[place])
-        by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[place]))
-        observations.values[place] = value
-        observations.is_foreign[place] = foreign if by_others else NO_FOREIGN
-        observations.own_values[place] = np.uint64(0)
-        if by_others and foreign == ACTED_ON and learned < layout.LEARNED_VALUES:
-            observations.own_values[place] = hash_pair(names[columns.TASK], value)
-            learned += 1
-    found = learned > 0
-    # What is only looked up is not learned: else whoever wrote the mail would have its value looked up first.
-    for place in range(first, end):
-        if learned < layout.LEARNED_VALUES and observations.is_foreign[place] == NO_FOREIGN:
-            observations.own_values[place] = hash_pair(names[columns.TASK], observations.values[place])
-            learned += 1
-    return found
-
-
-@inlined
-def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
-    """True if a scope has shown enough values of a time's period for another one to be new."""
-    return bool(scope != 0 and shared_count(baseline, scope, period_item(at_ms)) >= layout.LEAST_VALUES)
-
-
-@inlined
-def _argument_origin(
-    observations: RowObservations,
-    row: int,
-    names: Array,
-    now_ms: int,
-    acts_on_foreign: bool,
-    scopes: Array,
-    baseline: Baseline,
-    table: Array,
-) -> float:
-    """Value of the feature of an event that tells origins, whose values are items already."""
-    declared = scopes[layout.TASK] != 0
-    scope, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], NEW_TO_TASK
-    if not _remembers(baseline, scope, now_ms):
-        scope, new = scopes[layout.PEERS], NEW_TO_PEERS
-        if not declared or not _remembers(baseline, scope, now_ms):
-            return NOTHING_KNOWN
-    if not acts_on_foreign:
-        return KNOWN_VALUES
-    found = np.uint64(0)
-    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.is_foreign[place] != ACTED_ON:
-            continue
-        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[place]))
-        if own == 0.0 and shared_count(baseline, scope, observations.values[place]) == 0.0:
-            found = hash_pair(found, observations.values[place])  # of all of them: one that has counted hides no other
-    observations.items[row, layout.K_ARGUMENT] = found
-    return new if found != 0 else KNOWN_VALUES
-
-
-@inlined
-def _end_call(state: AgentState, slot: int, k: int, code: int) -> None:
-    """Count a traced call of a session, and remember whether others may have written its answer."""
-    call = np.int64(state.session_numbers[slot, k, layout.S_CALLS])
-    bit = np.uint64(1) << np.uint64(call % layout.REMEMBERED_CALLS)
-    if code == 1:
-        state.session_untrusted[slot, k] |= bit
-        state.session_numbers[slot, k, layout.S_UNTRUSTED] = np.float32(1.0)
-    else:
-        state.session_untrusted[slot, k] &= ~bit
-    state.session_numbers[slot, k, layout.S_CALLS] += np.float32(1.0)
 
 
 @inlined
@@ -481,7 +317,7 @@ def observe(
             if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[row, columns.SESSION] != 0:
                 # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
                 skipped = session_slot(state, slot, names[row, columns.SESSION], max(at_ms, times[layout.T_LAST]))
-                _end_call(state, slot, skipped, 0)
+                end_call(state, slot, skipped, 0)
             continue
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
@@ -537,12 +373,12 @@ def observe(
         )
         if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED:
             untrusted, numbers = state.session_untrusted[slot, k], state.session_numbers[slot, k]
-            foreign = _write_values(observations, row, names[row], codes[row], untrusted, numbers)
-            out[row, F_ARGUMENT] = _argument_origin(
+            foreign = write_values(observations, row, names[row], codes[row], untrusted, numbers)
+            out[row, F_ARGUMENT] = argument_origin(
                 observations, row, names[row], now_ms, foreign, scopes, baseline, table
             )
             if codes[row, columns.SELF_ASSERTED] == 0:  # else anybody could move the numbers of real calls
-                _end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
+                end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms

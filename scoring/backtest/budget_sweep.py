@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
-from ...ingest.features.feature_kernel import IGNORED_EVENT
+from ...ingest.features.row_observations import IGNORED_EVENT
 from ...ingest.identities import IdentityHasher
 from ...models.trained_model import TrainedModel
 from ..engine import risk

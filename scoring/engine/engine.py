@@ -17,8 +17,8 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
-from ...ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
+from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
 from ...models.concerns import CONCERNS, ConcernScores

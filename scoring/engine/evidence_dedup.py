@@ -23,8 +23,8 @@ import numpy.typing as npt
 from ...ingest.compilation import compiled
 from ...ingest.features import layout
 from ...ingest.features.feature_declaration import BY_LEVEL, ONCE, BadFeature, Item
-from ...ingest.features.feature_kernel import RowObservations
 from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES, ITEMS
+from ...ingest.features.row_observations import RowObservations
 from ...ingest.timestamps import MINUTE_MS
 from .composites import recompute_composites, spread_to_implied
 

@@ -27,10 +27,11 @@ from ...ingest.features.feature_declaration import (
     Sentence,
     Strongest,
 )
-from ...ingest.features.feature_kernel import ACTED_ON, RowObservations, scope_keys
+from ...ingest.features.feature_kernel import scope_keys
 from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
 from ...ingest.features.frequency_tables import scope_row
 from ...ingest.features.layout import Baseline
+from ...ingest.features.row_observations import ACTED_ON, RowObservations
 from ..records.decisions import RiskReason
 from .hard_signals import HardSignal, hard_signal_codes
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import Resource
-from ...ingest.features.feature_kernel import RowObservations
 from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURES
 from ...ingest.features.layout import AgentState
+from ...ingest.features.row_observations import RowObservations
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import IdentityHasher
 from ...ingest.record_erasure import ErasureSubject, NameEraser

@@ -13,8 +13,8 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
 from ...ingest.features.event_words import credential_of
-from ...ingest.features.feature_kernel import IGNORED_EVENT, RowObservations
 from ...ingest.features.feature_table import FEATURE_INDEX
+from ...ingest.features.row_observations import IGNORED_EVENT, RowObservations
 
 Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

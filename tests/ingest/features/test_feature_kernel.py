@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
-from trustwatch.ingest.features.feature_kernel import IGNORED_EVENT, LATE_EVENT
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT
 
 from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit
 

@@ -38,9 +38,13 @@ def learned(make: Any, kit: Any) -> TrainedModel:
 
 
 @pytest.fixture
-def score(learned: TrainedModel, make: Any, kit: Any) -> Score:
+def engine(learned: TrainedModel) -> Engine:
+    return Engine(learned, EngineSettings(capacity=100))
+
+
+@pytest.fixture
+def score(engine: Engine, make: Any, kit: Any) -> Score:
     """Scores a pair of calls of a known agent: a mail is read, and its value, named last, is used."""
-    engine = Engine(learned, EngineSettings(capacity=100))
     numbers = iter(range(10_000))
 
     def run(at_min: int, value: str | None, other: dict[str, Any] | None = None, agent: int = 1) -> ScoredBatch:
@@ -53,16 +57,14 @@ def score(learned: TrainedModel, make: Any, kit: Any) -> Score:
             use |= {"arguments": [source, *([other] if other else [])], "untrusted_result": False}
         return engine.score(kit.columns([read, use]))
 
-    run.engine = engine  # type: ignore[attr-defined]
     return run
 
 
-def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score) -> None:
+def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score, engine: Engine) -> None:
     """One that the task knows does neither."""
     known, foreign = score(0, KNOWN), score(60, "f" * 12)
 
     assert foreign.p_values[1] < 0.2 * known.p_values[1]
-    engine: Engine = score.engine  # type: ignore[attr-defined]
     (reasons,) = engine.explainer.reasons(foreign, [1])
     assert (reasons[0].code, reasons[0].observed) == ("argument_origin", "to out of read_mail")
     assert reasons[0].text.startswith(
@@ -92,18 +94,17 @@ def test_a_value_that_has_counted_hides_no_other(score: Score) -> None:
     assert both.p_values[1] < 0.1
 
 
-def test_concerns_of_a_batch(score: Score) -> None:
+def test_concerns_of_a_batch(score: Score, engine: Engine) -> None:
     """A value of others is one of compromise alone."""
-    engine: Engine = score.engine  # type: ignore[attr-defined]
     known, foreign = (engine.score_concerns(one).p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
 
     assert foreign[0] < 0.2 * known[0]
     assert foreign[1] > 0.5 * known[1]
 
 
-def test_a_decision_keeps_the_concerns_of_what_was_judged(score: Score) -> None:
+def test_a_decision_keeps_the_concerns_of_what_was_judged(score: Score, engine: Engine) -> None:
     """A value that has counted is no evidence of compromise again."""
-    explain = score.engine.explainer.decision_evidence  # type: ignore[attr-defined]
+    explain = engine.explainer.decision_evidence
     first, again = score(0, "f" * 12), score(60, "f" * 12)
     before, after = (explain(0, one, 1)["concerns"] for one in (first, again))
 

@@ -1,0 +1,124 @@
+"""Kernel of `argument_origin`: whether a call acts on a value that others may have written and its task never used.
+
+Others write what some answers hold (mail, pages, tickets). A session remembers which of its latest answers did; values
+are remembered by task and peer group in the shared baseline, and by the agent in its own table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import columns
+from ..compilation import inlined
+from ..events import EFFECTS
+from . import layout
+from .frequency_tables import hash_pair, own_count, period_item, shared_count, value_item
+from .layout import AgentState, Array, Baseline
+from .row_observations import ACTED_ON, LOOKED_UP, NO_FOREIGN, RowObservations
+
+_READ = EFFECTS.index("read")
+NOTHING_KNOWN, KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK = 0.0, 1.0, 1.5, 2.0
+"""Values of the feature: no origins are told or no values are remembered; nothing stands out; a value of others that is
+new to the peer group, where nothing is remembered of the task; one that is new for the task."""
+
+
+@inlined
+def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> bool:
+    """Tell whether others may have written the answer of an earlier call of a session.
+
+    Of a call that is too old, if any answer of the session was untrusted; of one that was never seen, always.
+
+    Args:
+        untrusted: bits of the session's latest calls.
+        session: its numbers.
+    """
+    calls = np.int64(session[layout.S_CALLS])
+    if source < 0:
+        return False
+    if source >= calls:
+        return True
+    if calls - source > layout.REMEMBERED_CALLS:
+        return bool(session[layout.S_UNTRUSTED] != np.float32(0.0))
+    return bool((untrusted >> np.uint64(source % layout.REMEMBERED_CALLS)) & np.uint64(1))
+
+
+@inlined
+def _acts(codes: Array) -> bool:
+    """True for a call that may change something or leads outside; what it does need not be known."""
+    return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
+
+
+@inlined
+def write_values(
+    observations: RowObservations, row: int, names: Array, codes: Array, untrusted: np.uint64, session: Array
+) -> bool:
+    """Write the items of an event's values; returns whether the call acts on one that others may have written."""
+    first, end = observations.arguments.start[row], observations.arguments.start[row + 1]
+    foreign = ACTED_ON if _acts(codes) else LOOKED_UP
+    learned = 0
+    for place in range(first, end):
+        value = value_item(observations.arguments.values[place])
+        by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[place]))
+        observations.values[place] = value
+        observations.is_foreign[place] = foreign if by_others else NO_FOREIGN
+        observations.own_values[place] = np.uint64(0)
+        if by_others and foreign == ACTED_ON and learned < layout.LEARNED_VALUES:
+            observations.own_values[place] = hash_pair(names[columns.TASK], value)
+            learned += 1
+    found = learned > 0
+    # What is only looked up is not learned: else whoever wrote the mail would have its value looked up first.
+    for place in range(first, end):
+        if learned < layout.LEARNED_VALUES and observations.is_foreign[place] == NO_FOREIGN:
+            observations.own_values[place] = hash_pair(names[columns.TASK], observations.values[place])
+            learned += 1
+    return found
+
+
+@inlined
+def _remembers(baseline: Baseline, scope: np.uint64, at_ms: int) -> bool:
+    """True if a scope has shown enough values of a time's period for another one to be new."""
+    return bool(scope != 0 and shared_count(baseline, scope, period_item(at_ms)) >= layout.LEAST_VALUES)
+
+
+@inlined
+def argument_origin(
+    observations: RowObservations,
+    row: int,
+    names: Array,
+    now_ms: int,
+    acts_on_foreign: bool,
+    scopes: Array,
+    baseline: Baseline,
+    table: Array,
+) -> float:
+    """Value of the feature of an event that tells origins, whose values are items already."""
+    declared = scopes[layout.TASK] != 0
+    scope, new = scopes[layout.TASK] if declared else scopes[layout.PEERS], NEW_TO_TASK
+    if not _remembers(baseline, scope, now_ms):
+        scope, new = scopes[layout.PEERS], NEW_TO_PEERS
+        if not declared or not _remembers(baseline, scope, now_ms):
+            return NOTHING_KNOWN
+    if not acts_on_foreign:
+        return KNOWN_VALUES
+    found = np.uint64(0)
+    for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
+        if observations.is_foreign[place] != ACTED_ON:
+            continue
+        own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[place]))
+        if own == 0.0 and shared_count(baseline, scope, observations.values[place]) == 0.0:
+            found = hash_pair(found, observations.values[place])  # of all of them: one that has counted hides no other
+    observations.items[row, layout.K_ARGUMENT] = found
+    return new if found != 0 else KNOWN_VALUES
+
+
+@inlined
+def end_call(state: AgentState, slot: int, k: int, code: int) -> None:
+    """Count a traced call of a session, and remember whether others may have written its answer."""
+    call = np.int64(state.session_numbers[slot, k, layout.S_CALLS])
+    bit = np.uint64(1) << np.uint64(call % layout.REMEMBERED_CALLS)
+    if code == 1:
+        state.session_untrusted[slot, k] |= bit
+        state.session_numbers[slot, k, layout.S_UNTRUSTED] = np.float32(1.0)
+    else:
+        state.session_untrusted[slot, k] &= ~bit
+    state.session_numbers[slot, k, layout.S_CALLS] += np.float32(1.0)
