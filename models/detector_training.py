@@ -24,7 +24,7 @@ from .evidence_combination import (
     forest_input,
     weighted_evidence,
 )
-from .feature_tails import fit_tails, set_rate_tail
+from .feature_tails import fit_tails, set_excess_tail, set_rate_tail
 from .forest_evaluator import ForestArrays, forest_scores
 from .input_checks import NotEnoughHistory, WrongShape, finite_float32
 
@@ -208,7 +208,8 @@ def fit_detector_with_held_out(
         decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
         roles: features that are treated apart; None = none is.
         failed: bool (n,), rows of calls that did not happen: denied, or failed; None = none is.
-        rate_between: rate of 1.5 of the features that are added, see `set_rate_tail`.
+        rate_between: rate of 1.5 of the features that are added and are ranks, see `set_rate_tail`; of those that are
+            bits see `set_excess_tail`.
         version: version of the model.
 
     Returns:
@@ -279,8 +280,11 @@ def _fit_parts(
 ) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
-    for feature in np.flatnonzero(added).tolist():
+    in_bits = np.broadcast_to(np.asarray(0.0 if decades is None else decades), added.shape) > 0.0
+    for feature in np.flatnonzero(added & ~in_bits).tolist():
         set_rate_tail(tails, feature, X[:, feature], rate_between)
+    for feature in np.flatnonzero(added & in_bits).tolist():
+        set_excess_tail(tails, feature, X[:, feature])
     seen = forest_input(np.where(added, 0.0, weighted_evidence(tails, importance, X)), importance)
     kept = np.flatnonzero(~added)  # which features a tree draws depends on how many it is shown
     fitted = fit_forest(seen[:, kept], trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..ingest.errors import ModelError
 from ..ingest.features import layout
 from ..ingest.features.baseline import MAX_ITEMS
+from ..ingest.features.habits_of_others import COMPARED_KINDS, MOST_BITS
 from .array_rules import (
     TRAINED_OTHERWISE,
     ArrayForm,
@@ -42,7 +43,7 @@ _SIZES: Final[Mapping[str, int]] = {
 
 _STATE_RANGES: Final[Mapping[str, tuple[float | None, float | None]]] = {
     "numbers": (_LEAST, _MOST),
-    "session_numbers": (_LEAST, _MOST),
+    "session_numbers": (-len(COMPARED_KINDS) * MOST_BITS, _MOST),
     "session_last": (-_LATEST_MS, _LATEST_MS),
 }
 

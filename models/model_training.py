@@ -25,11 +25,13 @@ from ..ingest.features.feature_table import (
     COMPROMISE_FEATURES,
     FEATURE_COUNT,
     FEATURE_IMPORTANCE,
+    FEATURE_INDEX,
     FEATURE_NAMES,
     FEATURES,
     OVERREACH_FEATURES,
 )
 from ..ingest.features.frequency_tables import mix_pairs
+from ..ingest.features.habits_of_others import habits_in_history
 from ..ingest.features.layout import Baseline
 from ..ingest.features.row_observations import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
 from ..ingest.timestamps import DAY_MS
@@ -48,6 +50,7 @@ CROSS_FIT_ROUNDS = 2
 """Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
+_HABITS = FEATURE_INDEX["habits_of_others"]
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 
@@ -74,6 +77,7 @@ def cross_fit_detector(
     agents, everything = columns.names[:, event_columns.AGENT], np.arange(len(columns))
     p_values, taught, numbers = np.ones(len(columns)), agent_event_numbers(agents), first_appearance_numbers(agents)
     rate_between = rate_of_values_new_to_peers(columns, observations)
+    habits = habits_in_history(columns, observations.items, sessions)
     for turn in range(CROSS_FIT_ROUNDS):
         learned = learnable_parts(columns, everything, p_values, taught, numbers)
         vectors = np.zeros((len(columns), FEATURE_COUNT))
@@ -82,6 +86,7 @@ def cross_fit_detector(
             if held_out.any():
                 vectors[held_out] = _held_out_vectors(columns, observations, held_out, learned)[held_out]
             progress(turn * settings.folds + fold + 1)
+        vectors[:, _HABITS] = habits
         detector, scores = fit_detector_with_held_out(
             vectors,
             columns.names[:, event_columns.GROUP].copy(),

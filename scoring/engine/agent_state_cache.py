@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
-from ...ingest.features import earlier_layout, layout
-from ...ingest.features.earlier_layout import read_state_row
+from ...ingest.features import layout
+from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, EarlierLayout, read_state_row
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
@@ -72,9 +72,12 @@ def _features_version(salt: bytes, generation: int, row: np.dtype[Any], kinds: i
     return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
 
 
-def _earlier_version(salt: bytes) -> str:
-    """Names the features that 0.1 stored under a salt."""
-    return _features_version(salt, earlier_layout.GENERATION, earlier_layout.STATE_ROW, earlier_layout.KINDS)
+def _stored_sizes(salt: bytes) -> dict[str, int]:
+    """Names of the features that this version and earlier ones stored under a salt, and the size of a row of each."""
+    now = EarlierLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
+    return {
+        _features_version(salt, one.generation, one.row, one.kinds): one.row.itemsize for one in (now, *EARLIER_LAYOUTS)
+    }
 
 
 class AgentStateCache:
@@ -103,8 +106,7 @@ class AgentStateCache:
         capacity = len(agents.names)
         self.builder = FeatureBuilder(model.baseline, capacity, self)
         self.state_version = state_version(model.salt)
-        self._features_version = self.state_version.split(":")[0]
-        self._earlier_version = _earlier_version(model.salt)
+        self._stored_sizes = _stored_sizes(model.salt)
         self._agents = agents
         self._model = model
         self._thresholds = thresholds
@@ -377,10 +379,7 @@ class AgentStateCache:
         return read_state_row(row.features) if self._fits(row) else None
 
     def _fits(self, row: AgentRow) -> bool:
-        version = row.state_version.split(":")[0]
-        if version == self._features_version:
-            return len(row.features) == layout.STATE_ROW.itemsize
-        return version == self._earlier_version and len(row.features) == earlier_layout.STATE_ROW.itemsize
+        return self._stored_sizes.get(row.state_version.split(":")[0]) == len(row.features)
 
     def _group_hash(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
