@@ -66,7 +66,7 @@ def calibration(model: LabModel) -> pd.DataFrame:
     """Mapping from anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
     curves = []
     for agents, curve in (("known", model.detector.familiar), ("newcomers", model.detector.calibration)):
-        for key in curve.groups.tolist():
+        for key in np.intersect1d(curve.groups, model.trained.groups).tolist():
             columns = {
                 "group": _group_name(model, key),
                 "agents": agents,

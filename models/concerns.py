@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, anomaly_scores, fit_peer_scales
+from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, SilentScores, anomaly_scores, fit_peer_scales
 from .evidence_combination import CombinedEvidence, power_norms
 
 CONCERNS = ("compromise", "malfunction", "overreach")
@@ -104,7 +104,9 @@ def fit_concerns(
         (none, none, none),
     )
     anomaly = _anomaly(model, scales, held_out, groups, failed)
-    compromise, malfunction, overreach = (Calibration.fit(column, groups, minimum) for column in anomaly)
+    silent = _anomaly(model, scales, held_out._replace(added=np.zeros(len(groups))), groups, failed)[0]
+    compromise = Calibration.fit(anomaly[0], groups, minimum, SilentScores(silent, held_out.spoken))
+    malfunction, overreach = (Calibration.fit(column, groups, minimum) for column in anomaly[1:])
     return model._replace(calibrations=(compromise, malfunction, overreach))
 
 
@@ -117,7 +119,8 @@ def score_concerns(
 ) -> ConcernScores:
     """Scores of rows by concern; arguments as for `fit_concerns`."""
     anomaly = _anomaly(model, scales, combined, groups, failed)
-    p_values = [one.p_values(column, groups) for one, column in zip(model.calibrations, anomaly, strict=True)]
+    spoken = combined.spoken  # nothing is added to malfunction and overreach, whose calibrations know no such rows
+    p_values = [one.p_values(column, groups, spoken) for one, column in zip(model.calibrations, anomaly, strict=True)]
     return ConcernScores(np.stack(anomaly, axis=1), np.stack(p_values, axis=1))
 
 

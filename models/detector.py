@@ -192,7 +192,7 @@ class ForestDetector:
         groups = np.ascontiguousarray(groups, dtype=np.uint64)
         combined = self.evidence(X)
         anomaly = anomaly_scores(self.scales, combined.statistic, groups, combined.added)
-        p_values = self.calibration.p_values(anomaly, groups)
+        p_values = self.calibration.p_values(anomaly, groups, combined.spoken)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
         return Scores(anomaly, p_values, combined.feature_evidence)

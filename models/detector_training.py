@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..ingest.errors import ConfigError, ModelError
-from .calibration import Calibration, anomaly_scores, fit_peer_scales
+from .calibration import Calibration, SilentScores, anomaly_scores, fit_peer_scales
 from .concerns import FeatureRoles, fit_concerns
 from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
 from .evidence_combination import (
@@ -227,24 +227,25 @@ def fit_detector_with_held_out(
     roles = roles or FeatureRoles.none(X.shape[1])
     failed = np.zeros(len(X), np.bool_) if failed is None else failed
     folds = assign_folds(sessions, settings.folds, settings.seed)
-    statistic, added, u = np.empty(len(X)), np.empty(len(X)), np.empty_like(X)
+    statistic, added, u, spoken = np.empty(len(X)), np.empty(len(X)), np.empty_like(X), np.zeros(len(X), np.bool_)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
         fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added, rate_between)
         combined = combined_evidence(fitted, X[held_out])
         statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
-        added[held_out] = combined.added
+        added[held_out], spoken[held_out] = combined.added, combined.spoken
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups, added)
-    evidence = CombinedEvidence(statistic, statistic, statistic, u, added)
+    evidence = CombinedEvidence(statistic, statistic, statistic, u, added, spoken)
     concerns = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
-    calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
+    silent = SilentScores(anomaly_scores(scales, statistic, groups), spoken)
+    calibration = Calibration.fit(anomaly, groups, settings.group_minimum, silent)
     parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, rate_between)
     usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
         parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
     )
-    return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
+    return detector, Scores(anomaly, calibration.p_values(anomaly, groups, spoken), u)
 
 
 def _checked_rows(

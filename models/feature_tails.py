@@ -114,8 +114,8 @@ def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64],
 def set_excess_tail(tables: TailTables, feature: int, values: NDArray[np.float64]) -> None:
     """Make the tail of a feature that gathers that of the values (n,) from 1 on: below 1 it could not have spoken.
 
-    Evidence begins at 2, one bit, and with what at most one in twenty of the values reach: it is added, so small amounts
-    would only be noise in the other evidence. Where the values hardly differ, an unusual one need not mean anything.
+    Evidence begins at 2, one bit, and with what at most one in twenty of the values reach: it is added, so that small
+    amounts would only be noise. Where values hardly differ, an unusual one need not mean anything.
     """
     spoken = values[values >= 1.0]
     tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, 0.0, 0.0

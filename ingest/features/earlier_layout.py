@@ -48,7 +48,7 @@ STATE_ROW_WITH_VALUES = np.dtype(
 """Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
 
 
-class EarlierLayout(NamedTuple):
+class StateLayout(NamedTuple):
     """What names a layout in stored state: generation and kinds of items as in `layout`, and the row."""
 
     generation: int
@@ -56,7 +56,7 @@ class EarlierLayout(NamedTuple):
     row: np.dtype[Any]
 
 
-EARLIER_LAYOUTS: Final = (EarlierLayout(GENERATION, KINDS, STATE_ROW), EarlierLayout(3, 21, STATE_ROW_WITH_VALUES))
+EARLIER_LAYOUTS: Final = (StateLayout(GENERATION, KINDS, STATE_ROW), StateLayout(3, 21, STATE_ROW_WITH_VALUES))
 
 
 def converted(rows: Array) -> Array:

@@ -621,6 +621,7 @@ FEATURES: tuple[Feature, ...] = (
         "than its own do, on the average of the session; 1 where its own do as well; 0 where nothing is known of both",
         Compared(),
         counts=BY_LEVEL,
+        restates=(layout.K_ACTION, layout.K_TARGET),
         added=True,
     ),
 )

@@ -16,7 +16,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
 from ...ingest.features import layout
-from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, EarlierLayout, read_state_row
+from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, read_state_row
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
@@ -61,23 +61,19 @@ class AgentExplanation(NamedTuple):
     counterfactual: str = ""
 
 
+def _present_layout() -> StateLayout:
+    return StateLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
+
+
 def state_version(salt: bytes) -> str:
     """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    features = _features_version(salt, layout.LAYOUT_GENERATION, layout.STATE_ROW, layout.KINDS)
-    return f"{features}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
+    return f"{features_version(salt, _present_layout())}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
 
 
-def _features_version(salt: bytes, generation: int, row: np.dtype[Any], kinds: int) -> str:
-    shape = f"{generation}|{row}|{kinds}|{layout.REGION_SIZE}".encode()
+def features_version(salt: bytes, one: StateLayout) -> str:
+    """Names the features that are stored in a layout under a salt."""
+    shape = f"{one.generation}|{one.row}|{one.kinds}|{layout.REGION_SIZE}".encode()
     return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
-
-
-def _stored_sizes(salt: bytes) -> dict[str, int]:
-    """Names of the features that this version and earlier ones stored under a salt, and the size of a row of each."""
-    now = EarlierLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
-    return {
-        _features_version(salt, one.generation, one.row, one.kinds): one.row.itemsize for one in (now, *EARLIER_LAYOUTS)
-    }
 
 
 class AgentStateCache:
@@ -106,7 +102,9 @@ class AgentStateCache:
         capacity = len(agents.names)
         self.builder = FeatureBuilder(model.baseline, capacity, self)
         self.state_version = state_version(model.salt)
-        self._stored_sizes = _stored_sizes(model.salt)
+        self._stored_sizes = {
+            features_version(model.salt, one): one.row.itemsize for one in (_present_layout(), *EARLIER_LAYOUTS)
+        }
         self._agents = agents
         self._model = model
         self._thresholds = thresholds

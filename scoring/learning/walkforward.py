@@ -20,6 +20,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
+from ...ingest.features.feature_table import ADDED_FEATURES
 from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
 from ...models.calibration import Calibration
@@ -38,6 +39,7 @@ CALIBRATION_RUNS = 2
 """Two runs: the first judges oddness by the calibration of strangers, the second by that of the first run."""
 
 _BATCH = 4096
+_ADDED = np.array(ADDED_FEATURES)
 _PLACEHOLDER_EVENT = decode_event(
     b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
     b'"agent":{"id":"-","issuer":"-","type":"-"}}'
@@ -63,6 +65,7 @@ class _LivePathScores(NamedTuple):
 
     anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
     statistic: npt.NDArray[np.float64]
+    spoken: npt.NDArray[np.bool_]  # those to which evidence can be added
 
 
 def train_walk_forward(
@@ -95,7 +98,7 @@ def train_walk_forward(
         lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
         calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], detector.settings.group_minimum)
         detector = dataclasses.replace(detector, familiar=calibration)
-    p_values = detector.calibration.p_values(lived.anomaly, groups)
+    p_values = detector.calibration.p_values(lived.anomaly, groups, lived.spoken)
     p_values[familiar] = detector.familiar.p_values(lived.anomaly[familiar], groups[familiar])
     alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[familiar], after.take(np.flatnonzero(familiar))))
     rehearsed = dataclasses.replace(model, detector=detector, alarms=alarms if alarms.usable else model.alarms)
@@ -149,12 +152,13 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     engine = Engine(model, settings, None)
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, *columns[1:])
-    anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))
+    anomaly, statistic, spoken = np.empty(len(columns)), np.empty(len(columns)), np.zeros(len(columns), np.bool_)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))
         scored = engine.score(columns.take(rows))
         anomaly[rows], statistic[rows] = scored.effective_anomaly, scored.risk[:, risk.STATISTIC]
-    return _LivePathScores(anomaly, statistic)
+        spoken[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1)
+    return _LivePathScores(anomaly, statistic, spoken)
 
 
 def _daily_maxima(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:

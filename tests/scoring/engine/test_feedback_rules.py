@@ -23,7 +23,7 @@ from trustwatch.scoring.records.decisions import Decision
 from trustwatch.scoring.records.feedback import AdoptFeedbackRule, FeedbackRule, PartitionRule, RevokeFeedbackRule
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
-USUAL = 0.1
+USUAL = 0.05
 """p-value above which an event is nothing; up to 0.05 it is odd, and learned one time in eight."""
 AS = "https://as.example"
 TARGET = ("target_surprise", "resource_surprise", "action_target_surprise", "external_target", "novelty_1h")

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import Engine, EngineSettings, ScoredBatch
 
 DAY, MINUTE = 86_400_000, 60_000
 KNOWN = f"{2:012x}"
+ORIGIN = FEATURE_INDEX["argument_origin"]
 Score = Callable[..., ScoredBatch]
 
 
@@ -116,5 +118,5 @@ def test_whoever_tells_no_origins_is_judged_by_the_rest(score: Score) -> None:
     """Neither better nor worse than one whose values are known."""
     silent, known = score(0, None), score(60, KNOWN)
 
-    assert silent.vectors[1, -1] == 0.0 and known.vectors[1, -1] == 1.0
+    assert silent.vectors[1, ORIGIN] == 0.0 and known.vectors[1, ORIGIN] == 1.0
     assert np.isclose(silent.p_values[1], known.p_values[1], rtol=1.0)
