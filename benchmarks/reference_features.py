@@ -229,7 +229,9 @@ class ReferenceFeatures:
         vector = _vector(agent, event, items, quantities, levels, session, method)
         vouched = not event["agent"].get("self_asserted")
         if vouched and agent.shared:
-            vector["habits_of_others"] = session.habits.add(items, self.scopes.get(("agent", *name)), levels[2])
+            vector["habits_of_others"] = session.habits.add(
+                items, agent.counts, self.scopes.get(("agent", *name)), levels[2]
+            )
         values = self._trace(agent, event, session, now_ms, vector, vouched)
         session.previous, session.last_ms, agent.last_ms = event["action"], now_ms, now_ms
         return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels, values, event.get("task"))

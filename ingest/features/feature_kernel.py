@@ -387,6 +387,7 @@ def observe(
                 scopes,
                 names[row, columns.AGENT_DRAW],
                 observations.items[row],
+                table,
                 state.session_numbers[slot, k],
             )
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))

@@ -2,8 +2,7 @@
 
 Who uses a stolen identity for ordinary things of others shows in no single event. So each action and target is compared
 with how often the agent itself has it in the model's history, and how often the others of its peer group have it; the
-mean over a session tells. The history is a snapshot that no session teaches: what a thief does becomes no habit of the
-agent's while it is measured.
+mean over a session tells. What the agent has learned since is its own, too, which of odd events is one in eight.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .. import columns as event_columns
 from ..columns import EventColumns
 from ..compilation import compiled, inlined
 from . import layout
-from .frequency_tables import count_key, distinct_hash, hash_pair, item_hash, mix_pairs, shared_count
+from .frequency_tables import count_key, distinct_hash, hash_pair, item_hash, mix_pairs, own_count, shared_count
 from .layout import Array, Baseline
 
 COMPARED_KINDS = np.array([layout.K_ACTION, layout.K_TARGET])
@@ -28,6 +27,8 @@ MOST_BITS = 4.0
 """Most that one item says for either side: a single odd name is no habit."""
 NEW_TO_PEERS = 1e-3
 """Probability that peers have an item behind all that they are known for."""
+BEFORE_A_HABIT = 2.0
+"""Uses that the agent learned since the model's history and that are no habit yet: those of a single job."""
 MEMORY = 16.0
 """Events that a session's mean remembers: one that runs for days still shows when it changes hands."""
 PRIOR_EVENTS = 2.0
@@ -105,7 +106,7 @@ def _compared_counts(
 
 @inlined
 def habits_of_others(
-    baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array, session: Array
+    baseline: Baseline, rows: Array, scopes: Array, agent: np.uint64, items: Array, table: Array, session: Array
 ) -> float:
     """Value of the feature of an event, whose session moves on.
 
@@ -113,6 +114,7 @@ def habits_of_others(
         rows, scopes: rows and keys of the event's scopes in the baseline.
         agent: whose event it is, `columns.AGENT_DRAW`.
         items: of the event, by kind.
+        table: of the agent.
         session: numbers of the session.
     """
     scope, bits, compared = own_scope(agent), 0.0, False
@@ -121,6 +123,7 @@ def habits_of_others(
             baseline, rows, scopes, scope, kind, items[kind]
         )
         if total > 0.0:
+            own = min(max(own, own_count(table, kind, items[kind]) - BEFORE_A_HABIT), total)
             bits += item_bits(own, total, distinct, peers, peers_total, others)
             compared = True
     return add_to_session(session, bits) if compared else NOTHING_KNOWN
