@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def test_demo_says_what_happened_and_its_curl_line_works_until_ctrl_c(tmp_path: 
     That it ends by itself with `--exit` is shown by `make demo ARGS=--exit` in `.ci/run`.
     """
     with demo(tmp_path / "demo", "--seconds", "10") as (process, lines):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not any("Ctrl-C" in line for line in lines) and time.monotonic() < deadline:
             assert process.poll() is None, lines
             time.sleep(0.1)
@@ -57,6 +57,8 @@ def test_demo_says_what_happened_and_its_curl_line_works_until_ctrl_c(tmp_path: 
             answer = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=20)
             assert answer.returncode == 0
             assert json.loads(answer.stdout)["risk_level"] in ("low", "medium", "high", "critical")
+        log = tmp_path / "demo" / "service.log"
+        assert "error" not in log.read_text()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
     assert lines[-1] == "The service has stopped.\n"
@@ -65,8 +67,7 @@ def test_demo_says_what_happened_and_its_curl_line_works_until_ctrl_c(tmp_path: 
     assert "2 of 2 attacked agents noticed" in text
     assert re.search(r"[1-9]\d* alerts came to the demo's webhook rightly signed, 0 otherwise", text), text
     assert text.count("kept as a dead letter") == 1
-    assert "Traceback" not in text
-    assert "error" not in (tmp_path / "demo" / "service.log").read_text()
+    assert "Traceback" not in text + log.read_text()
 
 
 def test_demo_refuses_a_directory_that_is_not_its_own(tmp_path: Path) -> None:
