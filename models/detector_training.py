@@ -8,14 +8,14 @@ Scoring needs arrays alone (`forest_evaluator.py`): a process that only scores n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..ingest.errors import ConfigError, ModelError
 from .calibration import Calibration, SilentScores, anomaly_scores, fit_peer_scales
-from .concerns import FeatureRoles, fit_concerns
+from .concerns import ConcernScores, FeatureRoles, fit_concerns
 from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
 from .evidence_combination import (
     CombinedEvidence,
@@ -179,6 +179,13 @@ def fit_detector(
     )[0]
 
 
+class HeldOutScores(NamedTuple):
+    """Scores that n training rows got from a detector that had not seen them, of all evidence and by concern."""
+
+    scores: Scores
+    concerns: ConcernScores
+
+
 def fit_detector_with_held_out(
     X: NDArray[np.float64],
     groups: NDArray[np.uint64],
@@ -193,7 +200,7 @@ def fit_detector_with_held_out(
     failed: NDArray[np.bool_] | None = None,
     rate_between: float = 1.0,
     version: str = "unsaved",
-) -> tuple[ForestDetector, Scores]:
+) -> tuple[ForestDetector, HeldOutScores]:
     """Fit a detector and give the honest scores of its own training rows.
 
     Args:
@@ -237,7 +244,7 @@ def fit_detector_with_held_out(
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups, added)
     evidence = CombinedEvidence(statistic, statistic, statistic, u, added, spoken)
-    concerns = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
+    concerns, by_concern = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
     silent = SilentScores(anomaly_scores(scales, statistic, groups), spoken)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum, silent)
     parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, rate_between)
@@ -245,7 +252,7 @@ def fit_detector_with_held_out(
     detector = ForestDetector(
         parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
     )
-    return detector, Scores(anomaly, calibration.p_values(anomaly, groups, spoken), u)
+    return detector, HeldOutScores(Scores(anomaly, calibration.p_values(anomaly, groups, spoken), u), by_concern)
 
 
 def _checked_rows(

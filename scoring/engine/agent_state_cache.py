@@ -22,6 +22,7 @@ from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
@@ -390,7 +391,9 @@ class AgentStateCache:
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
             limits = self._thresholds[self._model.group_row(self._group_hash(row))]
-            state["statistic"] = limits[row.level - RiskLevel.MEDIUM]
+            concern = risk.signalled_concern(limits)
+            state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
+            state["statistic"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
         return state
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
@@ -399,6 +402,8 @@ class AgentStateCache:
         features, risks = self.builder.pack(slots), self._agents.risk[slots]
         wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
         times = features["times"]
+        about = zip(risks["level"].tolist(), risks["concern"].tolist(), strict=True)
+        concerns = [CONCERNS[concern] if level >= RiskLevel.MEDIUM else "" for level, concern in about]
         all_features, all_risks = features.tobytes(), risks.tobytes()
         said = zip(
             slots.tolist(),
@@ -429,6 +434,7 @@ class AgentStateCache:
                     all_features[at * wide : (at + 1) * wide],
                     all_risks[at * narrow : (at + 1) * narrow],
                     self.state_version,
+                    concerns[at],
                 )
                 rows.append(row)
         return rows

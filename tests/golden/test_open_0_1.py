@@ -71,8 +71,13 @@ def test_the_archive_is_described(written: Path) -> None:
 
     assert told["positions"] == {"0": 962}
     assert {day["date"]: day["events"] for day in told["days"]} == {
-        "2026-01-19": 129, "2026-01-20": 172, "2026-01-21": 165, "2026-01-22": 274, "2026-01-23": 216, "2026-11-27": 3,
-    }  # fmt: skip
+        "2026-01-19": 129,
+        "2026-01-20": 172,
+        "2026-01-21": 165,
+        "2026-01-22": 274,
+        "2026-01-23": 216,
+        "2026-11-27": 3,
+    }
 
 
 def test_the_store_lists_what_0_1_told(written: Path) -> None:
@@ -82,9 +87,11 @@ def test_the_store_lists_what_0_1_told(written: Path) -> None:
 
     assert decisions == {
         row["decision"]["decision_id"]: (row["decision"]["agent_id"], row["decision"]["level"])
-        for row in golden if "decision" in row
-    }  # fmt: skip
+        for row in golden
+        if "decision" in row
+    }
     assert agents == {
         (row["agent"]["tenant"], row["agent"]["agent_id"]): (row["agent"]["risk_level"], row["agent"]["events"])
-        for row in golden if "agent" in row
-    }  # fmt: skip
+        for row in golden
+        if "agent" in row
+    }

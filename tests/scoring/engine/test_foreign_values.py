@@ -96,9 +96,9 @@ def test_a_value_that_has_counted_hides_no_other(score: Score) -> None:
     assert both.p_values[1] < 0.1
 
 
-def test_concerns_of_a_batch(score: Score, engine: Engine) -> None:
+def test_concerns_of_a_batch(score: Score) -> None:
     """A value of others is one of compromise alone."""
-    known, foreign = (engine.score_concerns(one).p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
+    known, foreign = (one.concerns.p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
 
     assert foreign[0] < 0.2 * known[0]
     assert foreign[1] > 0.5 * known[1]
