@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_its_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """It knows agents by a hash that two of them can share: nobody is judged by it; the advice is to train again."""
-    with pytest.raises(ModelError, match="expected format version 5, found 3; retrain, or run the version"):
+    with pytest.raises(ModelError, match="expected format version 6, found 3; retrain, or run the version"):
         load_trained_model(unpack(DATA / "model.zip", tmp_path / "model"))
 
 
