@@ -512,7 +512,7 @@ def _vector(
         out[f"{kind}_surprise"] = _bits(p)
         if kind == "action":
             out["action_rarity_peers"] = _bits(peers)
-        if kind in ("action", "resource", "network"):
+        if kind in ("action", "resource", "network") and peers <= 1.0:
             shift += max(_bits(own) - _bits(peers), -4.0)
     out["identity_shift"] = min(max(shift, 0.0), 64.0)
     for name, value in quantities.items():
@@ -577,7 +577,8 @@ def _probability(
         others = _witten_bell(others, beyond_group)
     others = _witten_bell(others, _exclude_level(group, (part * mine[0], part * mine[1], part * mine[2])))
     own = _witten_bell(others, mine)
-    return own if kind in AGENTS_OWN else _witten_bell(own, task), own, others, mine[0]
+    peers = 2.0 if group[1] - part * mine[1] < 10.0 else others  # above 1: nobody to compare with
+    return own if kind in AGENTS_OWN else _witten_bell(own, task), own, peers, mine[0]
 
 
 def _level_counts(scope: ReferenceScope | None, kind: str, item: Item) -> LevelCounts:

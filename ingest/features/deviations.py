@@ -14,6 +14,13 @@ from .layout import Array, Baseline
 PRIOR_VALUES = 8.0
 """Values an agent must show before its own mean outweighs its peer group's."""
 
+MIN_ITEMS_OF_PEERS = 10.0
+"""Items of a kind that others of the peer group must have shown before what they do says anything. An agent that is its
+whole peer group would else be compared with the fleet, and be odd in everything that it does."""
+
+NO_PEERS = 2.0
+"""Stands where the probability among peers would, which it is above: there is nobody to compare with."""
+
 ItemCounts = tuple[float, float, float]
 """Count of an item, of all items of its kind (behind its context), and the number of different ones."""
 
@@ -121,7 +128,8 @@ def item_probability(
 
     Returns:
         Probability over all levels, of the own history over the others', of peer group, tenant and fleet without the
-        agent's own part, and how often the agent's own history has the item.
+        agent's own part (`NO_PEERS` where the group has shown nothing but the agent itself), and how often the agent's
+        own history has the item.
     """
     in_fleet, in_tenant, in_peers, in_task, total = totals
     distinct, own = float(numbers[layout.N_DISTINCT + kind]), 0.0
@@ -147,6 +155,8 @@ def item_probability(
     novel = fleet[0] <= tenant[0]
     p = _step_beyond(p, tenant, peers, novel)
     p_peers = p = _step_beyond(p, peers, (share * own, share * total, share * distinct), False)
+    if in_peers - share * total < MIN_ITEMS_OF_PEERS:
+        p_peers = NO_PEERS
     p_history = p = _witten_bell_step(p, own, total, distinct)
     if in_task > 0.0 and layout.TASK_KINDS[kind]:
         count, different = _item_counts(baseline, rows, scopes, layout.TASK, kind, hashed, context, in_task, True)

@@ -207,7 +207,7 @@ FEATURES: tuple[Feature, ...] = (
         BITS,
         0.5,
         "action",
-        "how unusual the action is among the agent's peer group alone",
+        "how unusual the action is among the other agents of its peer group; 0 where there are none",
         Carried(layout.K_ACTION),
         label="action among its peers",
         restates=(layout.K_ACTION,),

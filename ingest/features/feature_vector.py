@@ -131,7 +131,7 @@ def _write_surprises(
         bits[kind] = out[feature] = _surprise_bits(p)
         if kind == layout.K_ACTION:
             out[F_RARITY] = _surprise_bits(p_peers)
-        if kind in (layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK):
+        if kind in (layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK) and p_peers <= 1.0:
             shift += max(_surprise_bits(p_own) - _surprise_bits(p_peers), -_MAX_FAMILIARITY_BITS)
     out[F_SHIFT] = min(max(shift, 0.0), _MAX_BITS)
     return fresh

@@ -142,6 +142,20 @@ def test_rarity_for_an_agent_differs_from_rarity_for_its_peers() -> None:
     assert refund["identity_shift"] > own["identity_shift"] == 0.0
 
 
+def test_an_agent_that_is_its_whole_peer_group_is_compared_with_nobody() -> None:
+    """No peers, no evidence from peers: neither a stranger's habits nor the fleet's make it odd among its own."""
+    others = baseline_of(peers(400, action="refund", role="Robot"))
+    alone = SingleEventBuilder(others)
+    alone.feed(*steady(30, action="read_ticket"))
+
+    own = alone.feed(event(2000, action="read_ticket"), learn=False)[0]
+    new = alone.feed(event(2000, action="refund"), learn=False)[0]
+
+    assert own["action_rarity_peers"] == new["action_rarity_peers"] == 0.0
+    assert own["identity_shift"] == new["identity_shift"] == 0.0
+    assert new["action_surprise"] > 3.0
+
+
 def test_rarity_of_a_new_agent_is_what_its_peers_say() -> None:
     """Before an agent has a history, its peer group's habits are its own; a stranger's role has none."""
     watch = SingleEventBuilder(baseline_of(peers(action="refund")))
