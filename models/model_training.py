@@ -29,12 +29,14 @@ from ..ingest.features.feature_table import (
     FEATURES,
     OVERREACH_FEATURES,
 )
+from ..ingest.features.foreign_values import foreign_values
 from ..ingest.features.frequency_tables import mix_pairs
 from ..ingest.features.layout import Baseline
 from ..ingest.features.row_observations import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
+from .call_challenges import CallChallenges, fit_challenges
 from .concerns import FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
 from .detector_training import fit_detector_with_held_out
@@ -59,8 +61,8 @@ def cross_fit_detector(
     settings: DetectorSettings,
     version: str,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[ForestDetector, Scores]:
-    """A detector on cross-fitted vectors, and the held-out scores of the history.
+) -> tuple[ForestDetector, Scores, CallChallenges]:
+    """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
 
     Args:
         observations: what the kernel found in the history, for the baselines.
@@ -76,11 +78,12 @@ def cross_fit_detector(
     rate_between = rate_of_values_new_to_peers(columns, observations)
     for turn in range(CROSS_FIT_ROUNDS):
         learned = learnable_parts(columns, everything, p_values, taught, numbers)
-        vectors = np.zeros((len(columns), FEATURE_COUNT))
+        vectors, foreign = np.zeros((len(columns), FEATURE_COUNT)), np.zeros(len(columns))
         for fold in range(settings.folds):
             held_out = folds == fold
             if held_out.any():
-                vectors[held_out] = _held_out_vectors(columns, observations, held_out, learned)[held_out]
+                found = _held_out_vectors(columns, observations, held_out, learned)
+                vectors[held_out], foreign[held_out] = found[0][held_out], found[1][held_out]
             progress(turn * settings.folds + fold + 1)
         detector, scores = fit_detector_with_held_out(
             vectors,
@@ -97,7 +100,7 @@ def cross_fit_detector(
             version=version,
         )
         p_values = scores.p_value
-    return detector, scores
+    return detector, scores, fit_challenges(detector, columns, vectors, scores.feature_evidence, foreign)
 
 
 def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservations) -> float:
@@ -126,14 +129,16 @@ def _held_out_vectors(
     observations: RowObservations,
     held_out: npt.NDArray[np.bool_],
     learned: npt.NDArray[np.uint8],
-) -> npt.NDArray[np.float64]:
-    """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held; and how new
+    their values of others are (n,), see `foreign_values`."""
     agents = columns.names[:, event_columns.AGENT]
     acting = np.unique(agents[held_out])
     rows = np.flatnonzero(np.isin(agents, acting))
     builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out), len(acting))
     builder.set_shared_counts(agents[rows][~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)])
-    return builder.observe_and_learn(columns, learned, rows)[0]
+    vectors, found = builder.observe_and_learn(columns, learned, rows)
+    return vectors, foreign_values(columns, rows, builder.baseline, found, vectors)
 
 
 def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
@@ -220,7 +225,7 @@ def _train(
     progress("reading history", 0, steps)
     _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
     sessions = first_appearance_numbers(session_ids(columns))
-    detector, held_out = cross_fit_detector(
+    detector, held_out, challenges = cross_fit_detector(
         columns,
         observations,
         sessions,
@@ -248,6 +253,7 @@ def _train(
         dependence_exponent(bets, sessions),
         fit_alarm_tail(bets, columns.names[:, event_columns.AGENT], columns.time_ms),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
+        challenges,
     )
     return model, held_out
 
