@@ -89,7 +89,7 @@ sbom: $(READY) ## what the image installs as CycloneDX, checked against its sche
 		--output-format JSON --output-file var/trustwatch.cdx.json
 
 bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
-	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer hooks gateway gateway_flood event_intake origins under_load; do echo "== $$b"; \
+	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer call_verdict hooks gateway gateway_flood event_intake origins under_load; do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
 bench-quick: ## the same on small data: shows that they run
