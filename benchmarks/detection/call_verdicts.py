@@ -1,11 +1,13 @@
 """Verdicts on the calls of real traces, asked before each is made: who is challenged, and which hijacks are stopped.
 
 A session counts as challenged where one of its calls is, and a hijacked one as stopped where that is its first
-malicious call or one before it: after that, the harm is done. Nothing is learned of the judged part.
+malicious call or one before it: after that, the harm is done. Nothing is learned of the judged part. Run it as
+`python -m benchmarks.detection.call_verdicts [SET…]`; docs/detection.md has the figures.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -20,7 +22,11 @@ from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 
-from .traces import Trace
+from .leave_out import Training
+from .traces import Trace, read, train
+
+SETS = ("agentdyn", "agentdojo")
+TRAININGS = 3
 
 
 class AskedSessions(NamedTuple):
@@ -94,3 +100,23 @@ def ask_about(model: TrainedModel, trace: Trace, budget: ChallengeBudget) -> Ask
             done.add(session)
     table = np.array(list(highest.values()))
     return AskedSessions(table[:, 0] > 0, table[:, 1], table[:, 2] > 0, clean_calls, challenged_calls)
+
+
+def main() -> None:
+    """Figures of several trainings of each set, each with its own salt and seed."""
+    for name in sys.argv[1:] or SETS:
+        trace = read(name)
+        for number in range(1, TRAININGS + 1):
+            training = Training(number)
+            asked = ask_about(train(trace.train, name, training.salt, training.settings()), trace, ChallengeBudget())
+            print(
+                f"{name}, training {number}: of hijacked sessions stopped where 4.9 % of clean ones are challenged "
+                f"{asked.stopped_at(0.049):.3f}, where 1 % are {asked.stopped_at(0.01):.3f}; at the default budget "
+                f"{asked.stopped:.3f}, of clean sessions challenged {asked.challenged_clean:.3f}, of 1,000 clean calls "
+                f"{1000.0 * asked.challenged_clean_calls / asked.clean_calls:.1f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
