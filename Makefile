@@ -6,10 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+BENCHMARKS := distributed scoring features pipeline backtest store kafka answer call_verdict hooks gateway gateway_flood event_intake origins under_load
+INTEGRATION := tests/integration tests/contract tests/lab
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup newest lock audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup newest lock audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports format bench bench-quick bench-detection bench-containment clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,14 +50,14 @@ example-agents: $(READY) ## the world in small: real agents, tokens, gateway, to
 test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
 	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)
 
-integration: $(READY) ## tests that start the real service, kill it, load it (ARGS="-n 2 --dist loadfile": two files at a time)
-	$(BIN)/python -m pytest -m integration $(ARGS)
+integration: $(READY) ## tests that start the real service, kill it, load it (ARGS="-n 3 --dist loadfile": three files at a time)
+	$(BIN)/python -m pytest -m integration -o "testpaths=$(INTEGRATION)" $(ARGS)
 
 console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots (needs Chromium)
 	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
 
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
-	$(BIN)/python -m pytest -m acceptance $(ARGS)
+	$(BIN)/python -m pytest -m acceptance -o testpaths=tests/acceptance $(ARGS)
 
 golden: $(READY) ## record the golden results anew (tests/golden, and of the traces where they are); ARGS=FILE…: only these
 	$(BIN)/python -m tests.golden.record $(ARGS)
@@ -67,13 +69,22 @@ fuzz: $(VENV)/.ready-fuzz ## fuzz every parser with atheris, SECONDS of each (AR
 test-wheel: $(READY) ## build the wheel, install it elsewhere, show that it is complete and works there
 	scripts/test-wheel $(PYTHON) $(VENV)
 
-check: $(READY) ## formatter, linters, types, import contracts
+check: $(READY) ## formatter, linters, types, import contracts (make --jobs 2 check: two tools at a time)
+check: check-types check-style check-security check-imports
+
+check-types: $(READY)
+	$(BIN)/mypy
+
+check-style: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/vulture
+
+check-security: $(READY)
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PRODUCT) deploy
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml --severity-level medium benchmarks examples scripts
-	$(BIN)/vulture
-	$(BIN)/mypy
+
+check-imports: $(READY)
 	cd .typing && $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache  # the folder in which the roots are one package
 
 format: $(READY) ## rewrite files in the project's format
@@ -89,12 +100,14 @@ sbom: $(READY) ## what the image installs as CycloneDX, checked against its sche
 		--output-format JSON --output-file var/trustwatch.cdx.json
 
 bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
-	@missed=0; for b in scoring features pipeline backtest store kafka distributed answer call_verdict hooks gateway gateway_flood event_intake origins under_load; do echo "== $$b"; \
+	@missed=0; for b in $(BENCHMARKS); do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
-bench-quick: ## the same on small data: shows that they run
-	$(MAKE) bench ARGS=--quick
-	$(BIN)/python -m benchmarks.bench_detection --quick
+bench-quick: $(READY) ## the same on small data, two at a time, into var/bench-quick: shows that they run, measures nothing
+	@mkdir -p var/bench-quick
+	@printf '%s\n' detection $(BENCHMARKS) | xargs -P 2 -I NAME sh -c \
+		'$(BIN)/python -m benchmarks.bench_NAME --quick >var/bench-quick/NAME.txt 2>&1; status=$$?; \
+		echo "== NAME, status $$status"; cat var/bench-quick/NAME.txt; exit $$status'
 
 bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on traces (TRUSTWATCH_SHARED) and attacks (ARGS=--write: into docs)
 	$(BIN)/python -m benchmarks.bench_detection $(ARGS)

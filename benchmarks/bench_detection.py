@@ -28,6 +28,7 @@ from .detection import (
     explanation_accuracy,
     fitted_trace,
     leave_out,
+    stolen_identity,
     supervised_bound,
     traces,
     training_spread,
@@ -129,6 +130,10 @@ class DetectionBenchmark:
         """Ways to gather evidence over events."""
         return evidence_methods.run(self.clean_enterprise)
 
+    def stolen(self) -> list[FigureTable]:
+        """Sessions under another agent's identity."""
+        return stolen_identity.run(self.quick)
+
 
 TRACES: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "concerns": DetectionBenchmark.concerns,
@@ -148,6 +153,7 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "calibration": DetectionBenchmark.calibration,
     "ages": DetectionBenchmark.ages,
     "evidence": DetectionBenchmark.evidence,
+    "stolen": DetectionBenchmark.stolen,
 }
 PARTS = {**TRACES, **SIMULATED}
 SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings")

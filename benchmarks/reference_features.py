@@ -15,6 +15,17 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .reference_habits import SessionHabits
+from .reference_origins import (
+    RememberedValues,
+    TracedValue,
+    argument_origin,
+    learned_values,
+    remember_values,
+    tells_origins,
+    traced_values,
+)
+
 Event = Mapping[str, Any]
 Item = tuple[Any, ...]
 
@@ -62,13 +73,15 @@ DRIFTING = ("pace_4h", "volume")
 class ReferenceSession:
     """Activity that belongs together."""
 
-    __slots__ = ("events", "last_ms", "name", "previous", "strange", "uses")
+    __slots__ = ("calls", "events", "habits", "last_ms", "name", "previous", "strange", "uses")
 
     def __init__(self, name: str | None, at_ms: int) -> None:
         self.name, self.last_ms = name, at_ms
         self.previous: str | None = None
         self.events, self.strange = 0, 0.0
         self.uses: dict[str, int] = {}
+        self.calls: list[bool] = []  # of each call that told origins, whether others may have written its answer
+        self.habits = SessionHabits()
 
 
 class ReferenceAgent:
@@ -158,6 +171,8 @@ class MeasuredEvent(NamedTuple):
     token_reuse: bool
     late: bool
     levels: tuple[ReferenceScope | None, ...]
+    values: list[TracedValue]
+    task: str | None
 
 
 class ReferenceFeatures:
@@ -165,13 +180,18 @@ class ReferenceFeatures:
 
     Args:
         scopes: shared baselines by scope key, from `fit`.
+        values: what a history remembers of arguments, by scope key, from `fit_values`.
         shared: how many of an agent's events these baselines count, by agent; none where it is left out.
     """
 
     def __init__(
-        self, scopes: Mapping[Item, ReferenceScope] | None = None, shared: Mapping[Item, int] | None = None
+        self,
+        scopes: Mapping[Item, ReferenceScope] | None = None,
+        shared: Mapping[Item, int] | None = None,
+        values: Mapping[Item, RememberedValues] | None = None,
     ) -> None:
         self.scopes = scopes or {}
+        self.values = values or {}
         self.shared = shared or {}
         self.agents: dict[Item, ReferenceAgent] = {}
 
@@ -185,7 +205,7 @@ class ReferenceFeatures:
         """Measure an event against what was known before it."""
         ours = {"denied": OWN_DENIALS, "error": OWN_OUTAGES}.get(event["outcome"], set())
         if event.get("error") in ours:
-            return MeasuredEvent(None, {}, {}, {}, 0, False, False, ())
+            return MeasuredEvent(None, {}, {}, {}, 0, False, False, (), [], None)
         at_ms, name = _at_ms(event), _agent(event)
         agent = self.agents.get(name)
         gap_ms = None
@@ -207,8 +227,34 @@ class ReferenceFeatures:
         login = event.get("credential") or {}
         method = METHODS.get(login.get("method") or "", 0)
         vector = _vector(agent, event, items, quantities, levels, session, method)
+        vouched = not event["agent"].get("self_asserted")
+        if vouched and agent.shared:
+            vector["habits_of_others"] = session.habits.add(
+                items, agent.counts, self.scopes.get(("agent", *name)), levels[2]
+            )
+        values = self._trace(agent, event, session, now_ms, vector, vouched)
         session.previous, session.last_ms, agent.last_ms = event["action"], now_ms, now_ms
-        return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels)
+        return MeasuredEvent(agent, vector, items, quantities, method, reuse, late, levels, values, event.get("task"))
+
+    def _trace(
+        self,
+        agent: ReferenceAgent,
+        event: Event,
+        session: ReferenceSession,
+        now_ms: int,
+        vector: dict[str, float],
+        vouched: bool,
+    ) -> list[TracedValue]:
+        """Values of an event that tells origins, whose feature is written; the session counts the call."""
+        if not tells_origins(event):
+            return []
+        values, scopes = traced_values(event, session.calls), _scope_keys(event)
+        vector["argument_origin"] = argument_origin(
+            values, scopes, event.get("task"), self.values, agent.counts, now_ms
+        )
+        if vouched:
+            session.calls.append(bool(event.get("untrusted_result")))
+        return values
 
     def learn(self, observed: MeasuredEvent) -> None:
         """Add a measured event to its agent's baseline."""
@@ -221,6 +267,8 @@ class ReferenceFeatures:
             agent.seen[kind] = agent.seen.get(kind, 0.0) + 1
             if not known:
                 agent.distinct[kind] = agent.distinct.get(kind, 0.0) + 1
+        for item in learned_values(observed.values, observed.task):
+            agent.counts[item] = agent.counts.get(item, 0) + 1
         for name, value in observed.quantities.items():
             moment = agent.moments.setdefault(name, [0.0, 0.0, 0.0])
             moment[0] = min(moment[0] + 1, 500.0)
@@ -249,19 +297,26 @@ def _update_slow_moments(agent: ReferenceAgent, quantities: Mapping[str, float],
 
 
 def fit(events: Iterable[Event]) -> dict[Item, ReferenceScope]:
-    """Shared baselines of a history: every event counts in its fleet, tenant, peer group and task."""
+    """Shared baselines of a history: every event counts in its fleet, tenant, peer group, task and agent."""
     features, scopes = ReferenceFeatures(), dict[Item, ReferenceScope]()
     for event in events:
         observed = features.observe(event)
         features.learn(observed)
         if observed.agent is None:
             continue
-        for key in _scope_keys(event):
+        for key in (*_scope_keys(event), ("agent", *_agent(event))):
             if key is not None:
                 scope = scopes.setdefault(key, ReferenceScope())
                 scope.count(observed.items)
                 scope.measure(observed.quantities)
     return scopes
+
+
+def fit_values(events: Iterable[Event]) -> dict[Item, RememberedValues]:
+    """What a history remembers of the values of arguments, by scope."""
+    features = ReferenceFeatures()
+    told = [(_agent(event), _scope_keys(event), _at_ms(event), features.observe(event).values) for event in events]
+    return remember_values(told)
 
 
 def events_by_agent(events: Iterable[Event]) -> dict[Item, int]:

@@ -52,6 +52,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         risk_score, confidence: 0 to 1.
+        concern: what the level is about: `compromise`, `malfunction` or `overreach`; None below `medium`, and from
+            services of before concerns.
         evaluated_at, expires_at: UTC; None in an answer that the service did not give.
         source: `service`; `cache`: given by the service up to `cache_s` ago; `last_known`: older, since no new one is
             to be had; `fail_open`: nothing is known of the agent.
@@ -70,6 +72,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     reasons: tuple[Reason, ...] = ()
     counterfactual: str | None = None
+    concern: str | None = None
     decision_id: str | None = None
     model_version: str = ""
     policy_version: str = ""

@@ -44,15 +44,15 @@ def no_arguments(rows: int) -> ArgumentColumns:
     return ArgumentColumns(np.zeros(rows + 1, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int32))
 
 
-def collect_arguments(rows: int, told: Mapping[int, Sequence[Argument]]) -> ArgumentColumns | None:
+def collect_arguments(rows: int, of_rows: Mapping[int, Sequence[Argument]]) -> ArgumentColumns | None:
     """Columns of so many events from the arguments of those rows that tell any; None where none does."""
-    told = {row: kept for row, given in told.items() if (kept := arguments_with_values(given))}
-    if not told:
+    of_rows = {row: kept for row, given in of_rows.items() if (kept := arguments_with_values(given))}
+    if not of_rows:
         return None
     counts = np.zeros(rows, np.int64)
-    ordered = sorted(told)
-    counts[ordered] = [len(told[row]) for row in ordered]
-    arguments = list(chain.from_iterable(told[row] for row in ordered))
+    ordered = sorted(of_rows)
+    counts[ordered] = [len(of_rows[row]) for row in ordered]
+    arguments = list(chain.from_iterable(of_rows[row] for row in ordered))
     values = np.array([int(one.hash[:VALUE_DIGITS], 16) for one in arguments], np.uint64)
     sources = np.array([_source_of(one) for one in arguments], np.int32)
     return ArgumentColumns(_starts(counts), values, sources)
@@ -62,21 +62,21 @@ def scanned_arguments(
     counts: npt.NDArray[np.int64],
     values: npt.NDArray[np.uint64],
     sources: npt.NDArray[np.int32],
-    told: Mapping[int, Sequence[Argument]],
+    of_rows: Mapping[int, Sequence[Argument]],
 ) -> ArgumentColumns | None:
     """Columns of n events; None where none tells any.
 
     Args:
         counts: int64 (n,), arguments of each row, which stand one behind the other in *values* and *sources*.
-        told: those of some rows that hold instead.
+        of_rows: those of some rows that hold instead.
     """
-    if not told and not counts.any():
+    if not of_rows and not counts.any():
         return None
     first = _starts(counts)[:-1]
-    other = collect_arguments(len(counts), {row: given for row, given in told.items() if given})
-    if told:
+    other = collect_arguments(len(counts), {row: given for row, given in of_rows.items() if given})
+    if of_rows:
         counts = counts.copy()
-        counts[list(told)] = 0
+        counts[list(of_rows)] = 0
     if other is None:
         return _gather(first, counts, values, sources)
     scanned = int(counts.sum() and (first + counts)[counts > 0].max())

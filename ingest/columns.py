@@ -268,8 +268,8 @@ class ColumnEncoder:
         hashed[:, AGENT_DRAW + 1 :] = self.hash.hash_many(names).reshape(len(events), NAMES - 3)
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
-        told = {row: given for row, event in enumerate(events) if (given := read_arguments(event))}
-        arguments = collect_arguments(len(events), told)
+        of_rows = {row: given for row, event in enumerate(events) if (given := read_arguments(event))}
+        arguments = collect_arguments(len(events), of_rows)
         return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000, arguments)
 
     def _row(self, event: NativeEvent, names: list[str]) -> bytes:

@@ -46,11 +46,10 @@ def features(model: LabModel) -> pd.DataFrame:
 
 
 def groups(model: LabModel) -> pd.DataFrame:
-    """Peer groups, how busy they are, and the evidence at which levels begin in each."""
+    """Peer groups, how busy they are, and the evidence at which levels begin in each, for the concern hijacks show."""
     trained = model.trained
-    thresholds = risk.thresholds(
-        trained.group_rates, model.settings.risk.alert_budget, trained.exponent, trained.alarms
-    )
+    limits_by_concern = risk.model_thresholds(trained, model.settings.risk.alert_budget)
+    thresholds = limits_by_concern[:, risk.signalled_concern(limits_by_concern[0])]
     return build_frame(
         "groups",
         [
@@ -66,7 +65,7 @@ def calibration(model: LabModel) -> pd.DataFrame:
     """Mapping from anomaly score to p-value, of known agents (if rehearsed) and of newcomers."""
     curves = []
     for agents, curve in (("known", model.detector.familiar), ("newcomers", model.detector.calibration)):
-        for key in curve.groups.tolist():
+        for key in np.intersect1d(curve.groups, model.trained.groups).tolist():
             columns = {
                 "group": _group_name(model, key),
                 "agents": agents,

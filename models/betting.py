@@ -1,7 +1,9 @@
 """The bet on a p-value: how conformal p-values become evidence.
 
-`e(p) = p**-0.5 / 2` has mean 1 for a uniform p, so wealth that is multiplied by it grows by luck alone no more often
-than a fair game allows (Vovk and Wang 2021, calibrators of p-values into e-values).
+`k p**(k - 1)` has mean 1 for a uniform p and each k in (0, 1), and so has the mean of all of these bets, `e(p) =
+(1/p - 1 + ln p) / (ln p)**2`: wealth that is multiplied by it grows by luck alone no more often than a fair game allows
+(Vovk and Wang 2021, calibrators of p-values into e-values). It grows nearly as fast as 1/p, so one impossible event is
+worth about as much as it is rare.
 
 An odd session is odd throughout, so its bets are not independent. Each bet on an odd event (p at most 0.05) therefore
 makes the following ones of the agent smaller: `DAMPING**streak`, where the streak counts such bets and is forgotten
@@ -21,21 +23,29 @@ import numpy.typing as npt
 from ..ingest.compilation import compiled
 from ..ingest.timestamps import DAY_MS
 
-LOG_HALF = float(np.log(0.5))
-
 DAMPING = 0.95
 MIN_BET_WEIGHT = 0.2
 """However long a streak is, this part of each bet counts: an agent that is always busy can still be noticed."""
 
-STREAK_BET = LOG_HALF - 0.5 * float(np.log(0.05))
-"""Least bet by which a streak grows (p at most 0.05): a quarter of all normal events bring some evidence, and would
+STREAK_P_VALUE = 0.05
+"""p-value of the least bet by which a streak grows: a sixth of all normal events brings some evidence, and would
 otherwise damp a busy agent for good."""
 STREAK_HALF_LIFE_MS = 1_800_000.0
 
 
-def log_bet(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Natural log of the bet on each p-value in (0, 1]; shape as given."""
-    return LOG_HALF - 0.5 * np.log(p_values)
+@compiled
+def log_bet(p_value: float) -> float:
+    """Natural log of the bet on a p-value in (0, 1], from -0.69 up."""
+    t = -math.log(p_value)
+    if t < 1e-4:
+        return math.log(0.5 + t / 6.0)  # where the difference below would lose its digits
+    return math.log((math.expm1(t) - t) / (t * t))
+
+
+@compiled
+def _log_bets(p_values: Any, bets: Any) -> None:
+    for row in range(len(p_values)):
+        bets[row] = log_bet(p_values[row])
 
 
 @compiled
@@ -50,7 +60,7 @@ def damped_bet(bet: float, streak: float, peak: float) -> float:
 @compiled
 def extended_streak(streak: float, bet: float) -> float:
     """A streak after an event with this bet, before damping."""
-    return streak + 1.0 if bet >= STREAK_BET else streak
+    return streak + 1.0 if bet >= log_bet(STREAK_P_VALUE) else streak
 
 
 @compiled
@@ -78,7 +88,8 @@ def damped_bets(
     """Evidence of each event of a history, natural log, shape (n,), as the risk kernel would have taken it."""
     distinct_agents, at = np.unique(agents, return_inverse=True)
     first = np.full(len(distinct_agents), time_ms.min() if len(time_ms) else 0, np.int64)
-    bets = log_bet(p_values)
+    bets = np.empty(len(p_values))
+    _log_bets(p_values, bets)
     _damp_all(bets, at, time_ms, np.zeros(len(distinct_agents)), np.zeros(len(distinct_agents)), first)
     return bets
 
@@ -101,7 +112,8 @@ ONE_SIDED_95 = 1.645
 
 ESTABLISHED_EVENTS = 200
 """Events that an agent has shown before its sum counts here. The first days of a newcomer are odd by nature, and would
-set the thresholds of all; newcomers therefore alarm more often than the budget says."""
+set the thresholds of all; newcomers therefore alarm more often than the budget says. Where a history has too few days
+of others (agents that live for one task), all count from their first event on."""
 
 
 class AlarmTail(NamedTuple):
@@ -144,12 +156,20 @@ def fit_alarm_tail(
         bets: float64 (n,), damped log bets on held-out p-values, in order.
         agents, time_ms: of each event.
     """
+    tail = _fit_alarm_tail(bets, agents, time_ms, ESTABLISHED_EVENTS)
+    return tail if tail.usable else _fit_alarm_tail(bets, agents, time_ms, 0)
+
+
+def _fit_alarm_tail(
+    bets: npt.NDArray[np.float64], agents: npt.NDArray[np.uint64], time_ms: npt.NDArray[np.int64], established: int
+) -> AlarmTail:
     keys, slots = np.unique(agents, return_inverse=True)
     maxima = np.empty(len(bets) + len(keys))
     days = _daily_maxima(
         bets,
         slots,
         time_ms // DAY_MS,
+        established,
         np.zeros(len(keys)),
         np.zeros(len(keys), np.int64),
         np.zeros(len(keys), np.int64),
@@ -171,7 +191,9 @@ def fit_tail_of_maxima(maxima: npt.NDArray[np.float64]) -> AlarmTail:
 
 
 @compiled
-def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any) -> int:
+def _daily_maxima(
+    bets: Any, slots: Any, days: Any, established: int, sums: Any, seen: Any, day: Any, highest: Any, maxima: Any
+) -> int:
     """Highest sum of each agent on each day on which it was known, into *maxima*; returns how many there are.
 
     *sums*, *seen*, *day* and *highest* are per agent: its sum, its events, its present day and the highest sum of that
@@ -181,7 +203,7 @@ def _daily_maxima(bets: Any, slots: Any, days: Any, sums: Any, seen: Any, day: A
     for row in range(len(bets)):
         slot = slots[row]
         seen[slot] += 1
-        if seen[slot] <= ESTABLISHED_EVENTS:
+        if seen[slot] <= established:
             continue
         if days[row] > day[slot]:
             if highest[slot] >= 0.0:

@@ -21,6 +21,17 @@ EXACT_RANKS = 4096
 """The highest scores of a group that are kept one by one; below, neighbouring ranks are less than 0.1 % apart."""
 
 
+_SPOKEN = np.uint64(0x9E3779B97F4A7C15)
+"""Bits that tell the id of a group's rows to which evidence can be added from that of its others; alone: the fleet."""
+
+
+class SilentScores(NamedTuple):
+    """Held-out scores (n,) without the evidence that is added, and to which rows it can be added, bool (n,)."""
+
+    scores: NDArray[np.float64]
+    spoken: NDArray[np.bool_]
+
+
 class Calibration(NamedTuple):
     """Sorted held-out scores of G groups; entry 0 is the fleet.
 
@@ -45,7 +56,12 @@ class Calibration(NamedTuple):
         return Calibration(np.zeros(0, np.uint64), np.zeros(1, np.int64), whole, real, whole)
 
     @staticmethod
-    def fit(scores: NDArray[np.float64], groups: NDArray[np.uint64], minimum: int = 200) -> Calibration:
+    def fit(
+        scores: NDArray[np.float64],
+        groups: NDArray[np.uint64],
+        minimum: int = 200,
+        silent: SilentScores | None = None,
+    ) -> Calibration:
         """Keep the held-out scores of the fleet and of every group that has at least *minimum*.
 
         Up to 4,096 scores are kept exactly. Of more, the highest 4,096 are; the rest is thinned, which can only raise a
@@ -55,6 +71,8 @@ class Calibration(NamedTuple):
             scores: float64 (n,), held-out, higher is more anomalous.
             groups: uint64 (n,), peer group of each; `FLEET_GROUP` for none.
             minimum: held-out scores that a group needs for a calibration of its own.
+            silent: where evidence is added to some of the scores: those without it, by which rows are judged to which
+                none can be added; the others are judged among themselves, where there are enough. None = none is added.
 
         Raises:
             NotEnoughHistory: there is no score.
@@ -64,6 +82,12 @@ class Calibration(NamedTuple):
             raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
         if not len(scores):
             raise NotEnoughHistory("no held-out score to calibrate on")
+        if silent is not None:
+            spoken = silent.spoken
+            calm = Calibration.fit(silent.scores, groups, minimum)
+            if int(spoken.sum()) < minimum:
+                return calm
+            return calm._beside(Calibration.fit(scores[spoken], groups[spoken], minimum))
         ids, counts = np.unique(groups, return_counts=True)
         own = ids[(counts >= minimum) & (ids != FLEET_GROUP)]
         parts = [_thin_scores(np.sort(scores)), *(_thin_scores(np.sort(scores[groups == group])) for group in own)]
@@ -75,16 +99,39 @@ class Calibration(NamedTuple):
             above=np.concatenate([above for _, above, _ in parts]),
         )
 
+    def _beside(self, spoken: Calibration) -> Calibration:
+        """This calibration, and that of rows to which evidence can be added, under ids of their own."""
+        ids = np.concatenate([self.groups, spoken.groups ^ _SPOKEN])
+        order = np.argsort(ids)
+        sizes = np.concatenate([np.diff(self.start), np.diff(spoken.start)])
+        values, above = np.concatenate([self.values, spoken.values]), np.concatenate([self.above, spoken.above])
+        first = np.cumsum(sizes) - sizes
+        places = np.concatenate([np.arange(first[at], first[at] + sizes[at]) for at in order])
+        return Calibration(
+            groups=ids[order],
+            start=np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64),
+            sizes=np.concatenate([self.sizes, spoken.sizes])[order],
+            values=values[places],
+            above=above[places],
+        )
+
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a group rest on its own scores; if not, on the fleet's."""
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
-    def p_values(self, scores: NDArray[np.float64], groups: NDArray[np.uint64]) -> NDArray[np.float64]:
-        """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,)."""
+    def p_values(
+        self, scores: NDArray[np.float64], groups: NDArray[np.uint64], spoken: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,).
+
+        *spoken*, bool (n,), are those to which evidence can be added; None = to none.
+        """
         if scores.shape != groups.shape or scores.ndim != 1:
             raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
         out = np.empty(len(scores))
-        _p_values(scores, groups, self.groups, self.start, self.sizes, self.values, self.above, out)
+        if spoken is None or self.groups[group_index(self.groups, _SPOKEN)] != _SPOKEN:
+            spoken = np.zeros(len(scores), np.bool_)
+        _p_values(scores, groups, spoken, self.groups, self.start, self.sizes, self.values, self.above, out)
         return out
 
 
@@ -144,6 +191,7 @@ def p_value(
 def _p_values(
     scores: NDArray[np.float64],
     groups: NDArray[np.uint64],
+    spoken: NDArray[np.bool_],
     ids: NDArray[np.uint64],
     start: NDArray[np.int64],
     sizes: NDArray[np.int64],
@@ -152,7 +200,10 @@ def _p_values(
     out: NDArray[np.float64],
 ) -> None:
     for row in range(len(scores)):
-        out[row] = p_value(scores[row], group_index(ids, groups[row]), start, sizes, values, above)
+        entry = group_index(ids, groups[row] ^ _SPOKEN if spoken[row] else groups[row])
+        if entry == 0 and spoken[row]:
+            entry = group_index(ids, _SPOKEN)
+        out[row] = p_value(scores[row], entry, start, sizes, values, above)
 
 
 # One scale holds for all peer groups: an event that is usual in its group has the same anomaly score in each. Of the

@@ -21,6 +21,7 @@ from ..ingest.columns import EventColumns
 from ..ingest.errors import ModelError
 from ..ingest.events import EFFECTS
 from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
+from ..ingest.features.feature_table import FEATURE_INDEX
 from ..ingest.features.feature_vector import F_TRANSITION, F_WRITE, compose_rows
 from ..ingest.features.frequency_tables import mix_pairs
 from .concerns import CONCERNS, score_concerns
@@ -39,8 +40,9 @@ _RANKS_KEPT = 256
 _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
-_UNASKED = [int(F_TRANSITION), int(F_WRITE)]
-"""Features of another value in a question: the order of actions, and what is composed of it."""
+_HABITS = FEATURE_INDEX["habits_of_others"]
+_UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS]
+"""Features of another value in a question: what sessions remember, and what is composed of it."""
 
 _Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -203,9 +205,9 @@ class CallChallenges(msgspec.Struct, frozen=True):
 
 
 def as_asked(vectors: NDArray[np.float64], codes: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Vectors (n, F) of calls as a question knows them: without the order of actions, which sessions remember."""
+    """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember."""
     asked = vectors.copy()
-    asked[:, F_TRANSITION] = 0.0
+    asked[:, F_TRANSITION] = asked[:, _HABITS] = 0.0
     compose_rows(asked, codes)
     return asked
 
@@ -224,8 +226,8 @@ def score_calls(
         groups: (n,), peer groups.
     """
     nothing = np.zeros(len(evidence))
-    combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign)
     happened = np.zeros(len(evidence), np.bool_)  # before a call nobody knows that it will fail
+    combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign, happened)  # p-values are not looked at
     scores = score_concerns(detector.by_concern, detector.scales, combined, np.ascontiguousarray(groups), happened)
     return scores.anomaly_score[:, _COMPROMISE]
 

@@ -13,15 +13,20 @@ The anomaly score of an event (`detector.Scores`) is that of all evidence togeth
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, anomaly_scores, fit_peer_scales
+from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, SilentScores, anomaly_scores, fit_peer_scales
 from .evidence_combination import CombinedEvidence, power_norms
 
 CONCERNS = ("compromise", "malfunction", "overreach")
+
+T = TypeVar("T")
+ByConcern = tuple[T, T, T]
+"""One value for each of `CONCERNS`, in their order."""
 
 COMPROMISE_NORM, OVERREACH_NORM = 4, 1
 """How much the largest evidence outweighs the others, from 1, all add up (see `DetectorSettings.norm`)."""
@@ -70,12 +75,14 @@ class ConcernModel(NamedTuple):
         compromise_scales: of the evidence of compromise, per peer group.
         overreach_scales: of the evidence of overreach.
         calibrations: anomaly score to p-value, one per concern.
+        familiar: the same for agents that the history shows well (see `detector.ForestDetector`).
     """
 
     roles: FeatureRoles
     compromise_scales: PeerScales
     overreach_scales: PeerScales
-    calibrations: tuple[Calibration, Calibration, Calibration]
+    calibrations: ByConcern[Calibration]
+    familiar: ByConcern[Calibration]
 
 
 def fit_concerns(
@@ -85,8 +92,8 @@ def fit_concerns(
     failed: NDArray[np.bool_],
     roles: FeatureRoles,
     minimum: int,
-) -> ConcernModel:
-    """Calibrate each concern on held-out rows of normal behaviour.
+) -> tuple[ConcernModel, ConcernScores]:
+    """Calibrate each concern on held-out rows of normal behaviour; returns the scores of these rows, too.
 
     Args:
         scales: of the statistic.
@@ -102,10 +109,28 @@ def fit_concerns(
         fit_peer_scales(_statistic(held_out, roles.compromise, COMPROMISE_NORM), groups, minimum),
         fit_peer_scales(_statistic(held_out, roles.overreach, OVERREACH_NORM), groups, minimum),
         (none, none, none),
+        (none, none, none),
     )
     anomaly = _anomaly(model, scales, held_out, groups, failed)
-    compromise, malfunction, overreach = (Calibration.fit(column, groups, minimum) for column in anomaly)
-    return model._replace(calibrations=(compromise, malfunction, overreach))
+    silent = _anomaly(model, scales, held_out._replace(added=np.zeros(len(groups))), groups, failed)[0]
+    without = SilentScores(silent, held_out.spoken)
+    model = model._replace(calibrations=fit_calibrations(anomaly, groups, minimum, without))
+    return model, _scores(model, anomaly, groups, None, held_out.spoken)
+
+
+def fit_calibrations(
+    anomaly: Sequence[NDArray[np.float64]],
+    groups: NDArray[np.uint64],
+    minimum: int,
+    silent: SilentScores | None = None,
+) -> ByConcern[Calibration]:
+    """Calibration of each concern on its anomaly scores (n,) of rows in peer groups (n,).
+
+    *silent* are those of compromise without the evidence that is added; None = none is.
+    """
+    compromise = Calibration.fit(anomaly[0], groups, minimum, silent)
+    malfunction, overreach = (Calibration.fit(column, groups, minimum) for column in anomaly[1:])
+    return compromise, malfunction, overreach
 
 
 def score_concerns(
@@ -114,11 +139,40 @@ def score_concerns(
     combined: CombinedEvidence,
     groups: NDArray[np.uint64],
     failed: NDArray[np.bool_],
+    familiar: NDArray[np.bool_] | None = None,
 ) -> ConcernScores:
-    """Scores of rows by concern; arguments as for `fit_concerns`."""
-    anomaly = _anomaly(model, scales, combined, groups, failed)
-    p_values = [one.p_values(column, groups) for one, column in zip(model.calibrations, anomaly, strict=True)]
-    return ConcernScores(np.stack(anomaly, axis=1), np.stack(p_values, axis=1))
+    """Scores of rows by concern; arguments as for `fit_concerns`, *familiar* (n,) as for `Detector.score`."""
+    return _scores(model, _anomaly(model, scales, combined, groups, failed), groups, familiar, combined.spoken)
+
+
+def _scores(
+    model: ConcernModel,
+    anomaly: Sequence[NDArray[np.float64]],
+    groups: NDArray[np.uint64],
+    familiar: NDArray[np.bool_] | None,
+    spoken: NDArray[np.bool_],
+) -> ConcernScores:
+    return ConcernScores(np.stack(anomaly, axis=1), calibrated(model, anomaly, groups, familiar, spoken))
+
+
+def calibrated(
+    model: ConcernModel,
+    anomaly: Sequence[NDArray[np.float64]],
+    groups: NDArray[np.uint64],
+    familiar: NDArray[np.bool_] | None = None,
+    spoken: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *spoken* (n,) as for `Calibration.p_values`,
+    other arguments as for `score_concerns`."""
+    p_values = np.empty((len(groups), len(CONCERNS)))
+    known = np.zeros(len(groups), np.bool_) if familiar is None else familiar
+    for at, (column, strangers, acquaintances) in enumerate(
+        zip(anomaly, model.calibrations, model.familiar, strict=True)
+    ):
+        p_values[:, at] = strangers.p_values(column, groups, spoken)
+        if len(acquaintances.groups) and known.any():
+            p_values[known, at] = acquaintances.p_values(column[known], groups[known])
+    return p_values
 
 
 def _anomaly(

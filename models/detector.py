@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..ingest.errors import ConfigError
 from .calibration import Calibration, PeerScales, anomaly_scores
-from .concerns import ConcernModel, ConcernScores, score_concerns
+from .concerns import CONCERNS, ConcernModel, ConcernScores, score_concerns
 from .evidence_combination import (
     CombinedEvidence,
     EvidenceCombination,
@@ -66,8 +66,22 @@ class Detector(Protocol):
         Raises NotFinite, WrongShape.
         """
 
-    def concerns(self, X: NDArray[np.float64], groups: NDArray[np.uint64], failed: NDArray[np.bool_]) -> ConcernScores:
-        """Scores of rows (n, F) by concern; *failed* (n,) are calls that did not happen.
+    @property
+    def budget_shares(self) -> tuple[float, float, float]:
+        """Part of the alert budget that each concern has, in the order of `CONCERNS`; one with none moves no level."""
+
+    @property
+    def asked_by_compromise(self) -> NDArray[np.bool_]:
+        """Features (F,) that are evidence of compromise; none where that moves no level."""
+
+    def assess(
+        self,
+        X: NDArray[np.float64],
+        groups: NDArray[np.uint64],
+        failed: NDArray[np.bool_],
+        familiar: NDArray[np.bool_] | None = None,
+    ) -> tuple[Scores, ConcernScores]:
+        """Scores of rows (n, F), as `score`, and those by concern; *failed* (n,) are calls that did not happen.
 
         Raises NotFinite, WrongShape.
         """
@@ -95,6 +109,8 @@ class DetectorSettings:
         folds: parts in which the history is held out in turn, at least 2.
         group_minimum: held-out events from which a peer group is calibrated by itself.
         knots: grid size of a feature's tail, a power of two, at least 128.
+        budget_shares: part of the alert budget that each concern has, in the order of `CONCERNS`; at most 1 in all.
+            A concern with none moves no level (`ONE_QUESTION`).
     """
 
     trees: int = 100
@@ -105,6 +121,7 @@ class DetectorSettings:
     folds: int = 5
     group_minimum: int = 200
     knots: int = 256
+    budget_shares: tuple[float, float, float] = (0.5, 0.4, 0.1)
 
     def __post_init__(self) -> None:
         for name, low, high in _SETTING_RANGES:
@@ -113,7 +130,16 @@ class DetectorSettings:
                 raise ConfigError(f"detector setting {name} is {value}; it must be from {low} to {high}")
         if self.norm & (self.norm - 1):
             raise ConfigError(f"detector setting norm is {self.norm}; it must be a power of two")
+        shares = self.budget_shares
+        if len(shares) != len(CONCERNS) or min(shares) < 0.0 or not 0.0 < sum(shares) <= 1.0 + 1e-9:
+            raise ConfigError(
+                f"detector setting budget_shares is {list(shares)}; it must be a number from 0 to 1 for each of "
+                f"{', '.join(CONCERNS)}, at most 1 in all"
+            )
 
+
+ONE_QUESTION = (0.0, 1.0, 0.0)
+"""Shares of the detector as it was before there were concerns: all oddities are one question."""
 
 _MAX_FEATURE_VALUE = 64.0
 """Value that no feature exceeds."""
@@ -189,20 +215,39 @@ class ForestDetector:
         """
         if groups.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape} but groups of shape {groups.shape}")
-        groups = np.ascontiguousarray(groups, dtype=np.uint64)
-        combined = self.evidence(X)
+        return self._scores(self.evidence(X), np.ascontiguousarray(groups, dtype=np.uint64), familiar)
+
+    def _scores(
+        self, combined: CombinedEvidence, groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None
+    ) -> Scores:
         anomaly = anomaly_scores(self.scales, combined.statistic, groups, combined.added)
-        p_values = self.calibration.p_values(anomaly, groups)
+        p_values = self.calibration.p_values(anomaly, groups, combined.spoken)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
         return Scores(anomaly, p_values, combined.feature_evidence)
 
-    def concerns(self, X: NDArray[np.float64], groups: NDArray[np.uint64], failed: NDArray[np.bool_]) -> ConcernScores:
-        """Scores of rows by concern, against the calibration of strangers.
+    @property
+    def budget_shares(self) -> tuple[float, float, float]:
+        """Part of the alert budget that each concern has."""
+        return self.settings.budget_shares
+
+    @property
+    def asked_by_compromise(self) -> NDArray[np.bool_]:
+        """Features that are evidence of compromise; none where that moves no level."""
+        asked = self.by_concern.roles.compromise
+        return asked if self.budget_shares[0] > 0.0 else np.zeros_like(asked)
+
+    def assess(
+        self,
+        X: NDArray[np.float64],
+        groups: NDArray[np.uint64],
+        failed: NDArray[np.bool_],
+        familiar: NDArray[np.bool_] | None = None,
+    ) -> tuple[Scores, ConcernScores]:
+        """Scores of rows, of all evidence and by concern.
 
         Args:
-            X: float64 (n, F), finite.
-            groups: uint64 (n,), as for `score`.
+            X, groups, familiar: as for `score`.
             failed: bool (n,), calls that did not happen: denied, or failed.
 
         Raises:
@@ -210,8 +255,9 @@ class ForestDetector:
         """
         if groups.shape != (len(X),) or failed.shape != (len(X),):
             raise WrongShape(f"rows of shape {X.shape}, groups of shape {groups.shape}, failed of shape {failed.shape}")
-        groups = np.ascontiguousarray(groups, dtype=np.uint64)
-        return score_concerns(self.by_concern, self.scales, self.evidence(X), groups, failed)
+        groups, combined = np.ascontiguousarray(groups, dtype=np.uint64), self.evidence(X)
+        concerns = score_concerns(self.by_concern, self.scales, combined, groups, failed, familiar)
+        return self._scores(combined, groups, familiar), concerns
 
     def covers(self, group: int) -> bool:
         """Tell whether the p-values of a peer group rest on its own history; if not, on the fleet's."""

@@ -34,8 +34,8 @@ _SIZES: Final[Mapping[str, int]] = {
     "T": 10_000,  # trees
     "S": 4096,  # slots of a tree
     "K": 4096,  # knots of a tail
-    **dict.fromkeys("GHIJLPUV", 1 << 20),  # peer groups
-    **dict.fromkeys("MNOQR", 1 << 27),  # held-out scores that are kept
+    **dict.fromkeys("GHIJLPUVWXY", 1 << 20),  # peer groups
+    **dict.fromkeys("ABCMNOQR", 1 << 27),  # held-out scores that are kept
 }
 
 
@@ -77,6 +77,9 @@ DETECTOR_RULES: Final[Mapping[str, ArrayRule]] = {
     **_calibration_rules("compromise", "I", "O"),
     **_calibration_rules("malfunction", "J", "Q"),
     **_calibration_rules("overreach", "L", "R"),
+    **_calibration_rules("familiar_compromise", "W", "A"),
+    **_calibration_rules("familiar_malfunction", "X", "B"),
+    **_calibration_rules("familiar_overreach", "Y", "C"),
     **_scale_rules("asked_compromise", "U"),
     **_scale_rules("asked_overreach", "V"),
     "importance": ArrayRule(np.float64, ("F",), 0.0, 1.0),
@@ -115,10 +118,11 @@ def check_detector_arrays(arrays: Mapping[str, NDArray[Any]], features: int) -> 
         _check_groups(arrays[name], name)
     for name in ("calibration", *CONCERNS):
         _check_calibration(arrays, name)
-    if len(arrays["familiar_groups"]):  # none: no history was long enough
-        _check_calibration(arrays, "familiar")
-    else:
-        _check_starts(arrays, "familiar")
+    for name in ("familiar", *(f"familiar_{concern}" for concern in CONCERNS)):
+        if len(arrays[f"{name}_groups"]):  # none: no history was long enough
+            _check_calibration(arrays, name)
+        else:
+            _check_starts(arrays, name)
 
 
 def _check_tail(arrays: Mapping[str, NDArray[Any]], tail: str) -> None:

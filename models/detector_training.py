@@ -8,14 +8,14 @@ Scoring needs arrays alone (`forest_evaluator.py`): a process that only scores n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..ingest.errors import ConfigError, ModelError
-from .calibration import Calibration, anomaly_scores, fit_peer_scales
-from .concerns import FeatureRoles, fit_concerns
+from .calibration import Calibration, SilentScores, anomaly_scores, fit_peer_scales
+from .concerns import ConcernScores, FeatureRoles, fit_concerns
 from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
 from .evidence_combination import (
     CombinedEvidence,
@@ -24,7 +24,7 @@ from .evidence_combination import (
     forest_input,
     weighted_evidence,
 )
-from .feature_tails import fit_tails, set_rate_tail
+from .feature_tails import fit_tails, set_excess_tail, set_rate_tail
 from .forest_evaluator import ForestArrays, forest_scores
 from .input_checks import NotEnoughHistory, WrongShape, finite_float32
 
@@ -179,6 +179,13 @@ def fit_detector(
     )[0]
 
 
+class HeldOutScores(NamedTuple):
+    """Scores that n training rows got from a detector that had not seen them, of all evidence and by concern."""
+
+    scores: Scores
+    concerns: ConcernScores
+
+
 def fit_detector_with_held_out(
     X: NDArray[np.float64],
     groups: NDArray[np.uint64],
@@ -193,7 +200,7 @@ def fit_detector_with_held_out(
     failed: NDArray[np.bool_] | None = None,
     rate_between: float = 1.0,
     version: str = "unsaved",
-) -> tuple[ForestDetector, Scores]:
+) -> tuple[ForestDetector, HeldOutScores]:
     """Fit a detector and give the honest scores of its own training rows.
 
     Args:
@@ -208,7 +215,8 @@ def fit_detector_with_held_out(
         decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
         roles: features that are treated apart; None = none is.
         failed: bool (n,), rows of calls that did not happen: denied, or failed; None = none is.
-        rate_between: rate of 1.5 of the features that are added, see `set_rate_tail`.
+        rate_between: rate of 1.5 of the features that are added and are ranks, see `set_rate_tail`; of those that are
+            bits see `set_excess_tail`.
         version: version of the model.
 
     Returns:
@@ -226,24 +234,25 @@ def fit_detector_with_held_out(
     roles = roles or FeatureRoles.none(X.shape[1])
     failed = np.zeros(len(X), np.bool_) if failed is None else failed
     folds = assign_folds(sessions, settings.folds, settings.seed)
-    statistic, added, u = np.empty(len(X)), np.empty(len(X)), np.empty_like(X)
+    statistic, added, u, spoken = np.empty(len(X)), np.empty(len(X)), np.empty_like(X), np.zeros(len(X), np.bool_)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
         fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added, rate_between)
         combined = combined_evidence(fitted, X[held_out])
         statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
-        added[held_out] = combined.added
+        added[held_out], spoken[held_out] = combined.added, combined.spoken
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups, added)
-    evidence = CombinedEvidence(statistic, statistic, statistic, u, added)
-    concerns = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
-    calibration = Calibration.fit(anomaly, groups, settings.group_minimum)
+    evidence = CombinedEvidence(statistic, statistic, statistic, u, added, spoken)
+    concerns, by_concern = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
+    silent = SilentScores(anomaly_scores(scales, statistic, groups), spoken)
+    calibration = Calibration.fit(anomaly, groups, settings.group_minimum, silent)
     parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, rate_between)
     usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
         parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
     )
-    return detector, Scores(anomaly, calibration.p_values(anomaly, groups), u)
+    return detector, HeldOutScores(Scores(anomaly, calibration.p_values(anomaly, groups, spoken), u), by_concern)
 
 
 def _checked_rows(
@@ -279,8 +288,11 @@ def _fit_parts(
 ) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
-    for feature in np.flatnonzero(added).tolist():
+    in_bits = np.broadcast_to(np.asarray(0.0 if decades is None else decades), added.shape) > 0.0
+    for feature in np.flatnonzero(added & ~in_bits).tolist():
         set_rate_tail(tails, feature, X[:, feature], rate_between)
+    for feature in np.flatnonzero(added & in_bits).tolist():
+        set_excess_tail(tails, feature, X[:, feature])
     seen = forest_input(np.where(added, 0.0, weighted_evidence(tails, importance, X)), importance)
     kept = np.flatnonzero(~added)  # which features a tree draws depends on how many it is shown
     fitted = fit_forest(seen[:, kept], trees=settings.trees, max_samples=settings.max_samples, seed=settings.seed)

@@ -52,13 +52,14 @@ class EvidenceCombination(NamedTuple):
 
 class CombinedEvidence(NamedTuple):
     """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,), u (n, F), weighed, and the sum of the
-    features that are added to it (n,)."""
+    features that are added to it (n,); and whether any of those could have spoken, bool (n,)."""
 
     statistic: NDArray[np.float64]
     forest: NDArray[np.float64]
     tails: NDArray[np.float64]
     feature_evidence: NDArray[np.float64]
     added: NDArray[np.float64]
+    spoken: NDArray[np.bool_]
 
 
 def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
@@ -68,7 +69,8 @@ def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> Com
         NotFinite: a value is NaN or infinite.
         WrongShape: X is not (n, F).
     """
-    return combine_evidence(parts, weighted_evidence(parts.tails, parts.importance, X))
+    combined = combine_evidence(parts, weighted_evidence(parts.tails, parts.importance, X))
+    return combined._replace(spoken=np.any(X[:, parts.added] > 0.0, axis=1, keepdims=True)[:, 0])
 
 
 def weighted_evidence(
@@ -92,7 +94,8 @@ def combine_evidence(parts: EvidenceCombination, u: NDArray[np.float64]) -> Comb
     combine_rows(
         inner, scores, tail.x, tail.u, tail.rate, parts.forest_weight, parts.norm, from_forest, from_tails, statistic
     )
-    return CombinedEvidence(statistic, from_forest, from_tails, u, u[:, parts.added].sum(axis=1))
+    added = u[:, parts.added].sum(axis=1)
+    return CombinedEvidence(statistic, from_forest, from_tails, u, added, added > 0.0)
 
 
 @inlined

@@ -25,6 +25,10 @@ SURPRISE_CAP = 12.0
 TRAINING_RANGE_CAP = 5.0
 """Most evidence of a value within the training range, so that going beyond it always shows (it matters from 100,000
 rows)."""
+ADDED_MIN_EVIDENCE = float(-np.log10(0.05))
+"""Least evidence of a feature that gathers and is added to all others: one in twenty."""
+_EXCESS_STEP, _LEAST_EXCESS = 0.25, 2.0
+"""Least difference of such a feature, in bits, that means something, and the least value that is evidence."""
 _JUMP = 0.1  # decades by which the curve must jump at a shared value to give it a second knot
 _MOST_JUMPS = int(TRAINING_RANGE_CAP / _JUMP)
 _TAIL_SHARE, _TAIL_LEAST = 0.01, 10  # largest values that the exponential tail is fitted to
@@ -105,6 +109,30 @@ def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64],
     tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, evidence, 0.0
     tables.x[feature, :3] = 0.0, 1.5, 2.0
     tables.u[feature, :2] = 0.0, min(-np.log10(rate_between), evidence)
+
+
+def set_excess_tail(tables: TailTables, feature: int, values: NDArray[np.float64]) -> None:
+    """Make the tail of a feature that gathers that of the values (n,) from 1 on: below 1 it could not have spoken.
+
+    Evidence begins at 2, one bit, and with what at most one in twenty of the values reach: it is added, so that small
+    amounts would only be noise. Where values hardly differ, an unusual one need not mean anything.
+    """
+    spoken = values[values >= 1.0]
+    tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, 0.0, 0.0
+    tables.x[feature, 0] = 0.0
+    if not len(spoken):
+        return
+    spoken = np.sort(np.append(spoken, _LEAST_EXCESS))  # a knot, should no value come near it
+    x, u = _knots_of_feature(spoken, tables.x.shape[1], _EXCESS_STEP)
+    kept = (u >= ADDED_MIN_EVIDENCE) & (x >= _LEAST_EXCESS)
+    if not kept.any():
+        return
+    x, u = x[kept], u[kept]
+    tables.x[feature, 1 : len(x) + 1], tables.u[feature, 1 : len(x) + 1] = x, u
+    tables.u[feature, len(x) + 1 :] = EVIDENCE_CAP
+    with np.errstate(over="ignore"):
+        tables.rate[feature, 1 : len(x)] = np.minimum(np.diff(u) / np.diff(x), _STEEPEST)
+    tables.rate[feature, len(x)] = _tail_rate(spoken, _EXCESS_STEP)
 
 
 def _resolutions(X: NDArray[np.float64], resolution: ArrayLike | None) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..ingest.errors import ModelError
 from ..ingest.features import layout
 from ..ingest.features.baseline import MAX_ITEMS
+from ..ingest.features.habits_of_others import COMPARED_KINDS, MOST_BITS
 from .array_rules import (
     TRAINED_OTHERWISE,
     ArrayForm,
@@ -23,6 +24,7 @@ from .array_rules import (
     is_power_of_two,
     longest_run,
 )
+from .concerns import CONCERNS
 
 LONGEST_RUN: Final = 4096
 """Taken places in a row of a baseline's table. Half full, as they are made, 2^25 places have about a hundred."""
@@ -42,7 +44,7 @@ _SIZES: Final[Mapping[str, int]] = {
 
 _STATE_RANGES: Final[Mapping[str, tuple[float | None, float | None]]] = {
     "numbers": (_LEAST, _MOST),
-    "session_numbers": (_LEAST, _MOST),
+    "session_numbers": (-len(COMPARED_KINDS) * MOST_BITS, _MOST),
     "session_last": (-_LATEST_MS, _LATEST_MS),
 }
 
@@ -78,13 +80,13 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "ids": ArrayRule(np.uint64, ("P",)),
         "rates": ArrayRule(np.float64, ("P",), 0.0, 1e12),
         "events": ArrayRule(np.int64, ("P",), 0, 2.0**53),
-        "exponent": ArrayRule(np.float64, (1,), 1e-6, 1.0),
+        "exponent": ArrayRule(np.float64, (len(CONCERNS),), 1e-6, 1.0),
     },
     "alarms": {
-        "start": ArrayRule(np.float64, (1,), -1e9, 1e9),
-        "scale": ArrayRule(np.float64, (1,), 0.0, 1e9),
-        "share": ArrayRule(np.float64, (1,), 1e-12, 1.0),
-        "days": ArrayRule(np.float64, (1,), 0.0, 2.0**53),
+        "start": ArrayRule(np.float64, (len(CONCERNS),), -1e9, 1e9),
+        "scale": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1e9),
+        "share": ArrayRule(np.float64, (len(CONCERNS),), 1e-12, 1.0),
+        "days": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 2.0**53),
     },
 }
 

@@ -38,7 +38,7 @@ from .model_files import (
 )
 
 MODEL_KIND = "trustwatch-model"
-MODEL_FORMAT_VERSION = 5
+MODEL_FORMAT_VERSION = 6
 """Raised whenever a program of the old version could misread the files; every version has its golden model in the
 tests."""
 MANIFEST_FILE = "manifest.json"

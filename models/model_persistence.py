@@ -53,6 +53,11 @@ def detector_state(detector: ForestDetector) -> dict[str, NDArray[Any]]:
             for concern, one in zip(CONCERNS, concerns.calibrations, strict=True)
             for name, array in one._asdict().items()
         },
+        **{
+            f"familiar_{concern}_{name}": array
+            for concern, one in zip(CONCERNS, concerns.familiar, strict=True)
+            for name, array in one._asdict().items()
+        },
         **{f"asked_compromise_{name}": array for name, array in concerns.compromise_scales._asdict().items()},
         **{f"asked_overreach_{name}": array for name, array in concerns.overreach_scales._asdict().items()},
         "importance": parts.importance,
@@ -96,7 +101,7 @@ def detector_from_model(model: LoadedModel) -> ForestDetector:
         ),
         scales=PeerScales(**_arrays_with_prefix(state, "scale_")),
         calibration=Calibration(**_arrays_with_prefix(state, "calibration_")),
-        familiar=Calibration(**_arrays_with_prefix(state, "familiar_")),
+        familiar=Calibration(**{name: state[f"familiar_{name}"] for name in Calibration._fields}),
         by_concern=_concern_model(state),
         usual=UsualEvidence(**_arrays_with_prefix(state, "usual_")),
         settings=settings,
@@ -111,7 +116,8 @@ def _concern_model(state: Mapping[str, NDArray[Any]]) -> ConcernModel:
         PeerScales(**_arrays_with_prefix(state, f"asked_{name}_")) for name in ("compromise", "overreach")
     )
     roles = FeatureRoles(*(state[f"role_{name}"].astype(np.bool_) for name in FeatureRoles._fields))
-    return ConcernModel(roles, of_compromise, of_overreach, (compromise, malfunction, overreach))
+    one, two, three = (Calibration(**_arrays_with_prefix(state, f"familiar_{name}_")) for name in CONCERNS)
+    return ConcernModel(roles, of_compromise, of_overreach, (compromise, malfunction, overreach), (one, two, three))
 
 
 def _arrays_with_prefix(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -120,8 +126,10 @@ def _arrays_with_prefix(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[
 
 def _detector_settings(settings: Mapping[str, Any]) -> DetectorSettings:
     try:
-        return DetectorSettings(**settings["detector"])
-    except (KeyError, TypeError, ConfigError) as error:
+        given = dict(settings["detector"])
+        given["budget_shares"] = tuple(given["budget_shares"])
+        return DetectorSettings(**given)
+    except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise ModelError(f"manifest.json: settings.detector is missing or wrong ({error!r}); retrain") from None
 
 
@@ -161,9 +169,9 @@ def save_trained_model(
             "ids": model.groups,
             "rates": model.group_rates,
             "events": model.group_events,
-            "exponent": np.array([model.exponent]),
+            "exponent": np.array(model.exponents),
         },
-        "alarms": {name: np.array([float(value)]) for name, value in model.alarms._asdict().items()},
+        "alarms": {name: np.array([float(getattr(tail, name)) for tail in model.alarms]) for name in AlarmTail._fields},
     }
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest
@@ -192,7 +200,11 @@ def _check_forms(forms: Mapping[str, Mapping[str, ArrayForm]]) -> None:
 def _trained_model(loaded: LoadedModel) -> TrainedModel:
     manifest, alarms = loaded.manifest, loaded.extras["alarms"]
     seeds, groups, baseline = (loaded.extras[name] for name in ("seeds", "groups", "baseline"))
-    start, scale, share, days = (float(alarms[name][0]) for name in AlarmTail._fields)
+    tails = [
+        AlarmTail(start, scale, share, int(days))
+        for start, scale, share, days in zip(*(alarms[name].tolist() for name in AlarmTail._fields), strict=True)
+    ]
+    first, second, third = groups["exponent"].tolist()
     shared = baseline_from_arrays(baseline)
     return TrainedModel(
         detector=detector_from_model(loaded),
@@ -204,8 +216,8 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         group_events=groups["events"],
         version=manifest.model_version,
         baseline_version=baseline_digest(shared),
-        exponent=float(groups["exponent"][0]),
-        alarms=AlarmTail(start, scale, share, int(days)),
+        exponents=(first, second, third),
+        alarms=(tails[0], tails[1], tails[2]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
     )

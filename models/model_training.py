@@ -25,21 +25,23 @@ from ..ingest.features.feature_table import (
     COMPROMISE_FEATURES,
     FEATURE_COUNT,
     FEATURE_IMPORTANCE,
+    FEATURE_INDEX,
     FEATURE_NAMES,
     FEATURES,
     OVERREACH_FEATURES,
 )
 from ..ingest.features.foreign_values import foreign_values
 from ..ingest.features.frequency_tables import mix_pairs
+from ..ingest.features.habits_of_others import habits_in_history
 from ..ingest.features.layout import Baseline
 from ..ingest.features.row_observations import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
 from .call_challenges import CallChallenges, fit_challenges
-from .concerns import FeatureRoles
+from .concerns import CONCERNS, ConcernScores, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
-from .detector_training import fit_detector_with_held_out
+from .detector_training import HeldOutScores, fit_detector_with_held_out
 from .input_checks import NotEnoughHistory
 from .trained_model import AgentSeeds, TrainedModel
 
@@ -50,6 +52,7 @@ CROSS_FIT_ROUNDS = 2
 """Two rounds: the first finds the odd events; the second learns those as rarely as the live service does."""
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
+_HABITS = FEATURE_INDEX["habits_of_others"]
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 
@@ -61,7 +64,7 @@ def cross_fit_detector(
     settings: DetectorSettings,
     version: str,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[ForestDetector, Scores, CallChallenges]:
+) -> tuple[ForestDetector, HeldOutScores, CallChallenges]:
     """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
 
     Args:
@@ -76,6 +79,7 @@ def cross_fit_detector(
     agents, everything = columns.names[:, event_columns.AGENT], np.arange(len(columns))
     p_values, taught, numbers = np.ones(len(columns)), agent_event_numbers(agents), first_appearance_numbers(agents)
     rate_between = rate_of_values_new_to_peers(columns, observations)
+    habits = habits_in_history(columns, observations.items, sessions)
     for turn in range(CROSS_FIT_ROUNDS):
         learned = learnable_parts(columns, everything, p_values, taught, numbers)
         vectors, foreign = np.zeros((len(columns), FEATURE_COUNT)), np.zeros(len(columns))
@@ -85,7 +89,8 @@ def cross_fit_detector(
                 found = _held_out_vectors(columns, observations, held_out, learned)
                 vectors[held_out], foreign[held_out] = found[0][held_out], found[1][held_out]
             progress(turn * settings.folds + fold + 1)
-        detector, scores = fit_detector_with_held_out(
+        vectors[:, _HABITS] = habits
+        detector, held = fit_detector_with_held_out(
             vectors,
             columns.names[:, event_columns.GROUP].copy(),
             sessions,
@@ -99,8 +104,8 @@ def cross_fit_detector(
             rate_between=rate_between,
             version=version,
         )
-        p_values = scores.p_value
-    return detector, scores, fit_challenges(detector, columns, vectors, scores.feature_evidence, foreign)
+        p_values = held.scores.p_value
+    return detector, held, fit_challenges(detector, columns, vectors, held.scores.feature_evidence, foreign)
 
 
 def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservations) -> float:
@@ -188,7 +193,7 @@ def train_with_held_out(
     version: str,
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
-) -> tuple[TrainedModel, Scores]:
+) -> tuple[TrainedModel, HeldOutScores]:
     """Learn from the events of *columns*, which are taken as normal and in the order they happened.
 
     Args:
@@ -210,16 +215,19 @@ def train_with_held_out(
     rows = np.flatnonzero(taught)
     if not len(rows):
         raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
-    model, scores = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
-    n = len(columns)
-    full = Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT)))
-    full.anomaly_score[rows], full.p_value[rows], full.feature_evidence[rows] = scores
+    model, held = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
+    n, k = len(columns), len(CONCERNS)
+    full = HeldOutScores(
+        Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT))), ConcernScores(np.zeros((n, k)), np.ones((n, k)))
+    )
+    for whole, part in zip((*full.scores, *full.concerns), (*held.scores, *held.concerns), strict=True):
+        whole[rows] = part
     return model, full
 
 
 def _train(
     columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, progress: TrainingProgress
-) -> tuple[TrainedModel, Scores]:
+) -> tuple[TrainedModel, HeldOutScores]:
     agents = max(1, len(np.unique(columns.names[:, event_columns.AGENT])))
     steps = CROSS_FIT_ROUNDS * settings.folds + 2
     progress("reading history", 0, steps)
@@ -239,7 +247,10 @@ def _train(
     builder.observe_and_learn(columns)
     ids, rates, events = group_activity(columns)
     progress("done", steps, steps)
-    bets = damped_bets(held_out.p_value, columns.names[:, event_columns.AGENT], columns.time_ms)
+    acting = columns.names[:, event_columns.AGENT]
+    bets = [damped_bets(p_values, acting, columns.time_ms) for p_values in held_out.concerns.p_value.T]
+    first, second, third = (dependence_exponent(one, sessions) for one in bets)
+    tails = [fit_alarm_tail(one, acting, columns.time_ms) for one in bets]
     model = TrainedModel(
         detector,
         baseline,
@@ -250,8 +261,8 @@ def _train(
         events,
         version,
         baseline_digest(baseline),
-        dependence_exponent(bets, sessions),
-        fit_alarm_tail(bets, columns.names[:, event_columns.AGENT], columns.time_ms),
+        (first, second, third),
+        (tails[0], tails[1], tails[2]),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
         challenges,
     )

@@ -14,6 +14,7 @@ from ..ingest.features.layout import Baseline
 from ..ingest.identities import AgentHash
 from .betting import AlarmTail
 from .call_challenges import CallChallenges
+from .concerns import ByConcern
 from .detector import Detector
 
 HALF_COVERED_EVENTS = 200.0
@@ -69,8 +70,9 @@ class TrainedModel:
         group_events: int64 (g,), held-out events behind the group's calibration.
         version: written into every decision.
         baseline_version: digest of the baseline.
-        exponent: in (0, 1], how far evidence falls short of independence (`model_training.dependence_exponent`).
-        alarms: how high evidence climbs on agents of the history.
+        exponents: in (0, 1], how far the evidence of each concern falls short of independence
+            (`model_training.dependence_exponent`).
+        alarms: how high the evidence of each concern climbs on agents of the history.
         window_ms: first and last event time of the history.
         challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
             calls.
@@ -85,8 +87,8 @@ class TrainedModel:
     group_events: npt.NDArray[np.int64]
     version: str
     baseline_version: str
-    exponent: float
-    alarms: AlarmTail
+    exponents: ByConcern[float]
+    alarms: ByConcern[AlarmTail]
     window_ms: tuple[int, int]
     challenges: CallChallenges | None = None
 
@@ -98,6 +100,11 @@ class TrainedModel:
     def group_row(self, group: np.uint64) -> int:
         """Row of one group."""
         return int(self.group_rows(np.array([group], np.uint64))[0])
+
+    @property
+    def counted_concerns(self) -> list[int]:
+        """Numbers of the concerns that have a share of the alert budget, and so move levels."""
+        return [at for at, share in enumerate(self.detector.budget_shares) if share > 0.0]
 
     def coverage(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
         """Share of each peer group that is known, in [0, 1); 0 for a group that the history did not show."""

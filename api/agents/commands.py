@@ -69,7 +69,9 @@ def explain(
         return
     write_line(f"{answer['agent_id']}  ({answer['tenant']}, {answer['issuer'] or 'no issuer'})")
     write_line(
-        f"risk {answer['risk_level']} {answer['risk_score']:.2f}, confidence {answer['confidence']:.2f}, "
+        f"risk {answer['risk_level']} {answer['risk_score']:.2f}"
+        f"{f' (about {concern})' if (concern := answer.get('concern')) else ''}, "
+        f"confidence {answer['confidence']:.2f}, "
         f"as of {answer['evaluated_at']}{' (stale)' if answer['stale'] else ''}"
     )
     for reason in answer["reasons"]:

@@ -45,6 +45,7 @@ class RiskAnswerHead(msgspec.Struct, frozen=True):
     issuer: str | None
     risk_level: str
     risk_score: float
+    concern: str | None
     confidence: float
     evaluated_at: str
     reasons: msgspec.Raw
@@ -120,7 +121,9 @@ class RiskAnswerCache:
     def _encode_head(self, entry: RiskViewEntry, book: PolicyBook, pin: Intervention | None) -> bytes:
         summary: AgentSummary = entry.summary
         name = summary.name
-        effective_policy = book.effective_policy(name.tenant, name.issuer, name.agent_id, summary.agent_type)
+        effective_policy = book.effective_policy(
+            name.tenant, name.issuer, name.agent_id, summary.agent_type, summary.concern
+        )
         ancestor = self._critical_ancestor(name.tenant, name.issuer, name.agent_id, book)
         head = RiskAnswerHead(
             agent_id=name.agent_id,
@@ -128,6 +131,7 @@ class RiskAnswerCache:
             issuer=name.issuer or None,
             risk_level=RiskLevel(summary.level).label,
             risk_score=round(summary.risk_score, 4),
+            concern=summary.concern or None,
             confidence=round(summary.confidence, 4),
             evaluated_at=format_rfc3339(summary.evaluated_ms),
             reasons=msgspec.Raw(summary.reasons) if shows_reasons(summary) else _NO_REASONS,
@@ -163,6 +167,7 @@ class RiskAnswerCache:
             issuer=issuer or None,
             risk_level=RiskLevel.UNKNOWN.label,
             risk_score=0.0,
+            concern=None,
             confidence=0.0,
             evaluated_at=format_rfc3339(now_ms),
             reasons=_NO_REASONS,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...scoring.records.agents import AgentSummary
+from ...scoring.records.agents import AgentSummary, ConcernName
 from ..http.schemas import (
     AgentId,
     Level,
@@ -17,6 +17,7 @@ from ..http.schemas import (
     TimeText,
     TokenPolicyOut,
     UnitInterval,
+    concern_or_none,
     format_rfc3339_or_none,
     level_word,
 )
@@ -31,6 +32,7 @@ RISK_EXAMPLE: dict[str, Any] = {
     "issuer": "https://as.example",
     "risk_level": "high",
     "risk_score": 0.87,
+    "concern": "compromise",
     "confidence": 0.94,
     "evaluated_at": "2026-11-24T22:23:14.130Z",
     "reasons": [
@@ -88,6 +90,7 @@ class RiskOut(BaseModel):
     issuer: str | None
     risk_level: Level
     risk_score: UnitInterval
+    concern: ConcernName | None = Field(description="what the level is about, from `medium` on")
     confidence: UnitInterval
     evaluated_at: TimeText
     reasons: list[ReasonOut]
@@ -159,6 +162,7 @@ class AgentOut(BaseModel):
     decision_id: str | None
     reasons: list[ReasonOut]
     counterfactual: str | None
+    concern: ConcernName | None
 
 
 class ReleaseIn(BaseModel):
@@ -197,4 +201,5 @@ def agent_out(summary: AgentSummary) -> AgentOut:
         decision_id=summary.decision_id or None,
         reasons=msgspec.json.decode(summary.reasons) if shows_reasons(summary) else [],
         counterfactual=summary.counterfactual or None,
+        concern=concern_or_none(summary.concern),
     )

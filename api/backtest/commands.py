@@ -158,6 +158,8 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
             print_message(f"{count}: {number}")
     for row in side.alerts:
         print_message(f"{row.level}: {row.alerts} alerts, {row.rate:.3g} per 1,000 agent-days, budget {row.budget:g}")
+    about = ", ".join(f"{sum(one.rises.values())} {one.concern}" for one in side.concerns if any(one.rises.values()))
+    print_message(f"rises of a level were about: {about or 'nothing, there were none'}")
     _print_policy(side)
     _print_evaluation(side)
 

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ...ingest.timestamps import format_rfc3339
 from ...scoring.pipeline.ipc import LevelChange
+from ...scoring.records.agents import ConcernName
 from ...scoring.records.decisions import Decision
-from ..http.schemas import Level, ReasonOut, TimeText, level_word
+from ..http.schemas import Level, ReasonOut, TimeText, concern_or_none, level_word
 
 
 def decision_out(decision: Decision) -> DecisionOut:
@@ -43,6 +44,7 @@ def decision_out(decision: Decision) -> DecisionOut:
         level=level_word(decision.level),
         reasons=msgspec.to_builtins(decision.reasons),
         counterfactual=decision.counterfactual or None,
+        concern=concern_or_none(decision.concern),
         **{name: getattr(decision, name) for name in same},
     )
 
@@ -78,6 +80,7 @@ class DecisionOut(BaseModel):
     event_time: TimeText
     previous_level: Level
     level: Level
+    concern: ConcernName | None
     risk_score: float
     confidence: float
     anomaly_score: float

@@ -85,8 +85,8 @@ class DeadLetterService:
         """
         letter = (await self.get(caller, letter_id)).letter
         sender = self._sender_of(letter)
-        speaker = self._binding_of(sender) if as_sender and sender is not None else caller.binding
-        records, binding = self._read(letter, sender, speaker, record_format)
+        source_binding = self._binding_of(sender) if as_sender and sender is not None else caller.binding
+        records, binding = self._read(letter, sender, source_binding, record_format)
         receipt = await self._events.receive_again(records, binding)
         check_not_all_rejected(receipt)
         await self._executor.write(self._runtime.store.dead_letters.mark_replayed, [letter_id], self._runtime.now_ms())
@@ -101,7 +101,11 @@ class DeadLetterService:
         return binding_of_caller(sender, token_issuer(sender, issuers))
 
     def _read(
-        self, letter: DeadLetter, sender: CallerSettings | None, speaker: SourceBinding, record_format: str | None
+        self,
+        letter: DeadLetter,
+        sender: CallerSettings | None,
+        source_binding: SourceBinding,
+        record_format: str | None,
     ) -> _ReadLetter:
         """Letters of topics are seen by callers of all tenants alone."""
         topics = self._runtime.settings.kafka.topics
@@ -110,9 +114,9 @@ class DeadLetterService:
             return _ReadLetter(parse_foreign_dead_letter(letter.raw, topic.parser()), SourceBinding(topic))
         name = record_format or ("native" if sender is None else sender.format)
         if name in MEDIA_TYPE_FORMATS:
-            return _ReadLetter([parse_dead_letter(letter.raw)], speaker)
+            return _ReadLetter([parse_dead_letter(letter.raw)], source_binding)
         # Foreign records name no tenant: they are their sender's word, whoever sends them in again.
-        binding = speaker if sender is None else self._binding_of(sender)
+        binding = source_binding if sender is None else self._binding_of(sender)
         return _ReadLetter(parse_foreign_dead_letter(letter.raw, parser_named(binding, name)), binding)
 
 

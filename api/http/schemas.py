@@ -115,6 +115,11 @@ def level_word(level: int) -> Any:
     return RiskLevel(level).label
 
 
+def concern_or_none(concern: str) -> Any:
+    """A concern, or None for ""; Any because pydantic, not the type checker, knows the words."""
+    return concern or None
+
+
 def token_policies_out(book: PolicyBook) -> TokenPoliciesOut:
     """The token policy of every level as it is answered."""
     levels = {level.label: TokenPolicyOut(**msgspec.to_builtins(book.table[level])) for level in RiskLevel}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import typer
 
 from ...ingest.columns import ColumnEncoder
-from ...models.detector import FAMILIAR_EVENTS, DetectorSettings
+from ...models.detector import FAMILIAR_EVENTS, ONE_QUESTION, DetectorSettings
 from ...models.model_directory import is_model
 from ...models.model_persistence import load_trained_model
 from ...scoring.learning.training import TrainedVersion, train_and_save
@@ -254,6 +254,10 @@ def train_command(
         str | None, typer.Option(help="hex key of name hashes; default: that of the model there, or new")
     ] = None,
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
+    one_question: Annotated[
+        bool,
+        typer.Option("--one-question", help="levels follow from all oddities as one question, as before concerns"),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Learn a model from normal history."""
@@ -273,7 +277,7 @@ def train_command(
             columns,
             key,
             name,
-            DetectorSettings(seed=seed),
+            _detector_settings(seed, one_question),
             engine_settings(configured),
             clock.now_ms(),
             progress,
@@ -288,6 +292,10 @@ def train_command(
     if not json:
         for line in (_calibration_text(rehearsed), *trained.budget_report.describe()):
             print_message(line)
+
+
+def _detector_settings(seed: int, one_question: bool) -> DetectorSettings:
+    return DetectorSettings(seed=seed, budget_shares=ONE_QUESTION) if one_question else DetectorSettings(seed=seed)
 
 
 def _training_facts(trained: TrainedVersion, history: EventHistoryReader, rehearsed: int) -> dict[str, Any]:

@@ -91,12 +91,12 @@ class TrainingScheduler:
         if not last.ended:
             return last
         now_ms = clock.now_ms()
-        if request and request != last.wish:
+        if request and request != last.request:
             said = msgspec.json.decode(request)
             return TrainingState(request, _version_name(now_ms), said["by"], said["why"], now_ms, ended=False)
         if not self._is_scheduled(champion, now_ms):
             return None
-        return TrainingState(last.wish, _version_name(now_ms), "schedule", "due", now_ms, ended=False)
+        return TrainingState(last.request, _version_name(now_ms), "schedule", "due", now_ms, ended=False)
 
     def _is_scheduled(self, champion: ModelChoice, now_ms: int) -> bool:
         every_ms = int(self._settings.lifecycle.every_h * HOUR_MS)

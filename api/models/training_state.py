@@ -17,10 +17,11 @@ class TrainingState(msgspec.Struct, frozen=True):
 
     A model worker that finds it not ended goes on with it: the one before died.
 
-    `wish` is the last request that was taken on, as it was written; one that reads otherwise is a new one.
+    `request` is the last one that was taken on, as it was written; one that reads otherwise is a new one. It is stored
+    as `wish`, its name in stores that are there.
     """
 
-    wish: str = ""
+    request: str = msgspec.field(default="", name="wish")
     version: str = ""
     by: str = ""
     why: str = ""

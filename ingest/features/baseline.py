@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..columns import AGENT, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
+from ..columns import AGENT, AGENT_DRAW, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
 from ..compilation import compiled
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
 from . import layout
 from .feature_kernel import scope_keys
 from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_row
+from .habits_of_others import count_own_items
 from .layout import Array, Baseline
 from .row_observations import LOOKED_UP, RowObservations
 
@@ -74,8 +75,14 @@ def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Arr
         _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
         used = _count_items(baseline, rows, scopes, observations.items, observations.contexts, items)
         times = columns.time_ms
-        if used >= 0 and _count_values(baseline, traced, scopes, times, observations, known, used, items, MAX_VALUES):
-            break
+        with_values = -1
+        if used >= 0:
+            with_values = _count_values(baseline, traced, scopes, times, observations, known, used, items, MAX_VALUES)
+        if with_values >= 0:
+            agents = columns.names[:, AGENT_DRAW]
+            counted = count_own_items(baseline, rows, agents, observations.items, with_values, items)
+            if counted == len(rows) or items == MAX_ITEMS:  # of more than there is room for the newest are known
+                break
         items *= 2
         if items > MAX_ITEMS:
             raise ModelError(
@@ -154,9 +161,9 @@ def _count_values(
     used: int,
     room: int,
     left: int,
-) -> bool:
-    """Count the values of arguments, and how many of each period there are, for the task and the peer group; False
-    when there is no room left beside *used* places. Of more than *left* the newest are counted."""
+) -> int:
+    """Count the values of arguments, and how many of each period there are, for the task and the peer group; returns
+    the places used, *used* included, -1 when there is no room left. Of more than *left* the newest are counted."""
     for row in rows[::-1]:
         for level in (layout.PEERS, layout.TASK):
             scope = scopes[row, level]
@@ -173,8 +180,8 @@ def _count_values(
                     used += 1
                     left -= 1
         if used > room - 4 * MAX_ARGUMENTS:
-            return False
-    return True
+            return -1
+    return used
 
 
 @compiled

@@ -1,8 +1,8 @@
-"""Agents' state as 0.1 stored it, and its conversion: nothing is lost, only values of arguments are not known yet."""
+"""Agents' state as earlier versions stored it, and its conversion: nothing is lost, what is new is not known yet."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from .layout import Array
 
 GENERATION: Final = 2
 KINDS: Final = 20
-"""Without values of arguments."""
+"""Of 0.1, without values of arguments."""
 _REGIONS: Final = 4
 _ADDED_NUMBERS: Final = (layout.N_SEEN + KINDS, layout.N_DISTINCT + KINDS)
-"""Columns of the present `numbers` that it did not have: totals of values."""
+"""Columns of the present `numbers` that 0.1 did not have: totals of values."""
 
 STATE_ROW = np.dtype(
     [
@@ -29,14 +29,42 @@ STATE_ROW = np.dtype(
         ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
     ]
 )
+"""Of 0.1."""
+
+STATE_ROW_WITH_VALUES = np.dtype(
+    [
+        ("times", np.int64, (layout.TIMES,)),
+        ("numbers", np.float32, (layout.NUMBERS,)),
+        ("table", np.uint32, (layout.TABLE_SIZE,)),
+        ("session_id", np.uint64, (layout.SESSIONS,)),
+        ("session_last", np.int64, (layout.SESSIONS,)),
+        ("session_prev", np.uint64, (layout.SESSIONS,)),
+        ("session_numbers", np.float32, (layout.SESSIONS, 4)),
+        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
+        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
+        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
+    ]
+)
+"""Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
+
+
+class StateLayout(NamedTuple):
+    """What names a layout in stored state: generation and kinds of items as in `layout`, and the row."""
+
+    generation: int
+    kinds: int
+    row: np.dtype[Any]
+
+
+EARLIER_LAYOUTS: Final = (StateLayout(GENERATION, KINDS, STATE_ROW), StateLayout(3, 21, STATE_ROW_WITH_VALUES))
 
 
 def converted(rows: Array) -> Array:
-    """Rows (n,) of dtype `layout.STATE_ROW` from rows of the earlier layout."""
+    """Rows (n,) of dtype `layout.STATE_ROW` from rows of an earlier layout."""
     made = np.zeros(len(rows), layout.STATE_ROW)
     kept = np.delete(np.arange(layout.NUMBERS), _ADDED_NUMBERS)
-    for name in STATE_ROW.names or ():
-        if name == "numbers":
+    for name in rows.dtype.names or ():
+        if name == "numbers" and rows[name].shape[1] == len(kept):
             made[name][:, kept] = rows[name]
         elif name == "table":
             made[name][:, : rows[name].shape[1]] = rows[name]
@@ -48,11 +76,13 @@ def converted(rows: Array) -> Array:
 
 
 def read_state_row(stored: bytes) -> Array | None:
-    """State of one agent, (1,) of dtype `layout.STATE_ROW`, as it is stored in this layout or the earlier one.
+    """State of one agent, (1,) of dtype `layout.STATE_ROW`, as it is stored in this layout or an earlier one.
 
     Returns:
-        None where *stored* has the size of neither.
+        None where *stored* has the size of none.
     """
     if len(stored) == layout.STATE_ROW.itemsize:
         return np.frombuffer(stored, layout.STATE_ROW)
-    return converted(np.frombuffer(stored, STATE_ROW)) if len(stored) == STATE_ROW.itemsize else None
+    of_size = (earlier.row for earlier in EARLIER_LAYOUTS if len(stored) == earlier.row.itemsize)
+    row = next(of_size, None)
+    return None if row is None else converted(np.frombuffer(stored, row))

@@ -1,6 +1,6 @@
 """Declaration of a feature, and the checks that hold for all declarations.
 
-A feature is explained to people in one of six ways. They are data: `scoring.engine.explanations` makes
+A feature is explained to people in one of seven ways. They are data: `scoring.engine.explanations` makes
 the sentences, and refuses at import a kind that it has none for. An item and a quantity are declared in the row of the
 feature that measures them, so all that is called by their names stands there.
 """
@@ -19,7 +19,7 @@ _HIGH = {BITS: 64.0, Z: 50.0, SHARE: 1.0, FLAG: 1.0, RANK: 5.0}
 
 EACH_TIME, ONCE, BY_LEVEL = "each time", "once", "by level"
 """Evidence that the same thing brings within a day: in every event; once, by the item's name; once for each whole
-standard deviation (see `scoring.engine.evidence_dedup`)."""
+standard deviation or bit (see `scoring.engine.evidence_dedup`)."""
 
 
 class Item(NamedTuple):
@@ -66,6 +66,10 @@ class Drifted(NamedTuple):
     """The feature is the distance of a quantity from its slow reference (`layout.DRIFT_QUANTITIES`)."""
 
 
+class Compared(NamedTuple):
+    """The feature compares the habits of an agent with those of its peers (`habits_of_others`)."""
+
+
 class Sentence(NamedTuple):
     """The feature is about no single item or quantity: texts for the observed, the usual, and the whole sentence.
 
@@ -78,7 +82,7 @@ class Sentence(NamedTuple):
     text: str
 
 
-Explanation = Item | Quantity | Carried | Strongest | Drifted | Sentence
+Explanation = Item | Quantity | Carried | Strongest | Drifted | Compared | Sentence
 _WITHOUT_FEATURE = {layout.K_FROM, layout.K_ARGUMENT}
 """Kinds that no feature is the surprise of: the first is a context alone, of the second an event has several."""
 _EXPLANATIONS = tuple(kind.__name__ for kind in get_args(Explanation))
@@ -102,7 +106,7 @@ class Feature(NamedTuple):
     gathers_new: tuple[int, ...] = ()  # kinds whose first uses it gathers over events
     parts: tuple[str, ...] = ()  # features that `feature_vector.compose` makes it of; with them usual it is 0
     signalled: bool = False  # a hard signal speaks of it: no rule of a person touches it
-    added: bool = False  # its evidence is added to that of all others, by its own rate; rank 1 = it could have spoken
+    added: bool = False  # its evidence is added to that of all others, by its own rate; 1 = it could have spoken
     compromise: bool = False  # evidence of who calls, what, where to, and with which rights
     overreach: bool = False  # evidence of an agent that does more, or may do more, than it used to
 
@@ -175,7 +179,8 @@ def _told_of(explanation: Explanation) -> tuple[int, ...]:
 
 
 def _counts_well(feature: Feature) -> bool:
-    fits = {EACH_TIME: True, ONCE: isinstance(feature.told, Item), BY_LEVEL: isinstance(feature.told, Quantity)}
+    gathered = isinstance(feature.told, Quantity) or (feature.added and feature.unit == BITS)
+    fits = {EACH_TIME: True, ONCE: isinstance(feature.told, Item), BY_LEVEL: gathered}
     return fits.get(feature.counts, False)
 
 

@@ -12,8 +12,9 @@ from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
 from .argument_origin import argument_origin, end_call, write_values
 from .deviations import update_reference
-from .feature_vector import F_ARGUMENT, write_feature_vector
+from .feature_vector import F_ARGUMENT, F_HABITS, write_feature_vector
 from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
+from .habits_of_others import habits_of_others
 from .layout import AgentState, Array, Baseline
 from .row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations
 
@@ -379,6 +380,16 @@ def observe(
             )
             if codes[row, columns.SELF_ASSERTED] == 0:  # else anybody could move the numbers of real calls
                 end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
+        if codes[row, columns.SELF_ASSERTED] == 0 and agent_numbers[layout.N_SHARED] > 0.0:
+            out[row, F_HABITS] = habits_of_others(
+                baseline,
+                scope_rows,
+                scopes,
+                names[row, columns.AGENT_DRAW],
+                observations.items[row],
+                table,
+                state.session_numbers[slot, k],
+            )
         agent_numbers[layout.N_NOVELTY] += np.float32(_count_new_names(observations.new_kinds[row]))
         state.session_prev[slot, k] = names[row, columns.ACTION]
         state.session_last[slot, k] = now_ms

@@ -36,6 +36,7 @@ from .feature_declaration import (
     RANK,
     SHARE,
     Carried,
+    Compared,
     Drifted,
     Feature,
     Item,
@@ -608,6 +609,19 @@ FEATURES: tuple[Feature, ...] = (
             "a value that was never used for this task was taken out of an answer that others may have written, and "
             "given to {action}: {foreign_arguments}",
         ),
+        added=True,
+    ),
+    Feature(
+        "habits_of_others",
+        "session",
+        BITS,
+        1.0,
+        "habits of others",
+        "1 and the bits by which the habits of its peers explain the actions and targets of an agent's session better "
+        "than its own do, on the average of the session; 1 where its own do as well; 0 where nothing is known of both",
+        Compared(),
+        counts=BY_LEVEL,
+        restates=(layout.K_ACTION, layout.K_TARGET),
         added=True,
     ),
 )

@@ -36,6 +36,7 @@ F_REPEAT = _at("repeat_surprise")
 F_OUTCOME = _at("outcome_surprise")
 F_PROVENANCE = _at("provenance_surprise")
 F_ARGUMENT = _at("argument_origin")
+F_HABITS = _at("habits_of_others")
 
 EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""

@@ -119,8 +119,8 @@ TIMES = 4
 
 SESSIONS = 4
 SESSION_TABLE = 12
-S_EVENTS, S_STRANGE, S_CALLS, S_UNTRUSTED = range(4)
-SESSION_NUMBERS = 4
+S_EVENTS, S_STRANGE, S_CALLS, S_UNTRUSTED, S_COMPARED, S_LIKENESS = range(6)
+SESSION_NUMBERS = 6
 REMEMBERED_CALLS = 64
 """Latest calls of a session of which is known whether others may have written their answers: a bit each."""
 

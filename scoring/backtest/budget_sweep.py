@@ -15,6 +15,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.features.row_observations import IGNORED_EVENT
 from ...ingest.identities import IdentityHasher
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ScoredBatch
@@ -34,9 +35,7 @@ class BudgetSweep:
     def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
         self._parameters = risk.kernel_parameters(settings)
-        self._thresholds = [
-            risk.thresholds(model.group_rates, budget, model.exponent, model.alarms) for budget in budgets
-        ]
+        self._thresholds = [risk.model_thresholds(model, budget) for budget in budgets]
         self._states = [risk.allocate(0) for _ in budgets]
         self._agent_rows: dict[int, int] = {}
         self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group
@@ -49,6 +48,7 @@ class BudgetSweep:
         self._threshold_rows[places] = agents.threshold_rows[scored.slots]
         coverage = self._model.coverage(columns.names[:, event_columns.GROUP])
         levels, out = np.zeros((n, 2), np.int8), np.zeros((n, risk.OUTPUTS))
+        by_concern = np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS))
         rows, skip = np.arange(n), scored.observations.flags == IGNORED_EVENT
         for at, (bounds, state) in enumerate(zip(self._thresholds, self._states, strict=True)):
             risk.update(
@@ -56,6 +56,7 @@ class BudgetSweep:
                 places,
                 state,
                 columns.time_ms,
+                scored.concern_p_values,
                 scored.p_values,
                 scored.anomaly,
                 coverage,
@@ -67,6 +68,7 @@ class BudgetSweep:
                 self._parameters,
                 levels,
                 out,
+                by_concern,
             )
             self.rises[at] += risk.count_rises(out[counted, risk.LEVEL_BEFORE], levels[counted, 1])
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...ingest import columns
 from ...ingest.timestamps import DAY_MS, HOUR_MS
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.engine import ScoredBatch
@@ -51,6 +52,7 @@ class BacktestCounts(msgspec.Struct):
         sweep: int64 (b, 3), the same at each budget tried.
         hours: events by hour since 1970.
         rises_by_hour: rises by (hour, level reached).
+        rises_by_concern: rises by (concern, level reached).
         peaks: highest level of agents that reached medium or more.
         policed: by policy of the plan.
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
@@ -69,6 +71,7 @@ class BacktestCounts(msgspec.Struct):
     sweep: Any
     hours: Counter[int]
     rises_by_hour: Counter[tuple[int, int]]
+    rises_by_concern: Counter[tuple[str, int]]
     peaks: dict[AgentIdentity, int]
     policed: list[PolicySimulationResult]
     rows: Any
@@ -95,6 +98,7 @@ class BacktestCounter:
         self._rises = np.zeros(len(ALERTING_LEVELS), np.int64)
         self._hours: Counter[int] = Counter()
         self._rises_by_hour: Counter[tuple[int, int]] = Counter()
+        self._rises_by_concern: Counter[tuple[str, int]] = Counter()
         self._peaks: dict[AgentIdentity, int] = {}
 
     def count_batch(self, applied: AppliedBatch, agents: ResidentAgents, ticked_ms: int) -> None:
@@ -138,6 +142,7 @@ class BacktestCounter:
         risen = counted & (after >= RiskLevel.MEDIUM) & (after > scored.risk[:, risk.LEVEL_BEFORE])
         for row in np.flatnonzero(risen).tolist():
             self._rises_by_hour[int(scored.columns.time_ms[row]) // HOUR_MS, int(after[row])] += 1
+            self._rises_by_concern[CONCERNS[int(scored.risk[row, risk.CONCERN])], int(after[row])] += 1
 
     def _event_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
         rows = np.zeros(len(offsets), EVENT_ROW)
@@ -166,6 +171,7 @@ class BacktestCounter:
             self._sweep.rises,
             self._hours,
             self._rises_by_hour,
+            self._rises_by_concern,
             self._peaks,
             [policing.result for policing in self._policing],
             rows,
@@ -180,7 +186,7 @@ def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
         for name in ("events", "counted", "duplicates", "malformed", "mended", "late", "agents", "agent_days"):
             setattr(total, name, getattr(total, name) + getattr(share, name))
         total.rises, total.sweep = total.rises + share.rises, total.sweep + share.sweep
-        for name in ("changes", "hours", "rises_by_hour", "peaks"):
+        for name in ("changes", "hours", "rises_by_hour", "rises_by_concern", "peaks"):
             getattr(total, name).update(getattr(share, name))
         for ours, theirs in zip(total.policed, share.policed, strict=True):
             ours.counts.update(theirs.counts)

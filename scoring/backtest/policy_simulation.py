@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...ingest import columns as event_columns
 from ...ingest.events import EVENT_TYPES, NativeEvent
+from ...models.concerns import CONCERNS
 from ..engine import risk
 from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
@@ -100,7 +101,7 @@ class PolicySimulation:
         """Take over changes of level, before the rows of their batch."""
         for decision in decisions:
             name = decision.agent
-            effective_policy = self._effective_policy(name, decision.agent_type)
+            effective_policy = self._effective_policy(name, decision.agent_type, decision.concern)
             if not effective_policy.table[decision.level].revoke:
                 entry = self._open.pop(name.key, None)
                 if entry is not None:
@@ -151,7 +152,8 @@ class PolicySimulation:
         slot, columns = int(scored.slots[row]), scored.columns
         name, agent_type = agents.names[slot], agents.types[slot]
         assert name is not None
-        effective_policy = self._effective_policy(name, agent_type)
+        concern = CONCERNS[int(scored.risk[row, risk.CONCERN])] if level >= RiskLevel.MEDIUM else ""
+        effective_policy = self._effective_policy(name, agent_type, concern)
         policy = effective_policy.table[level]
         scopes: tuple[str, ...] = ()
         if policy.allow and (policy.step_up or policy.allowed_scopes is not None):
@@ -188,8 +190,8 @@ class PolicySimulation:
             self.result.enforced += effective_policy.enforced
             self.result.agents.setdefault(name.identity, Counter())[outcome] += 1
 
-    def _effective_policy(self, name: AgentName, agent_type: str) -> EffectivePolicy:
-        return self._book.effective_policy(*name.identity, agent_type)
+    def _effective_policy(self, name: AgentName, agent_type: str, concern: str) -> EffectivePolicy:
+        return self._book.effective_policy(*name.identity, agent_type, concern)
 
 
 def _allows_everything(policy: LevelTokenPolicy) -> bool:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
+from ...models.concerns import CONCERNS
 from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
@@ -44,6 +45,13 @@ class LevelChangeCount(msgspec.Struct, frozen=True):
     after: str
     cause: str
     times: int
+
+
+class ConcernRises(msgspec.Struct, frozen=True):
+    """Rises of agents' levels that were about one concern, by the level reached."""
+
+    concern: str
+    rises: dict[str, int]
 
 
 class TimeBin(msgspec.Struct, frozen=True):
@@ -118,6 +126,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
     peaks: dict[str, int]
     changes: list[LevelChangeCount]
     alerts: list[LevelAlerts]
+    concerns: list[ConcernRises]
     sweep: list[list[LevelAlerts]]
     bins: list[TimeBin]
     policy: PolicyOutcome | None
@@ -211,6 +220,10 @@ def _build_side(
             for (before, after, cause), times in sorted(counts.changes.items())
         ],
         _level_alerts(plan.settings.risk.alert_budget, counts.rises.tolist(), days),
+        [
+            ConcernRises(concern, {level.label: counts.rises_by_concern[concern, level] for level in ALERTING_LEVELS})
+            for concern in CONCERNS
+        ],
         budgets,
         _time_bins(counts),
         _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.errors import Unavailable
-from ...ingest.features import earlier_layout, layout
-from ...ingest.features.earlier_layout import read_state_row
+from ...ingest.features import layout
+from ...ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, read_state_row
 from ...ingest.features.feature_builder import AgentKeys, FeatureBuilder, SlotIndices
 from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
@@ -61,20 +62,19 @@ class AgentExplanation(NamedTuple):
     counterfactual: str = ""
 
 
+def _present_layout() -> StateLayout:
+    return StateLayout(layout.LAYOUT_GENERATION, layout.KINDS, layout.STATE_ROW)
+
+
 def state_version(salt: bytes) -> str:
     """Names the layout of stored state and the salt its hashes were made with; other state can not be resumed."""
-    features = _features_version(salt, layout.LAYOUT_GENERATION, layout.STATE_ROW, layout.KINDS)
-    return f"{features}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
+    return f"{features_version(salt, _present_layout())}:{hashlib.sha256(str(risk.ROW).encode()).hexdigest()[:12]}"
 
 
-def _features_version(salt: bytes, generation: int, row: np.dtype[Any], kinds: int) -> str:
-    shape = f"{generation}|{row}|{kinds}|{layout.REGION_SIZE}".encode()
+def features_version(salt: bytes, one: StateLayout) -> str:
+    """Names the features that are stored in a layout under a salt."""
+    shape = f"{one.generation}|{one.row}|{one.kinds}|{layout.REGION_SIZE}".encode()
     return hashlib.sha256(shape + hashlib.sha256(salt).digest()).hexdigest()[:12]
-
-
-def _earlier_version(salt: bytes) -> str:
-    """Names the features that 0.1 stored under a salt."""
-    return _features_version(salt, earlier_layout.GENERATION, earlier_layout.STATE_ROW, earlier_layout.KINDS)
 
 
 class AgentStateCache:
@@ -103,8 +103,9 @@ class AgentStateCache:
         capacity = len(agents.names)
         self.builder = FeatureBuilder(model.baseline, capacity, self)
         self.state_version = state_version(model.salt)
-        self._features_version = self.state_version.split(":")[0]
-        self._earlier_version = _earlier_version(model.salt)
+        self._stored_sizes = {
+            features_version(model.salt, one): one.row.itemsize for one in (_present_layout(), *EARLIER_LAYOUTS)
+        }
         self._agents = agents
         self._model = model
         self._thresholds = thresholds
@@ -377,10 +378,7 @@ class AgentStateCache:
         return read_state_row(row.features) if self._fits(row) else None
 
     def _fits(self, row: AgentRow) -> bool:
-        version = row.state_version.split(":")[0]
-        if version == self._features_version:
-            return len(row.features) == layout.STATE_ROW.itemsize
-        return version == self._earlier_version and len(row.features) == earlier_layout.STATE_ROW.itemsize
+        return self._stored_sizes.get(row.state_version.split(":")[0]) == len(row.features)
 
     def _group_hash(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
@@ -393,7 +391,9 @@ class AgentStateCache:
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
             limits = self._thresholds[self._model.group_row(self._group_hash(row))]
-            state["statistic"] = limits[row.level - RiskLevel.MEDIUM]
+            concern = risk.signalled_concern(limits)
+            state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
+            state["statistic"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]
         return state
 
     def rows(self, slots: SlotIndices) -> list[AgentRow]:
@@ -402,6 +402,8 @@ class AgentStateCache:
         features, risks = self.builder.pack(slots), self._agents.risk[slots]
         wide, narrow = layout.STATE_ROW.itemsize, risk.ROW.itemsize
         times = features["times"]
+        about = zip(risks["level"].tolist(), risks["concern"].tolist(), strict=True)
+        concerns = [CONCERNS[concern] if level >= RiskLevel.MEDIUM else "" for level, concern in about]
         all_features, all_risks = features.tobytes(), risks.tobytes()
         said = zip(
             slots.tolist(),
@@ -432,6 +434,7 @@ class AgentStateCache:
                     all_features[at * wide : (at + 1) * wide],
                     all_risks[at * narrow : (at + 1) * narrow],
                     self.state_version,
+                    concerns[at],
                 )
                 rows.append(row)
         return rows

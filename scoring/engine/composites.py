@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...ingest.features import feature_vector, layout
 from ...ingest.features.deviations import reset_reference
+from ...ingest.features.feature_declaration import Compared
 from ...ingest.features.feature_table import FEATURE_OF_KIND, FEATURES, ITEMS
 from ...ingest.features.layout import AgentState
 
@@ -26,6 +27,8 @@ _IMPLIED_FEATURES = {
     if (implied := [at for at, feature in enumerate(FEATURES) if kind in (*feature.new_with, *feature.restates)])
 }
 """Features that are odd wherever the item of a kind is new to the agent."""
+_COMPARED = {at: feature.restates for at, feature in enumerate(FEATURES) if isinstance(feature.told, Compared)}
+"""Features that compare with the model's history, to which an item stays new for as long as the model does."""
 _MADE = np.array([at for at, feature in enumerate(FEATURES) if feature.parts], np.int64)
 
 
@@ -41,6 +44,9 @@ def spread_to_implied(named: Flags, fresh: npt.NDArray[Any]) -> Flags:
         first = named[:, FEATURE_OF_KIND[kind]] & new
         for feature in implied:
             wide[:, feature] |= first
+    for feature, kinds in _COMPARED.items():
+        for kind in kinds:
+            wide[:, feature] |= named[:, FEATURE_OF_KIND[kind]]
     return wide
 
 
@@ -87,6 +93,10 @@ def retract_session_effects(
     left = np.maximum(strange - excess.astype(np.float32), np.float32(0.0))
     state.session_numbers[slots, session_index, layout.S_STRANGE] = left
     after[:, feature_vector.F_STRANGE] = np.minimum(after[:, feature_vector.F_STRANGE], left.astype(np.float64))
+    # Of a session that does what a person called usual, nothing so far speaks for somebody else.
+    likeness = state.session_numbers[slots, session_index, layout.S_LIKENESS]
+    usual = np.where(named[:, feature_vector.F_HABITS], np.minimum(likeness, np.float32(0.0)), likeness)
+    state.session_numbers[slots, session_index, layout.S_LIKENESS] = usual
     new = np.zeros(len(slots), np.float32)
     for kind in layout.NAMING:
         bit = ((fresh >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_)

@@ -11,7 +11,7 @@ from ...ingest.features.feature_builder import SlotIndices
 from ...ingest.identities import unkeyed_agent_key
 from ...ingest.record_keys import record_id
 from ..policy.book import LivePolicy
-from ..records.agents import AgentName, RiskLevel
+from ..records.agents import AgentIdentity, AgentName, RiskLevel
 from ..records.decisions import Decision, RiskReason
 from . import risk
 from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
@@ -82,7 +82,12 @@ class DecisionMaker:
         return decisions
 
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:
-        """Let time pass for some agents until *moment*; decisions of those whose level changes by that."""
+        """Let time pass for some agents until *moment*; decisions of those whose level changes by that, by name.
+
+        Slots are no order: which agent has which depends on who moved out before.
+        """
+        names = self._engine.agents.names
+        slots = np.array(sorted(slots.tolist(), key=lambda slot: _name_order(names[slot])), np.int32)
         levels = self._engine.advance_time(slots, moment.at_ms)
         return [
             self.decide_level_change(slot, moment, previous, level, "tick")
@@ -221,6 +226,11 @@ class DecisionMaker:
             partition=partition,
             offset=offset,
         )
+
+
+def _name_order(name: AgentName | None) -> AgentIdentity:
+    """Place of an agent among others."""
+    return ("", "", "") if name is None else name.identity
 
 
 def _needs_feature_reasons(previous: int, level: int) -> bool:

@@ -62,8 +62,12 @@ class ScoredBatch(NamedTuple):
     observations: RowObservations
     anomaly: npt.NDArray[np.float64]
     p_values: npt.NDArray[np.float64]  # with names that have counted left aside (see `counted`)
+    concern_p_values: npt.NDArray[np.float64]  # (n, 3): likewise by concern, as risk rests on them
+    concerns: ConcernScores  # of the events by themselves
+    effective_concerns: npt.NDArray[np.float64]  # (n, 3): anomaly scores by concern, without what counted
     levels: npt.NDArray[np.int8]  # (n, 2): before and after
     risk: npt.NDArray[np.float64]  # (n, risk.OUTPUTS): see there
+    concern_risk: npt.NDArray[np.float64]  # (n, 3, risk.CONCERN_OUTPUTS): see there
     signals: npt.NDArray[np.float64]  # evidence of hard signals
     threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
     agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
@@ -131,7 +135,7 @@ class Engine:
         self.model = model
         self.settings = settings
         self.risk_parameters = risk.kernel_parameters(settings.risk)
-        self.thresholds = risk.thresholds(model.group_rates, settings.risk.alert_budget, model.exponent, model.alarms)
+        self.thresholds = risk.model_thresholds(model, settings.risk.alert_budget)
         self.agents = ResidentAgents(settings.capacity)
         self.risk, self.dirty = self.agents.risk, self.agents.dirty
         self.agent_states = AgentStateCache(
@@ -169,8 +173,12 @@ class Engine:
             allocate_observations(n, columns.arguments),
             np.zeros(n),
             np.ones(n),
+            np.ones((n, len(CONCERNS))),
+            ConcernScores(np.zeros((n, len(CONCERNS))), np.ones((n, len(CONCERNS)))),
+            np.zeros((n, len(CONCERNS))),
             np.zeros((n, 2), np.int8),
             np.zeros((n, risk.OUTPUTS)),
+            np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
             np.zeros(n),
             self.model.group_rows(groups),
             np.empty((n, layout.NUMBERS), np.float32),
@@ -216,6 +224,7 @@ class Engine:
             slots,
             self.risk,
             columns.time_ms,
+            out.concern_p_values,
             out.p_values,
             out.anomaly,
             group_coverage,
@@ -227,10 +236,20 @@ class Engine:
             self.risk_parameters,
             out.levels,
             out.risk,
+            out.concern_risk,
         )
         asserted = columns.codes[:, event_columns.SELF_ASSERTED]
         evidence_dedup.record_counted(
-            rows, slots, self.risk, found, out.vectors, out.at_ms, out.p_values, asserted, feature_evidence
+            rows,
+            slots,
+            self.risk,
+            found,
+            out.vectors,
+            out.at_ms,
+            self._boldest(out),
+            asserted,
+            feature_evidence,
+            self.model.detector.asked_by_compromise,
         )
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
@@ -241,40 +260,40 @@ class Engine:
         What has counted is left aside for evidence alone: an odd event is learned as rarely as ever.
         """
         detector, familiar = self.model.detector, out.agent_numbers[rows, layout.N_SHARED] >= FAMILIAR_EVENTS
-        scores = detector.score(out.vectors[rows], groups[rows], familiar)
+        failed = out.columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
+        scores, concerns = detector.assess(out.vectors[rows], groups[rows], failed[rows], familiar)
         out.anomaly[rows] = out.effective_anomaly[rows] = scores.anomaly_score
         out.p_values[rows] = out.raw_p_values[rows] = scores.p_value
+        out.concerns.anomaly_score[rows] = out.effective_concerns[rows] = concerns.anomaly_score
+        out.concerns.p_value[rows] = out.concern_p_values[rows] = concerns.p_value
         places, masks = evidence_dedup.find_counted(
-            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, out.raw_p_values
+            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, self._boldest(out)
         )
         if len(places):
             again = rows[places]
             vectors = evidence_dedup.suppress_counted(
                 out.vectors[again], masks, out.observations.new_kinds[again], out.columns.codes[again]
             )
-            rest = detector.score(vectors, groups[again], familiar[places])
+            rest, others = detector.assess(vectors, groups[again], failed[again], familiar[places])
             # Less that is odd is never odder, whatever the forest makes of the rare combination that is left.
             out.effective_anomaly[again] = np.minimum(rest.anomaly_score, out.anomaly[again])
             out.p_values[again] = np.maximum(rest.p_value, out.raw_p_values[again])
+            out.effective_concerns[again] = np.minimum(others.anomaly_score, concerns.anomaly_score[places])
+            out.concern_p_values[again] = np.maximum(others.p_value, concerns.p_value[places])
             out.effective_rows.update(zip(again.tolist(), vectors, strict=True))
             scores.feature_evidence[places] = rest.feature_evidence
         return scores.feature_evidence
 
-    def score_concerns(self, scored: ScoredBatch) -> ConcernScores:
-        """Scores of a batch by concern, of the events by themselves."""
-        return self.concerns_of(scored.columns, scored.vectors)
-
-    def concerns_of(self, columns: EventColumns, vectors: npt.NDArray[np.float64]) -> ConcernScores:
-        """Scores by concern of events and their vectors (n, F)."""
-        failed = columns.codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
-        return self.model.detector.concerns(vectors, columns.names[:, event_columns.GROUP], failed)
+    def _boldest(self, out: ScoredBatch) -> npt.NDArray[np.float64]:
+        """Least p-value (n,) of each row, over the concerns that move levels and all evidence."""
+        least: npt.NDArray[np.float64] = out.concern_p_values[:, self.model.counted_concerns].min(axis=1)
+        return np.minimum(out.p_values, least)
 
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
-        statistic = out.risk[rows, risk.STATISTIC]
-        calm = (out.levels[rows, 1] < risk.MEDIUM) & (
-            statistic < SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], 0]
-        )
+        statistics = out.concern_risk[rows, :, risk.CONCERN_STATISTIC]
+        suspicious = statistics >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
+        calm = (out.levels[rows, 1] < risk.MEDIUM) & ~suspicious.any(axis=1)
         vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
         habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
         least = announced_credentials(out.columns, rows)
@@ -309,8 +328,7 @@ class Engine:
         self.builder.evict_all()
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
-        budget = self.settings.risk.alert_budget
-        self.thresholds = risk.thresholds(model.group_rates, budget, model.exponent, model.alarms)
+        self.thresholds = risk.model_thresholds(model, self.settings.risk.alert_budget)
         self.agent_states.use_model(model, self.thresholds)
         self.explainer = Explainer(self)
 
@@ -376,25 +394,31 @@ class Explainer:
         )  # the calmer one is what counts
         vectors[:, index] = 0.0
         groups = scored.columns.names[[row, row], event_columns.GROUP]
-        p_value = float(engine.model.detector.score(vectors, groups, scored.is_familiar([row, row])).p_value.max())
-        level = self._level_with(scored, row, p_value)
+        failed = scored.columns.codes[[row, row], event_columns.OUTCOME] != event_columns.SUCCESS
+        _, concerns = engine.model.detector.assess(vectors, groups, failed, scored.is_familiar([row, row]))
+        level = self._level_with(scored, row, concerns.p_value.max(axis=0))
         if level >= scored.levels[row, 1]:
             return ""
         return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
 
-    def _level_with(self, scored: ScoredBatch, row: int, p_value: float) -> int:
-        """Level after the row, had it had another p-value."""
-        parameters = self._engine.risk_parameters
-        confidence, streak, peak = (
-            float(value) for value in scored.risk[row, [risk.CONFIDENCE, risk.STREAK_BEFORE, risk.PEAK_BEFORE]]
+    def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
+        """Level after the row, had it had other p-values (3,)."""
+        parameters, limits = self._engine.risk_parameters, self._engine.thresholds[scored.threshold_rows[row]]
+        confidence = float(scored.risk[row, risk.CONFIDENCE])
+        before = scored.concern_risk[row]
+        gains = np.array(
+            [
+                risk.evidence_of(p_value, confidence, float(streak), float(peak))
+                for p_value, (streak, peak) in zip(
+                    p_values.tolist(), before[:, [risk.STREAK_BEFORE, risk.PEAK_BEFORE]], strict=True
+                )
+            ]
         )
-        gain = risk.evidence_of(p_value, confidence, streak, peak) + float(scored.signals[row])
-        without = max(float(scored.risk[row, risk.STATISTIC_BEFORE]), 0.0) + gain
-        reached = int(
-            risk.level_for_score(risk.displayed_score(without, self._engine.thresholds[scored.threshold_rows[row]]))
-        )
+        gains[risk.signalled_concern(limits)] += scored.signals[row]
+        without = np.where(gains > 0.0, np.maximum(before[:, risk.STATISTIC_BEFORE], 0.0) + gains, 0.0)
+        reached = int(risk.level_for_score(risk.risk_of(without, limits)[0]))
         rested = int(scored.risk[row, risk.LEVEL_BEFORE])
-        if gain > 0.0 and reached >= RiskLevel.MEDIUM:
+        if reached >= RiskLevel.MEDIUM:
             return max(reached, rested)
         if rested >= RiskLevel.MEDIUM:
             return rested
@@ -403,33 +427,34 @@ class Explainer:
     def decision_evidence(self, slot: int, scored: ScoredBatch | None = None, row: int = 0) -> dict[str, Any]:
         """Inputs of the risk kernel: kept with a decision, so that it can be replayed."""
         engine = self._engine
+        state = engine.risk[slot]
         if scored is None:
-            state = engine.risk[slot]
             limits = engine.thresholds[engine.agents.threshold_rows[slot]]
-            kept: dict[str, Any] = {"statistic": float(state["statistic"]), "events": int(state["events"])}
+            gravest = int(risk.risk_of(state["statistic"], limits)[1])
+            kept: dict[str, Any] = {"statistic": float(state["statistic"][gravest]), "events": int(state["events"])}
         else:
             limits = engine.thresholds[scored.threshold_rows[row]]
             after = scored.risk[row]
+            gravest = int(risk.risk_of(scored.concern_risk[row, :, risk.CONCERN_STATISTIC], limits)[1])
             kept = {
                 "statistic": float(after[risk.STATISTIC]),
                 "events": int(after[risk.EVENTS]),
                 "gain": float(after[risk.GAIN]),
-                "prior": float(after[risk.STATISTIC_BEFORE]),
+                "prior": float(scored.concern_risk[row, gravest, risk.STATISTIC_BEFORE]),
             }
             fired = engine.signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations)
             kept["signals"] = [signal.code for signal in fired]
             if row in scored.effective_rows:
                 less = scored.effective_rows[row] < scored.vectors[row]
                 kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
-            kept["concerns"] = self._concerns(scored, row)
-        kept["thresholds"] = {"medium": float(limits[0]), "high": float(limits[1]), "critical": float(limits[2])}
+            kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
+            statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]
+            kept["statistics"] = dict(zip(CONCERNS, statistics.tolist(), strict=True))
+        medium, high, critical = limits[gravest].tolist()
+        kept["thresholds"] = {"medium": medium, "high": high, "critical": critical}
+        if kept["statistic"] > 0.0:
+            kept["concern"] = CONCERNS[int(state["concern"] if scored is None else scored.risk[row, risk.CONCERN])]
         return kept
-
-    def _concerns(self, scored: ScoredBatch, row: int) -> dict[str, float]:
-        """p-value of each concern, of what was judged of a row."""
-        one = scored.columns.take(np.array([row]))
-        p_values = self._engine.concerns_of(one, scored.effective_vectors([row])).p_value[0]
-        return dict(zip(CONCERNS, p_values.tolist(), strict=True))
 
     def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
         """The feature vector by name, without the zeros."""

@@ -145,6 +145,7 @@ def _record_counted(
     p_values: Any,
     asserted: Any,
     feature_evidence: Any,
+    asked: Any,
     kinds: Any,
     features: Any,
     levels: Any,
@@ -154,9 +155,16 @@ def _record_counted(
         row = rows[position]
         if p_values[row] > EVIDENCE_P_VALUE or asserted[row] != 0:
             continue
-        risk, least = state[slots[row]], max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[position].max())
+        risk, strongest, strongest_asked = state[slots[row]], 0.0, 0.0
+        for feature in range(feature_evidence.shape[1]):
+            strongest = max(strongest, feature_evidence[position, feature])
+            if asked[feature]:
+                strongest_asked = max(strongest_asked, feature_evidence[position, feature])
+        least = max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * strongest)
+        least_asked = max(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * strongest_asked)
         for kind in kinds:
-            if items[row, kind] == 0 or feature_evidence[position, features[kind]] < least:
+            needed = least_asked if asked[features[kind]] else least
+            if items[row, kind] == 0 or feature_evidence[position, features[kind]] < needed:
                 continue
             _put_first(risk, _name_key(items[row, kind], kind), time_ms[row] // MINUTE_MS)
         for number in range(len(levels)):
@@ -260,6 +268,7 @@ def record_counted(
     p_values: npt.NDArray[np.float64],
     asserted: npt.NDArray[np.int8],
     feature_evidence: Matrix,
+    asked: npt.NDArray[np.bool_],
 ) -> None:
     """Remember the names and levels that brought evidence; never those of forged events: they must not dull real ones.
 
@@ -268,6 +277,8 @@ def record_counted(
         asserted: int8 (n,), not 0 where no token vouches for the agent.
         p_values: (n,), per row of the batch, without what counted before.
         feature_evidence: (m, F), evidence of each feature of *rows*, likewise.
+        asked: (F,), features of a concern that leaves others aside: a name that is odd among these has carried its
+            evidence, whatever else was odder.
     """
     _record_counted(
         rows,
@@ -279,6 +290,7 @@ def record_counted(
         p_values,
         asserted,
         feature_evidence,
+        asked,
         _KIND_NAMES,
         _FEATURE_OF_NAME,
         _HOURLY_COUNT_FEATURES,

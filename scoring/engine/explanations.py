@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
@@ -20,6 +21,7 @@ from ...ingest.features.event_words import credential_of, foreign_arguments_of
 from ...ingest.features.feature_declaration import (
     BadFeature,
     Carried,
+    Compared,
     Drifted,
     Feature,
     Item,
@@ -30,6 +32,7 @@ from ...ingest.features.feature_declaration import (
 from ...ingest.features.feature_kernel import scope_keys
 from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
 from ...ingest.features.frequency_tables import scope_row
+from ...ingest.features.habits_of_others import AS_USUAL, telling_habit
 from ...ingest.features.layout import Baseline
 from ...ingest.features.row_observations import ACTED_ON, RowObservations
 from ..records.decisions import RiskReason
@@ -170,9 +173,13 @@ class ReasonWriter:
         return code, name, usual_text, f"{said}{call} ({value:.1f} bits of surprise); {usual_text}"
 
     def _baseline_rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([scope_row(self._baseline, key) if key else -1 for key in self._scope_keys(seen)], np.int64)
+
+    @staticmethod
+    def _scope_keys(seen: Row) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         keys = np.zeros(layout.SCOPES, np.uint64)
         scope_keys(keys, seen.columns.names[seen.at])
-        return np.array([scope_row(self._baseline, key) if key else -1 for key in keys], np.int64)
+        return keys
 
     def _known_to_peers(self, seen: Row, kind: int) -> int:
         at = self._baseline_rows(seen)[layout.PEERS]
@@ -196,6 +203,22 @@ class ReasonWriter:
         text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
+    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, value: float) -> Told:
+        keys, names = self._scope_keys(seen), seen.columns.names[seen.at]
+        agent, items = names[event_columns.AGENT_DRAW], seen.found.items[seen.at]
+        habit = telling_habit(self._baseline, self._baseline_rows(seen), keys, agent, items)
+        bits = f"by {value - AS_USUAL:.1f} bits an event"
+        if habit is None:  # the event that is told of names nothing that is compared
+            return feature.name, "the session", "its own habits", f"the session is unlike this agent's history, {bits}"
+        others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
+        said = f"more like {others} than like this one" if habit.peers else "unlike this agent's history"
+        item = ITEMS[habit.kind]
+        name = sanitize_text(item.name(seen.event))
+        usual_text = f"{habit.own:,} of {habit.own_total:,} {item.plural} in this agent's history"
+        theirs = f"{habit.peers:,} of {habit.peers_total:,} in that of its peers"
+        text = f"the session is {said}, {bits}; {item.one} {name}: {usual_text}, {theirs}"
+        return feature.name, name, usual_text, text
+
     def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> Told:
         words = {name: of(seen) for name, of in _OF_ROW.items()}
         observed, usual_text, text = (form.format(value=value, **words) for form in explanation)
@@ -208,6 +231,7 @@ _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] =
     Strongest: ReasonWriter._of_strongest,
     Quantity: ReasonWriter._quantity_reason,
     Drifted: ReasonWriter._drift_reason,
+    Compared: ReasonWriter._compared_reason,
     Sentence: ReasonWriter._of_sentence,
 }
 """Method that words each kind of explanation."""

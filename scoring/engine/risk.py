@@ -1,11 +1,17 @@
 """Risk: p-values become evidence, evidence becomes a risk score and a level.
 
-Evidence is a test by betting. Each event multiplies a wealth by `e(p) = p**-0.5 / 2`, whose mean is at most 1 while p
-is uniform, so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and Rinaldo 2022): the
-mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped while odd events
-follow each other, since those of a session are not independent (`trustwatch.models.betting`). Thresholds therefore
-follow from the alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal
-events; the *displayed* risk score decays with a half-life.
+Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose mean is at most 1 while p is uniform
+(`trustwatch.models.betting`), so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and
+Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
+while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
+alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
+*displayed* risk score decays with a half-life.
+
+Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
+budget: the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they
+depend on each other (a weighted Bonferroni correction). The score and level of an agent are those of its gravest
+concern. Overreach lasts, so that its events tell the same thing again and again: it takes one bet an hour, the mean of
+those of the hour's events, which is fair however they depend on each other.
 
 States are struct-of-arrays by slot, moved by one compiled kernel, one event after the other.
 """
@@ -19,9 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.compilation import compiled
-from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak
+from ...ingest.timestamps import HOUR_MS
+from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak, log_bet
+from ...models.concerns import CONCERNS
+from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from .settings import AlertBudget, RiskEvaluationSettings
+
+COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
 
 UNKNOWN, LOW, MEDIUM, HIGH, CRITICAL = (np.int8(level) for level in RiskLevel)
 
@@ -37,16 +48,28 @@ _MAX_ABOVE_CRITICAL = 4.0
 _CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
 
-_LOG_HALF = math.log(0.5)
+SCORE, GAIN, STATISTIC, CONCERN, CONFIDENCE, EVENTS, LEVEL_BEFORE = range(7)
+OUTPUTS = 7
+"""Columns of the output of `update`, per row: risk score, evidence of the event (natural log) in the gravest statistic,
+that statistic, number of the concern that the risk is about, confidence and number of events, all after it; level just
+before it, when time had passed."""
 
-SCORE, GAIN, STATISTIC, CONFIDENCE, EVENTS, STATISTIC_BEFORE, LEVEL_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(9)
-OUTPUTS = 9
-"""Columns of the output of `update`, per row: risk score, evidence of the event (natural log), statistic, confidence
-and number of events after it; statistic, level, streak and its peak just before it, when time had passed."""
+CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(5)
+CONCERN_OUTPUTS = 5
+"""Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
+before it."""
 
 MAX_STRETCH = 1.5
 """Thresholds are at most this many times what independent events would need: a history full of odd days must not put
 levels out of reach. `scoring.learning.budget_check` then reports that the budget is not kept."""
+
+HOURS_A_DAY = 24.0
+
+SAME_ODDNESS = 2.0
+"""Factor between two p-values up to which an event is about as odd to both questions."""
+
+MIN_EXPECTED_ALERTS = 3.0
+"""Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
 
 _MIN_LEVEL_DISTANCE = 1.0
 """Least distance of two levels' thresholds, natural log."""
@@ -78,9 +101,9 @@ MAX_COUNTED_NAMES = 32
 
 ROW = np.dtype(
     [
-        ("statistic", np.float64),
-        ("streak", np.float64),  # odd events of late, as of `at_ms`
-        ("peak", np.float64),  # largest bet of the streak, as of `at_ms`
+        ("statistic", np.float64, (len(CONCERNS),)),
+        ("streak", np.float64, (len(CONCERNS),)),  # odd events of late, as of `at_ms`
+        ("peak", np.float64, (len(CONCERNS),)),  # largest bet of the streak, as of `at_ms`
         ("score", np.float64),  # displayed risk as of `at_ms`
         ("at_ms", np.int64),
         ("since_ms", np.int64),  # since when the level holds
@@ -91,7 +114,12 @@ ROW = np.dtype(
         ("confidence", np.float64),
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
+        ("block_ms", np.int64),  # hour of overreach that is going on: when it began
+        ("block_before", np.float64),  # the statistic before it
+        ("block_sum", np.float64),  # sum of its bets, not of their logarithms
+        ("block_events", np.int64),
         ("level", np.int8),
+        ("concern", np.int8),  # that the risk is about, see `_concern_of`
         ("counted", np.uint32, (MAX_COUNTED_NAMES,)),  # names that have counted of late (see `evidence_dedup`)
         ("counted_min", np.int32, (MAX_COUNTED_NAMES,)),  # and when, in minutes of UTC
     ]
@@ -104,11 +132,32 @@ def allocate(slots: int) -> npt.NDArray[Any]:
     return np.zeros(slots, ROW)
 
 
+def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np.float64]:
+    """Evidence at which each level begins by peer group of a model and concern, natural log, shape (g, 3, 3).
+
+    A concern that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach
+    that its history is too short to check: odd days come in rows, and a promise about them would be a guess.
+    """
+    bounds = np.full((len(model.group_rates), len(CONCERNS), 3), np.inf)
+    shares = model.detector.budget_shares
+    for concern, (share, exponent, alarms) in enumerate(zip(shares, model.exponents, model.alarms, strict=True)):
+        if share > 0.0:
+            part = AlertBudget(share * budget.medium, share * budget.high, share * budget.critical)
+            if concern != OVERREACH:
+                bounds[:, concern] = thresholds(model.group_rates, part, exponent, alarms)
+            elif alarms.usable:
+                limits = thresholds(np.full(len(bounds), HOURS_A_DAY), part, 1.0, alarms, np.inf)
+                allowed = np.array([part.medium, part.high, part.critical]) / 1000.0
+                bounds[:, concern] = np.where(allowed * alarms.days >= MIN_EXPECTED_ALERTS, limits, np.inf)
+    return bounds
+
+
 def thresholds(
     events_per_day: npt.NDArray[np.float64],
     budget: AlertBudget,
     exponent: float = 1.0,
     alarms: AlarmTail | None = None,
+    stretch: float = MAX_STRETCH,
 ) -> npt.NDArray[np.float64]:
     """Evidence at which each level begins, so that normal events stay within the budget.
 
@@ -129,7 +178,7 @@ def thresholds(
     if alarms is not None and alarms.usable:
         reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
         free = np.log(rates / allowed)
-        evidence = np.clip(reached, free, MAX_STRETCH * free)
+        evidence = np.clip(reached, free, stretch * free)
     else:
         evidence = np.log(rates / allowed) / exponent
     # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
@@ -149,6 +198,17 @@ def displayed_score(statistic: float, bounds: Any) -> float:
     if statistic < critical:
         return LEVEL_UP[3] + (LEVEL_UP[4] - LEVEL_UP[3]) * (statistic - high) / (critical - high)
     return LEVEL_UP[4] + (1.0 - LEVEL_UP[4]) * (1.0 - math.exp(critical - statistic))
+
+
+@compiled
+def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
+    """Risk score of the gravest concern, and which it is, for statistics (3,) under thresholds (3, 3)."""
+    highest, gravest = 0.0, 0
+    for concern in range(len(statistics)):
+        score = displayed_score(statistics[concern], bounds[concern])
+        if score > highest:
+            highest, gravest = score, concern
+    return highest, gravest
 
 
 @compiled
@@ -187,7 +247,10 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
         _pass_time(row, at_ms, settings)
         if row.level == CRITICAL:
             # A contained agent emits no behaviour that could lower the statistic, so the hold's end does.
-            row.statistic = min(row.statistic, 0.5 * (bounds[0] + bounds[1]))
+            for concern in range(len(CONCERNS)):
+                halfway = 0.5 * (bounds[concern, 0] + bounds[concern, 1])
+                row.statistic[concern] = min(row.statistic[concern], halfway)
+            row.block_ms = 0
             row.score = min(row.score, LEVEL_UP[4] - 0.01)
             row.level = HIGH
         elif row.level == HIGH:
@@ -205,8 +268,9 @@ def _pass_time(row: Any, now_ms: int, settings: RiskParameters) -> None:
     elapsed = now_ms - row.at_ms
     if elapsed > 0:
         row.score *= 0.5 ** (elapsed / settings.half_life_ms)
-        row.streak = decayed_streak(row.streak, elapsed)
-        row.peak = decayed_streak(row.peak, elapsed)
+        for concern in range(len(CONCERNS)):
+            row.streak[concern] = decayed_streak(row.streak[concern], elapsed)
+            row.peak[concern] = decayed_streak(row.peak[concern], elapsed)
         row.at_ms = now_ms
 
 
@@ -221,7 +285,7 @@ def evidence_of(p_value: float, confidence: float, streak: float, peak: float) -
         streak, peak: odd events of the agent before and the largest bet on one, as far as they are not forgotten (see
             `trustwatch.models.betting`).
     """
-    return damped_bet(_LOG_HALF - 0.5 * math.log(p_value), streak, peak) * (0.5 + 0.5 * confidence)
+    return damped_bet(log_bet(p_value), streak, peak) * (0.5 + 0.5 * confidence)
 
 
 @compiled
@@ -231,6 +295,7 @@ def update(
     state: Any,
     time_ms: Any,
     p_values: Any,
+    overall: Any,
     scores: Any,
     coverage: Any,
     signals: Any,
@@ -241,76 +306,134 @@ def update(
     settings: RiskParameters,
     out_level: Any,
     out: Any,
+    by_concern: Any,
 ) -> None:
     """Apply events to their agents' risk, in order.
 
     Args:
         rows: int64 (m,), rows of the batch.
-        slots, time_ms, p_values, scores: per row of the batch.
+        slots, time_ms: per row of the batch.
+        p_values: float64 (n, 3), by concern: what risk rests on.
+        overall, scores: float64 per row, p-value and anomaly score of all evidence, which are kept with the agent.
         coverage: float64 per row, 0 to 1: how much is known of the agent's peer group.
-        signals: float64 per row: evidence of hard signals, natural log, at least 0.
-        bounds: float64 (g, 3) from `thresholds`; bound_of: int64 per row, its group.
+        signals: float64 per row: evidence of hard signals, natural log, at least 0. They tell of compromise; where
+            that has no share of the budget, they count for malfunction.
+        bounds: float64 (g, 3, 3) from `model_thresholds`; bound_of: int64 per row, its group.
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
         skip: per row, not 0 where the event is no behaviour (our own denial).
         out_level: int8 (n, 2), level before and after.
         out: float64 (n, OUTPUTS), see there.
+        by_concern: float64 (n, 3, CONCERN_OUTPUTS), see there.
     """
     for r in rows:
         row = state[slots[r]]
         limits = bounds[bound_of[r]]
         out_level[r, 0] = row.level
         relax(row, limits, max(time_ms[r], row.at_ms), settings)
-        out[r, STATISTIC_BEFORE], out[r, LEVEL_BEFORE], out[r, GAIN] = row.statistic, row.level, 0.0
-        out[r, STREAK_BEFORE], out[r, PEAK_BEFORE] = row.streak, row.peak
+        out[r, LEVEL_BEFORE], out[r, GAIN] = row.level, 0.0
+        for concern in range(len(CONCERNS)):
+            by_concern[r, concern, CONCERN_GAIN] = 0.0
+            by_concern[r, concern, STATISTIC_BEFORE] = row.statistic[concern]
+            by_concern[r, concern, STREAK_BEFORE] = row.streak[concern]
+            by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
         if skip[r] == 0:
-            row.anomaly, row.p_value = scores[r], p_values[r]
+            row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
-                out[r, GAIN] = _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits)
+                _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, by_concern[r])
             else:
-                out[r, GAIN] = _apply_unvouched_event(row, p_values[r], signals[r], limits)
+                _apply_unvouched_event(row, p_values[r], signals[r], limits, by_concern[r])
             _raise_level(row, settings)
             row.due_ms = _due_ms(row, settings)
         out_level[r, 1] = row.level
-        out[r, SCORE], out[r, STATISTIC] = row.score, row.statistic
-        out[r, CONFIDENCE], out[r, EVENTS] = row.confidence, row.events
+        gravest = risk_of(row.statistic, limits)[1]
+        for concern in range(len(CONCERNS)):
+            by_concern[r, concern, CONCERN_STATISTIC] = row.statistic[concern]
+        out[r, GAIN], out[r, STATISTIC] = by_concern[r, gravest, CONCERN_GAIN], row.statistic[gravest]
+        if out[r, GAIN] > 0.0:
+            row.concern = _concern_of(gravest, p_values[r])
+        out[r, CONCERN] = row.concern
+        out[r, SCORE], out[r, CONFIDENCE], out[r, EVENTS] = row.score, row.confidence, row.events
 
 
 @compiled
-def _bet_on_event(row: Any, p_value: float) -> float:
-    """Evidence of one event; the agent's streak grows with it."""
-    bet = evidence_of(p_value, row.confidence, row.streak, row.peak)
-    undamped = _LOG_HALF - 0.5 * math.log(p_value)
-    row.streak = extended_streak(row.streak, undamped)
-    row.peak = max(row.peak, undamped)
-    return bet
+def _concern_of(gravest: int, p_values: Any) -> int:
+    """Concern that the risk is about after an event with these p-values (3,) that moved the *gravest* statistic.
+
+    Malfunction looks at all there is. Where the event is about as odd to a narrower question, that one is meant.
+    """
+    if gravest != MALFUNCTION:
+        return gravest
+    narrower = COMPROMISE if p_values[COMPROMISE] <= p_values[OVERREACH] else OVERREACH
+    return narrower if p_values[narrower] <= SAME_ODDNESS * p_values[MALFUNCTION] else MALFUNCTION
 
 
 @compiled
-def _apply_vouched_event(row: Any, p_value: float, coverage: float, signals: float, limits: Any) -> float:
-    """Apply one event that a token vouches for; returns its evidence."""
+def signalled_concern(limits: Any) -> int:
+    """Concern that hard signals tell of, under its thresholds (3, 3)."""
+    return 0 if limits[0, 0] < np.inf else 1
+
+
+@compiled
+def _bet_on_block(row: Any, bet: float) -> float:
+    """Evidence of one event for overreach: by how much it moves the mean bet of its hour, as a logarithm."""
+    if row.at_ms - row.block_ms >= HOUR_MS:
+        row.block_ms, row.block_before = row.at_ms, max(row.statistic[OVERREACH], 0.0)
+        row.block_sum, row.block_events = 0.0, 0
+    row.block_sum += math.exp(bet)
+    row.block_events += 1
+    gathered: float = row.block_before + math.log(row.block_sum / row.block_events)
+    return gathered - float(row.statistic[OVERREACH])
+
+
+@compiled
+def _apply_vouched_event(
+    row: Any, p_values: Any, coverage: float, signals: float, limits: Any, by_concern: Any
+) -> None:
+    """Apply one event that a token vouches for."""
     row.events += 1
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
-    gain = _bet_on_event(row, p_value) + signals
-    row.statistic = min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL)
-    if gain > 0.0:
-        row.score = max(row.score, displayed_score(row.statistic, limits))
-    else:
+    calm = True
+    for concern in range(len(CONCERNS)):
+        bounds, p_value = limits[concern], p_values[concern]
+        if concern == OVERREACH:
+            gain = _bet_on_block(row, evidence_of(p_value, row.confidence, 0.0, 0.0))
+            by_concern[concern, CONCERN_GAIN] = gain
+            row.statistic[concern] = min(row.statistic[concern] + gain, bounds[2] + _MAX_ABOVE_CRITICAL)
+            if gain > 0.0 and bounds[0] < np.inf:
+                row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
+                calm = False
+            continue
+        gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
+        if concern == signalled_concern(limits):
+            gain += signals
+        undamped = log_bet(p_value)
+        row.streak[concern] = extended_streak(row.streak[concern], undamped)
+        row.peak[concern] = max(row.peak[concern], undamped)
+        most = bounds[2] + _MAX_ABOVE_CRITICAL
+        row.statistic[concern] = min(max(row.statistic[concern], 0.0) + gain, most)
+        by_concern[concern, CONCERN_GAIN] = gain
+        if gain > 0.0 and bounds[0] < np.inf:
+            row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
+            calm = False
+    if calm:
         row.score *= _CLEAN_EVENT_FACTOR
-    return gain
 
 
 @compiled
-def _apply_unvouched_event(row: Any, p_value: float, signals: float, limits: Any) -> float:
+def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any, by_concern: Any) -> None:
     """Apply one event that anybody could have sent: history and calm of the agent stay, risk can only rise.
 
     The streak stays as it is, too: forged events must not damp the evidence of real ones.
     """
-    gain = max(evidence_of(p_value, row.confidence, row.streak, row.peak) + signals, 0.0)
-    if gain > 0.0:
-        row.statistic = max(row.statistic, min(max(row.statistic, 0.0) + gain, limits[2] + _MAX_ABOVE_CRITICAL))
-        row.score = max(row.score, displayed_score(row.statistic, limits))
-    return gain
+    for concern in range(OVERREACH):
+        bounds, before = limits[concern], row.statistic[concern]
+        bet = evidence_of(p_values[concern], row.confidence, row.streak[concern], row.peak[concern])
+        gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
+        by_concern[concern, CONCERN_GAIN] = gain
+        if gain > 0.0:
+            row.statistic[concern] = max(before, min(max(before, 0.0) + gain, bounds[2] + _MAX_ABOVE_CRITICAL))
+            row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
 
 
 @compiled
@@ -351,7 +474,9 @@ def seed(
 
 def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     """Drop the evidence so far, since a person vouches for the agent; the level is what is known without it."""
-    row["statistic"] = row["streak"] = row["peak"] = row["score"] = 0.0
+    row["statistic"] = row["streak"] = row["peak"] = 0.0
+    row["score"] = 0.0
+    row["block_ms"] = 0
     row["at_ms"] = max(int(row["at_ms"]), now_ms)
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0
@@ -368,14 +493,17 @@ def withdraw(state: Any, slot: int, amount: float, bounds: Any, settings: RiskPa
     (`advance`) up to the moment when it is said.
 
     Args:
-        amount: natural log; what brought a decision about.
-        bounds: float64 (3,), thresholds of the agent's peer group.
+        amount: natural log; what brought a decision about. An event that is none for one concern is none for the
+            others, so each gives back as much, as far as it has it.
+        bounds: float64 (3, 3), thresholds of the agent's peer group.
     """
     row = state[slot]
-    row.statistic = max(row.statistic - amount, min(row.statistic, 0.0))
-    row.streak = row.peak = row.told = 0.0
+    for concern in range(len(CONCERNS)):
+        row.statistic[concern] = max(row.statistic[concern] - amount, min(row.statistic[concern], 0.0))
+        row.streak[concern] = row.peak[concern] = 0.0
+    row.told, row.block_ms = 0.0, 0
     row.counted[:], row.counted_min[:] = 0, 0
-    row.score = min(row.score, displayed_score(row.statistic, bounds))
+    row.score = min(row.score, risk_of(row.statistic, bounds)[0])
     level = level_for_score(row.score)
     if level < MEDIUM:
         level = _level_without_evidence(row, settings)

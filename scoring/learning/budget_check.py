@@ -18,13 +18,11 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.timestamps import DAY_MS
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..engine import risk
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..records.agents import ALERTING_LEVELS, RiskLevel
-
-MIN_EXPECTED_ALERTS = 3.0
-"""Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
 
 
 class LevelBudgetReport(NamedTuple):
@@ -83,7 +81,7 @@ def check_budget(
 
     Args:
         columns: the history, in order, with n events.
-        p_values: float64 (n,), held-out p-value of each, see `train_with_held_out`.
+        p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
         settings: budget and risk that are asked about.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
@@ -95,16 +93,18 @@ def check_budget(
         risk.allocate(len(keys)),
         columns.time_ms,
         p_values,
+        np.ones(n),
         np.zeros(n),
         model.coverage(groups),
         np.zeros(n),
-        risk.thresholds(model.group_rates, settings.alert_budget, model.exponent, model.alarms),
+        risk.model_thresholds(model, settings.alert_budget),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
         risk.kernel_parameters(settings),
         levels,
         outputs,
+        np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
     )
     days = len(np.unique(np.stack([slots, columns.time_ms // DAY_MS]), axis=1).T)
     own = sum(model.detector.covers(int(group)) for group in model.groups[1:].tolist())
@@ -118,5 +118,5 @@ def check_budget(
 
 def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) -> LevelBudgetReport:
     allowed = budget.by_level()[level.label]
-    enough = allowed / 1000.0 * days >= MIN_EXPECTED_ALERTS
+    enough = allowed / 1000.0 * days >= risk.MIN_EXPECTED_ALERTS
     return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

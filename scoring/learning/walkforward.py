@@ -20,9 +20,11 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
+from ...ingest.features.feature_table import ADDED_FEATURES
 from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
 from ...models.calibration import Calibration
+from ...models.concerns import CONCERNS, calibrated, fit_calibrations
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
 from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
 from ...models.trained_model import TrainedModel
@@ -38,6 +40,7 @@ CALIBRATION_RUNS = 2
 """Two runs: the first judges oddness by the calibration of strangers, the second by that of the first run."""
 
 _BATCH = 4096
+_ADDED = np.array(ADDED_FEATURES)
 _PLACEHOLDER_EVENT = decode_event(
     b'{"type":"tool.call","time":"2000-01-01T00:00:00Z","action":"-","outcome":"success","tenant":"-",'
     b'"agent":{"id":"-","issuer":"-","type":"-"}}'
@@ -50,7 +53,7 @@ class WalkForwardResult(NamedTuple):
     Attributes:
         model: what was learned of the whole history.
         validation_events: those events, m of them, in order.
-        p_values: float64 (m,), of each.
+        p_values: float64 (m, 3), of each by concern.
     """
 
     model: TrainedModel
@@ -62,7 +65,9 @@ class _LivePathScores(NamedTuple):
     """Scores of n events on the live path."""
 
     anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
-    statistic: npt.NDArray[np.float64]
+    concerns: npt.NDArray[np.float64]  # (n, 3): the same by concern
+    statistics: npt.NDArray[np.float64]  # (n, 3)
+    spoken: npt.NDArray[np.bool_]  # those to which evidence can be added
 
 
 def train_walk_forward(
@@ -87,18 +92,25 @@ def train_walk_forward(
     familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
-        return WalkForwardResult(model, columns, held_out.p_value)
+        return WalkForwardResult(model, columns, held_out.concerns.p_value)
     first = _model_before(model, before)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
         lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
-        calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], detector.settings.group_minimum)
-        detector = dataclasses.replace(detector, familiar=calibration)
-    p_values = detector.calibration.p_values(lived.anomaly, groups)
-    p_values[familiar] = detector.familiar.p_values(lived.anomaly[familiar], groups[familiar])
-    alarms = fit_tail_of_maxima(_daily_maxima(lived.statistic[familiar], after.take(np.flatnonzero(familiar))))
-    rehearsed = dataclasses.replace(model, detector=detector, alarms=alarms if alarms.usable else model.alarms)
+        minimum = detector.settings.group_minimum
+        by_concern = detector.by_concern._replace(
+            familiar=fit_calibrations(list(lived.concerns[familiar].T.copy()), groups[familiar], minimum)
+        )
+        calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], minimum)
+        detector = dataclasses.replace(detector, familiar=calibration, by_concern=by_concern)
+    p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.spoken)
+    known = after.take(np.flatnonzero(familiar))
+    tails = [fit_tail_of_maxima(_daily_maxima(column, known)) for column in lived.statistics[familiar].T]
+    first_tail, second_tail, third_tail = (
+        tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
+    )
+    rehearsed = dataclasses.replace(model, detector=detector, alarms=(first_tail, second_tail, third_tail))
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
     return WalkForwardResult(rehearsed, after, p_values)
 
@@ -149,12 +161,16 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     engine = Engine(model, settings, None)
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, *columns[1:])
-    anomaly, statistic = np.empty(len(columns)), np.empty(len(columns))
+    shape = len(columns), len(CONCERNS)
+    spoken = np.zeros(len(columns), np.bool_)
+    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), spoken)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))
         scored = engine.score(columns.take(rows))
-        anomaly[rows], statistic[rows] = scored.effective_anomaly, scored.risk[:, risk.STATISTIC]
-    return _LivePathScores(anomaly, statistic)
+        lived.anomaly[rows], lived.concerns[rows] = scored.effective_anomaly, scored.effective_concerns
+        lived.statistics[rows] = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
+        spoken[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1)
+    return lived
 
 
 def _daily_maxima(statistic: npt.NDArray[np.float64], columns: EventColumns) -> npt.NDArray[np.float64]:

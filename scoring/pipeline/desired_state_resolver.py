@@ -83,7 +83,8 @@ class DesiredStateResolver:
 
     def _evaluate_policy(self, name: AgentName, row: AgentRow | None, asked: DesiredState) -> Verdict:
         measured = RiskLevel.UNKNOWN if row is None else RiskLevel(row.level)
-        return self._verdicts.evaluate_agent(name, asked.agent_type if row is None else row.agent_type, measured)
+        agent_type, concern = (asked.agent_type, "") if row is None else (row.agent_type, row.concern)
+        return self._verdicts.evaluate_agent(name, agent_type, measured, concern)
 
     def _recent_principals(self, name: AgentName) -> tuple[str, ...]:
         since_ms = self._now_ms() - PRINCIPAL_WINDOW_MS
@@ -126,8 +127,8 @@ class DesiredStateResolver:
         full = name.identity
         entry = self._verdicts.view.get(*full)
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
-        agent_type = "" if entry is None else entry.summary.agent_type
-        verdict = self._verdicts.evaluate_agent(name, agent_type, measured)
+        agent_type, concern = ("", "") if entry is None else (entry.summary.agent_type, entry.summary.concern)
+        verdict = self._verdicts.evaluate_agent(name, agent_type, measured, concern)
         decision_id = "" if entry is None else entry.summary.decision_id
         desired = derive_desired_state(name, agent_type, verdict, decision_id, caused_ms=0, decided_ms=self._now_ms())
         return build_action_row(f"action-{self._new_id()}", desired, target)

@@ -161,6 +161,7 @@ def agent_summaries(rows: Sequence[AgentRow]) -> list[AgentSummary]:
             r.decision_id,
             r.reasons,
             r.counterfactual,
+            r.concern,
         )
         for r in rows
     ]

@@ -149,7 +149,7 @@ class HistoryReplay:
         reasons: dict[int, Any] = dict(
             zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
         )
-        concerns = self._processor.engine.score_concerns(scored)
+        concerns = scored.concerns
         for row, event in enumerate(scored.columns.events):
             by_concern = zip(CONCERNS, concerns.anomaly_score[row], concerns.p_value[row], strict=True)
             yield ReplayedEvent(

@@ -62,6 +62,7 @@ class RiskRecord(msgspec.Struct, frozen=True, omit_defaults=False):
     partition: int
     epoch: int
     offset: int
+    concern: str = ""  # that the level is about; "" = none, or not known to an earlier version
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
@@ -275,6 +276,7 @@ def _row_fingerprint(row: AgentRow) -> int:
             row.decision_id,
             row.reasons,
             row.counterfactual,
+            row.concern,
             row.agent_type,
             row.evaluated_ms // REPUBLISH_INTERVAL_MS,
         )
@@ -305,6 +307,7 @@ def risk_record(row: AgentRow | AgentSummary, partition: int, epoch: int, offset
         partition,
         epoch,
         offset,
+        row.concern,
     )
 
 
@@ -338,6 +341,7 @@ def summary_from_record(record: RiskRecord, identities: IdentityHasher) -> Agent
         record.decision_id,
         bytes(record.reasons),
         record.counterfactual,
+        record.concern,
     )
 
 

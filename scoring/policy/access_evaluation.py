@@ -271,7 +271,8 @@ class PolicyEvaluator:
         book = self.policy.book
         context = self.context_of(question, book)
         entry = context.entry
-        effective_policy = book.effective_policy(*question.identity, "" if entry is None else entry.summary.agent_type)
+        agent_type, concern = ("", "") if entry is None else (entry.summary.agent_type, entry.summary.concern)
+        effective_policy = book.effective_policy(*question.identity, agent_type, concern)
         now_ms = self._now_ms()
         approved = self.interventions.approved_scopes(question.identity, now_ms, int(context.effective_level))
         stale = self._is_stale(None if entry is None else entry.partition)
@@ -312,8 +313,11 @@ class PolicyEvaluator:
         measured = RiskLevel.UNKNOWN if entry is None else RiskLevel(entry.summary.level)
         return self.interventions.effective_level(full, measured, self._now_ms())
 
-    def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel) -> Verdict:
-        """Verdict on an agent that asks for nothing: for actuators, which lower what it may ask for."""
+    def evaluate_agent(self, name: AgentName, agent_type: str, measured: RiskLevel, concern: str = "") -> Verdict:
+        """Verdict on an agent that asks for nothing: for actuators, which lower what it may ask for.
+
+        *concern* is what the measured level is about.
+        """
         book = self.policy.book
         full = name.identity
         question = AccessRequest(*full)
@@ -321,4 +325,4 @@ class PolicyEvaluator:
             level = max(measured, book.descendants)
         else:
             level = self.interventions.effective_level(full, measured, self._now_ms())
-        return evaluate_policy(question, book.effective_policy(*full, agent_type), level, book.version)
+        return evaluate_policy(question, book.effective_policy(*full, agent_type, concern), level, book.version)

@@ -13,7 +13,7 @@ import structlog
 
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Name, SettingsPart, setting
-from ..records.agents import LevelName, RiskLevel
+from ..records.agents import ConcernName, LevelName, RiskLevel
 from ..records.decisions import Decision
 
 WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
@@ -106,6 +106,10 @@ class PolicyRule(SettingsPart, frozen=True):
     agent_types: Annotated[tuple[str, ...], setting("glob patterns of agent types", min_length=1)] = MATCH_ALL
     agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = MATCH_ALL
     mode: Annotated[EnforcementMode | None, setting("mode of these agents; null keeps that of their tenant")] = None
+    concerns: Annotated[
+        tuple[Literal["*"] | ConcernName, ...],
+        setting("what the agent's level is about; `*` is anything, also no concern", min_length=1),
+    ] = ("*",)
     rollout_percent: Annotated[
         float, setting("share of the matching agents that `enforce` holds for; the others stay in shadow", ge=0, le=100)
     ] = 100.0
@@ -118,10 +122,11 @@ class PolicyRule(SettingsPart, frozen=True):
         policies = {RiskLevel[name.upper()]: policy.effective() for name, policy in self.levels.items()}
         return PolicyTable({**base.policies, **policies}, base.version)
 
-    def matches(self, tenant: str, agent_type: str, agent_id: str) -> bool:
-        """Tell whether the rule is meant for this agent."""
+    def matches(self, tenant: str, agent_type: str, agent_id: str, concern: str = "") -> bool:
+        """Tell whether the rule is meant for this agent, whose level is about *concern* ("" = none)."""
         return (
-            _matches_any(self.tenants, tenant)
+            ("*" in self.concerns or concern in self.concerns)
+            and _matches_any(self.tenants, tenant)
             and _matches_any(self.agent_types, agent_type)
             and _matches_any(self.agents, agent_id)
         )
@@ -168,7 +173,7 @@ class PolicyBook:
         self._rules = [(rule, rule.table(base)) for rule in rules]
         self._base = base
         self.version = base.version
-        self._effective_policies: dict[tuple[str, str, str, str], EffectivePolicy] = {}
+        self._effective_policies: dict[tuple[str, str, str, str, str], EffectivePolicy] = {}
 
     @property
     def rules(self) -> list[PolicyRule]:
@@ -180,14 +185,16 @@ class PolicyBook:
         """Policies that hold where no rule matches."""
         return self._base
 
-    def effective_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
-        """Policy that holds for an agent; remembered, since it is asked on every answer."""
-        agent = (tenant, issuer, agent_id, agent_type)
+    def effective_policy(
+        self, tenant: str, issuer: str, agent_id: str, agent_type: str, concern: str = ""
+    ) -> EffectivePolicy:
+        """Policy that holds for an agent, whose level is about *concern*; remembered: it is asked on every answer."""
+        agent = (tenant, issuer, agent_id, agent_type, concern)
         policy = self._effective_policies.get(agent)
         if policy is None:
             if len(self._effective_policies) >= _MAX_REMEMBERED:
                 self._effective_policies.clear()
-            policy = self._effective_policies[agent] = self._find_policy(tenant, issuer, agent_id, agent_type)
+            policy = self._effective_policies[agent] = self._find_policy(*agent)
         return policy
 
     def may_enforce(self, tenant: str) -> bool:
@@ -196,20 +203,22 @@ class PolicyBook:
             rule.mode == ENFORCE and _matches_any(rule.tenants, tenant) for rule, _ in self._rules
         )
 
-    def policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int) -> LevelTokenPolicy:
-        """Token policy of an agent at a level."""
-        return self.effective_policy(tenant, issuer, agent_id, agent_type).table[level]
+    def policy(
+        self, tenant: str, issuer: str, agent_id: str, agent_type: str, level: int, concern: str = ""
+    ) -> LevelTokenPolicy:
+        """Token policy of an agent at a level that is about *concern*."""
+        return self.effective_policy(tenant, issuer, agent_id, agent_type, concern).table[level]
 
     def policy_members(self, decision: Decision) -> dict[str, Any]:
         """Token policy that holds from a decision on, as plain data."""
         agent = decision.agent
-        policy = self.policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type, decision.level)
+        policy = self.policy(*agent.identity, decision.agent_type, decision.level, decision.concern)
         return {name: getattr(policy, name) for name in policy.__struct_fields__}
 
-    def _find_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str) -> EffectivePolicy:
+    def _find_policy(self, tenant: str, issuer: str, agent_id: str, agent_type: str, concern: str) -> EffectivePolicy:
         mode = self._modes.get(tenant, self.default_mode)
         for rule, table in self._rules:
-            if not rule.matches(tenant, agent_type, agent_id):
+            if not rule.matches(tenant, agent_type, agent_id, concern):
                 continue
             mode = rule.mode or mode
             if mode == ENFORCE and rule.rollout_percent < 100 and not _in_rollout(rule, tenant, issuer, agent_id):

@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+ConcernName = Literal["compromise", "malfunction", "overreach"]
+"""What an agent's level is about, in the words of settings and answers: `models.concerns.CONCERNS`."""
+
 LevelName = Literal["unknown", "low", "medium", "high", "critical"]
 """Levels of risk in the words of settings and answers."""
 
@@ -76,6 +79,7 @@ class AgentRow(msgspec.Struct, frozen=True):
     features: bytes  # state of the feature builder
     risk: bytes  # state of the risk kernel
     state_version: str  # layout + hash salt of `features` and `risk`
+    concern: str = ""  # that the level is about, from medium on (`models.concerns.CONCERNS`); "" = none
 
 
 class AgentSummary(msgspec.Struct, frozen=True):
@@ -95,6 +99,7 @@ class AgentSummary(msgspec.Struct, frozen=True):
     decision_id: str
     reasons: bytes
     counterfactual: str
+    concern: str = ""
 
 
 EdgeKind = Literal["delegated", "called", "acts_for"]

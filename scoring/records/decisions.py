@@ -25,7 +25,9 @@ class Decision(msgspec.Struct, frozen=True):
 
     `evidence` is what the risk kernel saw, by these keys: `statistic`, `events` and `thresholds` (by level), and where
     an event brought the change `gain`, `prior` (the statistic before it), `signals` (codes of hard signals),
-    `left_aside` (features that had counted before, if any) and `concerns` (p-value of what was judged, by concern).
+    `left_aside` (features that had counted before, if any), `concerns` (p-value of what was judged, by concern) and
+    `statistics` (after it, by concern). Statistic, thresholds, gain and prior are those of the gravest of them;
+    `concern` is what the risk is about.
     """
 
     decision_id: str
@@ -51,3 +53,9 @@ class Decision(msgspec.Struct, frozen=True):
     cause: str  # event | tick | release | feedback
     partition: int
     offset: int
+
+    @property
+    def concern(self) -> str:
+        """Concern that the level is about, or was; "" for levels below medium, and decisions of before concerns."""
+        concern = self.evidence.get("concern")
+        return concern if isinstance(concern, str) else ""

@@ -94,6 +94,7 @@ def agent_values(row: AgentRow, version: Position) -> tuple[Any, ...]:
         version.partition,
         version.epoch,
         version.offset,
+        row.concern,
     )
 
 
@@ -127,7 +128,8 @@ def to_versioned(row: AnyRow) -> VersionedAgent:
 
 def to_agent(row: Sequence[Any]) -> AgentRow:
     """Agent from `AGENT_COLUMNS`."""
-    key, tenant, issuer, agent_id, *rest = row
+    key, tenant, issuer, agent_id, *summary, concern, features, risk, state_version = row
+    rest = [*summary, features, risk, state_version, concern]
     return AgentRow(AgentName(to_unsigned(key), tenant, issuer, agent_id), *rest)
 
 

@@ -135,6 +135,7 @@ AGENTS = Table(
     Column("partition", Integer, nullable=False, server_default="0"),
     integer_column("version_epoch", "0"),
     integer_column("version_offset", "0"),
+    text_column("concern", ""),
     Index("ix_agents_name", "tenant", "agent_id", "issuer", unique=True),
     Index("ix_agents_id", "agent_id"),
     Index("ix_agents_level", "level", "tenant", "agent_id", "issuer"),

@@ -96,8 +96,15 @@ def check_all(store: SqlStore, identities: IdentityHasher) -> None:
     assert [edge.source for edge in of_ann] == ["bot"]
     exported = {name for name, _ in store.subjects.export(ErasureSubject("agent", *BOT, "erased~1"))}
     assert exported == {
-        "agents", "decisions", "outbox", "deliveries", "interventions", "actuations", "feedback", "edges",
-    }  # fmt: skip
+        "agents",
+        "decisions",
+        "outbox",
+        "deliveries",
+        "interventions",
+        "actuations",
+        "feedback",
+        "edges",
+    }
     assert verify_chains(store.decisions, store.erasures).intact
 
 

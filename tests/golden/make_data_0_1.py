@@ -66,9 +66,17 @@ def say(service: Service) -> None:
     options = ("--url", f"http://127.0.0.1:{service.port}", "--token", service.token, "--json")
     run("feedback", "add", rises["agent-support-triage-0"], "--verdict", "true-positive", "--reason", "seen", *options)
     run(
-        "feedback", "add", rises[MARKED], "--verdict", "false-positive", "--reason", "drill", "--yes",
-        "--accept-unseen", *options,
-    )  # fmt: skip
+        "feedback",
+        "add",
+        rises[MARKED],
+        "--verdict",
+        "false-positive",
+        "--reason",
+        "drill",
+        "--yes",
+        "--accept-unseen",
+        *options,
+    )
     run("pin", "agent-research-agent-0", "medium", "--tenant", "acme-corp", "--why", "holidays", *options)
 
 
@@ -103,11 +111,15 @@ def make_vectors(model: Path, draft: Path) -> None:
     write_rows(
         draft / "vectors.jsonl.gz",
         [
-            {"vector": rows[at].tolist(), "group": int(groups[at]), "familiar": bool(familiar[at]),
-             "scores": {name: column[at] for name, column in scores.items()}}
+            {
+                "vector": rows[at].tolist(),
+                "group": int(groups[at]),
+                "familiar": bool(familiar[at]),
+                "scores": {name: column[at] for name, column in scores.items()},
+            }
             for at in range(len(rows))
         ],
-    )  # fmt: skip
+    )
 
 
 def make_embedded(folder: Path, model: Path, draft: Path) -> None:

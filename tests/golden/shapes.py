@@ -15,9 +15,23 @@ from .support import Row
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 KEPT = (
-    "type", "format", "enum", "const", "default", "pattern", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems",
-)  # fmt: skip
+    "type",
+    "format",
+    "enum",
+    "const",
+    "default",
+    "pattern",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+)
 
 
 # OpenAPI
@@ -106,11 +120,16 @@ def help_rows(command: Any, path: tuple[str, ...] = ()) -> Iterator[Row]:
 def _parameter(one: Any) -> Row:
     default = one.default() if callable(one.default) else one.default
     return {
-        "kind": one.param_type_name, "names": sorted([*one.opts, *one.secondary_opts]), **_type(one),
-        "required": one.required, "many": bool(getattr(one, "multiple", False)) or one.nargs != 1,
-        "flag": bool(getattr(one, "is_flag", False)), "default": _plain(default), "variable": one.envvar,
+        "kind": one.param_type_name,
+        "names": sorted([*one.opts, *one.secondary_opts]),
+        **_type(one),
+        "required": one.required,
+        "many": bool(getattr(one, "multiple", False)) or one.nargs != 1,
+        "flag": bool(getattr(one, "is_flag", False)),
+        "default": _plain(default),
+        "variable": one.envvar,
         "hidden": bool(getattr(one, "hidden", False)),
-    }  # fmt: skip
+    }
 
 
 def _type(one: Any) -> Row:
@@ -178,8 +197,9 @@ def scraped_rows(text: str) -> list[Row]:
     kinds = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     return [
         {"name": name, "type": kind, "buckets": buckets.get(name, [])}
-        for name, kind in sorted(kinds) if not name.endswith("_created")
-    ]  # fmt: skip
+        for name, kind in sorted(kinds)
+        if not name.endswith("_created")
+    ]
 
 
 # Databases

@@ -16,8 +16,9 @@ from .collecting import MODEL
 from .opening import DATA
 from .support import assert_same, read_rows, run, score_vectors, stored, unpack
 
-NO_ORIGINS = 0.0
-"""Value of the feature that 0.1 did not have, of an event that tells no origins; it has no evidence."""
+NO_ORIGINS, NOTHING_COMPARED = 0.0, 0.0
+"""Values of the features that 0.1 did not have, of an event that tells no origins and an agent without a history; they
+have no evidence."""
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -30,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_its_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """It knows agents by a hash that two of them can share: nobody is judged by it; the advice is to train again."""
-    with pytest.raises(ModelError, match="expected format version 5, found 3; retrain, or run the version"):
+    with pytest.raises(ModelError, match="expected format version 6, found 3; retrain, or run the version"):
         load_trained_model(unpack(DATA / "model.zip", tmp_path / "model"))
 
 
@@ -43,13 +44,13 @@ def written(tmp_path: Path) -> Path:
 def test_the_model_scores_stored_vectors_as_ever(model: Path) -> None:
     """Every column of the scores, for vectors of each peer group, of agents that are known and that are not."""
     golden = read_rows(DATA / "vectors.jsonl.gz")
-    rows = np.array([[*row["vector"], NO_ORIGINS] for row in golden])
+    rows = np.array([[*row["vector"], NO_ORIGINS, NOTHING_COMPARED] for row in golden])
     groups = np.array([row["group"] for row in golden], np.uint64)
     familiar = np.array([row["familiar"] for row in golden])
     scores = score_vectors(model, rows, groups, familiar)
     ours = [{name: column[at] for name, column in scores.items()} for at in range(len(rows))]
 
-    assert_same(ours, [{**row["scores"], "u": [*row["scores"]["u"], 0.0]} for row in golden])
+    assert_same(ours, [{**row["scores"], "u": [*row["scores"]["u"], 0.0, 0.0]} for row in golden])
 
 
 @pytest.mark.parametrize("place", ["data/log", "archive"])
@@ -70,8 +71,13 @@ def test_the_archive_is_described(written: Path) -> None:
 
     assert told["positions"] == {"0": 962}
     assert {day["date"]: day["events"] for day in told["days"]} == {
-        "2026-01-19": 129, "2026-01-20": 172, "2026-01-21": 165, "2026-01-22": 274, "2026-01-23": 216, "2026-11-27": 3,
-    }  # fmt: skip
+        "2026-01-19": 129,
+        "2026-01-20": 172,
+        "2026-01-21": 165,
+        "2026-01-22": 274,
+        "2026-01-23": 216,
+        "2026-11-27": 3,
+    }
 
 
 def test_the_store_lists_what_0_1_told(written: Path) -> None:
@@ -81,9 +87,11 @@ def test_the_store_lists_what_0_1_told(written: Path) -> None:
 
     assert decisions == {
         row["decision"]["decision_id"]: (row["decision"]["agent_id"], row["decision"]["level"])
-        for row in golden if "decision" in row
-    }  # fmt: skip
+        for row in golden
+        if "decision" in row
+    }
     assert agents == {
         (row["agent"]["tenant"], row["agent"]["agent_id"]): (row["agent"]["risk_level"], row["agent"]["events"])
-        for row in golden if "agent" in row
-    }  # fmt: skip
+        for row in golden
+        if "agent" in row
+    }

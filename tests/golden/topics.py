@@ -34,10 +34,14 @@ def read_topics(bootstrap: str, prefix: str) -> list[Row]:
 
 def _row(kind: str, message: Any) -> Row:
     return {
-        "topic": kind, "partition": message.partition(), "offset": message.offset(),
-        "timestamp": message.timestamp()[1], "key": _text(message.key()), "value": _text(message.value()),
+        "topic": kind,
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "timestamp": message.timestamp()[1],
+        "key": _text(message.key()),
+        "value": _text(message.value()),
         "headers": [[name, _text(value)] for name, value in message.headers() or []],
-    }  # fmt: skip
+    }
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -69,9 +73,14 @@ def write_topic(bootstrap: str, topic: str, rows: list[Row], partitions: int) ->
     for row in rows:
         headers = [(name, _raw(value)) for name, value in row["headers"]]
         producer.produce(
-            topic, _raw(row["value"]), _raw(row["key"]), row["partition"], timestamp=row["timestamp"],
-            headers=headers, on_delivery=delivered,
-        )  # fmt: skip
+            topic,
+            _raw(row["value"]),
+            _raw(row["key"]),
+            row["partition"],
+            timestamp=row["timestamp"],
+            headers=headers,
+            on_delivery=delivered,
+        )
     deadline = time.monotonic() + 60
     while producer.flush(1.0):
         assert time.monotonic() < deadline

@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from ..support.nightly import size
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-KILLS = 6
+KILLS = size(each_push=3, nightly=6)
 
 
 class Sender(threading.Thread):
@@ -114,7 +116,7 @@ def test_killed_pipeline_comes_back_and_loses_nothing(make_service: Any, make_ev
         assert service.send(events).json()["accepted"] == 100
         sent.update(event["agent"]["id"] for event in events)
 
-    for round_ in range(3):
+    for round_ in range(size(each_push=2, nightly=3)):
         send(round_ * 1000)
         killed = service.pipeline_pid()
         os.kill(killed, signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from trustwatch.models.calibration import Calibration
-from trustwatch.models.concerns import FeatureRoles
+from trustwatch.models.concerns import FeatureRoles, fit_calibrations
 from trustwatch.models.detector import DetectorSettings
 from trustwatch.models.detector_training import fit_detector
 from trustwatch.models.model_directory import MODEL_FORMAT_VERSION, ModelManifest, TrainingWindow, save_model
@@ -35,7 +35,9 @@ def main() -> int:
     detector = fit_detector(X, groups, sessions, settings, NAMES, decades=DECADES, version="golden", **more)
     # Calmer ones, of whom the history was known.
     familiar = Calibration.fit(0.8 * detector.score(X, groups).anomaly_score, groups, settings.group_minimum)
-    detector = replace(detector, familiar=familiar)
+    _, concerns = detector.assess(X, groups, more["failed"])
+    calmer = fit_calibrations(list(0.8 * concerns.anomaly_score.T), groups, settings.group_minimum)
+    detector = replace(detector, familiar=familiar, by_concern=detector.by_concern._replace(familiar=calmer))
     document = {"detector": settings_document(settings)}
     manifest = ModelManifest("golden", NAMES, TABLE, TrainingWindow(1, 2, 400, 2, 50), document, "0123", 3)
     extras = {"baselines": {"counts": np.arange(5, dtype=np.uint32)}}
@@ -45,7 +47,9 @@ def main() -> int:
     known = np.arange(len(rows)) % 2 == 0
     scores = detector.score(rows, seen, known)._asdict()
     failed = np.arange(len(rows)) % 3 == 0
-    concerns = {f"concern_{name}": array for name, array in detector.concerns(rows, seen, failed)._asdict().items()}
+    concerns = {
+        f"concern_{name}": array for name, array in detector.assess(rows, seen, failed, known)[1]._asdict().items()
+    }
     given = {"rows": rows, "groups": seen, "familiar": known, "failed": failed}
     for name, array in {**given, **scores, **concerns}.items():
         np.save(target / f"{name}.npy", array)

@@ -9,7 +9,16 @@ import pytest
 from trustwatch.models.betting import DAMPING, MIN_BET_WEIGHT, STREAK_HALF_LIFE_MS, damped_bet, damped_bets, log_bet
 
 P = 1e-4
-BET = math.log(0.5) - 0.5 * math.log(P)
+BET = log_bet(P)
+
+
+def test_the_bet_is_the_mean_of_all_power_bets() -> None:
+    """`k p**(k - 1)` over k from 0 to 1, also where the closed form would lose its digits; fair for a uniform p."""
+    shares = (np.arange(200_000) + 0.5) / 200_000
+    for p_value in (1.0, 1.0 - 1e-6, 1.0 - 1e-3, 0.5, 0.05, 1e-3, 1e-9):
+        assert math.exp(log_bet(p_value)) == pytest.approx(float((shares * p_value ** (shares - 1.0)).mean()), rel=1e-4)
+    exponents = -np.log1p(-(np.arange(400_000) + 0.5) / 400_000)  # of p = exp(-x), whose tail the mean needs
+    assert np.mean([math.exp(log_bet(math.exp(-x))) for x in exponents.tolist()]) <= 1.0
 
 
 def bets(p_values: list[float], step_ms: int = 0) -> list[float]:
@@ -21,21 +30,19 @@ def bets(p_values: list[float], step_ms: int = 0) -> list[float]:
 
 def test_equal_bets_fade() -> None:
     """The n-th equal bet of a streak counts `DAMPING**n`; a calm event in between neither damps nor is damped."""
-    assert bets([P, P, 0.9, P]) == pytest.approx(
-        [BET, BET * DAMPING, float(log_bet(np.array([0.9]))[0]), BET * DAMPING**2]
-    )
+    assert bets([P, P, 0.9, P]) == pytest.approx([BET, BET * DAMPING, log_bet(0.9), BET * DAMPING**2])
 
 
 def test_what_is_beyond_the_peak_counts_in_full() -> None:
     """Mildly odd events before do not dull the one that matters."""
-    mild = math.log(0.5) - 0.5 * math.log(0.04)
+    mild = log_bet(0.04)
     last = bets([0.04] * 10 + [P])[-1]
     assert last == pytest.approx((BET - mild) + mild * DAMPING**10)
 
 
 def test_usual_events_damp_nothing() -> None:
-    """A quarter of all normal events bring some evidence; however many, an odd one counts in full thereafter."""
-    assert bets([0.2] * 500 + [P])[-1] == pytest.approx(BET)
+    """A sixth of all normal events brings some evidence; however many, an odd one counts in full thereafter."""
+    assert bets([0.15] * 500 + [P])[-1] == pytest.approx(BET)
 
 
 def test_a_long_streak_leaves_a_part() -> None:

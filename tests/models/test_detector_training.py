@@ -66,7 +66,7 @@ def test_held_out_scores_come_from_detectors_that_never_saw_the_row():
     """A row that is repeated through one session looks new when held out, and ordinary to the final detector."""
     X, groups, sessions = normal(600, 0)
     X[:60], sessions[:60] = 30.0, 10_000  # one strange session
-    detector, held_out = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
+    detector, (held_out, _) = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
     assert held_out.feature_evidence[:60].min() > 2.0
     assert detector.score(X, groups).feature_evidence[:60].max() < 1.1
     assert held_out.p_value[:60].max() < 0.15
@@ -87,7 +87,7 @@ def test_p_values_hold_on_fresh_rows():
 def test_held_out_p_values_are_uniform_by_construction():
     """The held-out p-values of the training rows themselves have the shares that they state."""
     X, groups, sessions = normal(3000, 1)
-    _, held_out = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
+    _, (held_out, _) = fit_detector_with_held_out(X, groups, sessions, QUICK, names(X))
     for share in (0.01, 0.1, 0.5):
         assert np.mean(held_out.p_value <= share) == pytest.approx(share, abs=0.002)
 

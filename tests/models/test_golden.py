@@ -25,7 +25,7 @@ def test_a_golden_model_loads_and_scores_as_ever(folder):
     files = ("anomaly_score", "p_value", "feature_evidence")
     for name, array in zip(files, scores, strict=True):
         np.testing.assert_allclose(array, np.load(folder / f"{name}.npy"), rtol=0, atol=1e-12)
-    concerns = detector.concerns(rows, groups, np.load(folder / "failed.npy"))
+    _, concerns = detector.assess(rows, groups, np.load(folder / "failed.npy"), familiar)
     for name, array in concerns._asdict().items():
         np.testing.assert_allclose(array, np.load(folder / f"concern_{name}.npy"), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(model.extras["baselines"]["counts"], np.arange(5))

@@ -147,7 +147,7 @@ DAMAGES = {
     ),
     "format version": (
         lambda model: rewrite(model, lambda content: content.update(format_version=1)),
-        r"expected format version 5, found 1; retrain, or run the version of Trustwatch",
+        r"expected format version 6, found 1; retrain, or run the version of Trustwatch",
     ),
     "member missing": (lambda model: rewrite(model, lambda content: content.pop("window")), r"is missing.*window"),
     "member mistyped": (lambda model: rewrite(model, lambda content: content.update(files=[1])), r"of the wrong type"),

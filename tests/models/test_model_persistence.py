@@ -45,7 +45,7 @@ def test_loaded_model_scores_as_the_saved_one(trained: TrainedModel, saved: Path
     for ours, theirs in zip(before, after, strict=True):
         assert np.array_equal(ours, theirs)
     assert loaded.seeds.rows.tobytes() == trained.seeds.rows.tobytes()
-    for field in ("salt", "version", "baseline_version", "window_ms", "exponent", "alarms"):
+    for field in ("salt", "version", "baseline_version", "window_ms", "exponents", "alarms"):
         assert getattr(loaded, field) == getattr(trained, field), field
     for field in ("groups", "group_rates", "group_events"):
         assert np.array_equal(getattr(loaded, field), getattr(trained, field)), field
@@ -108,7 +108,7 @@ def test_vectors_are_cross_fitted(trained: TrainedModel) -> None:
 def test_the_salt_changes_no_score() -> None:
     """Two salts give the same model but for the names of things."""
     ours, theirs = (train_model(history(300, salt=salt), salt, "s", SETTINGS) for salt in (b"one", b"b"))
-    assert ours.exponent == theirs.exponent
+    assert ours.exponents == theirs.exponents
     first, second = (scores(model, history(100, seed=4, salt=model.salt)).anomaly_score for model in (ours, theirs))
     assert np.allclose(np.sort(first), np.sort(second))
 
@@ -119,8 +119,9 @@ def test_what_agents_are_called_changes_no_score() -> None:
     identity = [event_columns.AGENT, event_columns.AGENT_CHECK, event_columns.AGENT_DRAW]
     theirs.names[:, identity] = theirs.names[:, identity] * np.uint64(3) + np.uint64(1)
     (first, one), (second, other) = (train_with_held_out(one, SALT, "k", SETTINGS) for one in (ours, theirs))
-    assert np.array_equal(one.anomaly_score, other.anomaly_score)
-    assert first.exponent == second.exponent
+    assert np.array_equal(one.scores.anomaly_score, other.scores.anomaly_score)
+    assert np.array_equal(one.concerns.p_value, other.concerns.p_value)
+    assert first.exponents == second.exponents
 
 
 def test_too_little_history_is_refused() -> None:
@@ -142,10 +143,11 @@ def test_nobody_teaches_who_is_not_vouched_for() -> None:
         np.concatenate([codes, events.codes]),
         np.concatenate([foreign.time_ms, events.time_ms]),
     )
-    ours, scores = train_with_held_out(both, SALT, "x", SETTINGS)
+    ours, held = train_with_held_out(both, SALT, "x", SETTINGS)
     plain, alone = train_with_held_out(events, SALT, "x", SETTINGS)
     assert ours.baseline_version == plain.baseline_version
     assert np.array_equal(ours.seeds.events, plain.seeds.events)
-    assert np.array_equal(scores.p_value, np.concatenate([np.ones(40), alone.p_value]))
+    assert np.array_equal(held.scores.p_value, np.concatenate([np.ones(40), alone.scores.p_value]))
+    assert np.array_equal(held.concerns.p_value, np.concatenate([np.ones((40, 3)), alone.concerns.p_value]))
     with pytest.raises(NotEnoughHistory, match="vouches"):
         train_model(EventColumns(foreign.events, foreign.names, foreign.numbers, codes, foreign.time_ms), SALT, "x")

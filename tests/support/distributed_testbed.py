@@ -85,7 +85,7 @@ kafka:
 {more}"""
 
 
-def wait(until: Callable[[], Any], within_s: float = 90.0, what: str = "") -> Any:
+def wait(until: Callable[[], Any], within_s: float = 180.0, what: str = "") -> Any:
     """The first true answer of *until*."""
     deadline = time.monotonic() + within_s
     while not (found := until()):
@@ -150,7 +150,7 @@ class WorkerProcess:
             assert self.process.poll() is None, self.log()
             return len(self.partitions) >= partitions
 
-        return wait(reached, 90.0, f"{partitions} partitions for a worker")
+        return wait(reached, what=f"{partitions} partitions for a worker")
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -288,7 +288,7 @@ class DistributedTestbed:
         finally:
             reader.close()
 
-    def settle(self, within_s: float = 120.0) -> None:
+    def settle(self, within_s: float = 240.0) -> None:
         """Wait until everything that is in the topic now is in the store."""
         ends = self.ends()
 

@@ -213,7 +213,7 @@ def _text_tuple(value: Any) -> tuple[str, ...]:
 
 def _display_policy(decision: Decision, book: PolicyBook) -> DisplayedPolicy:
     agent = decision.agent
-    effective_policy = book.effective_policy(agent.tenant, agent.issuer, agent.agent_id, decision.agent_type)
+    effective_policy = book.effective_policy(*agent.identity, decision.agent_type, decision.concern)
     policy = effective_policy.table[RiskLevel(decision.level)]
     return DisplayedPolicy(
         policy, effective_policy.rule, decision.mode, decision.policy_version, book.version == decision.policy_version

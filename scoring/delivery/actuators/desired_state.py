@@ -122,7 +122,7 @@ def build_decision_action_row(decision: Decision, book: PolicyBook) -> OutboxRow
     """
     agent = decision.agent
     full = agent.identity
-    effective_policy = book.effective_policy(*full, decision.agent_type)
+    effective_policy = book.effective_policy(*full, decision.agent_type, decision.concern)
     if not effective_policy.enforced or max(decision.level, decision.previous_level) < RiskLevel.MEDIUM:
         return None
     verdict = evaluate_policy(AccessRequest(*full), effective_policy, RiskLevel(decision.level), book.version)

@@ -37,7 +37,7 @@ _LABELS: Mapping[AlertKind, Mapping[str, str]] = {
         "issuer": "Issuer",
         "agent_type": "Type",
         "risk_score": "Risk",
-        "confidence": "Confidence",
+        "concern": "Concern",
         "cause": "Cause",
         "mode": "Mode",
         "decided_at": "Decided",

@@ -215,6 +215,7 @@ def _decision_data(decision: Decision, policy: Mapping[str, Any], source: str) -
         "previous_level": RiskLevel(decision.previous_level).label,
         "risk_level": RiskLevel(decision.level).label,
         "risk_score": decision.risk_score,
+        "concern": decision.concern or None,
         "confidence": decision.confidence,
         "decided_at": format_rfc3339(decision.decided_ms),
         "cause": decision.cause,

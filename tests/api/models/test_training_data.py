@@ -258,3 +258,10 @@ def test_versions_of_every_partition_and_the_one_before_stay() -> None:
     switches = [ModelSwitch(partition, 1, 10 - at, name, "", "", 10 - at) for at, (partition, name) in enumerate(rows)]
     assert training_scheduler.versions_in_use(switches) == {"new", "old", "older"}
     assert training_scheduler.versions_in_use([]) == set()
+
+
+def test_a_training_that_was_stored_before_goes_on() -> None:
+    """The request keeps its stored name."""
+    stored = training_state.decode_training_state('{"wish": "train now", "version": "v", "tries": 1, "ended": false}')
+    assert (stored.request, stored.version, stored.tries, stored.ended) == ("train now", "v", 1, False)
+    assert msgspec.to_builtins(stored)["wish"] == "train now"

@@ -14,6 +14,7 @@ from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.event_words import foreign_arguments_of
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.layout import Baseline
 
 from ...support.feature_histories import SingleEventBuilder, columns, event
@@ -311,7 +312,7 @@ def test_batches_of_any_size_give_the_same(watch: SingleEventBuilder) -> None:
     parts = [halves.observe_and_learn(batch.take(np.arange(*cut)))[0] for cut in ((0, 4), (4, 10))]
 
     assert FOREIGN in whole
-    assert single == whole == np.concatenate(parts)[:, -1].tolist()
+    assert single == whole == np.concatenate(parts)[:, FEATURE_INDEX["argument_origin"]].tolist()
 
 
 def test_many_values_push_out_no_habit(watch: SingleEventBuilder) -> None:

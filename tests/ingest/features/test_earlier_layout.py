@@ -1,16 +1,17 @@
-"""State that 0.1 stored goes on: every column keeps its meaning, and nothing is known of values."""
+"""State that earlier versions stored goes on: every column keeps its meaning, and nothing is known of what is new."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from trustwatch.ingest.features import earlier_layout, layout
-from trustwatch.ingest.features.earlier_layout import converted, read_state_row
+from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout, converted, read_state_row
 
 
-def earlier_rows(count: int) -> layout.Array:
+def earlier_rows(count: int, of: StateLayout = EARLIER_LAYOUTS[0]) -> layout.Array:
     """Rows in which every number is another one."""
-    rows = np.zeros(count, earlier_layout.STATE_ROW)
-    for name in earlier_layout.STATE_ROW.names or ():
+    rows = np.zeros(count, of.row)
+    for name in of.row.names or ():
         rows[name] = np.arange(1, rows[name].size + 1).reshape(rows[name].shape)
     return rows
 
@@ -40,9 +41,21 @@ def test_every_number_keeps_its_meaning() -> None:
         np.testing.assert_array_equal(made[name], rows[name])
 
 
-def test_a_stored_row_is_of_this_layout_or_of_the_earlier_one() -> None:
+def test_only_the_habits_of_sessions_are_new_to_state_that_knows_values() -> None:
+    """Everything else is the same column by column."""
+    rows = earlier_rows(3, EARLIER_LAYOUTS[1])
+    made = converted(rows)
+
+    for name in rows.dtype.names or ():
+        kept = made[name][:, :, : layout.S_COMPARED] if name == "session_numbers" else made[name]
+        np.testing.assert_array_equal(kept, rows[name])
+    assert not made["session_numbers"][:, :, layout.S_COMPARED :].any()
+
+
+@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values"])
+def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
     """Rows of another size are damaged."""
-    old = earlier_rows(1)
+    old = earlier_rows(1, earlier)
     now = converted(old)
 
     assert read_state_row(old.tobytes()) == now

@@ -17,9 +17,11 @@ from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT
 
-from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit
+from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit, fit_values
 
-from ...support.feature_histories import columns, history, overflows
+from ...support.feature_histories import columns, history, overflows, trace_arguments
+
+ORIGIN, HABITS = FEATURE_NAMES.index("argument_origin"), FEATURE_NAMES.index("habits_of_others")
 
 
 def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarray[Any, Any], list[Any]]:
@@ -98,6 +100,39 @@ def test_features_oracle_agrees_where_the_baseline_counts_the_agents_themselves(
 
     assume(not overflows(builder))
     assert_same(ours, theirs)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_features_oracle_agrees_on_origins_of_arguments(seed: int) -> None:
+    """What task, peer group and agent remember of values, and which answers of a session others may have written."""
+    past, present = history(seed, 200, agents=4), history(seed ^ 1, 100)
+    trace_arguments([*past, *present], seed)
+    builder = FeatureBuilder(fitted(columns(past)), 8)
+
+    ours, _ = builder.observe_and_learn(columns(present))
+    theirs, _ = plain_matrix(ReferenceFeatures(fit(past), values=fit_values(past)), present)
+
+    assume(not overflows(builder))
+    assert len(set(ours[:, ORIGIN].tolist())) > 1
+    assert_same(ours, theirs)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_features_oracle_agrees_on_habits_of_others(seed: int) -> None:
+    """Sessions are compared with the exact history of the agent and that of its peers, where both have enough."""
+    past = history(seed, 900, agents=4)
+    lived = history(seed ^ 1, 200, agents=4)
+    builder = FeatureBuilder(fitted(columns(past)), 8)
+    builder.set_shared_counts(columns(past).names[:, AGENT])
+
+    ours, _ = builder.observe_and_learn(columns(lived))
+    theirs, _ = plain_matrix(ReferenceFeatures(fit(past), events_by_agent(past)), lived)
+
+    assume(not overflows(builder))
+    assert (ours[:, HABITS] >= 1.0).sum() > 100
+    np.testing.assert_allclose(ours[:, HABITS], theirs[:, HABITS], rtol=1e-4, atol=1e-4)
 
 
 def test_features_oracle_agrees_over_a_long_life() -> None:

@@ -17,7 +17,7 @@ from trustwatch.ingest.archive.arrow_reader import read_events, read_vectors
 from ...support.distributed_testbed import PARTITIONS, archive_reaches, wait
 from ...support.service_checks import child_pid
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ARCHIVE = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from ...support.distributed_testbed import tell, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 BACKLOG = 200_000
 MORE_MIB = 110.0

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ...support.distributed_testbed import PARTITIONS, wait
+from ...support.nightly import size
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def test_killed_workers(rig: Any, load: Any) -> None:
@@ -79,7 +80,7 @@ def test_database_restarts(make_rig: Any, kafka: Any, load: Any, client: str) ->
     producer = load(rig)
     worker = rig.worker()
     worker.working(PARTITIONS)
-    for bring_down in (rig.postgres.stop, rig.postgres.kill, rig.postgres.stop, rig.postgres.kill):
+    for bring_down in [rig.postgres.stop, rig.postgres.kill] * size(each_push=1, nightly=2):
         producer.reached(800)
         bring_down()
         producer.reached(800)

@@ -27,7 +27,7 @@ from ...support.distributed_testbed import (
 )
 from ...support.service_checks import child_pid, files_holding
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 FILES = "archive: {directory: archive, interval_s: 0.3}\n"
 VECTORS = "archive: {directory: archive, vectors: vectors, interval_s: 0.3}\n"

@@ -10,7 +10,7 @@ import pytest
 from ...support.distributed_testbed import PARTITIONS, wait
 from ...support.service_checks import FEATURES, Agent, ended
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def test_a_rule_for_a_peer_group_holds_in_every_partition(make_rig: Any, kafka: Any, serve: Any, world: Any) -> None:

@@ -28,7 +28,7 @@ from ...golden.support import (
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster, Postgres
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ...support.alert_receiver import SECRET, Receiver
 from ...support.distributed_testbed import PARTITIONS, archive_reaches, switches_to, wait
 from ...support.service_checks import Models, post_lines
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ARCHIVE = "archive: {directory: archive, interval_s: 0.3}\n"
 LIFECYCLE = """\

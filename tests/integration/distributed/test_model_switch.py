@@ -22,7 +22,7 @@ from trustwatch.scoring.records.models import SwitchModel, encode_model_switch
 
 from ...support.distributed_testbed import PARTITIONS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def announce(rig: Any, version: str) -> None:

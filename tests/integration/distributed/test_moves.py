@@ -16,7 +16,7 @@ from trustwatch.scoring.records.agents import AgentIdentity, AgentRow
 
 from ...support.distributed_testbed import PARTITIONS, tell, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SOON_S = 10.0
 

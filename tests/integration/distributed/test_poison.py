@@ -15,7 +15,7 @@ from trustwatch.ingest.record_keys import agent_partition_key, partition_of
 
 from ...support.distributed_testbed import PARTITIONS
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 STRUCTURED = [("content-type", b"application/cloudevents+json")]
 

@@ -20,7 +20,7 @@ from ...support.distributed_testbed import attacked_event, post_json, wait, writ
 if TYPE_CHECKING:
     from scripts.service_stack import KafkaCluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 NAME, OTHER = "agent-that-is-erased", "agent-that-stays"
 SOON = {"retention.ms": "3000", "segment.ms": "1000"}

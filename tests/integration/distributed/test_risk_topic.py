@@ -16,7 +16,7 @@ from trustwatch.scoring.records.agents import AgentName, AgentRow, RiskLevel
 
 from ...support.distributed_testbed import PARTITIONS, wait
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 STALE_S = 3
 SOON_S = 15.0

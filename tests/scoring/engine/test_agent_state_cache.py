@@ -8,13 +8,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from trustwatch.ingest.columns import ColumnEncoder
 from trustwatch.ingest.events import decode_event
-from trustwatch.ingest.features import earlier_layout, feature_table, layout
+from trustwatch.ingest.features import feature_table, layout
+from trustwatch.ingest.features.earlier_layout import EARLIER_LAYOUTS, StateLayout
 from trustwatch.ingest.identities import IdentityHasher
 from trustwatch.models.model_training import train_model
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.agent_state_cache import _earlier_version, state_version
+from trustwatch.scoring.engine.agent_state_cache import features_version, state_version
 from trustwatch.scoring.engine.engine import Engine, EngineSettings
 from trustwatch.scoring.records.agents import AgentRow
 
@@ -130,16 +132,18 @@ def test_model_is_not_changed_by_scoring(kit: Any, make: Any) -> None:
     assert (kit.model.seeds.rows.tobytes(), kit.model.baseline.counts.tobytes()) == before
 
 
-def test_features_that_0_1_stored_go_on(kit: Any, make: Any) -> None:
+@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values"])
+def test_features_that_earlier_versions_stored_go_on(kit: Any, make: Any, earlier: StateLayout) -> None:
     """Under the same salt: the row is converted, whatever else it holds; one of another size is left behind."""
     shelf, processor = shelf_of(kit, make)
     kept = [at for at in range(layout.NUMBERS) if at not in (layout.N_SEEN + 20, layout.N_DISTINCT + 20)]
     for key, row in list(shelf.items()):
         now = np.frombuffer(row.features, layout.STATE_ROW)
-        old = np.zeros(1, earlier_layout.STATE_ROW)
-        for name in earlier_layout.STATE_ROW.names or ():
-            old[name] = now[name][:, kept] if name == "numbers" else now[name][..., : old[name].shape[-1]]
-        version = f"{_earlier_version(make.SALT)}:{row.state_version.split(':')[1]}"
+        old = np.zeros(1, earlier.row)
+        for name in earlier.row.names or ():
+            shorter = name == "numbers" and old[name].shape[1] < layout.NUMBERS
+            old[name] = now[name][:, kept] if shorter else now[name][..., : old[name].shape[-1]]
+        version = f"{features_version(make.SALT, earlier)}:{row.state_version.split(':')[1]}"
         shelf[key] = msgspec.structs.replace(row, features=old.tobytes(), state_version=version)
     keys = np.array(list(shelf), np.uint64)
     broken = shelf[int(keys[0])]
@@ -149,7 +153,7 @@ def test_features_that_0_1_stored_go_on(kit: Any, make: Any) -> None:
     slots = engine.builder.admit(keys)
 
     seen = engine.builder.state.numbers[slots, layout.N_EVENTS]
-    expected = [np.frombuffer(shelf[int(key)].features, earlier_layout.STATE_ROW)["numbers"][0] for key in keys[1:]]
+    expected = [np.frombuffer(shelf[int(key)].features, earlier.row)["numbers"][0] for key in keys[1:]]
     assert seen[1:].tolist() == [float(numbers[layout.N_EVENTS]) for numbers in expected]
     seeds = processor.engine.model.seeds
     assert seen[0] == seeds.rows["numbers"][seeds.keys == keys[0], layout.N_EVENTS]

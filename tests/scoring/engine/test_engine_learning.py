@@ -10,7 +10,7 @@ from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
 from trustwatch.models.baseline_learning import MIN_LEARNED_EVENTS, ODD_P_VALUE, learnable_parts
 from trustwatch.scoring.engine import risk
-from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings
+from trustwatch.scoring.engine.engine import SUSPICION_SHARE, Engine, EngineSettings, ScoredBatch
 
 
 def engine_of(kit: Any, **more: Any) -> Engine:
@@ -26,11 +26,17 @@ def calm(make: Any, count: int = 30, **more: Any) -> list[dict[str, Any]]:
     return [make.event(n, "fresh", make.START_MS + n * 60_000, **more) for n in range(count)]
 
 
+def is_calm(engine: Engine, scored: ScoredBatch) -> Any:
+    """Rows after which no concern about the agent has gathered enough to stop learning, bool (n,)."""
+    statistics = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
+    return (statistics < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows, :, 0]).all(axis=1)
+
+
 def test_calm_behaviour_is_learned(kit: Any, make: Any) -> None:
     """Vouched events of an agent above suspicion are learned, each once."""
     engine = engine_of(kit)
     scored = engine.score(kit.columns(calm(make)))
-    gate = scored.risk[:, risk.STATISTIC] < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows, 0]
+    gate = is_calm(engine, scored)
     assert learned(engine, int(scored.slots[0])) == gate.sum() > 20
 
 
@@ -77,8 +83,7 @@ def test_odd_events_are_learned_one_in_eight(kit: Any, make: Any) -> None:
         slot = engine.builder.admit(columns.names[:, AGENT])[0]
         before = learned(engine, slot)
         scored = engine.score(columns)
-        gate = scored.risk[0, risk.STATISTIC] < SUSPICION_SHARE * engine.thresholds[scored.threshold_rows[0], 0]
-        if not gate or scored.levels[0, 1] >= risk.MEDIUM:
+        if not is_calm(engine, scored)[0] or scored.levels[0, 1] >= risk.MEDIUM:
             continue
         odd = scored.p_values[0] <= ODD_P_VALUE
         drawn = learnable_parts(columns, np.array([0]), np.array([ODD_P_VALUE]), np.array([before]))[0]

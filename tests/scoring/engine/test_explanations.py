@@ -13,6 +13,8 @@ from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_NAME
 from trustwatch.scoring.engine.explanations import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
 from trustwatch.scoring.records.agents import RiskLevel
 
+from ...support.one_question import concern_outputs
+
 
 def settled(kit: Any, make: Any) -> tuple[Any, int]:
     """A processor that knows agent 2 from its model's history, and the number of targets that the agent used there."""
@@ -232,17 +234,19 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
     feature = FEATURE_NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
     vectors = np.concatenate([scored.vectors, judged])
     vectors[:, FEATURE_NAMES.index(feature)] = 0.0
-    found = engine.model.detector.score(
-        vectors, scored.columns.names[[0, 0], event_columns.GROUP], scored.is_familiar([0, 0])
+    failed = scored.columns.codes[[0, 0], event_columns.OUTCOME] != event_columns.SUCCESS
+    _, found = engine.model.detector.assess(
+        vectors, scored.columns.names[[0, 0], event_columns.GROUP], failed, scored.is_familiar([0, 0])
     )
-    p_value = found.p_value.max(keepdims=True)
+    p_values = found.p_value.max(axis=0, keepdims=True)
     levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
     risk.update(
         np.zeros(1, np.int64),
         scored.slots,
         before,
         scored.columns.time_ms,
-        p_value,
+        p_values,
+        scored.p_values,
         scored.anomaly,
         engine.model.coverage(scored.columns.names[:, event_columns.GROUP]),
         scored.signals,
@@ -253,6 +257,7 @@ def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
         engine.risk_parameters,
         levels,
         out,
+        concern_outputs(1),
     )
     label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[FEATURE_NAMES.index(feature)].noun
     assert decision.counterfactual == f"{label} had the {noun} been usual"

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.models.model_training import train_model
 from trustwatch.models.trained_model import TrainedModel
 from trustwatch.scoring.engine.engine import Engine, EngineSettings, ScoredBatch
 
 DAY, MINUTE = 86_400_000, 60_000
 KNOWN = f"{2:012x}"
+ORIGIN = FEATURE_INDEX["argument_origin"]
 Score = Callable[..., ScoredBatch]
 
 
@@ -94,9 +96,9 @@ def test_a_value_that_has_counted_hides_no_other(score: Score) -> None:
     assert both.p_values[1] < 0.1
 
 
-def test_concerns_of_a_batch(score: Score, engine: Engine) -> None:
+def test_concerns_of_a_batch(score: Score) -> None:
     """A value of others is one of compromise alone."""
-    known, foreign = (engine.score_concerns(one).p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
+    known, foreign = (one.concerns.p_value[1] for one in (score(0, KNOWN), score(60, "f" * 12)))
 
     assert foreign[0] < 0.2 * known[0]
     assert foreign[1] > 0.5 * known[1]
@@ -116,5 +118,5 @@ def test_whoever_tells_no_origins_is_judged_by_the_rest(score: Score) -> None:
     """Neither better nor worse than one whose values are known."""
     silent, known = score(0, None), score(60, KNOWN)
 
-    assert silent.vectors[1, -1] == 0.0 and known.vectors[1, -1] == 1.0
+    assert silent.vectors[1, ORIGIN] == 0.0 and known.vectors[1, ORIGIN] == 1.0
     assert np.isclose(silent.p_values[1], known.p_values[1], rtol=1.0)

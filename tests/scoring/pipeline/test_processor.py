@@ -127,7 +127,7 @@ def test_a_person_releases_a_critical_agent(kit: Any, make: Any, agent: dict[str
     text = decision.reasons[0].text
     assert text.startswith("released by ann\ufffdroot: nnn")
     assert text.isprintable() and len(text) < 500
-    assert processor.engine.risk[0]["statistic"] == 0.0
+    assert not processor.engine.risk[0]["statistic"].any()
     assert not counts.any()  # what the incident left of pace, failures, volume and new names
     assert reference[0] == 0.0  # what the agent does now is right: its slow reference begins with it
 

@@ -65,6 +65,18 @@ def test_the_first_rule_that_matches_decides() -> None:
     assert (nobody.rule, nobody.mode) == ("", "shadow")
 
 
+def test_a_rule_may_ask_what_the_level_is_about() -> None:
+    """What revokes a hijacked agent need not revoke a looping one; a level about nothing matches no such rule."""
+    slower = LevelTokenPolicy(True, 60, None, True, True, False)
+    book = PolicyBook(rules=[PolicyRule("looping", concerns=("malfunction",), levels={"critical": slower})])
+
+    found = {about: book.policy("acme", "", "a", "X", 4, about) for about in ("malfunction", "compromise", "")}
+
+    assert found["malfunction"] == slower.effective()
+    assert found["compromise"].revoke and found[""].revoke
+    assert book.effective_policy("acme", "", "a", "X", "malfunction").rule == "looping"
+
+
 def test_the_mode_is_the_tenants_unless_a_rule_says_otherwise() -> None:
     """Both ways."""
     book = PolicyBook(rules=[PolicyRule("careful", agents=("new-*",), mode="shadow")], modes={"acme": "enforce"})

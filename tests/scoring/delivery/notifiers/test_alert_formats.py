@@ -55,6 +55,7 @@ members = st.sampled_from(
         "risk_score",
         "scopes",
         "version",
+        "concern",
         "confidence",
         "source",
         "kind",
