@@ -71,8 +71,8 @@ def summaries() -> list[AgentSummary]:
     ]
 
 
-def ours(folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
-    """The real application with a view of AGENTS agents."""
+def ours(folder: Path, *more: object) -> tuple[Any, type[asyncio.Protocol]]:
+    """The real application with a view of AGENTS agents, and *more* services."""
     issuer = IssuerSettings(issuer=LOCAL_ISSUER, audiences=(AUDIENCE,), jwks_file=folder / "local-jwks.json")
     settings = Settings(
         data_dir=folder,
@@ -101,7 +101,7 @@ def ours(folder: Path) -> tuple[Any, type[asyncio.Protocol]]:
         policy,
         "m",
         status,
-        services=(guard, connections),
+        services=(guard, connections, *more),
         on_startup=(jwks.start,),
         on_shutdown=(jwks.close, log.close),
     )

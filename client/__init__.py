@@ -9,6 +9,7 @@ from __future__ import annotations
 from .access_tokens import ClientCredentials, ClientSecret
 from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
 from .asgi import TrustMiddleware
+from .call_verdicts import AsyncCallVerdicts, CallVerdict
 from .caller import Caller, caller_from_claims
 from .event_sender import AsyncEventSender, EventSender
 from .events import AuditEvent, EventArgument, fingerprint
@@ -26,9 +27,11 @@ __all__ = [
     "Answer",
     "Approvals",
     "ArgumentOrigins",
+    "AsyncCallVerdicts",
     "AsyncEventSender",
     "AsyncTrustClient",
     "AuditEvent",
+    "CallVerdict",
     "Caller",
     "Challenge",
     "ClientCredentials",

@@ -310,7 +310,7 @@ def _event_argument(value: _Traced, hashed: Fingerprint) -> EventArgument:
         return EventArgument(value.name, "unseen", digits)
     if seen.kind != "tool":
         return EventArgument(value.name, seen.kind, digits, part=value.part)
-    return EventArgument(value.name, "tool", digits, seen.call, seen.action, value.part)
+    return EventArgument(value.name, "tool", digits, seen.call, seen.action, value.part, seen.untrusted)
 
 
 def keyed_fingerprint(key: bytes) -> Fingerprint:

@@ -208,6 +208,7 @@ class EventArgument(EventPart, rename={"from_call": "from"}):
         from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
         from_action: action of that call.
         part: true for a text that is mostly copied from there.
+        untrusted: of `tool`: whether others may have written that result; None = it is not known.
     """
 
     name: EventLabel
@@ -216,6 +217,7 @@ class EventArgument(EventPart, rename={"from_call": "from"}):
     from_call: EventCallIndex | None = None
     from_action: EventLabel | None = None
     part: bool = False
+    untrusted: bool | None = None
 
 
 EventArguments = Annotated[list[EventArgument], msgspec.Meta(max_length=MAX_EVENT_ARGUMENTS)]

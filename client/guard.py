@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple, Protocol
 
+from .call_verdicts import CallVerdict
 from .caller import Caller
 from .counters import Counters
 from .events import CAUSED_BY_TRUST, DENIED_BY_TRUST, TRUST_UNAVAILABLE, AuditEvent, CausedBy, Effect, Outcome
@@ -24,6 +25,12 @@ class RiskLookup(Protocol):
     """Risk look-up: an `AsyncTrustClient`, or a stand-in for it."""
 
     async def risk(self, agent_id: str, *, tenant: str | None = None, issuer: str | None = None) -> Answer: ...
+
+
+class CallJudge(Protocol):
+    """Verdicts on calls: an `AsyncCallVerdicts`, or a stand-in for it."""
+
+    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict: ...
 
 
 class EventSink(Protocol):
@@ -115,12 +122,18 @@ class Guard:
         client: None enforces nothing.
         sender: None sends no events.
         approved: what persons approved, asked when an answer wants a step-up; None = nothing is.
+        calls: judges single calls before they are made; None = they are not asked about.
     """
 
     def __init__(
-        self, client: RiskLookup | None, sender: EventSink | None, approved: ApprovalSource | None = None
+        self,
+        client: RiskLookup | None,
+        sender: EventSink | None,
+        approved: ApprovalSource | None = None,
+        calls: CallJudge | None = None,
     ) -> None:
         self._client = client
+        self._calls = calls
         self._approved = approved
         self._sender = sender
         self._counters = Counters(*GUARD_COUNTERS)
@@ -140,6 +153,25 @@ class Guard:
         if ruling.would != ruling.action:
             self._counters.increment("shadow")
         return ruling
+
+    @property
+    def judges_calls(self) -> bool:
+        """True if calls are asked about one by one."""
+        return self._calls is not None
+
+    async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent) -> Ruling:
+        """The ruling on the call that *event* is about to tell of; one that is refused already stays so."""
+        if self._calls is None or ruling.refused:
+            return ruling
+        try:
+            verdict = await self._calls.evaluate(caller, event)
+        except TrustUnavailable:
+            self._counters.increment("unavailable")
+            return ruling._replace(action="unavailable", would="unavailable")
+        if verdict.decision == "allow":
+            return ruling
+        self._counters.increment("shadow" if verdict.allow else verdict.decision)
+        return ruling._replace(action="allow" if verdict.allow else verdict.decision, would=verdict.decision)
 
     def send_event(self, event: AuditEvent) -> None:
         """Queue *event*; one that the sender refuses is counted and left out."""

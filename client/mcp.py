@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from .call_trace import CallTrace
 from .caller import Caller, caller_from_claims
 from .events import AuditEvent, Effect, EventAgent, EventResource, EventType, Outcome
-from .guard import EventSink, Guard, RiskLookup, Ruling
+from .guard import CallJudge, EventSink, Guard, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
 from .refusal import REFUSAL_DETAILS
 from .step_up_approvals import ApprovalSource
@@ -66,6 +66,7 @@ class TrustMcpMiddleware:
         origins: traces where the arguments of tools and resources came from; None reads neither them nor answers.
         untrusted: tools whose answers may hold what others wrote (mail, web pages, tickets, files), `resources/read`
             for resources; None = it is not known of any.
+        calls: asks about each call of a tool before it is made (`AsyncCallVerdicts`); best with *origins*.
     """
 
     def __init__(
@@ -80,11 +81,12 @@ class TrustMcpMiddleware:
         approved: ApprovalSource | None = None,
         origins: OriginTracker | None = None,
         untrusted: Collection[str] | None = None,
+        calls: CallJudge | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._server = server
         self._caller = caller or caller_from_token
-        self._guard = Guard(client, sender, approved)
+        self._guard = Guard(client, sender, approved, calls)
         self._effects = effects or {}
         self._needed = needed or {}
         self._origins = origins
@@ -105,6 +107,10 @@ class TrustMcpMiddleware:
         outcome: tuple[Outcome, str | None] = "error", "cancelled"
         trace = self._start_trace(ctx, caller, name)
         try:
+            if self._guard.judges_calls and ctx.method == TOOL_CALL:
+                asked = self._event(ctx, caller, name, effect, ("success", None), began)
+                trace.add_to_event(asked)
+                ruling = await self._guard.judge_call(ruling, caller, asked)
             if ruling.refused:
                 outcome = ruling.event_outcome()
                 raise refusal_error(ruling)

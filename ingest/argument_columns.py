@@ -13,6 +13,8 @@ from .events import Argument
 
 NO_CALL = -1
 """Source of an argument that came out of no earlier call."""
+UNTRUSTED_CALL = 2**31 - 1
+"""Source of an argument out of an answer that the sender says others may have written; no call has such a number."""
 ERASED_HASH_PREFIX = "erased~"
 VALUE_DIGITS = 16
 """Hexadecimal digits of a value's hash that tell it from others: 64 bits."""
@@ -24,7 +26,8 @@ class ArgumentColumns(NamedTuple):
     Attributes:
         start: int64 (n + 1,).
         values: uint64 (m,), the sender's hash of each value.
-        sources: int32 (m,), index of the earlier call of the session whose answer held the value, or `NO_CALL`.
+        sources: int32 (m,), index of the earlier call of the session whose answer held the value, or `NO_CALL`;
+            `UNTRUSTED_CALL` where the sender says that others may have written it.
     """
 
     start: npt.NDArray[np.int64]
@@ -122,4 +125,8 @@ def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _source_of(argument: Argument) -> int:
-    return NO_CALL if argument.origin != "tool" or argument.from_call is None else argument.from_call
+    if argument.origin != "tool":
+        return NO_CALL
+    if argument.untrusted is not None:
+        return UNTRUSTED_CALL if argument.untrusted else NO_CALL
+    return NO_CALL if argument.from_call is None else argument.from_call

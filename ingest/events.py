@@ -139,6 +139,8 @@ class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
         from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
         from_action: action of that call.
         part: true for a text that is mostly copied from there.
+        untrusted: of `tool`: whether others may have written that result, which the sender knows; None = what is
+            remembered of the session says.
     """
 
     name: Label
@@ -147,6 +149,7 @@ class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
     from_call: CallIndex | None = None
     from_action: Label | None = None
     part: bool = False
+    untrusted: bool | None = None
 
 
 Arguments = Annotated[list[Argument], msgspec.Meta(max_length=MAX_ARGUMENTS)]
@@ -253,6 +256,7 @@ _WANTED_IN_ARGUMENTS = {
     "$.arguments[].from": f"it is the index of an earlier call of the session, 0 to {MAX_CALL_INDEX}",
     "$.arguments[].from_action": f"give 1 to {MAX_LABEL_LENGTH} characters",
     "$.arguments[].part": "it is true or false",
+    "$.arguments[].untrusted": "it is true or false",
 }
 """Help by path: these members are computed by programs that were written for them, and msgspec's words are terse."""
 

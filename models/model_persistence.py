@@ -20,6 +20,7 @@ from ..ingest.features.feature_table import FEATURE_NAMES, feature_table_hash
 from .array_rules import ArrayForm
 from .betting import AlarmTail
 from .calibration import Calibration, PeerScales
+from .call_challenges import CallChallenges
 from .concerns import CONCERNS, ConcernModel, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, UsualEvidence
 from .detector_rules import GROUP as DETECTOR_GROUP
@@ -149,7 +150,10 @@ def save_trained_model(
         feature_names=FEATURE_NAMES,
         feature_table_hash=feature_table_hash(),
         window=window,
-        settings={"detector": settings_document(settings)},
+        settings={
+            "detector": settings_document(settings),
+            **({} if model.challenges is None else {"challenges": model.challenges.document()}),
+        },
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
     )
@@ -215,6 +219,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         exponents=(first, second, third),
         alarms=(tails[0], tails[1], tails[2]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
+        challenges=CallChallenges.from_settings(manifest.settings),
     )
 
 

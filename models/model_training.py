@@ -30,6 +30,7 @@ from ..ingest.features.feature_table import (
     FEATURES,
     OVERREACH_FEATURES,
 )
+from ..ingest.features.foreign_values import foreign_values
 from ..ingest.features.frequency_tables import mix_pairs
 from ..ingest.features.habits_of_others import habits_in_history
 from ..ingest.features.layout import Baseline
@@ -37,6 +38,7 @@ from ..ingest.features.row_observations import ACTED_ON, IGNORED_EVENT, LOOKED_U
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
+from .call_challenges import CallChallenges, fit_challenges
 from .concerns import CONCERNS, ConcernScores, FeatureRoles
 from .detector import DetectorSettings, ForestDetector, Scores
 from .detector_training import HeldOutScores, fit_detector_with_held_out
@@ -62,8 +64,8 @@ def cross_fit_detector(
     settings: DetectorSettings,
     version: str,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[ForestDetector, HeldOutScores]:
-    """A detector on cross-fitted vectors, and the held-out scores of the history.
+) -> tuple[ForestDetector, HeldOutScores, CallChallenges]:
+    """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
 
     Args:
         observations: what the kernel found in the history, for the baselines.
@@ -80,11 +82,12 @@ def cross_fit_detector(
     habits = habits_in_history(columns, observations.items, sessions)
     for turn in range(CROSS_FIT_ROUNDS):
         learned = learnable_parts(columns, everything, p_values, taught, numbers)
-        vectors = np.zeros((len(columns), FEATURE_COUNT))
+        vectors, foreign = np.zeros((len(columns), FEATURE_COUNT)), np.zeros(len(columns))
         for fold in range(settings.folds):
             held_out = folds == fold
             if held_out.any():
-                vectors[held_out] = _held_out_vectors(columns, observations, held_out, learned)[held_out]
+                found = _held_out_vectors(columns, observations, held_out, learned)
+                vectors[held_out], foreign[held_out] = found[0][held_out], found[1][held_out]
             progress(turn * settings.folds + fold + 1)
         vectors[:, _HABITS] = habits
         detector, held = fit_detector_with_held_out(
@@ -102,7 +105,7 @@ def cross_fit_detector(
             version=version,
         )
         p_values = held.scores.p_value
-    return detector, held
+    return detector, held, fit_challenges(detector, columns, vectors, held.scores.feature_evidence, foreign)
 
 
 def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservations) -> float:
@@ -131,14 +134,16 @@ def _held_out_vectors(
     observations: RowObservations,
     held_out: npt.NDArray[np.bool_],
     learned: npt.NDArray[np.uint8],
-) -> npt.NDArray[np.float64]:
-    """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held; and how new
+    their values of others are (n,), see `foreign_values`."""
     agents = columns.names[:, event_columns.AGENT]
     acting = np.unique(agents[held_out])
     rows = np.flatnonzero(np.isin(agents, acting))
     builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out), len(acting))
     builder.set_shared_counts(agents[rows][~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)])
-    return builder.observe_and_learn(columns, learned, rows)[0]
+    vectors, found = builder.observe_and_learn(columns, learned, rows)
+    return vectors, foreign_values(columns, rows, builder.baseline, found, vectors)
 
 
 def event_folds(agents: npt.NDArray[np.uint64], sessions: npt.NDArray[np.uint64], folds: int) -> npt.NDArray[np.int64]:
@@ -228,7 +233,7 @@ def _train(
     progress("reading history", 0, steps)
     _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
     sessions = first_appearance_numbers(session_ids(columns))
-    detector, held_out = cross_fit_detector(
+    detector, held_out, challenges = cross_fit_detector(
         columns,
         observations,
         sessions,
@@ -259,6 +264,7 @@ def _train(
         (first, second, third),
         (tails[0], tails[1], tails[2]),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
+        challenges,
     )
     return model, held_out
 

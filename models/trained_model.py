@@ -13,6 +13,7 @@ from ..ingest.features import layout
 from ..ingest.features.layout import Baseline
 from ..ingest.identities import AgentHash
 from .betting import AlarmTail
+from .call_challenges import CallChallenges
 from .concerns import ByConcern
 from .detector import Detector
 
@@ -73,6 +74,8 @@ class TrainedModel:
             (`model_training.dependence_exponent`).
         alarms: how high the evidence of each concern climbs on agents of the history.
         window_ms: first and last event time of the history.
+        challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
+            calls.
     """
 
     detector: Detector
@@ -87,6 +90,7 @@ class TrainedModel:
     exponents: ByConcern[float]
     alarms: ByConcern[AlarmTail]
     window_ms: tuple[int, int]
+    challenges: CallChallenges | None = None
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""

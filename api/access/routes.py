@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ...scoring.store.blast_radius import MAX_DEPTH
 from ..http.agent_lookup import AgentSelector
@@ -21,10 +21,13 @@ from ..http.schemas import (
     TenantParam,
     problem_responses,
 )
+from .call_answers import CallAnswers
 from .schemas import (
+    CALL_QUESTION_CONTENT,
     ActuationOut,
     ApprovalIn,
     BlastRadiusOut,
+    CallVerdictOut,
     InterventionOut,
     JustificationIn,
     PinIn,
@@ -42,6 +45,7 @@ ENDED_RESPONSES = problem_responses({404: "no such intervention", 409: "somebody
 
 router = APIRouter(tags=["containment"], responses=COMMON_PROBLEMS)
 
+CallAnswersDep = Annotated[CallAnswers, Depends(provided(CallAnswers))]
 ContainmentServiceDep = Annotated[ContainmentService, Depends(provided(ContainmentService))]
 InterventionStatusParam = Literal["active", "pending", "approved", "rejected", "ended", "expired"]
 DaysParam = Annotated[float, Query(ge=0.04, le=3650, description="edges seen in the last so many days")]
@@ -143,6 +147,30 @@ async def unpin_agent(
     """The measured level is acted on again. Scope `trust.feedback`."""
     agent = AgentSelector(agent_id, tenant, issuer)
     return intervention_out(await containment.unpin(caller, agent, justification.why))
+
+
+@router.post(
+    AGENT_PATH + "/calls/evaluate",
+    response_model=CallVerdictOut,
+    responses=AMBIGUOUS_AGENT_RESPONSES,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": CALL_QUESTION_CONTENT}}},
+    summary="Verdict on a call before it is made",
+)
+async def evaluate_call(
+    agent_id: str,
+    caller: ReaderDep,
+    answers: CallAnswersDep,
+    request: Request,
+    tenant: TenantParam = None,
+    issuer: IssuerParam = None,
+) -> Response:
+    """Allow, step up or deny, from memory; nothing is learned by asking. The body has members of an event.
+
+    A person's yes to `approval_id` holds for this very call until it expires. Scope `trust.score:read`.
+    """
+    # Reached only where a server gives no `raw_path`: `FastCallRoute` answers before FastAPI does.
+    body = answers.answer(caller, agent_id, tenant, issuer, await request.body())
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 @router.get(

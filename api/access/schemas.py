@@ -11,7 +11,7 @@ from ...scoring.delivery.actuators.desired_state import DesiredState, Unreadable
 from ...scoring.records.containment import Actuation, Intervention
 from ...scoring.store.blast_radius import ReachedAgent
 from ...scoring.store.database import Page
-from ..http.schemas import Level, PageOut, TimeText, UnitInterval, format_rfc3339_or_none, level_word
+from ..http.schemas import Level, PageOut, ReasonOut, TimeText, UnitInterval, format_rfc3339_or_none, level_word
 from .service import DEFAULT_VALID_S, MAX_REASON_LENGTH, MAX_VALID_S, MIN_VALID_S, ActingAgent, BlastRadiusReport
 
 ReasonText = Annotated[
@@ -38,6 +38,77 @@ class InterventionOut(BaseModel):
     decided_at: TimeText | None
     why: str | None
     expires_at: TimeText
+
+
+_EVENT_MEMBER = "#/components/schemas/AuditEvent/properties/"
+CALL_QUESTION_CONTENT: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "required": ["action"],
+        "properties": {
+            "type": {"enum": ["api.call", "tool.call", "a2a.message"], "default": "tool.call"},
+            "agent_type": {"type": "string", "description": "where the agent was never seen; else what is known holds"},
+            **{
+                name: {"$ref": _EVENT_MEMBER + name}
+                for name in ("action", "effect", "resource", "arguments", "principal", "delegation", "task", "peer")
+            },
+            **{name: {"$ref": _EVENT_MEMBER + name} for name in ("scopes", "client", "credential", "bytes_in")},
+        },
+    },
+    "example": {
+        "action": "send_money",
+        "effect": "write",
+        "task": "pay-approved-invoices",
+        "resource": {"type": "account", "id": "acct-42"},
+        "arguments": [
+            {
+                "name": "to",
+                "origin": "tool",
+                "from": 2,
+                "from_action": "read_mail",
+                "untrusted": True,
+                "hash": "3bfecd22",
+            }
+        ],
+    },
+}
+"""Body of a question about a call, as OpenAPI shows it."""
+
+
+class CallThresholdOut(BaseModel):
+    """Score above which a call waits for a person."""
+
+    anomaly_score: UnitInterval
+    effect: str = Field(description="of the held-out calls that it comes from; `all` where the effect's were too few")
+    calls_per_1000: float = Field(description="honest calls of the effect that may wait, `risk.challenge_budget`")
+
+
+class CallVerdictOut(BaseModel):
+    """The answer about one call before it is made."""
+
+    agent_id: str
+    tenant: str | None
+    issuer: str | None
+    decision: Literal["allow", "step_up", "deny"] = Field(description="what policy says of the call, whatever the mode")
+    allow: bool = Field(description="what to do; always true in shadow mode")
+    would_allow: bool = Field(description="true where nothing stands against the call, whatever the mode")
+    mode: Literal["shadow", "enforce"]
+    reason: str = Field(description="code of the decision", examples=["unusual_call"])
+    reasons: list[ReasonOut] = Field(description="what is odd about the call, the strongest first")
+    risk_level: Level = Field(description="level of the agent that was acted on")
+    p_value: float | None = Field(
+        description="share of honest calls of that effect at least as odd; null without model"
+    )
+    anomaly_score: UnitInterval | None
+    threshold: CallThresholdOut | None
+    basis: Literal["model", "level"] = Field(description="what the decision rests on")
+    basis_detail: str | None = Field(description="why no model was asked; null where one was, or the level decided")
+    approval_id: str | None = Field(description="approval of this very call that waits for a person")
+    call: str = Field(description="digest of action, effect, task, resource and hashes of arguments: what is approved")
+    stale: bool
+    evaluated_at: TimeText
+    model_version: str | None
+    policy_version: str
 
 
 class ApprovalIn(BaseModel):

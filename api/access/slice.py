@@ -12,10 +12,14 @@ from ..http.runtime import Runtime
 from ..http.service_registry import ServiceRegistry
 from ..http.slice import FastRoute, LifespanService, Slice
 from ..http.store_executor import StoreExecutor
+from .call_answers import CallAnswers
+from .call_verdicts import CallVerdicts
 from .decision_point import PolicyDecisionPoint
+from .fast_call_route import FastCallRoute
 from .gateways.gateway_issuers import GatewayIssuers
 from .gateways.gateway_server import GatewayServer, GatewayServerDependencies
 from .hooks.hook_server import HookServer, HookServerDependencies
+from .live_call_scorer import LiveCallScorer
 from .routes import actuations_router, router
 from .service import ContainmentService
 
@@ -24,16 +28,23 @@ def _make_services(services: ServiceRegistry) -> Sequence[object]:
     runtime = services.get(Runtime)
     approvals = services.get(PolicyDecisionPoint).approval_workflow
     containment = ContainmentService(runtime, approvals, services.get(AgentResolver), services.get(StoreExecutor))
-    hooks = _make_hook_server(services)
+    calls = CallVerdicts(
+        runtime.policy_evaluator,
+        approvals,
+        services.find(LiveCallScorer),
+        runtime.store.identities,
+        runtime.now_ms,
+    )
+    hooks = _make_hook_server(services, calls)
     if not runtime.settings.gateway.issuers:
-        return containment, hooks
+        return containment, calls, CallAnswers(runtime, calls), hooks
     issuers = GatewayIssuers(
         runtime.settings.gateway, runtime.settings.verification, runtime.clock, runtime.new_id, runtime.monotonic
     )
-    return containment, hooks, issuers, _make_gateway_server(services, issuers)
+    return containment, calls, CallAnswers(runtime, calls), hooks, issuers, _make_gateway_server(services, issuers)
 
 
-def _make_hook_server(services: ServiceRegistry) -> HookServer:
+def _make_hook_server(services: ServiceRegistry, calls: CallVerdicts) -> HookServer:
     runtime = services.get(Runtime)
     dependencies = HookServerDependencies(
         services.get(PolicyDecisionPoint),
@@ -44,6 +55,7 @@ def _make_hook_server(services: ServiceRegistry) -> HookServer:
         runtime.monotonic,
         services.get(ServiceMetrics).count_hook_answer,
         runtime.new_id,
+        calls,
     )
     return HookServer(runtime.settings.hooks, dependencies)
 
@@ -70,7 +82,15 @@ def _lifespans(services: ServiceRegistry) -> Sequence[LifespanService]:
 
 def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
     gateway, hooks = services.find(GatewayServer), services.get(HookServer)
-    return (hooks,) if gateway is None else (gateway, hooks)
+    runtime = services.get(Runtime)
+    calls = FastCallRoute(
+        services.get(CallAnswers),
+        runtime.verifier,
+        services.get(ServiceMetrics),
+        runtime.monotonic,
+        runtime.new_id,
+    )
+    return (calls, hooks) if gateway is None else (gateway, calls, hooks)
 
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
@@ -78,6 +98,7 @@ def _metric_values(services: ServiceRegistry) -> MetricValues:
     audit, policy = decision_point.audit_sink, runtime.live_policy
     values: dict[str, LabelledValues] = {
         "trustwatch_verdicts_total": {labels: count for labels, count in decision_point.verdict_counts.items()},
+        "trustwatch_call_verdicts_total": {labels: n for labels, n in services.get(CallVerdicts).counts.items()},
         "trustwatch_verdict_failures_total": {labels: count for labels, count in decision_point.failure_counts.items()},
         "trustwatch_audit_events_total": {("written",): audit.written, ("dropped",): audit.dropped},
         "trustwatch_audit_events_waiting": {(): len(audit)},

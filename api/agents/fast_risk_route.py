@@ -5,13 +5,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
-from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...ingest.errors import TrustwatchError
+from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import authenticate_request
@@ -102,39 +101,6 @@ class FastRiskRoute:
         trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
         _log.error("request_failed", error_id=error_id, route=RISK_ROUTE, error=type(error).__name__, traceback=trace)
         return internal_problem(error_id)
-
-
-def decode_agent_id(raw: bytes) -> str:
-    """An agent id out of a path, percent-decoded once: ids that are URLs come as `https%3A%2F%2F…`, or as they are.
-
-    Raises:
-        ProblemError: 400, it is empty or not UTF-8.
-    """
-    if not raw:
-        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", "the path names no agent id"))
-    try:
-        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
-    except UnicodeDecodeError:
-        raise ProblemError(
-            ProblemDetails(400, "invalid_request", "Invalid request", "the agent id in the path is not UTF-8")
-        ) from None
-
-
-def parse_agent_selection(query: bytes) -> tuple[str | None, str | None]:
-    """`tenant` and `issuer` of a query string; None = not named.
-
-    Raises:
-        ProblemError: 400, one is named twice, or the query is not UTF-8 or endless.
-    """
-    try:
-        members = parse_qs(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=16)
-    except ValueError:
-        members = {"tenant": ["", ""]}
-    named: dict[str, Any] = {name: members.get(name, [None]) for name in ("tenant", "issuer")}
-    if any(len(values) > 1 for values in named.values()):
-        detail = "the query must be UTF-8 and name `tenant` and `issuer` at most once"
-        raise ProblemError(ProblemDetails(400, "invalid_request", "Invalid request", detail))
-    return named["tenant"][0], named["issuer"][0]
 
 
 MAX_REMEMBERED_QUERY = 256

@@ -186,6 +186,14 @@ METRICS: Final = (
         ("via", "level", "reason", "mode"),
     ),
     MetricDefinition(
+        "trustwatch_call_verdicts_total",
+        "observed counter",
+        "verdicts",
+        "verdicts on calls before they are made, by way, effect of the call, decision, and what it rests on: the "
+        "model, or the level alone; in shadow mode a decision other than allow is what would have been held",
+        ("via", "effect", "decision", "basis"),
+    ),
+    MetricDefinition(
         "trustwatch_verdict_failures_total",
         "observed counter",
         "verdicts",

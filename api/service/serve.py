@@ -131,6 +131,8 @@ class RunningService:
         await parts.jwks.start()
         # before the first answer: a pin that is forgotten lets somebody pass
         await parts.decision_point.approval_workflow.load_open()
+        if parts.calls is not None:
+            await asyncio.to_thread(parts.calls.use_version, parts.models.version)
         app = create_app(self._runtime, SLICES, only_service=not parts.roles.api)
         server = make_server(app, parts.connections)
         listener = listening_socket(parts.settings)
@@ -172,6 +174,8 @@ class RunningService:
             parts.feedback.run(quiet),
             parts.erasures.run(quiet),
         ]
+        if parts.calls is not None:
+            helpers.append(parts.calls.follow(lambda: parts.models.version, quiet))
         if parts.roles.workers:
             retention = apply_retention(parts.settings, backend, parts.status, quiet)
             helpers += [retention, dispatcher.run(quiet), parts.actuation.run(quiet)]

@@ -13,8 +13,9 @@ from ...scoring.records.agents import AgentName
 from .. import clock
 from ..access.actuation import ActuationService
 from ..access.decision_point import PolicyDecisionPoint
+from ..access.live_call_scorer import LiveCallScorer
 from ..archive.archive_status import ArchiveStatus
-from ..composition import live_policy, principal_alias, service_url
+from ..composition import live_policy, open_model_registry, principal_alias, service_url
 from ..events.ingest_status import IngestStatus
 from ..events.source_silence import SilenceAlerter, silence_watched_sources
 from ..feedback.service import FeedbackService
@@ -58,6 +59,7 @@ class ServiceParts:
         models: service of models.
         feedback: service of feedback.
         erasures: service of erasures.
+        calls: the scorer of calls; None where calls are judged by the level alone.
     """
 
     settings: Settings
@@ -80,6 +82,7 @@ class ServiceParts:
     models: ModelService
     feedback: FeedbackService
     erasures: ErasureService
+    calls: LiveCallScorer | None
 
 
 def make_service_parts(
@@ -127,7 +130,14 @@ def make_service_parts(
             settings, backend.settings_file, log, store, decision_point.audit_sink, agents, executor
         ),
         erasures=make_erasure_service(settings, log, store, view, decision_point, status, agents, executor, roles),
+        calls=_make_call_scorer(settings, roles),
     )
+
+
+def _make_call_scorer(settings: Settings, roles: ServiceRoles) -> LiveCallScorer | None:
+    if not (roles.api and settings.risk.call_model):
+        return None
+    return LiveCallScorer(open_model_registry(settings), settings.risk.challenge_budget, settings.domains())
 
 
 def _make_verifier(settings: Settings, jwks: JwksCache) -> TokenVerifier[AuthenticatedCaller]:
@@ -192,6 +202,7 @@ def _services_of(parts: ServiceParts) -> tuple[object, ...]:
         parts.models,
         parts.feedback,
         parts.erasures,
+        *(() if parts.calls is None else (parts.calls,)),
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..argument_columns import NO_CALL, VALUE_DIGITS
+from ..argument_columns import NO_CALL, UNTRUSTED_CALL, VALUE_DIGITS
 from ..compilation import allocation_free, as_int, inlined
 from ..events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH, ORIGINS
 from ..hashing import load_word
@@ -43,7 +43,9 @@ MAX_CALL_INDEX_DIGITS = 9
 MIN_HASH_DIGITS, MAX_HASH_DIGITS = 8, 64
 _LETTER_A, _LETTER_F = b"af"
 _DIGIT_0 = ord("0")
-_HASH, _ORIGIN, _FROM = (scan_schema.field_number(f"arguments.{name}") for name in ("hash", "origin", "from"))
+_HASH, _ORIGIN, _FROM, _UNTRUSTED = (
+    scan_schema.field_number(f"arguments.{name}") for name in ("hash", "origin", "from", "untrusted")
+)
 _TOOL = ORIGINS.index("tool")
 
 Integers = npt.NDArray[np.int64]
@@ -248,7 +250,7 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
     spans.begins[field], count = at, 0
     at = skip_blanks(data, at + 1)
     while data[at] == OPEN_OBJECT:
-        spans.lengths[_FROM] = ABSENT  # those of the object before
+        spans.lengths[_FROM] = spans.lengths[_UNTRUSTED] = ABSENT  # those of the object before
         at = _read_object(data, at, schema.inner[field], schema, spans)
         if at < 0 or count >= MAX_ARGUMENTS:
             return -1
@@ -274,7 +276,9 @@ def _keep_argument(data: Bytes, spans: MemberSpans, place: int) -> None:
         value = (value << np.uint64(4)) | np.uint64(digit)
     spans.argument_values[place] = value
     source = NO_CALL
-    if spans.begins[_ORIGIN] == _TOOL and spans.lengths[_FROM] != ABSENT:
+    if spans.begins[_ORIGIN] == _TOOL and spans.lengths[_UNTRUSTED] != ABSENT:
+        source = UNTRUSTED_CALL if spans.begins[_UNTRUSTED] == 1 else NO_CALL
+    elif spans.begins[_ORIGIN] == _TOOL and spans.lengths[_FROM] != ABSENT:
         source = 0
         for at in range(spans.begins[_FROM], spans.begins[_FROM] + spans.lengths[_FROM]):
             source = 10 * source + as_int(data[at] - _DIGIT_0)

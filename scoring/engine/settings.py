@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from ...ingest.settings import Name, SettingsPart, setting
+from ...models.call_challenges import MAX_CHALLENGED
 from .hard_signals import hard_signal_codes
 
 PER_AGENT_DAYS = "false alerts accepted per 1,000 agent-days and peer group"
@@ -38,10 +39,30 @@ class AlertBudget(SettingsPart, frozen=True):
         return AlertBudget(*(min(alerts * factor, MAX_BUDGET) for alerts in msgspec.structs.astuple(self)))
 
 
+PER_CALLS = "that may wait for a person, of 1,000; 0 is none"
+
+
+class ChallengeBudget(SettingsPart, frozen=True):
+    """The honest calls that may wait for a person, by effect; thresholds of call verdicts are derived from it."""
+
+    read: Annotated[float, setting(f"reading calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    write: Annotated[float, setting(f"writing calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    delete: Annotated[float, setting(f"deleting calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    admin: Annotated[float, setting(f"administrative calls {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+    unknown: Annotated[float, setting(f"calls of unknown effect {PER_CALLS}", ge=0, le=MAX_CHALLENGED)] = 10.0
+
+    def of_effect(self, effect: str) -> float:
+        """Calls of an effect that may wait, of 1,000."""
+        return float(getattr(self, effect))
+
+
 class RiskEvaluationSettings(SettingsPart, frozen=True):
     """Settings of the way from evidence to levels."""
 
     alert_budget: Annotated[AlertBudget, setting("false alerts accepted per level")] = AlertBudget()
+    challenge_budget: Annotated[ChallengeBudget, setting("calls that may wait for a person, per effect")] = (
+        ChallengeBudget()
+    )
     half_life_s: Annotated[float, setting("half-life of the displayed risk, s", gt=0)] = 3600.0
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     confidence_minimum: Annotated[float, setting("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3

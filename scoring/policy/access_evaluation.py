@@ -98,6 +98,7 @@ STALE = "stale"
 NOT_NARROWED = "scopes_not_narrowable"
 NOT_SHORTENED = "lifetime_not_supported"
 UNDECIDED = "undecided"
+UNUSUAL_CALL = "unusual_call"
 
 VERDICT_REASONS = {
     ALLOWED: "nothing stands against it",
@@ -108,6 +109,7 @@ VERDICT_REASONS = {
     STALE: "what is known of the agent may be out of date, and who asks is set to be denied then",
     NOT_NARROWED: "some scopes are not granted, and the asking server can not leave them out",
     NOT_SHORTENED: "the lifetime that the policy allows is one that the asking server can not give",
+    UNUSUAL_CALL: "the call is odder than nearly all that honest agents make, and waits for a person's approval",
     UNDECIDED: "the question could not be decided, for a fault of ours or a request that can not be read",
 }
 """Reason codes of verdicts. They may leave the service; no other part of a reason does."""

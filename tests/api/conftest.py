@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.api.composition import new_id as services_id
 from trustwatch.api.composition import principal_alias
 from trustwatch.api.events.ingest_status import IngestStatus
@@ -46,6 +47,7 @@ from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.source import Record, RecordKind
 from trustwatch.models.model_registry import ModelRegistry
 from trustwatch.scoring.delivery.actuators.actuator_notifier import ActuationMetrics
+from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.pipeline.desired_state_resolver import DesiredStateResolver
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus, make_lag_counter
@@ -118,6 +120,7 @@ class ApiService:
         self.ingest = IngestStatus()
         self.actuations = ActuationMetrics()
         self.desk: ModelService | None = None
+        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
         self.pause = 0.0
         self.preview: Any = None
         """Plays the process of a preview (see `trustwatch.api.feedback.preview_runner.Run`)."""
@@ -178,6 +181,7 @@ class ApiService:
             self.feedback,
             self.desk,
             self.ingest,
+            self.calls,
         )
         return Runtime(
             services=tuple(service for service in services if service is not None),

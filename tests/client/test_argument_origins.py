@@ -210,6 +210,17 @@ def test_what_is_looked_up_by_an_untrusted_key_is_untrusted() -> None:
 
     assert pay.arguments is not None and seen(pay.arguments[0]) == ("to", "tool", 1, False)
     assert pay.derived
+    assert pay.arguments[0].untrusted is True
+
+
+@pytest.mark.parametrize(("text", "untrusted"), [("acct-1001", False), ("acct-2002", None), ("acct-3003", None)])
+def test_an_argument_says_whether_its_answer_is_untrusted(text: str, untrusted: bool | None) -> None:
+    """Of values out of the prompt, or out of nothing, there is nothing to say."""
+    memory = after_mail("acct-1001", prompt="Pay acct-2002.", untrusted=False)
+
+    (argument,) = told(memory, {"to": text})
+
+    assert argument.untrusted is untrusted
 
 
 @pytest.mark.parametrize("untrusted", [False, None])

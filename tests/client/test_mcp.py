@@ -15,7 +15,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from trustwatch.client import Caller, OriginTracker, TokenPolicy
+from trustwatch.client import AuditEvent, Caller, CallVerdict, OriginTracker, TokenPolicy
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
@@ -28,7 +28,14 @@ MODES = ["auto", "legacy"]
 class GuardedMcpServer:
     """A server with tools behind the middleware. Without *caller* the SDK's own authentication names it."""
 
-    def __init__(self, says: ScriptedAnswer | None = None, *, caller: Caller | None = BOT, auth: bool = False) -> None:
+    def __init__(
+        self,
+        says: ScriptedAnswer | None = None,
+        *,
+        caller: Caller | None = BOT,
+        auth: bool = False,
+        **middleware: Any,
+    ) -> None:
         self.told = RecordingSender()
         read = (lambda _: caller) if not auth else None
         self.middleware = TrustMcpMiddleware(
@@ -37,6 +44,7 @@ class GuardedMcpServer:
             client=says,
             sender=self.told,
             effects={"balance": "read", "pay": "write"},
+            **middleware,
         )
         more: dict[str, Any] = {}
         if auth:
@@ -388,3 +396,48 @@ def test_a_call_that_fails_is_traced_too() -> None:
         {"to": ("unseen", None, None, False), "text": ("unseen", None, None, False)},
         False,
     )
+
+
+class ScriptedJudge:
+    """Verdicts on calls that the test chose, and what was asked about."""
+
+    def __init__(self, verdict: CallVerdict) -> None:
+        self.verdict = verdict
+        self.asked: list[AuditEvent] = []
+
+    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+        assert caller == BOT
+        self.asked.append(event)
+        return self.verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "refused", "counted"),
+    [
+        (CallVerdict("allow", allow=True), "", None),
+        (CallVerdict("step_up", allow=False), "step_up", "step_up"),
+        (CallVerdict("deny", allow=False), "deny", "deny"),
+        (CallVerdict("step_up", allow=True), "", "shadow"),
+    ],
+)
+def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: str, counted: str | None) -> None:
+    """Tools alone; in shadow mode the call passes, and is counted. What we refused is our doing."""
+    judge = ScriptedJudge(verdict)
+    world = GuardedMcpServer(calls=judge)
+
+    async def work(client: Client) -> bool:
+        await client.list_tools()
+        try:
+            await client.call_tool("pay", {"account": "acct-1", "amount": 5})
+        except MCPError as error:
+            return error.code == ACCESS_REFUSED
+        return False
+
+    assert world.run(work) is bool(refused)
+    (asked,) = judge.asked
+    assert (asked.action, asked.effect, asked.session, asked.outcome) == ("pay", "write", "conv-1", "success")
+    assert world.paid == ([] if refused else [5])
+    told = world.told.events[-1]
+    assert (told.action, told.caused_by is not None) == ("pay", bool(refused))
+    if counted:
+        assert world.middleware.counts()[counted] == 1

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest.argument_columns import NO_CALL
+from trustwatch.ingest.argument_columns import NO_CALL, UNTRUSTED_CALL
 from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT, ColumnEncoder
 from trustwatch.ingest.errors import MalformedEvent
 from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import MAX_ARGUMENTS, Argument, decode_event
 from trustwatch.ingest.record_erasure import NameEraser
 from trustwatch.ingest.record_keys import record_id
+from trustwatch.ingest.scan.raw_encoder import RawEncoder
 from trustwatch.scoring.records.erasures import erasure_pseudonym
 
 from ..support.feature_histories import SALT, event
@@ -143,3 +144,15 @@ def test_an_erased_name_is_no_value() -> None:
 
     assert columns.arguments is not None
     assert columns.arguments.values.tolist() == [int(COPIED["hash"], 16)]
+
+
+@pytest.mark.parametrize(("untrusted", "source"), [(True, UNTRUSTED_CALL), (False, NO_CALL), (None, COPIED["from"])])
+def test_what_the_sender_knows_of_an_answer_wins(untrusted: bool | None, source: int) -> None:
+    """Both readers take it in place of the session's memory; of an argument out of the prompt it says nothing."""
+    raw = json.dumps(event(arguments=[{**PROMPTED, "untrusted": True}, {**COPIED, "untrusted": untrusted}])).encode()
+    for columns in (
+        ColumnEncoder(SALT, {}).encode([decode_event(raw)]),
+        RawEncoder(ColumnEncoder(SALT, {})).encode([raw]).columns,
+    ):
+        assert columns.arguments is not None
+        assert columns.arguments.sources.tolist() == [NO_CALL, source]

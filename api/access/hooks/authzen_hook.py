@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 from starlette.types import Scope
 
 from ....ingest.errors import SourceNotAllowed, TrustwatchError
 from ....scoring.policy.access_evaluation import SCOPES_REFUSED, STEP_UP, AccessRequest, Verdict
 from ...http.auth.callers import SCOPE_DECIDE, AuthenticatedCaller
 from ...http.problems import problem_of
+from ..call_verdicts import CallQuestion, CallVerdict, CallVerdicts
 from ..decision_point import (
     MAX_SCOPES,
     AccessDecision,
@@ -58,13 +60,15 @@ class EvaluationRequester(NamedTuple):
 
 
 class EvaluationItem(NamedTuple):
-    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it."""
+    """One evaluation. `grant` is the grant type of a gate, "" for every other; `error` says what is wrong with it;
+    `call` is what is asked about where the context tells the arguments of a call."""
 
     requester: EvaluationRequester
     action: str
     grant: str
     resource: tuple[str, str]
     error: str = ""
+    call: CallQuestion | None = None
 
 
 class EvaluationBatch(NamedTuple):
@@ -126,7 +130,31 @@ def _read_item(given: Any, defaults: dict[str, Any]) -> EvaluationItem:
     )
     gate = ISSUANCE_ACTION.fullmatch(action)
     resource = check_name_length(whole["resource"]["type"]), check_name_length(whole["resource"]["id"])
-    return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
+    if gate or member_at(context, "arguments") is None:
+        return EvaluationItem(who, action, gate.group(2) if gate else "", resource)
+    try:
+        call = _read_call(whole)
+    except msgspec.ValidationError as error:
+        return _INVALID_ITEM._replace(error=f"no call can be read: {error}")
+    return EvaluationItem(who, action, "", resource, call=call)
+
+
+def _read_call(whole: dict[str, Any]) -> CallQuestion:
+    """The call of an item whose context tells arguments, in the shape of an event's. Raises msgspec.ValidationError."""
+    subject, action, resource, context = (whole[name] for name in ("subject", "action", "resource", "context"))
+    properties = member_at(resource, "properties")
+    told = {
+        "action": action["name"],
+        "effect": member_at(action, "properties", "effect"),
+        "resource": {
+            **(properties if type(properties) is dict else {}),
+            "type": resource["type"],
+            "id": resource["id"],
+        },
+        "principal": {"id": subject["id"]} if subject["type"] == "user" else None,
+        **{name: context.get(name) for name in ("arguments", "task", "peer")},
+    }
+    return msgspec.convert(told, CallQuestion)
 
 
 def group_by_requester(
@@ -182,12 +210,16 @@ class AuthZenEndpoint:
     Args:
         decider: asks the decision point.
         identify: the caller of a request; raises AuthenticationFailed.
+        calls: judges calls whose arguments are told.
         several: whether this is the endpoint for many evaluations.
     """
 
-    def __init__(self, decider: HookDecider, identify: IdentifyHookCaller, *, several: bool) -> None:
+    def __init__(
+        self, decider: HookDecider, identify: IdentifyHookCaller, calls: CallVerdicts, *, several: bool
+    ) -> None:
         self._decider = decider
         self._identify = identify
+        self._calls = calls
         self._is_batch = several
 
     async def admit(self, request: HookRequest, scope: Scope) -> Callable[[HookRequest], HookResponse] | HookResponse:
@@ -211,13 +243,13 @@ class AuthZenEndpoint:
         questions = group_by_requester(batch.items, tenant, issuer)
         decided = {requester: self._decider.decide(parsed, _unconstrained) for requester, parsed in questions.items()}
         try:
-            content = self._render(batch, decided)
+            content = self._render(batch, decided, tenant, issuer)
         except Exception as error:
             decided = {
                 requester: self._decider.undecided_decision(error, parsed.access_request)
                 for requester, parsed in questions.items()
             }
-            content = self._render(batch, decided)
+            content = self._render(batch, decided, tenant, issuer)
         for requester, parsed in questions.items():
             verdict = decided[requester].verdict
             self._decider.record(
@@ -240,17 +272,32 @@ class AuthZenEndpoint:
         binding.check_claims(tenant, issuer, None)
         return tenant, issuer
 
-    def _render(self, batch: EvaluationBatch, decided: dict[EvaluationRequester, AccessDecision]) -> dict[str, Any]:
+    def _render(
+        self,
+        batch: EvaluationBatch,
+        decided: dict[EvaluationRequester, AccessDecision],
+        tenant: str,
+        issuer: str,
+    ) -> dict[str, Any]:
         answers = []
         shaped: set[EvaluationRequester] = set()
         for item in batch.items:
             answers.append(self._render_item(item, decided.get(item.requester), shaped))
+            if item.call is not None and answers[-1]["decision"]:
+                answers[-1] = self._judge_call(item.call, item.requester, tenant, issuer)
             permit = answers[-1]["decision"]
             if (batch.semantic == DENY_ON_FIRST_DENY and not permit) or (
                 batch.semantic == PERMIT_ON_FIRST_PERMIT and permit
             ):
                 break
         return {"evaluations": answers} if batch.is_batch else answers[0]
+
+    def _judge_call(
+        self, call: CallQuestion, requester: EvaluationRequester, tenant: str, issuer: str
+    ) -> dict[str, Any]:
+        """One decision on a call that the level lets pass; in shadow mode with what would have been denied."""
+        access = AccessRequest(tenant, issuer, requester.agent, (call.action,), ancestors=requester.ancestors)
+        return _rendered_call(self._calls.judge(access, call, self._decider.channel))
 
     def _render_item(
         self, item: EvaluationItem, decided: AccessDecision | None, shaped: set[EvaluationRequester]
@@ -303,6 +350,18 @@ class AuthZenMetadataEndpoint:
 def _unconstrained(_: ParsedHookRequest, verdict: Verdict) -> Verdict:
     """The standard can say all that a verdict does."""
     return verdict
+
+
+def _rendered_call(verdict: CallVerdict) -> dict[str, Any]:
+    context = {
+        "call": verdict.decision,
+        "basis": verdict.basis,
+        "p_value": None if verdict.score is None else verdict.score.p_value,
+        "reason": None if verdict.would_allow else verdict.reason,
+        "approval_id": verdict.approval_id or None,
+        "reasons": [one.text for one in verdict.reasons] or None,
+    }
+    return {"decision": verdict.allow, "context": {name: value for name, value in context.items() if value is not None}}
 
 
 def _denial_reason(item: EvaluationItem, verdict: Verdict) -> str:

@@ -18,6 +18,7 @@ from ....scoring.policy.book import LivePolicy
 from ...http.problems import CONTENT_TYPE, internal_problem
 from ...http.request_body import RequestBodyTooLong, read_request_body
 from ...settings.enforcement_settings import HookSettings
+from ..call_verdicts import CallVerdicts
 from ..decision_point import AccessDecision, PolicyDecisionPoint, RequestLimitExceeded
 from .authzen_hook import (
     EVALUATION_PATH,
@@ -208,6 +209,7 @@ class HookServerDependencies(NamedTuple):
         monotonic: seconds, for durations.
         meter: counts every answer.
         new_id: text that never repeats.
+        calls: judges calls whose arguments are told.
     """
 
     decision_point: PolicyDecisionPoint
@@ -218,6 +220,7 @@ class HookServerDependencies(NamedTuple):
     monotonic: Callable[[], float]
     meter: HookMeter
     new_id: Callable[[], str]
+    calls: CallVerdicts
 
 
 class HookRoute(NamedTuple):
@@ -293,7 +296,9 @@ def _routes_of_hook(settings: HookSettings, dependencies: HookServerDependencies
             HOOK_ADAPTERS[settings.kind](settings), hook_authentication(settings, dependencies.clock), asking
         )
         return [HookRoute(settings.name, HOOK_PATH_PREFIX + settings.name, "POST", endpoint.admit, endpoint.too_large)]
-    single, many = (AuthZenEndpoint(asking, dependencies.identify, several=several) for several in (False, True))
+    single, many = (
+        AuthZenEndpoint(asking, dependencies.identify, dependencies.calls, several=several) for several in (False, True)
+    )
     metadata = AuthZenMetadataEndpoint(dependencies.url)
     return [
         HookRoute(settings.name, EVALUATION_PATH, "POST", single.admit, single.too_large),

@@ -61,6 +61,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/agents/{agent_id:name}/release": {"note": "a reason"},
     "/v1/privacy/erasures": {"agent": "{agent_id}", "issuer": AS, "reason": "a reason"},
     "/v1/privacy/erasures/{erasure_id}/verify": {"proof": "x.y.z", "subject": "{agent_id}"},
+    "/v1/agents/{agent_id:name}/calls/evaluate": {"action": "read_mail"},
     "/v1/risk/query": {"agents": [{"agent_id": f"agent-{mark(ACME)}"}, {"agent_id": f"agent-{mark(GLOBEX)}"}]},
     "/v1/alerts/test": {},
     "/v1/decisions/{decision_id}/feedback": DRAFT,

@@ -180,6 +180,7 @@ ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "
                 "from": [0, 999_999_999, 1_000_000_000, -1, 1.0, 1.5, 10**20, True, "1"],
                 "from_action": ["", "a" * 256, "a" * 257],
                 "part": [True, False, None, 0, "true"],
+                "untrusted": [True, False, None, 0, "true"],
             }.items()
             for value in values
         ),
@@ -193,7 +194,7 @@ def test_scan_reads_arguments_as_the_reference(pair: ScannerAndReference, items:
 
 def test_scan_reads_plain_arguments_itself(pair: ScannerAndReference) -> None:
     """No record with origins falls back to the slow reader, up to the bounds."""
-    for items in ([], [ARGUMENT], [ARGUMENT | {"from": 999_999_999, "part": True}] * 256):
+    for items in ([], [ARGUMENT], [ARGUMENT | {"from": 999_999_999, "part": True, "untrusted": True}] * 256):
         assert pair.is_scanned(compact(changed("arguments", items)))
 
 

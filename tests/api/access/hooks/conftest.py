@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from trustwatch.api.access.live_call_scorer import LiveCallScorer
 from trustwatch.api.http.app import create_app
 from trustwatch.api.http.auth.bearer_tokens import TokenVerifier
 from trustwatch.api.http.auth.callers import ALL_SCOPES, CallerDirectory
@@ -29,6 +30,8 @@ from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.log.group_commit import GroupCommit
 from trustwatch.ingest.log.log_reader import LogReader
 from trustwatch.ingest.settings import Secret
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.engine.settings import ChallengeBudget
 from trustwatch.scoring.pipeline.ipc import PipelineUpdate
 from trustwatch.scoring.pipeline.pipeline_status import PipelineStatus
 from trustwatch.scoring.policy.book import LivePolicy, PolicyBook, PolicyTable
@@ -67,6 +70,7 @@ class HookTestbed:
         self.event_log = EventLog(folder / "log")
         self.store = open_store(sqlite_url(database))
         self.view, self.status, self.policy = RiskView(), PipelineStatus(), LivePolicy(book)
+        self.calls = LiveCallScorer(ModelRegistry(folder / "models", folder / "model"), ChallengeBudget())
         self.ids = iter(range(10**9))
         self.runner.run(self._open())
 
@@ -98,7 +102,7 @@ class HookTestbed:
             self.status,
             clock=lambda: self.now,
             new_id=lambda: str(next(self.ids)),
-            services=(self.guard,),
+            services=(self.guard, self.calls),
         )
         self.fresh()
         await self.jwks.start()

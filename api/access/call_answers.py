@@ -1,0 +1,139 @@
+"""Answers to questions about calls, over HTTP: reading a question, whom it is about, and the answer as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ...ingest.timestamps import format_rfc3339
+from ...scoring.policy.access_evaluation import AccessRequest
+from ...scoring.records.decisions import RiskReason
+from ..http.agent_lookup import find_agent_entry
+from ..http.auth.callers import AuthenticatedCaller
+from ..http.problems import ProblemDetails, ProblemError
+from ..http.runtime import Runtime
+from .call_verdicts import CallQuestion, CallVerdict, CallVerdicts
+from .decision_point import MAX_ACTORS
+
+VIA_API = "calls"
+"""Way of these questions, in metrics and approvals."""
+
+_decode = msgspec.json.Decoder(CallQuestion).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class CallThresholdMember(msgspec.Struct, frozen=True):
+    """Member `threshold` of an answer."""
+
+    anomaly_score: float
+    effect: str
+    calls_per_1000: float
+
+
+class CallAnswer(msgspec.Struct, frozen=True):
+    """An answer; `api/access/schemas.py:CallVerdictOut` describes its members."""
+
+    agent_id: str
+    tenant: str | None
+    issuer: str | None
+    decision: str
+    allow: bool
+    would_allow: bool
+    mode: str
+    reason: str
+    reasons: tuple[RiskReason, ...]
+    risk_level: str
+    p_value: float | None
+    anomaly_score: float | None
+    threshold: CallThresholdMember | None
+    basis: str
+    basis_detail: str | None
+    approval_id: str | None
+    call: str
+    stale: bool
+    evaluated_at: str
+    model_version: str | None
+    policy_version: str
+
+
+class CallAnswers:
+    """Answers questions of callers about calls of their agents.
+
+    Args:
+        runtime: risk view, settings and clock.
+        verdicts: judges.
+    """
+
+    def __init__(self, runtime: Runtime, verdicts: CallVerdicts) -> None:
+        self._runtime = runtime
+        self._verdicts = verdicts
+        self._budget = runtime.settings.risk.challenge_budget
+
+    def answer(
+        self, caller: AuthenticatedCaller, agent_id: str, tenant: str | None, issuer: str | None, body: bytes
+    ) -> bytes:
+        """The answer as JSON.
+
+        Raises:
+            TenantNotAllowed: the caller may not ask about that tenant.
+            ProblemError: 409, the id alone does not say which agent is meant; 422, the body is no question.
+        """
+        call = read_call_question(body)
+        entry = find_agent_entry(self._runtime.risk_view, caller, agent_id, tenant, issuer)
+        if entry is not None:
+            tenant, issuer, agent_id = entry.summary.name.identity
+        else:
+            tenant = tenant if tenant is not None else caller.binding.default_tenant
+            issuer = issuer if issuer is not None else caller.binding.default_issuer
+        ancestors = tuple(name for name in (call.delegation or ())[:MAX_ACTORS] if name and name != agent_id)
+        access = AccessRequest(tenant or "", issuer or "", agent_id, ancestors=ancestors)
+        return _encode(self._member_values(access, self._verdicts.judge(access, call, VIA_API)))
+
+    def _member_values(self, access: AccessRequest, verdict: CallVerdict) -> CallAnswer:
+        score, by_level = verdict.score, verdict.by_level
+        return CallAnswer(
+            access.agent_id,
+            access.tenant or None,
+            access.issuer or None,
+            verdict.decision,
+            verdict.allow,
+            verdict.would_allow,
+            "enforce" if by_level.enforced else "shadow",
+            verdict.reason,
+            verdict.reasons,
+            by_level.level.label,
+            None if score is None else score.p_value,
+            None if score is None else score.anomaly_score,
+            None if score is None or score.threshold is None else self._threshold_member(verdict),
+            verdict.basis,
+            verdict.detail or None,
+            verdict.approval_id or None,
+            verdict.call,
+            by_level.stale,
+            format_rfc3339(self._runtime.now_ms()),
+            None if score is None else self._runtime.scoring_version,
+            by_level.policy_version,
+        )
+
+    def _threshold_member(self, verdict: CallVerdict) -> CallThresholdMember:
+        score = verdict.score
+        assert score is not None and score.threshold is not None
+        per_1000 = self._budget.of_effect(score.effect)
+        return CallThresholdMember(score.threshold.anomaly_score, score.threshold.effect, per_1000)
+
+
+def read_call_question(body: bytes) -> CallQuestion:
+    """A question out of a body. Raises ProblemError (422)."""
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable_call(str(error)) from None
+
+
+def unreadable_call(reason: str) -> ProblemError:
+    """422 for a body that is no question about a call."""
+    message, at_path, path = reason.rpartition(" - at `")
+    errors: list[dict[str, Any]] = [{"path": path.removesuffix("`") if at_path else "$", "reason": message or reason}]
+    members = {"errors": errors}
+    return ProblemError(ProblemDetails(422, "invalid_request", "Invalid request", reason, members=members))

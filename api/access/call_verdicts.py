@@ -1,0 +1,254 @@
+"""Verdicts on calls before they are made: allow, step up, deny; from memory, and nothing is learned by asking.
+
+The level decides first, as for tokens. Where it lets the call pass, the model says whether this call is odd enough for
+a person to look at it. A person's yes holds for the very call: its action, resource and the hashes of its arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import structlog
+
+from ...ingest.events import (
+    Agent,
+    Arguments,
+    Client,
+    Credential,
+    Effect,
+    Id,
+    Names,
+    NativeEvent,
+    Principal,
+    Resource,
+    Scopes,
+    Text,
+)
+from ...ingest.identities import IdentityHasher
+from ...scoring.engine.call_scorer import CallScore
+from ...scoring.policy.access_evaluation import (
+    ALLOWED,
+    STEP_UP,
+    UNUSUAL_CALL,
+    AccessRequest,
+    PolicyEvaluator,
+    Verdict,
+)
+from ...scoring.records.agents import AgentName, RiskLevel
+from ...scoring.records.decisions import RiskReason
+from .approval_workflow import MAX_PENDING_PER_AGENT, ApprovalWorkflow
+from .live_call_scorer import LiveCallScorer
+
+CALL_SCOPE_PREFIX = "call:"
+"""Begins the scope of an approval that holds for one call; what follows is the digest of the call."""
+BY_MODEL, BY_LEVEL = "model", "level"
+FAILED = "the model could not be asked for a fault of ours"
+
+CallType = Literal["api.call", "tool.call", "a2a.message"]
+CallDecision = Literal["allow", "step_up", "deny"]
+
+_log = structlog.get_logger(__name__)
+
+
+class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A call that an agent is about to make: the members of an event that are known before it."""
+
+    action: Id
+    type: CallType = "tool.call"
+    agent_type: Text | None = None
+    effect: Effect | None = None
+    resource: Resource | None = None
+    arguments: Arguments | None = None
+    principal: Principal | None = None
+    delegation: Names | None = None
+    task: Text | None = None
+    peer: Text | None = None
+    scopes: Scopes | None = None
+    client: Client | None = None
+    credential: Credential | None = None
+    bytes_in: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+    def digest(self) -> str:
+        """Digest of what an approval is bound to: action, effect, task, resource, and the hashes of the arguments."""
+        resource = self.resource or Resource()
+        bound = (
+            self.action,
+            self.effect,
+            self.task,
+            self.peer,
+            (resource.type, resource.id, resource.target, resource.audience),
+            None if self.arguments is None else sorted((one.name, one.hash) for one in self.arguments),
+        )
+        return hashlib.sha256(msgspec.json.encode(bound)).hexdigest()[:32]
+
+
+class CallVerdict(NamedTuple):
+    """Answer about one call.
+
+    Attributes:
+        decision: what the policy says of the call, whatever the mode.
+        allow: what whoever asks is to do; always true in shadow mode.
+        reason: code, see `VERDICT_REASONS`.
+        by_level: verdict of the level alone.
+        score: of the model; None where the level decided, or the model could not be asked.
+        basis: `model`, or `level`.
+        detail: why the verdict rests on the level alone; "" = it does not, or that was enough.
+        approval_id: the approval that waits for a person; "" = none does.
+        call: digest of the call.
+    """
+
+    decision: CallDecision
+    allow: bool
+    reason: str
+    by_level: Verdict
+    score: CallScore | None
+    basis: str
+    detail: str
+    approval_id: str
+    call: str
+
+    @property
+    def would_allow(self) -> bool:
+        """True if nothing stands against the call, whatever the mode."""
+        return self.decision == "allow"
+
+    @property
+    def reasons(self) -> tuple[RiskReason, ...]:
+        """Reasons of the model, the strongest first."""
+        return () if self.score is None else self.score.reasons
+
+
+class CallVerdicts:
+    """Judges calls, counts what it judged, and asks persons. For one event loop.
+
+    Args:
+        policy_evaluator: judges by the level.
+        approvals: asks persons.
+        live_scorer: of the model in force; None = calls are judged by the level alone.
+        identities: of the deployment.
+        now_ms: UTC milliseconds.
+
+    Attributes:
+        counts: verdicts by (way, effect, decision, basis).
+    """
+
+    def __init__(
+        self,
+        policy_evaluator: PolicyEvaluator,
+        approvals: ApprovalWorkflow,
+        live_scorer: LiveCallScorer | None,
+        identities: IdentityHasher,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._policy_evaluator = policy_evaluator
+        self._approvals = approvals
+        self._live_scorer = live_scorer
+        self._identities = identities
+        self._now_ms = now_ms
+        self.counts: Counter[tuple[str, str, str, str]] = Counter()
+
+    def judge(self, access: AccessRequest, call: CallQuestion, via: str) -> CallVerdict:
+        """The verdict on a call of an agent that came by *via*. Never waits."""
+        by_level, context = self._policy_evaluator.evaluate(access)
+        digest = call.digest()
+        approved = self._is_approved(access, digest, by_level.level)
+        decision, reason = _decision_of_level(by_level, call, approved=approved)
+        score, basis, detail = None, BY_LEVEL, ""
+        if decision == "allow":
+            known_type = "" if context.entry is None else context.entry.summary.agent_type
+            agent_type = known_type or call.agent_type
+            score, detail = self._score(access, call, agent_type)
+            basis = BY_LEVEL if score is None else BY_MODEL
+            if score is not None and score.exceeds and not approved:
+                decision, reason = "step_up", UNUSUAL_CALL
+        approval_id = ""
+        if decision == "step_up" and by_level.enforced and access.approvable:
+            approval_id = self._request_approval(access, call, digest, by_level.level, reason, score, via)
+        self.counts[via, call.effect or "unknown", decision, basis] += 1
+        allow = decision == "allow" or not by_level.enforced
+        return CallVerdict(decision, allow, reason, by_level, score, basis, detail, approval_id, digest)
+
+    def _is_approved(self, access: AccessRequest, digest: str, level: RiskLevel) -> bool:
+        interventions = self._policy_evaluator.interventions
+        scopes = interventions.approved_scopes(access.identity, self._now_ms(), int(level))
+        return CALL_SCOPE_PREFIX + digest in scopes
+
+    def _score(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> tuple[CallScore | None, str]:
+        """The score of a call, or why there is none."""
+        live = self._live_scorer
+        if live is None:
+            return None, "this service asks no model about calls (`risk.call_model`)"
+        if live.scorer is None:
+            return None, live.missing_because
+        try:
+            return live.scorer.score(self._as_event(access, call, agent_type)), ""
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))  # no local variables: they hold requests
+            _log.error("call_not_scored", error=type(error).__name__, traceback=trace)
+            return None, FAILED
+
+    def _as_event(self, access: AccessRequest, call: CallQuestion, agent_type: str | None) -> NativeEvent:
+        """The call as an event. The agent's type is the one that it is known by: else it would choose its own peers."""
+        return NativeEvent(
+            time=datetime.fromtimestamp(self._now_ms() / 1000, UTC),
+            agent=Agent(access.agent_id, access.issuer or None, agent_type),
+            type=call.type,
+            action=call.action,
+            outcome="success",
+            tenant=access.tenant or None,
+            principal=call.principal,
+            delegation=call.delegation,
+            task=call.task,
+            effect=call.effect,
+            resource=call.resource,
+            peer=call.peer,
+            scopes=call.scopes,
+            client=call.client,
+            credential=call.credential,
+            bytes_in=call.bytes_in,
+            arguments=call.arguments,
+        )
+
+    def _request_approval(
+        self,
+        access: AccessRequest,
+        call: CallQuestion,
+        digest: str,
+        level: RiskLevel,
+        reason: str,
+        score: CallScore | None,
+        via: str,
+    ) -> str:
+        """Ask a person about the call, once; returns the id of the approval that waits, "" where too many do."""
+        scope = CALL_SCOPE_PREFIX + digest
+        waiting = self._policy_evaluator.interventions.pending_approval(
+            access.identity, (scope,), self._now_ms(), MAX_PENDING_PER_AGENT
+        )
+        if waiting is not None:
+            return waiting.intervention_id if scope in waiting.scopes else ""
+        name = AgentName(self._identities.agent_key(*access.identity), *access.identity)
+        # An agent that becomes known meanwhile is not riskier than before.
+        at_least = max(level, RiskLevel.LOW)
+        return self._approvals.request_approval(name, (scope,), at_least, _told(call, reason, score), via)
+
+
+def _decision_of_level(by_level: Verdict, call: CallQuestion, *, approved: bool) -> tuple[CallDecision, str]:
+    """Decision on a call by the agent's level. What holds some scopes for a person holds every call that does more than
+    read, since the scopes that a call needs are not known here."""
+    if not by_level.would_allow and by_level.reason != STEP_UP:
+        return "deny", by_level.reason
+    if by_level.step_up and not approved and (by_level.reason == STEP_UP or call.effect != "read"):
+        return "step_up", STEP_UP
+    return "allow", ALLOWED
+
+
+def _told(call: CallQuestion, reason: str, score: CallScore | None) -> str:
+    """Words for the person who is asked. Neither targets nor arguments: no erasure looks for a name in here."""
+    codes = () if score is None else dict.fromkeys(one.code for one in score.reasons)
+    return f"{reason}: {call.action[:200]}" + (f" ({', '.join(codes)})" if codes else "")

@@ -1,0 +1,106 @@
+"""`POST /v1/agents/{agent_id}/calls/evaluate` in front of FastAPI, which declares it too, so that OpenAPI has it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ...ingest.errors import TrustwatchError
+from ..http.agent_paths import decode_agent_id, parse_agent_selection
+from ..http.auth.bearer_tokens import TokenVerifier
+from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
+from ..http.dependencies import authenticate_request
+from ..http.problems import ProblemDetails, ProblemError, internal_problem, problem_of, send_problem
+from ..http.prometheus_metrics import ServiceMetrics
+from ..http.request_body import RequestBodyTooLong, read_request_body
+from .call_answers import CallAnswers
+
+CALL_PATH_PREFIX, CALL_PATH_SUFFIX = b"/v1/agents/", b"/calls/evaluate"
+CALL_ROUTE = "/v1/agents/{agent_id}/calls/evaluate"
+MAX_CALL_BYTES = 128 * 1024
+"""Bytes of a question: 256 arguments with long names, and what an event has beside them."""
+_MIN_PATH_LENGTH = len(CALL_PATH_PREFIX) + len(CALL_PATH_SUFFIX)
+
+_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+
+_log = structlog.get_logger(__name__)
+
+
+class FastCallRoute:
+    """Answers questions about calls from memory.
+
+    Args:
+        answers: reads and answers questions.
+        verifier: judges bearer tokens.
+        metrics: counts every answer.
+        monotonic: seconds, for durations.
+        new_id: text that never repeats, for ids of errors.
+    """
+
+    def __init__(
+        self,
+        answers: CallAnswers,
+        verifier: TokenVerifier[AuthenticatedCaller],
+        metrics: ServiceMetrics,
+        monotonic: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._answers = answers
+        self._verifier = verifier
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._new_id = new_id
+        self._observe_duration = metrics.histogram("trustwatch_http_request_seconds", CALL_ROUTE).observe
+
+    def find_handler(self, path: bytes) -> ASGIApp | None:
+        """This route, where *path* is one of a question about a call."""
+        fits = path.endswith(CALL_PATH_SUFFIX) and path.startswith(CALL_PATH_PREFIX) and len(path) >= _MIN_PATH_LENGTH
+        return self if fits else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        start, status = self._monotonic(), 200
+        try:
+            body = await self._answer(scope, receive)
+        except Exception as error:
+            problem = self._problem_for(error)
+            status = problem.status
+            await send_problem(problem, send, with_body=scope["method"] != "HEAD")
+        else:
+            if body is None:
+                return
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS, length]})
+            await send({"type": "http.response.body", "body": body})
+        self._metrics.counter("trustwatch_http_requests_total", CALL_ROUTE, str(status)).inc()
+        self._observe_duration(self._monotonic() - start)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The answer; None where the client went away before its question was whole."""
+        if scope["method"] != "POST":
+            detail = "only POST is answered here"
+            raise ProblemError(
+                ProblemDetails(405, "method_not_allowed", "Method not allowed", detail, {"Allow": "POST"})
+            )
+        caller = await authenticate_request(self._verifier, scope)
+        caller.require(SCOPE_SCORE_READ)
+        agent_id = decode_agent_id(scope["raw_path"][len(CALL_PATH_PREFIX) : -len(CALL_PATH_SUFFIX)])
+        tenant, issuer = parse_agent_selection(scope["query_string"])
+        try:
+            body = await read_request_body(receive, MAX_CALL_BYTES)
+        except RequestBodyTooLong:
+            detail = f"the body may have {MAX_CALL_BYTES} bytes"
+            raise ProblemError(ProblemDetails(413, "body_too_large", "Body too large", detail)) from None
+        return None if body is None else self._answers.answer(caller, agent_id, tenant, issuer, body)
+
+    def _problem_for(self, error: Exception) -> ProblemDetails:
+        problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
+        if problem.status != 500:
+            return problem
+        error_id = self._new_id()
+        trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
+        _log.error("request_failed", error_id=error_id, route=CALL_ROUTE, error=type(error).__name__, traceback=trace)
+        return internal_problem(error_id)

@@ -1,0 +1,264 @@
+"""Scores of calls before they are made, and from which score on one waits for a person.
+
+A question about a call knows neither how it ends nor what the session did before it (`as_asked`). What it does know
+better than an event is told: whether the tool is meant for values that others wrote. So it has a score of compromise of
+its own, and p-values and thresholds come from held-out events of the history as if they had been asked about. Each
+effect of a call has its own: what reads and what deletes are odd in different measure, and a person who has to approve
+every tenth deletion stops reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ingest import columns as event_columns
+from ..ingest.columns import EventColumns
+from ..ingest.errors import ModelError
+from ..ingest.events import EFFECTS
+from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
+from ..ingest.features.feature_table import FEATURE_INDEX
+from ..ingest.features.feature_vector import F_TRANSITION, F_WRITE, compose_rows
+from ..ingest.features.frequency_tables import mix_pairs
+from .concerns import CONCERNS, score_concerns
+from .detector import ForestDetector
+from .evidence_combination import CombinedEvidence, weighted_evidence
+
+EVERY_EFFECT = "all"
+"""Name of the held-out calls of any effect: of those that the history shows too seldom they stand in."""
+
+MAX_CHALLENGED = 100.0
+"""Most calls of 1,000 that a challenge budget may accept."""
+
+_COMPROMISE = CONCERNS.index("compromise")
+_READ = EFFECTS.index("read")
+_RANKS_KEPT = 256
+_ACTIONS_KEPT = 2_000
+_PRIOR_CALLS = 10
+"""Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
+_HABITS = FEATURE_INDEX["habits_of_others"]
+_UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS]
+"""Features of another value in a question: what sessions remember, and what is composed of it."""
+
+_Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class ChallengeThreshold(msgspec.Struct, frozen=True):
+    """Score above which a call waits for a person.
+
+    Attributes:
+        anomaly_score: of compromise.
+        effect: of the held-out calls that it was read from; `all` where the effect's own were too few.
+    """
+
+    anomaly_score: float
+    effect: str
+
+
+class HeldOutScores(msgspec.Struct, frozen=True):
+    """Scores of held-out calls, at some ranks.
+
+    Attributes:
+        calls: how many there were.
+        ranks: ascending, 1 is the highest.
+        scores: at each rank, descending.
+    """
+
+    calls: _Count
+    ranks: tuple[_Count, ...]
+    scores: tuple[Annotated[float, msgspec.Meta(ge=0.0, le=1.0)], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ranks) != len(self.scores):
+            raise ValueError("there must be a score for each rank")
+
+    @staticmethod
+    def of(scores: NDArray[np.float64]) -> HeldOutScores:
+        """Those of *scores* (n,), at ranks that thin out like a geometric series."""
+        if not len(scores):
+            return HeldOutScores(0, (), ())
+        ordered = np.sort(scores)[::-1]
+        ranks = np.unique(np.geomspace(1, len(ordered), _RANKS_KEPT).round().astype(np.int64))
+        return HeldOutScores(len(ordered), tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist()))
+
+    def p_value(self, score: float) -> float:
+        """Conformal p-value in (0, 1]; between two ranks that are kept, that of the lower one."""
+        below = next((rank for rank, kept in zip(self.ranks, self.scores, strict=True) if kept < score), None)
+        return 1.0 if below is None else below / (self.calls + 1)
+
+    def threshold(self, per_1000: float) -> float | None:
+        """Score that at most *per_1000* of 1,000 such calls exceed; None where there are too few to promise that.
+
+        A call like those held out exceeds the k-th highest of n scores with a probability of at most k / (n + 1).
+        """
+        allowed = int((self.calls + 1) * per_1000 / 1000.0 + 1e-9)
+        place = int(np.searchsorted(self.ranks, allowed, side="right")) - 1
+        return self.scores[place] if place >= 0 else None
+
+
+class ForeignValueRates(msgspec.Struct, frozen=True):
+    """How often honest calls use a value that others may have written and their task never used.
+
+    Attributes:
+        acting: of calls that do more than read.
+        reading: of the others.
+        by_action: by `action_keys`, hexadecimal, for actions that the history shows.
+    """
+
+    acting: _Share
+    reading: _Share
+    by_action: dict[str, _Share]
+
+    def evidence(
+        self, keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Evidence (n,) of compromise of calls, decades: half of it where a value is new to the peer group alone.
+
+        At most that of acting calls together: of no single action so much is known.
+
+        Args:
+            keys: of `action_keys`.
+            effects: codes.
+            foreign: see `ingest.features.foreign_values`.
+        """
+        out = np.zeros(len(keys))
+        for row in np.flatnonzero(foreign >= NEW_TO_PEERS).tolist():
+            together = self.reading if effects[row] == _READ else self.acting
+            rate = max(self.by_action.get(f"{int(keys[row]):016x}", together), self.acting)
+            out[row] = -np.log10(rate) * (1.0 if foreign[row] >= NEW_TO_TASK else 0.5)
+        return out
+
+
+def fit_foreign_rates(
+    keys: NDArray[np.uint64], effects: NDArray[np.int8], foreign: NDArray[np.float64]
+) -> ForeignValueRates:
+    """Rates in held-out calls; arguments as for `ForeignValueRates.evidence`. Few calls of an action say little."""
+    told, new, reads = foreign >= KNOWN_VALUES, foreign >= NEW_TO_TASK, effects == _READ
+    acting, reading = (_rate(new[told & kind], 1.0, 1.0) for kind in (~reads, reads))
+    actions, place = np.unique(keys[told], return_inverse=True)
+    counts, news = np.bincount(place, minlength=len(actions)), np.bincount(place, new[told], len(actions))
+    read = np.bincount(place, reads[told], len(actions)) > counts / 2
+    rates = (news + _PRIOR_CALLS * np.where(read, reading, acting)) / (counts + _PRIOR_CALLS)
+    kept = np.argsort(-counts, kind="stable")[:_ACTIONS_KEPT].tolist()
+    return ForeignValueRates(acting, reading, {f"{int(actions[at]):016x}": float(rates[at]) for at in kept})
+
+
+def _rate(flags: NDArray[np.bool_], more: float, of: float) -> float:
+    return float((more + flags.sum()) / (of + len(flags)))
+
+
+def action_keys(columns: EventColumns) -> NDArray[np.uint64]:
+    """Keys (n,) of actions within their peer groups, as `ForeignValueRates` knows them."""
+    names = columns.names
+    return mix_pairs(names[:, event_columns.GROUP], names[:, event_columns.ACTION])
+
+
+class CallChallenges(msgspec.Struct, frozen=True):
+    """What verdicts on calls rest on, beside the detector.
+
+    Attributes:
+        foreign: rates of values of others.
+        by_effect: held-out scores of calls of each effect, and of all (`EVERY_EFFECT`).
+    """
+
+    foreign: ForeignValueRates
+    by_effect: dict[str, HeldOutScores]
+
+    def threshold(self, effect: str, per_1000: float) -> ChallengeThreshold | None:
+        """The threshold of calls of an effect; None where the history is too short for any, or nothing may wait."""
+        for name in (effect, EVERY_EFFECT):
+            held_out = self.by_effect.get(name)
+            score = None if held_out is None or per_1000 <= 0.0 else held_out.threshold(per_1000)
+            if score is not None:
+                return ChallengeThreshold(score, name)
+        return None
+
+    def p_value(self, effect: str, score: float) -> float:
+        """Share of honest calls of an effect that score at least as high; of all, where there was none of that."""
+        held_out = self.by_effect.get(effect)
+        if held_out is None or not held_out.calls:
+            held_out = self.by_effect[EVERY_EFFECT]
+        return held_out.p_value(score)
+
+    def document(self) -> dict[str, Any]:
+        """The member `settings["challenges"]` of a manifest."""
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content
+
+    @staticmethod
+    def from_settings(settings: Mapping[str, Any]) -> CallChallenges | None:
+        """Those of a manifest's settings; None for a model that was trained without. Raises ModelError."""
+        if "challenges" not in settings:
+            return None
+        try:
+            challenges = msgspec.convert(settings["challenges"], CallChallenges)
+        except msgspec.ValidationError as error:
+            raise ModelError(f"manifest.json: settings.challenges is wrong ({error}); retrain") from None
+        if EVERY_EFFECT not in challenges.by_effect:
+            raise ModelError(f"manifest.json: settings.challenges.by_effect has no {EVERY_EFFECT!r}; retrain")
+        return challenges
+
+
+def as_asked(vectors: NDArray[np.float64], codes: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember."""
+    asked = vectors.copy()
+    asked[:, F_TRANSITION] = asked[:, _HABITS] = 0.0
+    compose_rows(asked, codes)
+    return asked
+
+
+def score_calls(
+    detector: ForestDetector,
+    evidence: NDArray[np.float64],
+    foreign: NDArray[np.float64],
+    groups: NDArray[np.uint64],
+) -> NDArray[np.float64]:
+    """Anomaly scores (n,) of compromise of calls that are asked about.
+
+    Args:
+        evidence: (n, F) of `as_asked` vectors, decades.
+        foreign: (n,), of values of others, in place of that of the features which are added.
+        groups: (n,), peer groups.
+    """
+    nothing = np.zeros(len(evidence))
+    happened = np.zeros(len(evidence), np.bool_)  # before a call nobody knows that it will fail
+    combined = CombinedEvidence(nothing, nothing, nothing, evidence, foreign, happened)  # p-values are not looked at
+    scores = score_concerns(detector.by_concern, detector.scales, combined, np.ascontiguousarray(groups), happened)
+    return scores.anomaly_score[:, _COMPROMISE]
+
+
+def fit_challenges(
+    detector: ForestDetector,
+    columns: EventColumns,
+    vectors: NDArray[np.float64],
+    evidence: NDArray[np.float64],
+    foreign: NDArray[np.float64],
+) -> CallChallenges:
+    """Rates and scores of a history's calls, as if each had been asked about before it was made.
+
+    Args:
+        detector: fitted on these events.
+        columns: n events.
+        vectors: (n, F), against baselines that have not seen them.
+        evidence: (n, F), of detectors that have not seen them.
+        foreign: (n,), of `ingest.features.foreign_values`, against the same baselines.
+    """
+    parts, effects, keys = detector.parts, columns.codes[:, event_columns.EFFECT], action_keys(columns)
+    asked = evidence.copy()
+    known = weighted_evidence(parts.tails, parts.importance, as_asked(vectors, columns.codes))
+    asked[:, _UNASKED] = known[:, _UNASKED]
+    rates = fit_foreign_rates(keys, effects, foreign)
+    of_others = rates.evidence(keys, effects, foreign)
+    scores = score_calls(detector, asked, of_others, columns.names[:, event_columns.GROUP])
+    by_effect = {name: HeldOutScores.of(scores[effects == code]) for code, name in enumerate(EFFECTS)}
+    return CallChallenges(rates, {**by_effect, EVERY_EFFECT: HeldOutScores.of(scores)})
+
+
+def asked_evidence(detector: ForestDetector, asked: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Evidence (n, F) of `as_asked` vectors, decades."""
+    return weighted_evidence(detector.parts.tails, detector.parts.importance, asked)

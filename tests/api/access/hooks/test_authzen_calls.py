@@ -1,0 +1,84 @@
+"""AuthZEN about calls whose arguments are told: the model has a say beside the level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trustwatch.scoring.engine.call_scorer import CallScorer
+from trustwatch.scoring.engine.settings import ChallengeBudget
+
+from ....support.call_history import KNOWN_VALUE, NEW_VALUE, call, call_model
+
+NOW_MS = 1_764_000_000_000
+
+
+def evaluation(value: str | None, **context: Any) -> dict[str, Any]:
+    """An evaluation of the call of `call`, as an enforcement point asks about it."""
+    asked = call(value)
+    told = {} if value is None else {"arguments": asked["arguments"], "task": asked["task"]}
+    return {
+        "subject": {"type": "client", "id": "bot"},
+        "action": {"name": asked["action"], "properties": {"effect": asked["effect"]}},
+        "resource": {"type": "mailbox", "id": "m-1", "properties": asked["resource"]},
+        "context": {**told, **context},
+    }
+
+
+@pytest.fixture
+def desk(make_desk: Any) -> Any:
+    made = make_desk("authzen")
+    made.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    made.level("low", agent_type="Clerk")
+    return made
+
+
+def ask(desk: Any, value: str | None, **context: Any) -> Any:
+    return desk.evaluate(evaluation(value, **context), several=False).json()
+
+
+def test_an_odd_call_is_denied_with_its_reasons_and_an_approval(desk: Any) -> None:
+    odd, ordinary = ask(desk, NEW_VALUE), ask(desk, KNOWN_VALUE)
+
+    assert odd["decision"] is False
+    assert (odd["context"]["reason"], odd["context"]["call"]) == ("unusual_call", "step_up")
+    assert odd["context"]["p_value"] <= 0.01 and odd["context"]["approval_id"]
+    assert any("to out of read_mail" in text for text in odd["context"]["reasons"])
+    assert ordinary["decision"] is True
+    assert ordinary["context"]["basis"] == "model" and "reason" not in ordinary["context"]
+
+
+def test_without_arguments_all_is_as_before(desk: Any) -> None:
+    assert ask(desk, None) == {"decision": True}
+
+
+def test_the_level_denies_first(desk: Any) -> None:
+    desk.level("critical", agent_type="Clerk")
+
+    assert ask(desk, NEW_VALUE) == {"decision": False, "context": {"reason": "risk_level"}}
+
+
+def test_an_action_that_the_level_lets_pass_by_its_name_is_not_held_for_another_scope(desk: Any) -> None:
+    """At medium writing scopes wait; this action is none of them."""
+    desk.level("medium", agent_type="Clerk")
+
+    assert ask(desk, KNOWN_VALUE)["decision"] is True
+
+
+def test_each_item_of_many_is_a_call_of_its_own(desk: Any) -> None:
+    answers = desk.evaluate({"evaluations": [evaluation(NEW_VALUE), evaluation(KNOWN_VALUE), evaluation(None)]}).json()
+
+    assert [one["decision"] for one in answers["evaluations"]] == [False, True, True]
+
+
+def test_without_a_model_the_level_decides(desk: Any) -> None:
+    desk.calls.scorer = None
+
+    assert ask(desk, NEW_VALUE) == {"decision": True, "context": {"call": "allow", "basis": "level"}}
+
+
+def test_arguments_that_are_none_are_refused(desk: Any) -> None:
+    answer = desk.evaluate(evaluation(None, arguments=[{"name": "to"}]), several=False)
+
+    assert answer.status_code == 400
+    assert "arguments" in answer.text

@@ -1,0 +1,196 @@
+"""Verdicts on calls over real HTTP: level and model, approvals of one call, shadow mode, and what is not readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trustwatch.api.access.live_call_scorer import LiveCallScorer
+from trustwatch.ingest.errors import Unavailable
+from trustwatch.models.model_persistence import save_trained_model
+from trustwatch.models.model_registry import ModelRegistry
+from trustwatch.scoring.engine.call_scorer import CallScorer
+from trustwatch.scoring.engine.settings import ChallengeBudget
+from trustwatch.scoring.policy.book import PolicyBook, PolicyTable
+
+from ...support.call_history import CALL_SETTINGS, ISSUER, KNOWN_VALUE, NEW_VALUE, call, call_model
+
+NOW_MS = 1_764_000_000_000
+LOW, MEDIUM, HIGH, CRITICAL = 1, 2, 3, 4
+EVALUATE = "/v1/agents/bot/calls/evaluate"
+
+
+@pytest.fixture
+def judged(site: Any) -> Iterator[Any]:
+    """The service with a model."""
+    site.calls.scorer = CallScorer(call_model(NOW_MS), ChallengeBudget())
+    yield site
+    site.calls.scorer = None
+
+
+def ask(site: Any, client: str = "gateway", status: int = 200, path: str = EVALUATE, **question: Any) -> dict[str, Any]:
+    answer = site.client.post(path, json=question, headers=site.auth(client))
+    assert answer.status_code == status, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def settled(site: Any) -> None:
+    async def wait() -> None:
+        await site.guard.approval_workflow.close()
+
+    site.wait(wait())
+
+
+def test_an_odd_call_waits_for_a_person_and_an_ordinary_one_does_not(judged: Any, summary: Any) -> None:
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+
+    odd, ordinary = ask(judged, **call(NEW_VALUE)), ask(judged, **call(KNOWN_VALUE))
+
+    assert (odd["decision"], odd["allow"], odd["would_allow"], odd["reason"]) == (
+        "step_up",
+        False,
+        False,
+        "unusual_call",
+    )
+    assert odd["reasons"][0]["code"] == "argument_origin" and odd["approval_id"]
+    assert odd["p_value"] <= 0.01 < ordinary["p_value"]
+    assert odd["threshold"]["calls_per_1000"] == 10.0 and odd["basis"] == "model"
+    assert (ordinary["decision"], ordinary["allow"], ordinary["reason"]) == ("allow", True, "allowed")
+    assert ordinary["approval_id"] is None and ordinary["reasons"] == []
+
+
+def test_a_yes_holds_for_the_very_call_until_it_expires(judged: Any, summary: Any) -> None:
+    """Another argument, target or task is another call; another odd call finds an approval of its own."""
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    asked = ask(judged, **call(NEW_VALUE))
+    settled(judged)
+
+    body = {"why": "the customer moved", "valid_s": 600}
+    answer = judged.client.post(
+        f"/v1/approvals/{asked['approval_id']}/approve", json=body, headers=judged.auth("gateway")
+    )
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["scopes"] == [f"call:{asked['call']}"]
+    assert ask(judged, **call(NEW_VALUE))["decision"] == "allow"
+    for other in (call("e" * 12), call(NEW_VALUE, resource={"target": "host-9"}), call(NEW_VALUE, task="other")):
+        refused = ask(judged, **other)
+        assert refused["decision"] == "step_up" or refused["p_value"] > 0.01
+        assert refused["call"] != asked["call"]
+    assert ask(judged, **call("e" * 12))["decision"] == "step_up"
+    assert ask(judged, **call("e" * 12))["approval_id"] not in (None, asked["approval_id"])
+    judged.clock.now += 601
+    assert ask(judged, **call(NEW_VALUE))["decision"] == "step_up"
+    settled(judged)
+
+
+def test_the_level_decides_first(judged: Any, summary: Any) -> None:
+    """Denied at critical; held at high, whatever the call; at medium what does more than read."""
+    judged.report([summary(level=CRITICAL, agent_type="Clerk")])
+    denied = ask(judged, **call(KNOWN_VALUE))
+    assert (denied["decision"], denied["reason"], denied["basis"]) == ("deny", "risk_level", "level")
+    assert denied["approval_id"] is None
+
+    judged.report([summary(level=HIGH, agent_type="Clerk")])
+    assert ask(judged, **call(KNOWN_VALUE, effect="read"))["reason"] == "step_up_required"
+    judged.report([summary(level=MEDIUM, agent_type="Clerk")])
+    assert ask(judged, **call(KNOWN_VALUE))["decision"] == "step_up"
+    reading = ask(judged, **call(None, action="read_mail", effect="read", resource=None))
+    assert reading["basis"] == "model" and reading["reason"] != "step_up_required"
+    settled(judged)
+
+
+def test_without_a_model_the_level_decides_alone_and_says_so(site: Any, summary: Any) -> None:
+    site.report([summary(level=LOW, agent_type="Clerk")])
+
+    answer = ask(site, **call(NEW_VALUE))
+
+    assert (answer["decision"], answer["basis"], answer["p_value"]) == ("allow", "level", None)
+    assert answer["basis_detail"] == "the model is not loaded yet"
+    assert 'trustwatch_call_verdicts_total{basis="level",decision="allow",effect="write",via="calls"}' in (
+        site.client.get("/metrics", headers=site.auth("all")).text
+    )
+
+
+def test_a_fault_of_the_scorer_leaves_the_level(judged: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("broken")
+
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    monkeypatch.setattr(judged.calls.scorer, "score", fail)
+
+    answer = ask(judged, **call(NEW_VALUE))
+
+    assert (answer["decision"], answer["basis"]) == ("allow", "level")
+    assert "fault of ours" in answer["basis_detail"]
+
+
+def test_answers_need_neither_database_nor_pipeline(judged: Any, summary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can be asked meanwhile, which is counted; the answer says that what is known may be out of date."""
+
+    def away(*_: Any) -> bool:
+        raise Unavailable("the database is away")
+
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    monkeypatch.setattr(judged.store.interventions, "add", away)
+    monkeypatch.setattr(judged.store.models, "list_switches", away)
+    before = judged.guard.approval_workflow.failed_requests
+    judged.clock.now += 10_000
+
+    answer = ask(judged, **call(NEW_VALUE))
+
+    assert (answer["decision"], answer["stale"], answer["basis"]) == ("step_up", True, "model")
+    settled(judged)
+    assert judged.guard.approval_workflow.failed_requests == before + 1
+
+
+def test_shadow_mode_allows_and_says_what_it_would_have_done(judged: Any, summary: Any) -> None:
+    judged.report([summary(level=LOW, agent_type="Clerk")])
+    book = judged.guard.policy_evaluator.policy
+    enforced, book.book = book.book, PolicyBook(PolicyTable(version="3"))
+    try:
+        answer = ask(judged, **call(NEW_VALUE))
+    finally:
+        book.book = enforced
+
+    assert (answer["allow"], answer["would_allow"], answer["decision"]) == (True, False, "step_up")
+    assert answer["mode"] == "shadow" and answer["approval_id"] is None
+
+
+def test_an_agent_that_was_never_seen_is_asked_about_under_the_callers_binding(judged: Any) -> None:
+    answer = ask(judged, path="/v1/agents/nobody/calls/evaluate", agent_type="Clerk", **call(NEW_VALUE))
+
+    assert (answer["tenant"], answer["issuer"], answer["risk_level"]) == ("acme", ISSUER, "unknown")
+    assert answer["decision"] == "step_up"
+    settled(judged)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{}, {"action": ""}, {"action": "send", "effect": "destroy"}, {"action": "send", "arguments": [{"name": "to"}]}],
+)
+def test_a_body_that_is_no_question_is_refused(site: Any, question: dict[str, Any]) -> None:
+    assert ask(site, status=422, **question)["errors"][0]["path"].startswith("$")
+
+
+def test_other_tenants_and_other_methods_are_refused(site: Any) -> None:
+    assert ask(site, status=403, path=EVALUATE + "?tenant=globex", **call())["code"] == "tenant_not_allowed"
+    assert site.client.get(EVALUATE, headers=site.auth("gateway")).status_code == 405
+    assert site.client.post(EVALUATE, json=call()).status_code == 401
+
+
+def test_the_model_in_force_is_followed(tmp_path: Path) -> None:
+    """One that can not be had, or was trained before there were verdicts on calls, leaves the level."""
+    live = LiveCallScorer(ModelRegistry(tmp_path / "models", tmp_path / "installed"), ChallengeBudget())
+    live.use_version("calls")
+    assert live.scorer is None and "is not at" in live.missing_because
+
+    save_trained_model(tmp_path / "installed", call_model(NOW_MS), CALL_SETTINGS, 1, 0)
+    live.use_version("calls")
+    assert live.scorer is not None and live.missing_because == ""
+
+    live.use_version("another")
+    assert live.scorer is None and live.missing_because
