@@ -60,7 +60,7 @@ class ChallengeThreshold(msgspec.Struct, frozen=True):
     effect: str
 
 
-class HeldOutScores(msgspec.Struct, frozen=True):
+class HeldOutCalls(msgspec.Struct, frozen=True):
     """Scores of held-out calls, at some ranks.
 
     Attributes:
@@ -78,13 +78,13 @@ class HeldOutScores(msgspec.Struct, frozen=True):
             raise ValueError("there must be a score for each rank")
 
     @staticmethod
-    def of(scores: NDArray[np.float64]) -> HeldOutScores:
+    def of(scores: NDArray[np.float64]) -> HeldOutCalls:
         """Those of *scores* (n,), at ranks that thin out like a geometric series."""
         if not len(scores):
-            return HeldOutScores(0, (), ())
+            return HeldOutCalls(0, (), ())
         ordered = np.sort(scores)[::-1]
         ranks = np.unique(np.geomspace(1, len(ordered), _RANKS_KEPT).round().astype(np.int64))
-        return HeldOutScores(len(ordered), tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist()))
+        return HeldOutCalls(len(ordered), tuple(ranks.tolist()), tuple(ordered[ranks - 1].tolist()))
 
     def p_value(self, score: float) -> float:
         """Conformal p-value in (0, 1]; between two ranks that are kept, that of the lower one."""
@@ -167,7 +167,7 @@ class CallChallenges(msgspec.Struct, frozen=True):
     """
 
     foreign: ForeignValueRates
-    by_effect: dict[str, HeldOutScores]
+    by_effect: dict[str, HeldOutCalls]
 
     def threshold(self, effect: str, per_1000: float) -> ChallengeThreshold | None:
         """The threshold of calls of an effect; None where the history is too short for any, or nothing may wait."""
@@ -255,8 +255,8 @@ def fit_challenges(
     rates = fit_foreign_rates(keys, effects, foreign)
     of_others = rates.evidence(keys, effects, foreign)
     scores = score_calls(detector, asked, of_others, columns.names[:, event_columns.GROUP])
-    by_effect = {name: HeldOutScores.of(scores[effects == code]) for code, name in enumerate(EFFECTS)}
-    return CallChallenges(rates, {**by_effect, EVERY_EFFECT: HeldOutScores.of(scores)})
+    by_effect = {name: HeldOutCalls.of(scores[effects == code]) for code, name in enumerate(EFFECTS)}
+    return CallChallenges(rates, {**by_effect, EVERY_EFFECT: HeldOutCalls.of(scores)})
 
 
 def asked_evidence(detector: ForestDetector, asked: NDArray[np.float64]) -> NDArray[np.float64]:

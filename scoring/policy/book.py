@@ -13,7 +13,7 @@ import structlog
 
 from ...ingest.errors import ConfigError
 from ...ingest.settings import Name, SettingsPart, setting
-from ..records.agents import ConcernName, LevelName, RiskLevel
+from ..records.agents import LevelName, RiskLevel
 from ..records.decisions import Decision
 
 WRITE_SCOPE_PATTERNS = ("*write*", "*create*", "*update*", "*delete*", "*admin*", "*manage*")
@@ -91,6 +91,8 @@ class PolicyTable:
 
 
 EnforcementMode = Literal["shadow", "enforce"]
+ConcernPattern = Literal["*", "compromise", "malfunction", "overreach"]
+"""A concern (`records.agents.ConcernName`), or any and none."""
 SHADOW: EnforcementMode = "shadow"
 ENFORCE: EnforcementMode = "enforce"
 
@@ -107,7 +109,7 @@ class PolicyRule(SettingsPart, frozen=True):
     agents: Annotated[tuple[Name, ...], setting("glob patterns of agent ids", min_length=1)] = MATCH_ALL
     mode: Annotated[EnforcementMode | None, setting("mode of these agents; null keeps that of their tenant")] = None
     concerns: Annotated[
-        tuple[Literal["*"] | ConcernName, ...],
+        tuple[ConcernPattern, ...],
         setting("what the agent's level is about; `*` is anything, also no concern", min_length=1),
     ] = ("*",)
     rollout_percent: Annotated[

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.call_challenges import CallChallenges, ForeignValueRates, HeldOutScores, fit_foreign_rates
+from trustwatch.models.call_challenges import CallChallenges, ForeignValueRates, HeldOutCalls, fit_foreign_rates
 
 
 @given(calls=st.integers(1, 3_000), per_1000=st.floats(0.1, 100.0), seed=st.integers(0, 99))
@@ -16,7 +16,7 @@ def test_no_more_of_the_held_out_calls_than_accepted_exceed_the_threshold(
 ) -> None:
     """Ties and thinned ranks included; there is one as soon as a single call may wait."""
     scores = np.random.default_rng(seed).integers(0, 500, calls) / 500.0
-    threshold = HeldOutScores.of(scores).threshold(per_1000)
+    threshold = HeldOutCalls.of(scores).threshold(per_1000)
 
     allowed = int((calls + 1) * per_1000 / 1000.0 + 1e-9)
     assert (threshold is None) == (allowed < 1)
@@ -29,8 +29,8 @@ def test_p_values_are_never_bolder_than_the_held_out_calls(calls: int, score: fl
     scores = np.random.default_rng(seed).random(calls)
     exact = (1 + (scores >= score).sum()) / (calls + 1)
 
-    assert exact <= HeldOutScores.of(scores).p_value(score) <= 1.0
-    assert HeldOutScores.of(scores).p_value(score) <= exact * 1.06 + 2 / (calls + 1)
+    assert exact <= HeldOutCalls.of(scores).p_value(score) <= 1.0
+    assert HeldOutCalls.of(scores).p_value(score) <= exact * 1.06 + 2 / (calls + 1)
 
 
 def test_an_action_that_often_uses_new_values_is_less_evidence() -> None:
@@ -51,7 +51,7 @@ def test_an_action_that_often_uses_new_values_is_less_evidence() -> None:
 
 
 def test_a_wrong_manifest_is_refused() -> None:
-    scores = HeldOutScores.of(np.linspace(0.0, 1.0, 500))
+    scores = HeldOutCalls.of(np.linspace(0.0, 1.0, 500))
     sound = CallChallenges(ForeignValueRates(0.1, 0.2, {"0a": 0.5}), {"all": scores}).document()
 
     assert CallChallenges.from_settings({"challenges": sound}) is not None

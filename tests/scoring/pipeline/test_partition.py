@@ -177,9 +177,10 @@ def settled(one: PartitionTestbed, work: PartitionPipeline) -> None:
 
 
 def calm_events(kit: Any, make: Any, count: int = 500) -> list[Record]:
-    """Of one agent that nothing happens to: usual work at a usual pace."""
+    """Of one agent that nothing happens to: usual work at a usual pace, in sessions of a usual length."""
     start, usual = make.START_MS + 10**9, {"target": "host-1-2"}
-    return list(kit.records([make.event(n, 1, start + n * 600_000, resource=usual) for n in range(count)]))
+    made = [make.event(n, 1, start + n * 600_000, resource=usual, session=f"calm-{n // 3}") for n in range(count)]
+    return list(kit.records(made))
 
 
 def test_commits_take_their_share_of_the_time(site: Callable[..., PartitionTestbed], kit: Any, make: Any) -> None:
