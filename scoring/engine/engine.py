@@ -6,6 +6,7 @@ it is learned, and learned only while its agent is under no suspicion. How event
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, le
 from ...models.concerns import CONCERNS, ConcernScores
 from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
-from ..records.agents import RiskLevel
+from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
 from . import evidence_dedup, risk
 from .agent_state_cache import AgentLoader, AgentStateCache
@@ -450,8 +451,8 @@ class Explainer:
             kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
             statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]
             kept["statistics"] = dict(zip(CONCERNS, statistics.tolist(), strict=True))
-        medium, high, critical = limits[gravest].tolist()
-        kept["thresholds"] = {"medium": medium, "high": high, "critical": critical}
+        reached_at = zip(ALERTING_LEVELS, limits[gravest].tolist(), strict=True)
+        kept["thresholds"] = {level.label: limit for level, limit in reached_at if math.isfinite(limit)}
         if kept["statistic"] > 0.0:
             kept["concern"] = CONCERNS[int(state["concern"] if scored is None else scored.risk[row, risk.CONCERN])]
         return kept

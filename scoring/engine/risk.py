@@ -201,9 +201,15 @@ def displayed_score(statistic: float, bounds: Any) -> float:
 
 
 @compiled
+def signalled_concern(limits: Any) -> int:
+    """Concern that hard signals tell of, under its thresholds (3, 3)."""
+    return 0 if limits[0, 0] < np.inf else 1
+
+
+@compiled
 def risk_of(statistics: Any, bounds: Any) -> tuple[float, int]:
     """Risk score of the gravest concern, and which it is, for statistics (3,) under thresholds (3, 3)."""
-    highest, gravest = 0.0, 0
+    highest, gravest = 0.0, signalled_concern(bounds)
     for concern in range(len(statistics)):
         score = displayed_score(statistics[concern], bounds[concern])
         if score > highest:
@@ -365,12 +371,6 @@ def _concern_of(gravest: int, p_values: Any) -> int:
         return gravest
     narrower = COMPROMISE if p_values[COMPROMISE] <= p_values[OVERREACH] else OVERREACH
     return narrower if p_values[narrower] <= SAME_ODDNESS * p_values[MALFUNCTION] else MALFUNCTION
-
-
-@compiled
-def signalled_concern(limits: Any) -> int:
-    """Concern that hard signals tell of, under its thresholds (3, 3)."""
-    return 0 if limits[0, 0] < np.inf else 1
 
 
 @compiled
