@@ -50,7 +50,7 @@ example-agents: $(READY) ## the world in small: real agents, tokens, gateway, to
 test: $(READY) ## unit, contract and house tests, on all cores (ARGS="-n 0 -x PATH": one process)
 	$(BIN)/python -m pytest -m "not integration and not acceptance and not wheel" -n auto --dist worksteal $(ARGS)
 
-integration: $(READY) ## tests that start the real service, kill it, load it (ARGS="-n 3 --dist loadfile": three files at a time)
+integration: $(READY) ## tests that start the real service, kill it, load it (ARGS="-n 2 --dist loadfile": two files at a time)
 	$(BIN)/python -m pytest -m integration -o "testpaths=$(INTEGRATION)" $(ARGS)
 
 console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots (needs Chromium)
