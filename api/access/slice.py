@@ -95,10 +95,10 @@ def _fast_routes(services: ServiceRegistry) -> Sequence[FastRoute]:
 
 def _metric_values(services: ServiceRegistry) -> MetricValues:
     runtime, decision_point = services.get(Runtime), services.get(PolicyDecisionPoint)
-    audit, policy = decision_point.audit_sink, runtime.live_policy
+    audit, policy, calls = decision_point.audit_sink, runtime.live_policy, services.find(CallVerdicts)
     values: dict[str, LabelledValues] = {
         "trustwatch_verdicts_total": {labels: count for labels, count in decision_point.verdict_counts.items()},
-        "trustwatch_call_verdicts_total": {labels: n for labels, n in services.get(CallVerdicts).counts.items()},
+        "trustwatch_call_verdicts_total": {} if calls is None else {labels: n for labels, n in calls.counts.items()},
         "trustwatch_verdict_failures_total": {labels: count for labels, count in decision_point.failure_counts.items()},
         "trustwatch_audit_events_total": {("written",): audit.written, ("dropped",): audit.dropped},
         "trustwatch_audit_events_waiting": {(): len(audit)},
