@@ -134,7 +134,7 @@ class AnswerCache:
     ) -> dict[Question, LookupResult]:
         """Read a reply into one result for each question; answers are remembered."""
         if status != 200:
-            cause, detail = _classify_refusal(status, body)
+            cause, detail = classify_refusal(status, body)
             # What is wrong with one question must not keep others from being asked.
             pause = 0.0 if status in _QUESTION_ERROR_STATUSES else retry_after(headers, self.clock.wall())
             return self.record_failure(questions, cause, detail, pause)
@@ -256,7 +256,8 @@ def _is_valid_question(question: Question) -> bool:
         return False
 
 
-def _classify_refusal(status: int, body: bytes) -> tuple[FailureCause, str]:
+def classify_refusal(status: int, body: bytes) -> tuple[FailureCause, str]:
+    """Cause of a reply that is no answer, and what it says; no text of it but the code."""
     problem = read_problem(body)
     said = f"HTTP {status} {problem.code}".strip()
     if status == 429:

@@ -21,15 +21,15 @@ EXACT_RANKS = 4096
 """The highest scores of a group that are kept one by one; below, neighbouring ranks are less than 0.1 % apart."""
 
 
-_SPOKEN = np.uint64(0x9E3779B97F4A7C15)
+_ADDABLE = np.uint64(0x9E3779B97F4A7C15)
 """Bits that tell the id of a group's rows to which evidence can be added from that of its others; alone: the fleet."""
 
 
-class SilentScores(NamedTuple):
+class ScoresBeforeAdding(NamedTuple):
     """Held-out scores (n,) without the evidence that is added, and to which rows it can be added, bool (n,)."""
 
     scores: NDArray[np.float64]
-    spoken: NDArray[np.bool_]
+    addable: NDArray[np.bool_]
 
 
 class Calibration(NamedTuple):
@@ -60,7 +60,7 @@ class Calibration(NamedTuple):
         scores: NDArray[np.float64],
         groups: NDArray[np.uint64],
         minimum: int = 200,
-        silent: SilentScores | None = None,
+        before_adding: ScoresBeforeAdding | None = None,
     ) -> Calibration:
         """Keep the held-out scores of the fleet and of every group that has at least *minimum*.
 
@@ -71,8 +71,9 @@ class Calibration(NamedTuple):
             scores: float64 (n,), held-out, higher is more anomalous.
             groups: uint64 (n,), peer group of each; `FLEET_GROUP` for none.
             minimum: held-out scores that a group needs for a calibration of its own.
-            silent: where evidence is added to some of the scores: those without it, by which rows are judged to which
-                none can be added; the others are judged among themselves, where there are enough. None = none is added.
+            before_adding: where evidence is added to some of the scores: those without it, by which rows are judged to
+                which none can be added; the others are judged among themselves, where there are enough. None = none is
+                added.
 
         Raises:
             NotEnoughHistory: there is no score.
@@ -82,12 +83,12 @@ class Calibration(NamedTuple):
             raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
         if not len(scores):
             raise NotEnoughHistory("no held-out score to calibrate on")
-        if silent is not None:
-            spoken = silent.spoken
-            calm = Calibration.fit(silent.scores, groups, minimum)
-            if int(spoken.sum()) < minimum:
+        if before_adding is not None:
+            addable = before_adding.addable
+            calm = Calibration.fit(before_adding.scores, groups, minimum)
+            if int(addable.sum()) < minimum:
                 return calm
-            return calm._beside(Calibration.fit(scores[spoken], groups[spoken], minimum))
+            return calm._beside(Calibration.fit(scores[addable], groups[addable], minimum))
         ids, counts = np.unique(groups, return_counts=True)
         own = ids[(counts >= minimum) & (ids != FLEET_GROUP)]
         parts = [_thin_scores(np.sort(scores)), *(_thin_scores(np.sort(scores[groups == group])) for group in own)]
@@ -99,18 +100,18 @@ class Calibration(NamedTuple):
             above=np.concatenate([above for _, above, _ in parts]),
         )
 
-    def _beside(self, spoken: Calibration) -> Calibration:
+    def _beside(self, addable: Calibration) -> Calibration:
         """This calibration, and that of rows to which evidence can be added, under ids of their own."""
-        ids = np.concatenate([self.groups, spoken.groups ^ _SPOKEN])
+        ids = np.concatenate([self.groups, addable.groups ^ _ADDABLE])
         order = np.argsort(ids)
-        sizes = np.concatenate([np.diff(self.start), np.diff(spoken.start)])
-        values, above = np.concatenate([self.values, spoken.values]), np.concatenate([self.above, spoken.above])
+        sizes = np.concatenate([np.diff(self.start), np.diff(addable.start)])
+        values, above = np.concatenate([self.values, addable.values]), np.concatenate([self.above, addable.above])
         first = np.cumsum(sizes) - sizes
         places = np.concatenate([np.arange(first[at], first[at] + sizes[at]) for at in order])
         return Calibration(
             groups=ids[order],
             start=np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64),
-            sizes=np.concatenate([self.sizes, spoken.sizes])[order],
+            sizes=np.concatenate([self.sizes, addable.sizes])[order],
             values=values[places],
             above=above[places],
         )
@@ -120,18 +121,18 @@ class Calibration(NamedTuple):
         return group_index(self.groups, np.uint64(group)) != 0 or group == FLEET_GROUP
 
     def p_values(
-        self, scores: NDArray[np.float64], groups: NDArray[np.uint64], spoken: NDArray[np.bool_] | None = None
+        self, scores: NDArray[np.float64], groups: NDArray[np.uint64], addable: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
         """Conformal p-values, float64 (n,) in (0, 1], of scores (n,) of agents in groups (n,).
 
-        *spoken*, bool (n,), are those to which evidence can be added; None = to none.
+        *addable*, bool (n,), are those to which evidence can be added; None = to none.
         """
         if scores.shape != groups.shape or scores.ndim != 1:
             raise WrongShape(f"{scores.shape} scores for {groups.shape} groups")
         out = np.empty(len(scores))
-        if spoken is None or self.groups[group_index(self.groups, _SPOKEN)] != _SPOKEN:
-            spoken = np.zeros(len(scores), np.bool_)
-        _p_values(scores, groups, spoken, self.groups, self.start, self.sizes, self.values, self.above, out)
+        if addable is None or self.groups[group_index(self.groups, _ADDABLE)] != _ADDABLE:
+            addable = np.zeros(len(scores), np.bool_)
+        _p_values(scores, groups, addable, self.groups, self.start, self.sizes, self.values, self.above, out)
         return out
 
 
@@ -191,7 +192,7 @@ def p_value(
 def _p_values(
     scores: NDArray[np.float64],
     groups: NDArray[np.uint64],
-    spoken: NDArray[np.bool_],
+    addable: NDArray[np.bool_],
     ids: NDArray[np.uint64],
     start: NDArray[np.int64],
     sizes: NDArray[np.int64],
@@ -200,9 +201,9 @@ def _p_values(
     out: NDArray[np.float64],
 ) -> None:
     for row in range(len(scores)):
-        entry = group_index(ids, groups[row] ^ _SPOKEN if spoken[row] else groups[row])
-        if entry == 0 and spoken[row]:
-            entry = group_index(ids, _SPOKEN)
+        entry = group_index(ids, groups[row] ^ _ADDABLE if addable[row] else groups[row])
+        if entry == 0 and addable[row]:
+            entry = group_index(ids, _ADDABLE)
         out[row] = p_value(scores[row], entry, start, sizes, values, above)
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, SilentScores, anomaly_scores, fit_peer_scales
+from .calibration import DECADES_OF_SCALE, Calibration, PeerScales, ScoresBeforeAdding, anomaly_scores, fit_peer_scales
 from .evidence_combination import CombinedEvidence, power_norms
 
 CONCERNS = ("compromise", "malfunction", "overreach")
@@ -112,23 +112,23 @@ def fit_concerns(
         (none, none, none),
     )
     anomaly = _anomaly(model, scales, held_out, groups, failed)
-    silent = _anomaly(model, scales, held_out._replace(added=np.zeros(len(groups))), groups, failed)[0]
-    without = SilentScores(silent, held_out.spoken)
+    before_adding = _anomaly(model, scales, held_out._replace(added=np.zeros(len(groups))), groups, failed)[0]
+    without = ScoresBeforeAdding(before_adding, held_out.addable)
     model = model._replace(calibrations=fit_calibrations(anomaly, groups, minimum, without))
-    return model, _scores(model, anomaly, groups, None, held_out.spoken)
+    return model, _scores(model, anomaly, groups, None, held_out.addable)
 
 
 def fit_calibrations(
     anomaly: Sequence[NDArray[np.float64]],
     groups: NDArray[np.uint64],
     minimum: int,
-    silent: SilentScores | None = None,
+    before_adding: ScoresBeforeAdding | None = None,
 ) -> ByConcern[Calibration]:
     """Calibration of each concern on its anomaly scores (n,) of rows in peer groups (n,).
 
-    *silent* are those of compromise without the evidence that is added; None = none is.
+    *before_adding* are those of compromise without the evidence that is added; None = none is.
     """
-    compromise = Calibration.fit(anomaly[0], groups, minimum, silent)
+    compromise = Calibration.fit(anomaly[0], groups, minimum, before_adding)
     malfunction, overreach = (Calibration.fit(column, groups, minimum) for column in anomaly[1:])
     return compromise, malfunction, overreach
 
@@ -142,7 +142,7 @@ def score_concerns(
     familiar: NDArray[np.bool_] | None = None,
 ) -> ConcernScores:
     """Scores of rows by concern; arguments as for `fit_concerns`, *familiar* (n,) as for `Detector.score`."""
-    return _scores(model, _anomaly(model, scales, combined, groups, failed), groups, familiar, combined.spoken)
+    return _scores(model, _anomaly(model, scales, combined, groups, failed), groups, familiar, combined.addable)
 
 
 def _scores(
@@ -150,9 +150,9 @@ def _scores(
     anomaly: Sequence[NDArray[np.float64]],
     groups: NDArray[np.uint64],
     familiar: NDArray[np.bool_] | None,
-    spoken: NDArray[np.bool_],
+    addable: NDArray[np.bool_],
 ) -> ConcernScores:
-    return ConcernScores(np.stack(anomaly, axis=1), calibrated(model, anomaly, groups, familiar, spoken))
+    return ConcernScores(np.stack(anomaly, axis=1), calibrated(model, anomaly, groups, familiar, addable))
 
 
 def calibrated(
@@ -160,18 +160,18 @@ def calibrated(
     anomaly: Sequence[NDArray[np.float64]],
     groups: NDArray[np.uint64],
     familiar: NDArray[np.bool_] | None = None,
-    spoken: NDArray[np.bool_] | None = None,
+    addable: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *spoken* (n,) as for `Calibration.p_values`,
+    """p-values (n, 3) of anomaly scores by concern, each contiguous (n,); *addable* (n,) as for `Calibration.p_values`,
     other arguments as for `score_concerns`."""
     p_values = np.empty((len(groups), len(CONCERNS)))
     known = np.zeros(len(groups), np.bool_) if familiar is None else familiar
-    for at, (column, strangers, acquaintances) in enumerate(
+    for at, (column, of_strangers, of_familiar) in enumerate(
         zip(anomaly, model.calibrations, model.familiar, strict=True)
     ):
-        p_values[:, at] = strangers.p_values(column, groups, spoken)
-        if len(acquaintances.groups) and known.any():
-            p_values[known, at] = acquaintances.p_values(column[known], groups[known])
+        p_values[:, at] = of_strangers.p_values(column, groups, addable)
+        if len(of_familiar.groups) and known.any():
+            p_values[known, at] = of_familiar.p_values(column[known], groups[known])
     return p_values
 
 

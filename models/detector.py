@@ -221,7 +221,7 @@ class ForestDetector:
         self, combined: CombinedEvidence, groups: NDArray[np.uint64], familiar: NDArray[np.bool_] | None
     ) -> Scores:
         anomaly = anomaly_scores(self.scales, combined.statistic, groups, combined.added)
-        p_values = self.calibration.p_values(anomaly, groups, combined.spoken)
+        p_values = self.calibration.p_values(anomaly, groups, combined.addable)
         if familiar is not None and len(self.familiar.groups) and familiar.any():
             p_values[familiar] = self.familiar.p_values(anomaly[familiar], groups[familiar])
         return Scores(anomaly, p_values, combined.feature_evidence)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..ingest.errors import ConfigError, ModelError
-from .calibration import Calibration, SilentScores, anomaly_scores, fit_peer_scales
+from .calibration import Calibration, ScoresBeforeAdding, anomaly_scores, fit_peer_scales
 from .concerns import ConcernScores, FeatureRoles, fit_concerns
 from .detector import DetectorSettings, ForestDetector, Scores, fit_usual_evidence
 from .evidence_combination import (
@@ -234,25 +234,25 @@ def fit_detector_with_held_out(
     roles = roles or FeatureRoles.none(X.shape[1])
     failed = np.zeros(len(X), np.bool_) if failed is None else failed
     folds = assign_folds(sessions, settings.folds, settings.seed)
-    statistic, added, u, spoken = np.empty(len(X)), np.empty(len(X)), np.empty_like(X), np.zeros(len(X), np.bool_)
+    statistic, added, u, addable = np.empty(len(X)), np.empty(len(X)), np.empty_like(X), np.zeros(len(X), np.bool_)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
         fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added, rate_between)
         combined = combined_evidence(fitted, X[held_out])
         statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
-        added[held_out], spoken[held_out] = combined.added, combined.spoken
+        added[held_out], addable[held_out] = combined.added, combined.addable
     scales = fit_peer_scales(statistic, groups, settings.group_minimum)
     anomaly = anomaly_scores(scales, statistic, groups, added)
-    evidence = CombinedEvidence(statistic, statistic, statistic, u, added, spoken)
+    evidence = CombinedEvidence(statistic, statistic, statistic, u, added, addable)
     concerns, by_concern = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
-    silent = SilentScores(anomaly_scores(scales, statistic, groups), spoken)
-    calibration = Calibration.fit(anomaly, groups, settings.group_minimum, silent)
+    before_adding = ScoresBeforeAdding(anomaly_scores(scales, statistic, groups), addable)
+    calibration = Calibration.fit(anomaly, groups, settings.group_minimum, before_adding)
     parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, rate_between)
     usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
         parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
     )
-    return detector, HeldOutScores(Scores(anomaly, calibration.p_values(anomaly, groups, spoken), u), by_concern)
+    return detector, HeldOutScores(Scores(anomaly, calibration.p_values(anomaly, groups, addable), u), by_concern)
 
 
 def _checked_rows(

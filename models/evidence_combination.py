@@ -52,14 +52,14 @@ class EvidenceCombination(NamedTuple):
 
 class CombinedEvidence(NamedTuple):
     """T and its parts, all in decades: statistic (n,), forest (n,), tails (n,), u (n, F), weighed, and the sum of the
-    features that are added to it (n,); and whether any of those could have spoken, bool (n,)."""
+    features that are added to it (n,); and whether any of those could bring evidence, bool (n,)."""
 
     statistic: NDArray[np.float64]
     forest: NDArray[np.float64]
     tails: NDArray[np.float64]
     feature_evidence: NDArray[np.float64]
     added: NDArray[np.float64]
-    spoken: NDArray[np.bool_]
+    addable: NDArray[np.bool_]
 
 
 def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> CombinedEvidence:
@@ -70,7 +70,7 @@ def combined_evidence(parts: EvidenceCombination, X: NDArray[np.float64]) -> Com
         WrongShape: X is not (n, F).
     """
     combined = combine_evidence(parts, weighted_evidence(parts.tails, parts.importance, X))
-    return combined._replace(spoken=np.any(X[:, parts.added] > 0.0, axis=1, keepdims=True)[:, 0])
+    return combined._replace(addable=np.any(X[:, parts.added] > 0.0, axis=1, keepdims=True)[:, 0])
 
 
 def weighted_evidence(

@@ -112,18 +112,18 @@ def set_rate_tail(tables: TailTables, feature: int, values: NDArray[np.float64],
 
 
 def set_excess_tail(tables: TailTables, feature: int, values: NDArray[np.float64]) -> None:
-    """Make the tail of a feature that gathers that of the values (n,) from 1 on: below 1 it could not have spoken.
+    """Make the tail of a feature that gathers that of the values (n,) from 1 on: below 1 it can bring no evidence.
 
     Evidence begins at 2, one bit, and with what at most one in twenty of the values reach: it is added, so that small
     amounts would only be noise. Where values hardly differ, an unusual one need not mean anything.
     """
-    spoken = values[values >= 1.0]
+    comparable = values[values >= 1.0]
     tables.x[feature], tables.u[feature], tables.rate[feature] = np.inf, 0.0, 0.0
     tables.x[feature, 0] = 0.0
-    if not len(spoken):
+    if not len(comparable):
         return
-    spoken = np.sort(np.append(spoken, _LEAST_EXCESS))  # a knot, should no value come near it
-    x, u = _knots_of_feature(spoken, tables.x.shape[1], _EXCESS_STEP)
+    comparable = np.sort(np.append(comparable, _LEAST_EXCESS))  # a knot, should no value come near it
+    x, u = _knots_of_feature(comparable, tables.x.shape[1], _EXCESS_STEP)
     kept = (u >= ADDED_MIN_EVIDENCE) & (x >= _LEAST_EXCESS)
     if not kept.any():
         return
@@ -132,7 +132,7 @@ def set_excess_tail(tables: TailTables, feature: int, values: NDArray[np.float64
     tables.u[feature, len(x) + 1 :] = EVIDENCE_CAP
     with np.errstate(over="ignore"):
         tables.rate[feature, 1 : len(x)] = np.minimum(np.diff(u) / np.diff(x), _STEEPEST)
-    tables.rate[feature, len(x)] = _tail_rate(spoken, _EXCESS_STEP)
+    tables.rate[feature, len(x)] = _tail_rate(comparable, _EXCESS_STEP)
 
 
 def _resolutions(X: NDArray[np.float64], resolution: ArrayLike | None) -> NDArray[np.float64]:

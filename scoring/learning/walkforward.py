@@ -67,7 +67,7 @@ class _LivePathScores(NamedTuple):
     anomaly: npt.NDArray[np.float64]  # of what was judged: names that had counted are left aside
     concerns: npt.NDArray[np.float64]  # (n, 3): the same by concern
     statistics: npt.NDArray[np.float64]  # (n, 3)
-    spoken: npt.NDArray[np.bool_]  # those to which evidence can be added
+    addable: npt.NDArray[np.bool_]  # those to which evidence can be added
 
 
 def train_walk_forward(
@@ -104,7 +104,7 @@ def train_walk_forward(
         )
         calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], minimum)
         detector = dataclasses.replace(detector, familiar=calibration, by_concern=by_concern)
-    p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.spoken)
+    p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.addable)
     known = after.take(np.flatnonzero(familiar))
     tails = [fit_tail_of_maxima(_daily_maxima(column, known)) for column in lived.statistics[familiar].T]
     first_tail, second_tail, third_tail = (
@@ -162,14 +162,14 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, *columns[1:])
     shape = len(columns), len(CONCERNS)
-    spoken = np.zeros(len(columns), np.bool_)
-    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), spoken)
+    addable = np.zeros(len(columns), np.bool_)
+    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))
         scored = engine.score(columns.take(rows))
         lived.anomaly[rows], lived.concerns[rows] = scored.effective_anomaly, scored.effective_concerns
         lived.statistics[rows] = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
-        spoken[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1)
+        addable[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1)
     return lived
 
 

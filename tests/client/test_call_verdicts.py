@@ -54,13 +54,62 @@ def test_what_is_asked_and_answered() -> None:
     assert body["arguments"][0]["untrusted"] is True
 
 
-@pytest.mark.parametrize("status", [200, 503])
-def test_the_fail_mode_holds_without_an_answer(status: int) -> None:
-    """No answer, or one that is none."""
+def refusing(status: int) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda _: httpx.Response(status, content=b"{}")
 
-    def broken(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(status, content=b"{}")
 
-    assert ask(broken, "open").allow
-    with pytest.raises(TrustUnavailable):
-        ask(broken, "closed")
+def slow(_: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout("slow")
+
+
+def away(_: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("away")
+
+
+@pytest.mark.parametrize(
+    ("handler", "cause"),
+    [
+        (refusing(200), "malformed"),
+        (refusing(503), "server_error"),
+        (refusing(401), "refused"),
+        (refusing(429), "throttled"),
+        (slow, "timeout"),
+        (away, "network"),
+    ],
+)
+def test_the_fail_mode_holds_without_an_answer_and_is_counted(
+    handler: Callable[[httpx.Request], httpx.Response], cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Open lets the call pass, closed refuses it; both say why, in the log once until there is an answer again."""
+
+    async def run() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as http:
+            opened, closed = (
+                AsyncCallVerdicts("https://trust.example", lambda: "token", fail_mode=mode, http=http)
+                for mode in ("open", "closed")
+            )
+            for _ in range(2):
+                assert (await opened.evaluate(BOT, EVENT)).allow
+            with pytest.raises(TrustUnavailable) as refused:
+                await closed.evaluate(BOT, EVENT)
+            assert refused.value.cause == cause
+            assert opened.counts() == {"asked": 2, "fail_open": 2, "fail_closed": 0, f"cause_{cause}": 2}
+            assert closed.counts() == {"asked": 1, "fail_open": 0, "fail_closed": 1, f"cause_{cause}": 1}
+
+    asyncio.run(run())
+    assert [cause in record.getMessage() for record in caplog.records] == [True, True]
+
+
+def test_without_a_token_the_fail_mode_holds_too() -> None:
+    """A source of tokens that breaks takes no call of the agent with it, where that is wanted."""
+
+    def broken() -> str:
+        raise RuntimeError("no key")
+
+    async def run() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(refusing(200))) as http:
+            verdicts = AsyncCallVerdicts("https://trust.example", broken, fail_mode="open", http=http)
+            assert (await verdicts.evaluate(BOT, EVENT)).allow
+            assert verdicts.counts()["cause_token"] == 1
+
+    asyncio.run(run())
