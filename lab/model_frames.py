@@ -15,7 +15,7 @@ from ..ingest.columns import ColumnEncoder
 from ..ingest.features.feature_table import FEATURES
 from ..ingest.formats.history_decoding import decode_history_event
 from ..models.detector import DetectorSettings
-from ..scoring.engine import risk
+from ..scoring.engine import level_thresholds, risk
 from ..scoring.learning.training import train_and_save
 from .event_frames import raw_events
 from .frame_builder import build_frame, build_frame_from_columns
@@ -48,7 +48,7 @@ def features(model: LabModel) -> pd.DataFrame:
 def groups(model: LabModel) -> pd.DataFrame:
     """Peer groups, how busy they are, and the evidence at which levels begin in each, for the concern hijacks show."""
     trained = model.trained
-    limits_by_concern = risk.model_thresholds(trained, model.settings.risk.alert_budget)
+    limits_by_concern = level_thresholds.model_thresholds(trained, model.settings.risk.alert_budget)
     thresholds = limits_by_concern[:, risk.signalled_concern(limits_by_concern[0])]
     return build_frame(
         "groups",

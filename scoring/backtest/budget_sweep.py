@@ -17,7 +17,7 @@ from ...ingest.features.row_observations import IGNORED_EVENT
 from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..engine import risk
+from ..engine import level_thresholds, risk
 from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
@@ -35,7 +35,7 @@ class BudgetSweep:
     def __init__(self, model: TrainedModel, settings: RiskEvaluationSettings, budgets: Sequence[AlertBudget]) -> None:
         self._model = model
         self._parameters = risk.kernel_parameters(settings)
-        self._thresholds = [risk.model_thresholds(model, budget) for budget in budgets]
+        self._thresholds = [level_thresholds.model_thresholds(model, budget) for budget in budgets]
         self._states = [risk.allocate(0) for _ in budgets]
         self._agent_rows: dict[int, int] = {}
         self._threshold_rows = np.zeros(0, np.int64)  # row of the thresholds of each agent's peer group

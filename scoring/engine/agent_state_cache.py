@@ -83,7 +83,7 @@ class AgentStateCache:
     Args:
         agents: arrays by slot, shared with the engine that owns this cache.
         model: knows where agents of the training history go on.
-        thresholds: of that model, see `risk.thresholds`.
+        thresholds: of that model, see `level_thresholds.model_thresholds`.
         risk_parameters: of the risk kernels.
         store: where other agents come from; None keeps those that moved out in memory (replay).
         partition: whose agents these are: time alone changes only those.

@@ -27,7 +27,7 @@ from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
-from . import evidence_dedup, risk
+from . import evidence_dedup, level_thresholds, risk
 from .agent_state_cache import AgentLoader, AgentStateCache
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
@@ -136,7 +136,7 @@ class Engine:
         self.model = model
         self.settings = settings
         self.risk_parameters = risk.kernel_parameters(settings.risk)
-        self.thresholds = risk.model_thresholds(model, settings.risk.alert_budget)
+        self.thresholds = level_thresholds.model_thresholds(model, settings.risk.alert_budget)
         self.agents = ResidentAgents(settings.capacity)
         self.risk, self.dirty = self.agents.risk, self.agents.dirty
         self.agent_states = AgentStateCache(
@@ -329,7 +329,7 @@ class Engine:
         self.builder.evict_all()
         self.model = model
         self.feedback_rules.use_usual_values(model.detector.usual_values())
-        self.thresholds = risk.model_thresholds(model, self.settings.risk.alert_budget)
+        self.thresholds = level_thresholds.model_thresholds(model, self.settings.risk.alert_budget)
         self.agent_states.use_model(model, self.thresholds)
         self.explainer = Explainer(self)
 

@@ -4,7 +4,7 @@ Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose m
 (`trustwatch.models.betting`), so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and
 Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
 while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
-alert budget (`thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
+alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
 *displayed* risk score decays with a half-life.
 
 Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
@@ -26,11 +26,10 @@ import numpy.typing as npt
 
 from ...ingest.compilation import compiled
 from ...ingest.timestamps import HOUR_MS
-from ...models.betting import AlarmTail, damped_bet, decayed_streak, extended_streak, log_bet
+from ...models.betting import damped_bet, decayed_streak, extended_streak, log_bet
 from ...models.concerns import CONCERNS
-from ...models.trained_model import TrainedModel
 from ..records.agents import ALERTING_LEVELS, RiskLevel
-from .settings import AlertBudget, RiskEvaluationSettings
+from .settings import RiskEvaluationSettings
 
 COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
 
@@ -59,21 +58,8 @@ CONCERN_OUTPUTS = 5
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
 before it."""
 
-MAX_STRETCH = 1.5
-"""Thresholds are at most this many times what independent events would need: a history full of odd days must not put
-levels out of reach. `scoring.learning.budget_check` then reports that the budget is not kept."""
-
-HOURS_A_DAY = 24.0
-
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
-
-MIN_EXPECTED_ALERTS = 3.0
-"""Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
-
-_MIN_LEVEL_DISTANCE = 1.0
-"""Least distance of two levels' thresholds, natural log."""
-
 
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
@@ -130,61 +116,6 @@ ROW = np.dtype(
 def allocate(slots: int) -> npt.NDArray[Any]:
     """Risk state of *slots* agents that nobody has seen."""
     return np.zeros(slots, ROW)
-
-
-def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np.float64]:
-    """Evidence at which each level begins by peer group of a model and concern, natural log, shape (g, 3, 3).
-
-    A concern that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach
-    that its history is too short to check: odd days come in rows, and a promise about them would be a guess.
-    """
-    bounds = np.full((len(model.group_rates), len(CONCERNS), 3), np.inf)
-    shares = model.detector.budget_shares
-    for concern, (share, exponent, alarms) in enumerate(zip(shares, model.exponents, model.alarms, strict=True)):
-        if share > 0.0:
-            part = AlertBudget(share * budget.medium, share * budget.high, share * budget.critical)
-            if concern != OVERREACH:
-                bounds[:, concern] = thresholds(model.group_rates, part, exponent, alarms)
-            elif alarms.usable:
-                limits = thresholds(np.full(len(bounds), HOURS_A_DAY), part, 1.0, alarms, np.inf)
-                allowed = np.array([part.medium, part.high, part.critical]) / 1000.0
-                bounds[:, concern] = np.where(allowed * alarms.days >= MIN_EXPECTED_ALERTS, limits, np.inf)
-    return bounds
-
-
-def thresholds(
-    events_per_day: npt.NDArray[np.float64],
-    budget: AlertBudget,
-    exponent: float = 1.0,
-    alarms: AlarmTail | None = None,
-    stretch: float = MAX_STRETCH,
-) -> npt.NDArray[np.float64]:
-    """Evidence at which each level begins, so that normal events stay within the budget.
-
-    Args:
-        events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
-        exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
-            *alarms* have too little history to say more.
-        alarms: how high evidence climbs on agents of the history.
-
-    Returns:
-        Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
-        r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
-        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
-        times that.
-    """
-    rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
-    allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
-    if alarms is not None and alarms.usable:
-        reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
-        free = np.log(rates / allowed)
-        evidence = np.clip(reached, free, stretch * free)
-    else:
-        evidence = np.log(rates / allowed) / exponent
-    # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
-    least = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
-    steps = _MIN_LEVEL_DISTANCE * np.arange(3)
-    return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
 
 
 @compiled

@@ -20,7 +20,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..engine import risk
+from ..engine import level_thresholds, risk
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
 from ..records.agents import ALERTING_LEVELS, RiskLevel
 
@@ -97,7 +97,7 @@ def check_budget(
         np.zeros(n),
         model.coverage(groups),
         np.zeros(n),
-        risk.model_thresholds(model, settings.alert_budget),
+        level_thresholds.model_thresholds(model, settings.alert_budget),
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
@@ -118,5 +118,5 @@ def check_budget(
 
 def _check_level(level: RiskLevel, alerts: int, days: int, budget: AlertBudget) -> LevelBudgetReport:
     allowed = budget.by_level()[level.label]
-    enough = allowed / 1000.0 * days >= risk.MIN_EXPECTED_ALERTS
+    enough = allowed / 1000.0 * days >= level_thresholds.MIN_EXPECTED_ALERTS
     return LevelBudgetReport(level.label, allowed, alerts, alerts * 1000.0 / max(days, 1), enough)

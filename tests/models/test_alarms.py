@@ -14,7 +14,7 @@ from trustwatch.models.betting import (
     damped_bets,
     fit_alarm_tail,
 )
-from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.level_thresholds import MAX_STRETCH, thresholds
 from trustwatch.scoring.engine.settings import AlertBudget
 
 DAY_MS = 86_400_000
@@ -54,7 +54,7 @@ def test_the_budget_is_kept_on_days_to_come() -> None:
     """Thresholds from one history are reached on no more agent-days of another than the budget accepts."""
     tail = fit_alarm_tail(*history(40, 30, 50))
     assert tail.usable
-    bounds = risk.thresholds(np.array([50.0]), AlertBudget(), 0.2, tail)[0]
+    bounds = thresholds(np.array([50.0]), AlertBudget(), 0.2, tail)[0]
     later = fit_alarm_tail(*history(40, 30, 50, seed=2))
     for threshold, allowed in zip(bounds, AlertBudget().by_level().values(), strict=True):
         assert later.share * math.exp(-(threshold - later.start) / later.scale) <= allowed / 1000.0
@@ -63,15 +63,15 @@ def test_the_budget_is_kept_on_days_to_come() -> None:
 def test_what_reaches_further_asks_for_more() -> None:
     """Thresholds rise with the tail and never fall below what independent events would need."""
     rates, budget = np.array([100.0]), AlertBudget()
-    free = risk.thresholds(rates, budget)
+    free = thresholds(rates, budget)
     heavy = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS)
     assert heavy.level_for_share(0.02) == pytest.approx(10.0 + 4.0 * math.log(5.0))
-    assert (risk.thresholds(rates, budget, 0.2, heavy) > free).all()
+    assert (thresholds(rates, budget, 0.2, heavy) > free).all()
     wild = AlarmTail(100.0, 400.0, TAIL_SHARE, MIN_AGENT_DAYS)
-    assert np.allclose(risk.thresholds(rates, budget, 0.2, wild), risk.MAX_STRETCH * free)
-    assert np.array_equal(risk.thresholds(rates, budget, 0.2, AlarmTail(1.0, 0.1, TAIL_SHARE, MIN_AGENT_DAYS)), free)
+    assert np.allclose(thresholds(rates, budget, 0.2, wild), MAX_STRETCH * free)
+    assert np.array_equal(thresholds(rates, budget, 0.2, AlarmTail(1.0, 0.1, TAIL_SHARE, MIN_AGENT_DAYS)), free)
     unusable = AlarmTail(10.0, 4.0, TAIL_SHARE, MIN_AGENT_DAYS - 1)
-    assert np.array_equal(risk.thresholds(rates, budget, 0.2, unusable), risk.thresholds(rates, budget, 0.2))
+    assert np.array_equal(thresholds(rates, budget, 0.2, unusable), thresholds(rates, budget, 0.2))
 
 
 def test_a_wild_day_does_not_set_the_thresholds_of_all() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from trustwatch.models.concerns import CONCERNS
 from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.level_thresholds import thresholds
 from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
 
 from ...support.one_question import QUESTION, concern_outputs, for_each_concern, one_question
@@ -102,7 +103,7 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
     """Normal agents with uniform p-values reach each level on no more agent-days than the budget accepts."""
     agents, days, budget = 400, 200 if per_day < 48 else 50, AlertBudget()
     dice = np.random.default_rng(per_day)
-    bounds, state = risk.thresholds(np.array([float(per_day)]), budget), risk.allocate(agents)
+    bounds, state = thresholds(np.array([float(per_day)]), budget), risk.allocate(agents)
     rows, slots = np.arange(agents), np.arange(agents, dtype=np.int32)
     levels, out, none = np.zeros((agents, 2), np.int8), np.zeros((agents, risk.OUTPUTS)), np.zeros(agents)
     raised = np.zeros((agents, days, 5), np.bool_)
@@ -138,7 +139,10 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
 @pytest.mark.parametrize("per_hour", [5, 300, 1000])
 def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
     """Normal events, however many an hour, do not damp the evidence of 200 impossible ones."""
-    dice, bounds = np.random.default_rng(per_hour), risk.thresholds(np.array([24.0 * per_hour]), AlertBudget())
+    dice, bounds = (
+        np.random.default_rng(per_hour),
+        thresholds(np.array([24.0 * per_hour]), AlertBudget()),
+    )
     calm = 1.0 - dice.random(3 * per_hour)
     p_values = np.concatenate([calm, np.full(200, 1e-4)])
     times = T0 + np.concatenate(
@@ -173,13 +177,13 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
 
 def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
     """Busier groups and smaller budgets ask for more evidence, levels stay at least 1 apart, and nothing is free."""
-    quiet, busy = risk.thresholds(np.array([1.0, 500.0]), AlertBudget())
+    quiet, busy = thresholds(np.array([1.0, 500.0]), AlertBudget())
     assert (busy > quiet).all()
-    assert (risk.thresholds(np.array([500.0]), AlertBudget(2.0, 0.5, 0.1)) > busy).all()
-    assert (risk.thresholds(np.array([500.0]), AlertBudget(), 0.5) > busy).all()
-    generous = risk.thresholds(np.array([1.0]), AlertBudget(1e9, 1e9, 1e9))[0]
+    assert (thresholds(np.array([500.0]), AlertBudget(2.0, 0.5, 0.1)) > busy).all()
+    assert (thresholds(np.array([500.0]), AlertBudget(), 0.5) > busy).all()
+    generous = thresholds(np.array([1.0]), AlertBudget(1e9, 1e9, 1e9))[0]
     assert (generous >= [3.0, 5.0, 7.0]).all()
-    level = risk.thresholds(np.array([100.0]), AlertBudget(5.0, 5.0, 5.0))[0]
+    level = thresholds(np.array([100.0]), AlertBudget(5.0, 5.0, 5.0))[0]
     assert (np.diff(level) >= 1.0).all()
     with pytest.raises(ValueError, match="no larger"):
         AlertBudget(0.1, 5.0, 20.0)
@@ -189,7 +193,7 @@ def test_thresholds_grow_with_rate_and_shrink_with_budget() -> None:
 def test_impossible_budget_is_refused(wrong: float) -> None:
     """No threshold keeps a budget of nothing."""
     with pytest.raises(ValueError, match="budgets must be positive"):
-        risk.thresholds(np.array([1.0]), AlertBudget(high=wrong))
+        thresholds(np.array([1.0]), AlertBudget(high=wrong))
 
 
 def test_displayed_score_meets_levels_at_their_thresholds() -> None:
@@ -363,7 +367,7 @@ def test_all_concerns_together_keep_the_budget(dependent: bool) -> None:
     agents, days, per_day, budget, shares = 400, 60, 24, AlertBudget(), (0.5, 0.4, 0.1)
     dice, state = np.random.default_rng(7), risk.allocate(agents)
     parts = [AlertBudget(share * budget.medium, share * budget.high, share * budget.critical) for share in shares]
-    bounds = np.stack([risk.thresholds(np.array([float(per_day)]), part)[0] for part in parts])[None]
+    bounds = np.stack([thresholds(np.array([float(per_day)]), part)[0] for part in parts])[None]
     rows, none = np.arange(agents), np.zeros(agents)
     levels, out = np.zeros((agents, 2), np.int8), np.zeros((agents, risk.OUTPUTS))
     rises = np.zeros(3, np.int64)

@@ -1,0 +1,80 @@
+"""Evidence at which each level begins, by peer group and concern: so that normal agents keep the alert budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ...models.betting import AlarmTail
+from ...models.concerns import CONCERNS
+from ...models.trained_model import TrainedModel
+from .risk import OVERREACH
+from .settings import AlertBudget
+
+MAX_STRETCH = 1.5
+"""Thresholds are at most this many times what independent events would need: a history full of odd days must not put
+levels out of reach. `scoring.learning.budget_check` then reports that the budget is not kept."""
+
+HOURS_A_DAY = 24.0
+"""Bets of overreach on a day: it takes one an hour."""
+
+MIN_EXPECTED_ALERTS = 3.0
+"""Alerts that a budget must allow over a history before their number says anything about it (rule of three)."""
+
+_MIN_LEVEL_DISTANCE = 1.0
+"""Least distance of two levels' thresholds, natural log."""
+
+
+def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np.float64]:
+    """Evidence at which each level begins by peer group of a model and concern, natural log, shape (g, 3, 3).
+
+    A concern that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach
+    that its history is too short to check: odd days come in rows, and a promise about them would be a guess.
+    """
+    bounds = np.full((len(model.group_rates), len(CONCERNS), 3), np.inf)
+    shares = model.detector.budget_shares
+    for concern, (share, exponent, alarms) in enumerate(zip(shares, model.exponents, model.alarms, strict=True)):
+        if share > 0.0:
+            part = AlertBudget(share * budget.medium, share * budget.high, share * budget.critical)
+            if concern != OVERREACH:
+                bounds[:, concern] = thresholds(model.group_rates, part, exponent, alarms)
+            elif alarms.usable:
+                limits = thresholds(np.full(len(bounds), HOURS_A_DAY), part, 1.0, alarms, np.inf)
+                allowed = np.array([part.medium, part.high, part.critical]) / 1000.0
+                bounds[:, concern] = np.where(allowed * alarms.days >= MIN_EXPECTED_ALERTS, limits, np.inf)
+    return bounds
+
+
+def thresholds(
+    events_per_day: npt.NDArray[np.float64],
+    budget: AlertBudget,
+    exponent: float = 1.0,
+    alarms: AlarmTail | None = None,
+    stretch: float = MAX_STRETCH,
+) -> npt.NDArray[np.float64]:
+    """Evidence at which each level begins, so that normal events stay within the budget.
+
+    Args:
+        events_per_day: mean events of an active agent per day, shape (g,), one per peer group.
+        exponent: in (0, 1], how far the evidence of one session's events falls short of independence; used where
+            *alarms* have too little history to say more.
+        alarms: how high evidence climbs on agents of the history.
+
+    Returns:
+        Natural logs, shape (g, 3): medium, high, critical. An agent of r events a day meets a threshold c at most
+        r / exp(exponent * c) times a day if its p-values are uniform and its sessions independent. With usable *alarms*
+        a threshold is what the accepted share of the history's agent-days reached, between once and `MAX_STRETCH`
+        times that.
+    """
+    rates = np.maximum(np.asarray(events_per_day, np.float64), 1.0)[:, None]
+    allowed = np.array([budget.medium, budget.high, budget.critical]) / 1000.0
+    if alarms is not None and alarms.usable:
+        reached = np.array([alarms.level_for_share(share) for share in allowed.tolist()])
+        free = np.log(rates / allowed)
+        evidence = np.clip(reached, free, stretch * free)
+    else:
+        evidence = np.log(rates / allowed) / exponent
+    # Even a generous budget must ask for more than one odd event, and the levels must stay apart.
+    least = np.maximum(evidence, np.array([3.0, 5.0, 7.0]))
+    steps = _MIN_LEVEL_DISTANCE * np.arange(3)
+    return np.asarray(np.maximum.accumulate(least - steps, axis=1) + steps)
