@@ -64,6 +64,7 @@ def agent(agent_id: str, tenant: str = "acme", **values: object) -> AgentRow:
         features=b"\x00\xff state",
         risk=b"\x01",
         state_version="v1",
+        concern="overreach",
     )
     return msgspec.structs.replace(row, **values)
 

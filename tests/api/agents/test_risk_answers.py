@@ -10,6 +10,8 @@ import httpx
 import jwt
 import msgspec
 import pytest
+from trustwatch.scoring.policy.access_evaluation import AccessRequest
+from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyRule
 
 
 def risk(site: Any, agent_id: str, client: str = "gateway", query: str = "") -> httpx.Response:
@@ -79,6 +81,25 @@ def test_an_update_replaces_the_answer(site: Any, summary: Any) -> None:
 
     assert (before["risk_level"], after["risk_level"], after["risk_score"]) == ("high", "critical", 0.99)
     assert after["token_policy"]["allow"] is False
+
+
+def test_an_answer_says_what_the_level_is_about_and_policy_may_ask(site: Any, summary: Any) -> None:
+    """A rule slows a looping agent down; a hijacked one at the same level gets no token, and its tokens die."""
+    slower = LevelTokenPolicy(True, 60, None, False, True, False)
+    rule = PolicyRule("looping", concerns=("malfunction",), levels={"critical": slower})
+    site.guard.policy_evaluator.policy.book = PolicyBook(rules=[rule], default_mode="enforce")
+    site.report(
+        [summary("looping", level=4, concern="malfunction"), summary("hijacked", level=4, concern="compromise")]
+    )
+
+    answers = [risk(site, agent).json() for agent in ("looping", "hijacked")]
+
+    assert [answer["concern"] for answer in answers] == ["malfunction", "compromise"]
+    assert [answer["token_policy"]["allow"] for answer in answers] == [True, False]
+    assert [answer["token_policy"]["revoke"] for answer in answers] == [False, True]
+    evaluate = site.guard.policy_evaluator.evaluate
+    verdicts = [evaluate(AccessRequest("acme", "https://as.example", one))[0] for one in ("looping", "hijacked")]
+    assert [verdict.revoke for verdict in verdicts] == [False, True]
 
 
 @pytest.mark.parametrize(("score", "shown"), [(0.05, 1), (0.0499, 0)])

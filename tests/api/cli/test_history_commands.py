@@ -15,6 +15,8 @@ from trustwatch.api.cli.main import make_app
 from trustwatch.ingest.log.event_log import EventLog
 from trustwatch.ingest.record_keys import raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.models.detector import ONE_QUESTION, DetectorSettings
 from trustwatch.models.model_persistence import load_trained_model
 from typer.testing import CliRunner, Result
 
@@ -92,6 +94,24 @@ def test_train_says_what_it_learned(history: History) -> None:
     model = load_trained_model(history.model)
     assert history.summary["version"] == model.version == "test-1"
     assert history.summary["rehearsed_events"] == int(model.detector.familiar.sizes[:1].sum())
+
+
+def test_the_detector_of_before_concerns_can_be_had_and_compared(history: History, tmp_path: Path) -> None:
+    """All its budget goes to the one question; a back-test shows both on one history, and what rises were about."""
+    single = tmp_path / "single"
+    assert run("train", history.past, "--model", single, "--one-question").exit_code == 0
+    assert load_trained_model(single).detector.budget_shares == ONE_QUESTION
+    assert load_trained_model(history.model).detector.budget_shares == DetectorSettings().budget_shares
+
+    compared = run("backtest", history.day, "--model", history.model, "--compare", single, "--json", "--jobs", 1)
+    assert compared.exit_code == 0, compared.output
+    for side in json.loads(compared.stdout)["sides"]:
+        rises = {one["concern"]: one["rises"] for one in side["concerns"]}
+        assert list(rises) == list(CONCERNS)
+        for alerts in side["alerts"]:
+            assert sum(of[alerts["level"]] for of in rises.values()) <= alerts["alerts"]
+    said = run("backtest", history.day, "--model", single, "--jobs", 1)
+    assert "rises of a level were about: " in said.stderr + said.stdout
 
 
 def test_retraining_keeps_the_salt(history: History, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.feature_table import FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
+from trustwatch.ingest.features.feature_table import COMPROMISE_FEATURES, FEATURE_COUNT, FEATURE_INDEX, FEATURE_NAMES
 from trustwatch.scoring.engine import evidence_dedup, risk
 from trustwatch.scoring.engine.engine import Engine, ScoredBatch
 
@@ -50,6 +50,32 @@ def test_the_same_name_counts_once_a_day(one: Callable[..., ScoredBatch]) -> Non
     explain = one.engine.explainer.decision_evidence  # type: ignore[attr-defined]
     assert "left_aside" not in explain(0, first)
     assert {"target_surprise", "external_target"} & set(explain(0, again)["left_aside"])
+
+
+def test_a_name_carries_the_evidence_of_a_concern_that_leaves_others_aside(one: Callable[..., ScoredBatch]) -> None:
+    """A huge answer beside a new target: towards compromise, which asks no sizes, the target was all there was."""
+    scored = one(0, **STRANGER)
+    evidence = np.zeros((1, FEATURE_COUNT))
+    evidence[0, FEATURE_INDEX["bytes_in"]], evidence[0, FEATURE_INDEX["target_surprise"]] = 6.0, 1.5
+
+    def kept(asked: np.ndarray) -> bool:
+        state, rows = risk.allocate(1), np.zeros(1, np.int64)
+        evidence_dedup.record_counted(
+            rows,
+            np.zeros(1, np.int32),
+            state,
+            scored.observations,
+            scored.vectors,
+            scored.at_ms,
+            np.array([0.01]),
+            np.zeros(1, np.int8),
+            evidence,
+            asked,
+        )
+        return bool(state["counted"].any())
+
+    assert kept(np.array(COMPROMISE_FEATURES))
+    assert not kept(np.zeros(FEATURE_COUNT, np.bool_))
 
 
 def test_another_name_counts(one: Callable[..., ScoredBatch]) -> None:
