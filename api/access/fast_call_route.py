@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 
-import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...ingest.errors import TrustwatchError
 from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import authenticate_request
-from ..http.problems import ProblemDetails, ProblemError, internal_problem, problem_of, send_problem
+from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
 from ..http.request_body import RequestBodyTooLong, read_request_body
 from .call_answers import CallAnswers
@@ -25,8 +22,6 @@ MAX_CALL_BYTES = 128 * 1024
 _MIN_PATH_LENGTH = len(CALL_PATH_PREFIX) + len(CALL_PATH_SUFFIX)
 
 _HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-
-_log = structlog.get_logger(__name__)
 
 
 class FastCallRoute:
@@ -66,7 +61,7 @@ class FastCallRoute:
         try:
             body = await self._answer(scope, receive)
         except Exception as error:
-            problem = self._problem_for(error)
+            problem = problem_of_failure(error, CALL_ROUTE, self._new_id)
             status = problem.status
             await send_problem(problem, send, with_body=scope["method"] != "HEAD")
         else:
@@ -95,12 +90,3 @@ class FastCallRoute:
             detail = f"the body may have {MAX_CALL_BYTES} bytes"
             raise ProblemError(ProblemDetails(413, "body_too_large", "Body too large", detail)) from None
         return None if body is None else self._answers.answer(caller, agent_id, tenant, issuer, body)
-
-    def _problem_for(self, error: Exception) -> ProblemDetails:
-        problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
-        if problem.status != 500:
-            return problem
-        error_id = self._new_id()
-        trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
-        _log.error("request_failed", error_id=error_id, route=CALL_ROUTE, error=type(error).__name__, traceback=trace)
-        return internal_problem(error_id)

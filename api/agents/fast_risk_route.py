@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 
-import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...ingest.errors import TrustwatchError
 from ..http.agent_paths import decode_agent_id, parse_agent_selection
 from ..http.auth.bearer_tokens import TokenVerifier
 from ..http.auth.callers import SCOPE_SCORE_READ, AuthenticatedCaller
 from ..http.dependencies import authenticate_request
-from ..http.problems import ProblemDetails, ProblemError, internal_problem, problem_of, send_problem
+from ..http.problems import ProblemDetails, ProblemError, problem_of_failure, send_problem
 from ..http.prometheus_metrics import ServiceMetrics
 from .risk_answer_cache import RiskAnswerCache
 
@@ -25,8 +22,6 @@ MIN_RISK_PATH_LENGTH = len(RISK_PATH_PREFIX) + len(RISK_PATH_SUFFIX)
 
 _JSON = (b"content-type", b"application/json")
 _NO_STORE = (b"cache-control", b"no-store")
-
-_log = structlog.get_logger(__name__)
 
 
 class FastRiskRoute:
@@ -68,7 +63,7 @@ class FastRiskRoute:
         try:
             body = await self._risk_body(scope)
         except Exception as error:
-            problem = self._problem_for(error)
+            problem = problem_of_failure(error, RISK_ROUTE, self._new_id)
             self._metrics.counter("trustwatch_http_requests_total", RISK_ROUTE, str(problem.status)).inc()
             await send_problem(problem, send, with_body=scope["method"] != "HEAD")
         else:
@@ -92,15 +87,6 @@ class FastRiskRoute:
         parse = _remembered_selection if len(query) <= MAX_REMEMBERED_QUERY else parse_agent_selection
         tenant, issuer = parse(query) if query else (None, None)
         return self._answers.answer(caller, agent_id, tenant, issuer)
-
-    def _problem_for(self, error: Exception) -> ProblemDetails:
-        problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
-        if problem.status != 500:
-            return problem
-        error_id = self._new_id()
-        trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
-        _log.error("request_failed", error_id=error_id, route=RISK_ROUTE, error=type(error).__name__, traceback=trace)
-        return internal_problem(error_id)
 
 
 MAX_REMEMBERED_QUERY = 256

@@ -160,6 +160,17 @@ def internal_problem(error_id: str = "") -> ProblemDetails:
     return ProblemDetails(500, TrustwatchError.code, "Internal error", detail, members=members)
 
 
+def problem_of_failure(error: Exception, route: str, new_error_id: Callable[[], str]) -> ProblemDetails:
+    """The answer to whatever *route* raised; a fault of ours is logged under an id, which is all that is told of it."""
+    problem = problem_of(error) if isinstance(error, TrustwatchError) else internal_problem()
+    if problem.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        return problem
+    error_id = new_error_id()
+    trace = "".join(traceback.format_exception(error))  # no local variables: one of them may be a token
+    _log.error("request_failed", error_id=error_id, route=route, error=type(error).__name__, traceback=trace)
+    return internal_problem(error_id)
+
+
 def problem_response(problem: ProblemDetails) -> Response:
     """The problem as a Starlette response."""
     return Response(problem.body(), problem.status, dict(problem.headers), media_type=CONTENT_TYPE)
