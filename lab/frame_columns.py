@@ -148,7 +148,11 @@ SCORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         ),
         FrameColumn("p_value", "number", "share of normal events at least as odd"),
         FrameColumn("evidence", "number", "evidence that the event brought, natural log; below 0 it calms"),
-        FrameColumn("statistic", "number", "gathered evidence after it, natural log: levels are thresholds of it"),
+        FrameColumn(
+            "statistic",
+            "number",
+            "gathered evidence after it, of the gravest concern, natural log: levels are thresholds of it",
+        ),
         FrameColumn("risk_score", "number", "risk of the agent after it, 0 to 1"),
         FrameColumn("level_before", "level", "level just before it"),
         FrameColumn("level", "level", "level after it"),

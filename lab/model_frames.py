@@ -46,7 +46,10 @@ def features(model: LabModel) -> pd.DataFrame:
 
 
 def groups(model: LabModel) -> pd.DataFrame:
-    """Peer groups, how busy they are, and the evidence at which levels begin in each, for the concern hijacks show."""
+    """Peer groups, how busy they are, and the evidence of compromise at which levels begin in each.
+
+    Of models whose levels follow from all oddities as one question, the evidence of those.
+    """
     trained = model.trained
     limits_by_concern = level_thresholds.model_thresholds(trained, model.settings.risk.alert_budget)
     thresholds = limits_by_concern[:, risk.signalled_concern(limits_by_concern[0])]

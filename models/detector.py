@@ -139,7 +139,8 @@ class DetectorSettings:
 
 
 ONE_QUESTION = (0.0, 1.0, 0.0)
-"""Shares of the detector as it was before there were concerns: all oddities are one question."""
+"""Shares with which all oddities are one question, as before there were concerns. Evidence that is added to that of
+compromise moves no level then."""
 
 _MAX_FEATURE_VALUE = 64.0
 """Value that no feature exceeds."""

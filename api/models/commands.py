@@ -256,7 +256,7 @@ def train_command(
     version: Annotated[str | None, typer.Option(help="name of the model; default: date and time")] = None,
     one_question: Annotated[
         bool,
-        typer.Option("--one-question", help="levels follow from all oddities as one question, as before concerns"),
+        typer.Option("--one-question", help="levels follow from all oddities as one question, not from each concern"),
     ] = False,
     json: JsonOption = False,
 ) -> None:
