@@ -10,8 +10,6 @@ from ...ingest import columns
 from ...ingest.event_arguments import read_arguments
 from ...ingest.events import Argument, NativeEvent
 
-CALL_TYPES = frozenset({"api.call", "tool.call", "a2a.message"})
-"""Types of events that are asked about before they happen."""
 SESSIONS_OF_AGENT = 16
 """Sessions of an agent whose answers are remembered; the one not used longest makes room."""
 _NUMBERED_CALLS = 1024

@@ -14,10 +14,10 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import EFFECTS, NativeEvent
 from ...ingest.timestamps import DAY_MS
-from ...models.call_challenges import ChallengeThreshold
+from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
 from ...models.trained_model import TrainedModel
 from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
-from .asked_calls import CALL_TYPES, AskedCalls
+from .asked_calls import AskedCalls
 from .plan import BacktestPlan
 
 NOT_ASKED = -1

@@ -21,11 +21,10 @@ from ...ingest.events import EFFECTS, NativeEvent
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES, COMPROMISE_FEATURES, FEATURE_COUNT
 from ...ingest.features.feature_vector import F_ARGUMENT
-from ...ingest.features.foreign_values import foreign_values
 from ...ingest.features.layout import AgentState
 from ...ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
-from ...models.call_challenges import ChallengeThreshold, action_keys, as_asked, asked_evidence, score_calls
+from ...models.call_challenges import ChallengeThreshold, score_asked
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
@@ -122,13 +121,10 @@ class CallScorer:
             vectors, observations = np.zeros((n, FEATURE_COUNT)), allocate_observations(n, columns.arguments)
             self._builder.observe(columns, slots, rows, vectors, observations)
             numbers = self._builder.state.numbers[:n].copy()
-        asked = as_asked(vectors, columns.codes)
-        new_values = foreign_values(columns, rows, self._model.baseline, observations, vectors)
-        codes, challenges = columns.codes[:, event_columns.EFFECT], self._challenges
-        of_others = challenges.foreign.evidence(action_keys(columns), codes, new_values)
-        evidence = asked_evidence(self._detector, asked)
-        anomalies = score_calls(self._detector, evidence, of_others, columns.names[:, event_columns.GROUP])
-        asked[:, F_ARGUMENT] = new_values
+        challenges, codes = self._challenges, columns.codes[:, event_columns.EFFECT]
+        baseline, rates = self._model.baseline, challenges.foreign
+        anomalies, asked, foreign = score_asked(self._detector, rates, baseline, columns, vectors, observations)
+        asked[:, F_ARGUMENT] = foreign
         scores = []
         for row, (anomaly, code, is_known) in enumerate(zip(anomalies.tolist(), codes.tolist(), known, strict=True)):
             effect = EFFECTS[code]
