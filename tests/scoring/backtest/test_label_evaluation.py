@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.backtest.challenge_counts import NOT_ASKED
 from trustwatch.scoring.backtest.counts import EVENT_ROW
 from trustwatch.scoring.backtest.label_evaluation import bootstrap_bands, detection_curve, evaluate_labels
 from trustwatch.scoring.backtest.plan import EventLabel, EventLabels, read_labels
