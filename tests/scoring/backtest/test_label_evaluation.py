@@ -64,7 +64,7 @@ def rows(*made: tuple[int, float, int, int]) -> Any:
     """Rows of (label, anomaly, level before, level after), ten seconds apart."""
     out = np.zeros(len(made), EVENT_ROW)
     for at, (label, anomaly, rested, level) in enumerate(made):
-        out[at] = (at, 10_000 * at, label, anomaly, 0.5, 0.0, rested, level)
+        out[at] = (at, 10_000 * at, label, anomaly, 0.5, 0.0, rested, level, NOT_ASKED, False)
     return out
 
 
