@@ -9,7 +9,7 @@ from __future__ import annotations
 from .access_tokens import ClientCredentials, ClientSecret
 from .argument_origins import ArgumentOrigins, OriginLimits, TracedCall
 from .asgi import TrustMiddleware
-from .call_verdicts import AsyncCallVerdicts, CallVerdict
+from .call_verdicts import AsyncCallVerdicts, CallVerdict, CallVerdicts
 from .caller import Caller, caller_from_claims
 from .event_sender import AsyncEventSender, EventSender
 from .events import AuditEvent, EventArgument, fingerprint
@@ -32,6 +32,7 @@ __all__ = [
     "AsyncTrustClient",
     "AuditEvent",
     "CallVerdict",
+    "CallVerdicts",
     "Caller",
     "Challenge",
     "ClientCredentials",

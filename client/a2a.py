@@ -21,7 +21,7 @@ from .argument_origins import text_of
 from .call_trace import CallTrace
 from .caller import Caller
 from .events import AuditEvent, CausedBy, Effect, EventAgent, EventResource, Outcome
-from .guard import EventSink, Guard, RiskLookup, Ruling
+from .guard import CallJudge, EventSink, Guard, RiskLookup, Ruling
 from .origin_tracker import OriginTracker
 from .refusal import REFUSAL_DETAILS
 from .step_up_approvals import ApprovalSource
@@ -67,6 +67,8 @@ class TrustA2AHandler(RequestHandler):
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         origins: traces where the parts of messages came from; None reads neither them nor answers.
         untrusted: whether answers of this agent may hold what others wrote; None = it is not known.
+        calls: asks about each request that does more than read before it is answered (`AsyncCallVerdicts`); best with
+            *origins*.
     """
 
     def __init__(
@@ -81,12 +83,13 @@ class TrustA2AHandler(RequestHandler):
         approved: ApprovalSource | None = None,
         origins: OriginTracker | None = None,
         untrusted: bool | None = None,
+        calls: CallJudge | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._handler = handler
         self._agent = agent
         self._caller = caller
-        self._guard = Guard(client, sender, approved)
+        self._guard = Guard(client, sender, approved, calls)
         self._needed = needed or {}
         self._origins = origins
         self._untrusted = untrusted
@@ -207,7 +210,11 @@ class TrustA2AHandler(RequestHandler):
         if watch.caller is None:
             self._guard.count_unidentified()
             return watch
-        ruling = await self._guard.evaluate(watch.caller, A2A_METHOD_EFFECTS[method], self._needed.get(method))
+        effect = A2A_METHOD_EFFECTS[method]
+        ruling = await self._guard.evaluate(watch.caller, effect, self._needed.get(method))
+        if self._guard.judges_calls and effect != "read":
+            asked = watch.caller.add_to_event(watch.event(self._agent))
+            ruling = await self._guard.judge_call(ruling, watch.caller, asked)
         if ruling.refused:
             watch.outcome, watch.error = ruling.event_outcome()
             watch.cause = ruling.cause

@@ -9,16 +9,17 @@ from typing import Any
 
 import msgspec
 
+from .asgi_trace import Message, Receive, RequestTrace
+from .call_trace import CallTrace
 from .caller import Caller
 from .events import AuditEvent, Effect, EventAgent, EventClient, EventResource, Outcome
-from .guard import EventSink, Guard, RiskLookup, Ruling
+from .guard import CallJudge, EventSink, Guard, RiskLookup, Ruling
+from .origin_tracker import OriginTracker
 from .refusal import Challenge, refusal_response
 from .step_up_approvals import ApprovalSource
 from .timing import Clock, SystemClock
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -52,6 +53,11 @@ class TrustMiddleware:
         challenge: requirements of a step-up.
         approved: lets step-ups pass: `Approvals`, `shown_by_token`, or your own; None lets none pass.
         exclude: paths without risk look-up and events, exact or ending in `*`.
+        origins: traces where values of queries and bodies came from, in conversations that `Caller.session` names; None
+            reads neither them nor answers.
+        untrusted: actions whose answers may hold what others wrote; None = it is not known of any.
+        calls: asks about each request before the app has it (`AsyncCallVerdicts`); best with *origins*. The action is
+            then named before the app runs.
     """
 
     def __init__(
@@ -67,11 +73,16 @@ class TrustMiddleware:
         challenge: Challenge | None = None,
         approved: ApprovalSource | None = None,
         exclude: Iterable[str] = ("/healthz", "/readyz"),
+        origins: OriginTracker | None = None,
+        untrusted: Collection[str] | None = None,
+        calls: CallJudge | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.app = app
         self._caller = caller
-        self._guard = Guard(client, sender, approved)
+        self._guard = Guard(client, sender, approved, calls)
+        self._origins = origins
+        self._untrusted = untrusted
         self._action = action or default_action
         self._resource = resource or default_resource
         self._needed = needed
@@ -88,19 +99,28 @@ class TrustMiddleware:
             self._guard.count_unidentified()
             await self.app(scope, receive, send)
             return
-        exchange = _MeasuredRequest(receive, send, self._clock)
+        trace = RequestTrace(scope, receive, CallTrace(self._origins, caller))
+        exchange = _MeasuredRequest(trace.receive, send, self._clock)
         needed = self._needed(scope) if self._needed else None
         ruling = await self._guard.evaluate(caller, _effect(scope), needed)
+        action = self._action_before(scope) if self._guard.judges_calls or self._origins is not None else None
         try:
+            if action is not None and not ruling.refused:
+                await trace.start(action)
+                ruling = await self._judge_call(scope, caller, trace, exchange, ruling, action)
             if ruling.refused:
                 await self._refuse(scope, ruling, exchange)
             else:
+                if action is not None:
+                    exchange.read_answer_by(trace, None if self._untrusted is None else action in self._untrusted)
                 await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
             exchange.error_name = type(error).__name__
             raise
         finally:
-            self._guard.send_event(self._event(scope, caller, exchange, ruling))
+            event = self._event(scope, caller, exchange, ruling, action or self._action(scope))
+            trace.add_to_event(event)
+            self._guard.send_event(event)
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; docs/client.md lists them."""
@@ -121,13 +141,37 @@ class TrustMiddleware:
         await exchange.send({"type": "http.response.start", "status": status, "headers": headers})
         await exchange.send({"type": "http.response.body", "body": body})
 
-    def _event(self, scope: Scope, caller: Caller, exchange: _MeasuredRequest, ruling: Ruling) -> AuditEvent:
+    def _action_before(self, scope: Scope) -> str:
+        """The action, before the app has routed the request: the question and the event must call it the same."""
+        route = _matched_route(self.app, scope)
+        return self._action(scope if route is None else {**scope, "route": route})
+
+    async def _judge_call(
+        self,
+        scope: Scope,
+        caller: Caller,
+        trace: RequestTrace,
+        exchange: _MeasuredRequest,
+        ruling: Ruling,
+        action: str,
+    ) -> Ruling:
+        if not self._guard.judges_calls:
+            return ruling
+        asked = self._event(scope, caller, exchange, ruling, action)
+        asked.outcome, asked.error = "success", None
+        asked.bytes_in = _announced_bytes(scope)
+        trace.add_to_event(asked)
+        return await self._guard.judge_call(ruling, caller, asked)
+
+    def _event(
+        self, scope: Scope, caller: Caller, exchange: _MeasuredRequest, ruling: Ruling, action: str
+    ) -> AuditEvent:
         outcome, error = ruling.event_outcome() if ruling.refused else exchange.outcome()
         event = AuditEvent(
             time=datetime.fromtimestamp(exchange.started_at, UTC),
             agent=EventAgent(id=caller.agent_id),
             type="api.call",
-            action=self._action(scope)[:MAX_TEXT_CHARACTERS] or "-",
+            action=action[:MAX_TEXT_CHARACTERS] or "-",
             outcome=outcome,
             error=error,
             caused_by=ruling.cause,
@@ -156,6 +200,11 @@ class _MeasuredRequest:
         self.bytes_in = 0.0
         self.bytes_out = 0.0
         self.error_name: str | None = None
+        self._reader: tuple[RequestTrace, bool | None] | None = None
+
+    def read_answer_by(self, trace: RequestTrace, untrusted: bool | None) -> None:
+        """Let *trace* read the app's answer before it is sent."""
+        self._reader = trace, untrusted
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -175,6 +224,9 @@ class _MeasuredRequest:
             self.bytes_out += len(message.get("body", b""))
         elif kind == "websocket.send":
             self.bytes_out += len(message.get("bytes") or message.get("text") or b"")
+        if self._reader is not None:
+            trace, untrusted = self._reader
+            await trace.read_answer(message, untrusted)
         await self._send(message)
 
     def duration_ms(self) -> float:
@@ -207,6 +259,20 @@ def default_resource(scope: Mapping[str, Any]) -> EventResource:
     """The path without its query, at the host that was asked for."""
     host = _header(scope, b"host").rpartition("@")[2][:MAX_TEXT_CHARACTERS]
     return EventResource(id=scope["path"][:MAX_TEXT_CHARACTERS] or "/", target=host.split(":")[0] or None)
+
+
+def _matched_route(app: App, scope: Scope) -> object:
+    """The route that the router of a Starlette or FastAPI app will put into the scope; None where that is not known."""
+    for route in getattr(app, "routes", ()):
+        match, found = route.matches(scope)
+        if getattr(match, "name", "") == "FULL":
+            return found.get("route")
+    return None
+
+
+def _announced_bytes(scope: Mapping[str, Any]) -> float | None:
+    length = _header(scope, b"content-length")
+    return float(length) if length.isascii() and length.isdigit() else None
 
 
 def _effect(scope: Mapping[str, Any]) -> Effect:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Literal, Self
 from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
 
-from .access_tokens import AsyncAccessTokens, AsyncTokenSource, bearer_header
-from .answer_cache import classify_refusal
+from .access_tokens import AccessTokens, AsyncAccessTokens, AsyncTokenSource, TokenSource, bearer_header
+from .answer_cache import RETRYABLE_ERRORS, classify_refusal
 from .caller import Caller
 from .counters import Counters
 from .events import AuditEvent
@@ -34,6 +37,7 @@ _ASKED = (
     "bytes_in",
 )
 """Members of an event that are known before the call."""
+BUDGET_S = 0.25
 _CALL_TYPES = ("api.call", "tool.call", "a2a.message")
 
 
@@ -58,66 +62,46 @@ _log = logging.getLogger("trustwatch.client")
 _ALLOWED = CallVerdict("allow", allow=True)
 
 
-class AsyncCallVerdicts:
-    """Asks about calls, for one event loop. Nothing is cached: each call is another one.
+class _CallQuestions:
+    """Questions, answers, and what holds without one: the same for threads and for asyncio.
 
     Args:
-        url, token, http, clock, insecure_http: as for `AsyncTrustClient`; scope `trust.score:read`.
-        fail_mode: what holds without an answer: `open` is as if the service were not there, `closed` is no call.
-        budget_s: s, for the answer.
+        url, insecure_http, fail_mode: as for `CallVerdicts`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: AsyncTokenSource,
-        *,
-        fail_mode: Literal["open", "closed"],
-        budget_s: float = 0.25,
-        http: httpx.AsyncClient | None = None,
-        clock: Clock | None = None,
-        insecure_http: bool = False,
-    ) -> None:
+    def __init__(self, url: str, fail_mode: Literal["open", "closed"], *, insecure_http: bool) -> None:
+        if fail_mode not in ("open", "closed"):
+            raise ValueError(f"fail_mode is {fail_mode!r}; it is open or closed")
         self._url = validate_url(url, insecure_http=insecure_http) + "/v1/agents/"
         self._fail_open = fail_mode == "open"
-        self._budget_s = budget_s
-        self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(trust_env=False)
-        self._tokens = AsyncAccessTokens(token, clock or SystemClock(), self._http)
-        self._counters = Counters("asked", "fail_open", "fail_closed")
+        self.counters = Counters("asked", "fail_open", "fail_closed")
         self._logged_causes: set[FailureCause] = set()
 
-    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
-        """The verdict on the call that *event* is about to tell of, made by *caller*.
-
-        Raises:
-            TrustUnavailable: there is no answer, and the fail mode is closed.
-        """
+    def request(self, caller: Caller, event: AuditEvent) -> tuple[str, bytes]:
+        """URL and body of the question about the call that *event* is about to tell of; counted."""
+        self.counters.increment("asked")
         named = {name: value for name, value in (("tenant", caller.tenant), ("issuer", caller.issuer)) if value}
-        url = f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}"
-        self._counters.increment("asked")
-        try:
-            reply = await self._post(url, _question(event))
-            verdict = msgspec.json.decode(reply.content, type=CallVerdict) if reply.status_code == 200 else None
-        except Exception as error:  # whatever it is, the fail mode holds
-            return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
-        if verdict is None:
+        return f"{self._url}{quote(caller.agent_id, safe='')}/calls/evaluate?{urlencode(named)}", _question(event)
+
+    def read(self, caller: Caller, reply: httpx.Response) -> CallVerdict:
+        """The verdict of a reply, or what holds without one. Raises TrustUnavailable."""
+        if reply.status_code != 200:
             return self._apply_fail_mode(caller, *classify_refusal(reply.status_code, reply.content))
+        try:
+            verdict = msgspec.json.decode(reply.content, type=CallVerdict)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return self.without_answer(caller, error)
         self._logged_causes.clear()
         return verdict
 
-    async def _post(self, url: str, body: bytes) -> httpx.Response:
-        headers = {"content-type": "application/json"} | bearer_header(await self._tokens.get())
-        return await self._http.post(url, content=body, headers=headers, timeout=self._budget_s)
-
-    def counts(self) -> Mapping[str, int]:
-        """Counters by name; docs/client.md lists them."""
-        return self._counters.as_dict()
+    def without_answer(self, caller: Caller, error: Exception) -> CallVerdict:
+        """What holds after *error*, whatever it is. Raises TrustUnavailable."""
+        return self._apply_fail_mode(caller, _cause_of(error), type(error).__name__)
 
     def _apply_fail_mode(self, caller: Caller, cause: FailureCause, detail: str) -> CallVerdict:
         """What holds without an answer; counted, and logged once until there is one again."""
-        self._counters.increment(f"cause_{cause}")
-        self._counters.increment("fail_open" if self._fail_open else "fail_closed")
+        self.counters.increment(f"cause_{cause}")
+        self.counters.increment("fail_open" if self._fail_open else "fail_closed")
         if cause not in self._logged_causes:
             self._logged_causes.add(cause)
             mode = "open" if self._fail_open else "closed"
@@ -126,15 +110,167 @@ class AsyncCallVerdicts:
             return _ALLOWED
         raise TrustUnavailable(cause, f"verdict on a call: {detail}", (caller.agent_id,))
 
+
+class CallVerdicts:
+    """Asks about calls; safe from any thread. Nothing is cached: each call is another one.
+
+    Args:
+        url, token, http, clock, insecure_http: as for `TrustClient`; scope `trust.score:read`.
+        fail_mode: what holds without an answer: `open` is as if the service were not there, `closed` is no call.
+        budget_s: s, for the answer, a token included.
+        workers: threads that ask; more questions at one time wait, within their budget.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: TokenSource,
+        *,
+        fail_mode: Literal["open", "closed"],
+        budget_s: float = BUDGET_S,
+        workers: int = 4,
+        http: httpx.Client | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
+        self._budget_s = budget_s
+        self._owns_http = http is None
+        self._http = http or httpx.Client(trust_env=False)
+        self._tokens = AccessTokens(token, clock or SystemClock(), self._http)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="trustwatch-calls")
+
+    def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+        """The verdict on the call that *event* is about to tell of, made by *caller*.
+
+        Raises:
+            TrustUnavailable: there is no answer, and the fail mode is closed.
+        """
+        try:
+            asked = self._pool.submit(self._post, *self._questions.request(caller, event))
+            try:
+                reply = asked.result(self._budget_s)
+            finally:
+                asked.cancel()  # one that has not begun is of no use any more; one under way may bring a token
+        except Exception as error:  # whatever it is, the fail mode holds
+            return self._questions.without_answer(caller, error)
+        return self._questions.read(caller, reply)
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; docs/client.md lists them."""
+        return self._questions.counters.as_dict()
+
+    def close(self) -> None:
+        """End threads and connections."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._owns_http:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _post(self, url: str, body: bytes) -> httpx.Response:
+        """Ask; a token that the service refuses, or a kept connection that it closed, is replaced once."""
+        for last in (False, True):
+            token = self._tokens.get()
+            try:
+                reply = self._http.post(url, content=body, headers=_headers(token), timeout=self._budget_s)
+            except RETRYABLE_ERRORS:
+                if last:
+                    raise
+                continue
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.discard_token(token)
+        raise AssertionError("unreachable")
+
+
+class AsyncCallVerdicts:
+    """`CallVerdicts` for asyncio; belongs to the event loop that first uses it.
+
+    Args:
+        url, fail_mode, budget_s, http, clock, insecure_http: as for `CallVerdicts`.
+        token: as there; the callable may be async.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: AsyncTokenSource,
+        *,
+        fail_mode: Literal["open", "closed"],
+        budget_s: float = BUDGET_S,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        insecure_http: bool = False,
+    ) -> None:
+        self._questions = _CallQuestions(url, fail_mode, insecure_http=insecure_http)
+        self._budget_s = budget_s
+        self._owns_http = http is None
+        self._http = http or httpx.AsyncClient(trust_env=False)
+        self._tokens = AsyncAccessTokens(token, clock or SystemClock(), self._http)
+        self._tasks: set[asyncio.Task[httpx.Response]] = set()
+
+    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+        """As `CallVerdicts.evaluate`.
+
+        Raises:
+            TrustUnavailable: there is no answer, and the fail mode is closed.
+        """
+        asked = asyncio.create_task(self._post(*self._questions.request(caller, event)))
+        self._tasks.add(asked)
+        asked.add_done_callback(self._forget)
+        try:  # what is late goes on: it may bring the token that the next question needs
+            reply = await asyncio.wait_for(asyncio.shield(asked), self._budget_s)
+        except Exception as error:  # whatever it is, the fail mode holds
+            return self._questions.without_answer(caller, error)
+        return self._questions.read(caller, reply)
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; docs/client.md lists them."""
+        return self._questions.counters.as_dict()
+
     async def close(self) -> None:
-        """End connections."""
+        """Cancel questions on their way and end connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._owns_http:
             await self._http.aclose()
+
+    def _forget(self, asked: asyncio.Task[httpx.Response]) -> None:
+        self._tasks.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # of one that was late nobody else asks, and asyncio would complain
+
+    async def _post(self, url: str, body: bytes) -> httpx.Response:
+        """Ask; a token that the service refuses, or a kept connection that it closed, is replaced once."""
+        for last in (False, True):
+            token = await self._tokens.get()
+            try:
+                reply = await self._http.post(url, content=body, headers=_headers(token), timeout=self._budget_s)
+            except RETRYABLE_ERRORS:
+                if last:
+                    raise
+                continue
+            if reply.status_code != 401 or last:
+                return reply
+            self._tokens.discard_token(token)
+        raise AssertionError("unreachable")
+
+
+def _headers(token: str) -> dict[str, str]:
+    return {"content-type": "application/json"} | bearer_header(token)
 
 
 def _cause_of(error: Exception) -> FailureCause:
     match error:
-        case httpx.TimeoutException():
+        case httpx.TimeoutException() | TimeoutError():
             return "timeout"
         case httpx.HTTPError():
             return "network"

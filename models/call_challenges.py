@@ -10,7 +10,7 @@ every tenth deletion stops reading.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from ..ingest import columns as event_columns
 from ..ingest.columns import EventColumns
 from ..ingest.errors import ModelError
-from ..ingest.events import EFFECTS
+from ..ingest.events import EFFECTS, EVENT_TYPES
 from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
 from ..ingest.features.feature_table import FEATURE_INDEX
 from ..ingest.features.feature_vector import F_TRANSITION, F_WRITE, compose_rows
+from ..ingest.features.foreign_values import foreign_values
 from ..ingest.features.frequency_tables import mix_pairs
+from ..ingest.features.layout import Baseline
+from ..ingest.features.row_observations import RowObservations
 from .concerns import CONCERNS, score_concerns
 from .detector import ForestDetector
 from .evidence_combination import CombinedEvidence, weighted_evidence
@@ -34,6 +37,14 @@ EVERY_EFFECT = "all"
 MAX_CHALLENGED = 100.0
 """Most calls of 1,000 that a challenge budget may accept."""
 
+CALL_TYPES = frozenset({"api.call", "tool.call", "a2a.message"})
+"""Types of events that are asked about before they happen."""
+
+SCORE_RESOLUTION = 0.001
+"""Scores that lie no further apart are the same. Where the calls of a history are all alike, their scores differ by
+rounding alone, and one more day of it moves all of them by less than this: each would exceed a threshold among them."""
+
+_CALL_TYPE_CODES = [code for code, name in enumerate(EVENT_TYPES) if name in CALL_TYPES]
 _COMPROMISE = CONCERNS.index("compromise")
 _READ = EFFECTS.index("read")
 _RANKS_KEPT = 256
@@ -164,26 +175,46 @@ class CallChallenges(msgspec.Struct, frozen=True):
     Attributes:
         foreign: rates of values of others.
         by_effect: held-out scores of calls of each effect, and of all (`EVERY_EFFECT`).
+        rehearsed: the same of the calls of the history's end, asked of a model of what came before; empty where it was
+            too short, and in models of before.
     """
 
     foreign: ForeignValueRates
     by_effect: dict[str, HeldOutCalls]
+    rehearsed: dict[str, HeldOutCalls] = {}
 
     def threshold(self, effect: str, per_1000: float) -> ChallengeThreshold | None:
-        """The threshold of calls of an effect; None where the history is too short for any, or nothing may wait."""
+        """The threshold of calls of an effect, which neither the held-out nor the rehearsed ones exceed too often.
+
+        None where the history is too short for any, or nothing may wait.
+        """
+        if per_1000 <= 0.0:
+            return None
         for name in (effect, EVERY_EFFECT):
-            held_out = self.by_effect.get(name)
-            score = None if held_out is None or per_1000 <= 0.0 else held_out.threshold(per_1000)
+            score = self._threshold_of(name, per_1000)
             if score is not None:
-                return ChallengeThreshold(score, name)
+                return ChallengeThreshold(min(1.0, score + SCORE_RESOLUTION), name)
         return None
 
+    def _threshold_of(self, name: str, per_1000: float) -> float | None:
+        held_out = self.by_effect.get(name)
+        score = None if held_out is None else held_out.threshold(per_1000)
+        rehearsed = self.rehearsed.get(name)
+        if score is None or rehearsed is None:
+            return score
+        later = rehearsed.threshold(per_1000)
+        return None if later is None else max(score, later)
+
     def p_value(self, effect: str, score: float) -> float:
-        """Share of honest calls of an effect that score at least as high; of all, where there was none of that."""
-        held_out = self.by_effect.get(effect)
-        if held_out is None or not held_out.calls:
-            held_out = self.by_effect[EVERY_EFFECT]
-        return held_out.p_value(score)
+        """Share of honest calls of an effect that score at least as high; of all, where there was none of that.
+
+        Of those held out or those rehearsed, whichever is larger.
+        """
+        parts = [part for part in (self.by_effect, self.rehearsed) if part]
+        of_effect = [part.get(effect) for part in parts]
+        if any(one is None or not one.calls for one in of_effect):
+            of_effect = [part[EVERY_EFFECT] for part in parts]
+        return max(one.p_value(score - SCORE_RESOLUTION) for one in of_effect if one is not None)
 
     def document(self) -> dict[str, Any]:
         """The member `settings["challenges"]` of a manifest."""
@@ -201,6 +232,8 @@ class CallChallenges(msgspec.Struct, frozen=True):
             raise ModelError(f"manifest.json: settings.challenges is wrong ({error}); retrain") from None
         if EVERY_EFFECT not in challenges.by_effect:
             raise ModelError(f"manifest.json: settings.challenges.by_effect has no {EVERY_EFFECT!r}; retrain")
+        if challenges.rehearsed and EVERY_EFFECT not in challenges.rehearsed:
+            raise ModelError(f"manifest.json: settings.challenges.rehearsed has no {EVERY_EFFECT!r}; retrain")
         return challenges
 
 
@@ -232,6 +265,51 @@ def score_calls(
     return scores.anomaly_score[:, _COMPROMISE]
 
 
+class AskedCallScores(NamedTuple):
+    """Scores of n calls that are asked about.
+
+    Attributes:
+        anomaly: (n,), of compromise.
+        vectors: (n, F), as a question knows them.
+        foreign: (n,), of `ingest.features.foreign_values`.
+    """
+
+    anomaly: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    foreign: NDArray[np.float64]
+
+
+def score_asked(
+    detector: ForestDetector,
+    rates: ForeignValueRates,
+    baseline: Baseline,
+    columns: EventColumns,
+    vectors: NDArray[np.float64],
+    observations: RowObservations,
+) -> AskedCallScores:
+    """Scores of calls as questions, from what was observed of them.
+
+    Args:
+        detector, rates, baseline: of the model that is asked.
+        columns: n calls.
+        vectors, observations: of them, against the baseline.
+    """
+    asked = as_asked(vectors, columns.codes)
+    foreign = foreign_values(columns, np.arange(len(columns)), baseline, observations, vectors)
+    of_others = rates.evidence(action_keys(columns), columns.codes[:, event_columns.EFFECT], foreign)
+    evidence = weighted_evidence(detector.parts.tails, detector.parts.importance, asked)
+    scores = score_calls(detector, evidence, of_others, columns.names[:, event_columns.GROUP])
+    return AskedCallScores(scores, asked, foreign)
+
+
+def held_out_by_effect(columns: EventColumns, scores: NDArray[np.float64]) -> dict[str, HeldOutCalls]:
+    """Scores (n,) of the calls among events, by effect and of all; events that nobody asks about are left out."""
+    calls = np.isin(columns.codes[:, event_columns.TYPE], _CALL_TYPE_CODES)
+    effects = columns.codes[:, event_columns.EFFECT]
+    found = {name: HeldOutCalls.of(scores[calls & (effects == code)]) for code, name in enumerate(EFFECTS)}
+    return {**found, EVERY_EFFECT: HeldOutCalls.of(scores[calls])}
+
+
 def fit_challenges(
     detector: ForestDetector,
     columns: EventColumns,
@@ -255,10 +333,4 @@ def fit_challenges(
     rates = fit_foreign_rates(keys, effects, foreign)
     of_others = rates.evidence(keys, effects, foreign)
     scores = score_calls(detector, asked, of_others, columns.names[:, event_columns.GROUP])
-    by_effect = {name: HeldOutCalls.of(scores[effects == code]) for code, name in enumerate(EFFECTS)}
-    return CallChallenges(rates, {**by_effect, EVERY_EFFECT: HeldOutCalls.of(scores)})
-
-
-def asked_evidence(detector: ForestDetector, asked: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Evidence (n, F) of `as_asked` vectors, decades."""
-    return weighted_evidence(detector.parts.tails, detector.parts.importance, asked)
+    return CallChallenges(rates, held_out_by_effect(columns, scores))

@@ -16,6 +16,7 @@ import typer
 from ...ingest.errors import ConfigError
 from ...ingest.file_source import FileSource
 from ...models.model_persistence import load_trained_model
+from ...scoring.backtest.challenge_report import CallChallengeReport
 from ...scoring.backtest.plan import BacktestPlan, default_budgets, read_labels
 from ...scoring.backtest.result import BacktestResult, BacktestSide, build_result
 from ...scoring.backtest.runner import run_backtest, total_bytes
@@ -43,6 +44,7 @@ from ..settings.root import Settings
 from .report import render_report
 
 _MAX_SHOWN_AGENTS = 20
+_MAX_SHOWN_KINDS = 10
 
 
 def backtest_command(
@@ -71,6 +73,7 @@ def backtest_command(
         bool, typer.Option("--learn/--no-learn", help="go on learning each agent's own history, as live")
     ] = True,
     agents: Annotated[int, typer.Option(help="agents held in memory at once, by each process", min=1)] = 50_000,
+    calls: Annotated[bool, typer.Option("--calls/--no-calls", help="ask about each call, as before it is made")] = True,
     report: Annotated[Path | None, typer.Option(help="write the report, one HTML file")] = None,
     settings: SettingsFileOption = None,
     json: JsonOption = False,
@@ -94,6 +97,7 @@ def backtest_command(
             tuple(leave_out or ()),
             jobs or os.cpu_count() or 1,
             after=window.after,
+            ask_calls=calls,
         )
         _check_labels(plan)
         known_labels = None if labels is None else read_labels(labels, plan.leave_out)
@@ -161,6 +165,7 @@ def _print_side(side: BacktestSide, seconds: float, named: bool) -> None:
     about = ", ".join(f"{sum(one.rises.values())} {one.concern}" for one in side.concerns if any(one.rises.values()))
     print_message(f"rises of a level were about: {about or 'nothing, there were none'}")
     _print_policy(side)
+    _print_calls(side.calls)
     _print_evaluation(side)
 
 
@@ -179,6 +184,28 @@ def _print_policy(side: BacktestSide) -> None:
         print_message(f"  and {len(policy.revoked) - _MAX_SHOWN_AGENTS} more; --report or --json names them")
 
 
+def _print_calls(calls: CallChallengeReport) -> None:
+    if calls.missing_because is not None:
+        print_message(f"calls, asked about before they are made: none; {calls.missing_because}")
+        return
+    whose = "of good sessions " if calls.honest_only else ""
+    for row in calls.effects:
+        if row.within is not None:
+            rate = f"{row.per_1000:.3g} of 1,000 ({row.within[0]:.3g} to {row.within[1]:.3g})"
+            kept = "" if row.budget is None else f", budget {row.budget:g}: {row.budget_words}"
+            print_message(f"calls {whose}({row.effect}): {row.challenged} of {row.calls} wait, {rate}{kept}")
+    print_message(
+        f"challenged: {calls.sessions_challenged} of {calls.sessions} sessions, {calls.agents_challenged} of "
+        f"{calls.agents} agents"
+    )
+    for kind in calls.kinds[:_MAX_SHOWN_KINDS]:
+        why = ", ".join(f"{code} {times}" for code, times in list(kind.reasons.items())[:3])
+        who = " ".join(part for part in (kind.tenant, kind.agent_type) if part)
+        print_message(f"  {kind.calls} x {kind.action} ({kind.effect}) by {kind.agents} agents of {who or '-'}: {why}")
+    if calls.kinds_challenged > _MAX_SHOWN_KINDS:
+        print_message(f"  and {calls.kinds_challenged - _MAX_SHOWN_KINDS} more kinds; --report or --json names them")
+
+
 def _print_evaluation(side: BacktestSide) -> None:
     evaluation = side.evaluation
     if evaluation is None:
@@ -194,6 +221,11 @@ def _print_evaluation(side: BacktestSide) -> None:
         print_message(
             f"{level.level}: {level.detected} of {level.sessions} bad sessions detected{delay}; {level.already} of "
             f"agents that were there before; {level.false_alerts} false alerts"
+        )
+    if evaluation.calls is not None:
+        print_message(
+            f"challenges: {evaluation.calls.stopped} of {evaluation.calls.bad} bad sessions stopped at or before their "
+            f"first bad call, {evaluation.calls.challenged} of {evaluation.calls.good} good sessions challenged"
         )
     if evaluation.without_event:
         print_message(f"{evaluation.without_event} labels belong to no event that was scored")

@@ -8,17 +8,16 @@ malicious call or one before it: after that, the harm is done. Nothing is learne
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from trustwatch.ingest.event_arguments import read_arguments, read_untrusted_result
 from trustwatch.ingest.events import NativeEvent
 from trustwatch.ingest.formats.history_decoding import decode_history_event
 from trustwatch.models.trained_model import TrainedModel
+from trustwatch.scoring.backtest.asked_calls import AskedCalls
+from trustwatch.scoring.backtest.challenge_counts import CALLS_AT_ONCE
 from trustwatch.scoring.engine.call_scorer import CallScorer
 from trustwatch.scoring.engine.settings import ChallengeBudget
 
@@ -65,26 +64,16 @@ class AskedSessions(NamedTuple):
 
 def as_questions(lines: Sequence[bytes]) -> Iterator[NativeEvent]:
     """Events as a client asks about them: each argument says whether the answer that it came out of was untrusted."""
-    told: dict[tuple[str, str | None], list[bool]] = defaultdict(list)
+    asked = AskedCalls()
     for line in lines:
         event = decode_history_event(line)[0]
-        answers = told[event.agent.id, event.session]
-        arguments = read_arguments(event)
-        if arguments is not None:
-            arguments = [
-                one
-                if one.from_call is None
-                else msgspec.structs.replace(one, untrusted=one.from_call >= len(answers) or answers[one.from_call])
-                for one in arguments
-            ]
-        yield msgspec.structs.replace(event, arguments=arguments)
-        answers.append(bool(read_untrusted_result(event)))
+        yield asked.question(event)
+        asked.remember(event)
 
 
 def ask_about(model: TrainedModel, trace: Trace, budget: ChallengeBudget) -> AskedSessions:
     """Ask about every call of a test part, in order."""
-    scorer = CallScorer(model, budget)
-    scores = [scorer.score(question) for question in as_questions(trace.test)]
+    scores = CallScorer(model, budget, slots=CALLS_AT_ONCE).score_many(list(as_questions(trace.test)))
     highest: dict[str, list[float]] = {}
     done: set[str] = set()
     clean_calls = challenged_calls = 0

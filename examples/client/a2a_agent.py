@@ -22,7 +22,7 @@ from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import a2a_pb2 as types
 from common import BUDGET_S, PORT, URL, Authentication, caller, service_token
 from starlette.applications import Starlette
-from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
+from trustwatch.client import AsyncCallVerdicts, AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.a2a import TrustA2AHandler
 
 CARD = types.AgentCard(
@@ -39,6 +39,7 @@ CARD = types.AgentCard(
 )
 
 client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="closed", budget_s=BUDGET_S))
+verdicts = AsyncCallVerdicts(URL, service_token, fail_mode="closed")
 sender = AsyncEventSender(URL, service_token, SenderSettings(source="urn:example:clerk"))
 
 
@@ -65,6 +66,7 @@ handler = TrustA2AHandler(
     "clerk",
     client=client,
     sender=sender,
+    calls=verdicts,
     caller=lambda context: caller(context.state.get("claims")),
 )
 
@@ -75,6 +77,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
     yield
     await sender.close()
     await client.close()
+    await verdicts.close()
 
 
 routes = [*create_agent_card_routes(CARD), *create_jsonrpc_routes(handler, "/", context_builder=Verified())]

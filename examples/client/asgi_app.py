@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from trustwatch.client import (
     Approvals,
+    AsyncCallVerdicts,
     AsyncEventSender,
     AsyncTrustClient,
     Challenge,
@@ -30,6 +31,7 @@ from trustwatch.client import (
 
 settings = RiskSettings(fail_mode="last_known", without_last_known="open", budget_s=BUDGET_S)
 client = AsyncTrustClient(URL, service_token, settings)
+verdicts = AsyncCallVerdicts(URL, service_token, fail_mode="open")
 approvals = Approvals(URL, service_token)
 sender = AsyncEventSender(URL, service_token, SenderSettings(source="urn:example:orders"))
 
@@ -40,6 +42,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
     yield
     await sender.close()
     await client.close()
+    await verdicts.close()
     await approvals.close()
 
 
@@ -64,6 +67,7 @@ watched = TrustMiddleware(
     sender=sender,
     challenge=Challenge(acr_values="urn:example:mfa"),
     approved=approvals,
+    calls=verdicts,
     needed=needed,
 )
 guarded = Authentication(watched, "orders")  # outermost: what the middleware reads has been verified

@@ -17,12 +17,13 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
-from trustwatch.client import AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
+from trustwatch.client import AsyncCallVerdicts, AsyncEventSender, AsyncTrustClient, RiskSettings, SenderSettings
 from trustwatch.client.mcp import TrustMcpMiddleware
 
 RESOURCE = f"http://127.0.0.1:{PORT}/mcp"
 
 client = AsyncTrustClient(URL, service_token, RiskSettings(fail_mode="open", budget_s=BUDGET_S))
+verdicts = AsyncCallVerdicts(URL, service_token, fail_mode="open")
 sender = AsyncEventSender(URL, service_token, SenderSettings(source="urn:example:ledger"))
 
 
@@ -53,7 +54,9 @@ server = MCPServer(
         validate_token_resource=True,  # type: ignore[arg-type]
     ),
     middleware=[
-        TrustMcpMiddleware("ledger", client=client, sender=sender, effects={"balance": "read", "pay": "write"})
+        TrustMcpMiddleware(
+            "ledger", client=client, sender=sender, calls=verdicts, effects={"balance": "read", "pay": "write"}
+        )
     ],
     log_level="WARNING",
 )
@@ -82,6 +85,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
     await sender.close()
     await client.close()
+    await verdicts.close()
 
 
 inner.router.lifespan_context = lifespan

@@ -22,6 +22,7 @@ from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
 from ..records.decisions import Decision
 from .agent_shards import ShardSource, utc_ms
 from .budget_sweep import BudgetSweep
+from .challenge_counts import ChallengeCounter, ChallengeCounts
 from .plan import BacktestPlan, EventLabels
 from .policy_simulation import PolicySimulation, PolicySimulationResult
 
@@ -35,6 +36,8 @@ EVENT_ROW = np.dtype(
         ("risk", np.float64),
         ("rested", np.int8),  # level of the agent just before the event
         ("level", np.int8),  # and after it
+        ("asked", np.int8),  # effect of a call that was asked about; NOT_ASKED = none was
+        ("challenged", np.bool_),  # a person would have been asked about it
     ]
 )
 """One event, where the rows of events are kept."""
@@ -55,6 +58,7 @@ class BacktestCounts(msgspec.Struct):
         rises_by_concern: rises by (concern, level reached).
         peaks: highest level of agents that reached medium or more.
         policed: by policy of the plan.
+        challenges: calls that a person would have been asked about.
         rows: of dtype EVENT_ROW, in the order of the history; empty unless they are kept.
     """
 
@@ -74,6 +78,7 @@ class BacktestCounts(msgspec.Struct):
     rises_by_concern: Counter[tuple[str, int]]
     peaks: dict[AgentIdentity, int]
     policed: list[PolicySimulationResult]
+    challenges: ChallengeCounts
     rows: Any
     model_version: str = ""
 
@@ -87,6 +92,7 @@ class BacktestCounter:
         self._since_ms = 0 if plan.since is None else utc_ms(plan.since)
         self._policing = [PolicySimulation(book, self._since_ms) for book in plan.books]
         self._sweep = BudgetSweep(model, plan.settings.risk, plan.budgets)
+        self._challenges = ChallengeCounter(plan, model)
         self._source = source
         self._labels = labels
         self._keep = plan.keep_rows or labels is not None
@@ -134,8 +140,25 @@ class BacktestCounter:
         self._sweep.apply_batch(scored, agents, counted)
         for policing in self._policing:
             policing.simulate_batch(scored, agents, counted)
+        positions = self._label_positions(offsets)
+        asked = self._challenges.count_batch(scored.columns, counted, self._is_honest(positions))
         if self._keep:
-            self._rows.append(self._event_rows(scored, offsets, counted))
+            self._rows.append(self._event_rows(scored, offsets, positions, asked)[counted])
+
+    def _label_positions(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Position of each row's label, (n,); -1 = none."""
+        if self._labels is None:
+            return np.full(len(offsets), -1)
+        ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
+        return np.array([find(ids[offset - base], -1) for offset in offsets.tolist()], np.int64)
+
+    def _is_honest(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Rows of sessions that labels call good; without labels nothing is known, and all count."""
+        if self._labels is None:
+            return np.ones(len(positions), np.bool_)
+        labels = self._labels.labels
+        good = [at >= 0 and not (labels[at].session_label or labels[at].event_label) for at in positions.tolist()]
+        return np.array(good, np.bool_)
 
     def _count_rises(self, scored: ScoredBatch, counted: npt.NDArray[np.bool_]) -> None:
         after = scored.levels[:, 1]
@@ -144,15 +167,19 @@ class BacktestCounter:
             self._rises_by_hour[int(scored.columns.time_ms[row]) // HOUR_MS, int(after[row])] += 1
             self._rises_by_concern[CONCERNS[int(scored.risk[row, risk.CONCERN])], int(after[row])] += 1
 
-    def _event_rows(self, scored: ScoredBatch, offsets: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]) -> Any:
+    def _event_rows(
+        self,
+        scored: ScoredBatch,
+        offsets: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64],
+        asked: tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]],
+    ) -> Any:
         rows = np.zeros(len(offsets), EVENT_ROW)
-        rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, -1
+        rows["offset"], rows["time_ms"], rows["label"] = offsets, scored.columns.time_ms, labels
         rows["anomaly"], rows["p_value"], rows["risk"] = scored.anomaly, scored.raw_p_values, scored.risk_scores
         rows["rested"], rows["level"] = scored.risk[:, risk.LEVEL_BEFORE], scored.levels[:, 1]
-        if self._labels is not None:
-            ids, base, find = self._source.ids, self._source.base, self._labels.rows.get
-            rows["label"] = [find(ids[offset - base], -1) for offset in offsets.tolist()]
-        return rows[counted]
+        rows["asked"], rows["challenged"] = asked
+        return rows
 
     def counts(self, events: int, duplicates: int, malformed: int, mended: int, late: int) -> BacktestCounts:
         """The sums so far, with what the replay counted."""
@@ -174,6 +201,7 @@ class BacktestCounter:
             self._rises_by_concern,
             self._peaks,
             [policing.result for policing in self._policing],
+            self._challenges.counts(),
             rows,
             self._version,
         )
@@ -193,6 +221,7 @@ def merge_counts(shares: Iterable[BacktestCounts]) -> BacktestCounts:
             ours.enforced += theirs.enforced
             ours.agents.update(theirs.agents)
             ours.revoked.extend(theirs.revoked)
+        total.challenges.add(share.challenges)
         total.rows = np.concatenate([total.rows, share.rows])
     total.rows = total.rows[np.argsort(total.rows["offset"], kind="stable")]
     for policed in total.policed:

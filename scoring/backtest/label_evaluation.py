@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
+from .challenge_counts import NOT_ASKED
 from .plan import EventLabels
 
 FALSE_POSITIVE_SHARES = (0.01, 0.05)
@@ -189,6 +190,22 @@ class LevelDetection(msgspec.Struct, frozen=True):
     false_alerts: int
 
 
+class StoppedSessions(msgspec.Struct, frozen=True):
+    """Sessions with calls that a person would have been asked about.
+
+    Attributes:
+        bad: bad sessions with a call that was asked about.
+        stopped: of those, a call up to the first bad one was challenged: before harm was done.
+        good: good sessions with a call that was asked about.
+        challenged: of those, one was challenged.
+    """
+
+    bad: int
+    stopped: int
+    good: int
+    challenged: int
+
+
 class LabelEvaluation(msgspec.Struct, frozen=True):
     """Scores of one model against labels.
 
@@ -200,6 +217,7 @@ class LabelEvaluation(msgspec.Struct, frozen=True):
         by_session: by the largest anomaly score of the session.
         levels: medium, high, critical.
         delays_seconds: of all sessions detected at medium, ascending, for a chart.
+        calls: sessions stopped by challenges; None = no call was asked about.
     """
 
     labelled: int
@@ -209,6 +227,7 @@ class LabelEvaluation(msgspec.Struct, frozen=True):
     by_session: ScoreSeparation
     levels: list[LevelDetection]
     delays_seconds: list[float]
+    calls: StoppedSessions | None
 
 
 class _LabelledRows(msgspec.Struct):
@@ -235,6 +254,7 @@ def evaluate_labels(rows: npt.NDArray[Any], labels: EventLabels) -> LabelEvaluat
         _with_bands(measure_separation(labelled.bad_sessions, top), bootstrap_bands(labelled.bad_sessions, top)),
         [_detection(labelled, level, *detections) for level, detections in zip(ALERTING_LEVELS, delays, strict=True)],
         sorted(seconds for _, seconds in delays[0][0]),
+        _stopped_sessions(labelled),
     )
 
 
@@ -283,6 +303,25 @@ def measure_separation(bad: npt.NDArray[np.bool_], scores: npt.NDArray[np.float6
         [(0.0, 0.0), *zip(drawn.false_positive_rate.tolist(), drawn.recall.tolist(), strict=True)],
         list(zip(drawn.recall.tolist(), drawn.precision.tolist(), strict=True)),
     )
+
+
+def _stopped_sessions(labelled: _LabelledRows) -> StoppedSessions | None:
+    """Challenges by session. Where no event of a bad session is named, it is bad from its start."""
+    rows, number = labelled.rows, len(labelled.bad_sessions)
+    if not (rows["asked"] != NOT_ASKED).any():
+        return None
+    at = np.arange(len(rows))
+    first_bad, first_challenged = np.full(number, len(rows)), np.full(number, len(rows))
+    np.minimum.at(first_bad, labelled.session[labelled.bad], at[labelled.bad])
+    np.minimum.at(first_challenged, labelled.session[rows["challenged"]], at[rows["challenged"]])
+    unnamed = labelled.bad_sessions & (first_bad == len(rows))
+    np.minimum.at(first_bad, labelled.session[unnamed[labelled.session]], at[unnamed[labelled.session]])
+    asked = np.zeros(number, np.bool_)
+    asked[labelled.session[rows["asked"] != NOT_ASKED]] = True
+    bad, good = asked & labelled.bad_sessions, asked & ~labelled.bad_sessions
+    was_challenged = first_challenged < len(rows)
+    stopped = bad & was_challenged & (first_challenged <= first_bad)
+    return StoppedSessions(int(bad.sum()), int(stopped.sum()), int(good.sum()), int((good & was_challenged).sum()))
 
 
 def _detection_delays(labelled: _LabelledRows, level: RiskLevel) -> tuple[list[tuple[int, float]], int]:

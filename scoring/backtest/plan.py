@@ -36,6 +36,7 @@ class BacktestPlan(NamedTuple):
         jobs: processes.
         after: what happened before it is left out, warm-up included; None = nothing is.
         keep_rows: whether the scores of every event are kept (they are where there are labels).
+        ask_calls: whether calls are asked about, as before they are made.
     """
 
     paths: Sequence[Path]
@@ -51,6 +52,7 @@ class BacktestPlan(NamedTuple):
     jobs: int = 1
     keep_rows: bool = False
     after: datetime | None = None
+    ask_calls: bool = True
 
 
 def default_budgets(budget: AlertBudget) -> list[AlertBudget]:

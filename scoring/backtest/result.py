@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from ...ingest.events import EFFECTS
 from ...ingest.timestamps import HOUR_MS, format_rfc3339_seconds
+from ...models.call_challenges import EVERY_EFFECT
 from ...models.concerns import CONCERNS
 from ..engine.settings import AlertBudget
 from ..policy.book import PolicyBook
 from ..records.agents import ALERTING_LEVELS, AgentIdentity, RiskLevel
+from .challenge_report import CallChallengeReport, challenge_report
 from .counts import BacktestCounts
 from .label_evaluation import LabelEvaluation, evaluate_labels
 from .plan import BacktestPlan, EventLabels
@@ -130,6 +133,7 @@ class BacktestSide(msgspec.Struct, frozen=True):
     sweep: list[list[LevelAlerts]]
     bins: list[TimeBin]
     policy: PolicyOutcome | None
+    calls: CallChallengeReport
     evaluation: LabelEvaluation | None
 
 
@@ -227,6 +231,7 @@ def _build_side(
         budgets,
         _time_bins(counts),
         _policy_outcome(plan.books[book], counts.policed[book]) if plan.books else None,
+        challenge_report(counts.challenges, plan.settings.risk.challenge_budget, honest_only=plan.labels is not None),
         evaluation,
     )
 
@@ -333,8 +338,25 @@ def _figure_differences(a: BacktestSide, b: BacktestSide) -> list[FigureDifferen
         left, right = a.policy.totals, b.policy.totals
         rows += [FigureDifference(f"requests {outcome}", left[outcome], right[outcome]) for outcome in OUTCOMES]
         rows.append(FigureDifference("agents revoked", a.policy.agents_revoked, b.policy.agents_revoked))
+    rows += _challenge_differences(a.calls, b.calls)
     if a.evaluation is not None and b.evaluation is not None:
         rows += _separation_differences(a.evaluation, b.evaluation)
+    return rows
+
+
+def _challenge_differences(a: CallChallengeReport, b: CallChallengeReport) -> list[FigureDifference]:
+    """Rows of both sides; a side that asked about nothing has no figure."""
+    if a.missing_because and b.missing_because:
+        return []
+    ours, theirs = ({row.effect: row.per_1000 for row in side.effects} for side in (a, b))
+    rows = [
+        FigureDifference(f"challenged of 1,000 calls, {effect}", ours.get(effect), theirs.get(effect))
+        for effect in (*EFFECTS, EVERY_EFFECT)
+        if effect in ours or effect in theirs
+    ]
+    for name in ("sessions", "agents"):
+        figures = [None if side.missing_because else getattr(side, f"{name}_challenged") for side in (a, b)]
+        rows.append(FigureDifference(f"{name} challenged", *figures))
     return rows
 
 
@@ -347,6 +369,8 @@ def _separation_differences(a: LabelEvaluation, b: LabelEvaluation) -> list[Figu
     for x, y in zip(a.levels, b.levels, strict=True):
         rows.append(FigureDifference(f"bad sessions detected at {x.level}", x.detected, y.detected))
         rows.append(FigureDifference(f"false alerts at {x.level}", x.false_alerts, y.false_alerts))
+    if a.calls is not None and b.calls is not None:
+        rows.append(FigureDifference("bad sessions stopped by a challenge", a.calls.stopped, b.calls.stopped))
     return rows
 
 

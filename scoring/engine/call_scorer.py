@@ -1,7 +1,7 @@
 """Scores of calls before they are made, in memory: what the model knows, and nothing of the agent's present session.
 
-A question leaves no trace. It is measured in the one slot of a feature builder of its own, which is filled from the
-model's history for each question and never learns; the agent's row in the live pipeline is not touched.
+A question leaves no trace. It is measured in a slot of a feature builder of its own, which is filled from the model's
+history for each question and never learns; the agent's row in the live pipeline is not touched.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from ...ingest.events import EFFECTS, NativeEvent
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES, COMPROMISE_FEATURES, FEATURE_COUNT
 from ...ingest.features.feature_vector import F_ARGUMENT
-from ...ingest.features.foreign_values import foreign_values
 from ...ingest.features.layout import AgentState
 from ...ingest.features.row_observations import ACTED_ON, LOOKED_UP, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
-from ...models.call_challenges import ChallengeThreshold, action_keys, as_asked, asked_evidence, score_calls
+from ...models.call_challenges import ChallengeThreshold, score_asked
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
@@ -69,19 +68,24 @@ class CallScore(NamedTuple):
 
 
 class CallScorer:
-    """Scores one call after the other; safe from any thread.
+    """Scores calls; safe from any thread.
 
     Args:
         model: in force.
         budget: the challenges that are accepted.
         domains: those that lie inside each tenant, to tell external targets where a question does not say.
+        slots: calls that are measured at once.
 
     Raises:
         NoCallVerdicts: the model was trained before there were verdicts on calls.
     """
 
     def __init__(
-        self, model: TrainedModel, budget: ChallengeBudget, domains: Mapping[str, Sequence[str]] | None = None
+        self,
+        model: TrainedModel,
+        budget: ChallengeBudget,
+        domains: Mapping[str, Sequence[str]] | None = None,
+        slots: int = 1,
     ) -> None:
         if model.challenges is None or not isinstance(model.detector, ForestDetector):
             raise NoCallVerdicts(f"model {model.version} was trained before there were verdicts on calls: retrain")
@@ -92,54 +96,69 @@ class CallScorer:
         }
         self._identities = IdentityHasher(model.salt)
         self._encoder = ColumnEncoder(model.salt, domains)
-        self._builder = FeatureBuilder(model.baseline, 1)
+        self._builder = FeatureBuilder(model.baseline, slots)
         self._reason_writer = ReasonWriter(model.baseline)
-        self._slots, self._rows = np.zeros(1, np.int32), np.zeros(1, np.int64)
+        self._slots, self._rows = np.arange(slots, dtype=np.int32), np.arange(slots)
         self._lock = threading.Lock()
 
     def score(self, call: NativeEvent) -> CallScore:
         """How odd *call* would be, were it made now. Its outcome and session are not looked at."""
-        columns = self._encoder.encode([msgspec.structs.replace(call, outcome="success", session=None)])
+        return self.score_many((call,))[0]
+
+    def score_many(self, calls: Sequence[NativeEvent]) -> list[CallScore]:
+        """Scores of calls, each as `score` gives it: none knows of another; quick where the scorer has many slots."""
+        size = len(self._slots)
+        return [score for at in range(0, len(calls), size) for score in self._score_batch(calls[at : at + size])]
+
+    def _score_batch(self, calls: Sequence[NativeEvent]) -> list[CallScore]:
+        n = len(calls)
+        columns = self._encoder.encode(
+            [msgspec.structs.replace(call, outcome="success", session=None) for call in calls]
+        )
+        slots, rows = self._slots[:n], self._rows[:n]
         with self._lock:
-            known = self._recall_agent(call)
-            vectors, observations = np.zeros((1, FEATURE_COUNT)), allocate_observations(1, columns.arguments)
-            self._builder.observe(columns, self._slots, self._rows, vectors, observations)
-            numbers = self._builder.state.numbers[0].copy()
-        asked = as_asked(vectors, columns.codes)
-        new_values = foreign_values(columns, self._rows, self._model.baseline, observations, vectors)
-        codes, challenges = columns.codes[:, event_columns.EFFECT], self._challenges
-        of_others = challenges.foreign.evidence(action_keys(columns), codes, new_values)
-        evidence = asked_evidence(self._detector, asked)
-        anomaly = float(score_calls(self._detector, evidence, of_others, columns.names[:, event_columns.GROUP])[0])
-        effect = EFFECTS[codes[0]]
-        p_value = challenges.p_value(effect, anomaly)
-        found = CallScore(anomaly, p_value, effect, self.thresholds[effect], known, ())
-        if not found.exceeds:
-            return found
-        asked[:, F_ARGUMENT] = new_values
-        return found._replace(reasons=self._reasons(columns, asked, observations, numbers))
+            known = self._recall_agents(calls)
+            vectors, observations = np.zeros((n, FEATURE_COUNT)), allocate_observations(n, columns.arguments)
+            self._builder.observe(columns, slots, rows, vectors, observations)
+            numbers = self._builder.state.numbers[:n].copy()
+        challenges, codes = self._challenges, columns.codes[:, event_columns.EFFECT]
+        baseline, rates = self._model.baseline, challenges.foreign
+        anomalies, asked, foreign = score_asked(self._detector, rates, baseline, columns, vectors, observations)
+        asked[:, F_ARGUMENT] = foreign
+        scores = []
+        for row, (anomaly, code, is_known) in enumerate(zip(anomalies.tolist(), codes.tolist(), known, strict=True)):
+            effect = EFFECTS[code]
+            found = CallScore(
+                anomaly, challenges.p_value(effect, anomaly), effect, self.thresholds[effect], is_known, ()
+            )
+            if found.exceeds:
+                found = found._replace(reasons=self._reasons(columns, row, asked, observations, numbers[row]))
+            scores.append(found)
+        return scores
 
     def _reasons(
-        self, columns: EventColumns, asked: Vectors, observations: RowObservations, numbers: AgentNumbers
+        self, columns: EventColumns, row: int, asked: Vectors, observations: RowObservations, numbers: AgentNumbers
     ) -> tuple[RiskReason, ...]:
-        """Reasons of a call, the strongest first: of what is evidence of compromise alone."""
+        """Reasons of one call, the strongest first: of what is evidence of compromise alone."""
         observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are told alike
-        vector = np.where(_ASKED_FEATURES, asked, 0.0)
+        vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
         shares = self._detector.explain(vector)[0]
-        return self._reason_writer.reasons(columns, 0, numbers, observations, vector[0].tolist(), shares.tolist(), ())
+        return self._reason_writer.reasons(columns, row, numbers, observations, vector[0].tolist(), shares.tolist(), ())
 
-    def _recall_agent(self, call: NativeEvent) -> bool:
-        """Fill the one slot with what the history shows of the caller, but for its sessions; False if that is nothing.
+    def _recall_agents(self, calls: Sequence[NativeEvent]) -> list[bool]:
+        """Fill a slot for each call with what the history shows of its caller, but for its sessions; False if that is
+        nothing.
 
         Whatever a question before left there is gone.
         """
         state, seeds = self._builder.state, self._model.seeds
-        at = int(seeds.find([self._identities.agent_hash(*full_name(call))])[0])
-        if at >= 0:
-            self._builder.unpack(self._slots, seeds.rows[[at]])
+        at = seeds.find([self._identities.agent_hash(*full_name(call)) for call in calls])
+        known, unknown = np.flatnonzero(at >= 0), np.flatnonzero(at < 0)
+        if len(known):
+            self._builder.unpack(self._slots[known], seeds.rows[at[known]])
             for name in _SESSION_ARRAYS:
-                getattr(state, name)[0] = 0
-            return True
-        for array in state:
-            array[0] = 0
-        return False
+                getattr(state, name)[known] = 0
+        if len(unknown):
+            for array in state:
+                array[unknown] = 0
+        return [place >= 0 for place in at.tolist()]

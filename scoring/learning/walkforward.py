@@ -10,8 +10,10 @@ each of their days the tail that thresholds are read from. Both hold whatever ho
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +34,7 @@ from ..engine import risk
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
+from .question_rehearsal import rehearse_questions
 
 MIN_VALIDATION_EVENTS = 200
 """Events of familiar agents in the judged part that walking forward needs: p-values could not go below 0.5 %."""
@@ -91,6 +94,7 @@ def train_walk_forward(
     before, after = columns.take(taught[:split]), columns.take(taught[split:])
     familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
+    model = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
         return WalkForwardResult(model, columns, held_out.concerns.p_value)
     first = _model_before(model, before)
@@ -110,9 +114,17 @@ def train_walk_forward(
     first_tail, second_tail, third_tail = (
         tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
     )
-    rehearsed = dataclasses.replace(model, detector=detector, alarms=(first_tail, second_tail, third_tail))
+    model = dataclasses.replace(model, detector=detector, alarms=(first_tail, second_tail, third_tail))
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
-    return WalkForwardResult(rehearsed, after, p_values)
+    return WalkForwardResult(model, after, p_values)
+
+
+def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> TrainedModel:
+    """The model, whose thresholds of calls also hold for the end of its history, which is in order of time."""
+    if model.challenges is None or not isinstance(model.detector, ForestDetector):
+        return model
+    rehearsed = rehearse_questions(partial(_model_before, model), history)
+    return dataclasses.replace(model, challenges=msgspec.structs.replace(model.challenges, rehearsed=rehearsed))
 
 
 def walk_forward_events(model: TrainedModel) -> int:

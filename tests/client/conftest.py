@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from trustwatch.client import AsyncEventSender, AsyncTrustClient, EventSender, TrustClient
+from trustwatch.client import (
+    AsyncCallVerdicts,
+    AsyncEventSender,
+    AsyncTrustClient,
+    CallVerdicts,
+    EventSender,
+    TrustClient,
+)
 
 from ..support.client_doubles import Clock, Looped, Scripted
 
@@ -62,3 +69,9 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 def make_sender(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Makes senders, sync in one run of the test and async in the other."""
     yield from _maker(request, {"sync": EventSender, "async": AsyncEventSender})
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_verdicts(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Makes askers of verdicts on calls, sync in one run of the test and async in the other."""
+    yield from _maker(request, {"sync": CallVerdicts, "async": AsyncCallVerdicts})

@@ -21,11 +21,20 @@ from a2a.server.routes.common import DefaultServerCallContextBuilder
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
 from a2a.types import a2a_pb2 as types
 from starlette.applications import Starlette
-from trustwatch.client import OriginTracker, TokenPolicy, caller_from_claims
+from trustwatch.client import CallVerdict, OriginTracker, TokenPolicy, caller_from_claims
 from trustwatch.client.a2a import A2A_METHOD_EFFECTS, TrustA2AHandler
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
+from ..support.client_doubles import (
+    ALL,
+    CALM,
+    DENY,
+    WRITES,
+    FixedKeys,
+    RecordingSender,
+    ScriptedAnswer,
+    ScriptedJudge,
+)
 
 SECRET_TEXT = "the account number is 4711"
 
@@ -226,13 +235,6 @@ def test_every_method_of_the_sdk_is_watched() -> None:
     assert {name for name in vars(RequestHandler) if name.startswith("on_")} <= set(vars(TrustA2AHandler))
 
 
-class FixedKeys:
-    """One key for everybody."""
-
-    def current(self, tenant: str | None) -> bytes | None:
-        return b"k" * 32
-
-
 @pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_parts_of_messages_are_traced(binding: str, streaming: bool) -> None:
@@ -281,3 +283,73 @@ def test_data_and_names_of_files_are_traced() -> None:
     found = {(one.name, one.origin) for one in world.told.events[-1].arguments or ()}
     assert {("data", "tool"), ("data", "unseen"), ("url", "unseen"), ("filename", "unseen")} <= found
     assert world.told.events[-1].untrusted_result is None
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("verdict", "refused", "counted"),
+    [
+        (CallVerdict("allow", allow=True), "", None),
+        (CallVerdict("step_up", allow=False), "A person must", "step_up"),
+        (CallVerdict("deny", allow=False), "Access is denied", "deny"),
+        (CallVerdict("step_up", allow=True), "", "shadow"),
+        (None, "Try again", "unavailable"),
+    ],
+)
+def test_a_message_is_asked_about_before_it_is_answered(
+    binding: str, streaming: bool, verdict: CallVerdict | None, refused: str, counted: str | None
+) -> None:
+    """Reads are not; in shadow mode the message passes, and is counted. What we refused is our doing."""
+    judge = ScriptedJudge(verdict)
+    world = GuardedA2aAgent(binding, None, CLAIMS, calls=judge)
+
+    async def work(client: Client) -> int:
+        if refused:
+            with pytest.raises(Exception, match=refused):
+                await send(client)
+        else:
+            await send(client)
+        return len((await client.list_tasks(types.ListTasksRequest())).tasks)
+
+    assert world.run(work, streaming=streaming) == (0 if refused else 1), "the agent never worked"
+    (asked,) = judge.asked
+    assert (asked.type, asked.effect, asked.peer, asked.session) == ("a2a.message", "write", "clerk", "conv-1")
+    assert judge.callers[0].agent_id == asked.agent.id == "planner" and asked.delegation == ["planner", "desk"]
+    message = world.told.events[0]
+    assert (message.action, message.caused_by is not None) == (asked.action, bool(refused))
+    if counted:
+        assert world.handler.counts()[counted] == 1
+
+
+def test_whom_the_level_refuses_nobody_asks_about() -> None:
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    world = GuardedA2aAgent("JSONRPC", ScriptedAnswer(DENY), CLAIMS, calls=judge)
+
+    with pytest.raises(Exception, match="Access is denied"):
+        world.run(send)
+
+    assert judge.asked == []
+
+
+def test_a_question_tells_where_parts_of_the_message_came_from() -> None:
+    """The first message of a conversation without a name has nothing before it; the second repeats an answer."""
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    world = GuardedA2aAgent("JSONRPC", None, CLAIMS, calls=judge, origins=OriginTracker(FixedKeys()), untrusted=True)
+
+    async def work(client: Client) -> None:
+        context = None
+        for text in ("what is my account", SECRET_TEXT):
+            message = new_text_message(text, context_id=context, role=types.ROLE_USER)
+            async for answer in client.send_message(types.SendMessageRequest(message=message)):
+                context = answer.task.context_id
+
+    world.run(work)
+
+    first, second = judge.asked
+    assert first.arguments is None and second.arguments is not None
+    assert [(one.name, one.origin, one.from_call, one.untrusted) for one in second.arguments] == [
+        ("text", "tool", 0, True)
+    ]
+    assert world.told.events[-1].arguments is not None, "the event tells them too"
+    assert b"4711" not in msgspec.json.encode(second)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import httpx
+import msgspec
 import pytest
-from trustwatch.client import AsyncCallVerdicts, AuditEvent, Caller, CallVerdict, EventArgument, TrustUnavailable
+from trustwatch.client import (
+    AsyncCallVerdicts,
+    AuditEvent,
+    Caller,
+    CallVerdict,
+    CallVerdicts,
+    ClientCredentials,
+    ClientSecret,
+    EventArgument,
+    TrustUnavailable,
+)
 from trustwatch.client.events import EventAgent, EventResource
+
+from ..support.client_doubles import Reply, Request, Scripted
 
 BOT = Caller(agent_id="https://agents.example/7", issuer="https://as.example", tenant="acme")
 EVENT = AuditEvent(
@@ -113,3 +128,96 @@ def test_without_a_token_the_fail_mode_holds_too() -> None:
             assert verdicts.counts()["cause_token"] == 1
 
     asyncio.run(run())
+
+
+STEP_UP = {"decision": "step_up", "allow": False, "reason": "unusual_call", "approval_id": "a-1"}
+
+
+def test_threads_and_loops_ask_alike(make_verdicts: Callable[..., Any], server: Scripted) -> None:
+    """Over real HTTP: the same question, and the same verdict."""
+    server.answer = lambda _: Reply(200, STEP_UP)
+    verdicts = make_verdicts(server.url, lambda: "token", fail_mode="closed", budget_s=5.0)
+
+    assert verdicts.evaluate(BOT, EVENT) == CallVerdict("step_up", False, "unusual_call", "a-1")
+
+    (request,) = server.requests
+    assert request.path.endswith("/calls/evaluate?tenant=acme&issuer=https%3A%2F%2Fas.example")
+    assert request.json["arguments"][0]["untrusted"] is True and "outcome" not in request.json
+    assert verdicts.counts() == {"asked": 1, "fail_open": 0, "fail_closed": 0}
+
+
+def test_a_late_answer_is_none(make_verdicts: Callable[..., Any], server: Scripted) -> None:
+    server.answer = lambda _: Reply(200, STEP_UP, wait_s=0.5)
+    verdicts = make_verdicts(server.url, lambda: "token", fail_mode="open", budget_s=0.05)
+
+    assert verdicts.evaluate(BOT, EVENT) == CallVerdict("allow", allow=True)
+    assert verdicts.counts()["cause_timeout"] == 1
+
+
+def test_a_token_counts_against_the_budget_and_is_there_for_the_next_call(
+    make_verdicts: Callable[..., Any], server: Scripted
+) -> None:
+    """The authorization server is slow once; the question is not waited for, the token is kept."""
+
+    def reply(request: Request) -> Reply:
+        if request.path == "/token":
+            return Reply(200, {"access_token": "slow", "expires_in": 600}, wait_s=0.6)
+        return Reply(200, STEP_UP)
+
+    server.answer = reply
+    token = ClientCredentials(f"{server.url}/token", "bot", ClientSecret("s"))
+    verdicts = make_verdicts(server.url, token, fail_mode="open", budget_s=0.3)
+
+    began = time.monotonic()
+    assert verdicts.evaluate(BOT, EVENT).allow and time.monotonic() - began < 0.6
+    deadline = time.monotonic() + 10
+    while verdicts.evaluate(BOT, EVENT).decision != "step_up":
+        assert time.monotonic() < deadline
+    assert [request.path for request in server.requests].count("/token") <= 3
+
+
+def test_a_token_that_is_refused_and_a_connection_that_ended_are_replaced_once(
+    make_verdicts: Callable[..., Any], server: Scripted
+) -> None:
+    tokens = iter(("old", "new", "new", "new"))
+    server.answer = lambda request: Reply(200, STEP_UP) if "new" in request.headers["authorization"] else Reply(401)
+    verdicts = make_verdicts(server.url, lambda: next(tokens), fail_mode="closed", budget_s=5.0)
+
+    assert verdicts.evaluate(BOT, EVENT).decision == "step_up"
+    server.then(Reply(0))
+    assert verdicts.evaluate(BOT, EVENT).decision == "step_up"
+    assert verdicts.counts() == {"asked": 2, "fail_open": 0, "fail_closed": 0}
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+def test_the_fail_mode_holds_in_both_forms(
+    make_verdicts: Callable[..., Any], server: Scripted, mode: Literal["open", "closed"]
+) -> None:
+    server.answer = lambda _: Reply(503)
+    verdicts = make_verdicts(server.url, lambda: "token", fail_mode=mode, budget_s=5.0)
+
+    if mode == "open":
+        assert verdicts.evaluate(BOT, EVENT).allow
+    else:
+        with pytest.raises(TrustUnavailable) as refused:
+            verdicts.evaluate(BOT, EVENT)
+        assert refused.value.cause == "server_error"
+    assert verdicts.counts()[f"fail_{mode}"] == verdicts.counts()["cause_server_error"] == 1
+
+
+def test_many_threads_ask_at_once(server: Scripted) -> None:
+    """Each has its own verdict, also where there are more of them than workers."""
+    server.answer = lambda request: Reply(200, {"decision": "deny", "allow": False, "reason": request.json["action"]})
+    with (
+        CallVerdicts(server.url, lambda: "token", fail_mode="closed", budget_s=20.0, workers=3) as verdicts,
+        ThreadPoolExecutor(12) as threads,
+    ):
+        events = [msgspec.structs.replace(EVENT, action=f"action-{number}") for number in range(48)]
+        found = list(threads.map(lambda event: verdicts.evaluate(BOT, event).reason, events))
+
+    assert found == [event.action for event in events]
+
+
+def test_a_fail_mode_must_be_named() -> None:
+    with pytest.raises(ValueError, match="open or closed"):
+        CallVerdicts("https://trust.example", lambda: "token", fail_mode=cast(Any, "last_known"))

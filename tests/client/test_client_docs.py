@@ -11,6 +11,8 @@ import trustwatch.client
 from trustwatch.client import (
     answer_cache,
     argument_origins,
+    asgi_trace,
+    call_verdicts,
     event_sender,
     guard,
     mcp,
@@ -56,13 +58,15 @@ def test_figures_are_the_defaults() -> None:
     assert f"{limits.characters:,} characters of a conversation" in TEXT
     assert f"{limits.total_characters:,} in all, {limits.conversations} conversations, {limits.sent} arguments" in TEXT
     assert f"asked again after {origin_keys.RETRY_S:.0f} s" in TEXT
+    assert f"`budget_s` ({call_verdicts.BUDGET_S} s, a token" in TEXT
+    assert f"up to {asgi_trace.MAX_BODY_BYTES >> 10} KiB" in TEXT
     assert f"code {mcp.ACCESS_REFUSED}" in TEXT
     assert risk.unknown_policy.max_token_lifetime_s == 300
 
 
 def test_what_the_code_imports_exists() -> None:
     """Every block parses, and every name that it takes from the client is there."""
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     for block in BLOCKS:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("trustwatch"):

@@ -15,11 +15,11 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from trustwatch.client import AuditEvent, Caller, CallVerdict, OriginTracker, TokenPolicy
+from trustwatch.client import Caller, CallVerdict, OriginTracker, TokenPolicy
 from trustwatch.client.mcp import ACCESS_REFUSED, TrustMcpMiddleware
 from trustwatch.ingest.columns import OWN_DENIAL, ColumnEncoder
 
-from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer
+from ..support.client_doubles import ALL, CALM, DENY, WRITES, RecordingSender, ScriptedAnswer, ScriptedJudge
 
 BOT = Caller(agent_id="bot", issuer="https://as.example", tenant="acme", session="conv-1")
 MODES = ["auto", "legacy"]
@@ -398,19 +398,6 @@ def test_a_call_that_fails_is_traced_too() -> None:
     )
 
 
-class ScriptedJudge:
-    """Verdicts on calls that the test chose, and what was asked about."""
-
-    def __init__(self, verdict: CallVerdict) -> None:
-        self.verdict = verdict
-        self.asked: list[AuditEvent] = []
-
-    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
-        assert caller == BOT
-        self.asked.append(event)
-        return self.verdict
-
-
 @pytest.mark.parametrize(
     ("verdict", "refused", "counted"),
     [
@@ -435,6 +422,7 @@ def test_a_call_is_asked_about_before_it_is_made(verdict: CallVerdict, refused: 
 
     assert world.run(work) is bool(refused)
     (asked,) = judge.asked
+    assert judge.callers == [BOT]
     assert (asked.action, asked.effect, asked.session, asked.outcome) == ("pay", "write", "conv-1", "success")
     assert world.paid == ([] if refused else [5])
     told = world.told.events[-1]

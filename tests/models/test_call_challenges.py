@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trustwatch.ingest.errors import ModelError
-from trustwatch.models.call_challenges import CallChallenges, ForeignValueRates, HeldOutCalls, fit_foreign_rates
+from trustwatch.models.call_challenges import (
+    SCORE_RESOLUTION,
+    CallChallenges,
+    ChallengeThreshold,
+    ForeignValueRates,
+    HeldOutCalls,
+    fit_foreign_rates,
+)
 
 
 @given(calls=st.integers(1, 3_000), per_1000=st.floats(0.1, 100.0), seed=st.integers(0, 99))
@@ -50,6 +57,42 @@ def test_an_action_that_often_uses_new_values_is_less_evidence() -> None:
     assert half == pytest.approx(often / 2)
 
 
+def exceeded(calls: HeldOutCalls) -> float:
+    """The score that the default budget lets nothing but odd calls exceed."""
+    score = calls.threshold(10.0)
+    assert score is not None
+    return score + SCORE_RESOLUTION
+
+
+def test_calls_that_are_all_alike_are_not_told_apart_by_rounding() -> None:
+    """A day more of history moves all of them by less than a thousandth."""
+    alike = HeldOutCalls.of(0.3 + np.random.default_rng(1).random(2_000) * 1e-5)
+    challenges = CallChallenges(ForeignValueRates(0.1, 0.2, {}), {"all": alike})
+    threshold = challenges.threshold("read", 10.0)
+
+    assert threshold is not None and 0.3002 < threshold.anomaly_score < 0.302
+    assert challenges.p_value("read", 0.3002) == 1.0 > 0.01 > challenges.p_value("read", 0.302)
+
+
+def test_a_threshold_holds_for_held_out_and_rehearsed_calls() -> None:
+    """The higher of the two; where either has too few calls of the effect, those of all calls stand in."""
+    low, high = (HeldOutCalls.of(np.linspace(0.0, top, 1_000)) for top in (0.5, 0.9))
+    few, none = HeldOutCalls.of(np.linspace(0.0, 0.1, 20)), HeldOutCalls.of(np.zeros(0))
+    rates = ForeignValueRates(0.1, 0.2, {})
+
+    for one, other in ((low, high), (high, low)):
+        both = CallChallenges(rates, {"write": one, "all": one}, {"write": other, "all": other})
+        assert both.threshold("write", 10.0) == ChallengeThreshold(exceeded(high), "write")
+        assert both.p_value("write", 0.401) == max(low.p_value(0.4), high.p_value(0.4))
+    rare = CallChallenges(rates, {"write": low, "all": low}, {"write": few, "all": high})
+    assert rare.threshold("write", 10.0) == ChallengeThreshold(exceeded(high), "all")
+    unseen = CallChallenges(rates, {"write": low, "all": low}, {"write": none, "all": high})
+    assert unseen.p_value("write", 0.401) == high.p_value(0.4)
+    assert rare.threshold("write", 0.0) is None
+    assert CallChallenges(rates, {"all": low}, {"all": few}).threshold("all", 10.0) is None
+    assert CallChallenges(rates, {"write": low, "all": low}).threshold("write", 10.0) is not None
+
+
 def test_a_wrong_manifest_is_refused() -> None:
     scores = HeldOutCalls.of(np.linspace(0.0, 1.0, 500))
     sound = CallChallenges(ForeignValueRates(0.1, 0.2, {"0a": 0.5}), {"all": scores}).document()
@@ -59,6 +102,7 @@ def test_a_wrong_manifest_is_refused() -> None:
     for wrong in (
         {"by_effect": {"read": sound["by_effect"]["all"]}},
         {"by_effect": {"all": {"calls": 1, "ranks": [1], "scores": []}}},
+        {"rehearsed": {"read": sound["by_effect"]["all"]}},
         {"foreign": {"acting": 0.0, "reading": 0.1, "by_action": {}}},
     ):
         with pytest.raises(ModelError, match="challenges"):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from trustwatch.client import Answer, AuditEvent, TokenPolicy, TrustUnavailable
+from trustwatch.client import Answer, AuditEvent, Caller, CallVerdict, TokenPolicy, TrustUnavailable
 from trustwatch.client.events import encode_event
 from trustwatch.ingest.events import NativeEvent as ServiceEvent
 from trustwatch.ingest.events import decode_event
@@ -209,6 +209,29 @@ class ScriptedAnswer:
         if self.policy is None:
             raise TrustUnavailable("network", "nobody there", (agent_id,))
         return answer(self.policy, self.mode)
+
+
+class ScriptedJudge:
+    """Verdicts on calls that the test chose, None = there is no answer, and the calls asked about by whom."""
+
+    def __init__(self, verdict: CallVerdict | None) -> None:
+        self.verdict = verdict
+        self.asked: list[AuditEvent] = []
+        self.callers: list[Caller] = []
+
+    async def evaluate(self, caller: Caller, event: AuditEvent) -> CallVerdict:
+        self.asked.append(event)
+        self.callers.append(caller)
+        if self.verdict is None:
+            raise TrustUnavailable("network", "nobody there", (caller.agent_id,))
+        return self.verdict
+
+
+class FixedKeys:
+    """One key of origins for everybody."""
+
+    def current(self, tenant: str | None) -> bytes | None:
+        return b"k" * 32
 
 
 def answer(policy: TokenPolicy, mode: Any = "enforce") -> Answer:

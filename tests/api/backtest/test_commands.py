@@ -118,6 +118,10 @@ def test_figures_with_labels(history: History, tmp_path: Path) -> None:
     words = run("backtest", history.day, "--model", history.model, "--labels", history.labels, "--jobs", 1)
     assert re.search(r"sessions: \d+ bad of \d+, ROC-AUC 0\.\d+", words.stderr)
     assert re.search(r"critical: \d+ alerts, .* budget 1\n", words.stderr)
+    assert re.search(
+        r"calls of good sessions \(write\): \d+ of \d+ wait, .* of 1,000 \(.*\), budget 10: \w+", words.stderr
+    )
+    assert re.search(r"challenged: \d+ of \d+ sessions, \d+ of \d+ agents", words.stderr)
 
 
 def test_what_would_have_been_revoked(history: History) -> None:
@@ -178,6 +182,8 @@ def test_the_report_stands_by_itself(history: History, tmp_path: Path) -> None:
     assert HOSTILE not in text and "&lt;script&gt;alert(1)" in text
     assert "http:" not in text.replace("http://agents", "") and "url(" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text and "@media print" in text
+    waiting = [kind["action"] for kind in value["sides"][0]["calls"]["kinds"] if "<" not in kind["action"]]
+    assert "Calls that would have waited for a person" in text and all(f"<code>{name}" in text for name in waiting)
     for one in value["sides"][0]["policy"]["revoked"]:
         if "<" not in one["agent_id"]:
             assert one["agent_id"] in text

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from trustwatch.ingest.errors import ModelError
 from trustwatch.ingest.file_source import FileSource, UnreadableFile
+from trustwatch.scoring.backtest.challenge_counts import ChallengeCounts
+from trustwatch.scoring.backtest.challenge_report import challenge_report
 from trustwatch.scoring.backtest.plan import BacktestPlan, default_budgets
 from trustwatch.scoring.backtest.result import build_result
 from trustwatch.scoring.backtest.runner import run_backtest, total_bytes
 from trustwatch.scoring.engine.engine import EngineSettings
-from trustwatch.scoring.engine.settings import AlertBudget, RiskEvaluationSettings
+from trustwatch.scoring.engine.settings import AlertBudget, ChallengeBudget, RiskEvaluationSettings
 from trustwatch.scoring.pipeline.replay import HistoryReplay
 from trustwatch.scoring.policy.book import LevelTokenPolicy, PolicyBook, PolicyTable
 from trustwatch.scoring.records.agents import RiskLevel
@@ -32,7 +34,13 @@ def plan(model_dir: Path, path: Path, **more: Any) -> BacktestPlan:
 def plain(counts: Any) -> list[Any]:
     """Everything but the rows, as values that compare."""
     fields = [getattr(counts, name) for name in counts.__struct_fields__ if name != "rows"]
-    return [field.tolist() if isinstance(field, np.ndarray) else field for field in fields]
+    return [_comparable(field) for field in fields]
+
+
+def _comparable(field: Any) -> Any:
+    if isinstance(field, ChallengeCounts):
+        return challenge_report(field, ChallengeBudget(), honest_only=False)
+    return field.tolist() if isinstance(field, np.ndarray) else field
 
 
 @pytest.mark.parametrize("jobs", [2, 3])

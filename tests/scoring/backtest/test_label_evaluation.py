@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from trustwatch.ingest.errors import ConfigError
+from trustwatch.scoring.backtest.challenge_counts import NOT_ASKED
 from trustwatch.scoring.backtest.counts import EVENT_ROW
 from trustwatch.scoring.backtest.label_evaluation import bootstrap_bands, detection_curve, evaluate_labels
 from trustwatch.scoring.backtest.plan import EventLabel, EventLabels, read_labels
@@ -63,7 +64,7 @@ def rows(*made: tuple[int, float, int, int]) -> Any:
     """Rows of (label, anomaly, level before, level after), ten seconds apart."""
     out = np.zeros(len(made), EVENT_ROW)
     for at, (label, anomaly, rested, level) in enumerate(made):
-        out[at] = (at, 10_000 * at, label, anomaly, 0.5, 0.0, rested, level)
+        out[at] = (at, 10_000 * at, label, anomaly, 0.5, 0.0, rested, level, NOT_ASKED, False)
     return out
 
 

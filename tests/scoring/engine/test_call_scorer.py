@@ -110,6 +110,22 @@ def test_questions_leave_no_trace(learned: TrainedModel, scorer: CallScorer, mak
     assert model_bytes() == before
 
 
+def test_questions_together_are_answered_as_one_by_one(
+    learned: TrainedModel, scorer: CallScorer, make: Any, kit: Any
+) -> None:
+    """Agents that occur twice, strangers between them, and more questions than slots."""
+    calls = [
+        question(make, kit, action, effect, value, agent_id=agent)
+        for agent in ("agent-1", "nobody", "agent-2", "agent-1")
+        for action, effect in (("send", "write"), ("read_mail", "read"))
+        for value in (NEW, KNOWN, None)
+    ]
+    together = CallScorer(learned, ChallengeBudget(), slots=7).score_many(calls)
+
+    assert together == [scorer.score(call) for call in calls]
+    assert {score.exceeds for score in together} == {True, False} == {score.known_agent for score in together}
+
+
 def test_questions_of_many_threads_do_not_mix(scorer: CallScorer, make: Any, kit: Any) -> None:
     calls = [question(make, kit, "send", "write", NEW if n % 2 else KNOWN, agent_id=f"agent-{n}") for n in range(8)]
     alone, together = [scorer.score(call) for call in calls], {}

@@ -1,0 +1,105 @@
+"""Values of one HTTP request and of its answer, for origins of arguments. The app gets every message as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from .call_trace import CallTrace
+from .events import AuditEvent
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+MAX_BODY_BYTES = 131_072
+"""Longer bodies are not read ahead of the app as a whole; what is read is looked at as a text."""
+MAX_ANSWER_BYTES = 262_144
+_FORM = "application/x-www-form-urlencoded"
+
+
+class RequestTrace:
+    """Reads a request before the app does, and its answer before the agent does.
+
+    Args:
+        scope, receive: of the request.
+        trace: of the call; where it is off nothing is read.
+    """
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, trace: CallTrace) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._trace = trace
+        self._kept: list[Message] = []
+        self._answer = b""
+        self._answer_type = ""
+
+    async def start(self, action: str) -> None:
+        """Look up the values of the query and the body."""
+        if self._trace.is_on and self._scope["type"] == "http":
+            self._trace.start(None, action, await self._values())
+
+    def add_to_event(self, event: AuditEvent) -> None:
+        """Write what is known of the call into its event."""
+        self._trace.add_to_event(event)
+
+    async def receive(self) -> Message:
+        """The next message for the app: those that were read ahead come first."""
+        return self._kept.pop(0) if self._kept else await self._receive()
+
+    async def read_answer(self, message: Message, untrusted: bool | None) -> None:
+        """Remember an answer when its last part is there."""
+        if not self._trace.is_on:
+            return
+        if message["type"] == "http.response.start":
+            headers = dict(message.get("headers", ()))
+            self._answer_type = "" if b"content-encoding" in headers else _media_type(headers.get(b"content-type", b""))
+        elif message["type"] == "http.response.body":
+            if _is_readable(self._answer_type):
+                self._answer += message.get("body", b"")[: MAX_ANSWER_BYTES - len(self._answer)]
+            if not message.get("more_body", False):
+                await self._trace.finish(_values_of(self._answer, self._answer_type), untrusted)
+
+    async def _values(self) -> dict[str, object]:
+        headers = dict(self._scope.get("headers", ()))
+        values: dict[str, object] = dict(parse_qsl(self._scope.get("query_string", b"").decode("latin-1")))
+        media_type = _media_type(headers.get(b"content-type", b""))
+        if _is_readable(media_type):
+            told = _values_of(await self._read_body(), media_type)
+            values |= told if isinstance(told, dict) else {"body": told}
+        return values
+
+    async def _read_body(self) -> bytes:
+        body, more = b"", True
+        while more and len(body) <= MAX_BODY_BYTES:
+            message = await self._receive()
+            self._kept.append(message)
+            body += message.get("body", b"")
+            more = message["type"] == "http.request" and message.get("more_body", False)
+        return body
+
+
+def _media_type(value: bytes) -> str:
+    return value.decode("latin-1").partition(";")[0].strip().lower()
+
+
+def _is_readable(media_type: str) -> bool:
+    return media_type.startswith("text/") or media_type == _FORM or _is_json(media_type)
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _values_of(body: bytes, media_type: str) -> object:
+    """Values of a body; its text where it has no other shape, or was cut."""
+    if media_type == _FORM:
+        return dict(parse_qsl(body.decode(errors="replace")))
+    if _is_json(media_type):
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+    return body.decode(errors="replace")

@@ -1,0 +1,187 @@
+"""Calls that a person would have been asked about, had each been asked about before it was made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest import columns as event_columns
+from ...ingest.columns import EventColumns
+from ...ingest.events import EFFECTS, NativeEvent
+from ...ingest.timestamps import DAY_MS
+from ...models.call_challenges import CALL_TYPES, ChallengeThreshold
+from ...models.trained_model import TrainedModel
+from ..engine.call_scorer import CallScore, CallScorer, NoCallVerdicts
+from .asked_calls import AskedCalls
+from .plan import BacktestPlan
+
+NOT_ASKED = -1
+"""Code of an event that is no call."""
+CALLS_AT_ONCE = 1000
+UNIT_ROW = np.dtype(
+    [
+        ("agent", np.uint64),
+        ("unit", np.uint64),  # session; of events without one, the day
+        ("asked", np.int32, (len(EFFECTS),)),
+        ("challenged", np.int32, (len(EFFECTS),)),
+    ]
+)
+"""Calls of one session by effect: calls of one session depend on each other."""
+_BATCHES_KEPT = 256
+_Flags = npt.NDArray[np.bool_]
+
+
+class ChallengedKind(NamedTuple):
+    """A kind of calls that are listed together."""
+
+    tenant: str
+    agent_type: str
+    action: str
+    effect: str
+
+
+class ChallengedCalls(msgspec.Struct):
+    """Challenged calls of one kind.
+
+    Attributes:
+        calls: how many.
+        agents: keys of those who would have made them.
+        reasons: codes, by how many of the calls had them.
+        example: time, id and strongest reason of the first of them.
+    """
+
+    calls: int = 0
+    agents: set[int] = msgspec.field(default_factory=set)
+    reasons: Counter[str] = msgspec.field(default_factory=Counter)
+    example: tuple[int, str, str] | None = None
+
+    def add(self, other: ChallengedCalls) -> None:
+        """Take over what was counted elsewhere."""
+        self.calls += other.calls
+        self.agents |= other.agents
+        self.reasons.update(other.reasons)
+        self.example = min((one for one in (self.example, other.example) if one is not None), default=None)
+
+
+class ChallengeCounts(msgspec.Struct):
+    """Calls asked about and challenged, of one share under one model.
+
+    Attributes:
+        missing_because: why nothing was asked; "" = it was.
+        thresholds: by effect; None = none can be promised, and nothing of that effect is challenged.
+        units: of dtype UNIT_ROW, honest calls alone where labels tell them.
+        kinds: challenged calls by kind, whoever made them.
+    """
+
+    missing_because: str
+    thresholds: dict[str, ChallengeThreshold | None]
+    units: Any
+    kinds: dict[ChallengedKind, ChallengedCalls]
+
+    def add(self, other: ChallengeCounts) -> None:
+        """Add those of another share, whose agents are others."""
+        self.units = sum_units([self.units, other.units])  # in their order, whoever counted them
+        for kind, found in other.kinds.items():
+            self.kinds.setdefault(kind, ChallengedCalls()).add(found)
+
+
+class ChallengeCounter:
+    """Asks about the calls of one share, batch by batch. What is asked is what the service would answer from the model
+    alone: the level, which decides before it, is told with the policy.
+
+    Args:
+        plan: of the back-test.
+        model: that is asked.
+    """
+
+    def __init__(self, plan: BacktestPlan, model: TrainedModel) -> None:
+        self._scorer: CallScorer | None = None
+        self._missing_because = "" if plan.ask_calls else "calls were not asked about (`--no-calls`)"
+        if plan.ask_calls:
+            try:
+                self._scorer = CallScorer(model, plan.settings.risk.challenge_budget, plan.domains, slots=CALLS_AT_ONCE)
+            except NoCallVerdicts as error:
+                self._missing_because = str(error)
+        self._calls = AskedCalls()
+        self._batches: list[npt.NDArray[Any]] = []
+        self._kinds: dict[ChallengedKind, ChallengedCalls] = {}
+
+    def count_batch(
+        self, columns: EventColumns, counted: _Flags, honest: _Flags
+    ) -> tuple[npt.NDArray[np.int8], _Flags]:
+        """Ask about the calls of a batch.
+
+        Args:
+            columns: n events.
+            counted: bool (n,); of the others only the answers are remembered.
+            honest: bool (n,); the others are asked about, and left out of what is held against the budget.
+
+        Returns:
+            Effect of the calls asked about as a code, (n,), else `NOT_ASKED`; and which were challenged.
+        """
+        effects = np.full(len(columns), NOT_ASKED, np.int8)
+        challenged = np.zeros(len(columns), np.bool_)
+        if self._scorer is None:
+            return effects, challenged
+        rows, questions = self._questions(columns, counted)
+        scores = self._scorer.score_many(questions)
+        effects[rows] = columns.codes[rows, event_columns.EFFECT]
+        challenged[rows] = [score.exceeds for score in scores]
+        self._add_units(columns, effects, challenged, honest)
+        for row, question, score in zip(rows, questions, scores, strict=True):
+            if score.exceeds:
+                self._add_kind(columns, row, question, score)
+        return effects, challenged
+
+    def _questions(self, columns: EventColumns, counted: _Flags) -> tuple[list[int], list[NativeEvent]]:
+        rows, questions = [], []
+        for row, (event, counts) in enumerate(zip(columns.events, counted.tolist(), strict=True)):
+            if counts and event.type in CALL_TYPES:
+                rows.append(row)
+                questions.append(self._calls.question(event))
+            self._calls.remember(event)
+        return rows, questions
+
+    def _add_units(
+        self, columns: EventColumns, effects: npt.NDArray[np.int8], challenged: _Flags, honest: _Flags
+    ) -> None:
+        rows = np.flatnonzero((effects != NOT_ASKED) & honest)
+        session, day = columns.names[rows, event_columns.SESSION], columns.time_ms[rows] // DAY_MS
+        calls = np.zeros(len(rows), UNIT_ROW)
+        calls["agent"] = columns.names[rows, event_columns.AGENT]
+        calls["unit"] = np.where(session != 0, session, day.astype(np.uint64))
+        calls["asked"][np.arange(len(rows)), effects[rows]] = 1
+        calls["challenged"][np.arange(len(rows)), effects[rows]] = challenged[rows]
+        self._batches.append(calls)
+        if len(self._batches) >= _BATCHES_KEPT:
+            self._batches = [sum_units(self._batches)]
+
+    def _add_kind(self, columns: EventColumns, row: int, question: NativeEvent, score: CallScore) -> None:
+        kind = ChallengedKind(question.tenant or "", question.agent.type or "", question.action, score.effect)
+        codes, text = [one.code for one in score.reasons], score.reasons[0].text if score.reasons else ""
+        example = int(columns.time_ms[row]), columns.events[row].id or "", text
+        agent = int(columns.names[row, event_columns.AGENT])
+        found = ChallengedCalls(1, {agent}, Counter(dict.fromkeys(codes, 1)), example)
+        self._kinds.setdefault(kind, ChallengedCalls()).add(found)
+
+    def counts(self) -> ChallengeCounts:
+        """The sums so far."""
+        thresholds = {} if self._scorer is None else self._scorer.thresholds
+        return ChallengeCounts(self._missing_because, thresholds, sum_units(self._batches), self._kinds)
+
+
+def sum_units(batches: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Rows of dtype `UNIT_ROW` with one row for each unit."""
+    rows = np.concatenate([np.zeros(0, UNIT_ROW), *batches])
+    keys = np.stack([rows["agent"], rows["unit"]], axis=1)
+    units, place = np.unique(keys, axis=0, return_inverse=True)
+    out = np.zeros(len(units), UNIT_ROW)
+    out["agent"], out["unit"] = units[:, 0], units[:, 1]
+    for name in ("asked", "challenged"):
+        np.add.at(out[name], place.reshape(-1), rows[name])
+    return out
