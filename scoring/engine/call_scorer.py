@@ -29,7 +29,7 @@ from ...models.call_challenges import ChallengeThreshold, action_keys, as_asked,
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
-from .explanations import AgentNumbers, ReasonWriter
+from .explanations import AgentNumbers, KnownItems, ReasonWriter
 from .settings import ChallengeBudget
 
 _ASKED_FEATURES = np.array(COMPROMISE_FEATURES) | np.array(ADDED_FEATURES)
@@ -104,7 +104,9 @@ class CallScorer:
             known = self._recall_agent(call)
             vectors, observations = np.zeros((1, FEATURE_COUNT)), allocate_observations(1, columns.arguments)
             self._builder.observe(columns, self._slots, self._rows, vectors, observations)
-            numbers = self._builder.state.numbers[0].copy()
+            numbers, known_items = (
+                array[0].copy() for array in (self._builder.state.numbers, self._builder.state.known)
+            )
         asked = as_asked(vectors, columns.codes)
         new_values = foreign_values(columns, self._rows, self._model.baseline, observations, vectors)
         codes, challenges = columns.codes[:, event_columns.EFFECT], self._challenges
@@ -117,16 +119,22 @@ class CallScorer:
         if not found.exceeds:
             return found
         asked[:, F_ARGUMENT] = new_values
-        return found._replace(reasons=self._reasons(columns, asked, observations, numbers))
+        return found._replace(reasons=self._reasons(columns, asked, observations, numbers, known_items))
 
     def _reasons(
-        self, columns: EventColumns, asked: Vectors, observations: RowObservations, numbers: AgentNumbers
+        self,
+        columns: EventColumns,
+        asked: Vectors,
+        observations: RowObservations,
+        numbers: AgentNumbers,
+        known_items: KnownItems,
     ) -> tuple[RiskReason, ...]:
         """Reasons of a call, the strongest first: of what is evidence of compromise alone."""
         observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are told alike
         vector = np.where(_ASKED_FEATURES, asked, 0.0)
         shares = self._detector.explain(vector)[0]
-        return self._reason_writer.reasons(columns, 0, numbers, observations, vector[0].tolist(), shares.tolist(), ())
+        told = vector[0].tolist(), shares.tolist()
+        return self._reason_writer.reasons(columns, 0, numbers, known_items, observations, *told, ())
 
     def _recall_agent(self, call: NativeEvent) -> bool:
         """Fill the one slot with what the history shows of the caller, but for its sessions; False if that is nothing.

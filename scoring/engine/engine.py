@@ -72,6 +72,7 @@ class ScoredBatch(NamedTuple):
     signals: npt.NDArray[np.float64]  # evidence of hard signals
     threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
     agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
+    known_items: npt.NDArray[np.uint8]  # (n, KINDS): likewise its counts of different items
     raw_p_values: npt.NDArray[
         np.float64
     ]  # (n,): p-values of the events by themselves, as if nothing had counted before
@@ -183,6 +184,7 @@ class Engine:
             np.zeros(n),
             self.model.group_rows(groups),
             np.empty((n, layout.NUMBERS), np.float32),
+            np.empty((n, layout.KINDS), np.uint8),
             np.ones(n),
             np.zeros(n),
             {},
@@ -214,6 +216,7 @@ class Engine:
         columns, slots, found = out.columns, out.slots, out.observations
         self.builder.observe(columns, slots, rows, out.vectors, found)
         out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
+        out.known_items[rows] = self.builder.state.known[slots[rows]]
         self.signal_rules.write_evidence(
             columns, rows, out.vectors, found, out.signals
         )  # before feedback, which silences none
@@ -375,6 +378,7 @@ class Explainer:
                 scored.columns,
                 row,
                 scored.agent_numbers[row],
+                scored.known_items[row],
                 scored.observations,
                 vector.tolist(),
                 share.tolist(),

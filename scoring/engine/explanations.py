@@ -17,7 +17,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
 from ...ingest.features.deviations import distance_from_reference, usual_value
-from ...ingest.features.event_words import credential_of, foreign_arguments_of
+from ...ingest.features.event_words import caller_of, credential_of, foreign_arguments_of
 from ...ingest.features.feature_declaration import (
     BadFeature,
     Carried,
@@ -25,14 +25,15 @@ from ...ingest.features.feature_declaration import (
     Drifted,
     Feature,
     Item,
+    PeersKnow,
     Quantity,
     Sentence,
     Strongest,
 )
 from ...ingest.features.feature_kernel import scope_keys
 from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
-from ...ingest.features.frequency_tables import scope_row
-from ...ingest.features.habits_of_others import AS_USUAL, telling_habit
+from ...ingest.features.frequency_tables import different_items_known, scope_row, shared_count
+from ...ingest.features.habits_of_others import telling_habit
 from ...ingest.features.layout import Baseline
 from ...ingest.features.row_observations import ACTED_ON, RowObservations
 from ..records.decisions import RiskReason
@@ -41,14 +42,21 @@ from .hard_signals import HardSignal, hard_signal_codes
 MAX_REASONS = 4
 _MIN_SHARE = 0.08
 _MIN_VALUE = 0.1
-"""Least bits or standard deviations that are worth a reason, even where an absence is what is odd."""
+"""Least surprise or distance that is worth a reason, even where an absence is what is odd."""
+_SURPRISE_WORDS = ((8.0, "very unusual"), (4.0, "unusual"), (0.0, "a little unusual"))
+_DISTANCE_WORDS = ((6.0, "far above"), (3.0, "well above"), (0.0, "above"))
+"""Least value of a feature for each of the words that stand for it: its unit says nothing to whom a reason is for."""
 MAX_NAME_LENGTH = 200
 """Characters of a name in a reason."""
 
 AgentNumbers = npt.NDArray[np.float32]
+KnownItems = npt.NDArray[np.uint8]
 
 CUMULATIVE_FEATURES = frozenset(feature.name for feature in FEATURES if feature.gathering)
 """Features that say how much has gathered, and not of what: the last reasons, however much they weigh."""
+
+CALLER_FEATURES = frozenset(feature.name for feature in FEATURES if feature.caller)
+"""Features that say who calls: told before what was done."""
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
@@ -67,6 +75,21 @@ def _amount_text(logarithm: float) -> str:
     return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
 
 
+def _usual_text(form: str, logarithm: float) -> str:
+    """A usual amount: a mean of what was learned, which is no amount that was ever seen."""
+    return form.format(f"about {_amount_text(logarithm)}")
+
+
+def _words(words: Sequence[tuple[float, str]], value: float) -> str:
+    """The word for a feature's value."""
+    return next((word for least, word in words if value >= least), words[-1][1])
+
+
+def _counted(number: int, item: Item) -> str:
+    """So many different items, in words."""
+    return f"{number or 'no'} known {item.one if number == 1 else item.plural}"
+
+
 def _in_call(event: NativeEvent) -> str:
     """The call that weighs a surprise by its effect, as it ends a phrase."""
     return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
@@ -78,6 +101,7 @@ class Row(NamedTuple):
     columns: EventColumns
     at: int
     memory: AgentNumbers
+    known: KnownItems
     found: RowObservations
 
     @property
@@ -99,6 +123,12 @@ _OF_ROW: dict[str, Callable[[Row], str]] = {
 }
 """Facts of the row that a declared sentence may name beside the feature's value."""
 
+
+def _is_new(seen: Row, kind: int) -> bool:
+    """Tell whether the row's item is none that the agent knows, though it knows others of its kind."""
+    return bool((int(seen.found.new_kinds[seen.at]) >> kind) & 1)
+
+
 Told = tuple[str, str, str, str]
 """Parts of a reason: code, value seen, usual value, and the sentence."""
 
@@ -118,19 +148,21 @@ class ReasonWriter:
         columns: EventColumns,
         row: int,
         memory: AgentNumbers,
+        known: KnownItems,
         observations: RowObservations,
         vector: Sequence[float],
         shares: Sequence[float],
         signals: Sequence[HardSignal],
     ) -> tuple[RiskReason, ...]:
-        """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
+        """Reasons of one row, the strongest first: hard signals, who calls, then what was done, by share.
 
         Those that only say how much has gathered come last: they tell nobody what was done.
 
         Args:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
+            known: the different items that it had learned by then (`AgentState.known`).
         """
-        seen = Row(columns, row, memory, observations)
+        seen = Row(columns, row, memory, known, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
         texts: set[str] = set()
@@ -142,11 +174,13 @@ class ReasonWriter:
             if reason.text not in texts:
                 texts.add(reason.text)
                 features.append(reason)
-        return (*rules, *sorted(features, key=lambda reason: reason.feature in CUMULATIVE_FEATURES))
+        return (*rules, *sorted(features, key=_rank))
 
     def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
         observed = sanitize_text(signal.observed(event))
-        return RiskReason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
+        return RiskReason(
+            signal.code, signal.feature, observed, "should never happen", 1.0, f"{signal.text}: {observed}"
+        )
 
     def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:
         teller = _TELLERS[type(feature.told)]
@@ -154,23 +188,64 @@ class ReasonWriter:
         return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
 
     def _item_reason(self, seen: Row, feature: Feature, explanation: Item | Carried, value: float) -> Told:
-        return self._named(seen, feature, ITEMS[explanation.kind], feature.noun, "", value)
+        item = ITEMS[explanation.kind]
+        if isinstance(explanation, Carried) and explanation.among_peers:
+            usual_text = self._among_peers(seen, item)
+            name = sanitize_text(item.name(seen.event))
+            text = f"{feature.noun} {name} ({_words(_SURPRISE_WORDS, value)} for its peer group); {usual_text}"
+            return self._code(seen, feature, item), name, usual_text, text
+        aside = f", called {sanitize_text(caller_of(seen.event))}" if feature.caller else ""
+        return self._named(seen, feature, item, feature.noun, aside, value)
 
     def _of_strongest(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> Told:
         item = ITEMS[max(explanation.kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
         return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
 
-    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, call: str, value: float) -> Told:
+    def _of_peers(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> Told:
+        known = [kind for kind in explanation.kinds if self._count_among_peers(seen, kind)[0]]
+        kinds = known or explanation.kinds[:1]
+        item = ITEMS[max(kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
+        name, usual_text = sanitize_text(item.name(seen.event)), self._among_peers(seen, item)
+        text = f"more like its peer group than like this agent's own past: {item.one} {name}; {usual_text}"
+        return self._code(seen, feature, item), name, usual_text, text
+
+    @staticmethod
+    def _code(seen: Row, feature: Feature, item: Item) -> str:
+        return f"first_seen_{feature.name.removesuffix('_surprise')}" if _is_new(seen, item.kind) else feature.name
+
+    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, aside: str, value: float) -> Told:
         """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
         name = sanitize_text(item.name(seen.event))
-        known_items, whose = round(float(seen.memory[layout.N_DISTINCT + item.kind])), "this agent"
-        if known_items == 0:
-            known_items, whose = self._known_to_peers(seen, item.kind), "its peer group"
-        usual_text = f"{known_items or 'no'} known {item.one if known_items == 1 else item.plural} of {whose}"
-        first = bool((int(seen.found.new_kinds[seen.at]) >> item.kind) & 1)
-        code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
-        said = (item.first if first else item.unusual).format(noun=noun, name=name)
-        return code, name, usual_text, f"{said}{call} ({value:.1f} bits of surprise); {usual_text}"
+        usual_text, complete = self._known_items(seen, item)
+        form = item.unusual
+        if _is_new(seen, item.kind):
+            form = item.first if complete else item.forgotten
+        said = form.format(noun=noun, name=name)
+        text = f"{said}{aside} ({_words(_SURPRISE_WORDS, value)}); {usual_text}"
+        return self._code(seen, feature, item), name, usual_text, text
+
+    def _known_items(self, seen: Row, item: Item) -> tuple[str, bool]:
+        """Text on how many different items of a kind are known, and whether the agent remembers all it has learned."""
+        if not seen.memory[layout.N_SEEN + item.kind]:
+            return f"{_counted(self._known_to_peers(seen, item.kind), item)} of its peer group", True
+        counted = different_items_known(seen.known, item.kind)
+        if counted is None:
+            return f"those {item.plural} are usual that it learned", False
+        number, complete = counted
+        return f"{'' if complete else 'at least '}{_counted(number, item)} of this agent", complete
+
+    def _among_peers(self, seen: Row, item: Item) -> str:
+        count, total = self._count_among_peers(seen, item.kind)
+        return f"{count:,} of {total:,} {item.plural} in the history of its peer group"
+
+    def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
+        """How often the model's history has the row's item in the peer group, the agent included; and all of its
+        kind."""
+        at, item = self._baseline_rows(seen)[layout.PEERS], seen.found.items[seen.at, kind]
+        if at < 0 or item == 0:
+            return 0, 0
+        count = shared_count(self._baseline, self._scope_keys(seen)[layout.PEERS], item)
+        return round(count), round(float(self._baseline.totals[at, kind, 0]))
 
     def _baseline_rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.array([scope_row(self._baseline, key) if key else -1 for key in self._scope_keys(seen)], np.int64)
@@ -188,8 +263,8 @@ class ReasonWriter:
     def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> Told:
         mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, explanation.quantity)
         observed = explanation.form.format(_amount_text(seen.found.quantities[seen.at, explanation.quantity]))
-        usual_text = explanation.form.format(_amount_text(mean)) if weight else "nothing known yet"
-        text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
+        usual_text = _usual_text(explanation.form, mean) if weight else "nothing known yet"
+        text = f"{feature.noun} {_words(_DISTANCE_WORDS, value)} what is usual: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
     def _drift_reason(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
@@ -199,24 +274,23 @@ class ReasonWriter:
         )
         form = QUANTITIES[int(layout.DRIFT_QUANTITIES[k])].form
         observed = form.format(_amount_text(quantities[layout.DRIFT_QUANTITIES[k]]))
-        usual_text = form.format(_amount_text(seen.memory[layout.N_REF_MEAN + k]))
-        text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
+        usual_text = _usual_text(form, seen.memory[layout.N_REF_MEAN + k])
+        text = f"{feature.noun}, {_words(_DISTANCE_WORDS, z)} the last weeks: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
-    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, value: float) -> Told:
+    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, __: float) -> Told:
         keys, names = self._scope_keys(seen), seen.columns.names[seen.at]
         agent, items = names[event_columns.AGENT_DRAW], seen.found.items[seen.at]
         habit = telling_habit(self._baseline, self._baseline_rows(seen), keys, agent, items)
-        bits = f"by {value - AS_USUAL:.1f} bits an event"
         if habit is None:  # the event that is told of names nothing that is compared
-            return feature.name, "the session", "its own habits", f"the session is unlike this agent's history, {bits}"
+            return feature.name, "the session", "its own habits", "the session is unlike this agent's history"
         others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
         said = f"more like {others} than like this one" if habit.peers else "unlike this agent's history"
         item = ITEMS[habit.kind]
         name = sanitize_text(item.name(seen.event))
         usual_text = f"{habit.own:,} of {habit.own_total:,} {item.plural} in this agent's history"
         theirs = f"{habit.peers:,} of {habit.peers_total:,} in that of its peers"
-        text = f"the session is {said}, {bits}; {item.one} {name}: {usual_text}, {theirs}"
+        text = f"the session is {said}; {item.one} {name}: {usual_text}, {theirs}"
         return feature.name, name, usual_text, text
 
     def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> Told:
@@ -228,6 +302,7 @@ class ReasonWriter:
 _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] = {
     Item: ReasonWriter._item_reason,
     Carried: ReasonWriter._item_reason,
+    PeersKnow: ReasonWriter._of_peers,
     Strongest: ReasonWriter._of_strongest,
     Quantity: ReasonWriter._quantity_reason,
     Drifted: ReasonWriter._drift_reason,
@@ -314,11 +389,14 @@ def _sort_key(reason: RiskReason) -> tuple[int, float]:
 
 
 def _rank(reason: RiskReason) -> int:
+    """Place of a reason: rules, then who calls, then what was done, then how much has gathered."""
     if (
         reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
     ):  # some features are called as the signals on them
         return 0
-    return 2 if reason.feature in CUMULATIVE_FEATURES else 1
+    if reason.feature in CALLER_FEATURES:
+        return 1
+    return 3 if reason.feature in CUMULATIVE_FEATURES else 2
 
 
 def _prior_reason(reason: RiskReason, part: float, at_ms: int) -> RiskReason:

@@ -12,7 +12,7 @@ from ....scoring.records.agents import RiskLevel
 from ....scoring.records.decisions import Decision, RiskReason
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
-_UNITS = {BITS: "bits of surprise", Z: "standard deviations", FLAG: "yes or no"}
+_UNITS = {BITS: "surprise", Z: "distance from the usual", FLAG: "yes or no"}
 _CAUSES = {
     "event": "an event",
     "tick": "time alone: no event, the risk decayed",
