@@ -78,6 +78,7 @@ class ScoredBatch(NamedTuple):
     ]  # (n,): p-values of the events by themselves, as if nothing had counted before
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
@@ -102,6 +103,10 @@ class ScoredBatch(NamedTuple):
     def evidence(self) -> npt.NDArray[np.float64]:
         """Evidence that each row brought, natural log."""
         return self.risk[:, risk.GAIN]
+
+    def is_calm(self, concerns: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Flags (n,) of the rows after which no evidence against their agent is left, for any of *concerns*."""
+        return np.asarray((self.concern_risk[:, concerns, risk.CONCERN_STATISTIC] <= 0.0).all(axis=1))
 
     @property
     def level_changes(self) -> list[int]:
@@ -188,6 +193,7 @@ class Engine:
             np.ones(n),
             np.zeros(n),
             {},
+            np.zeros(n, np.bool_),
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
             types,
         )
@@ -242,19 +248,12 @@ class Engine:
             out.risk,
             out.concern_risk,
         )
-        asserted = columns.codes[:, event_columns.SELF_ASSERTED]
+        asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
+        asked = self.model.detector.asked_by_compromise
         evidence_dedup.record_counted(
-            rows,
-            slots,
-            self.risk,
-            found,
-            out.vectors,
-            out.at_ms,
-            self._boldest(out),
-            asserted,
-            feature_evidence,
-            self.model.detector.asked_by_compromise,
+            rows, slots, self.risk, found, out.vectors, out.at_ms, boldest, asserted, feature_evidence, asked
         )
+        out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
 

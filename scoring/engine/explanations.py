@@ -335,12 +335,15 @@ def _check_form(name: str, form: str) -> None:
 check_told(FEATURES)
 
 
-# A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What gathered
-# is in the reasons that were kept for the agent on the way.
+# A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What brought
+# the evidence is in the reasons that were kept for the agent on the way, since it was last calm.
 
 
 PRIOR_REASON_MARKER = "; earlier, at "
 """Mark before the time of an earlier event, at the end of a reason's text."""
+
+MAX_CALLER_REASONS = 4
+"""Reasons that say who called, beside the others, that are kept of an agent: the first ones since it was calm."""
 
 _FEATURES = frozenset(FEATURE_NAMES)
 _NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES
@@ -353,13 +356,13 @@ def with_prior_reasons(
 ) -> tuple[RiskReason, ...]:
     """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
 
-    Hard signals come first, and beside them at most `MAX_REASONS` of the rest, among them the event's own strongest.
-    How much has gathered comes last, and the event itself says that better than what was kept.
+    Hard signals come first, then who called, and beside them at most `MAX_REASONS` of the rest, among them the event's
+    own strongest. How much has gathered comes last, and the event itself says that better than what was kept.
 
     Args:
         weight: evidence of the event, natural log.
         kept: reasons of an event before it, or of several.
-        kept_weight: evidence of that event, as far as it has not faded; 0 or less tells nothing.
+        kept_weight: evidence of that event; 0 or less tells nothing.
         kept_ms: when it happened, UTC milliseconds.
     """
     if kept_weight <= 0.0:
@@ -369,23 +372,48 @@ def with_prior_reasons(
     before = [
         _prior_reason(reason, part, kept_ms)
         for reason in kept
-        if (reason.feature in _NAMED_FEATURES or _rank(reason) == 0)
+        if (reason.feature in _NAMED_FEATURES or _rank(reason) == RULE)
         and (reason.feature, reason.observed) not in seen
-        and reason.contribution * part >= _MIN_PRIOR_SHARE
+        and (reason.contribution * part >= _MIN_PRIOR_SHARE or _rank(reason) == CALLER)
     ]
     own = [
         msgspec.structs.replace(reason, contribution=round(reason.contribution * (1.0 - part), 3)) for reason in reasons
     ]
-    rules = [reason for reason in (*own, *before) if _rank(reason) == 0]
-    rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_sort_key)
-    leading = min((reason for reason in own if _rank(reason)), key=_sort_key, default=None)
+    rules = [reason for reason in (*own, *before) if _rank(reason) == RULE]
+    callers = sorted((reason for reason in (*own, *before) if _rank(reason) == CALLER), key=_sort_key)
+    rest = sorted((reason for reason in (*own, *before) if _rank(reason) > CALLER), key=_sort_key)
+    leading = min((reason for reason in own if _rank(reason) > CALLER), key=_sort_key, default=None)
     if leading is not None and leading not in rest[:MAX_REASONS]:  # the event itself is always spoken of
         rest[MAX_REASONS - 1 :] = [leading]
-    return (*rules, *rest[:MAX_REASONS])
+    return (*rules, *callers[:MAX_CALLER_REASONS], *rest[:MAX_REASONS])
+
+
+def caller_reasons(reasons: Sequence[RiskReason]) -> list[RiskReason]:
+    """Those of the *reasons* that say who called."""
+    return [reason for reason in reasons if _rank(reason) == CALLER]
+
+
+def with_callers(
+    kept: Sequence[RiskReason], kept_weight: float, reasons: Sequence[RiskReason], weight: float, at_ms: int
+) -> tuple[RiskReason, ...]:
+    """Reasons *kept* of an agent, and beside them what a weaker event after it says of who called.
+
+    Args:
+        kept_weight, weight: evidence of both, natural log.
+        at_ms: when the weaker one happened, UTC milliseconds.
+    """
+    seen = {(reason.feature, reason.observed) for reason in kept}
+    part = max(weight, 0.0) / (kept_weight + max(weight, 0.0))
+    more = [reason for reason in caller_reasons(reasons) if (reason.feature, reason.observed) not in seen]
+    told = [_prior_reason(reason, part, at_ms) for reason in more]
+    return tuple(sorted((*kept, *told), key=_rank))
 
 
 def _sort_key(reason: RiskReason) -> tuple[int, float]:
     return _rank(reason), -reason.contribution
+
+
+RULE, CALLER, DONE, GATHERED = range(4)
 
 
 def _rank(reason: RiskReason) -> int:
@@ -393,13 +421,13 @@ def _rank(reason: RiskReason) -> int:
     if (
         reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
     ):  # some features are called as the signals on them
-        return 0
+        return RULE
     if reason.feature in CALLER_FEATURES:
-        return 1
-    return 3 if reason.feature in CUMULATIVE_FEATURES else 2
+        return CALLER
+    return GATHERED if reason.feature in CUMULATIVE_FEATURES else DONE
 
 
 def _prior_reason(reason: RiskReason, part: float, at_ms: int) -> RiskReason:
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    said = "" if PRIOR_REASON_MARKER in reason.text else f"{PRIOR_REASON_MARKER}{at:%H:%M:%S} UTC"
+    said = "" if PRIOR_REASON_MARKER in reason.text else f"{PRIOR_REASON_MARKER}{at:%Y-%m-%d %H:%M:%S} UTC"
     return msgspec.structs.replace(reason, contribution=round(reason.contribution * part, 3), text=reason.text + said)

@@ -92,7 +92,12 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     ("feature", "value", "text", "usual"),
     [
-        ("repeat_surprise", 9.0, "read again, more often in one session than is known of it (very unusual)", "known repetition"),
+        (
+            "repeat_surprise",
+            9.0,
+            "read again, more often in one session than is known of it (very unusual)",
+            "known repetition",
+        ),
         ("write_surprise", 20.0, "new target evil.example in a delete call (very unusual)", "known targets"),
         ("session_strangeness", 64.0, "unusual steps have gathered over the last events of the session", "few of them"),
         ("scope_gap", 0.5, "50% of the requested scopes not granted", "are expected"),
@@ -102,7 +107,12 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
             "read is not among the agent's declared capabilities",
             "its declared capabilities",
         ),
-        ("method_downgrade", 2.0, "weaker method than the strongest that is known of this agent: private_key_jwt key-", "stronger"),
+        (
+            "method_downgrade",
+            2.0,
+            "weaker method than the strongest that is known of this agent: private_key_jwt key-",
+            "stronger",
+        ),
     ],
 )
 def test_each_feature_has_words_of_its_own(
