@@ -29,6 +29,7 @@ from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
 from . import evidence_dedup, level_thresholds, risk
 from .agent_state_cache import AgentLoader, AgentStateCache
+from .counterfactuals import replaceable_features, with_usual
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
@@ -387,23 +388,25 @@ class Explainer:
         ]
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
-        """Change that would have kept the level lower: the row is scored without its strongest feature; or ""."""
-        engine = self._engine
-        features = [reason for reason in reasons if reason.feature in FEATURE_NAMES]
-        if not features:
-            return ""
-        index = FEATURE_NAMES.index(max(features, key=lambda reason: reason.contribution).feature)
-        vectors = np.concatenate(
-            [scored.vectors[[row]], scored.effective_vectors([row])]
-        )  # the calmer one is what counts
-        vectors[:, index] = 0.0
-        groups = scored.columns.names[[row, row], event_columns.GROUP]
-        failed = scored.columns.codes[[row, row], event_columns.OUTCOME] != event_columns.SUCCESS
-        _, concerns = engine.model.detector.assess(vectors, groups, failed, scored.is_familiar([row, row]))
-        level = self._level_with(scored, row, concerns.p_value.max(axis=0))
-        if level >= scored.levels[row, 1]:
-            return ""
-        return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
+        """Change that would have kept the level lower, of a thing that another event could have had; "" = none would.
+
+        The row is scored without its strongest such feature, else without the next one.
+        """
+        for index in replaceable_features(reasons, scored.observations.surprise_bits[row]):
+            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
+            if level < scored.levels[row, 1]:
+                return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
+        return ""
+
+    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
+        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts."""
+        twice = [row, row]
+        vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
+        codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
+        usual = with_usual(vectors, index, int(scored.observations.new_kinds[row]), codes)
+        failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
+        _, concerns = self._engine.model.detector.assess(usual, groups, failed, scored.is_familiar(twice))
+        return np.asarray(concerns.p_value.max(axis=0))
 
     def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
         """Level after the row, had it had other p-values (3,)."""
