@@ -63,6 +63,16 @@ def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
     return FEATURE_INDEX[feature.name]
 
 
+def thing_words(index: int) -> str:
+    """Words for the thing that a feature is about.
+
+    What belongs to an action is usual for that one alone: a denial, or a size, may be odd for another one.
+    """
+    told = FEATURES[index].told
+    noun = FEATURES[index].noun
+    return f"{noun}, its outcome and its sizes" if isinstance(told, Item) and told.kind == layout.K_ACTION else noun
+
+
 def with_usual(
     vectors: npt.NDArray[np.float64], index: int, new_kinds: int, codes: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.float64]:

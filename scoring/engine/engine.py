@@ -18,7 +18,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
-from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
+from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES
 from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
@@ -29,7 +29,7 @@ from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
 from . import evidence_dedup, level_thresholds, risk
 from .agent_state_cache import AgentLoader, AgentStateCache
-from .counterfactuals import replaceable_features, with_usual
+from .counterfactuals import replaceable_features, thing_words, with_usual
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
@@ -395,7 +395,7 @@ class Explainer:
         for index in replaceable_features(reasons, scored.observations.surprise_bits[row]):
             level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
             if level < scored.levels[row, 1]:
-                return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
+                return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
         return ""
 
     def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:

@@ -6,14 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import BadFeature, Item, Sentence
-from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_NAMES, FEATURES, ITEMS
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES, ITEMS
 from trustwatch.scoring.engine.explanations import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
-from trustwatch.scoring.records.agents import RiskLevel
-
-from ...support.one_question import concern_outputs
 
 
 def settled(kit: Any, make: Any) -> tuple[Any, int]:
@@ -229,60 +225,3 @@ def test_times_in_reasons_are_utc(kit: Any, make: Any) -> None:
     odd["time"] = "2025-12-06T03:30:00+05:00"
     scored = processor.engine.score(kit.columns([odd]))
     assert ITEMS[layout.K_HOUR].name(scored.columns.events[0]) == "Friday 22:30 UTC"
-
-
-def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
-    """Where a decision says that a level would have been lower had one thing been usual, replaying the same history
-    with that feature at rest gives exactly that level."""
-    told = 0
-    for seed in range(12):
-        processor = kit.processor(capacity=100)
-        events = make.stream(20 + seed, 400, agents=8, odd=0.15)
-        for number, made in enumerate(events):
-            before = processor.engine.risk.copy(), processor.engine.builder.state
-            applied = processor.apply(next(kit.batches([kit.record(made)], iter([1])))._replace(base_offset=number))
-            for decision in applied.decisions:
-                if decision.counterfactual:
-                    told += 1
-                    _check(processor, applied, decision, before[0])
-    assert told >= 5
-
-
-def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
-    """Run the risk kernel on the state before, with the p-value of the vector without its strongest feature."""
-    from trustwatch.scoring.engine import risk
-
-    ((scored, _),) = applied.scored
-    engine = processor.engine
-    judged = scored.effective_vectors([0])
-    feature = FEATURE_NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
-    vectors = np.concatenate([scored.vectors, judged])
-    vectors[:, FEATURE_NAMES.index(feature)] = 0.0
-    failed = scored.columns.codes[[0, 0], event_columns.OUTCOME] != event_columns.SUCCESS
-    _, found = engine.model.detector.assess(
-        vectors, scored.columns.names[[0, 0], event_columns.GROUP], failed, scored.is_familiar([0, 0])
-    )
-    p_values = found.p_value.max(axis=0, keepdims=True)
-    levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
-    risk.update(
-        np.zeros(1, np.int64),
-        scored.slots,
-        before,
-        scored.columns.time_ms,
-        p_values,
-        scored.p_values,
-        scored.anomaly,
-        engine.model.coverage(scored.columns.names[:, event_columns.GROUP]),
-        scored.signals,
-        engine.thresholds,
-        scored.threshold_rows,
-        scored.columns.codes[:, 7],
-        np.zeros(1, np.bool_),
-        engine.risk_parameters,
-        levels,
-        out,
-        concern_outputs(1),
-    )
-    label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[FEATURE_NAMES.index(feature)].noun
-    assert decision.counterfactual == f"{label} had the {noun} been usual"
-    assert levels[0, 1] < decision.level
