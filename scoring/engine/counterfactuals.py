@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.features import layout
-from ...ingest.features.feature_declaration import Carried, Feature, Item, Quantity, Strongest
+from ...ingest.features.feature_declaration import BITS, Carried, Feature, Item, Quantity, Strongest, Z
 from ...ingest.features.feature_table import FEATURE_INDEX, FEATURE_OF_KIND, FEATURES
 from ..records.decisions import RiskReason
 from .composites import recompute_composites
@@ -31,6 +31,12 @@ _QUANTITIES_OF_EVENT = frozenset(
 )
 
 
+_ORDINARY = {BITS: 3.0, Z: 1.0}
+"""Value that a feature may have of what is usual, by its unit: what an agent does one time in eight is no rarity."""
+_LEAST_ODD = {BITS: 4.0, Z: 3.0}
+"""Value from which a thing is unusual enough to be spoken of."""
+
+
 def _is_of_event(feature: Feature) -> bool:
     told = feature.told
     if isinstance(told, Item):
@@ -41,16 +47,20 @@ def _is_of_event(feature: Feature) -> bool:
 _OF_EVENT = frozenset(at for at, feature in enumerate(FEATURES) if _is_of_event(feature))
 
 
-def replaceable_features(reasons: Iterable[RiskReason], surprise: npt.NDArray[np.float64]) -> list[int]:
-    """Features of things that another event could have had in their place, the strongest of *reasons* first.
+def replaceable_features(
+    reasons: Iterable[RiskReason], vector: npt.NDArray[np.float64], surprise: npt.NDArray[np.float64]
+) -> list[int]:
+    """Features of unusual things that another event could have had in their place, the strongest of *reasons* first.
 
     Args:
+        vector: of the event, (F,).
         surprise: of the event's items, (KINDS,): it tells which item a reason of several speaks of.
     """
     named = [reason for reason in reasons if reason.feature in FEATURE_INDEX]
     ranked = sorted(named, key=lambda reason: -reason.contribution)
     found = [_thing_of(FEATURES[FEATURE_INDEX[reason.feature]], surprise) for reason in ranked]
-    return [feature for feature in dict.fromkeys(found) if feature in _OF_EVENT]
+    fit = [feature for feature in dict.fromkeys(found) if feature in _OF_EVENT]
+    return [feature for feature in fit if vector[feature] >= _LEAST_ODD[FEATURES[feature].unit]]
 
 
 def _thing_of(feature: Feature, surprise: npt.NDArray[np.float64]) -> int:
@@ -88,7 +98,8 @@ def with_usual(
     usual = [index]
     if isinstance(told, Item):
         usual += [at for at, other in enumerate(FEATURES) if _is_odd_by(other, told.kind, new_kinds)]
-    after[:, usual] = 0.0
+    most = [_ORDINARY.get(FEATURES[at].unit, 0.0) for at in usual]
+    after[:, usual] = np.minimum(after[:, usual], most)
     recompute_composites(after, codes)
     return after
 

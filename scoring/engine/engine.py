@@ -392,7 +392,7 @@ class Explainer:
 
         The row is scored without its strongest such feature, else without the next one.
         """
-        for index in replaceable_features(reasons, scored.observations.surprise_bits[row]):
+        for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
             level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
             if level < scored.levels[row, 1]:
                 return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"

@@ -285,11 +285,11 @@ class ReasonWriter:
         if habit is None:  # the event that is told of names nothing that is compared
             return feature.name, "the session", "its own habits", "the session is unlike this agent's history"
         others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
-        said = f"more like {others} than like this one" if habit.peers else "unlike this agent's history"
+        said = f"more like {others} than like this one" if habit.group > habit.own else "unlike this agent's history"
         item = ITEMS[habit.kind]
         name = sanitize_text(item.name(seen.event))
         usual_text = f"{habit.own:,} of {habit.own_total:,} {item.plural} in this agent's history"
-        theirs = f"{habit.peers:,} of {habit.peers_total:,} in that of its peers"
+        theirs = f"{habit.group:,} of {habit.group_total:,} in that of its peer group"
         text = f"the session is {said}; {item.one} {name}: {usual_text}, {theirs}"
         return feature.name, name, usual_text, text
 

@@ -51,12 +51,21 @@ def _of_action(name: str) -> Edit:
     return edit
 
 
+def _middle_of_action(name: str) -> Edit:
+    """The middle one of the amounts that the agent's events with this action have."""
+
+    def edit(event: Event, history: list[Event]) -> Event | None:
+        amounts = sorted(one[name] for one in history if one["action"] == event["action"] and name in one)
+        return event | {name: amounts[len(amounts) // 2]} if amounts else None
+
+    return edit
+
+
 def _whole_action(event: Event, history: list[Event]) -> Event | None:
     """The usual action, with what belongs to it."""
     made: Event | None = _member("action")(event, history)
-    for name in ("outcome", "bytes_out", "bytes_in"):
-        made = made and _of_action(name)(made, history)
-    return made
+    made = made and _of_action("outcome")(made, history)
+    return made and _middle_of_action("bytes_out")(made, history)
 
 
 EDITS: dict[str, Edit] = {
@@ -70,8 +79,8 @@ EDITS: dict[str, Edit] = {
     "scope_breadth": _member("scopes"),
     "effect_surprise": _member("effect"),
     "outcome_surprise": _of_action("outcome"),
-    "answer_size_surprise": _of_action("bytes_out"),
-    "bytes_out": _member("bytes_out"),
+    "answer_size_surprise": _middle_of_action("bytes_out"),
+    "bytes_out": _middle_of_action("bytes_out"),
 }
 """Change of the event, by the feature that a counterfactual speaks of."""
 ODD: tuple[Callable[[random.Random], Event], ...] = (
@@ -136,7 +145,18 @@ def test_what_no_other_event_could_have_changed_is_not_said() -> None:
         RiskReason(name, name, "", "", 0.5, name)
         for name in ("pace_1m", "drift", "session_strangeness", "transition_surprise", "novelty_1h", "repeat_surprise")
     ]
-    assert replaceable_features(reasons, np.zeros(layout.KINDS)) == []
+    assert replaceable_features(reasons, np.full(len(FEATURES), 20.0), np.zeros(layout.KINDS)) == []
+
+
+def test_what_is_hardly_unusual_is_not_said() -> None:
+    """At a threshold anything would have made the difference."""
+    bytes_out = FEATURE_INDEX["bytes_out"]
+    vector, surprise = np.zeros(len(FEATURES)), np.zeros(layout.KINDS)
+    reasons = [RiskReason("bytes_out", "bytes_out", "", "", 0.5, "")]
+    vector[bytes_out] = 1.2
+    assert replaceable_features(reasons, vector, surprise) == []
+    vector[bytes_out] = 12.0
+    assert replaceable_features(reasons, vector, surprise) == [bytes_out]
 
 
 def test_a_reason_of_several_things_is_about_the_strongest() -> None:
@@ -144,7 +164,7 @@ def test_a_reason_of_several_things_is_about_the_strongest() -> None:
     surprise = np.zeros(layout.KINDS)
     surprise[layout.K_TARGET] = 9.0
     change = RiskReason("write_surprise", "write_surprise", "evil", "", 0.5, "")
-    assert replaceable_features([change], surprise) == [FEATURE_INDEX["target_surprise"]]
+    assert replaceable_features([change], np.full(len(FEATURES), 20.0), surprise) == [FEATURE_INDEX["target_surprise"]]
 
 
 def test_what_is_odd_for_another_cause_stays_odd() -> None:
@@ -154,5 +174,5 @@ def test_what_is_odd_for_another_cause_stays_odd() -> None:
     vectors[0, [target, use]] = 20.0
     new_target, new_action = 1 << layout.K_TARGET, 1 << layout.K_ACTION
 
-    assert with_usual(vectors, target, new_target, codes)[0, use] == 0.0
+    assert with_usual(vectors, target, new_target, codes)[0, use] < 4.0
     assert with_usual(vectors, target, new_target | new_action, codes)[0, use] == 20.0
