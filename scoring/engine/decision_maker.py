@@ -182,7 +182,8 @@ class DecisionMaker:
         if weight <= 0.0:
             return reasons
         kept = decode_reasons(self._engine.agent_states.explanation(slot).reasons)
-        return with_prior_reasons(reasons, float(scored.evidence[row]), kept, weight, since_ms)
+        compromise = self._engine.explainer.is_compromise(scored, row)
+        return with_prior_reasons(reasons, float(scored.evidence[row]), kept, weight, since_ms, compromise=compromise)
 
     def _agent_type_at(self, slot: int, scored: ScoredBatch, row: int) -> str:
         """The agent's type when the row's event happened, however many it took in the batch."""

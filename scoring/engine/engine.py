@@ -383,9 +383,16 @@ class Explainer:
                 vector.tolist(),
                 share.tolist(),
                 engine.signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations),
+                compromise=self.is_compromise(scored, row, alone=alone),
             )
             for row, vector, share in zip(rows, vectors, shares, strict=True)
         ]
+
+    @staticmethod
+    def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
+        """Tell whether a row is about as odd as compromise as in any other way."""
+        p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
+        return bool(p_values[risk.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
 
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
         """Change that would have kept the level lower, of a thing that another event could have had; "" = none would.

@@ -55,6 +55,9 @@ KnownItems = npt.NDArray[np.uint8]
 CUMULATIVE_FEATURES = frozenset(feature.name for feature in FEATURES if feature.gathering)
 """Features that say how much has gathered, and not of what: the last reasons, however much they weigh."""
 
+COMPROMISE_NAMES = frozenset(feature.name for feature in FEATURES if feature.compromise or feature.added)
+"""Features that are evidence of compromise: who calls, what, where to, with which rights, and whose values."""
+
 CALLER_FEATURES = frozenset(feature.name for feature in FEATURES if feature.caller)
 """Features that say who calls: told before what was done."""
 
@@ -153,6 +156,8 @@ class ReasonWriter:
         vector: Sequence[float],
         shares: Sequence[float],
         signals: Sequence[HardSignal],
+        *,
+        compromise: bool = False,
     ) -> tuple[RiskReason, ...]:
         """Reasons of one row, the strongest first: hard signals, who calls, then what was done, by share.
 
@@ -161,6 +166,7 @@ class ReasonWriter:
         Args:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
             known: the different items that it had learned by then (`AgentState.known`).
+            compromise: the row is odd as compromise: evidence of that comes before sizes, pace and failures.
         """
         seen = Row(columns, row, memory, known, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
@@ -174,7 +180,7 @@ class ReasonWriter:
             if reason.text not in texts:
                 texts.add(reason.text)
                 features.append(reason)
-        return (*rules, *sorted(features, key=_rank))
+        return (*rules, *sorted(features, key=lambda reason: _rank(reason, compromise)))
 
     def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
         observed = sanitize_text(signal.observed(event))
@@ -352,7 +358,13 @@ _MIN_PRIOR_SHARE = 0.02
 
 
 def with_prior_reasons(
-    reasons: Sequence[RiskReason], weight: float, kept: Sequence[RiskReason], kept_weight: float, kept_ms: int
+    reasons: Sequence[RiskReason],
+    weight: float,
+    kept: Sequence[RiskReason],
+    kept_weight: float,
+    kept_ms: int,
+    *,
+    compromise: bool = False,
 ) -> tuple[RiskReason, ...]:
     """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
 
@@ -364,7 +376,12 @@ def with_prior_reasons(
         kept: reasons of an event before it, or of several.
         kept_weight: evidence of that event; 0 or less tells nothing.
         kept_ms: when it happened, UTC milliseconds.
+        compromise: as for `ReasonWriter.reasons`.
     """
+
+    def order(reason: RiskReason) -> tuple[int, float]:
+        return _rank(reason, compromise), -reason.contribution
+
     if kept_weight <= 0.0:
         return tuple(reasons)
     part = kept_weight / (kept_weight + max(weight, 0.0))
@@ -380,9 +397,9 @@ def with_prior_reasons(
         msgspec.structs.replace(reason, contribution=round(reason.contribution * (1.0 - part), 3)) for reason in reasons
     ]
     rules = [reason for reason in (*own, *before) if _rank(reason) == RULE]
-    callers = sorted((reason for reason in (*own, *before) if _rank(reason) == CALLER), key=_sort_key)
-    rest = sorted((reason for reason in (*own, *before) if _rank(reason) > CALLER), key=_sort_key)
-    leading = min((reason for reason in own if _rank(reason) > CALLER), key=_sort_key, default=None)
+    callers = sorted((reason for reason in (*own, *before) if _rank(reason) == CALLER), key=order)
+    rest = sorted((reason for reason in (*own, *before) if _rank(reason) > CALLER), key=order)
+    leading = min((reason for reason in own if _rank(reason) > CALLER), key=order, default=None)
     if leading is not None and leading not in rest[:MAX_REASONS]:  # the event itself is always spoken of
         rest[MAX_REASONS - 1 :] = [leading]
     return (*rules, *callers[:MAX_CALLER_REASONS], *rest[:MAX_REASONS])
@@ -409,22 +426,20 @@ def with_callers(
     return tuple(sorted((*kept, *told), key=_rank))
 
 
-def _sort_key(reason: RiskReason) -> tuple[int, float]:
-    return _rank(reason), -reason.contribution
+RULE, CALLER, DONE, MANNER, GATHERED = range(5)
 
 
-RULE, CALLER, DONE, GATHERED = range(4)
-
-
-def _rank(reason: RiskReason) -> int:
-    """Place of a reason: rules, then who calls, then what was done, then how much has gathered."""
+def _rank(reason: RiskReason, compromise: bool = False) -> int:
+    """Place of a reason: rules, then who calls, what was done (of a compromise before how), how much has gathered."""
     if (
         reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
     ):  # some features are called as the signals on them
         return RULE
     if reason.feature in CALLER_FEATURES:
         return CALLER
-    return GATHERED if reason.feature in CUMULATIVE_FEATURES else DONE
+    if reason.feature in CUMULATIVE_FEATURES:
+        return GATHERED
+    return MANNER if compromise and reason.feature not in COMPROMISE_NAMES else DONE
 
 
 def _prior_reason(reason: RiskReason, part: float, at_ms: int) -> RiskReason:
