@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 
 from trustwatch.scoring.pipeline.replay import EXPLAINED_P_VALUE, ReplayedEvent
 
@@ -52,7 +53,8 @@ def run(trace: Trace, lines: list[ReplayedEvent]) -> list[FigureTable]:
     columns = ("first reason speaks of", "malicious calls", "share", "strongest call of a session", "share")
     note = (
         f"Baseline frozen. Events with p <= {EXPLAINED_P_VALUE} have reasons; none is wrong. "
-        "Right: target, action, order or a value that others wrote. Aim: 95 % of the sessions' strongest calls."
+        "Right: target, action, order or a value that others wrote. Aim: 95 % of the sessions' strongest calls. "
+        f"Measured {datetime.now(UTC).date().isoformat()}."
     )
     return [FigureTable(f"{trace.name}: first reason of malicious calls", columns, rows, note)]
 

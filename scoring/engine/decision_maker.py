@@ -162,12 +162,14 @@ class DecisionMaker:
         notable = (scored.evidence >= NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
         strongest: dict[int, float] = {}
         kept = []
-        for row in sorted(changed | calm | set(np.flatnonzero(notable).tolist())):
+        for row in sorted(changed | calm | set(np.flatnonzero(notable | scored.caller_changed).tolist())):
             slot, weight = int(scored.slots[row]), float(scored.evidence[row])
             most = strongest.get(slot, float(self._engine.risk[slot]["told"]))
             if row in changed or (notable[row] and _replaces(weight, most)):
                 strongest[slot] = weight
                 kept.append(row)
+            elif scored.caller_changed[row] and most <= 0.0:
+                strongest[slot] = max(weight, _LEAST_WEIGHT)
             if row in calm:
                 strongest[slot] = 0.0
         return kept
