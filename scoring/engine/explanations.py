@@ -236,7 +236,7 @@ class ReasonWriter:
             return f"{_counted(self._known_to_peers(seen, item.kind), item)} of its peer group", True
         counted = different_items_known(seen.known, item.kind)
         if counted is None:
-            return f"those {item.plural} are usual that it learned", False
+            return f"the {item.plural} that are known of this agent", False
         number, complete = counted
         return f"{'' if complete else 'at least '}{_counted(number, item)} of this agent", complete
 
