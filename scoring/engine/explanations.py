@@ -93,6 +93,11 @@ def _counted(number: int, item: Item) -> str:
     return f"{number or 'no'} known {item.one if number == 1 else item.plural}"
 
 
+def _uncounted_text(item: Item) -> str:
+    """What is usual for an agent whose names nobody counted."""
+    return f"the {item.plural} that are known of this agent"
+
+
 def _in_call(event: NativeEvent) -> str:
     """The call that weighs a surprise by its effect, as it ends a phrase."""
     return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
@@ -227,7 +232,8 @@ class ReasonWriter:
         if _is_new(seen, item.kind):
             form = item.first if complete else item.forgotten
         said = form.format(noun=noun, name=name)
-        text = f"{said}{aside} ({_words(_SURPRISE_WORDS, value)}); {usual_text}"
+        tail = f"; {usual_text}" if usual_text != _uncounted_text(item) else ""
+        text = f"{said}{aside} ({_words(_SURPRISE_WORDS, value)}){tail}"
         return self._code(seen, feature, item), name, usual_text, text
 
     def _known_items(self, seen: Row, item: Item) -> tuple[str, bool]:
@@ -236,7 +242,7 @@ class ReasonWriter:
             return f"{_counted(self._known_to_peers(seen, item.kind), item)} of its peer group", True
         counted = different_items_known(seen.known, item.kind)
         if counted is None:
-            return f"the {item.plural} that are known of this agent", False
+            return _uncounted_text(item), False
         number, complete = counted
         return f"{'' if complete else 'at least '}{_counted(number, item)} of this agent", complete
 

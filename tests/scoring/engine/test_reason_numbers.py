@@ -278,3 +278,15 @@ def test_a_count_is_not_halved_with_what_it_counts(kit: Any, make: Any) -> None:
     told = [one for one in engine.explainer.reasons(scored, [0], alone=True)[0] if one.feature == "action_surprise"]
     assert [one.usual for one in told] == ["7 known actions of this agent"]
     assert scored.agent_numbers[0, layout.N_DISTINCT + layout.K_ACTION] < 2.0
+
+
+def test_an_agent_that_was_not_counted_is_told_without_a_number(kit: Any, make: Any) -> None:
+    """Its state is older than the counts: nothing is called new, and no number is made up."""
+    engine = kit.processor(capacity=100).engine
+    odd = make.event(9_999, 2, make.START_MS + 10**9, action="wipe")
+    engine.score(kit.columns([odd | {"action": "read", "id": "before"}]))
+    engine.builder.state.known[:] = layout.UNCOUNTED
+    scored = engine.score(kit.columns([odd]))
+    (told,) = [one for one in engine.explainer.reasons(scored, [0], alone=True)[0] if one.feature == "action_surprise"]
+    assert told.text == "action wipe, which is not remembered of it (very unusual)"
+    assert told.usual == "the actions that are known of this agent"
