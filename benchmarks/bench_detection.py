@@ -101,9 +101,11 @@ class DetectionBenchmark:
 
     def explanations(self) -> list[FigureTable]:
         """What is said of malicious calls."""
-        return explanation_accuracy.replayed(
-            next(fitted.trace for fitted in self.fitted_traces if fitted.trace.name == "agentdojo")
-        )
+        return [
+            table
+            for name in explanation_accuracy.HIJACKED
+            for table in explanation_accuracy.replayed(traces.read(name))
+        ]
 
     def contamination(self) -> list[FigureTable]:
         """What bad sessions in the history cost."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..ingest.features.feature_declaration import UNIT_WORDS
 from ..ingest.features.feature_table import FEATURES
 from ..scoring.records.agents import RiskLevel
 
@@ -158,7 +159,10 @@ SCORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         FrameColumn("level", "level", "level after it"),
         FrameColumn("confidence", "number", "how well the agent was known, 0 to 1"),
     ),
-    "vectors": (*SCORED_EVENT_COLUMNS, *(FrameColumn(f.name, "number", f"{f.meaning} ({f.unit})") for f in FEATURES)),
+    "vectors": (
+        *SCORED_EVENT_COLUMNS,
+        *(FrameColumn(f.name, "number", f"{f.meaning} ({UNIT_WORDS[f.unit]})") for f in FEATURES),
+    ),
     "risk_history": (
         FrameColumn("time", "time", "when"),
         FrameColumn("kind", "name", "event (replayed), decay (time passed) or decision (as the service recorded it)"),
@@ -181,7 +185,7 @@ SCORE_FRAME_COLUMNS: dict[str, tuple[FrameColumn, ...]] = {
         FrameColumn("feature", "name", "feature"),
         FrameColumn("family", "name", "family of the feature"),
         FrameColumn("value", "number", "value, in `unit`"),
-        FrameColumn("unit", "name", "bits, z (standard deviations), flag, share, rank"),
+        FrameColumn("unit", "name", "surprise, distance from the usual, yes or no, share, rank"),
         FrameColumn("evidence", "number", "decades (-log10 of how rare the value is), weighed"),
         FrameColumn("share", "number", "share of what stood out, 0 to 1"),
         FrameColumn("meaning", "text", "what it measures"),

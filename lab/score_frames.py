@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..ingest.events import NativeEvent
+from ..ingest.features.feature_declaration import UNIT_WORDS
 from ..ingest.features.feature_table import FEATURE_NAMES, FEATURES
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordBatch, RecordKind
@@ -129,7 +130,15 @@ def contributions(session: LabSession, decision: str | pd.Series, model: LabMode
     shares = chosen.detector.explain(vector)[0]
     evidence = chosen.detector.evidence(vector).feature_evidence[0]
     rows = [
-        (feature.name, feature.family, vector[0, at], feature.unit, evidence[at], shares[at], feature.meaning)
+        (
+            feature.name,
+            feature.family,
+            vector[0, at],
+            UNIT_WORDS[feature.unit],
+            evidence[at],
+            shares[at],
+            feature.meaning,
+        )
         for at, feature in enumerate(FEATURES)
     ]
     return build_frame("contributions", sorted(rows, key=lambda row: -row[5]))

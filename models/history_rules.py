@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -91,20 +91,30 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
 }
 
 
+_ADDED_LATER: Final = {"seeds": frozenset({"known"})}
+"""Arrays by folder that models trained before have not; their reader knows what stands for them."""
+
+
+def _rules_of(group: str, there: Collection[str]) -> dict[str, ArrayRule]:
+    """Rules of a folder's arrays, without those that were added later and are not there."""
+    later = _ADDED_LATER.get(group, frozenset())
+    return {name: rule for name, rule in HISTORY_RULES[group].items() if name in there or name not in later}
+
+
 def check_history_forms(groups: Mapping[str, Mapping[str, ArrayForm]]) -> None:
     """Check names, types and sizes of the arrays by group. Raises ModelError."""
     if groups.keys() != HISTORY_RULES.keys():
         missing, unknown = sorted(HISTORY_RULES.keys() - groups.keys()), sorted(groups.keys() - HISTORY_RULES.keys())
         raise ModelError(f"extras: folders missing {missing}, unknown {unknown}; {TRAINED_OTHERWISE}")
-    for group, rules in HISTORY_RULES.items():
-        check_forms(f"extras/{group}", groups[group], rules, _SIZES)
+    for group in HISTORY_RULES:
+        check_forms(f"extras/{group}", groups[group], _rules_of(group, groups[group]), _SIZES)
 
 
 def check_history_arrays(groups: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
     """Check everything that the feature kernel and the engine take for granted. Raises ModelError."""
     check_history_forms({group: forms_of(arrays) for group, arrays in groups.items()})
-    for group, rules in HISTORY_RULES.items():
-        check_values(f"extras/{group}", groups[group], rules)
+    for group in HISTORY_RULES:
+        check_values(f"extras/{group}", groups[group], _rules_of(group, groups[group]))
     _check_baseline(groups["baseline"])
     _check_seeds(groups["seeds"])
     ids = groups["groups"]["ids"]

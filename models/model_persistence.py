@@ -230,6 +230,8 @@ def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
 
 def _seed_rows(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
     rows = np.zeros(len(arrays["keys"]), layout.STATE_ROW)
+    rows["known"] = layout.UNCOUNTED  # of a model that was trained before these were counted
     for name in layout.STATE_ROW.names or ():
-        rows[name] = arrays[name]
+        if name in arrays:
+            rows[name] = arrays[name]
     return rows

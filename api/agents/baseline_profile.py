@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ...ingest.features import layout
 from ...ingest.features.earlier_layout import read_state_row
 from ...ingest.features.feature_table import ITEMS, QUANTITIES
+from ...ingest.features.frequency_tables import different_items_known
 from ...scoring.records.agents import AgentRow
 
 _FIRST = (layout.Q_PACE_15M, layout.Q_PACE_4H, layout.Q_GAP, layout.Q_SESSION)
@@ -33,11 +34,19 @@ class UsualRange(NamedTuple):
     high: float
 
 
+class DistinctCount(NamedTuple):
+    """Different names of a kind that an agent has learned; *complete* is false where there may be more."""
+
+    name: str
+    number: int
+    complete: bool
+
+
 class BaselineProfile(NamedTuple):
     """Usual behaviour of an agent, read from its state."""
 
     learned: int
-    distinct_counts: list[tuple[str, int]]
+    distinct_counts: list[DistinctCount]
     usual: list[UsualRange]
 
 
@@ -49,10 +58,13 @@ def read_baseline_profile(row: AgentRow | None) -> BaselineProfile | None:
     if state is None:
         return None
     numbers = state[0]["numbers"]
-    counts = [(name, round(float(numbers[layout.N_DISTINCT + kind]))) for kind, name in DISTINCT_COUNT_LABELS.items()]
-    return BaselineProfile(
-        int(numbers[layout.N_EVENTS]), [count for count in counts if count[1]], _usual_ranges(numbers)
-    )
+    return BaselineProfile(int(numbers[layout.N_EVENTS]), _distinct_counts(state[0]["known"]), _usual_ranges(numbers))
+
+
+def _distinct_counts(known: layout.Array) -> list[DistinctCount]:
+    """What was counted, without the kinds that the agent has no names of."""
+    counted = ((name, different_items_known(known, kind)) for kind, name in DISTINCT_COUNT_LABELS.items())
+    return [DistinctCount(name, *found) for name, found in counted if found is not None and found[0]]
 
 
 def _usual_ranges(numbers: layout.Array) -> list[UsualRange]:

@@ -38,14 +38,14 @@ RISK_EXAMPLE: dict[str, Any] = {
     "reasons": [
         {
             "code": "first_seen_resource",
-            "feature": "resource_rarity",
+            "feature": "resource_surprise",
             "observed": "acct-9001",
-            "usual": "42 known accounts",
+            "usual": "42 known resources of this agent",
             "contribution": 0.41,
-            "text": "first use of account acct-9001; 42 accounts known",
+            "text": "new resource acct-9001 (very unusual); 42 known resources of this agent",
         }
     ],
-    "counterfactual": "medium if at most 2 new accounts per hour",
+    "counterfactual": "medium had the resource been usual",
     "pin": {
         "level": "high",
         "by": "analyst",

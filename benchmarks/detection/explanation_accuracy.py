@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 
 from trustwatch.scoring.pipeline.replay import EXPLAINED_P_VALUE, ReplayedEvent
 
@@ -14,8 +15,11 @@ OF_THE_CALL = {
     "target": {"target_surprise", "external_target", "action_target_surprise", "resource_surprise"},
     "action": {"action_surprise", "action_rarity_peers", "write_surprise", "effect_surprise", "outside_capabilities"},
     "order": {"transition_surprise", "repeat_surprise"},
+    "value of others": {"argument_origin"},
 }
 """What a reason speaks of -> the features that do."""
+HIJACKED = ("agentdojo", "agentdyn")
+"""Sets whose bad calls are those of hijacked agents: what they call, to whom, in which order, with whose values."""
 NONE = "no reason"
 
 
@@ -45,9 +49,13 @@ def run(trace: Trace, lines: list[ReplayedEvent]) -> list[FigureTable]:
     told, most_told = Counter(map(subject, every)), Counter(map(subject, most))
     names = sorted(told | most_told, key=lambda name: (name == NONE, -told[name]))
     rows = [(name, *_cells(told[name], len(every)), *_cells(most_told[name], len(most))) for name in names]
-    rows.append(("target, action or order, of those with reasons", *_good(told), *_good(most_told)))
+    rows.append(("right, of all", *_good(told), *_good(most_told)))
     columns = ("first reason speaks of", "malicious calls", "share", "strongest call of a session", "share")
-    note = f"Baseline frozen. Events with p <= {EXPLAINED_P_VALUE} have reasons. Aim: target, action or order in 90 %."
+    note = (
+        f"Baseline frozen. Events with p <= {EXPLAINED_P_VALUE} have reasons; none is wrong. "
+        "Right: target, action, order or a value that others wrote. Aim: 95 % of the sessions' strongest calls. "
+        f"Measured {datetime.now(UTC).date().isoformat()}."
+    )
     return [FigureTable(f"{trace.name}: first reason of malicious calls", columns, rows, note)]
 
 
@@ -56,7 +64,7 @@ def _cells(count: int, of: int) -> tuple[str, str]:
 
 
 def _good(told: Counter[str]) -> tuple[str, str]:
-    return _cells(sum(told[name] for name in OF_THE_CALL), sum(told.values()) - told[NONE])
+    return _cells(sum(told[name] for name in OF_THE_CALL), sum(told.values()))
 
 
 def replayed(trace: Trace) -> list[FigureTable]:

@@ -48,6 +48,23 @@ STATE_ROW_WITH_VALUES = np.dtype(
 """Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
 
 
+STATE_ROW_WITH_HABITS = np.dtype(
+    [
+        ("times", np.int64, (layout.TIMES,)),
+        ("numbers", np.float32, (layout.NUMBERS,)),
+        ("table", np.uint32, (layout.TABLE_SIZE,)),
+        ("session_id", np.uint64, (layout.SESSIONS,)),
+        ("session_last", np.int64, (layout.SESSIONS,)),
+        ("session_prev", np.uint64, (layout.SESSIONS,)),
+        ("session_numbers", np.float32, (layout.SESSIONS, 6)),
+        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
+        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
+        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
+    ]
+)
+"""Of the versions after those, which did not count the names that an agent is known to use."""
+
+
 class StateLayout(NamedTuple):
     """What names a layout in stored state: generation and kinds of items as in `layout`, and the row."""
 
@@ -56,12 +73,17 @@ class StateLayout(NamedTuple):
     row: np.dtype[Any]
 
 
-EARLIER_LAYOUTS: Final = (StateLayout(GENERATION, KINDS, STATE_ROW), StateLayout(3, 21, STATE_ROW_WITH_VALUES))
+EARLIER_LAYOUTS: Final = (
+    StateLayout(GENERATION, KINDS, STATE_ROW),
+    StateLayout(3, 21, STATE_ROW_WITH_VALUES),
+    StateLayout(3, 21, STATE_ROW_WITH_HABITS),
+)
 
 
 def converted(rows: Array) -> Array:
     """Rows (n,) of dtype `layout.STATE_ROW` from rows of an earlier layout."""
     made = np.zeros(len(rows), layout.STATE_ROW)
+    made["known"] = layout.UNCOUNTED
     kept = np.delete(np.arange(layout.NUMBERS), _ADDED_NUMBERS)
     for name in rows.dtype.names or ():
         if name == "numbers" and rows[name].shape[1] == len(kept):

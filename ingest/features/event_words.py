@@ -43,6 +43,26 @@ def credential_of(event: NativeEvent) -> str:
     return "no credential" if login is None else f"{login.method or 'unknown method'} {login.thumbprint or ''}".strip()
 
 
+_MAX_PART_LENGTH = 40
+
+
+def caller_of(event: NativeEvent) -> str:
+    """Address, software, instance and session that an event came from, as far as it tells them."""
+    client = event.client
+    parts = (
+        ("from", client and client.ip),
+        ("with", client and client.user_agent),
+        ("by instance", event.agent.instance),
+        ("in session", event.session),
+    )
+    said = (f"{word} {_shortened(name)}" for word, name in parts if name)
+    return " ".join(said) or "from an unknown address"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MAX_PART_LENGTH else f"{name[: _MAX_PART_LENGTH - 1]}…"
+
+
 def scopes_of(event: NativeEvent) -> str:
     """The scopes asked for, or else given."""
     return " ".join((event.scopes and (event.scopes.requested or event.scopes.granted)) or []) or "no scopes"

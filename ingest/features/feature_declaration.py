@@ -1,6 +1,6 @@
 """Declaration of a feature, and the checks that hold for all declarations.
 
-A feature is explained to people in one of seven ways. They are data: `scoring.engine.explanations` makes
+A feature is explained to people in one of eight ways. They are data: `scoring.engine.explanations` makes
 the sentences, and refuses at import a kind that it has none for. An item and a quantity are declared in the row of the
 feature that measures them, so all that is called by their names stands there.
 """
@@ -15,6 +15,8 @@ from ..events import NativeEvent
 from . import layout
 
 BITS, Z, SHARE, FLAG, RANK = "bits", "z", "share", "flag", "rank"
+UNIT_WORDS = {BITS: "surprise", Z: "distance from the usual", SHARE: "share", FLAG: "yes or no", RANK: "rank"}
+"""What people are shown of a unit."""
 _HIGH = {BITS: 64.0, Z: 50.0, SHARE: 1.0, FLAG: 1.0, RANK: 5.0}
 
 EACH_TIME, ONCE, BY_LEVEL = "each time", "once", "by level"
@@ -23,7 +25,11 @@ standard deviation or bit (see `scoring.engine.evidence_dedup`)."""
 
 
 class Item(NamedTuple):
-    """The feature is the surprise of an item. *first* and *unusual* begin its sentence, with `{noun}` and `{name}`."""
+    """The feature is the surprise of an item.
+
+    *first*, *forgotten* and *unusual* begin its sentence, with `{noun}` and `{name}`: of an item that the agent never
+    learned; of one that it may have learned and forgotten; and of one that it knows.
+    """
 
     kind: int  # layout.K_…; each has one such feature
     plural: str
@@ -31,8 +37,9 @@ class Item(NamedTuple):
     behind: int = -1  # kind of the item that it is conditional on, -1 = none
     singular: str = ""  # "" = plural without its s
     profile: str = ""  # what the console's profile of an agent calls them; "" = they are not in it
-    first: str = "first use of {noun} {name}"
-    unusual: str = "unusual {noun} {name}"
+    first: str = "new {noun} {name}"
+    forgotten: str = "{noun} {name}, which is not remembered of it"
+    unusual: str = "{noun} {name}"
 
     @property
     def one(self) -> str:
@@ -44,7 +51,7 @@ class Quantity(NamedTuple):
     """The feature is the distance of a quantity from its usual value."""
 
     quantity: int  # layout.Q_…; each has one such feature
-    form: str  # its amount, `{}`, in words
+    form: str  # its amount, `{}`, in words; a count that fades says so
     label: str  # what the lab's profile of an agent calls it
     unit: str
     profile: tuple[str, str] | None = None  # name and unit in the console's profile; None = it is not in it
@@ -54,6 +61,13 @@ class Carried(NamedTuple):
     """The feature measures another side of an item that has a feature of its own; the item's sentence explains it."""
 
     kind: int
+    among_peers: bool = False  # it is measured against the peer group, so what is counted is the group's
+
+
+class PeersKnow(NamedTuple):
+    """The feature says how much better peers explain the items of an event than the agent's own past does."""
+
+    kinds: tuple[int, ...]
 
 
 class Strongest(NamedTuple):
@@ -73,8 +87,8 @@ class Compared(NamedTuple):
 class Sentence(NamedTuple):
     """The feature is about no single item or quantity: texts for the observed, the usual, and the whole sentence.
 
-    They are formats over `{value}`, the feature's value, and the event's `{action}`, `{credential}` and
-    `{foreign_arguments}`.
+    They are formats over `{value}`, the feature's value, where people can check it, and the event's `{action}`,
+    `{credential}` and `{foreign_arguments}`.
     """
 
     observed: str
@@ -82,7 +96,7 @@ class Sentence(NamedTuple):
     text: str
 
 
-Explanation = Item | Quantity | Carried | Strongest | Drifted | Compared | Sentence
+Explanation = Item | Quantity | Carried | PeersKnow | Strongest | Drifted | Compared | Sentence
 _WITHOUT_FEATURE = {layout.K_FROM, layout.K_ARGUMENT}
 """Kinds that no feature is the surprise of: the first is a context alone, of the second an event has several."""
 _EXPLANATIONS = tuple(kind.__name__ for kind in get_args(Explanation))
@@ -107,6 +121,7 @@ class Feature(NamedTuple):
     parts: tuple[str, ...] = ()  # features that `feature_vector.compose` makes it of; with them usual it is 0
     signalled: bool = False  # a hard signal speaks of it: no rule of a person touches it
     added: bool = False  # its evidence is added to that of all others, by its own rate; 1 = it could have spoken
+    caller: bool = False  # it says who calls: the reason names address and software, and comes before what was done
     compromise: bool = False  # evidence of who calls, what, where to, and with which rights
     overreach: bool = False  # evidence of an agent that does more, or may do more, than it used to
 
@@ -173,7 +188,7 @@ def _wrong(feature: Feature, by_name: dict[str, Feature]) -> str:
 
 def _told_of(explanation: Explanation) -> tuple[int, ...]:
     """Kinds whose items an explanation borrows."""
-    if isinstance(explanation, Strongest):
+    if isinstance(explanation, Strongest | PeersKnow):
         return explanation.kinds
     return (explanation.kind,) if isinstance(explanation, Carried) else ()
 

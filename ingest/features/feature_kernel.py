@@ -411,11 +411,11 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 
 
 @inlined
-def _learn_values(table: Array, agent_numbers: Array, observations: RowObservations, row: int) -> None:
+def _learn_values(table: Array, agent_numbers: Array, known: Array, observations: RowObservations, row: int) -> None:
     """Remember the values of an event's arguments."""
     for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
         if observations.own_values[place] != 0:
-            own_add(table, agent_numbers, layout.K_ARGUMENT, observations.own_values[place])
+            own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[place])
 
 
 @allocation_free
@@ -432,12 +432,12 @@ def learn(
         if weights[position] == 0 or observations.flags[row] == IGNORED_EVENT:
             continue
         slot = slots[row]
-        agent_numbers, table = state.numbers[slot], state.table[slot]
+        agent_numbers, table, known = state.numbers[slot], state.table[slot], state.known[slot]
         for kind in range(layout.SINGLE_KINDS):
             if observations.items[row, kind] != 0 and (
                 weights[position] != CREDENTIAL_ONLY or kind == layout.K_CREDENTIAL
             ):
-                own_add(table, agent_numbers, kind, observations.items[row, kind])
+                own_add(table, agent_numbers, known, kind, observations.items[row, kind])
         announced = (
             codes[row, columns.TYPE] == columns.CLIENT_CHANGE or codes[row, columns.TYPE] == columns.CLIENT_REGISTER
         )
@@ -445,7 +445,7 @@ def learn(
             own_add_vouched(table, layout.K_CREDENTIAL, observations.items[row, layout.K_CREDENTIAL])
         if weights[position] == CREDENTIAL_ONLY:
             continue
-        _learn_values(table, agent_numbers, observations, row)
+        _learn_values(table, agent_numbers, known, observations, row)
         for quantity in range(layout.QUANTITIES):
             if observations.quantities[row, quantity] >= 0.0:
                 _learn_quantity(agent_numbers, quantity, observations.quantities[row, quantity])

@@ -40,6 +40,7 @@ from .feature_declaration import (
     Drifted,
     Feature,
     Item,
+    PeersKnow,
     Quantity,
     Sentence,
     Strongest,
@@ -56,7 +57,12 @@ FEATURES: tuple[Feature, ...] = (
         0.3,
         "pace",
         "events decayed with a half-life of one minute, against the agent's usual",
-        Quantity(layout.Q_PACE_1M, "{} events in the last minutes", "events in the last minutes", "events"),
+        Quantity(
+            layout.Q_PACE_1M,
+            "{} events in the last minutes (older ones count less)",
+            "events in the last minutes",
+            "events",
+        ),
         label="pace, 1 min",
     ),
     Feature(
@@ -68,7 +74,7 @@ FEATURES: tuple[Feature, ...] = (
         "events decayed with a half-life of 15 minutes, against the agent's usual",
         Quantity(
             layout.Q_PACE_15M,
-            "{} events in the last quarter hour",
+            "{} events in the last quarter hour (older ones count less)",
             "events in the last quarter hour",
             "events",
             ("events in the last quarter hour", ""),
@@ -84,7 +90,7 @@ FEATURES: tuple[Feature, ...] = (
         "events decayed with a half-life of four hours, against the agent's usual",
         Quantity(
             layout.Q_PACE_4H,
-            "{} events in the last hours",
+            "{} events in the last hours (older ones count less)",
             "events in the last hours",
             "events",
             ("events in the last hours", ""),
@@ -177,6 +183,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the client's network is for the agent",
         Item(layout.K_NETWORK, "networks", network_of, profile="networks"),
         counts=ONCE,
+        caller=True,
         compromise=True,
     ),
     Feature(
@@ -188,6 +195,7 @@ FEATURES: tuple[Feature, ...] = (
         "how unusual the credential (method and key) is for the agent",
         Item(layout.K_CREDENTIAL, "credentials", credential_of, profile="credentials"),
         counts=ONCE,
+        caller=True,
         compromise=True,
     ),
     Feature(
@@ -208,7 +216,7 @@ FEATURES: tuple[Feature, ...] = (
         0.5,
         "action",
         "how unusual the action is among the other agents of its peer group; 0 where there are none",
-        Carried(layout.K_ACTION),
+        Carried(layout.K_ACTION, among_peers=True),
         label="action among its peers",
         restates=(layout.K_ACTION,),
         compromise=True,
@@ -220,7 +228,7 @@ FEATURES: tuple[Feature, ...] = (
         0.25,
         "habit",
         "how much better the peer group explains the event than the agent's own past",
-        Carried(layout.K_ACTION),
+        PeersKnow((layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK)),
         restates=(layout.K_ACTION, layout.K_RESOURCE, layout.K_NETWORK),
         compromise=True,
     ),
@@ -282,7 +290,8 @@ FEATURES: tuple[Feature, ...] = (
             "repetitions",
             lambda event: f"{event.action} again",
             behind=layout.K_REPEAT,
-            first="{name}, more often in one session than ever",
+            first="{name}, more often in one session than is known of it",
+            forgotten="{name}, more often in one session than is remembered of it",
             unusual="{name}, more often in one session than usual",
         ),
         new_with=(layout.K_ACTION,),
@@ -357,7 +366,7 @@ FEATURES: tuple[Feature, ...] = (
         "errors decayed with a half-life of one hour, against the usual",
         Quantity(
             layout.Q_FAILURES,
-            "{} errors in the last hour",
+            "{} errors in the last hour (older ones count less)",
             "errors in the last hour",
             "events",
             ("errors in the last hour", ""),
@@ -372,7 +381,7 @@ FEATURES: tuple[Feature, ...] = (
         "denials decayed with a half-life of one hour, against the usual",
         Quantity(
             layout.Q_DENIALS,
-            "{} denials in the last hour",
+            "{} denials in the last hour (older ones count less)",
             "denials in the last hour",
             "events",
             ("denials in the last hour", ""),
@@ -398,7 +407,7 @@ FEATURES: tuple[Feature, ...] = (
         "share of requested scopes not granted",
         Sentence(
             "{value:.0%} of the requested scopes not granted",
-            "all granted",
+            "all that were requested are expected",
             "{value:.0%} of the requested scopes not granted",
         ),
         overreach=True,
@@ -502,7 +511,7 @@ FEATURES: tuple[Feature, ...] = (
         "bytes decayed with a half-life of one hour, against the usual",
         Quantity(
             layout.Q_VOLUME,
-            "{} bytes in the last hour",
+            "{} bytes in the last hour (older ones count less)",
             "bytes in the last hour",
             "bytes",
             ("bytes in the last hour", ""),
@@ -519,7 +528,7 @@ FEATURES: tuple[Feature, ...] = (
         "names new to the agent, decayed over an hour, against the usual",
         Quantity(
             layout.Q_NOVELTY,
-            "{} new names in the last hour",
+            "{} new names in the last hour (older ones count less)",
             "new names in the last hour",
             "names",
             ("new names in the last hour", ""),
@@ -552,9 +561,9 @@ FEATURES: tuple[Feature, ...] = (
         "session",
         "surprise gathered over the last events of the session",
         Sentence(
-            "{value:.0f} bits of surprise",
-            "little surprise",
-            "surprise has gathered over the last events of the session: {value:.0f} bits",
+            "unusual steps, one after the other",
+            "few of them",
+            "unusual steps have gathered over the last events of the session",
         ),
         gathers=(layout.K_TRANSITION, layout.K_TARGET, layout.K_ACTION_TARGET),
     ),
@@ -578,10 +587,11 @@ FEATURES: tuple[Feature, ...] = (
         "client authentication weaker than usual, in ranks",
         Sentence(
             "{credential}",
-            "stronger",
-            "authentication weaker by {value:.0f} ranks than the strongest so far: {credential}",
+            "a stronger method",
+            "authentication by a weaker method than the strongest that is known of this agent: {credential}",
         ),
         signalled=True,
+        caller=True,
         compromise=True,
     ),
     Feature(
@@ -605,8 +615,8 @@ FEATURES: tuple[Feature, ...] = (
         "values are remembered and none is like that",
         Sentence(
             "{foreign_arguments}",
-            "values that were used before",
-            "a value that was never used for this task was taken out of an answer that others may have written, and "
+            "values that are known of the task",
+            "a value that is not known of this task was taken out of an answer that others may have written, and "
             "given to {action}: {foreign_arguments}",
         ),
         added=True,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..compilation import allocation_free, inlined
-from .layout import K_ARGUMENT, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, VALUE_PERIOD_MS, Array, Baseline
+from .layout import K_ARGUMENT, N_DISTINCT, N_SEEN, REGION, REGION_SIZE, UNCOUNTED, VALUE_PERIOD_MS, Array, Baseline
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -99,8 +99,12 @@ def own_count(table: Array, kind: int, hashed: np.uint64) -> float:
 
 
 @inlined
-def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
-    """Count the item once; *table* and *numbers* are one agent's rows. Returns True when it was new."""
+def own_add(table: Array, numbers: Array, known: Array, kind: int, hashed: np.uint64) -> bool:
+    """Count the item once; *table*, *numbers* and *known* are one agent's rows. Returns True when it was new.
+
+    A new item that finds a free place has never been there before: nothing is forgotten until a region is full. So
+    *known*, which counts those alone, is exact until then, and afterwards the least that there are.
+    """
     fingerprint = _fingerprint_of(hashed)
     numbers[N_SEEN + kind] += np.float32(1.0)
     place = _place_of(table, kind, fingerprint)
@@ -114,6 +118,8 @@ def own_add(table: Array, numbers: Array, kind: int, hashed: np.uint64) -> bool:
     rarest = _rarest_place(table, kind, turn)
     if table[rarest] == 0:
         table[rarest] = fingerprint | np.uint32(1)
+        if known[kind] != UNCOUNTED:
+            known[kind] += np.uint8(1)
     else:
         _compete_for_place(table, rarest, fingerprint, turn)
     return True
@@ -128,6 +134,17 @@ def _rarest_place(table: Array, kind: int, turn: np.uint64) -> np.int64:
         count = table[start + np.uint64(offset)] & _MAX_COUNT
         best = min(best, np.uint32((count << np.uint32(6)) | ((np.uint32(offset) - hand) & last)))
     return np.int64(start + np.uint64((best + hand) & last))
+
+
+def different_items_known(known: Array, kind: int) -> tuple[int, bool] | None:
+    """Different items of a kind that an agent has learned, and whether these are all; None where nobody counted.
+
+    Args:
+        known: the agent's, (KINDS,).
+    """
+    if known[kind] == UNCOUNTED:
+        return None
+    return int(known[kind]), int(known[REGION[kind] == REGION].sum()) < REGION_SIZE
 
 
 @allocation_free

@@ -135,14 +135,14 @@ class CountedHabit(NamedTuple):
     Attributes:
         kind: of the item.
         own, own_total: how often the agent has it, and all items of the kind.
-        peers, peers_total: the same of the others of its peer group.
+        group, group_total: the same of its peer group, itself included where it was in that.
     """
 
     kind: int
     own: int
     own_total: int
-    peers: int
-    peers_total: int
+    group: int
+    group_total: int
 
 
 def telling_habit(
@@ -153,8 +153,10 @@ def telling_habit(
     for kind in COMPARED_KINDS.tolist():
         counts = _compared_counts(baseline, rows, scopes, scope, kind, items[kind])
         if counts[1] > 0.0:
-            own, total, _, peers, peers_total, _ = (round(count) for count in counts)
-            told.append((item_bits(*counts), CountedHabit(kind, own, total, peers, peers_total)))
+            group = shared_count(baseline, scopes[layout.PEERS], items[kind])
+            in_group = float(baseline.totals[rows[layout.PEERS], kind, 0])
+            counted = (round(count) for count in (counts[0], counts[1], group, in_group))
+            told.append((item_bits(*counts), CountedHabit(kind, *counted)))
     return max(told)[1] if told else None
 
 

@@ -102,7 +102,7 @@ N_FAILURES, N_DENIALS, N_VOLUME, N_NOVELTY = 4, 5, 6, 7
 N_METHOD = 8  # strongest authentication learned
 N_EVENTS = 9  # events learned
 N_SEEN = 10  # per kind: occurrences learned
-N_DISTINCT = N_SEEN + KINDS  # per kind: times an item was new
+N_DISTINCT = N_SEEN + KINDS  # per kind: times an item was new, halved with the counts: an estimator, no count
 N_MEAN = N_DISTINCT + KINDS
 N_VAR = N_MEAN + QUANTITIES
 N_COUNT = N_VAR + QUANTITIES
@@ -112,6 +112,9 @@ N_REF_DAYS = N_REF_VAR + 2  # active days that the reference has seen
 N_REF_AGE = N_REF_DAYS + 1  # days from the agent's first event to the last one in the reference
 N_SHARED = N_REF_AGE + 1  # events of the agent that the shared baseline counts, too
 NUMBERS = N_SHARED + 1
+
+UNCOUNTED = 255
+"""Value of `AgentState.known` of an agent whose names were not counted from the beginning (see `frequency_tables`)."""
 
 # Columns of AgentState.times (int64, UTC milliseconds; VERSION holds a hash).
 T_LAST, T_FIRST, T_CHANGED, T_VERSION = range(4)
@@ -148,6 +151,7 @@ class AgentState(NamedTuple):
     times: Array  # int64 (slots, TIMES)
     numbers: Array  # float32 (slots, NUMBERS)
     table: Array  # uint32 (slots, TABLE): 22 bits of fingerprint, 10 bits of count
+    known: Array  # uint8 (slots, KINDS): different items learned while the kind's region had room, or UNCOUNTED
     session_id: Array  # uint64 (slots, SESSIONS)
     session_last: Array  # int64 (slots, SESSIONS)
     session_prev: Array  # uint64 (slots, SESSIONS): previous action
@@ -161,6 +165,7 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "times": (np.int64, (TIMES,)),
     "numbers": (np.float32, (NUMBERS,)),
     "table": (np.uint32, (TABLE_SIZE,)),
+    "known": (np.uint8, (KINDS,)),
     "session_id": (np.uint64, (SESSIONS,)),
     "session_last": (np.int64, (SESSIONS,)),
     "session_prev": (np.uint64, (SESSIONS,)),

@@ -28,7 +28,7 @@ from ...models.call_challenges import ChallengeThreshold, score_asked
 from ...models.detector import ForestDetector
 from ...models.trained_model import TrainedModel
 from ..records.decisions import RiskReason
-from .explanations import AgentNumbers, ReasonWriter
+from .explanations import AgentNumbers, KnownItems, ReasonWriter
 from .settings import ChallengeBudget
 
 _ASKED_FEATURES = np.array(COMPROMISE_FEATURES) | np.array(ADDED_FEATURES)
@@ -120,7 +120,7 @@ class CallScorer:
             known = self._recall_agents(calls)
             vectors, observations = np.zeros((n, FEATURE_COUNT)), allocate_observations(n, columns.arguments)
             self._builder.observe(columns, slots, rows, vectors, observations)
-            numbers = self._builder.state.numbers[:n].copy()
+            numbers, items = self._builder.state.numbers[:n].copy(), self._builder.state.known[:n].copy()
         challenges, codes = self._challenges, columns.codes[:, event_columns.EFFECT]
         baseline, rates = self._model.baseline, challenges.foreign
         anomalies, asked, foreign = score_asked(self._detector, rates, baseline, columns, vectors, observations)
@@ -132,18 +132,25 @@ class CallScorer:
                 anomaly, challenges.p_value(effect, anomaly), effect, self.thresholds[effect], is_known, ()
             )
             if found.exceeds:
-                found = found._replace(reasons=self._reasons(columns, row, asked, observations, numbers[row]))
+                agent = numbers[row], items[row]
+                found = found._replace(reasons=self._reasons(columns, row, asked, observations, agent))
             scores.append(found)
         return scores
 
     def _reasons(
-        self, columns: EventColumns, row: int, asked: Vectors, observations: RowObservations, numbers: AgentNumbers
+        self,
+        columns: EventColumns,
+        row: int,
+        asked: Vectors,
+        observations: RowObservations,
+        agent: tuple[AgentNumbers, KnownItems],
     ) -> tuple[RiskReason, ...]:
         """Reasons of one call, the strongest first: of what is evidence of compromise alone."""
         observations.is_foreign[observations.is_foreign == LOOKED_UP] = ACTED_ON  # here both are told alike
         vector = np.where(_ASKED_FEATURES, asked[[row]], 0.0)
         shares = self._detector.explain(vector)[0]
-        return self._reason_writer.reasons(columns, row, numbers, observations, vector[0].tolist(), shares.tolist(), ())
+        told = vector[0].tolist(), shares.tolist()
+        return self._reason_writer.reasons(columns, row, *agent, observations, *told, ())
 
     def _recall_agents(self, calls: Sequence[NativeEvent]) -> list[bool]:
         """Fill a slot for each call with what the history shows of its caller, but for its sessions; False if that is

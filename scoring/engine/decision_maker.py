@@ -16,10 +16,13 @@ from ..records.decisions import Decision, RiskReason
 from . import risk
 from .agent_state_cache import AgentExplanation, decode_reasons, encode_reasons
 from .engine import NOTABLE_EVIDENCE, Engine, ScoredBatch
-from .explanations import with_prior_reasons
+from .explanations import MAX_CALLER_REASONS, caller_reasons, with_callers, with_prior_reasons
 
-_REASONS_HALF_LIFE_MS = 600_000.0
 _MIN_EXPLAINED_RISK = 0.2
+_STRONGER = 0.25
+"""Evidence by which an event must be stronger than all since its agent was calm before it is explained anew."""
+_LEAST_WEIGHT = 1e-6
+"""Evidence of what is told of an agent that is not calm, where no event has brought any: each event replaces it."""
 
 
 class RecordMoment(NamedTuple):
@@ -55,31 +58,76 @@ class DecisionMaker:
             received: when they arrived, (n,), UTC milliseconds.
         """
         decisions = []
-        changed = set(scored.level_changes)
-        rows = self._rows_to_explain(scored, changed)
+        changed, calm = set(scored.level_changes), self._calm_rows(scored)
+        rows = self._rows_to_explain(scored, changed, calm)
         levels = {row: (int(scored.levels[row, 0]), int(scored.levels[row, 1])) for row in rows}
         explained = [row for row in rows if levels[row][1] >= levels[row][0] and _needs_feature_reasons(*levels[row])]
         reasons_by_row = dict(zip(explained, self._engine.explainer.reasons(scored, explained), strict=True))
-        for row in rows:
-            slot, (previous, level) = int(scored.slots[row]), levels[row]
-            rising = level > previous and level >= RiskLevel.MEDIUM
-            own = reasons_by_row.get(row, ())
-            reasons = self._add_prior_reasons(scored, row, own) if rising else own
-            shown_reasons = reasons if rising or level == previous else (_relaxation_reason(previous, level),)
-            counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
-            decision_id = self._engine.agent_states.explanation(slot).decision_id
-            if row in changed:
+        callers = set(np.flatnonzero(scored.caller_changed).tolist()) - levels.keys()
+        for row in sorted(levels.keys() | callers | calm):
+            if row in callers:
+                self._keep_callers(scored, row)
+            elif row in levels:
                 moment = RecordMoment(partition, int(offsets[row]), int(received[row]))
-                decision = self._event_decision(moment, scored, row, shown_reasons, counterfactual)
-                decisions.append(decision)
-                decision_id = decision.decision_id
-            self._keep_explanation(
-                AgentExplanation(decision_id, encode_reasons(shown_reasons), counterfactual),
-                scored,
-                row,
-                row in changed,
-            )
+                decisions += self._decide_row(moment, scored, row, levels[row], reasons_by_row.get(row, ()))
+            if row in calm:
+                self._engine.risk[int(scored.slots[row])]["told"] = 0.0
         return decisions
+
+    def _decide_row(
+        self,
+        moment: RecordMoment,
+        scored: ScoredBatch,
+        row: int,
+        levels: tuple[int, int],
+        own: tuple[RiskReason, ...],
+    ) -> list[Decision]:
+        """Keep the reasons of one row, and make its decision if it changed the level."""
+        slot, (previous, level) = int(scored.slots[row]), levels
+        rising = level > previous and level >= RiskLevel.MEDIUM
+        changes = level != previous
+        reasons = self._add_prior_reasons(scored, row, own) if rising or not changes else ()
+        shown = reasons if rising or not changes else (_relaxation_reason(previous, level),)
+        counterfactual = self._engine.explainer.counterfactual(scored, row, own) if rising else ""
+        decisions = [self._event_decision(moment, scored, row, shown, counterfactual)] if changes else []
+        kept = shown if rising or not changes else (*self._callers_kept(slot), *shown)
+        decision_id = decisions[0].decision_id if decisions else self._engine.agent_states.explanation(slot).decision_id
+        self._keep_explanation(
+            AgentExplanation(decision_id, encode_reasons(kept), counterfactual), scored, row, force=changes
+        )
+        return decisions
+
+    def _calm_rows(self, scored: ScoredBatch) -> set[int]:
+        """Rows that leave their agent calm, of agents that something may have been kept of."""
+        told = self._engine.risk["told"][scored.slots] > 0.0
+        noted = scored.caller_changed | (scored.evidence >= NOTABLE_EVIDENCE)
+        noted[scored.level_changes] = True
+        kept = told | np.isin(scored.slots, scored.slots[noted])
+        return set(np.flatnonzero(kept & scored.is_calm(self._engine.model.counted_concerns)).tolist())
+
+    def _callers_kept(self, slot: int) -> list[RiskReason]:
+        """Reasons that say who called an agent since it was calm."""
+        if self._engine.risk[slot]["told"] <= 0.0:
+            return []
+        return caller_reasons(decode_reasons(self._engine.agent_states.explanation(slot).reasons))
+
+    def _keep_callers(self, scored: ScoredBatch, row: int) -> None:
+        """Keep who called, beside the reasons of a stronger event: it counts once, and is gone from those that follow.
+
+        The first ones are kept since the agent was calm: explaining an event costs a hundred times its score.
+        """
+        slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
+        if len(self._callers_kept(slot)) >= MAX_CALLER_REASONS:
+            return
+        state, before = self._engine.risk[slot], self._engine.agent_states.explanation(slot)
+        (own,) = self._engine.explainer.reasons(scored, [row])
+        weight, told = float(scored.evidence[row]), float(state["told"])
+        if told <= 0.0:
+            explanation = before._replace(reasons=encode_reasons(own))
+            self._set_explanation(slot, explanation, max(weight, _LEAST_WEIGHT), at_ms)
+            return
+        reasons = with_callers(decode_reasons(before.reasons), told, own, weight, at_ms)
+        self._set_explanation(slot, before._replace(reasons=encode_reasons(reasons)), told, int(state["told_ms"]))
 
     def decide_time_passed(self, slots: SlotIndices, moment: RecordMoment) -> list[Decision]:
         """Let time pass for some agents until *moment*; decisions of those whose level changes by that, by name.
@@ -100,45 +148,44 @@ class DecisionMaker:
     ) -> Decision:
         """The decision of a level that no event has moved; *reason* None = the passing of time did."""
         reasons = (reason or _relaxation_reason(previous, level),)
+        callers = self._callers_kept(slot) if cause == "tick" else []
         decision = self._new_decision(slot, self._engine.agents.types[slot], moment, previous, level, cause, reasons)
-        self._set_explanation(
-            slot, AgentExplanation(decision.decision_id, encode_reasons(reasons), ""), 0.0, moment.at_ms
-        )
+        explanation = AgentExplanation(decision.decision_id, encode_reasons((*callers, *reasons)), "")
+        self._set_explanation(slot, explanation, _LEAST_WEIGHT if callers else 0.0, moment.at_ms)
         return decision
 
-    def _rows_to_explain(self, scored: ScoredBatch, changed: set[int]) -> list[int]:
-        """Rows that change a level, and each agent's notable row whose reasons hold at a rise or at the batch's end.
+    def _rows_to_explain(self, scored: ScoredBatch, changed: set[int], calm: set[int]) -> list[int]:
+        """Rows that change a level, and each agent's notable rows that are stronger than all since it was calm.
 
-        Explaining a row costs a hundred times its score, and an agent under attack has many notable rows in a batch.
+        Explaining a row costs a hundred times its score, and an agent under attack has many notable rows.
         """
         notable = (scored.evidence >= NOTABLE_EVIDENCE) & (scored.risk_scores >= _MIN_EXPLAINED_RISK)
-        strongest: dict[int, tuple[float, int]] = {}
-        last: dict[int, int] = {}
-        kept = set(changed)
-        for row in sorted(changed | set(np.flatnonzero(notable).tolist())):
-            slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
-            state = self._engine.risk[slot]
-            old, since = strongest.get(slot) or (float(state["told"]), int(state["told_ms"]))
-            if row in changed and slot in last:
-                kept.add(last[slot])
-            if row in changed or weight >= _faded_weight(old, since, at_ms):
-                strongest[slot] = weight, at_ms
-                last[slot] = row
-        return sorted(kept | set(last.values()))
+        strongest: dict[int, float] = {}
+        kept = []
+        for row in sorted(changed | calm | set(np.flatnonzero(notable | scored.caller_changed).tolist())):
+            slot, weight = int(scored.slots[row]), float(scored.evidence[row])
+            most = strongest.get(slot, float(self._engine.risk[slot]["told"]))
+            if row in changed or (notable[row] and _replaces(weight, most)):
+                strongest[slot] = weight
+                kept.append(row)
+            elif scored.caller_changed[row] and most <= 0.0:
+                strongest[slot] = max(weight, _LEAST_WEIGHT)
+            if row in calm:
+                strongest[slot] = 0.0
+        return kept
 
     def _add_prior_reasons(
         self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]
     ) -> tuple[RiskReason, ...]:
-        """Reasons of a rise: its event's, and those that were kept of its agent on the way."""
-        slot, at_ms = int(scored.slots[row]), int(scored.columns.time_ms[row])
+        """Reasons of an event, and those that were kept of its agent since it was calm."""
+        slot = int(scored.slots[row])
         state = self._engine.risk[slot]
         weight, since_ms = float(state["told"]), int(state["told_ms"])
         if weight <= 0.0:
             return reasons
         kept = decode_reasons(self._engine.agent_states.explanation(slot).reasons)
-        return with_prior_reasons(
-            reasons, float(scored.evidence[row]), kept, _faded_weight(weight, since_ms, at_ms), since_ms
-        )
+        compromise = self._engine.explainer.is_compromise(scored, row)
+        return with_prior_reasons(reasons, float(scored.evidence[row]), kept, weight, since_ms, compromise=compromise)
 
     def _agent_type_at(self, slot: int, scored: ScoredBatch, row: int) -> str:
         """The agent's type when the row's event happened, however many it took in the batch."""
@@ -166,10 +213,9 @@ class DecisionMaker:
         )
 
     def _keep_explanation(self, explanation: AgentExplanation, scored: ScoredBatch, row: int, force: bool) -> None:
-        """Remember the reasons of the strongest recent event; older ones fade."""
+        """Remember the reasons of the strongest event since the agent was calm."""
         slot, at_ms, weight = int(scored.slots[row]), int(scored.columns.time_ms[row]), float(scored.evidence[row])
-        state = self._engine.risk[slot]
-        if force or weight >= _faded_weight(float(state["told"]), int(state["told_ms"]), at_ms):
+        if force or _replaces(weight, float(self._engine.risk[slot]["told"])):
             self._set_explanation(slot, explanation, weight, at_ms)
 
     def _set_explanation(self, slot: int, explanation: AgentExplanation, weight: float, at_ms: int) -> None:
@@ -238,9 +284,9 @@ def _needs_feature_reasons(previous: int, level: int) -> bool:
     return level == previous or level >= RiskLevel.MEDIUM
 
 
-def _faded_weight(weight: float, since_ms: int, at_ms: int) -> float:
-    """Weight of stored reasons after they have aged."""
-    return weight * float(0.5 ** (max(at_ms - since_ms, 0) / _REASONS_HALF_LIFE_MS))
+def _replaces(weight: float, told: float) -> bool:
+    """Tell whether an event is so much stronger than what is told of its agent that it is told instead."""
+    return weight >= told + _STRONGER if told > 0.0 else weight > 0.0
 
 
 def _relaxation_reason(previous: int, level: int) -> RiskReason:

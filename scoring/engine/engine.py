@@ -18,7 +18,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
-from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES, FEATURES
+from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES
 from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
@@ -29,6 +29,7 @@ from ..records.agents import ALERTING_LEVELS, RiskLevel
 from ..records.decisions import RiskReason
 from . import evidence_dedup, level_thresholds, risk
 from .agent_state_cache import AgentLoader, AgentStateCache
+from .counterfactuals import replaceable_features, thing_words, with_usual
 from .explanations import ReasonWriter
 from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
@@ -72,11 +73,13 @@ class ScoredBatch(NamedTuple):
     signals: npt.NDArray[np.float64]  # evidence of hard signals
     threshold_rows: npt.NDArray[np.int64]  # row of the thresholds that hold for the event's peer group
     agent_numbers: npt.NDArray[np.float32]  # (n, NUMBERS): what the agent's numbers were when the row was measured
+    known_items: npt.NDArray[np.uint8]  # (n, KINDS): likewise its counts of different items
     raw_p_values: npt.NDArray[
         np.float64
     ]  # (n,): p-values of the events by themselves, as if nothing had counted before
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
+    caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
@@ -101,6 +104,10 @@ class ScoredBatch(NamedTuple):
     def evidence(self) -> npt.NDArray[np.float64]:
         """Evidence that each row brought, natural log."""
         return self.risk[:, risk.GAIN]
+
+    def is_calm(self, concerns: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Flags (n,) of the rows after which no evidence against their agent is left, for any of *concerns*."""
+        return np.asarray((self.concern_risk[:, concerns, risk.CONCERN_STATISTIC] <= 0.0).all(axis=1))
 
     @property
     def level_changes(self) -> list[int]:
@@ -183,9 +190,11 @@ class Engine:
             np.zeros(n),
             self.model.group_rows(groups),
             np.empty((n, layout.NUMBERS), np.float32),
+            np.empty((n, layout.KINDS), np.uint8),
             np.ones(n),
             np.zeros(n),
             {},
+            np.zeros(n, np.bool_),
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
             types,
         )
@@ -214,6 +223,7 @@ class Engine:
         columns, slots, found = out.columns, out.slots, out.observations
         self.builder.observe(columns, slots, rows, out.vectors, found)
         out.agent_numbers[rows] = self.builder.state.numbers[slots[rows]]
+        out.known_items[rows] = self.builder.state.known[slots[rows]]
         self.signal_rules.write_evidence(
             columns, rows, out.vectors, found, out.signals
         )  # before feedback, which silences none
@@ -239,19 +249,12 @@ class Engine:
             out.risk,
             out.concern_risk,
         )
-        asserted = columns.codes[:, event_columns.SELF_ASSERTED]
+        asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
+        asked = self.model.detector.asked_by_compromise
         evidence_dedup.record_counted(
-            rows,
-            slots,
-            self.risk,
-            found,
-            out.vectors,
-            out.at_ms,
-            self._boldest(out),
-            asserted,
-            feature_evidence,
-            self.model.detector.asked_by_compromise,
+            rows, slots, self.risk, found, out.vectors, out.at_ms, boldest, asserted, feature_evidence, asked
         )
+        out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
 
@@ -375,32 +378,42 @@ class Explainer:
                 scored.columns,
                 row,
                 scored.agent_numbers[row],
+                scored.known_items[row],
                 scored.observations,
                 vector.tolist(),
                 share.tolist(),
                 engine.signal_rules.fired_signals(scored.columns, row, scored.vectors, scored.observations),
+                compromise=self.is_compromise(scored, row, alone=alone),
             )
             for row, vector, share in zip(rows, vectors, shares, strict=True)
         ]
 
+    @staticmethod
+    def is_compromise(scored: ScoredBatch, row: int, *, alone: bool = False) -> bool:
+        """Tell whether a row is about as odd as compromise as in any other way."""
+        p_values = (scored.concerns.p_value if alone else scored.concern_p_values)[row]
+        return bool(p_values[risk.COMPROMISE] <= risk.SAME_ODDNESS * p_values.min())
+
     def counterfactual(self, scored: ScoredBatch, row: int, reasons: tuple[RiskReason, ...]) -> str:
-        """Change that would have kept the level lower: the row is scored without its strongest feature; or ""."""
-        engine = self._engine
-        features = [reason for reason in reasons if reason.feature in FEATURE_NAMES]
-        if not features:
-            return ""
-        index = FEATURE_NAMES.index(max(features, key=lambda reason: reason.contribution).feature)
-        vectors = np.concatenate(
-            [scored.vectors[[row]], scored.effective_vectors([row])]
-        )  # the calmer one is what counts
-        vectors[:, index] = 0.0
-        groups = scored.columns.names[[row, row], event_columns.GROUP]
-        failed = scored.columns.codes[[row, row], event_columns.OUTCOME] != event_columns.SUCCESS
-        _, concerns = engine.model.detector.assess(vectors, groups, failed, scored.is_familiar([row, row]))
-        level = self._level_with(scored, row, concerns.p_value.max(axis=0))
-        if level >= scored.levels[row, 1]:
-            return ""
-        return f"{RiskLevel(level).label} had the {FEATURES[index].noun} been usual"
+        """Change that would have kept the level lower, of a thing that another event could have had; "" = none would.
+
+        The row is scored without its strongest such feature, else without the next one.
+        """
+        for index in replaceable_features(reasons, scored.vectors[row], scored.observations.surprise_bits[row]):
+            level = self._level_with(scored, row, self._p_values_with_usual(scored, row, index))
+            if level < scored.levels[row, 1]:
+                return f"{RiskLevel(level).label} had the {thing_words(index)} been usual"
+        return ""
+
+    def _p_values_with_usual(self, scored: ScoredBatch, row: int, index: int) -> npt.NDArray[np.float64]:
+        """p-values (3,) of the row, had the thing that a feature is about been usual; the calmer view counts."""
+        twice = [row, row]
+        vectors = np.concatenate([scored.vectors[[row]], scored.effective_vectors([row])])
+        codes, groups = scored.columns.codes[twice], scored.columns.names[twice, event_columns.GROUP]
+        usual = with_usual(vectors, index, int(scored.observations.new_kinds[row]), codes)
+        failed = codes[:, event_columns.OUTCOME] != event_columns.SUCCESS
+        _, concerns = self._engine.model.detector.assess(usual, groups, failed, scored.is_familiar(twice))
+        return np.asarray(concerns.p_value.max(axis=0))
 
     def _level_with(self, scored: ScoredBatch, row: int, p_values: npt.NDArray[np.float64]) -> int:
         """Level after the row, had it had other p-values (3,)."""

@@ -258,6 +258,27 @@ def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]
     return np.asarray(((masks >> np.uint32(kind)) & np.uint32(1)).astype(np.bool_))
 
 
+_CALLER_FEATURES = np.array(
+    [at for at, feature in enumerate(FEATURES) if feature.caller and feature.counts == ONCE], np.int64
+)
+
+
+def find_changed_callers(
+    rows: npt.NDArray[np.int64],
+    p_values: npt.NDArray[np.float64],
+    asserted: npt.NDArray[np.int8],
+    feature_evidence: Matrix,
+    asked: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """Places in *rows* (m,) where a name that says who calls is one of those that carry the evidence.
+
+    Arguments as for `record_counted`. Each name does so once a day, so these events are few.
+    """
+    carried = feature_evidence[:, _CALLER_FEATURES].max(axis=1)
+    least = np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[:, asked].max(axis=1))
+    return np.asarray((carried >= least) & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
+
+
 def record_counted(
     rows: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int32],

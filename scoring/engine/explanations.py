@@ -17,7 +17,7 @@ from ...ingest.columns import EventColumns
 from ...ingest.events import NativeEvent
 from ...ingest.features import layout
 from ...ingest.features.deviations import distance_from_reference, usual_value
-from ...ingest.features.event_words import credential_of, foreign_arguments_of
+from ...ingest.features.event_words import caller_of, credential_of, foreign_arguments_of
 from ...ingest.features.feature_declaration import (
     BadFeature,
     Carried,
@@ -25,14 +25,15 @@ from ...ingest.features.feature_declaration import (
     Drifted,
     Feature,
     Item,
+    PeersKnow,
     Quantity,
     Sentence,
     Strongest,
 )
 from ...ingest.features.feature_kernel import scope_keys
 from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUANTITIES
-from ...ingest.features.frequency_tables import scope_row
-from ...ingest.features.habits_of_others import AS_USUAL, telling_habit
+from ...ingest.features.frequency_tables import different_items_known, scope_row, shared_count
+from ...ingest.features.habits_of_others import telling_habit
 from ...ingest.features.layout import Baseline
 from ...ingest.features.row_observations import ACTED_ON, RowObservations
 from ..records.decisions import RiskReason
@@ -41,14 +42,24 @@ from .hard_signals import HardSignal, hard_signal_codes
 MAX_REASONS = 4
 _MIN_SHARE = 0.08
 _MIN_VALUE = 0.1
-"""Least bits or standard deviations that are worth a reason, even where an absence is what is odd."""
+"""Least surprise or distance that is worth a reason, even where an absence is what is odd."""
+_SURPRISE_WORDS = ((8.0, "very unusual"), (4.0, "unusual"), (0.0, "a little unusual"))
+_DISTANCE_WORDS = ((6.0, "far above"), (3.0, "well above"), (0.0, "above"))
+"""Least value of a feature for each of the words that stand for it: its unit says nothing to whom a reason is for."""
 MAX_NAME_LENGTH = 200
 """Characters of a name in a reason."""
 
 AgentNumbers = npt.NDArray[np.float32]
+KnownItems = npt.NDArray[np.uint8]
 
 CUMULATIVE_FEATURES = frozenset(feature.name for feature in FEATURES if feature.gathering)
 """Features that say how much has gathered, and not of what: the last reasons, however much they weigh."""
+
+COMPROMISE_NAMES = frozenset(feature.name for feature in FEATURES if feature.compromise or feature.added)
+"""Features that are evidence of compromise: who calls, what, where to, with which rights, and whose values."""
+
+CALLER_FEATURES = frozenset(feature.name for feature in FEATURES if feature.caller)
+"""Features that say who calls: told before what was done."""
 
 
 def sanitize_text(text: str, most: int = MAX_NAME_LENGTH) -> str:
@@ -67,6 +78,26 @@ def _amount_text(logarithm: float) -> str:
     return f"{amount:.3g}" if amount < 1000 else f"{amount:,.0f}"
 
 
+def _usual_text(form: str, logarithm: float) -> str:
+    """A usual amount: a mean of what was learned, which is no amount that was ever seen."""
+    return form.format(f"about {_amount_text(logarithm)}")
+
+
+def _words(words: Sequence[tuple[float, str]], value: float) -> str:
+    """The word for a feature's value."""
+    return next((word for least, word in words if value >= least), words[-1][1])
+
+
+def _counted(number: int, item: Item) -> str:
+    """So many different items, in words."""
+    return f"{number or 'no'} known {item.one if number == 1 else item.plural}"
+
+
+def _uncounted_text(item: Item) -> str:
+    """What is usual for an agent whose names nobody counted."""
+    return f"the {item.plural} that are known of this agent"
+
+
 def _in_call(event: NativeEvent) -> str:
     """The call that weighs a surprise by its effect, as it ends a phrase."""
     return {"unknown": "", "admin": " in an admin call"}.get(event.effect or "unknown", f" in a {event.effect} call")
@@ -78,6 +109,7 @@ class Row(NamedTuple):
     columns: EventColumns
     at: int
     memory: AgentNumbers
+    known: KnownItems
     found: RowObservations
 
     @property
@@ -99,6 +131,12 @@ _OF_ROW: dict[str, Callable[[Row], str]] = {
 }
 """Facts of the row that a declared sentence may name beside the feature's value."""
 
+
+def _is_new(seen: Row, kind: int) -> bool:
+    """Tell whether the row's item is none that the agent knows, though it knows others of its kind."""
+    return bool((int(seen.found.new_kinds[seen.at]) >> kind) & 1)
+
+
 Told = tuple[str, str, str, str]
 """Parts of a reason: code, value seen, usual value, and the sentence."""
 
@@ -118,19 +156,24 @@ class ReasonWriter:
         columns: EventColumns,
         row: int,
         memory: AgentNumbers,
+        known: KnownItems,
         observations: RowObservations,
         vector: Sequence[float],
         shares: Sequence[float],
         signals: Sequence[HardSignal],
+        *,
+        compromise: bool = False,
     ) -> tuple[RiskReason, ...]:
-        """Reasons of one row, the strongest first: hard signals, then the features with the largest shares.
+        """Reasons of one row, the strongest first: hard signals, who calls, then what was done, by share.
 
         Those that only say how much has gathered come last: they tell nobody what was done.
 
         Args:
             memory: the agent's numbers (`layout.NUMBERS`) when the row was measured.
+            known: the different items that it had learned by then (`AgentState.known`).
+            compromise: the row is odd as compromise: evidence of that comes before sizes, pace and failures.
         """
-        seen = Row(columns, row, memory, observations)
+        seen = Row(columns, row, memory, known, observations)
         rules = [self._signal_reason(columns.events[row], signal) for signal in signals]
         order = np.argsort(-np.asarray(shares), kind="stable")[:MAX_REASONS]
         texts: set[str] = set()
@@ -142,11 +185,13 @@ class ReasonWriter:
             if reason.text not in texts:
                 texts.add(reason.text)
                 features.append(reason)
-        return (*rules, *sorted(features, key=lambda reason: reason.feature in CUMULATIVE_FEATURES))
+        return (*rules, *sorted(features, key=lambda reason: _rank(reason, compromise)))
 
     def _signal_reason(self, event: NativeEvent, signal: HardSignal) -> RiskReason:
         observed = sanitize_text(signal.observed(event))
-        return RiskReason(signal.code, signal.feature, observed, "never", 1.0, f"{signal.text}: {observed}")
+        return RiskReason(
+            signal.code, signal.feature, observed, "should never happen", 1.0, f"{signal.text}: {observed}"
+        )
 
     def _feature_reason(self, seen: Row, feature: Feature, value: float, share: float) -> RiskReason:
         teller = _TELLERS[type(feature.told)]
@@ -154,23 +199,65 @@ class ReasonWriter:
         return RiskReason(code, feature.name, observed, usual_text, round(share, 3), text)
 
     def _item_reason(self, seen: Row, feature: Feature, explanation: Item | Carried, value: float) -> Told:
-        return self._named(seen, feature, ITEMS[explanation.kind], feature.noun, "", value)
+        item = ITEMS[explanation.kind]
+        if isinstance(explanation, Carried) and explanation.among_peers:
+            usual_text = self._among_peers(seen, item)
+            name = sanitize_text(item.name(seen.event))
+            text = f"{feature.noun} {name} ({_words(_SURPRISE_WORDS, value)} for its peer group); {usual_text}"
+            return self._code(seen, feature, item), name, usual_text, text
+        aside = f", called {sanitize_text(caller_of(seen.event))}" if feature.caller else ""
+        return self._named(seen, feature, item, feature.noun, aside, value)
 
     def _of_strongest(self, seen: Row, feature: Feature, explanation: Strongest, value: float) -> Told:
         item = ITEMS[max(explanation.kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
         return self._named(seen, feature, item, item.one, _in_call(seen.event), value)
 
-    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, call: str, value: float) -> Told:
+    def _of_peers(self, seen: Row, feature: Feature, explanation: PeersKnow, _: float) -> Told:
+        known = [kind for kind in explanation.kinds if self._count_among_peers(seen, kind)[0]]
+        kinds = known or explanation.kinds[:1]
+        item = ITEMS[max(kinds, key=lambda kind: float(seen.found.surprise_bits[seen.at, kind]))]
+        name, usual_text = sanitize_text(item.name(seen.event)), self._among_peers(seen, item)
+        text = f"more like its peer group than like this agent's own past: {item.one} {name}; {usual_text}"
+        return self._code(seen, feature, item), name, usual_text, text
+
+    @staticmethod
+    def _code(seen: Row, feature: Feature, item: Item) -> str:
+        return f"first_seen_{feature.name.removesuffix('_surprise')}" if _is_new(seen, item.kind) else feature.name
+
+    def _named(self, seen: Row, feature: Feature, item: Item, noun: str, aside: str, value: float) -> Told:
         """A sentence on an item: that it is new, or how unusual, and how many the agent knows."""
         name = sanitize_text(item.name(seen.event))
-        known_items, whose = round(float(seen.memory[layout.N_DISTINCT + item.kind])), "this agent"
-        if known_items == 0:
-            known_items, whose = self._known_to_peers(seen, item.kind), "its peer group"
-        usual_text = f"{known_items or 'no'} known {item.one if known_items == 1 else item.plural} of {whose}"
-        first = bool((int(seen.found.new_kinds[seen.at]) >> item.kind) & 1)
-        code = f"first_seen_{feature.name.removesuffix('_surprise')}" if first else feature.name
-        said = (item.first if first else item.unusual).format(noun=noun, name=name)
-        return code, name, usual_text, f"{said}{call} ({value:.1f} bits of surprise); {usual_text}"
+        usual_text, complete = self._known_items(seen, item)
+        form = item.unusual
+        if _is_new(seen, item.kind):
+            form = item.first if complete else item.forgotten
+        said = form.format(noun=noun, name=name)
+        tail = f"; {usual_text}" if usual_text != _uncounted_text(item) else ""
+        text = f"{said}{aside} ({_words(_SURPRISE_WORDS, value)}){tail}"
+        return self._code(seen, feature, item), name, usual_text, text
+
+    def _known_items(self, seen: Row, item: Item) -> tuple[str, bool]:
+        """Text on how many different items of a kind are known, and whether the agent remembers all it has learned."""
+        if not seen.memory[layout.N_SEEN + item.kind]:
+            return f"{_counted(self._known_to_peers(seen, item.kind), item)} of its peer group", True
+        counted = different_items_known(seen.known, item.kind)
+        if counted is None:
+            return _uncounted_text(item), False
+        number, complete = counted
+        return f"{'' if complete else 'at least '}{_counted(number, item)} of this agent", complete
+
+    def _among_peers(self, seen: Row, item: Item) -> str:
+        count, total = self._count_among_peers(seen, item.kind)
+        return f"{count:,} of {total:,} {item.plural} in the history of its peer group"
+
+    def _count_among_peers(self, seen: Row, kind: int) -> tuple[int, int]:
+        """How often the model's history has the row's item in the peer group, the agent included; and all of its
+        kind."""
+        at, item = self._baseline_rows(seen)[layout.PEERS], seen.found.items[seen.at, kind]
+        if at < 0 or item == 0:
+            return 0, 0
+        count = shared_count(self._baseline, self._scope_keys(seen)[layout.PEERS], item)
+        return round(count), round(float(self._baseline.totals[at, kind, 0]))
 
     def _baseline_rows(self, seen: Row) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.array([scope_row(self._baseline, key) if key else -1 for key in self._scope_keys(seen)], np.int64)
@@ -188,8 +275,8 @@ class ReasonWriter:
     def _quantity_reason(self, seen: Row, feature: Feature, explanation: Quantity, value: float) -> Told:
         mean, _, weight = usual_value(self._baseline, self._baseline_rows(seen), seen.memory, explanation.quantity)
         observed = explanation.form.format(_amount_text(seen.found.quantities[seen.at, explanation.quantity]))
-        usual_text = explanation.form.format(_amount_text(mean)) if weight else "nothing known yet"
-        text = f"{feature.noun} {value:.1f} standard deviations above usual: {observed}; usual {usual_text}"
+        usual_text = _usual_text(explanation.form, mean) if weight else "nothing known yet"
+        text = f"{feature.noun} {_words(_DISTANCE_WORDS, value)} what is usual: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
     def _drift_reason(self, seen: Row, feature: Feature, _: Drifted, __: float) -> Told:
@@ -199,24 +286,23 @@ class ReasonWriter:
         )
         form = QUANTITIES[int(layout.DRIFT_QUANTITIES[k])].form
         observed = form.format(_amount_text(quantities[layout.DRIFT_QUANTITIES[k]]))
-        usual_text = form.format(_amount_text(seen.memory[layout.N_REF_MEAN + k]))
-        text = f"{feature.noun}, {z:.1f} standard deviations above the last weeks: {observed}; usual {usual_text}"
+        usual_text = _usual_text(form, seen.memory[layout.N_REF_MEAN + k])
+        text = f"{feature.noun}, {_words(_DISTANCE_WORDS, z)} the last weeks: {observed}; usual {usual_text}"
         return feature.name, observed, usual_text, text
 
-    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, value: float) -> Told:
+    def _compared_reason(self, seen: Row, feature: Feature, _: Compared, __: float) -> Told:
         keys, names = self._scope_keys(seen), seen.columns.names[seen.at]
         agent, items = names[event_columns.AGENT_DRAW], seen.found.items[seen.at]
         habit = telling_habit(self._baseline, self._baseline_rows(seen), keys, agent, items)
-        bits = f"by {value - AS_USUAL:.1f} bits an event"
         if habit is None:  # the event that is told of names nothing that is compared
-            return feature.name, "the session", "its own habits", f"the session is unlike this agent's history, {bits}"
+            return feature.name, "the session", "its own habits", "the session is unlike this agent's history"
         others = " ".join(f"other {sanitize_text(seen.event.agent.type or '')} agents".split())
-        said = f"more like {others} than like this one" if habit.peers else "unlike this agent's history"
+        said = f"more like {others} than like this one" if habit.group > habit.own else "unlike this agent's history"
         item = ITEMS[habit.kind]
         name = sanitize_text(item.name(seen.event))
         usual_text = f"{habit.own:,} of {habit.own_total:,} {item.plural} in this agent's history"
-        theirs = f"{habit.peers:,} of {habit.peers_total:,} in that of its peers"
-        text = f"the session is {said}, {bits}; {item.one} {name}: {usual_text}, {theirs}"
+        theirs = f"{habit.group:,} of {habit.group_total:,} in that of its peer group"
+        text = f"the session is {said}; {item.one} {name}: {usual_text}, {theirs}"
         return feature.name, name, usual_text, text
 
     def _of_sentence(self, seen: Row, feature: Feature, explanation: Sentence, value: float) -> Told:
@@ -228,6 +314,7 @@ class ReasonWriter:
 _TELLERS: dict[type, Callable[[ReasonWriter, Row, Feature, Any, float], Told]] = {
     Item: ReasonWriter._item_reason,
     Carried: ReasonWriter._item_reason,
+    PeersKnow: ReasonWriter._of_peers,
     Strongest: ReasonWriter._of_strongest,
     Quantity: ReasonWriter._quantity_reason,
     Drifted: ReasonWriter._drift_reason,
@@ -260,12 +347,15 @@ def _check_form(name: str, form: str) -> None:
 check_told(FEATURES)
 
 
-# A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What gathered
-# is in the reasons that were kept for the agent on the way.
+# A name counts once, so the event that lifts a level often has nothing new in it: only gathered surprise. What brought
+# the evidence is in the reasons that were kept for the agent on the way, since it was last calm.
 
 
 PRIOR_REASON_MARKER = "; earlier, at "
 """Mark before the time of an earlier event, at the end of a reason's text."""
+
+MAX_CALLER_REASONS = 4
+"""Reasons that say who called, beside the others, that are kept of an agent: the first ones since it was calm."""
 
 _FEATURES = frozenset(FEATURE_NAMES)
 _NAMED_FEATURES = _FEATURES - CUMULATIVE_FEATURES
@@ -274,19 +364,30 @@ _MIN_PRIOR_SHARE = 0.02
 
 
 def with_prior_reasons(
-    reasons: Sequence[RiskReason], weight: float, kept: Sequence[RiskReason], kept_weight: float, kept_ms: int
+    reasons: Sequence[RiskReason],
+    weight: float,
+    kept: Sequence[RiskReason],
+    kept_weight: float,
+    kept_ms: int,
+    *,
+    compromise: bool = False,
 ) -> tuple[RiskReason, ...]:
     """Reasons of an event together with those that were kept of its agent, each by its part of the evidence of both.
 
-    Hard signals come first, and beside them at most `MAX_REASONS` of the rest, among them the event's own strongest.
-    How much has gathered comes last, and the event itself says that better than what was kept.
+    Hard signals come first, then who called, and beside them at most `MAX_REASONS` of the rest, among them the event's
+    own strongest. How much has gathered comes last, and the event itself says that better than what was kept.
 
     Args:
         weight: evidence of the event, natural log.
         kept: reasons of an event before it, or of several.
-        kept_weight: evidence of that event, as far as it has not faded; 0 or less tells nothing.
+        kept_weight: evidence of that event; 0 or less tells nothing.
         kept_ms: when it happened, UTC milliseconds.
+        compromise: as for `ReasonWriter.reasons`.
     """
+
+    def order(reason: RiskReason) -> tuple[int, float]:
+        return _rank(reason, compromise), -reason.contribution
+
     if kept_weight <= 0.0:
         return tuple(reasons)
     part = kept_weight / (kept_weight + max(weight, 0.0))
@@ -294,34 +395,60 @@ def with_prior_reasons(
     before = [
         _prior_reason(reason, part, kept_ms)
         for reason in kept
-        if (reason.feature in _NAMED_FEATURES or _rank(reason) == 0)
+        if (reason.feature in _NAMED_FEATURES or _rank(reason) == RULE)
         and (reason.feature, reason.observed) not in seen
-        and reason.contribution * part >= _MIN_PRIOR_SHARE
+        and (reason.contribution * part >= _MIN_PRIOR_SHARE or _rank(reason) == CALLER)
     ]
     own = [
         msgspec.structs.replace(reason, contribution=round(reason.contribution * (1.0 - part), 3)) for reason in reasons
     ]
-    rules = [reason for reason in (*own, *before) if _rank(reason) == 0]
-    rest = sorted((reason for reason in (*own, *before) if _rank(reason)), key=_sort_key)
-    leading = min((reason for reason in own if _rank(reason)), key=_sort_key, default=None)
+    rules = [reason for reason in (*own, *before) if _rank(reason) == RULE]
+    callers = sorted((reason for reason in (*own, *before) if _rank(reason) == CALLER), key=order)
+    rest = sorted((reason for reason in (*own, *before) if _rank(reason) > CALLER), key=order)
+    leading = min((reason for reason in own if _rank(reason) > CALLER), key=order, default=None)
     if leading is not None and leading not in rest[:MAX_REASONS]:  # the event itself is always spoken of
         rest[MAX_REASONS - 1 :] = [leading]
-    return (*rules, *rest[:MAX_REASONS])
+    return (*rules, *callers[:MAX_CALLER_REASONS], *rest[:MAX_REASONS])
 
 
-def _sort_key(reason: RiskReason) -> tuple[int, float]:
-    return _rank(reason), -reason.contribution
+def caller_reasons(reasons: Sequence[RiskReason]) -> list[RiskReason]:
+    """Those of the *reasons* that say who called."""
+    return [reason for reason in reasons if _rank(reason) == CALLER]
 
 
-def _rank(reason: RiskReason) -> int:
+def with_callers(
+    kept: Sequence[RiskReason], kept_weight: float, reasons: Sequence[RiskReason], weight: float, at_ms: int
+) -> tuple[RiskReason, ...]:
+    """Reasons *kept* of an agent, and beside them what a weaker event after it says of who called.
+
+    Args:
+        kept_weight, weight: evidence of both, natural log.
+        at_ms: when the weaker one happened, UTC milliseconds.
+    """
+    seen = {(reason.feature, reason.observed) for reason in kept}
+    part = max(weight, 0.0) / (kept_weight + max(weight, 0.0))
+    more = [reason for reason in caller_reasons(reasons) if (reason.feature, reason.observed) not in seen]
+    told = [_prior_reason(reason, part, at_ms) for reason in more]
+    return tuple(sorted((*kept, *told), key=_rank))
+
+
+RULE, CALLER, DONE, MANNER, GATHERED = range(5)
+
+
+def _rank(reason: RiskReason, compromise: bool = False) -> int:
+    """Place of a reason: rules, then who calls, what was done (of a compromise before how), how much has gathered."""
     if (
         reason.code in _SIGNAL_CODES and reason.feature not in _FEATURES
     ):  # some features are called as the signals on them
-        return 0
-    return 2 if reason.feature in CUMULATIVE_FEATURES else 1
+        return RULE
+    if reason.feature in CALLER_FEATURES:
+        return CALLER
+    if reason.feature in CUMULATIVE_FEATURES:
+        return GATHERED
+    return MANNER if compromise and reason.feature not in COMPROMISE_NAMES else DONE
 
 
 def _prior_reason(reason: RiskReason, part: float, at_ms: int) -> RiskReason:
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    said = "" if PRIOR_REASON_MARKER in reason.text else f"{PRIOR_REASON_MARKER}{at:%H:%M:%S} UTC"
+    said = "" if PRIOR_REASON_MARKER in reason.text else f"{PRIOR_REASON_MARKER}{at:%Y-%m-%d %H:%M:%S} UTC"
     return msgspec.structs.replace(reason, contribution=round(reason.contribution * part, 3), text=reason.text + said)

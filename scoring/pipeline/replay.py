@@ -31,7 +31,8 @@ from .processor import AppliedBatch, Processor
 REPLAY_BATCH_SIZE = 1000
 TICK_MS = MINUTE_MS
 EXPLAINED_P_VALUE = 0.25
-"""p-value from which an event brings evidence, and has reasons in the output; the others have nothing to explain."""
+"""p-value, of all evidence or of a concern, from which an event brings evidence, and has reasons in the output; the
+others have nothing to explain."""
 
 
 class ConcernScore(msgspec.Struct, frozen=True, gc=False):
@@ -145,7 +146,8 @@ class HistoryReplay:
         self._decisions.extend(applied.decisions)
 
     def _events_of(self, scored: ScoredBatch) -> Iterator[ReplayedEvent]:
-        odd = np.flatnonzero(scored.raw_p_values <= EXPLAINED_P_VALUE).tolist()
+        counted = scored.concerns.p_value[:, self.engine.model.counted_concerns].min(axis=1)
+        odd = np.flatnonzero(np.minimum(scored.raw_p_values, counted) <= EXPLAINED_P_VALUE).tolist()
         reasons: dict[int, Any] = dict(
             zip(odd, self._processor.engine.explainer.reasons(scored, odd, alone=True), strict=True) if odd else ()
         )

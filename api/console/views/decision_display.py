@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ....ingest.features.feature_declaration import BITS, FLAG, Feature, Z
+from ....ingest.features.feature_declaration import UNIT_WORDS, Feature
 from ....ingest.features.feature_table import FEATURES
 from ....scoring.policy.book import LevelTokenPolicy, PolicyBook
 from ....scoring.records.agents import RiskLevel
 from ....scoring.records.decisions import Decision, RiskReason
 
 _FEATURES: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
-_UNITS = {BITS: "bits of surprise", Z: "standard deviations", FLAG: "yes or no"}
 _CAUSES = {
     "event": "an event",
     "tick": "time alone: no event, the risk decayed",
@@ -164,7 +163,7 @@ def _display_feature(name: str, value: float) -> DisplayedFeature:
     if definition is None:
         return DisplayedFeature(name, name, "", value, "", "of another version of the feature table", 0)
     percent = round(100.0 * (value - definition.low) / (definition.high - definition.low))
-    unit = _UNITS.get(definition.unit, definition.unit)
+    unit = UNIT_WORDS[definition.unit]
     return DisplayedFeature(
         name, definition.noun, definition.family, value, unit, definition.meaning, min(max(percent, 0), 100)
     )

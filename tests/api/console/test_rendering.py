@@ -151,7 +151,8 @@ def test_a_profile_says_how_much_is_known() -> None:
     rows = np.zeros(1, layout.STATE_ROW)
     numbers = rows["numbers"][0]
     numbers[layout.N_EVENTS] = 40
-    numbers[layout.N_DISTINCT + layout.K_ACTION] = 3
+    numbers[layout.N_DISTINCT + layout.K_ACTION] = 1.5  # halved as it aged: no count
+    rows["known"][0, [layout.K_ACTION, layout.K_TARGET]] = 3, layout.REGION_SIZE
     (
         numbers[layout.N_COUNT + layout.Q_GAP],
         numbers[layout.N_MEAN + layout.Q_GAP],
@@ -161,7 +162,7 @@ def test_a_profile_says_how_much_is_known() -> None:
     found = read_baseline_profile(row)
 
     assert found is not None
-    assert (found.learned, found.distinct_counts) == (40, [("actions", 3)])
+    assert (found.learned, found.distinct_counts) == (40, [("actions", 3, True), ("destinations", 64, False)])
     (gap,) = found.usual
     assert gap.mean == pytest.approx(20.0, rel=1e-4) and gap.low < 20 < gap.high
     assert read_baseline_profile(SimpleNamespace(features=b"short")) is None  # type: ignore[arg-type]

@@ -50,9 +50,10 @@ def test_only_the_habits_of_sessions_are_new_to_state_that_knows_values() -> Non
         kept = made[name][:, :, : layout.S_COMPARED] if name == "session_numbers" else made[name]
         np.testing.assert_array_equal(kept, rows[name])
     assert not made["session_numbers"][:, :, layout.S_COMPARED :].any()
+    assert (made["known"] == layout.UNCOUNTED).all(), "names that nobody counted are no number"
 
 
-@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values"])
+@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits"])
 def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
     """Rows of another size are damaged."""
     old = earlier_rows(1, earlier)

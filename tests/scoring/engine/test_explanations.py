@@ -6,14 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from trustwatch.ingest import columns as event_columns
 from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_declaration import BadFeature, Item, Sentence
-from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURE_NAMES, FEATURES, ITEMS
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX, FEATURES, ITEMS
 from trustwatch.scoring.engine.explanations import MAX_NAME_LENGTH, ReasonWriter, check_told, sanitize_text
-from trustwatch.scoring.records.agents import RiskLevel
-
-from ...support.one_question import concern_outputs
 
 
 def settled(kit: Any, make: Any) -> tuple[Any, int]:
@@ -37,7 +33,7 @@ def test_first_seen_target_is_named_with_the_usual_count(kit: Any, make: Any) ->
     (target,) = [reason for reason in reasons if reason.code == "first_seen_target"]
     assert target.observed == "evil.example"
     assert target.usual == f"{known} known targets of this agent"
-    assert "first use of target evil.example" in target.text
+    assert "new target evil.example" in target.text
     assert 0.0 < target.contribution <= 1.0
 
 
@@ -69,7 +65,7 @@ def test_an_odd_size_is_told_in_bytes(kit: Any, make: Any, member: str, feature:
     assert size.observed == observed
     told = FEATURES[FEATURE_INDEX[feature]].told
     assert isinstance(told, Item)
-    known = round(float(scored.agent_numbers[0, layout.N_DISTINCT + told.kind]))
+    known = int(scored.known_items[0, told.kind])
     assert size.usual == f"{known} known {noun.removesuffix('s') if known == 1 else noun} of this agent"
     assert observed in size.text
 
@@ -84,25 +80,35 @@ def test_a_slow_drift_is_told_by_its_quantity(kit: Any, make: Any) -> None:
     busy = [dict(later(make, 1000, "host-2-1", session="s", bytes_in=100, bytes_out=900)) for _ in range(400)]
     scored = processor.engine.score(kit.columns([event | {"id": f"b-{n}"} for n, event in enumerate(busy)]))
     reason = next(one for one in processor.engine.explainer.reasons(scored, [399])[0] if one.feature == "drift")
-    assert reason.observed == "400,000 bytes in the last hour"
-    assert reason.usual == "3,815 bytes in the last hour"
+    assert reason.observed == "400,000 bytes in the last hour (older ones count less)"
+    assert reason.usual == "about 3,815 bytes in the last hour (older ones count less)"
     assert reason.text.startswith("slow drift, ") and reason.text.endswith(f"{reason.observed}; usual {reason.usual}")
 
 
 @pytest.mark.parametrize(
     ("feature", "value", "text", "usual"),
     [
-        ("repeat_surprise", 9.0, "read again, more often in one session than ever (9.0 bits", "known repetition"),
-        ("write_surprise", 20.0, "first use of target evil.example in a delete call (20.0 bits", "known targets"),
-        ("session_strangeness", 64.0, "has gathered over the last events of the session: 64 bits", "little surprise"),
-        ("scope_gap", 0.5, "50% of the requested scopes not granted", "all granted"),
+        (
+            "repeat_surprise",
+            9.0,
+            "read again, more often in one session than is known of it (very unusual)",
+            "known repetition",
+        ),
+        ("write_surprise", 20.0, "new target evil.example in a delete call (very unusual)", "known targets"),
+        ("session_strangeness", 64.0, "unusual steps have gathered over the last events of the session", "few of them"),
+        ("scope_gap", 0.5, "50% of the requested scopes not granted", "are expected"),
         (
             "outside_capabilities",
             1.0,
             "read is not among the agent's declared capabilities",
             "its declared capabilities",
         ),
-        ("method_downgrade", 2.0, "weaker by 2 ranks than the strongest so far: private_key_jwt key-", "stronger"),
+        (
+            "method_downgrade",
+            2.0,
+            "weaker method than the strongest that is known of this agent: private_key_jwt key-",
+            "stronger",
+        ),
     ],
 )
 def test_each_feature_has_words_of_its_own(
@@ -117,7 +123,14 @@ def test_each_feature_has_words_of_its_own(
     vector[FEATURE_INDEX[feature]], shares[FEATURE_INDEX[feature]] = value, 1.0
     narrator = ReasonWriter(processor.engine.builder.baseline)
     (reason,) = narrator.reasons(
-        scored.columns, row, scored.agent_numbers[row], scored.observations, vector, shares, ()
+        scored.columns,
+        row,
+        scored.agent_numbers[row],
+        scored.known_items[row],
+        scored.observations,
+        vector,
+        shares,
+        (),
     )
     assert text in reason.text
     assert usual in reason.usual
@@ -157,7 +170,14 @@ def test_every_feature_has_words(kit: Any, make: Any) -> None:
         vector, shares = np.zeros((2, len(FEATURE_INDEX)))
         vector[FEATURE_INDEX[feature.name]], shares[FEATURE_INDEX[feature.name]] = 1.0, 1.0
         (reason,) = narrator.reasons(
-            scored.columns, 0, scored.agent_numbers[0], scored.observations, vector, shares, ()
+            scored.columns,
+            0,
+            scored.agent_numbers[0],
+            scored.known_items[0],
+            scored.observations,
+            vector,
+            shares,
+            (),
         )
         assert reason.feature == feature.name and "{" not in reason.text
 
@@ -188,7 +208,7 @@ def test_reasons_are_bounded_and_printable(kit: Any, make: Any, name: str) -> No
     for reason in reasons:
         for text in (reason.observed, reason.usual, reason.text):
             assert text.isprintable()
-            assert len(text) <= MAX_NAME_LENGTH + 250
+            assert len(text) <= 2 * MAX_NAME_LENGTH + 150
 
 
 def test_plain_keeps_ordinary_text() -> None:
@@ -205,60 +225,3 @@ def test_times_in_reasons_are_utc(kit: Any, make: Any) -> None:
     odd["time"] = "2025-12-06T03:30:00+05:00"
     scored = processor.engine.score(kit.columns([odd]))
     assert ITEMS[layout.K_HOUR].name(scored.columns.events[0]) == "Friday 22:30 UTC"
-
-
-def test_counterfactual_is_true_when_replayed(kit: Any, make: Any) -> None:
-    """Where a decision says that a level would have been lower had one thing been usual, replaying the same history
-    with that feature at rest gives exactly that level."""
-    told = 0
-    for seed in range(12):
-        processor = kit.processor(capacity=100)
-        events = make.stream(20 + seed, 400, agents=8, odd=0.15)
-        for number, made in enumerate(events):
-            before = processor.engine.risk.copy(), processor.engine.builder.state
-            applied = processor.apply(next(kit.batches([kit.record(made)], iter([1])))._replace(base_offset=number))
-            for decision in applied.decisions:
-                if decision.counterfactual:
-                    told += 1
-                    _check(processor, applied, decision, before[0])
-    assert told >= 5
-
-
-def _check(processor: Any, applied: Any, decision: Any, before: Any) -> None:
-    """Run the risk kernel on the state before, with the p-value of the vector without its strongest feature."""
-    from trustwatch.scoring.engine import risk
-
-    ((scored, _),) = applied.scored
-    engine = processor.engine
-    judged = scored.effective_vectors([0])
-    feature = FEATURE_NAMES[int(engine.model.detector.explain(judged)[0].argmax())]
-    vectors = np.concatenate([scored.vectors, judged])
-    vectors[:, FEATURE_NAMES.index(feature)] = 0.0
-    failed = scored.columns.codes[[0, 0], event_columns.OUTCOME] != event_columns.SUCCESS
-    _, found = engine.model.detector.assess(
-        vectors, scored.columns.names[[0, 0], event_columns.GROUP], failed, scored.is_familiar([0, 0])
-    )
-    p_values = found.p_value.max(axis=0, keepdims=True)
-    levels, out = np.zeros((1, 2), np.int8), np.zeros((1, risk.OUTPUTS))
-    risk.update(
-        np.zeros(1, np.int64),
-        scored.slots,
-        before,
-        scored.columns.time_ms,
-        p_values,
-        scored.p_values,
-        scored.anomaly,
-        engine.model.coverage(scored.columns.names[:, event_columns.GROUP]),
-        scored.signals,
-        engine.thresholds,
-        scored.threshold_rows,
-        scored.columns.codes[:, 7],
-        np.zeros(1, np.bool_),
-        engine.risk_parameters,
-        levels,
-        out,
-        concern_outputs(1),
-    )
-    label, noun = RiskLevel(int(levels[0, 1])).label, FEATURES[FEATURE_NAMES.index(feature)].noun
-    assert decision.counterfactual == f"{label} had the {noun} been usual"
-    assert levels[0, 1] < decision.level

@@ -69,9 +69,7 @@ def test_a_value_of_others_moves_the_p_value_and_is_told(score: Score, engine: E
     assert foreign.p_values[1] < 0.2 * known.p_values[1]
     (reasons,) = engine.explainer.reasons(foreign, [1])
     assert (reasons[0].code, reasons[0].observed) == ("argument_origin", "to out of read_mail")
-    assert reasons[0].text.startswith(
-        "a value that was never used for this task was taken out of an answer that others"
-    )
+    assert reasons[0].text.startswith("a value that is not known of this task was taken out of an answer that others")
     assert reasons[0].text.endswith(": to out of read_mail")
     assert "argument_origin" not in {one.feature for one in engine.explainer.reasons(known, [1])[0]}
 

@@ -26,7 +26,7 @@ def test_what_gathered_is_named_by_the_event_before_it() -> None:
         ("action_surprise", 0.2),
         ("session_strangeness", 0.675),
     ]
-    assert told[0].text == "action_surprise send_mail; earlier, at 10:30:45 UTC"
+    assert told[0].text == "action_surprise send_mail; earlier, at 2025-12-05 10:30:45 UTC"
     assert told[1].text == GATHERED.text
 
 
@@ -65,13 +65,13 @@ def test_hard_signals_lead_and_are_not_counted() -> None:
 
 
 def test_a_feature_that_is_called_as_a_signal_is_none() -> None:
-    """method_downgrade is both: the feature is one of the four, the signal is not."""
+    """method_downgrade is both: the feature says who calls, and comes behind the signal."""
     feature, signal = reason("method_downgrade", "1", 0.9), reason("authentication", "none", 1.0, "method_downgrade")
     told = with_prior_reasons(
         [*[reason("action_surprise", f"t{n}", 0.02) for n in range(4)], feature], 1.0, [signal], 1.0, AT_MS
     )
     assert [one.feature for one in told[:2]] == ["authentication", "method_downgrade"]
-    assert len(told) == 1 + MAX_REASONS
+    assert len(told) == 2 + MAX_REASONS
 
 
 def test_a_rise_names_what_was_odd_on_the_way_in_one_batch_or_many(kit: Any, make: Any) -> None:

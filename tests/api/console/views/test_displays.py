@@ -152,7 +152,7 @@ def test_features_come_strongest_first_with_unit_and_meaning() -> None:
     shown = display_features(decision().feature_vector)
 
     assert [one.name for one in shown] == ["action_surprise", "pace_1m", "gone"]
-    assert (shown[0].unit, shown[0].percent) == ("bits of surprise", 50)
+    assert (shown[0].unit, shown[0].percent) == ("surprise", 50)
     assert shown[2].value == 1.0
 
 
