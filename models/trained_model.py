@@ -76,6 +76,8 @@ class TrainedModel:
         window_ms: first and last event time of the history.
         challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
             calls.
+        newcomer_alarms: how high the evidence of each concern climbs on agents in their first days; None where nobody
+            lived through these, and *alarms* stand for all.
     """
 
     detector: Detector
@@ -91,15 +93,20 @@ class TrainedModel:
     alarms: ByConcern[AlarmTail]
     window_ms: tuple[int, int]
     challenges: CallChallenges | None = None
+    newcomer_alarms: ByConcern[AlarmTail] | None = None
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""
         at = np.minimum(np.searchsorted(self.groups, groups), len(self.groups) - 1)
         return np.where(self.groups[at] == groups, at, 0)
 
-    def group_row(self, group: np.uint64) -> int:
-        """Row of one group."""
-        return int(self.group_rows(np.array([group], np.uint64))[0])
+    def threshold_rows(self, groups: npt.NDArray[np.uint64], familiar: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Row in the thresholds (2g, 3, 3) of levels of agents in *groups* (n,): newcomers have rows of their own."""
+        return self.group_rows(groups) + np.where(familiar, 0, len(self.groups))
+
+    def threshold_row(self, group: np.uint64, familiar: np.bool_) -> int:
+        """Row of one agent."""
+        return int(self.threshold_rows(np.array([group], np.uint64), np.array([familiar]))[0])
 
     @property
     def counted_concerns(self) -> list[int]:

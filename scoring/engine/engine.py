@@ -35,9 +35,6 @@ from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
 
-SUSPICION_SHARE = 0.6
-"""Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
-
 NOTABLE_EVIDENCE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
 
@@ -181,7 +178,7 @@ class Engine:
             np.zeros((n, risk.OUTPUTS)),
             np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
             np.zeros(n),
-            self.model.group_rows(groups),
+            self.model.threshold_rows(groups, self._is_familiar(slots)),
             np.empty((n, layout.NUMBERS), np.float32),
             np.ones(n),
             np.zeros(n),
@@ -196,6 +193,10 @@ class Engine:
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
+
+    def _is_familiar(self, slots: SlotIndices) -> npt.NDArray[np.bool_]:
+        """Flags of agents that the model's history shows well."""
+        return np.asarray(self.builder.state.numbers[slots, layout.N_SHARED] >= FAMILIAR_EVENTS)
 
     def _admit(self, columns: EventColumns) -> SlotIndices:
         """Slot of each row's agent, after those that are not resident have moved in."""
@@ -268,7 +269,14 @@ class Engine:
         out.concerns.anomaly_score[rows] = out.effective_concerns[rows] = concerns.anomaly_score
         out.concerns.p_value[rows] = out.concern_p_values[rows] = concerns.p_value
         places, masks = evidence_dedup.find_counted(
-            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, self._boldest(out)
+            rows,
+            out.slots,
+            self.risk,
+            out.observations,
+            out.vectors,
+            out.at_ms,
+            self._boldest(out),
+            out.columns.codes[:, event_columns.SELF_ASSERTED],
         )
         if len(places):
             again = rows[places]
@@ -293,7 +301,7 @@ class Engine:
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
         statistics = out.concern_risk[rows, :, risk.CONCERN_STATISTIC]
-        suspicious = statistics >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
+        suspicious = statistics >= risk.SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & ~suspicious.any(axis=1)
         vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
         habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
@@ -319,7 +327,9 @@ class Engine:
             if self.agents.register(slot, int(columns.names[row, event_columns.AGENT]), columns.events[row]):
                 taken.setdefault(slot, [(-1, before)]).append((row, types[slot]))
                 self.agents.groups[slot] = groups[row]
-                self.agents.threshold_rows[slot] = self.model.group_row(groups[row])
+                self.agents.threshold_rows[slot] = self.model.threshold_row(
+                    groups[row], self._is_familiar(np.array([slot]))[0]
+                )
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
         return taken

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.compilation import compiled
-from ...ingest.timestamps import HOUR_MS
+from ...ingest.timestamps import DAY_MS, HOUR_MS
 from ...models.betting import damped_bet, decayed_streak, extended_streak, log_bet
 from ...models.concerns import CONCERNS
 from ..records.agents import ALERTING_LEVELS, RiskLevel
@@ -44,6 +44,9 @@ LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
 _MAX_ABOVE_CRITICAL = 4.0
 """Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
 
+_MOST_A_DAY = np.uint16(65_535)
+"""Events of one day that are counted."""
+
 _CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
 
@@ -61,6 +64,7 @@ before it."""
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
 
+RESTART_SHARE = 0.5
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
 OWN_EVENTS = 20.0
@@ -82,6 +86,15 @@ def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
     return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, settings.confidence_minimum)
 
 
+SUSPICION_SHARE = 0.6
+"""Share of the medium threshold from which an agent's events are not learned."""
+
+ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
+"""p-values at which it is counted how often an agent is odd: so often would a fair p-value fall to them."""
+USUAL_ODDNESS_PRIOR = 0.25
+"""Events at each of these that count as seen, and as expected, before an agent has shown any."""
+USUAL_ODDNESS_HALF_LIFE_DAYS = 7.0
+
 MAX_COUNTED_NAMES = 32
 """Names that are remembered as having counted; the one that counted first gives way."""
 
@@ -100,6 +113,11 @@ ROW = np.dtype(
         ("confidence", np.float64),
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
+        ("odd_before", np.float32, (2, len(ODDNESS_LEVELS))),  # events of days past at or below each level of oddness
+        ("events_before", np.float32),
+        ("day", np.int32),  # that goes on, days since 1970
+        ("odd_today", np.uint16, (2, len(ODDNESS_LEVELS))),
+        ("events_today", np.uint16),
         ("block_ms", np.int64),  # hour of overreach that is going on: when it began
         ("block_before", np.float64),  # the statistic before it
         ("block_sum", np.float64),  # sum of its bets, not of their logarithms
@@ -194,6 +212,9 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
             row.level = MEDIUM
         else:
             row.level = _level_without_evidence(row, settings)
+            for concern in range(len(CONCERNS)):
+                row.statistic[concern] = min(row.statistic[concern], RESTART_SHARE * bounds[concern, 0])
+            row.block_ms = 0
         row.since_ms = at_ms
         row.due_ms = _due_ms(row, settings)
     _pass_time(row, now_ms, settings)
@@ -317,6 +338,51 @@ def _bet_on_block(row: Any, bet: float) -> float:
 
 
 @compiled
+def _begin_day(row: Any) -> None:
+    """Count the day that has ended among those past, whose weight halves in a week."""
+    day = np.int32(row.at_ms // DAY_MS)
+    if day <= row.day:
+        return
+    kept = 0.5 ** (float(day - row.day) / USUAL_ODDNESS_HALF_LIFE_DAYS)
+    for concern in range(OVERREACH):
+        for level in range(len(ODDNESS_LEVELS)):
+            odd = kept * row.odd_before[concern, level] + row.odd_today[concern, level]
+            row.odd_before[concern, level], row.odd_today[concern, level] = odd, 0
+    row.events_before = kept * row.events_before + row.events_today
+    row.day, row.events_today = day, 0
+
+
+@compiled
+def _count_oddness(row: Any, p_values: Any) -> None:
+    """Count an event of today; of more than a day's counter holds nothing is counted."""
+    if row.events_today == _MOST_A_DAY:
+        return
+    row.events_today += 1
+    for concern in range(OVERREACH):
+        for level in range(len(ODDNESS_LEVELS)):
+            if p_values[concern] <= ODDNESS_LEVELS[level]:
+                row.odd_today[concern, level] += 1
+
+
+@compiled
+def unusual_p_value(row: Any, concern: int, p_value: float) -> float:
+    """The p-value, made larger where the agent was as odd on days past more often than one in 1 / p events.
+
+    Peers differ: what one in a thousand events of them shows, an honest agent may show every day. What stays the same
+    for days thereby stops counting; what is odd today does not dull what is odd today.
+    """
+    at = -1
+    for level in range(len(ODDNESS_LEVELS)):
+        if p_value <= ODDNESS_LEVELS[level]:
+            at = level
+    if at < 0:
+        return p_value
+    expected = row.events_before * ODDNESS_LEVELS[at] + USUAL_ODDNESS_PRIOR
+    times = (row.odd_before[concern, at] + USUAL_ODDNESS_PRIOR) / expected
+    return min(p_value * max(times, 1.0), 1.0)
+
+
+@compiled
 def _apply_vouched_event(
     row: Any, p_values: Any, coverage: float, signals: float, limits: Any, by_concern: Any
 ) -> None:
@@ -325,6 +391,7 @@ def _apply_vouched_event(
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
     calm = True
+    _begin_day(row)
     for concern in range(len(CONCERNS)):
         bounds, p_value = limits[concern], p_values[concern]
         if concern == OVERREACH:
@@ -335,6 +402,7 @@ def _apply_vouched_event(
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
+        p_value = unusual_p_value(row, concern, p_value)
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
             gain += signals
@@ -347,6 +415,7 @@ def _apply_vouched_event(
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
             calm = False
+    _count_oddness(row, p_values)
     if calm:
         row.score *= _CLEAN_EVENT_FACTOR
 
