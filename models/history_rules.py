@@ -25,6 +25,7 @@ from .array_rules import (
     longest_run,
 )
 from .concerns import CONCERNS
+from .trained_model import ODD_SHAPE
 
 LONGEST_RUN: Final = 4096
 """Taken places in a row of a baseline's table. Half full, as they are made, 2^25 places have about a hundred."""
@@ -74,6 +75,8 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "keys": ArrayRule(np.uint64, ("A",)),
         "checks": ArrayRule(np.uint64, ("A",)),
         "events": ArrayRule(np.int64, ("A",), 0, 2.0**53),
+        "odd": ArrayRule(np.float32, ("A", *ODD_SHAPE), 0.0, _MOST),
+        "rehearsed": ArrayRule(np.float32, ("A",), 0.0, _MOST),
         **_state_rules(),
     },
     "groups": {
@@ -83,10 +86,10 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "exponent": ArrayRule(np.float64, (len(CONCERNS),), 1e-6, 1.0),
     },
     "alarms": {
-        "start": ArrayRule(np.float64, (len(CONCERNS),), -1e9, 1e9),
-        "scale": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1e9),
-        "share": ArrayRule(np.float64, (len(CONCERNS),), 1e-12, 1.0),
-        "days": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 2.0**53),
+        "start": ArrayRule(np.float64, (2 * len(CONCERNS),), -1e9, 1e9),
+        "scale": ArrayRule(np.float64, (2 * len(CONCERNS),), 0.0, 1e9),
+        "share": ArrayRule(np.float64, (2 * len(CONCERNS),), 1e-12, 1.0),
+        "days": ArrayRule(np.float64, (2 * len(CONCERNS),), 0.0, 2.0**53),
     },
 }
 

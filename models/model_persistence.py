@@ -157,12 +157,15 @@ def save_trained_model(
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
     )
-    extras = {
+    tails = (*model.alarms, *model.newcomer_alarms)
+    extras: dict[str, dict[str, npt.NDArray[Any]]] = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {
             "keys": model.seeds.keys,
             "checks": model.seeds.checks,
             "events": model.seeds.events,
+            "odd": model.seeds.odd,
+            "rehearsed": model.seeds.rehearsed,
             **_seed_columns(model.seeds.rows),
         },
         "groups": {
@@ -171,7 +174,7 @@ def save_trained_model(
             "events": model.group_events,
             "exponent": np.array(model.exponents),
         },
-        "alarms": {name: np.array([float(getattr(tail, name)) for tail in model.alarms]) for name in AlarmTail._fields},
+        "alarms": {name: np.array([float(getattr(tail, name)) for tail in tails]) for name in AlarmTail._fields},
     }
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest
@@ -209,7 +212,9 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
     return TrainedModel(
         detector=detector_from_model(loaded),
         baseline=shared,
-        seeds=AgentSeeds(seeds["keys"], seeds["checks"], _seed_rows(seeds), seeds["events"]),
+        seeds=AgentSeeds(
+            seeds["keys"], seeds["checks"], _seed_rows(seeds), seeds["events"], seeds["odd"], seeds["rehearsed"]
+        ),
         salt=bytes.fromhex(manifest.salt_hex),
         groups=groups["ids"],
         group_rates=groups["rates"],
@@ -218,6 +223,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         baseline_version=baseline_digest(shared),
         exponents=(first, second, third),
         alarms=(tails[0], tails[1], tails[2]),
+        newcomer_alarms=(tails[3], tails[4], tails[5]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
     )

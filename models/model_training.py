@@ -250,7 +250,8 @@ def _train(
     acting = columns.names[:, event_columns.AGENT]
     bets = [damped_bets(p_values, acting, columns.time_ms) for p_values in held_out.concerns.p_value.T]
     first, second, third = (dependence_exponent(one, sessions) for one in bets)
-    tails = [fit_alarm_tail(one, acting, columns.time_ms) for one in bets]
+    of_compromise, of_malfunction, of_overreach = (fit_alarm_tail(one, acting, columns.time_ms) for one in bets)
+    tails = of_compromise, of_malfunction, of_overreach
     model = TrainedModel(
         detector,
         baseline,
@@ -262,7 +263,8 @@ def _train(
         version,
         baseline_digest(baseline),
         (first, second, third),
-        (tails[0], tails[1], tails[2]),
+        tails,
+        tails,
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
         challenges,
     )
@@ -336,7 +338,7 @@ def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
     rows["numbers"][:, layout.N_SHARED] = rows["numbers"][
         :, layout.N_EVENTS
     ]  # all of their history is in the baseline, too
-    return AgentSeeds(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
+    return AgentSeeds.unrehearsed(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
 
 
 def baseline_digest(baseline: Baseline) -> str:

@@ -17,6 +17,9 @@ from .call_challenges import CallChallenges
 from .concerns import ByConcern
 from .detector import Detector
 
+ODD_SHAPE = (2, 4)
+"""Concerns, and levels of oddness, by which odd events of an agent are counted."""
+
 HALF_COVERED_EVENTS = 200.0
 """Held-out events at which a peer group is half known."""
 
@@ -30,18 +33,34 @@ class AgentSeeds:
         checks: uint64 (a,), the second halves (`identities.AgentHash`).
         rows: structured (a,) of dtype `layout.STATE_ROW`.
         events: int64 (a,), events each agent has shown.
+        odd: float32 (a, 2, 4), those of the rehearsed days that were as odd as each of the levels of
+            `scoring.engine.usual_oddness`; zeros where nothing was rehearsed.
+        rehearsed: float32 (a,), all events of those days.
     """
 
     keys: npt.NDArray[np.uint64]
     checks: npt.NDArray[np.uint64]
     rows: npt.NDArray[Any]
     events: npt.NDArray[np.int64]
+    odd: npt.NDArray[np.float32]
+    rehearsed: npt.NDArray[np.float32]
+
+    @staticmethod
+    def unrehearsed(
+        keys: npt.NDArray[np.uint64],
+        checks: npt.NDArray[np.uint64],
+        rows: npt.NDArray[Any],
+        events: npt.NDArray[np.int64],
+    ) -> AgentSeeds:
+        """Seeds of agents of which nobody knows how odd they usually are."""
+        odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
+        return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
 
     @staticmethod
     def empty() -> AgentSeeds:
         """Seeds of a history without agents."""
         nothing = np.zeros(0, np.uint64)
-        return AgentSeeds(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
+        return AgentSeeds.unrehearsed(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, identities: Sequence[AgentHash]) -> npt.NDArray[np.int64]:
         """Position of each agent (n,), -1 for those that the history did not show.
@@ -73,11 +92,10 @@ class TrainedModel:
         exponents: in (0, 1], how far the evidence of each concern falls short of independence
             (`model_training.dependence_exponent`).
         alarms: how high the evidence of each concern climbs on agents of the history.
+        newcomer_alarms: the same on agents in their first days; as *alarms* where nobody lived through these.
         window_ms: first and last event time of the history.
         challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
             calls.
-        newcomer_alarms: how high the evidence of each concern climbs on agents in their first days; None where nobody
-            lived through these, and *alarms* stand for all.
     """
 
     detector: Detector
@@ -91,9 +109,9 @@ class TrainedModel:
     baseline_version: str
     exponents: ByConcern[float]
     alarms: ByConcern[AlarmTail]
+    newcomer_alarms: ByConcern[AlarmTail]
     window_ms: tuple[int, int]
     challenges: CallChallenges | None = None
-    newcomer_alarms: ByConcern[AlarmTail] | None = None
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""

@@ -34,6 +34,10 @@ from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
+from .usual_oddness import unusual_p_value
+
+SUSPICION_SHARE = 0.6
+"""Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
 
 NOTABLE_EVIDENCE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
@@ -301,7 +305,7 @@ class Engine:
     def _learnable_parts(self, out: ScoredBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Parts of each event to learn: nothing self-asserted; of a suspicious window an announced key alone."""
         statistics = out.concern_risk[rows, :, risk.CONCERN_STATISTIC]
-        suspicious = statistics >= risk.SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
+        suspicious = statistics >= SUSPICION_SHARE * self.thresholds[out.threshold_rows[rows], :, 0]
         calm = (out.levels[rows, 1] < risk.MEDIUM) & ~suspicious.any(axis=1)
         vouched = out.columns.codes[rows, event_columns.SELF_ASSERTED] == 0
         habit = learnable_parts(out.columns, rows, out.raw_p_values, out.agent_numbers[rows, layout.N_EVENTS])
@@ -419,10 +423,13 @@ class Explainer:
         before = scored.concern_risk[row]
         gains = np.array(
             [
-                risk.evidence_of(p_value, confidence, float(streak), float(peak))
-                for p_value, (streak, peak) in zip(
-                    p_values.tolist(), before[:, [risk.STREAK_BEFORE, risk.PEAK_BEFORE]], strict=True
+                risk.evidence_of(
+                    unusual_p_value(p_value, past[risk.USUAL_ODDNESS :]),
+                    confidence,
+                    float(past[risk.STREAK_BEFORE]),
+                    float(past[risk.PEAK_BEFORE]),
                 )
+                for p_value, past in zip(p_values.tolist(), before, strict=True)
             ]
         )
         gains[risk.signalled_concern(limits)] += scored.signals[row]

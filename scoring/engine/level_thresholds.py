@@ -33,9 +33,7 @@ def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np
     history is too short to check: odd days come in rows, and a promise about them would be a guess.
     """
     of_familiar = _thresholds_by_concern(model, budget, model.alarms)
-    newcomer_alarms = model.newcomer_alarms
-    of_newcomers = of_familiar if newcomer_alarms is None else _thresholds_by_concern(model, budget, newcomer_alarms)
-    return np.concatenate([of_familiar, of_newcomers])
+    return np.concatenate([of_familiar, _thresholds_by_concern(model, budget, model.newcomer_alarms)])
 
 
 def _thresholds_by_concern(

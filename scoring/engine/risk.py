@@ -25,11 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ingest.compilation import compiled
-from ...ingest.timestamps import DAY_MS, HOUR_MS
+from ...ingest.timestamps import HOUR_MS
 from ...models.betting import damped_bet, decayed_streak, extended_streak, log_bet
 from ...models.concerns import CONCERNS
 from ..records.agents import ALERTING_LEVELS, RiskLevel
+from . import usual_oddness
 from .settings import RiskEvaluationSettings
+from .usual_oddness import ODDNESS_LEVELS, begin_day, count_event, unusual_p_value, write_factors
 
 COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
 
@@ -44,9 +46,6 @@ LEVEL_DOWN = (0.0, 0.0, 0.3, 0.55, 0.75)
 _MAX_ABOVE_CRITICAL = 4.0
 """Most that the statistic may rise above the critical threshold: bounds the clean events that recovery takes."""
 
-_MOST_A_DAY = np.uint16(65_535)
-"""Events of one day that are counted."""
-
 _CLEAN_EVENT_FACTOR = 0.98
 """Factor on the displayed risk for each event that brings no evidence."""
 
@@ -56,10 +55,10 @@ OUTPUTS = 7
 that statistic, number of the concern that the risk is about, confidence and number of events, all after it; level just
 before it, when time had passed."""
 
-CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(5)
-CONCERN_OUTPUTS = 5
+CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, USUAL_ODDNESS = range(6)
+CONCERN_OUTPUTS = USUAL_ODDNESS + len(ODDNESS_LEVELS)
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
-before it."""
+before it; how usual each level of oddness is for the agent (`usual_oddness.write_factors`)."""
 
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
@@ -86,15 +85,6 @@ def kernel_parameters(settings: RiskEvaluationSettings) -> RiskParameters:
     return RiskParameters(settings.half_life_s * 1000.0, settings.hold_s * 1000.0, settings.confidence_minimum)
 
 
-SUSPICION_SHARE = 0.6
-"""Share of the medium threshold from which an agent's events are not learned."""
-
-ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
-"""p-values at which it is counted how often an agent is odd: so often would a fair p-value fall to them."""
-USUAL_ODDNESS_PRIOR = 0.25
-"""Events at each of these that count as seen, and as expected, before an agent has shown any."""
-USUAL_ODDNESS_HALF_LIFE_DAYS = 7.0
-
 MAX_COUNTED_NAMES = 32
 """Names that are remembered as having counted; the one that counted first gives way."""
 
@@ -113,11 +103,7 @@ ROW = np.dtype(
         ("confidence", np.float64),
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
-        ("odd_before", np.float32, (2, len(ODDNESS_LEVELS))),  # events of days past at or below each level of oddness
-        ("events_before", np.float32),
-        ("day", np.int32),  # that goes on, days since 1970
-        ("odd_today", np.uint16, (2, len(ODDNESS_LEVELS))),
-        ("events_today", np.uint16),
+        *usual_oddness.FIELDS,
         ("block_ms", np.int64),  # hour of overreach that is going on: when it began
         ("block_before", np.float64),  # the statistic before it
         ("block_sum", np.float64),  # sum of its bets, not of their logarithms
@@ -294,6 +280,9 @@ def update(
             by_concern[r, concern, STATISTIC_BEFORE] = row.statistic[concern]
             by_concern[r, concern, STREAK_BEFORE] = row.streak[concern]
             by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
+        if skip[r] == 0 and asserted[r] == 0:
+            begin_day(row)
+        write_factors(row, by_concern[r], USUAL_ODDNESS)
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
@@ -338,51 +327,6 @@ def _bet_on_block(row: Any, bet: float) -> float:
 
 
 @compiled
-def _begin_day(row: Any) -> None:
-    """Count the day that has ended among those past, whose weight halves in a week."""
-    day = np.int32(row.at_ms // DAY_MS)
-    if day <= row.day:
-        return
-    kept = 0.5 ** (float(day - row.day) / USUAL_ODDNESS_HALF_LIFE_DAYS)
-    for concern in range(OVERREACH):
-        for level in range(len(ODDNESS_LEVELS)):
-            odd = kept * row.odd_before[concern, level] + row.odd_today[concern, level]
-            row.odd_before[concern, level], row.odd_today[concern, level] = odd, 0
-    row.events_before = kept * row.events_before + row.events_today
-    row.day, row.events_today = day, 0
-
-
-@compiled
-def _count_oddness(row: Any, p_values: Any) -> None:
-    """Count an event of today; of more than a day's counter holds nothing is counted."""
-    if row.events_today == _MOST_A_DAY:
-        return
-    row.events_today += 1
-    for concern in range(OVERREACH):
-        for level in range(len(ODDNESS_LEVELS)):
-            if p_values[concern] <= ODDNESS_LEVELS[level]:
-                row.odd_today[concern, level] += 1
-
-
-@compiled
-def unusual_p_value(row: Any, concern: int, p_value: float) -> float:
-    """The p-value, made larger where the agent was as odd on days past more often than one in 1 / p events.
-
-    Peers differ: what one in a thousand events of them shows, an honest agent may show every day. What stays the same
-    for days thereby stops counting; what is odd today does not dull what is odd today.
-    """
-    at = -1
-    for level in range(len(ODDNESS_LEVELS)):
-        if p_value <= ODDNESS_LEVELS[level]:
-            at = level
-    if at < 0:
-        return p_value
-    expected = row.events_before * ODDNESS_LEVELS[at] + USUAL_ODDNESS_PRIOR
-    times = (row.odd_before[concern, at] + USUAL_ODDNESS_PRIOR) / expected
-    return min(p_value * max(times, 1.0), 1.0)
-
-
-@compiled
 def _apply_vouched_event(
     row: Any, p_values: Any, coverage: float, signals: float, limits: Any, by_concern: Any
 ) -> None:
@@ -391,7 +335,6 @@ def _apply_vouched_event(
     own = row.events / (row.events + OWN_EVENTS)
     row.confidence = 1.0 - (1.0 - own) * (1.0 - PEER_SHARE * coverage)
     calm = True
-    _begin_day(row)
     for concern in range(len(CONCERNS)):
         bounds, p_value = limits[concern], p_values[concern]
         if concern == OVERREACH:
@@ -402,7 +345,7 @@ def _apply_vouched_event(
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
-        p_value = unusual_p_value(row, concern, p_value)
+        p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
             gain += signals
@@ -415,7 +358,7 @@ def _apply_vouched_event(
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
             calm = False
-    _count_oddness(row, p_values)
+    count_event(row, p_values)
     if calm:
         row.score *= _CLEAN_EVENT_FACTOR
 
@@ -428,7 +371,8 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
     """
     for concern in range(OVERREACH):
         bounds, before = limits[concern], row.statistic[concern]
-        bet = evidence_of(p_values[concern], row.confidence, row.streak[concern], row.peak[concern])
+        p_value = unusual_p_value(p_values[concern], by_concern[concern, USUAL_ODDNESS:])
+        bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0:

@@ -28,8 +28,8 @@ from ...models.calibration import FLEET_GROUP, Calibration, ScoresBeforeAdding
 from ...models.concerns import CONCERNS, ByConcern, calibrated, fit_calibrations
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
 from ...models.model_training import TrainingProgress, agent_event_numbers, agent_seeds, train_with_held_out
-from ...models.trained_model import TrainedModel
-from ..engine import risk
+from ...models.trained_model import AgentSeeds, TrainedModel
+from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
@@ -107,8 +107,7 @@ def train_walk_forward(
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, 2 * CALIBRATION_RUNS)
         lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
         detector = _calibrated_for_familiar(detector, lived, familiar, groups)
-    import os
-    newcomers = [] if os.environ.get('NONEW') else _models_before_meeting(model, before, after, growth)
+    newcomers = _models_before_meeting(model, before, after, growth)
     unmet = None
     for run in range(CALIBRATION_RUNS if newcomers else 0):
         progress(
@@ -117,11 +116,13 @@ def train_walk_forward(
         unmet = _run_as_newcomers(newcomers, detector, after)
         detector = _calibrated_for_newcomers(detector, unmet, _groups_of_several(after))
     p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.addable)
+    alarms = _alarm_tails(lived.statistics[familiar], after.take(np.flatnonzero(familiar)), model.alarms)
     rehearsed = dataclasses.replace(
         model,
+        seeds=_seeds_with_oddness(model.seeds, after, p_values),
         detector=detector,
-        alarms=_alarm_tails(lived.statistics[familiar], after.take(np.flatnonzero(familiar)), model.alarms),
-        newcomer_alarms=None if unmet is None else _alarm_tails(unmet.statistics, after, model.alarms),
+        alarms=alarms,
+        newcomer_alarms=alarms if unmet is None else _alarm_tails(unmet.statistics, after, alarms),
     )
     progress("done", 2 * CALIBRATION_RUNS, 2 * CALIBRATION_RUNS)
     return WalkForwardResult(rehearsed, after, p_values, familiar)
@@ -202,6 +203,13 @@ def _model_before(model: TrainedModel, before: EventColumns, growth: float) -> T
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(before)
     return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
+
+
+def _seeds_with_oddness(seeds: AgentSeeds, columns: EventColumns, p_values: npt.NDArray[np.float64]) -> AgentSeeds:
+    """The seeds, with how odd each agent was in *columns*, whose events had p-values (n, 3)."""
+    place = np.searchsorted(seeds.keys, columns.names[:, event_columns.AGENT])
+    odd, events = usual_oddness.count_by_agent(place, p_values, len(seeds.keys))
+    return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 
 def _groups_of_several(columns: EventColumns) -> npt.NDArray[np.uint64]:
