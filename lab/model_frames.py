@@ -58,11 +58,7 @@ def groups(model: LabModel) -> pd.DataFrame:
         [
             (_group_name(model, key), int(events), float(rate), model.detector.covers(key), *map(float, limits))
             for key, events, rate, limits in zip(
-                trained.groups.tolist(),
-                trained.group_events,
-                trained.group_rates,
-                thresholds[: len(trained.groups)],
-                strict=True,
+                trained.groups.tolist(), trained.group_events, trained.group_rates, thresholds, strict=True
             )
         ],
     )

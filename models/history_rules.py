@@ -86,10 +86,10 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "exponent": ArrayRule(np.float64, (len(CONCERNS),), 1e-6, 1.0),
     },
     "alarms": {
-        "start": ArrayRule(np.float64, (2 * len(CONCERNS),), -1e9, 1e9),
-        "scale": ArrayRule(np.float64, (2 * len(CONCERNS),), 0.0, 1e9),
-        "share": ArrayRule(np.float64, (2 * len(CONCERNS),), 1e-12, 1.0),
-        "days": ArrayRule(np.float64, (2 * len(CONCERNS),), 0.0, 2.0**53),
+        "start": ArrayRule(np.float64, (len(CONCERNS),), -1e9, 1e9),
+        "scale": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 1e9),
+        "share": ArrayRule(np.float64, (len(CONCERNS),), 1e-12, 1.0),
+        "days": ArrayRule(np.float64, (len(CONCERNS),), 0.0, 2.0**53),
     },
 }
 

@@ -157,8 +157,7 @@ def save_trained_model(
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
     )
-    tails = (*model.alarms, *model.newcomer_alarms)
-    extras: dict[str, dict[str, npt.NDArray[Any]]] = {
+    extras = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {
             "keys": model.seeds.keys,
@@ -174,7 +173,7 @@ def save_trained_model(
             "events": model.group_events,
             "exponent": np.array(model.exponents),
         },
-        "alarms": {name: np.array([float(getattr(tail, name)) for tail in tails]) for name in AlarmTail._fields},
+        "alarms": {name: np.array([float(getattr(tail, name)) for tail in model.alarms]) for name in AlarmTail._fields},
     }
     save_model(path, detector_state(model.detector), extras, manifest)
     return manifest
@@ -223,7 +222,6 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         baseline_version=baseline_digest(shared),
         exponents=(first, second, third),
         alarms=(tails[0], tails[1], tails[2]),
-        newcomer_alarms=(tails[3], tails[4], tails[5]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
     )

@@ -250,8 +250,7 @@ def _train(
     acting = columns.names[:, event_columns.AGENT]
     bets = [damped_bets(p_values, acting, columns.time_ms) for p_values in held_out.concerns.p_value.T]
     first, second, third = (dependence_exponent(one, sessions) for one in bets)
-    of_compromise, of_malfunction, of_overreach = (fit_alarm_tail(one, acting, columns.time_ms) for one in bets)
-    tails = of_compromise, of_malfunction, of_overreach
+    tails = [fit_alarm_tail(one, acting, columns.time_ms) for one in bets]
     model = TrainedModel(
         detector,
         baseline,
@@ -263,8 +262,7 @@ def _train(
         version,
         baseline_digest(baseline),
         (first, second, third),
-        tails,
-        tails,
+        (tails[0], tails[1], tails[2]),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
         challenges,
     )

@@ -92,7 +92,6 @@ class TrainedModel:
         exponents: in (0, 1], how far the evidence of each concern falls short of independence
             (`model_training.dependence_exponent`).
         alarms: how high the evidence of each concern climbs on agents of the history.
-        newcomer_alarms: the same on agents in their first days; as *alarms* where nobody lived through these.
         window_ms: first and last event time of the history.
         challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
             calls.
@@ -109,7 +108,6 @@ class TrainedModel:
     baseline_version: str
     exponents: ByConcern[float]
     alarms: ByConcern[AlarmTail]
-    newcomer_alarms: ByConcern[AlarmTail]
     window_ms: tuple[int, int]
     challenges: CallChallenges | None = None
 
@@ -118,13 +116,9 @@ class TrainedModel:
         at = np.minimum(np.searchsorted(self.groups, groups), len(self.groups) - 1)
         return np.where(self.groups[at] == groups, at, 0)
 
-    def threshold_rows(self, groups: npt.NDArray[np.uint64], familiar: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Row in the thresholds (2g, 3, 3) of levels of agents in *groups* (n,): newcomers have rows of their own."""
-        return self.group_rows(groups) + np.where(familiar, 0, len(self.groups))
-
-    def threshold_row(self, group: np.uint64, familiar: np.bool_) -> int:
-        """Row of one agent."""
-        return int(self.threshold_rows(np.array([group], np.uint64), np.array([familiar]))[0])
+    def group_row(self, group: np.uint64) -> int:
+        """Row of one group."""
+        return int(self.group_rows(np.array([group], np.uint64))[0])
 
     @property
     def counted_concerns(self) -> list[int]:

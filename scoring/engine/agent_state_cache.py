@@ -24,7 +24,6 @@ from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
 from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
-from ...models.detector import FAMILIAR_EVENTS
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
@@ -221,14 +220,13 @@ class AgentStateCache:
         missing = [key for key in keys.tolist() if key not in unsaved]
         known = {**self._load_stored(missing), **unsaved}
         history = self._history_rows(keys, known)
-        shared = self._shared_counts(history)
         self._admit_seeds(keys, slots, known, history)
-        for key, slot, familiar in zip(keys.tolist(), slots.tolist(), shared >= FAMILIAR_EVENTS, strict=True):
+        for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
             row = known.get(key)
             if row is not None:
-                self._restore(row, slot, familiar)
+                self._restore(row, slot)
                 self._agents.dirty[slot] = self.evicted.pop(key, None) is not None
-        self.builder.state.numbers[slots, layout.N_SHARED] = shared
+        self._update_shared_counts(slots, history)
 
     @contextmanager
     def arriving(self, columns: EventColumns) -> Iterator[None]:
@@ -350,27 +348,27 @@ class AgentStateCache:
         assert self._arriving is not None
         return full_name(self._arriving.events[row])
 
-    def _shared_counts(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Each agent's count of events in the shared baseline: this model's, not that of the one before."""
-        shared = np.zeros(len(at), np.float32)
-        shared[at >= 0] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
-        return shared
+    def _update_shared_counts(self, slots: SlotIndices, at: npt.NDArray[np.int64]) -> None:
+        """Set each agent's count of events in the shared baseline: this model's, not that of the one before."""
+        numbers = self.builder.state.numbers
+        numbers[slots, layout.N_SHARED] = 0.0
+        numbers[slots[at >= 0], layout.N_SHARED] = self._model.seeds.rows["numbers"][at[at >= 0], layout.N_SHARED]
 
-    def _restore(self, row: AgentRow, slot: int, familiar: np.bool_) -> None:
+    def _restore(self, row: AgentRow, slot: int) -> None:
         """Put a stored agent into its slot. Features of another layout or salt are left behind; risk survives both."""
         state = self._stored_features(row)
         if state is not None:
             self.builder.unpack(np.array([slot], np.int32), state)
-        self._agents.groups[slot] = group = self._group_hash(row)
-        self._agents.threshold_rows[slot] = thresholds = self._model.threshold_row(group, familiar)
         same_risk = row.state_version.split(":")[-1] == self.state_version.split(":")[-1]
         if same_risk and len(row.risk) == risk.ROW.itemsize:
             self._agents.risk[slot] = np.frombuffer(row.risk, risk.ROW)[0]
         else:
-            self._agents.risk[slot] = self._risk_from_columns(row, thresholds)
+            self._agents.risk[slot] = self._risk_from_columns(row)
         self._agents.names[slot] = row.name
         self._agents.checks[slot] = self._identities.agent_hash(*row.name.identity).check
         self._agents.types[slot] = row.agent_type
+        self._agents.groups[slot] = group = self._group_hash(row)
+        self._agents.threshold_rows[slot] = self._model.group_row(group)
         self.builder.pinned[slot] = self._agents.risk["due_ms"][slot] != 0
         tenant = row.name.tenant
         reasons, counterfactual = (
@@ -389,14 +387,14 @@ class AgentStateCache:
     def _group_hash(self, row: AgentRow) -> np.uint64:
         return np.uint64(self._hash(f"{row.name.tenant}\x1f{row.agent_type}"))
 
-    def _risk_from_columns(self, row: AgentRow, threshold_row: int) -> Any:
+    def _risk_from_columns(self, row: AgentRow) -> Any:
         """Risk of an agent whose stored state has another layout, from its plain columns: an upgrade frees nobody."""
         state = np.zeros((), risk.ROW)
         for column, field in zip(_ROW_COLUMNS, _RISK_COLUMNS, strict=True):
             state[field] = getattr(row, column)
         state["since_ms"], state["p_value"] = row.evaluated_ms, 1.0
         if row.level >= RiskLevel.MEDIUM:
-            limits = self._thresholds[threshold_row]
+            limits = self._thresholds[self._model.group_row(self._group_hash(row))]
             concern = risk.signalled_concern(limits)
             state["concern"] = CONCERNS.index(row.concern) if row.concern in CONCERNS else concern  # 0.1 knew none
             state["statistic"][concern] = limits[concern, row.level - RiskLevel.MEDIUM]

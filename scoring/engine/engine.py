@@ -182,7 +182,7 @@ class Engine:
             np.zeros((n, risk.OUTPUTS)),
             np.zeros((n, len(CONCERNS), risk.CONCERN_OUTPUTS)),
             np.zeros(n),
-            self.model.threshold_rows(groups, self._is_familiar(slots)),
+            self.model.group_rows(groups),
             np.empty((n, layout.NUMBERS), np.float32),
             np.ones(n),
             np.zeros(n),
@@ -197,10 +197,6 @@ class Engine:
         self.dirty[slots] = True
         self.builder.pinned[slots] = self.risk["due_ms"][slots] != 0
         return out
-
-    def _is_familiar(self, slots: SlotIndices) -> npt.NDArray[np.bool_]:
-        """Flags of agents that the model's history shows well."""
-        return np.asarray(self.builder.state.numbers[slots, layout.N_SHARED] >= FAMILIAR_EVENTS)
 
     def _admit(self, columns: EventColumns) -> SlotIndices:
         """Slot of each row's agent, after those that are not resident have moved in."""
@@ -331,9 +327,7 @@ class Engine:
             if self.agents.register(slot, int(columns.names[row, event_columns.AGENT]), columns.events[row]):
                 taken.setdefault(slot, [(-1, before)]).append((row, types[slot]))
                 self.agents.groups[slot] = groups[row]
-                self.agents.threshold_rows[slot] = self.model.threshold_row(
-                    groups[row], self._is_familiar(np.array([slot]))[0]
-                )
+                self.agents.threshold_rows[slot] = self.model.group_row(groups[row])
             elif not columns.events[row].agent.type:
                 groups[row] = self.agents.groups[slot]  # it is judged among the peers that the agent is known to have
         return taken

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...models.betting import AlarmTail
-from ...models.concerns import CONCERNS, ByConcern
+from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from .risk import OVERREACH
 from .settings import AlertBudget
@@ -26,23 +26,14 @@ _MIN_LEVEL_DISTANCE = 1.0
 
 
 def model_thresholds(model: TrainedModel, budget: AlertBudget) -> npt.NDArray[np.float64]:
-    """Evidence at which each level begins by peer group of a model and concern, natural log, shape (2g, 3, 3).
+    """Evidence at which each level begins by peer group of a model and concern, natural log, shape (g, 3, 3).
 
-    The first g rows are of agents that the history shows well, the others of newcomers (`threshold_rows`). A concern
-    that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach that its
-    history is too short to check: odd days come in rows, and a promise about them would be a guess.
+    A concern that has no share of the budget moves no level: its thresholds are infinite. So are those of overreach
+    that its history is too short to check: odd days come in rows, and a promise about them would be a guess.
     """
-    of_familiar = _thresholds_by_concern(model, budget, model.alarms)
-    return np.concatenate([of_familiar, _thresholds_by_concern(model, budget, model.newcomer_alarms)])
-
-
-def _thresholds_by_concern(
-    model: TrainedModel, budget: AlertBudget, by_concern: ByConcern[AlarmTail]
-) -> npt.NDArray[np.float64]:
-    """Thresholds (g, 3, 3) by peer group, from how high evidence of each concern climbs."""
     bounds = np.full((len(model.group_rates), len(CONCERNS), 3), np.inf)
     shares = model.detector.budget_shares
-    for concern, (share, exponent, alarms) in enumerate(zip(shares, model.exponents, by_concern, strict=True)):
+    for concern, (share, exponent, alarms) in enumerate(zip(shares, model.exponents, model.alarms, strict=True)):
         if share > 0.0:
             part = AlertBudget(share * budget.medium, share * budget.high, share * budget.critical)
             if concern != OVERREACH:

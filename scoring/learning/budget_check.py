@@ -75,7 +75,6 @@ def check_budget(
     model: TrainedModel,
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
-    familiar: npt.NDArray[np.bool_],
     settings: RiskEvaluationSettings,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
@@ -83,7 +82,6 @@ def check_budget(
     Args:
         columns: the history, in order, with n events.
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
-        familiar: bool (n,), events of agents that were judged as well known.
         settings: budget and risk that are asked about.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
@@ -100,7 +98,7 @@ def check_budget(
         model.coverage(groups),
         np.zeros(n),
         level_thresholds.model_thresholds(model, settings.alert_budget),
-        model.threshold_rows(groups, familiar),
+        model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
         risk.kernel_parameters(settings),

@@ -222,8 +222,8 @@ def train_and_save(
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    model, validation_events, p_values, familiar = train_walk_forward(columns, salt, version, settings, progress)
-    report = check_budget(model, validation_events, p_values, familiar, engine.risk)
+    model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress)
+    report = check_budget(model, validation_events, p_values, engine.risk)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)
     return TrainedVersion(model, manifest, read_manifest(directory)[1], report)

@@ -10,7 +10,6 @@ each of their days the tail that thresholds are read from. Both hold whatever ho
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +21,13 @@ from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES
+from ...ingest.features.layout import Baseline
 from ...ingest.timestamps import DAY_MS, WEEK_MS
-from ...models.betting import AlarmTail, fit_tail_of_maxima
-from ...models.calibration import FLEET_GROUP, Calibration, ScoresBeforeAdding
-from ...models.concerns import CONCERNS, ByConcern, calibrated, fit_calibrations
+from ...models.betting import fit_tail_of_maxima
+from ...models.calibration import Calibration
+from ...models.concerns import CONCERNS, calibrated, fit_calibrations
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
-from ...models.model_training import TrainingProgress, agent_event_numbers, agent_seeds, train_with_held_out
+from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
 from ...models.trained_model import AgentSeeds, TrainedModel
 from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
@@ -39,10 +39,6 @@ MIN_VALIDATION_EVENTS = 200
 
 CALIBRATION_RUNS = 2
 """Two runs: the first judges oddness by the calibration of strangers, the second by that of the first run."""
-
-MIN_AGENTS_OF_GROUP = 4
-"""Agents from which a peer group says what a newcomer of it is like; a newcomer of a smaller one is compared with those
-of the fleet. Agents are what is exchangeable here, not events."""
 
 _BATCH = 4096
 _ADDED = np.array(ADDED_FEATURES)
@@ -59,13 +55,11 @@ class WalkForwardResult(NamedTuple):
         model: what was learned of the whole history.
         validation_events: those events, m of them, in order.
         p_values: float64 (m, 3), of each by concern.
-        familiar: bool (m,), those of agents that were well known before.
     """
 
     model: TrainedModel
     validation_events: EventColumns
     p_values: npt.NDArray[np.float64]
-    familiar: npt.NDArray[np.bool_]
 
 
 class _LivePathScores(NamedTuple):
@@ -99,70 +93,32 @@ def train_walk_forward(
     familiar = np.isin(after.names[:, event_columns.AGENT], _familiar_agents(before))
     detector = model.detector
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
-        return WalkForwardResult(model, columns, held_out.concerns.p_value, np.zeros(len(columns), np.bool_))
-    growth = len(taught) / split
-    first = _model_before(model, before, growth)
+        return WalkForwardResult(model, columns, held_out.concerns.p_value)
+    first = _model_before(model, before, len(taught) / split)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
-        progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, 2 * CALIBRATION_RUNS)
+        progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
         lived = _run_live_path(dataclasses.replace(first, detector=detector), after)
-        detector = _calibrated_for_familiar(detector, lived, familiar, groups)
-    newcomers = _models_before_meeting(model, before, after, growth)
-    unmet = None
-    for run in range(CALIBRATION_RUNS if newcomers else 0):
-        progress(
-            f"rehearsing newcomers ({run + 1} of {CALIBRATION_RUNS})", CALIBRATION_RUNS + run, 2 * CALIBRATION_RUNS
+        minimum = detector.settings.group_minimum
+        by_concern = detector.by_concern._replace(
+            familiar=fit_calibrations(list(lived.concerns[familiar].T.copy()), groups[familiar], minimum)
         )
-        unmet = _run_as_newcomers(newcomers, detector, after)
-        detector = _calibrated_for_newcomers(detector, unmet, _groups_of_several(after))
+        calibration = Calibration.fit(lived.anomaly[familiar], groups[familiar], minimum)
+        detector = dataclasses.replace(detector, familiar=calibration, by_concern=by_concern)
     p_values = calibrated(detector.by_concern, list(lived.concerns.T.copy()), groups, familiar, lived.addable)
-    alarms = _alarm_tails(lived.statistics[familiar], after.take(np.flatnonzero(familiar)), model.alarms)
+    known = after.take(np.flatnonzero(familiar))
+    tails = [fit_tail_of_maxima(_daily_maxima(column, known)) for column in lived.statistics[familiar].T]
+    first_tail, second_tail, third_tail = (
+        tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
+    )
     rehearsed = dataclasses.replace(
         model,
         seeds=_seeds_with_oddness(model.seeds, after, p_values),
         detector=detector,
-        alarms=alarms,
-        newcomer_alarms=alarms if unmet is None else _alarm_tails(unmet.statistics, after, alarms),
+        alarms=(first_tail, second_tail, third_tail),
     )
-    progress("done", 2 * CALIBRATION_RUNS, 2 * CALIBRATION_RUNS)
-    return WalkForwardResult(rehearsed, after, p_values, familiar)
-
-
-def _calibrated_for_familiar(
-    detector: ForestDetector, lived: _LivePathScores, familiar: npt.NDArray[np.bool_], groups: npt.NDArray[np.uint64]
-) -> ForestDetector:
-    """The detector, with what familiar agents were like on the live path as their calibration."""
-    minimum = detector.settings.group_minimum
-    concerns = fit_calibrations(list(lived.concerns[familiar].T.copy()), groups[familiar], minimum)
-    return dataclasses.replace(
-        detector,
-        familiar=Calibration.fit(lived.anomaly[familiar], groups[familiar], minimum),
-        by_concern=detector.by_concern._replace(familiar=concerns),
-    )
-
-
-def _calibrated_for_newcomers(
-    detector: ForestDetector, lived: _LivePathScores, groups: npt.NDArray[np.uint64]
-) -> ForestDetector:
-    """The detector, with what agents were like in their first days on the live path as the calibration of strangers."""
-    minimum = detector.settings.group_minimum
-    concerns = list(lived.concerns.T.copy())
-    return dataclasses.replace(
-        detector,
-        calibration=Calibration.fit(lived.anomaly, groups, minimum, ScoresBeforeAdding(lived.anomaly, lived.addable)),
-        by_concern=detector.by_concern._replace(
-            calibrations=fit_calibrations(concerns, groups, minimum, ScoresBeforeAdding(concerns[0], lived.addable))
-        ),
-    )
-
-
-def _alarm_tails(
-    statistics: npt.NDArray[np.float64], columns: EventColumns, otherwise: ByConcern[AlarmTail]
-) -> ByConcern[AlarmTail]:
-    """Tails of the highest statistic (n, 3) of each agent and day; *otherwise* where there are too few of these."""
-    tails = [fit_tail_of_maxima(_daily_maxima(column, columns)) for column in statistics.T]
-    first, second, third = (tail if tail.usable else before for tail, before in zip(tails, otherwise, strict=True))
-    return first, second, third
+    progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
+    return WalkForwardResult(rehearsed, after, p_values)
 
 
 def walk_forward_events(model: TrainedModel) -> int:
@@ -193,16 +149,24 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def _model_before(model: TrainedModel, before: EventColumns, growth: float) -> TrainedModel:
-    """The model as it would be with *before* alone as its history, had it been *growth* times as long."""
+    """The model as it would be with *before* alone as its history, had it been *growth* times as long.
+
+    A name that nobody has used is the odder the longer the history. Judged against counts of a shorter one, all such
+    events would be calmer than those of days to come, which then would be odder than all that was ever seen.
+    """
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
     _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
-    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_))
-    totals = baseline.totals.copy()
-    totals[:, :, 0] *= np.float32(growth)
-    baseline = baseline._replace(counts=baseline.counts * np.float32(growth), totals=totals)
+    baseline = _scaled(fit_baseline(before, observations, np.ones(len(before), np.bool_)), np.float32(growth))
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(before)
     return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
+
+
+def _scaled(baseline: Baseline, factor: np.float32) -> Baseline:
+    """The baseline with all that it counts *factor* times; the number of different names stays."""
+    totals = baseline.totals.copy()
+    totals[:, :, 0] *= factor
+    return baseline._replace(counts=baseline.counts * factor, totals=totals)
 
 
 def _seeds_with_oddness(seeds: AgentSeeds, columns: EventColumns, p_values: npt.NDArray[np.float64]) -> AgentSeeds:
@@ -210,52 +174,6 @@ def _seeds_with_oddness(seeds: AgentSeeds, columns: EventColumns, p_values: npt.
     place = np.searchsorted(seeds.keys, columns.names[:, event_columns.AGENT])
     odd, events = usual_oddness.count_by_agent(place, p_values, len(seeds.keys))
     return dataclasses.replace(seeds, odd=odd, rehearsed=events)
-
-
-def _groups_of_several(columns: EventColumns) -> npt.NDArray[np.uint64]:
-    """Peer group of each event (n,), the fleet where too few agents stand for what a newcomer of the group is like."""
-    groups = columns.names[:, event_columns.GROUP]
-    agents = np.unique(np.stack([groups, columns.names[:, event_columns.AGENT]]), axis=1)
-    ids, counts = np.unique(agents[0], return_counts=True)
-    return np.where(np.isin(groups, ids[counts >= MIN_AGENTS_OF_GROUP]), groups, FLEET_GROUP)
-
-
-def _models_before_meeting(
-    model: TrainedModel, before: EventColumns, after: EventColumns, growth: float
-) -> list[tuple[TrainedModel, npt.NDArray[np.int64]]]:
-    """Models that have not met one half of the agents, each with that half's rows of *after*; none of one agent.
-
-    Agents of a peer group are dealt out in turns, so that a newcomer has peers wherever it would have them.
-    """
-    agents = np.concatenate([before.names[:, event_columns.AGENT], after.names[:, event_columns.AGENT]])
-    groups = np.concatenate([before.names[:, event_columns.GROUP], after.names[:, event_columns.GROUP]])
-    ids, first = np.unique(agents, return_index=True)
-    order = np.argsort(first)
-    halves = np.empty(len(ids), np.int64)
-    halves[order] = agent_event_numbers(groups[first[order]]) % 2
-    half_of = halves[np.searchsorted(ids, agents)]
-    models = []
-    for half in (0, 1):
-        met = before.take(np.flatnonzero(half_of[: len(before)] != half))
-        rows = np.flatnonzero(half_of[len(before) :] == half)
-        if not len(met):
-            return []
-        if len(rows):
-            models.append((_model_before(model, met, growth * len(before) / len(met)), rows))
-    return models
-
-
-def _run_as_newcomers(
-    models: Sequence[tuple[TrainedModel, npt.NDArray[np.int64]]], detector: ForestDetector, columns: EventColumns
-) -> _LivePathScores:
-    """The live path over *columns*, each row on the model that has not met its agent."""
-    shape = len(columns), len(CONCERNS)
-    out = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), np.zeros(len(columns), np.bool_))
-    for model, rows in models:
-        lived = _run_live_path(dataclasses.replace(model, detector=detector), columns.take(rows))
-        for whole, part in zip(out, lived, strict=True):
-            whole[rows] = part
-    return out
 
 
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:
