@@ -157,7 +157,7 @@ def save_trained_model(
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
     )
-    extras = {
+    extras: dict[str, dict[str, npt.NDArray[Any]]] = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {
             "keys": model.seeds.keys,

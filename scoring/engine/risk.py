@@ -4,8 +4,9 @@ Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose m
 (`trustwatch.models.betting`), so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and
 Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
 while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
-alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
-*displayed* risk score decays with a half-life.
+alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but for
+an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent shows
+day after day stops counting (`usual_oddness`).
 
 Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
 budget: the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they
@@ -64,6 +65,10 @@ SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
 
 RESTART_SHARE = 0.5
+"""Part of the medium threshold that evidence may still be when time has cleared an alert: the head start of a CUSUM
+that begins anew after an alarm (Lucas and Crosier 1982). With all of it the next odd event would alert again, day after
+day, and nothing of the agent would ever be learned."""
+
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
 OWN_EVENTS = 20.0

@@ -47,9 +47,10 @@ def begin_day(row: Any) -> None:
     kept = 0.5 ** (float(day - row.day) / HALF_LIFE_DAYS)
     for concern in range(COUNTED_CONCERNS):
         for level in range(len(ODDNESS_LEVELS)):
-            row.odd_before[concern, level] = kept * row.odd_before[concern, level] + row.odd_today[concern, level]
+            odd = row.odd_before[concern, level] + row.odd_today[concern, level]
+            row.odd_before[concern, level] = kept * odd
             row.odd_today[concern, level] = 0
-    row.events_before = kept * row.events_before + row.events_today
+    row.events_before = kept * (row.events_before + row.events_today)
     row.day, row.events_today = day, 0
 
 

@@ -94,7 +94,7 @@ def train_walk_forward(
     detector = model.detector
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
         return WalkForwardResult(model, columns, held_out.concerns.p_value)
-    first = _model_before(model, before, len(taught) / split)
+    first = _model_before(model, before)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
@@ -148,25 +148,29 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
     return np.asarray(agents[events >= FAMILIAR_EVENTS])
 
 
-def _model_before(model: TrainedModel, before: EventColumns, growth: float) -> TrainedModel:
-    """The model as it would be with *before* alone as its history, had it been *growth* times as long.
-
-    A name that nobody has used is the odder the longer the history. Judged against counts of a shorter one, all such
-    events would be calmer than those of days to come, which then would be odder than all that was ever seen.
-    """
+def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
+    """The model as it would be with *before* alone as its history, and names that nobody used as odd as they are now."""
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
     _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
-    baseline = _scaled(fit_baseline(before, observations, np.ones(len(before), np.bool_)), np.float32(growth))
+    baseline = _as_odd_as(fit_baseline(before, observations, np.ones(len(before), np.bool_)), model.baseline)
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(before)
     return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
 
 
-def _scaled(baseline: Baseline, factor: np.float32) -> Baseline:
-    """The baseline with all that it counts *factor* times; the number of different names stays."""
-    totals = baseline.totals.copy()
+def _as_odd_as(short: Baseline, whole: Baseline) -> Baseline:
+    """The baseline of a *short* history with its counts scaled until each different name stands for as many items as in
+    the *whole* one.
+
+    The longer a history, the odder a name that nobody has used. Against the counts of a shorter one all such events
+    would be calmer than those of days to come, which then would be odder than all that was ever seen.
+    """
+    items, names = (float(value) for value in short.totals.sum(axis=(0, 1), dtype=np.float64))
+    all_items, all_names = (float(value) for value in whole.totals.sum(axis=(0, 1), dtype=np.float64))
+    factor = np.float32(max((all_items / all_names) / (items / names), 1.0))
+    totals = short.totals.copy()
     totals[:, :, 0] *= factor
-    return baseline._replace(counts=baseline.counts * factor, totals=totals)
+    return short._replace(counts=short.counts * factor, totals=totals)
 
 
 def _seeds_with_oddness(seeds: AgentSeeds, columns: EventColumns, p_values: npt.NDArray[np.float64]) -> AgentSeeds:
