@@ -5,8 +5,8 @@ Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose m
 Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
 while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
 alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but for
-an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent shows
-day after day stops counting (`usual_oddness`).
+an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent
+shows day after day stops counting (`usual_oddness`).
 
 Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
 budget: the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they

@@ -159,8 +159,8 @@ def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
 
 
 def _as_odd_as(short: Baseline, whole: Baseline) -> Baseline:
-    """The baseline of a *short* history with its counts scaled until each different name stands for as many items as in
-    the *whole* one.
+    """The baseline of a *short* history, its counts scaled until each different name stands for as many items as in the
+    *whole* one.
 
     The longer a history, the odder a name that nobody has used. Against the counts of a shorter one all such events
     would be calmer than those of days to come, which then would be odder than all that was ever seen.
