@@ -149,7 +149,7 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 
 
 def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
-    """The model as it would be with *before* alone as its history, and names that nobody used as odd as they are now."""
+    """The model as it would be with *before* alone as its history, but names that nobody used as odd as now."""
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
     _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
     baseline = _as_odd_as(fit_baseline(before, observations, np.ones(len(before), np.bool_)), model.baseline)
@@ -159,7 +159,7 @@ def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
 
 
 def _as_odd_as(short: Baseline, whole: Baseline) -> Baseline:
-    """The baseline of a *short* history, its counts scaled until each different name stands for as many items as in the
+    """The *short* baseline with counts scaled until each different name stands for as many items as in the
     *whole* one.
 
     The longer a history, the odder a name that nobody has used. Against the counts of a shorter one all such events
