@@ -27,6 +27,7 @@ from .detection import (
     evidence_methods,
     explanation_accuracy,
     fitted_trace,
+    fleet_budgets,
     leave_out,
     stolen_identity,
     supervised_bound,
@@ -132,6 +133,10 @@ class DetectionBenchmark:
         """Ways to gather evidence over events."""
         return evidence_methods.run(self.clean_enterprise)
 
+    def fleets(self) -> list[FigureTable]:
+        """Levels of honest fleets beside the alert budget."""
+        return fleet_budgets.run(fleet_budgets.FLEETS[: 1 if self.quick else None])
+
     def stolen(self) -> list[FigureTable]:
         """Sessions under another agent's identity."""
         return stolen_identity.run(self.quick)
@@ -156,10 +161,11 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "ages": DetectionBenchmark.ages,
     "evidence": DetectionBenchmark.evidence,
     "stolen": DetectionBenchmark.stolen,
+    "fleets": DetectionBenchmark.fleets,
 }
 PARTS = {**TRACES, **SIMULATED}
-SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings")
-"""Parts that train several models on each set: too long for `--quick`, unless they are asked for."""
+SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings", "fleets")
+"""Parts that train several models: too long for `--quick`, unless they are asked for."""
 
 
 def chosen(wanted: list[str] | None, *, quick: bool) -> list[str]:

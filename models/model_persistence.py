@@ -4,6 +4,7 @@ scores.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -157,12 +158,14 @@ def save_trained_model(
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
     )
-    extras = {
+    extras: dict[str, dict[str, npt.NDArray[Any]]] = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {
             "keys": model.seeds.keys,
             "checks": model.seeds.checks,
             "events": model.seeds.events,
+            "odd": model.seeds.odd,
+            "rehearsed": model.seeds.rehearsed,
             **_seed_columns(model.seeds.rows),
         },
         "groups": {
@@ -209,7 +212,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
     return TrainedModel(
         detector=detector_from_model(loaded),
         baseline=shared,
-        seeds=AgentSeeds(seeds["keys"], seeds["checks"], _seed_rows(seeds), seeds["events"]),
+        seeds=_agent_seeds(seeds),
         salt=bytes.fromhex(manifest.salt_hex),
         groups=groups["ids"],
         group_rates=groups["rates"],
@@ -221,6 +224,12 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
     )
+
+
+def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
+    """Agents of the history; how odd they usually are is not known of a model that was trained before it was counted."""
+    seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
+    return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -159,7 +159,7 @@ def replay_scores(
 ) -> dict[str, NDArray[Any]]:
     """What the live path says of each event: arrays by the names of `FIELDS`."""
     run = NumericReplay(model, settings or EngineSettings(), domains())
-    parts = list(run.replayed_events(FileSource(io.BytesIO(b"\n".join(events) + b"\n")), _raise_malformed))
+    parts = list(run.replayed_events(FileSource(io.BytesIO(b"\n".join(events) + b"\n")), raise_malformed))
     return {name: np.concatenate([part[at] for part in parts]) for at, name in enumerate(FIELDS)}
 
 
@@ -176,7 +176,8 @@ def _attack_of(label: SimulatedLabel, at_ms: int, plans: list[PlannedAttack]) ->
     return max(own or begun, key=lambda at: plans[at].at_ms)
 
 
-def _raise_malformed(offset: int, path: str, reason: str) -> None:
+def raise_malformed(offset: int, path: str, reason: str) -> None:
+    """End: what the simulator makes is an event."""
     raise SystemExit(f"record {offset} is no event: {reason} at {path}")
 
 

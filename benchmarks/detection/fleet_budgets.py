@@ -1,0 +1,133 @@
+"""Fleets without any attack: does the alert budget hold, at every level and for every concern, and is anybody stuck?"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+from trustwatch.ingest.columns import ColumnEncoder
+from trustwatch.ingest.file_source import FileSource
+from trustwatch.ingest.formats.history_decoding import decode_history_event
+from trustwatch.ingest.timestamps import DAY_MS
+from trustwatch.models.concerns import CONCERNS
+from trustwatch.scoring.engine import risk
+from trustwatch.scoring.engine.engine import EngineSettings, ScoredBatch
+from trustwatch.scoring.engine.settings import AlertBudget
+from trustwatch.scoring.learning.walkforward import train_walk_forward
+from trustwatch.scoring.pipeline.replay import HistoryReplay
+from trustwatch.scoring.records.agents import ALERTING_LEVELS
+from trustwatch.simulator.event_stream import simulate
+from trustwatch.simulator.settings import SimulationSettings
+
+from ..attacks.attacked_enterprise import SALT, START, TENANTS, domains, raise_malformed
+from .report import FigureTable
+
+LEARNED_DAYS, JUDGED_DAYS = 28, 7
+MOST_DAYS = 2
+"""Days above low from which an agent is stuck."""
+
+
+class FleetSize(NamedTuple):
+    """How large and how busy a fleet is."""
+
+    agents: int
+    events_per_agent_day: float
+
+
+FLEETS = (
+    *(FleetSize(40, 120.0) for _ in range(8)),
+    *(FleetSize(200, 40.0) for _ in range(6)),
+    *(FleetSize(40, 400.0) for _ in range(2)),
+    *(FleetSize(200, 120.0) for _ in range(3)),
+    FleetSize(1000, 40.0),
+)
+FIRST_SEED = 301
+"""Seeds from here on chose nothing: what the rules were made on has seeds below 200."""
+
+
+class FleetWeek(NamedTuple):
+    """What happened to honest agents in a week.
+
+    Attributes:
+        rises: (3, 3), by concern and level, times that an agent came from below the level to it or above.
+        agent_days: days on which an agent was active, summed.
+        stuck: agents above low on more than `MOST_DAYS` days.
+        agents: that were active.
+    """
+
+    rises: NDArray[np.int64]
+    agent_days: int
+    stuck: int
+    agents: int
+
+
+class _LevelReplay(HistoryReplay):
+    """A replay that keeps levels instead of words."""
+
+    def _events_of(self, scored: ScoredBatch) -> Iterator[Any]:
+        concern, before = scored.risk[:, risk.CONCERN].copy(), scored.risk[:, risk.LEVEL_BEFORE].copy()
+        yield scored.columns.time_ms, scored.slots.copy(), concern, before, scored.levels[:, 1].copy()
+
+
+def live_one_week(size: FleetSize, seed: int) -> FleetWeek:
+    """Learn four weeks of a fleet, and judge the one behind them."""
+    settings = SimulationSettings(
+        START,
+        timedelta(days=LEARNED_DAYS + JUDGED_DAYS),
+        seed,
+        size.agents,
+        TENANTS,
+        events_per_agent_day=size.events_per_agent_day,
+    )
+    cut = settings.start_ms + LEARNED_DAYS * DAY_MS
+    history: list[bytes] = []
+    judged: list[bytes] = []
+    for one in simulate(settings):
+        (history if one.at_ms < cut else judged).append(one.event)
+    columns = ColumnEncoder(SALT, domains()).encode([decode_history_event(event)[0] for event in history])
+    model = train_walk_forward(columns, SALT, "fleet").model
+    run = _LevelReplay(model, EngineSettings(capacity=4 * size.agents), domains())
+    source = FileSource(io.BytesIO(b"\n".join(judged) + b"\n"))
+    parts = list(run.replayed_events(source, raise_malformed))
+    time_ms, agent, concern, before, after = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rises = np.array(
+        [
+            [((before < level) & (after >= level) & (concern == one)).sum() for level in ALERTING_LEVELS]
+            for one in range(3)
+        ]
+    )
+    days = np.unique(np.stack([agent, time_ms // DAY_MS]), axis=1)
+    above = np.unique(np.stack([agent, time_ms // DAY_MS])[:, after >= risk.MEDIUM], axis=1)
+    stuck = int((np.unique(above[0], return_counts=True)[1] > MOST_DAYS).sum())
+    return FleetWeek(rises, days.shape[1], stuck, len(np.unique(days[0])))
+
+
+def run(fleets: Sequence[FleetSize] = FLEETS) -> list[FigureTable]:
+    """Rises of honest agents beside the budget, pooled over fleets."""
+    weeks = [live_one_week(size, FIRST_SEED + at) for at, size in enumerate(fleets)]
+    days = sum(week.agent_days for week in weeks)
+    by_concern = np.sum([week.rises for week in weeks], axis=0)
+    rows = [_row("all", by_concern.sum(axis=0), days)]
+    rows += [_row(name, by_concern[at], days) for at, name in enumerate(CONCERNS)]
+    agents, stuck = sum(week.agents for week in weeks), sum(week.stuck for week in weeks)
+    allowed = AlertBudget()
+    note = (
+        f"{len(weeks)} fleets of {min(f.agents for f in fleets)} to {max(f.agents for f in fleets):,} agents, "
+        f"{LEARNED_DAYS} days learned, {JUDGED_DAYS} judged without any attack: {days:,} agent-days. Rises per 1,000 "
+        f"agent-days and their upper 95 % bound; budgets are {allowed.medium:g}, {allowed.high:g} and "
+        f"{allowed.critical:g}. {stuck} of {agents:,} agents were above low on more than {MOST_DAYS} days."
+    )
+    return [FigureTable("Honest fleets", ("concern", "medium", "high", "critical"), rows, note)]
+
+
+def _row(name: str, rises: NDArray[np.int64], days: int) -> tuple[Any, ...]:
+    per = 1000.0 / days
+    return (
+        name,
+        *(f"{count} ({count * per:.1f}; at most {chi2.ppf(0.95, 2 * count + 2) / 2 * per:.1f})" for count in rises),
+    )
