@@ -227,7 +227,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
 
 
 def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
-    """Agents of the history; how odd they usually are is not known of a model that was trained before it was counted."""
+    """Agents of the history; of a model that was trained before it was counted, none has been odd."""
     seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
