@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
@@ -153,6 +154,7 @@ def save_trained_model(
         settings={
             "detector": settings_document(settings),
             **({} if model.challenges is None else {"challenges": model.challenges.document()}),
+            **({"sensitive_types": list(model.sensitive_types)} if model.sensitive_types else {}),
         },
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
@@ -220,7 +222,15 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         alarms=(tails[0], tails[1], tails[2]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
+        sensitive_types=_sensitive_types(manifest.settings),
     )
+
+
+def _sensitive_types(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return msgspec.convert(settings.get("sensitive_types", []), tuple[str, ...])
+    except msgspec.ValidationError as error:
+        raise ModelError(f"manifest.json: settings.sensitive_types is wrong ({error}); retrain") from None
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

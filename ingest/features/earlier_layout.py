@@ -31,21 +31,29 @@ STATE_ROW = np.dtype(
 )
 """Of 0.1."""
 
-STATE_ROW_WITH_VALUES = np.dtype(
-    [
-        ("times", np.int64, (layout.TIMES,)),
-        ("numbers", np.float32, (layout.NUMBERS,)),
-        ("table", np.uint32, (layout.TABLE_SIZE,)),
-        ("session_id", np.uint64, (layout.SESSIONS,)),
-        ("session_last", np.int64, (layout.SESSIONS,)),
-        ("session_prev", np.uint64, (layout.SESSIONS,)),
-        ("session_numbers", np.float32, (layout.SESSIONS, 4)),
-        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
-        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
-        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
-    ]
-)
+
+def _row_with_values(session_numbers: int) -> np.dtype[Any]:
+    """Row of a version between 0.1 and the next, which had so many numbers of a session."""
+    return np.dtype(
+        [
+            ("times", np.int64, (layout.TIMES,)),
+            ("numbers", np.float32, (layout.NUMBERS,)),
+            ("table", np.uint32, (layout.TABLE_SIZE,)),
+            ("session_id", np.uint64, (layout.SESSIONS,)),
+            ("session_last", np.int64, (layout.SESSIONS,)),
+            ("session_prev", np.uint64, (layout.SESSIONS,)),
+            ("session_numbers", np.float32, (layout.SESSIONS, session_numbers)),
+            ("session_untrusted", np.uint64, (layout.SESSIONS,)),
+            ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
+            ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
+        ]
+    )
+
+
+STATE_ROW_WITH_VALUES = _row_with_values(session_numbers=4)
 """Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
+STATE_ROW_WITH_HABITS = _row_with_values(session_numbers=6)
+"""Of those that did, but did not know which answers were sensitive."""
 
 
 class StateLayout(NamedTuple):
@@ -56,7 +64,11 @@ class StateLayout(NamedTuple):
     row: np.dtype[Any]
 
 
-EARLIER_LAYOUTS: Final = (StateLayout(GENERATION, KINDS, STATE_ROW), StateLayout(3, 21, STATE_ROW_WITH_VALUES))
+EARLIER_LAYOUTS: Final = (
+    StateLayout(GENERATION, KINDS, STATE_ROW),
+    StateLayout(3, 21, STATE_ROW_WITH_VALUES),
+    StateLayout(3, 21, STATE_ROW_WITH_HABITS),
+)
 
 
 def converted(rows: Array) -> Array:

@@ -10,6 +10,7 @@ each of their days the tail that thresholds are read from. Both hold whatever ho
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES
+from ...ingest.hashing import NameHasher
 from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
 from ...models.calibration import Calibration
@@ -76,13 +78,14 @@ def train_walk_forward(
     version: str,
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
+    sensitive_types: Sequence[str] = (),
 ) -> WalkForwardResult:
     """Learn a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
 
     A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
     judged as strangers are.
     """
-    model, held_out = train_with_held_out(columns, salt, version, settings, progress)
+    model, held_out = train_with_held_out(columns, salt, version, settings, progress, sensitive_types)
     taught = np.flatnonzero(
         (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
     )
@@ -145,8 +148,9 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
     """The model as it would be with *before* alone as its history."""
     agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
-    _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(before)
-    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_))
+    types = NameHasher(model.salt).hash_many(model.sensitive_types)
+    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(before)
+    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_), types)
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(before)
     return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))

@@ -52,7 +52,16 @@ def test_only_the_habits_of_sessions_are_new_to_state_that_knows_values() -> Non
     assert not made["session_numbers"][:, :, layout.S_COMPARED :].any()
 
 
-@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values"])
+def test_only_sensitive_answers_are_new_to_state_that_compares_sessions() -> None:
+    rows = earlier_rows(3, EARLIER_LAYOUTS[2])
+    made = converted(rows)
+
+    for name in rows.dtype.names or ():
+        np.testing.assert_array_equal(made[name], rows[name])
+    assert not made["session_sensitive"].any()
+
+
+@pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits"])
 def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
     """Rows of another size are damaged."""
     old = earlier_rows(1, earlier)
