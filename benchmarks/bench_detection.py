@@ -15,7 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import cached_property
 
-from .attacks import attack_suite, attacked_enterprise
+from .attacks import attack_suite, attacked_enterprise, sensitive_exfiltration
 from .attacks.attacked_enterprise import AttackedEnterprise, EnterpriseSize
 from .detection import (
     ablation,
@@ -141,6 +141,10 @@ class DetectionBenchmark:
         """Sessions under another agent's identity."""
         return stolen_identity.run(self.quick)
 
+    def sensitive(self) -> list[FigureTable]:
+        """Sensitive data that leaves by a usual way."""
+        return sensitive_exfiltration.run(self.quick)
+
 
 TRACES: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "concerns": DetectionBenchmark.concerns,
@@ -162,6 +166,7 @@ SIMULATED: dict[str, Callable[[DetectionBenchmark], list[FigureTable]]] = {
     "evidence": DetectionBenchmark.evidence,
     "stolen": DetectionBenchmark.stolen,
     "fleets": DetectionBenchmark.fleets,
+    "sensitive": DetectionBenchmark.sensitive,
 }
 PARTS = {**TRACES, **SIMULATED}
 SEVERAL_TRAININGS = ("concerns", "new_tasks", "left_out", "trainings", "fleets")

@@ -10,18 +10,21 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .reference_habits import SessionHabits
 from .reference_origins import (
+    SENSITIVE,
+    UNHASHED,
     RememberedValues,
     TracedValue,
     argument_origin,
     learned_values,
     remember_values,
+    route_novelty,
     tells_origins,
     traced_values,
 )
@@ -73,7 +76,7 @@ DRIFTING = ("pace_4h", "volume")
 class ReferenceSession:
     """Activity that belongs together."""
 
-    __slots__ = ("calls", "events", "habits", "last_ms", "name", "previous", "strange", "uses")
+    __slots__ = ("calls", "events", "habits", "last_ms", "name", "previous", "sensitive", "strange", "uses")
 
     def __init__(self, name: str | None, at_ms: int) -> None:
         self.name, self.last_ms = name, at_ms
@@ -81,6 +84,7 @@ class ReferenceSession:
         self.events, self.strange = 0, 0.0
         self.uses: dict[str, int] = {}
         self.calls: list[bool] = []  # of each call that told origins, whether others may have written its answer
+        self.sensitive: list[bool] = []  # and whether it was sensitive
         self.habits = SessionHabits()
 
 
@@ -181,6 +185,7 @@ class ReferenceFeatures:
     Args:
         scopes: shared baselines by scope key, from `fit`.
         values: what a history remembers of arguments, by scope key, from `fit_values`.
+        sensitive: types of resources whose answers are.
         shared: how many of an agent's events these baselines count, by agent; none where it is left out.
     """
 
@@ -189,9 +194,11 @@ class ReferenceFeatures:
         scopes: Mapping[Item, ReferenceScope] | None = None,
         shared: Mapping[Item, int] | None = None,
         values: Mapping[Item, RememberedValues] | None = None,
+        sensitive: Collection[str] = (),
     ) -> None:
         self.scopes = scopes or {}
         self.values = values or {}
+        self.sensitive = sensitive
         self.shared = shared or {}
         self.agents: dict[Item, ReferenceAgent] = {}
 
@@ -248,12 +255,17 @@ class ReferenceFeatures:
         """Values of an event that tells origins, whose feature is written; the session counts the call."""
         if not tells_origins(event):
             return []
-        values, scopes = traced_values(event, session.calls), _scope_keys(event)
-        vector["argument_origin"] = argument_origin(
-            values, scopes, event.get("task"), self.values, agent.counts, now_ms
-        )
+        values, scopes = traced_values(event, session.calls, session.sensitive), _scope_keys(event)
+        memory = event.get("task"), self.values, agent.counts
+        vector["argument_origin"] = argument_origin(values, scopes, *memory, now_ms)
+        if any(one.value is None for one in values):
+            vector["argument_route"] = route_novelty(UNHASHED, values, scopes, *memory)
+        if self.sensitive:
+            vector["sensitive_route"] = route_novelty(SENSITIVE, values, scopes, *memory)
         if vouched:
             session.calls.append(bool(event.get("untrusted_result")))
+            kind = (event.get("resource") or {}).get("type")
+            session.sensitive.append(event["outcome"] == "success" and kind in self.sensitive)
         return values
 
     def learn(self, observed: MeasuredEvent) -> None:
@@ -312,9 +324,9 @@ def fit(events: Iterable[Event]) -> dict[Item, ReferenceScope]:
     return scopes
 
 
-def fit_values(events: Iterable[Event]) -> dict[Item, RememberedValues]:
+def fit_values(events: Iterable[Event], sensitive: Collection[str] = ()) -> dict[Item, RememberedValues]:
     """What a history remembers of the values of arguments, by scope."""
-    features = ReferenceFeatures()
+    features = ReferenceFeatures(sensitive=sensitive)
     told = [(_agent(event), _scope_keys(event), _at_ms(event), features.observe(event).values) for event in events]
     return remember_values(told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -19,32 +19,74 @@ ERASED_HASH_PREFIX = "erased~"
 VALUE_DIGITS = 16
 """Hexadecimal digits of a value's hash that tell it from others: 64 bits."""
 
+HashMany = Callable[[Sequence[str]], npt.NDArray[np.uint64]]
+"""Keyed hashes of names, 0 for empty ones."""
+
 
 class ArgumentColumns(NamedTuple):
     """Arguments of n events, m in all. Those of row i are the entries from `start[i]` to `start[i + 1]`.
 
     Attributes:
         start: int64 (n + 1,).
-        values: uint64 (m,), the sender's hash of each value.
+        values: uint64 (m,), the sender's hash of each value, 0 where it tells none.
         sources: int32 (m,), index of the earlier call of the session whose answer held the value, or `NO_CALL`;
             `UNTRUSTED_CALL` where the sender says that others may have written it.
+        calls: int32 (m,), that index whatever the sender says of it, or `NO_CALL`.
+        routes: uint64 (m,), keyed hash of the action of that call and the argument's name; 0 where none is told.
     """
 
     start: npt.NDArray[np.int64]
     values: npt.NDArray[np.uint64]
     sources: npt.NDArray[np.int32]
+    calls: npt.NDArray[np.int32]
+    routes: npt.NDArray[np.uint64]
+
+    @property
+    def entries(self) -> ArgumentEntries:
+        """All arguments, without the rows that they are of."""
+        return ArgumentEntries(*self[1:])
 
     def take(self, rows: npt.NDArray[Any]) -> ArgumentColumns | None:
         """Those of the given rows; None where there are none."""
-        return _gather(self.start[rows], self.start[rows + 1] - self.start[rows], self.values, self.sources)
+        return _gather(self.start[rows], self.start[rows + 1] - self.start[rows], self.entries)
+
+
+class ArgumentEntries(NamedTuple):
+    """Arguments (m,) as in `ArgumentColumns`, one behind the other."""
+
+    values: npt.NDArray[np.uint64]
+    sources: npt.NDArray[np.int32]
+    calls: npt.NDArray[np.int32]
+    routes: npt.NDArray[np.uint64]
+
+    def joined(self, other: ArgumentEntries, own: int) -> ArgumentEntries:
+        """The first *own* of these, and the others behind them."""
+        return ArgumentEntries(
+            np.concatenate([self.values[:own], other.values]),
+            np.concatenate([self.sources[:own], other.sources]),
+            np.concatenate([self.calls[:own], other.calls]),
+            np.concatenate([self.routes[:own], other.routes]),
+        )
+
+
+def allocate_entries(arguments: int) -> ArgumentEntries:
+    """Room for so many arguments."""
+    return ArgumentEntries(
+        np.zeros(arguments, np.uint64),
+        np.zeros(arguments, np.int32),
+        np.zeros(arguments, np.int32),
+        np.zeros(arguments, np.uint64),
+    )
 
 
 def no_arguments(rows: int) -> ArgumentColumns:
     """The columns of so many events that tell no argument."""
-    return ArgumentColumns(np.zeros(rows + 1, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int32))
+    return ArgumentColumns(np.zeros(rows + 1, np.int64), *allocate_entries(0))
 
 
-def collect_arguments(rows: int, of_rows: Mapping[int, Sequence[Argument]]) -> ArgumentColumns | None:
+def collect_arguments(
+    rows: int, of_rows: Mapping[int, Sequence[Argument]], hash_many: HashMany
+) -> ArgumentColumns | None:
     """Columns of so many events from the arguments of those rows that tell any; None where none does."""
     of_rows = {row: kept for row, given in of_rows.items() if (kept := arguments_with_values(given))}
     if not of_rows:
@@ -53,45 +95,50 @@ def collect_arguments(rows: int, of_rows: Mapping[int, Sequence[Argument]]) -> A
     ordered = sorted(of_rows)
     counts[ordered] = [len(of_rows[row]) for row in ordered]
     arguments = list(chain.from_iterable(of_rows[row] for row in ordered))
-    values = np.array([int(one.hash[:VALUE_DIGITS], 16) for one in arguments], np.uint64)
-    sources = np.array([_source_of(one) for one in arguments], np.int32)
-    return ArgumentColumns(_starts(counts), values, sources)
+    return ArgumentColumns(
+        _starts(counts),
+        np.array([_value_of(one) for one in arguments], np.uint64),
+        np.array([_source_of(one) for one in arguments], np.int32),
+        np.array([_call_of(one) for one in arguments], np.int32),
+        hash_many([route_name(one) for one in arguments]),
+    )
 
 
 def scanned_arguments(
     counts: npt.NDArray[np.int64],
-    values: npt.NDArray[np.uint64],
-    sources: npt.NDArray[np.int32],
+    entries: ArgumentEntries,
     of_rows: Mapping[int, Sequence[Argument]],
+    hash_many: HashMany,
 ) -> ArgumentColumns | None:
     """Columns of n events; None where none tells any.
 
     Args:
-        counts: int64 (n,), arguments of each row, which stand one behind the other in *values* and *sources*.
+        counts: int64 (n,), arguments of each row, which stand one behind the other in *entries*.
         of_rows: those of some rows that hold instead.
+        hash_many: see `collect_arguments`.
     """
     if not of_rows and not counts.any():
         return None
     first = _starts(counts)[:-1]
-    other = collect_arguments(len(counts), {row: given for row, given in of_rows.items() if given})
+    told = {row: given for row, given in of_rows.items() if given}
+    other = collect_arguments(len(counts), told, hash_many)
     if of_rows:
         counts = counts.copy()
         counts[list(of_rows)] = 0
     if other is None:
-        return _gather(first, counts, values, sources)
+        return _gather(first, counts, entries)
     scanned = int(counts.sum() and (first + counts)[counts > 0].max())
     given = np.diff(other.start)
     return _gather(
         np.where(given > 0, scanned + other.start[:-1], first),
         np.where(given > 0, given, counts),
-        np.concatenate([values[:scanned], other.values]),
-        np.concatenate([sources[:scanned], other.sources]),
+        entries.joined(other.entries, scanned),
     )
 
 
 def arguments_with_values(given: Sequence[Argument]) -> list[Argument]:
-    """Arguments that have a value; one in place of which a person's name stood that was erased has none."""
-    return [one for one in given if not one.hash.startswith(ERASED_HASH_PREFIX)]
+    """Arguments without those whose value was erased, since a person's name stood there."""
+    return [one for one in given if one.hash is None or not one.hash.startswith(ERASED_HASH_PREFIX)]
 
 
 def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> ArgumentColumns | None:
@@ -103,21 +150,20 @@ def join_arguments(parts: Sequence[tuple[int, ArgumentColumns | None]]) -> Argum
         _starts(np.concatenate([np.diff(arguments.start) for arguments in given])),
         np.concatenate([arguments.values for arguments in given]),
         np.concatenate([arguments.sources for arguments in given]),
+        np.concatenate([arguments.calls for arguments in given]),
+        np.concatenate([arguments.routes for arguments in given]),
     )
 
 
 def _gather(
-    first: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    values: npt.NDArray[np.uint64],
-    sources: npt.NDArray[np.int32],
+    first: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], entries: ArgumentEntries
 ) -> ArgumentColumns | None:
     """Columns of rows whose *counts* entries begin at *first*; None where there are none."""
     start = _starts(counts)
     if not start[-1]:
         return None
-    entries = np.repeat(first - start[:-1], counts) + np.arange(start[-1])
-    return ArgumentColumns(start, values[entries], sources[entries])
+    at = np.repeat(first - start[:-1], counts) + np.arange(start[-1])
+    return ArgumentColumns(start, *(column[at] for column in entries))
 
 
 def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -130,3 +176,18 @@ def _source_of(argument: Argument) -> int:
     if argument.untrusted is not None:
         return UNTRUSTED_CALL if argument.untrusted else NO_CALL
     return NO_CALL if argument.from_call is None else argument.from_call
+
+
+def _value_of(argument: Argument) -> int:
+    """Its hash as a number, which is 0 for none alone."""
+    return 0 if argument.hash is None else max(int(argument.hash[:VALUE_DIGITS], 16), 1)
+
+
+def _call_of(argument: Argument) -> int:
+    return NO_CALL if argument.origin != "tool" or argument.from_call is None else argument.from_call
+
+
+def route_name(argument: Argument) -> str:
+    """Action that gave the value and argument that took it, as one name; empty where the action is not told."""
+    told = argument.origin == "tool" and argument.from_action is not None
+    return f"{argument.from_action}\x1f{argument.name}" if told else ""

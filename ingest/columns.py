@@ -42,8 +42,9 @@ from .targets import TenantDomains, canonical_target, is_url
     TOKEN,
     SESSION,
     VERSION,
-) = range(19)
-NAMES = 19
+    RESOURCE_TYPE,
+) = range(20)
+NAMES = 20
 
 # Columns of `numbers` (float64).
 BYTES_IN, BYTES_OUT, DURATION, COUNT, BREADTH, UNGRANTED, DEPTH, LIFETIME = range(8)
@@ -269,7 +270,7 @@ class ColumnEncoder:
         # `timestamp()` rounds to the microsecond at best; whole milliseconds are cut from that, not from the fraction.
         micros = np.rint(packed["time_s"] * 1e6).astype(np.int64)
         of_rows = {row: given for row, event in enumerate(events) if (given := read_arguments(event))}
-        arguments = collect_arguments(len(events), of_rows)
+        arguments = collect_arguments(len(events), of_rows, self.hash.hash_many)
         return EventColumns(events, hashed, packed["numbers"].copy(), packed["codes"].copy(), micros // 1000, arguments)
 
     def _row(self, event: NativeEvent, names: list[str]) -> bytes:
@@ -281,13 +282,15 @@ class ColumnEncoder:
         client, login, scopes, capabilities = event.client, event.credential, event.scopes, agent.capabilities
         tenant, outcome, action = event.tenant or "", event.outcome, event.action
         thing = target = audience = network = token = credential = scope_set = ""
+        kind = ""
         external = provenance = -1
         if resource is not None:
             thing = resource.id or ""
             target, external = self._target(resource, tenant)
             audience = resource.audience or ""
             if resource.type is not None:
-                thing = f"{resource.type}:{thing}"
+                kind = resource.type
+                thing = f"{kind}:{thing}"
             provenance = _PROVENANCE_CODE[resource.provenance]
         if client is not None:
             network = f"AS{client.asn}" if client.asn is not None else self._networks[(client.ip,)]
@@ -322,6 +325,7 @@ class ColumnEncoder:
             token,
             event.session or "",
             agent.version or "",
+            kind,
         )
         return _pack(
             *self._agents[tenant, agent.issuer or "", agent.id],

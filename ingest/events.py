@@ -135,7 +135,7 @@ class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
     Attributes:
         name: of the argument; `~` at its end: the value was found inside its text.
         origin: where the agent had the value from; `unseen` = nothing before the call held it.
-        hash: keyed hash of the value.
+        hash: keyed hash of the value; None = the sender tells whence it came, and not which value it is.
         from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
         from_action: action of that call.
         part: true for a text that is mostly copied from there.
@@ -145,7 +145,7 @@ class Argument(msgspec.Struct, gc=False, rename={"from_call": "from"}):
 
     name: Label
     origin: Origin
-    hash: HexHash
+    hash: HexHash | None = None
     from_call: CallIndex | None = None
     from_action: Label | None = None
     part: bool = False
@@ -249,7 +249,7 @@ def _malformed(error: msgspec.ValidationError) -> MalformedEvent:
 _LIST_INDEX = re.compile(r"\[\d+\]")
 _WANTED_IN_ARGUMENTS = {
     "$.arguments": f"send a list of at most {MAX_ARGUMENTS} arguments: leave out those from the prompt first",
-    "$.arguments[]": "an argument is an object with name, origin and hash",
+    "$.arguments[]": "an argument is an object with name and origin, and where it can be with hash",
     "$.arguments[].name": f"give 1 to {MAX_LABEL_LENGTH} characters",
     "$.arguments[].origin": f"it is one of {', '.join(ORIGINS)}",
     "$.arguments[].hash": "give 8 to 64 hexadecimal digits of a keyed hash, never the value",

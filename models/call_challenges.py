@@ -22,7 +22,13 @@ from ..ingest.errors import ModelError
 from ..ingest.events import EFFECTS, EVENT_TYPES
 from ..ingest.features.argument_origin import KNOWN_VALUES, NEW_TO_PEERS, NEW_TO_TASK
 from ..ingest.features.feature_table import FEATURE_INDEX
-from ..ingest.features.feature_vector import F_TRANSITION, F_WRITE, compose_rows
+from ..ingest.features.feature_vector import (
+    F_ARGUMENT_ROUTE,
+    F_SENSITIVE_ROUTE,
+    F_TRANSITION,
+    F_WRITE,
+    compose_rows,
+)
 from ..ingest.features.foreign_values import foreign_values
 from ..ingest.features.frequency_tables import mix_pairs
 from ..ingest.features.layout import Baseline
@@ -52,7 +58,8 @@ _ACTIONS_KEPT = 2_000
 _PRIOR_CALLS = 10
 """Calls of all actions together that an action's own are added to, before they say how often it uses new values."""
 _HABITS = FEATURE_INDEX["habits_of_others"]
-_UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS]
+_ROUTES = [int(F_ARGUMENT_ROUTE), int(F_SENSITIVE_ROUTE)]
+_UNASKED = [int(F_TRANSITION), int(F_WRITE), _HABITS, *_ROUTES]
 """Features of another value in a question: what sessions remember, and what is composed of it."""
 
 _Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
@@ -241,6 +248,7 @@ def as_asked(vectors: NDArray[np.float64], codes: NDArray[np.int8]) -> NDArray[n
     """Vectors (n, F) of calls as a question knows them: without order and habits, which sessions remember."""
     asked = vectors.copy()
     asked[:, F_TRANSITION] = asked[:, _HABITS] = 0.0
+    asked[:, _ROUTES] = 0.0
     compose_rows(asked, codes)
     return asked
 

@@ -159,7 +159,7 @@ def fit_detector(
     decades: ArrayLike | None = None,
     roles: FeatureRoles | None = None,
     failed: NDArray[np.bool_] | None = None,
-    rate_between: float = 1.0,
+    rate_between: ArrayLike = 1.0,
     version: str = "unsaved",
 ) -> ForestDetector:
     """Fit a detector; see `fit_detector_with_held_out` for arguments and errors."""
@@ -198,7 +198,7 @@ def fit_detector_with_held_out(
     decades: ArrayLike | None = None,
     roles: FeatureRoles | None = None,
     failed: NDArray[np.bool_] | None = None,
-    rate_between: float = 1.0,
+    rate_between: ArrayLike = 1.0,
     version: str = "unsaved",
 ) -> tuple[ForestDetector, HeldOutScores]:
     """Fit a detector and give the honest scores of its own training rows.
@@ -215,8 +215,8 @@ def fit_detector_with_held_out(
         decades: decades per unit of features that are logarithms of probabilities already, see `fit_tails`.
         roles: features that are treated apart; None = none is.
         failed: bool (n,), rows of calls that did not happen: denied, or failed; None = none is.
-        rate_between: rate of 1.5 of the features that are added and are ranks, see `set_rate_tail`; of those that are
-            bits see `set_excess_tail`.
+        rate_between: float64 (F,) or one number, rate of 1.5 of the features that are added and are ranks, see
+            `set_rate_tail`; of those that are bits see `set_excess_tail`.
         version: version of the model.
 
     Returns:
@@ -234,10 +234,11 @@ def fit_detector_with_held_out(
     roles = roles or FeatureRoles.none(X.shape[1])
     failed = np.zeros(len(X), np.bool_) if failed is None else failed
     folds = assign_folds(sessions, settings.folds, settings.seed)
+    between = np.broadcast_to(np.asarray(rate_between, np.float64), (X.shape[1],))
     statistic, added, u, addable = np.empty(len(X)), np.empty(len(X)), np.empty_like(X), np.zeros(len(X), np.bool_)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
-        fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added, rate_between)
+        fitted = _fit_parts(X[~held_out], settings, resolution, weight, decades, roles.added, between)
         combined = combined_evidence(fitted, X[held_out])
         statistic[held_out], u[held_out] = combined.statistic, combined.feature_evidence
         added[held_out], addable[held_out] = combined.added, combined.addable
@@ -247,7 +248,7 @@ def fit_detector_with_held_out(
     concerns, by_concern = fit_concerns(scales, evidence, groups, failed, roles, settings.group_minimum)
     before_adding = ScoresBeforeAdding(anomaly_scores(scales, statistic, groups), addable)
     calibration = Calibration.fit(anomaly, groups, settings.group_minimum, before_adding)
-    parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, rate_between)
+    parts = _fit_parts(X, settings, resolution, weight, decades, roles.added, between)
     usual = fit_usual_evidence(parts, X)
     detector = ForestDetector(
         parts, scales, calibration, Calibration.empty(), concerns, usual, settings, tuple(feature_names), version
@@ -284,13 +285,13 @@ def _fit_parts(
     importance: NDArray[np.float64],
     decades: ArrayLike | None,
     added: NDArray[np.bool_],
-    rate_between: float,
+    rate_between: NDArray[np.float64],
 ) -> EvidenceCombination:
     """Tails, a forest on their evidence, and the tail of the forest's scores, all on the same rows."""
     tails = fit_tails(X, settings.knots, resolution, decades)
     in_bits = np.broadcast_to(np.asarray(0.0 if decades is None else decades), added.shape) > 0.0
     for feature in np.flatnonzero(added & ~in_bits).tolist():
-        set_rate_tail(tails, feature, X[:, feature], rate_between)
+        set_rate_tail(tails, feature, X[:, feature], float(rate_between[feature]))
     for feature in np.flatnonzero(added & in_bits).tolist():
         set_excess_tail(tails, feature, X[:, feature])
     seen = forest_input(np.where(added, 0.0, weighted_evidence(tails, importance, X)), importance)

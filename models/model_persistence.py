@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
@@ -154,6 +155,7 @@ def save_trained_model(
         settings={
             "detector": settings_document(settings),
             **({} if model.challenges is None else {"challenges": model.challenges.document()}),
+            **({"sensitive_types": list(model.sensitive_types)} if model.sensitive_types else {}),
         },
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
@@ -223,6 +225,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         alarms=(tails[0], tails[1], tails[2]),
         window_ms=(manifest.window.from_ms, manifest.window.to_ms),
         challenges=CallChallenges.from_settings(manifest.settings),
+        sensitive_types=_sensitive_types(manifest.settings),
     )
 
 
@@ -230,6 +233,13 @@ def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
     """Agents of the history; of a model that was trained before it was counted, none has been odd."""
     seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
     return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
+
+
+def _sensitive_types(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return msgspec.convert(settings.get("sensitive_types", []), tuple[str, ...])
+    except msgspec.ValidationError as error:
+        raise ModelError(f"manifest.json: settings.sensitive_types is wrong ({error}); retrain") from None
 
 
 def _seed_columns(rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -9,7 +9,7 @@ agents leave no others; then each session is measured against the other sessions
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..ingest import columns as event_columns
 from ..ingest.columns import EventColumns
 from ..ingest.features import layout
-from ..ingest.features.baseline import baseline_arrays, empty_baseline, fit_baseline
+from ..ingest.features.baseline import NO_TYPES, baseline_arrays, empty_baseline, fit_baseline
 from ..ingest.features.feature_builder import FeatureBuilder
 from ..ingest.features.feature_declaration import BITS, Z
 from ..ingest.features.feature_table import (
@@ -34,7 +34,15 @@ from ..ingest.features.foreign_values import foreign_values
 from ..ingest.features.frequency_tables import mix_pairs
 from ..ingest.features.habits_of_others import habits_in_history
 from ..ingest.features.layout import Baseline
-from ..ingest.features.row_observations import ACTED_ON, IGNORED_EVENT, LOOKED_UP, RowObservations
+from ..ingest.features.row_observations import (
+    ACTED_ON,
+    IGNORED_EVENT,
+    LOOKED_UP,
+    SENSITIVE,
+    UNHASHED,
+    RowObservations,
+)
+from ..ingest.hashing import NameHasher
 from ..ingest.timestamps import DAY_MS
 from .baseline_learning import learnable_parts
 from .betting import damped_bets, fit_alarm_tail
@@ -53,6 +61,9 @@ CROSS_FIT_ROUNDS = 2
 
 _FEATURE_ROLES = FeatureRoles(np.array(ADDED_FEATURES), np.array(COMPROMISE_FEATURES), np.array(OVERREACH_FEATURES))
 _HABITS = FEATURE_INDEX["habits_of_others"]
+_ORIGIN, _ARGUMENT_ROUTE, _SENSITIVE_ROUTE = (
+    FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")
+)
 _RESOLUTION = {BITS: 0.25, Z: 0.25}
 _DECADES_PER_UNIT = {BITS: float(np.log10(2.0))}
 
@@ -64,6 +75,7 @@ def cross_fit_detector(
     settings: DetectorSettings,
     version: str,
     progress: Callable[[int], None] = lambda _: None,
+    sensitive_types: npt.NDArray[np.uint64] = NO_TYPES,
 ) -> tuple[ForestDetector, HeldOutScores, CallChallenges]:
     """A detector on cross-fitted vectors, the held-out scores of the history, and what verdicts on calls rest on.
 
@@ -71,6 +83,7 @@ def cross_fit_detector(
         observations: what the kernel found in the history, for the baselines.
         sessions: (n,), number of each event's session.
         progress: told the number of folds done, up to `TURNS * settings.folds`.
+        sensitive_types: see `empty_baseline`.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
@@ -78,7 +91,7 @@ def cross_fit_detector(
     folds = event_folds(columns.names[:, event_columns.AGENT], sessions, settings.folds)
     agents, everything = columns.names[:, event_columns.AGENT], np.arange(len(columns))
     p_values, taught, numbers = np.ones(len(columns)), agent_event_numbers(agents), first_appearance_numbers(agents)
-    rate_between = rate_of_values_new_to_peers(columns, observations)
+    rate_between = rates_of_new_tasks(columns, observations)
     habits = habits_in_history(columns, observations.items, sessions)
     for turn in range(CROSS_FIT_ROUNDS):
         learned = learnable_parts(columns, everything, p_values, taught, numbers)
@@ -86,7 +99,7 @@ def cross_fit_detector(
         for fold in range(settings.folds):
             held_out = folds == fold
             if held_out.any():
-                found = _held_out_vectors(columns, observations, held_out, learned)
+                found = _held_out_vectors(columns, observations, held_out, learned, sensitive_types)
                 vectors[held_out], foreign[held_out] = found[0][held_out], found[1][held_out]
             progress(turn * settings.folds + fold + 1)
         vectors[:, _HABITS] = habits
@@ -108,24 +121,53 @@ def cross_fit_detector(
     return detector, held, fit_challenges(detector, columns, vectors, held.scores.feature_evidence, foreign)
 
 
-def rate_of_values_new_to_peers(columns: EventColumns, observations: RowObservations) -> float:
-    """How often honest events of a task that nobody remembers act on a value of others that is new to the peer group.
+def rates_of_new_tasks(columns: EventColumns, observations: RowObservations) -> npt.NDArray[np.float64]:
+    """How often honest events of a task that nobody remembers show each feature (F,) of values and routes; else 1.
 
-    Each task is held out in turn of what its peer group remembers: (1 + such events) / (1 + events that tell origins
-    and declare a task, in a peer group with another task).
+    Each task is held out in turn of what its peer group remembers: (1 + events that do what no other task did) / (1 +
+    events that tell origins and declare a task, in a peer group with another task).
+    """
+    arguments, rates = observations.arguments, np.ones(FEATURE_COUNT)
+    values, foreign = observations.values, observations.is_foreign
+    used = np.where(foreign == ACTED_ON, values, 0)
+    rates[_ORIGIN] = _rate_of_lonely(columns, arguments.start, np.where(foreign != LOOKED_UP, values, 0), used)
+    counts = np.diff(arguments.start)
+    without = np.zeros(len(columns), np.bool_)
+    without[np.repeat(np.arange(len(columns)), counts)[arguments.values == 0]] = True
+    for rule, feature, asked in ((UNHASHED, _ARGUMENT_ROUTE, without), (SENSITIVE, _SENSITIVE_ROUTE, None)):
+        routes = observations.routes[:, rule]
+        rates[feature] = _rate_of_lonely(columns, arguments.start, routes, routes, asked)
+    return rates
+
+
+def _rate_of_lonely(
+    columns: EventColumns,
+    start: npt.NDArray[np.int64],
+    remembered: npt.NDArray[np.uint64],
+    used: npt.NDArray[np.uint64],
+    asked: npt.NDArray[np.bool_] | None = None,
+) -> float:
+    """Rate of events with an argument that is *used* (m,) and *remembered* (m,) of no other task of the peer group.
+
+    Args:
+        start: of `ArgumentColumns`.
+        remembered, used: items of the arguments, 0 for none.
+        asked: bool (n,), events that are counted; None = all that tell origins.
     """
     groups, tasks = columns.names[:, event_columns.GROUP], columns.names[:, event_columns.TASK]
     _, first = np.unique(mix_pairs(groups, tasks)[tasks != 0], return_index=True)
     group_of, tasks_of = np.unique(groups[tasks != 0][first], return_counts=True)
     judged = (columns.codes[:, event_columns.UNTRUSTED_RESULT] != event_columns.UNTRACED) & (tasks != 0)
     judged &= np.isin(groups, group_of[tasks_of > 1])
-    rows = np.repeat(np.arange(len(columns)), np.diff(observations.arguments.start))
-    values = mix_pairs(groups[rows], observations.values)
-    remembered = observations.is_foreign != LOOKED_UP
-    _, first = np.unique(mix_pairs(values, tasks[rows])[remembered], return_index=True)
-    value_of, tasks_with = np.unique(values[remembered][first], return_counts=True)
-    lonely = (observations.is_foreign == ACTED_ON) & judged[rows]
-    lonely[lonely] = np.isin(values[lonely], value_of[tasks_with == 1])
+    if asked is not None:
+        judged &= asked
+    rows = np.repeat(np.arange(len(columns)), np.diff(start))
+    items = mix_pairs(groups[rows], remembered)
+    kept = remembered != 0
+    _, first = np.unique(mix_pairs(items, tasks[rows])[kept], return_index=True)
+    item_of, tasks_with = np.unique(items[kept][first], return_counts=True)
+    lonely = (used != 0) & judged[rows]
+    lonely[lonely] = np.isin(items[lonely], item_of[tasks_with == 1])
     return float((1 + len(np.unique(rows[lonely]))) / (1 + int(judged.sum())))
 
 
@@ -134,13 +176,14 @@ def _held_out_vectors(
     observations: RowObservations,
     held_out: npt.NDArray[np.bool_],
     learned: npt.NDArray[np.uint8],
+    sensitive_types: npt.NDArray[np.uint64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Vectors (n, F) of the agents that occur in *held_out*, against a baseline of all that is not held; and how new
     their values of others are (n,), see `foreign_values`."""
     agents = columns.names[:, event_columns.AGENT]
     acting = np.unique(agents[held_out])
     rows = np.flatnonzero(np.isin(agents, acting))
-    builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out), len(acting))
+    builder = FeatureBuilder(fit_baseline(columns, observations, ~held_out, sensitive_types), len(acting))
     builder.set_shared_counts(agents[rows][~held_out[rows] & (observations.flags[rows] != IGNORED_EVENT)])
     vectors, found = builder.observe_and_learn(columns, learned, rows)
     return vectors, foreign_values(columns, rows, builder.baseline, found, vectors)
@@ -182,9 +225,10 @@ def train_model(
     version: str,
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
+    sensitive_types: Sequence[str] = (),
 ) -> TrainedModel:
     """Learn a model; see `train_with_held_out` for arguments and errors."""
-    return train_with_held_out(columns, salt, version, settings, progress)[0]
+    return train_with_held_out(columns, salt, version, settings, progress, sensitive_types)[0]
 
 
 def train_with_held_out(
@@ -193,6 +237,7 @@ def train_with_held_out(
     version: str,
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
+    sensitive_types: Sequence[str] = (),
 ) -> tuple[TrainedModel, HeldOutScores]:
     """Learn from the events of *columns*, which are taken as normal and in the order they happened.
 
@@ -201,6 +246,7 @@ def train_with_held_out(
         version: written into every decision of the model.
         settings: how to train the detector.
         progress: told the stage and how far it is.
+        sensitive_types: types of resources whose answers are sensitive.
 
     Returns:
         the model, and the scores that each event got from a detector that had not seen it. Events that are no behaviour
@@ -211,11 +257,11 @@ def train_with_held_out(
     """
     taught = (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
     if taught.all():
-        return _train(columns, salt, version, settings or DetectorSettings(), progress)
+        return _train(columns, salt, version, settings or DetectorSettings(), progress, sensitive_types)
     rows = np.flatnonzero(taught)
     if not len(rows):
         raise NotEnoughHistory("no event of the history is behaviour that a token vouches for: nothing to learn from")
-    model, held = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress)
+    model, held = _train(columns.take(rows), salt, version, settings or DetectorSettings(), progress, sensitive_types)
     n, k = len(columns), len(CONCERNS)
     full = HeldOutScores(
         Scores(np.zeros(n), np.ones(n), np.zeros((n, FEATURE_COUNT))), ConcernScores(np.zeros((n, k)), np.ones((n, k)))
@@ -226,12 +272,18 @@ def train_with_held_out(
 
 
 def _train(
-    columns: EventColumns, salt: bytes, version: str, settings: DetectorSettings, progress: TrainingProgress
+    columns: EventColumns,
+    salt: bytes,
+    version: str,
+    settings: DetectorSettings,
+    progress: TrainingProgress,
+    sensitive_types: Sequence[str],
 ) -> tuple[TrainedModel, HeldOutScores]:
     agents = max(1, len(np.unique(columns.names[:, event_columns.AGENT])))
     steps = CROSS_FIT_ROUNDS * settings.folds + 2
     progress("reading history", 0, steps)
-    _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(columns)
+    types = NameHasher(salt).hash_many(sensitive_types)
+    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(columns)
     sessions = first_appearance_numbers(session_ids(columns))
     detector, held_out, challenges = cross_fit_detector(
         columns,
@@ -240,9 +292,10 @@ def _train(
         settings,
         version,
         lambda done: progress("measuring each part against the others", done, steps),
+        types,
     )
     progress("learning what is normal", steps - 1, steps)
-    baseline = fit_baseline(columns, observations, np.ones(len(columns), np.bool_))
+    baseline = fit_baseline(columns, observations, np.ones(len(columns), np.bool_), types)
     builder = FeatureBuilder(baseline, agents)
     builder.observe_and_learn(columns)
     ids, rates, events = group_activity(columns)
@@ -265,6 +318,7 @@ def _train(
         (tails[0], tails[1], tails[2]),
         (int(columns.time_ms.min()), int(columns.time_ms.max())),
         challenges,
+        tuple(sensitive_types),
     )
     return model, held_out
 

@@ -95,6 +95,8 @@ class TrainedModel:
         window_ms: first and last event time of the history.
         challenges: what verdicts on calls rest on; None for a model that was trained before there were verdicts on
             calls.
+        sensitive_types: types of resources whose answers are sensitive, as they were when it was trained; the baseline
+            holds their hashes.
     """
 
     detector: Detector
@@ -110,6 +112,7 @@ class TrainedModel:
     alarms: ByConcern[AlarmTail]
     window_ms: tuple[int, int]
     challenges: CallChallenges | None = None
+    sensitive_types: tuple[str, ...] = ()
 
     def group_rows(self, groups: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Row of each group in `groups`, 0 (the fleet) for unknown ones."""

@@ -74,6 +74,10 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     credential: Credential | None = None
     bytes_in: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
+    def __post_init__(self) -> None:
+        if any(one.hash is None for one in self.arguments or ()):
+            raise ValueError("each of `arguments` needs its `hash` in a question: an approval is bound to it")
+
     def digest(self) -> str:
         """Digest of what an approval is bound to: action, effect, task, resource, and the hashes of the arguments."""
         resource = self.resource or Resource()
@@ -83,7 +87,7 @@ class CallQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             self.task,
             self.peer,
             (resource.type, resource.id, resource.target, resource.audience),
-            None if self.arguments is None else sorted((one.name, one.hash) for one in self.arguments),
+            None if self.arguments is None else sorted((one.name, str(one.hash)) for one in self.arguments),
         )
         return hashlib.sha256(msgspec.json.encode(bound)).hexdigest()[:32]
 

@@ -141,6 +141,14 @@ def untold(batch: EventColumns) -> EventColumns:
     return EventColumns(batch.events, batch.names, batch.numbers, codes, batch.time_ms)
 
 
+def unhashed(batch: EventColumns) -> EventColumns:
+    """A change after which everybody tells where arguments came from, and nobody which values they have."""
+    told = batch.arguments
+    if told is not None:
+        told = told._replace(values=np.zeros_like(told.values))
+    return EventColumns(batch.events, batch.names, batch.numbers, batch.codes, batch.time_ms, told)
+
+
 def _without_origins(sets: Sequence[Trace], trainings: int, draws: int) -> FigureTable:
     """What origins of arguments are worth: the same sets with clients that tell none."""
     rows = []
@@ -158,6 +166,7 @@ def _without_origins(sets: Sequence[Trace], trainings: int, draws: int) -> Figur
 
 _CHANGES: dict[str, Callable[[EventColumns], EventColumns]] = {
     "tell origins": lambda batch: batch,
+    "tell them without hashes": unhashed,
     "tell none": untold,
 }
 

@@ -38,12 +38,12 @@ def _may_be_foreign(untrusted: np.uint64, session: Array, source: np.int64) -> b
     if source >= calls:
         return True
     if calls - source > layout.REMEMBERED_CALLS:
-        return bool(session[layout.S_UNTRUSTED] != np.float32(0.0))
+        return bool(np.int64(session[layout.S_ANSWERS]) & layout.ANY_UNTRUSTED)
     return bool((untrusted >> np.uint64(source % layout.REMEMBERED_CALLS)) & np.uint64(1))
 
 
 @inlined
-def _acts(codes: Array) -> bool:
+def acts(codes: Array) -> bool:
     """True for a call that may change something or leads outside; what it does need not be known."""
     return bool(codes[columns.EFFECT] != _READ or codes[columns.EXTERNAL] == columns.OUTSIDE)
 
@@ -54,20 +54,23 @@ def write_values(
 ) -> bool:
     """Write the items of an event's values; returns whether the call acts on one that others may have written."""
     first, end = observations.arguments.start[row], observations.arguments.start[row + 1]
-    foreign = ACTED_ON if _acts(codes) else LOOKED_UP
+    foreign = ACTED_ON if acts(codes) else LOOKED_UP
     learned = 0
     for place in range(first, end):
-        value = value_item(observations.arguments.values[place])
+        told = observations.arguments.values[place]
+        value = value_item(told) if told != 0 else np.uint64(0)
         by_others = _may_be_foreign(untrusted, session, np.int64(observations.arguments.sources[place]))
         observations.values[place] = value
         observations.is_foreign[place] = foreign if by_others else NO_FOREIGN
         observations.own_values[place] = np.uint64(0)
-        if by_others and foreign == ACTED_ON and learned < layout.LEARNED_VALUES:
+        if value != 0 and by_others and foreign == ACTED_ON and learned < layout.LEARNED_VALUES:
             observations.own_values[place] = hash_pair(names[columns.TASK], value)
             learned += 1
     found = learned > 0
     # What is only looked up is not learned: else whoever wrote the mail would have its value looked up first.
     for place in range(first, end):
+        if observations.values[place] == 0:
+            continue
         if learned < layout.LEARNED_VALUES and observations.is_foreign[place] == NO_FOREIGN:
             observations.own_values[place] = hash_pair(names[columns.TASK], observations.values[place])
             learned += 1
@@ -102,7 +105,7 @@ def argument_origin(
         return KNOWN_VALUES
     found = np.uint64(0)
     for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
-        if observations.is_foreign[place] != ACTED_ON:
+        if observations.is_foreign[place] != ACTED_ON or observations.values[place] == 0:
             continue
         own = own_count(table, layout.K_ARGUMENT, hash_pair(names[columns.TASK], observations.values[place]))
         if own == 0.0 and shared_count(baseline, scope, observations.values[place]) == 0.0:
@@ -112,13 +115,21 @@ def argument_origin(
 
 
 @inlined
-def end_call(state: AgentState, slot: int, k: int, code: int) -> None:
-    """Count a traced call of a session, and remember whether others may have written its answer."""
+def end_call(state: AgentState, slot: int, k: int, code: int, sensitive: bool) -> None:
+    """Count a traced call of a session, and remember whether others may have written its answer, or it is sensitive."""
     call = np.int64(state.session_numbers[slot, k, layout.S_CALLS])
+    answers = np.int64(state.session_numbers[slot, k, layout.S_ANSWERS])
     bit = np.uint64(1) << np.uint64(call % layout.REMEMBERED_CALLS)
     if code == 1:
         state.session_untrusted[slot, k] |= bit
-        state.session_numbers[slot, k, layout.S_UNTRUSTED] = np.float32(1.0)
+        answers |= layout.ANY_UNTRUSTED
     else:
         state.session_untrusted[slot, k] &= ~bit
+    mark = np.uint32(1) << np.uint32(call % layout.REMEMBERED_SENSITIVE_CALLS)
+    if sensitive:
+        state.session_sensitive[slot, k] |= mark
+        answers |= layout.ANY_SENSITIVE
+    else:
+        state.session_sensitive[slot, k] &= ~mark
+    state.session_numbers[slot, k, layout.S_ANSWERS] = np.float32(answers)
     state.session_numbers[slot, k, layout.S_CALLS] += np.float32(1.0)

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..columns import AGENT, AGENT_DRAW, GROUP, UNTRACED, UNTRUSTED_RESULT, EventColumns
-from ..compilation import compiled
+from ..compilation import compiled, inlined
 from ..errors import ModelError
 from ..events import MAX_ARGUMENTS
 from . import layout
+from .argument_routes import ANY_TYPE, SENSITIVE_TYPES
 from .feature_kernel import scope_keys
 from .frequency_tables import count_key, distinct_hash, hash_pair, mix_pairs, period_item, scope_row
 from .habits_of_others import count_own_items
 from .layout import Array, Baseline
-from .row_observations import LOOKED_UP, RowObservations
+from .row_observations import LOOKED_UP, SENSITIVE, UNHASHED, RowObservations
 
 MAX_ITEMS = 1 << 24
 """Items a baseline may hold over all scopes, those that count what followed a context included (400 MB); more is
@@ -32,9 +33,33 @@ MAX_VALUES = MAX_ITEMS // 4
 instead of refused."""
 
 
-def empty_baseline() -> Baseline:
-    """A baseline that has seen nothing: every agent is judged by its own history alone."""
-    return _allocate_baseline(items=0, scopes=0)
+NO_TYPES: Array = np.zeros(0, np.uint64)
+
+
+def empty_baseline(sensitive_types: Array = NO_TYPES) -> Baseline:
+    """A baseline that has seen nothing: every agent is judged by its own history alone.
+
+    Args:
+        sensitive_types: uint64 (s,), hashes of the types of resources whose answers are sensitive.
+    """
+    baseline = _allocate_baseline(items=_places_of(sensitive_types), scopes=0)
+    _mark_sensitive(baseline, sensitive_types)
+    return baseline
+
+
+def _places_of(sensitive_types: Array) -> int:
+    return 1 + len(sensitive_types) if len(sensitive_types) else 0
+
+
+@compiled
+def _mark_sensitive(baseline: Baseline, sensitive_types: Array) -> int:
+    """Keep the types of resources that are sensitive; returns the places used."""
+    used = 0
+    for kind in sensitive_types:
+        used += int(count_key(baseline.keys, baseline.counts, hash_pair(SENSITIVE_TYPES, kind)))
+    if len(sensitive_types):
+        used += int(count_key(baseline.keys, baseline.counts, hash_pair(SENSITIVE_TYPES, ANY_TYPE)))
+    return used
 
 
 def _allocate_baseline(items: int, scopes: int) -> Baseline:
@@ -56,8 +81,13 @@ def _table_capacity(entries: int) -> int:
     return 1 << max(4, (2 * entries - 1).bit_length() if entries else 0)
 
 
-def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Array) -> Baseline:
+def fit_baseline(
+    columns: EventColumns, observations: RowObservations, keep: Array, sensitive_types: Array = NO_TYPES
+) -> Baseline:
     """Baseline of the rows of a history for which *keep* (bool, shape (n,)) is true.
+
+    Args:
+        sensitive_types: see `empty_baseline`; *observations* were made with them, too.
 
     Raises:
         ModelError: the history names more distinct things than a baseline may hold.
@@ -73,7 +103,8 @@ def fit_baseline(columns: EventColumns, observations: RowObservations, keep: Arr
     while True:
         baseline = _allocate_baseline(items, len(distinct))
         _index_scopes(baseline.scope_keys, baseline.scope_rows, distinct)
-        used = _count_items(baseline, rows, scopes, observations.items, observations.contexts, items)
+        used = _mark_sensitive(baseline, sensitive_types)
+        used = _count_items(baseline, rows, scopes, observations.items, observations.contexts, used, items)
         times = columns.time_ms
         with_values = -1
         if used >= 0:
@@ -110,9 +141,11 @@ def _index_scopes(keys: Array, positions: Array, distinct: Array) -> None:
 
 
 @compiled
-def _count_items(baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, room: int) -> int:
-    """Count every item in each of its event's scopes; returns the places used, -1 when there is no room left."""
-    used = 0
+def _count_items(
+    baseline: Baseline, rows: Array, scopes: Array, items: Array, contexts: Array, used: int, room: int
+) -> int:
+    """Count every item in each of its event's scopes; returns the places used, *used* included, -1 when there is no
+    room left."""
     for row in rows:
         for level in range(layout.SCOPES):
             scope = scopes[row, level]
@@ -140,7 +173,8 @@ def _known_values(columns: EventColumns, observations: RowObservations) -> Array
     What a mail had looked up is not: its author would make a value known before it is used. What several agents of a
     peer group looked up is.
     """
-    arguments, known = observations.arguments, observations.is_foreign != LOOKED_UP
+    arguments = observations.arguments
+    known = (observations.is_foreign != LOOKED_UP) | (observations.values == 0)
     places = np.flatnonzero(~known)
     rows = np.repeat(np.arange(len(columns)), np.diff(arguments.start))[places]
     values = mix_pairs(columns.names[rows, GROUP], observations.values[places])
@@ -148,6 +182,17 @@ def _known_values(columns: EventColumns, observations: RowObservations) -> Array
     value_of, agents = np.unique(values[first], return_counts=True)
     known[places] = np.isin(values, value_of[agents >= LEAST_AGENTS])
     return np.asarray(known)
+
+
+@inlined
+def _count_routes(baseline: Baseline, observations: RowObservations, scope: np.uint64, place: int) -> int:
+    """Count the routes of an argument that are asked about; returns how many are new."""
+    new = 0
+    for rule in (UNHASHED, SENSITIVE):
+        route = observations.routes[place, rule]
+        if route != 0:
+            new += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, route)))
+    return new
 
 
 @compiled
@@ -162,8 +207,9 @@ def _count_values(
     room: int,
     left: int,
 ) -> int:
-    """Count the values of arguments, and how many of each period there are, for the task and the peer group; returns
-    the places used, *used* included, -1 when there is no room left. Of more than *left* the newest are counted."""
+    """Count the values of arguments, how many of each period there are, and the routes that are asked about, for the
+    task and the peer group; returns the places used, *used* included, -1 when there is no room left. Of more than
+    *left* the newest are counted."""
     for row in rows[::-1]:
         for level in (layout.PEERS, layout.TASK):
             scope = scopes[row, level]
@@ -173,13 +219,17 @@ def _count_values(
             for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
                 if not known[place] or left <= 0:
                     continue
-                used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
                 baseline.totals[position, layout.K_ARGUMENT, 0] += np.float32(1.0)
+                routes = _count_routes(baseline, observations, scope, place)
+                used, left = used + routes, left - routes
+                if observations.values[place] == 0:
+                    continue
+                used += int(count_key(baseline.keys, baseline.counts, hash_pair(scope, period_item(time_ms[row]))))
                 if count_key(baseline.keys, baseline.counts, hash_pair(scope, observations.values[place])):
                     baseline.totals[position, layout.K_ARGUMENT, 1] += np.float32(1.0)
                     used += 1
                     left -= 1
-        if used > room - 4 * MAX_ARGUMENTS:
+        if used > room - 8 * MAX_ARGUMENTS:
             return -1
     return used
 

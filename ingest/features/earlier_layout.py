@@ -31,38 +31,29 @@ STATE_ROW = np.dtype(
 )
 """Of 0.1."""
 
-STATE_ROW_WITH_VALUES = np.dtype(
-    [
-        ("times", np.int64, (layout.TIMES,)),
-        ("numbers", np.float32, (layout.NUMBERS,)),
-        ("table", np.uint32, (layout.TABLE_SIZE,)),
-        ("session_id", np.uint64, (layout.SESSIONS,)),
-        ("session_last", np.int64, (layout.SESSIONS,)),
-        ("session_prev", np.uint64, (layout.SESSIONS,)),
-        ("session_numbers", np.float32, (layout.SESSIONS, 4)),
-        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
-        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
-        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
-    ]
-)
+
+def _row_with_values(session_numbers: int) -> np.dtype[Any]:
+    """Row of a version between 0.1 and the next, which had so many numbers of a session."""
+    return np.dtype(
+        [
+            ("times", np.int64, (layout.TIMES,)),
+            ("numbers", np.float32, (layout.NUMBERS,)),
+            ("table", np.uint32, (layout.TABLE_SIZE,)),
+            ("session_id", np.uint64, (layout.SESSIONS,)),
+            ("session_last", np.int64, (layout.SESSIONS,)),
+            ("session_prev", np.uint64, (layout.SESSIONS,)),
+            ("session_numbers", np.float32, (layout.SESSIONS, session_numbers)),
+            ("session_untrusted", np.uint64, (layout.SESSIONS,)),
+            ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
+            ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
+        ]
+    )
+
+
+STATE_ROW_WITH_VALUES = _row_with_values(session_numbers=4)
 """Of the versions after it, which knew values of arguments, but compared no session with the habits of others."""
-
-
-STATE_ROW_WITH_HABITS = np.dtype(
-    [
-        ("times", np.int64, (layout.TIMES,)),
-        ("numbers", np.float32, (layout.NUMBERS,)),
-        ("table", np.uint32, (layout.TABLE_SIZE,)),
-        ("session_id", np.uint64, (layout.SESSIONS,)),
-        ("session_last", np.int64, (layout.SESSIONS,)),
-        ("session_prev", np.uint64, (layout.SESSIONS,)),
-        ("session_numbers", np.float32, (layout.SESSIONS, 6)),
-        ("session_untrusted", np.uint64, (layout.SESSIONS,)),
-        ("session_table", np.uint32, (layout.SESSIONS, layout.SESSION_TABLE)),
-        ("revoked", np.uint64, (layout.REVOKED_TOKENS,)),
-    ]
-)
-"""Of the versions after those, which did not count the names that an agent is known to use."""
+STATE_ROW_WITH_HABITS = _row_with_values(session_numbers=6)
+"""Of those that did, but neither knew which answers were sensitive nor counted the names that an agent uses."""
 
 
 class StateLayout(NamedTuple):

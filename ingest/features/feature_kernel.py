@@ -11,12 +11,13 @@ from ..compilation import allocation_free, inlined
 from ..timestamps import DAY_MS, HOUR_MS, WEEK_MS
 from . import layout
 from .argument_origin import argument_origin, end_call, write_values
+from .argument_routes import argument_route, gives_sensitive_answer, sensitive_route, write_routes
 from .deviations import update_reference
-from .feature_vector import F_ARGUMENT, F_HABITS, write_feature_vector
+from .feature_vector import F_ARGUMENT, F_ARGUMENT_ROUTE, F_HABITS, F_SENSITIVE_ROUTE, write_feature_vector
 from .frequency_tables import halve_habits, hash_pair, item_hash, mix_bits, own_add, own_add_vouched, scope_row
 from .habits_of_others import habits_of_others
 from .layout import AgentState, Array, Baseline
-from .row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations
+from .row_observations import IGNORED_EVENT, LATE_EVENT, SENSITIVE, UNHASHED, RowObservations
 
 _MAX_USE_BUCKET = 15
 
@@ -38,6 +39,7 @@ def session_slot(state: AgentState, slot: int, session: np.uint64, at_ms: int) -
     state.session_prev[slot, oldest] = np.uint64(0)
     state.session_numbers[slot, oldest, :] = np.float32(0.0)
     state.session_untrusted[slot, oldest] = np.uint64(0)
+    state.session_sensitive[slot, oldest] = np.uint32(0)
     state.session_table[slot, oldest, :] = np.uint32(0)
     return oldest
 
@@ -318,7 +320,7 @@ def observe(
             if codes[row, columns.UNTRUSTED_RESULT] != columns.UNTRACED and names[row, columns.SESSION] != 0:
                 # It is no behaviour, but the sender has numbered it, and numbers later calls behind it.
                 skipped = session_slot(state, slot, names[row, columns.SESSION], max(at_ms, times[layout.T_LAST]))
-                end_call(state, slot, skipped, 0)
+                end_call(state, slot, skipped, 0, False)
             continue
         seen_before = times[layout.T_FIRST] != 0
         if not seen_before:
@@ -378,8 +380,16 @@ def observe(
             out[row, F_ARGUMENT] = argument_origin(
                 observations, row, names[row], now_ms, foreign, scopes, baseline, table
             )
+            write_routes(observations, row, names[row], codes[row], state.session_sensitive[slot, k], numbers)
+            out[row, F_ARGUMENT_ROUTE] = argument_route(
+                observations, row, names[row], scopes, scope_rows, baseline, table
+            )
+            out[row, F_SENSITIVE_ROUTE] = sensitive_route(
+                observations, row, names[row], scopes, scope_rows, baseline, table
+            )
             if codes[row, columns.SELF_ASSERTED] == 0:  # else anybody could move the numbers of real calls
-                end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT])
+                sensitive = gives_sensitive_answer(names[row], codes[row], baseline)
+                end_call(state, slot, k, codes[row, columns.UNTRUSTED_RESULT], sensitive)
         if codes[row, columns.SELF_ASSERTED] == 0 and agent_numbers[layout.N_SHARED] > 0.0:
             out[row, F_HABITS] = habits_of_others(
                 baseline,
@@ -412,10 +422,13 @@ def _learn_quantity(agent_numbers: Array, quantity: int, value: float) -> None:
 
 @inlined
 def _learn_values(table: Array, agent_numbers: Array, known: Array, observations: RowObservations, row: int) -> None:
-    """Remember the values of an event's arguments."""
+    """Remember the values of an event's arguments, and the routes that are asked about."""
     for place in range(observations.arguments.start[row], observations.arguments.start[row + 1]):
         if observations.own_values[place] != 0:
             own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_values[place])
+        for rule in (UNHASHED, SENSITIVE):
+            if observations.own_routes[place, rule] != 0:
+                own_add(table, agent_numbers, known, layout.K_ARGUMENT, observations.own_routes[place, rule])
 
 
 @allocation_free

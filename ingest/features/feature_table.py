@@ -634,6 +634,40 @@ FEATURES: tuple[Feature, ...] = (
         restates=(layout.K_ACTION, layout.K_TARGET),
         added=True,
     ),
+    Feature(
+        "argument_route",
+        "flow",
+        RANK,
+        1.0,
+        "route of arguments",
+        "2 where a call that may change something takes a value without a hash out of an answer that others may have "
+        "written, by a route (action that gave it, action and argument that take it) that is new for the task; 1.5 "
+        "where the answer is not called so, or the route is new to the peer group and nothing is remembered of the "
+        "task; 1 in other events that lack a hash",
+        Sentence(
+            "{argument_routes}",
+            "ways that were used before",
+            "a value out of an earlier answer was given to {action} by a way that this task never used: "
+            "{argument_routes}",
+        ),
+        added=True,
+    ),
+    Feature(
+        "sensitive_route",
+        "flow",
+        RANK,
+        1.0,
+        "way of sensitive data",
+        "2 where a call that sends something out takes a value out of a sensitive answer by a route that is new for "
+        "the task; 1.5 and 1 as in `argument_origin`; 0 where no type of resources is called sensitive",
+        Sentence(
+            "{sensitive_routes}",
+            "ways that were used before",
+            "what came out of a sensitive answer was sent out with {action}, which this task never did: "
+            "{sensitive_routes}",
+        ),
+        added=True,
+    ),
 )
 
 check(FEATURES)

@@ -37,6 +37,8 @@ F_OUTCOME = _at("outcome_surprise")
 F_PROVENANCE = _at("provenance_surprise")
 F_ARGUMENT = _at("argument_origin")
 F_HABITS = _at("habits_of_others")
+F_ARGUMENT_ROUTE = _at("argument_route")
+F_SENSITIVE_ROUTE = _at("sensitive_route")
 
 EFFECT_WEIGHT = np.array([0.7, 1.0, 1.0, 1.25, 0.85])
 """Read, write, delete, admin, unknown: what a surprising action can do."""

@@ -67,6 +67,12 @@ def value_item(value: np.uint64) -> np.uint64:
 
 
 @inlined
+def route_item(route: np.uint64, rule: int) -> np.uint64:
+    """Identity of the route of an argument under one of the rules about routes."""
+    return item_hash(K_ARGUMENT + 1 + rule, route)
+
+
+@inlined
 def period_item(at_ms: int) -> np.uint64:
     """Key under which a shared baseline keeps that it has values of a time's period: clients change their keys then."""
     return distinct_hash(K_ARGUMENT, np.uint64(at_ms // VALUE_PERIOD_MS))

@@ -122,10 +122,14 @@ TIMES = 4
 
 SESSIONS = 4
 SESSION_TABLE = 12
-S_EVENTS, S_STRANGE, S_CALLS, S_UNTRUSTED, S_COMPARED, S_LIKENESS = range(6)
+S_EVENTS, S_STRANGE, S_CALLS, S_ANSWERS, S_COMPARED, S_LIKENESS = range(6)
 SESSION_NUMBERS = 6
 REMEMBERED_CALLS = 64
 """Latest calls of a session of which is known whether others may have written their answers: a bit each."""
+REMEMBERED_SENSITIVE_CALLS = 32
+"""The same for answers that are sensitive."""
+ANY_UNTRUSTED, ANY_SENSITIVE = 1, 2
+"""Bits of `S_ANSWERS`: others may have written an answer of the session; one was sensitive."""
 
 REVOKED_TOKENS = 4
 """Hashes of the agent's most recently revoked tokens."""
@@ -157,6 +161,7 @@ class AgentState(NamedTuple):
     session_prev: Array  # uint64 (slots, SESSIONS): previous action
     session_numbers: Array  # float32 (slots, SESSIONS, SESSION_NUMBERS)
     session_untrusted: Array  # uint64 (slots, SESSIONS): bit i % 64 of call i: others may have written its answer
+    session_sensitive: Array  # uint32 (slots, SESSIONS): bit i % 32 of call i: its answer was sensitive
     session_table: Array  # uint32 (slots, SESSIONS, SESSION_TABLE): uses of each action in the session
     revoked: Array  # uint64 (slots, REVOKED_TOKENS)
 
@@ -171,6 +176,7 @@ _STATE_SHAPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "session_prev": (np.uint64, (SESSIONS,)),
     "session_numbers": (np.float32, (SESSIONS, SESSION_NUMBERS)),
     "session_untrusted": (np.uint64, (SESSIONS,)),
+    "session_sensitive": (np.uint32, (SESSIONS,)),
     "session_table": (np.uint32, (SESSIONS, SESSION_TABLE)),
     "revoked": (np.uint64, (REVOKED_TOKENS,)),
 }

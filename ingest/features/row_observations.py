@@ -18,6 +18,11 @@ NO_FOREIGN, ACTED_ON, LOOKED_UP = range(3)
 only looks it up."""
 
 
+UNHASHED, SENSITIVE = range(2)
+"""Columns of `RowObservations.routes`: routes of values without a hash, in calls that act; and routes out of sensitive
+answers, in calls that send."""
+
+
 class RowObservations(NamedTuple):
     """Results of `observe` for each row of a batch, for `learn` and for reasons."""
 
@@ -30,9 +35,11 @@ class RowObservations(NamedTuple):
     age_days: Array  # float64 (n,): days since the agent's first event
     token_reuse: Array  # uint8 (n,): 1 = the event uses a token that this agent's own events reported revoked
     arguments: ArgumentColumns  # of the batch
-    values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it
+    values: Array  # uint64 (m,): item of each argument's value, as shared baselines count it; 0 = it has no hash
     own_values: Array  # uint64 (m,): the same with the task, as the agent counts it; 0 = it does not learn it
     is_foreign: Array  # uint8 (m,): whether others may have written the value: NO_FOREIGN, ACTED_ON or LOOKED_UP
+    routes: Array  # uint64 (m, 2): item of each argument's route under each rule, 0 = the rule does not ask
+    own_routes: Array  # uint64 (m, 2): the same as the agent counts it; 0 = it does not learn it
 
 
 def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> RowObservations:
@@ -51,4 +58,6 @@ def allocate_observations(n: int, arguments: ArgumentColumns | None = None) -> R
         np.zeros(len(told.values), np.uint64),
         np.zeros(len(told.values), np.uint64),
         np.zeros(len(told.values), np.uint8),
+        np.zeros((len(told.values), 2), np.uint64),
+        np.zeros((len(told.values), 2), np.uint64),
     )

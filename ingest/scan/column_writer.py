@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import columns
+from ..argument_columns import ArgumentEntries, allocate_entries
 from ..compilation import allocation_free, as_int, inlined
 from ..events import EFFECTS, EVENT_TYPES
 from ..hashing import name_hash
@@ -168,6 +169,7 @@ _NAMES = (
     (columns.TOKEN, field_number("credential.token_id")),
     (columns.SESSION, field_number("session")),
     (columns.VERSION, field_number("agent.version")),
+    (columns.RESOURCE_TYPE, _RESOURCE_TYPE),
 )
 """Columns that are the hash of one text of the record."""
 _SIZES = (
@@ -199,19 +201,17 @@ class ColumnRows(NamedTuple):
     state: npt.NDArray[np.uint8]  # (n,): 0 = written; else bits of missing entries, or UNUSUAL
     attributes: npt.NDArray[np.int64]  # (n, 2): begin and length of the attributes, 0 = none
     argument_counts: npt.NDArray[np.int64]  # (n,)
-    argument_values: npt.NDArray[np.uint64]  # as `ArgumentColumns`, of all rows, one behind the other
-    argument_sources: npt.NDArray[np.int32]
+    arguments: ArgumentEntries  # of all rows, one behind the other
 
 
 NEEDS_DECODING = 128
 
 
-_SHORTEST_ARGUMENT = len('{"name":"a","origin":"tool","hash":"00000000"}')
+_SHORTEST_ARGUMENT = len('{"name":"a","origin":"tool"}')
 
 
 def allocate_rows(n: int, size: int) -> ColumnRows:
     """Room for *n* records of *size* bytes together."""
-    arguments = size // _SHORTEST_ARGUMENT
     return ColumnRows(
         np.empty((n, columns.NAMES), np.uint64),
         np.empty((n, columns.NUMBERS)),
@@ -221,8 +221,7 @@ def allocate_rows(n: int, size: int) -> ColumnRows:
         np.empty(n, np.uint8),
         np.zeros((n, 2), np.int64),
         np.zeros(n, np.int64),
-        np.empty(arguments, np.uint64),
-        np.empty(arguments, np.int32),
+        allocate_entries(size // _SHORTEST_ARGUMENT),
     )
 
 
@@ -236,7 +235,9 @@ def is_complete(spans: MemberSpans) -> bool:
 
 
 @allocation_free
-def write_arguments(data_begin: int, spans: MemberSpans, out: ColumnRows, row: int, total: int) -> int:
+def write_arguments(
+    data: Bytes, data_begin: int, spans: MemberSpans, tools: WriterTools, out: ColumnRows, row: int, total: int
+) -> int:
     """Write a record's arguments behind *total* others, and where its attributes stand; returns the new total.
 
     Args:
@@ -248,9 +249,24 @@ def write_arguments(data_begin: int, spans: MemberSpans, out: ColumnRows, row: i
     count = as_int(max(spans.lengths[_ARGUMENTS], 0))
     out.argument_counts[row] = count
     for place in range(count):
-        out.argument_values[total + place] = spans.argument_values[place]
-        out.argument_sources[total + place] = spans.argument_sources[place]
+        at = total + place
+        out.arguments.values[at] = spans.arguments.values[place]
+        out.arguments.sources[at], out.arguments.calls[at] = (
+            spans.arguments.sources[place],
+            spans.arguments.calls[place],
+        )
+        out.arguments.routes[at] = _route(data, spans.route_texts[place], tools)
     return as_int(total + count)
+
+
+@inlined
+def _route(data: Bytes, texts: npt.NDArray[np.int64], tools: WriterTools) -> np.uint64:
+    """The compiled twin of `route_name`, hashed."""
+    if texts[1] == ABSENT:
+        return np.uint64(0)
+    end = append_byte(tools.room, append_text(tools.room, 0, data, texts[0], texts[1]), _UNIT_SEPARATOR)
+    end = append_text(tools.room, end, data, texts[2], texts[3])
+    return name_hash(tools.room, 0, end, tools.key[0], tools.key[1])
 
 
 @allocation_free

@@ -91,7 +91,7 @@ class RawEncoder:
             self._fill(out, decoded)
         told = self._read_attributes(out, payloads, decoded)
         told.update((position, read_arguments(event) or ()) for position, event in decoded.items())
-        arguments = scanned_arguments(out.argument_counts, out.argument_values, out.argument_sources, told)
+        arguments = scanned_arguments(out.argument_counts, out.arguments, told, self._encoder.hash.hash_many)
         columns = EventColumns(LazyEvents(payloads, decoded), out.names, out.numbers, out.codes, out.time_ms, arguments)
         positions = np.arange(n)
         if refused:
@@ -144,4 +144,4 @@ def scan_records(
         if end - start > MAX_EVENT_BYTES or read_record(data, start, schema, spans) != end or not is_complete(spans):
             continue
         out.state[row] = write_row(data, spans, tools, out, row)
-        arguments = write_arguments(start, spans, out, row, arguments)
+        arguments = write_arguments(data, start, spans, tools, out, row, arguments)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..argument_columns import NO_CALL, UNTRUSTED_CALL, VALUE_DIGITS
+from ..argument_columns import NO_CALL, UNTRUSTED_CALL, VALUE_DIGITS, ArgumentEntries, allocate_entries
 from ..compilation import allocation_free, as_int, inlined
 from ..events import MAX_ARGUMENTS, MAX_ID_LENGTH, MAX_LABEL_LENGTH, ORIGINS
 from ..hashing import load_word
@@ -43,8 +43,9 @@ MAX_CALL_INDEX_DIGITS = 9
 MIN_HASH_DIGITS, MAX_HASH_DIGITS = 8, 64
 _LETTER_A, _LETTER_F = b"af"
 _DIGIT_0 = ord("0")
-_HASH, _ORIGIN, _FROM, _UNTRUSTED = (
-    scan_schema.field_number(f"arguments.{name}") for name in ("hash", "origin", "from", "untrusted")
+_HASH, _ORIGIN, _FROM, _UNTRUSTED, _NAME, _FROM_ACTION = (
+    scan_schema.field_number(f"arguments.{name}")
+    for name in ("hash", "origin", "from", "untrusted", "name", "from_action")
 )
 _TOOL = ORIGINS.index("tool")
 
@@ -58,8 +59,8 @@ class MemberSpans(NamedTuple):
     lengths: Integers  # of texts and integers: bytes; of lists: items; of all others 0 where they are present
     # The members of the objects of a list are those of its last object.
     sizes: npt.NDArray[np.float64]  # of numbers
-    argument_values: npt.NDArray[np.uint64]  # (MAX_ARGUMENTS,): of each argument of the call, as `ArgumentColumns`
-    argument_sources: npt.NDArray[np.int32]  # likewise
+    arguments: ArgumentEntries  # (MAX_ARGUMENTS,): of each argument of the call, without its route
+    route_texts: Integers  # (MAX_ARGUMENTS, 4): begin and length of the action and the name that are its route
 
 
 def allocate_member_spans() -> MemberSpans:
@@ -68,8 +69,8 @@ def allocate_member_spans() -> MemberSpans:
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
         np.zeros(scan_schema.FIELD_COUNT, np.int64),
         np.zeros(scan_schema.FIELD_COUNT),
-        np.zeros(MAX_ARGUMENTS, np.uint64),
-        np.zeros(MAX_ARGUMENTS, np.int32),
+        allocate_entries(MAX_ARGUMENTS),
+        np.zeros((MAX_ARGUMENTS, 4), np.int64),
     )
 
 
@@ -250,7 +251,8 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
     spans.begins[field], count = at, 0
     at = skip_blanks(data, at + 1)
     while data[at] == OPEN_OBJECT:
-        spans.lengths[_FROM] = spans.lengths[_UNTRUSTED] = ABSENT  # those of the object before
+        for number in (_FROM, _UNTRUSTED, _HASH, _FROM_ACTION):  # those of the object before
+            spans.lengths[number] = ABSENT
         at = _read_object(data, at, schema.inner[field], schema, spans)
         if at < 0 or count >= MAX_ARGUMENTS:
             return -1
@@ -269,20 +271,24 @@ def _read_objects(data: Bytes, at: int, field: int, schema: ScanSchema, spans: M
 
 @inlined
 def _keep_argument(data: Bytes, spans: MemberSpans, place: int) -> None:
-    """Keep value and source of the argument that was read last."""
+    """Keep value, source and texts of the route of the argument that was read last."""
     value, begin = np.uint64(0), spans.begins[_HASH]
     for at in range(begin, begin + min(spans.lengths[_HASH], VALUE_DIGITS)):
         digit = data[at] - _DIGIT_0 if is_digit(data[at]) else data[at] - _LETTER_A + 10
         value = (value << np.uint64(4)) | np.uint64(digit)
-    spans.argument_values[place] = value
-    source = NO_CALL
-    if spans.begins[_ORIGIN] == _TOOL and spans.lengths[_UNTRUSTED] != ABSENT:
-        source = UNTRUSTED_CALL if spans.begins[_UNTRUSTED] == 1 else NO_CALL
-    elif spans.begins[_ORIGIN] == _TOOL and spans.lengths[_FROM] != ABSENT:
-        source = 0
+    spans.arguments.values[place] = np.uint64(1) if value == 0 and spans.lengths[_HASH] != ABSENT else value
+    call, from_tool = NO_CALL, spans.begins[_ORIGIN] == _TOOL
+    if from_tool and spans.lengths[_FROM] != ABSENT:
+        call = 0
         for at in range(spans.begins[_FROM], spans.begins[_FROM] + spans.lengths[_FROM]):
-            source = 10 * source + as_int(data[at] - _DIGIT_0)
-    spans.argument_sources[place] = source
+            call = 10 * call + as_int(data[at] - _DIGIT_0)
+    source = call
+    if from_tool and spans.lengths[_UNTRUSTED] != ABSENT:
+        source = UNTRUSTED_CALL if spans.begins[_UNTRUSTED] == 1 else NO_CALL
+    spans.arguments.sources[place], spans.arguments.calls[place] = source, call
+    texts = spans.route_texts[place]
+    texts[0], texts[1] = spans.begins[_FROM_ACTION], spans.lengths[_FROM_ACTION] if from_tool else ABSENT
+    texts[2], texts[3] = spans.begins[_NAME], spans.lengths[_NAME]
 
 
 @allocation_free

@@ -53,9 +53,11 @@ _KIND_NAMES = np.array(
 _FEATURE_OF_NAME = FEATURE_OF_KIND.copy()
 _FEATURE_OF_NAME[layout.K_ARGUMENT] = FEATURE_INDEX["argument_origin"]
 """Feature that is odd because of a name: the surprise of its kind, or that a value came from others."""
+_FLOW = [FEATURE_INDEX[name] for name in ("argument_origin", "argument_route", "sensitive_route")]
+"""Features that the values and routes of an event's arguments make odd; these have one name together."""
 _FEATURES_BESIDE_KIND = {
     kind: [at for at, feature in enumerate(FEATURES) if kind in feature.restates] for kind in ITEMS
-}
+} | {layout.K_ARGUMENT: _FLOW[1:]}
 """Features that repeat the surprise of a kind's own feature from another view, such as that of the peer group."""
 _HOURLY_COUNT_FEATURES = np.array([at for at, feature in enumerate(FEATURES) if feature.counts == BY_LEVEL], np.int64)
 _GATHERING = [(at, feature) for at, feature in enumerate(FEATURES) if feature.gathering]
@@ -310,6 +312,9 @@ def record_counted(
         asked: (F,), features of a concern that leaves others aside: a name that is odd among these has carried its
             evidence, whatever else was odder.
     """
+    if len(observations.arguments.values):
+        feature_evidence = feature_evidence.copy()
+        feature_evidence[:, _FLOW[0]] = feature_evidence[:, _FLOW].max(axis=1)
     _record_counted(
         rows,
         slots,

@@ -35,7 +35,7 @@ from ...ingest.features.feature_table import FEATURE_NAMES, FEATURES, ITEMS, QUA
 from ...ingest.features.frequency_tables import different_items_known, scope_row, shared_count
 from ...ingest.features.habits_of_others import telling_habit
 from ...ingest.features.layout import Baseline
-from ...ingest.features.row_observations import ACTED_ON, RowObservations
+from ...ingest.features.row_observations import ACTED_ON, SENSITIVE, UNHASHED, RowObservations
 from ..records.decisions import RiskReason
 from .hard_signals import HardSignal, hard_signal_codes
 
@@ -124,10 +124,18 @@ def _foreign_places(seen: Row) -> list[int]:
     return np.flatnonzero(seen.found.is_foreign[start[seen.at] : start[seen.at + 1]] == ACTED_ON).tolist()
 
 
+def _routed_places(seen: Row, rule: int) -> list[int]:
+    """Places of the row's arguments whose routes a rule asks about."""
+    start = seen.found.arguments.start
+    return np.flatnonzero(seen.found.routes[start[seen.at] : start[seen.at + 1], rule]).tolist()
+
+
 _OF_ROW: dict[str, Callable[[Row], str]] = {
     "action": lambda seen: sanitize_text(seen.event.action),
     "credential": lambda seen: sanitize_text(credential_of(seen.event)),
     "foreign_arguments": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _foreign_places(seen))),
+    "argument_routes": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _routed_places(seen, UNHASHED))),
+    "sensitive_routes": lambda seen: sanitize_text(foreign_arguments_of(seen.event, _routed_places(seen, SENSITIVE))),
 }
 """Facts of the row that a declared sentence may name beside the feature's value."""
 

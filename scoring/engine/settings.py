@@ -67,6 +67,10 @@ class RiskEvaluationSettings(SettingsPart, frozen=True):
     hold_s: Annotated[float, setting("longest time an agent stays `critical` without a person, s", gt=0)] = 86_400.0
     confidence_minimum: Annotated[float, setting("below this confidence the level is `unknown`", ge=0, le=1)] = 0.3
     disabled_signals: Annotated[tuple[Name, ...], setting("hard signals that are switched off, by name")] = ()
+    sensitive_types: Annotated[
+        tuple[Name, ...],
+        setting("types of resources (`resource.type`) whose answers are sensitive; in force from the next training on"),
+    ] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.disabled_signals if name not in hard_signal_codes()]

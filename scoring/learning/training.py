@@ -215,14 +215,15 @@ def train_and_save(
         salt: that of the model in force, so that what is known of agents carries over.
         version: its name.
         settings: of the detector.
-        engine: its settings of risk are what the model is checked against.
+        engine: its settings of risk are what the model is checked against, and say what is sensitive.
         now_ms: creation time.
         progress: called with the stage and how far it is; may raise to give up.
 
     Raises:
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
-    model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress)
+    sensitive = engine.risk.sensitive_types
+    model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress, sensitive)
     report = check_budget(model, validation_events, p_values, engine.risk)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)

@@ -10,6 +10,7 @@ each of their days the tail that thresholds are read from. Both hold whatever ho
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES
 from ...ingest.features.layout import Baseline
+from ...ingest.hashing import NameHasher
 from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
 from ...models.calibration import Calibration
@@ -80,13 +82,14 @@ def train_walk_forward(
     version: str,
     settings: DetectorSettings | None = None,
     progress: TrainingProgress = lambda *_: None,
+    sensitive_types: Sequence[str] = (),
 ) -> WalkForwardResult:
     """Learn a model and calibrate it by walking forward; see `train_with_held_out` for arguments and errors.
 
     A history whose end shows too little of agents that were well known before is not rehearsed: all agents are then
     judged as strangers are.
     """
-    model, held_out = train_with_held_out(columns, salt, version, settings, progress)
+    model, held_out = train_with_held_out(columns, salt, version, settings, progress, sensitive_types)
     taught = np.flatnonzero(
         (columns.codes[:, event_columns.SELF_ASSERTED] == 0) & (columns.codes[:, event_columns.OWN_DENIAL] == 0)
     )
@@ -163,8 +166,9 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
 def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = False) -> TrainedModel:
     """The model as it would be with *history* alone; *as_odd*: but names that nobody used are as odd as now."""
     agents = max(1, len(np.unique(history.names[:, event_columns.AGENT])))
-    _, observations = FeatureBuilder(empty_baseline(), agents).observe_and_learn(history)
-    baseline = fit_baseline(history, observations, np.ones(len(history), np.bool_))
+    types = NameHasher(model.salt).hash_many(model.sensitive_types)
+    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(history)
+    baseline = fit_baseline(history, observations, np.ones(len(history), np.bool_), types)
     if as_odd:
         baseline = _as_odd_as(baseline, model.baseline)
     builder = FeatureBuilder(baseline, agents)

@@ -7,7 +7,7 @@ import pytest
 from trustwatch.ingest.columns import UNTRACED, UNTRUSTED_RESULT
 
 from benchmarks.detection import concern_figures
-from benchmarks.detection.concern_figures import COMPROMISE_NORMS, Part, Scores, untold
+from benchmarks.detection.concern_figures import COMPROMISE_NORMS, Part, Scores, unhashed, untold
 from benchmarks.detection.split_trace import split_test_part
 from benchmarks.detection.traces import Trace
 
@@ -72,6 +72,19 @@ def test_a_new_task_is_in_no_history() -> None:
 
     assert {event["task"] for event in part.trace.test_events} == {"task_0", "task_2"}
     assert part.trace.train == [] and len(part.trace.labels) == len(part.trace.test) == len(part.rows)
+
+
+def test_without_hashes_origins_are_told() -> None:
+    """The route of a value stays, the value goes; events without arguments stay as they are."""
+    one = {"name": "to", "origin": "tool", "from": 0, "from_action": "read", "hash": "aaaaaaaa"}
+    batch, plain = columns([event(arguments=[one])]), columns([event()])
+
+    told = unhashed(batch).arguments
+
+    assert told is not None and batch.arguments is not None
+    assert told.values.tolist() == [0] and batch.arguments.values.tolist() != [0]
+    assert told.routes.tolist() == batch.arguments.routes.tolist() != [0]
+    assert unhashed(plain).arguments is None
 
 
 @pytest.mark.parametrize("told", [{"untrusted_result": True}, {"attributes": {"untrusted_result": True}}])

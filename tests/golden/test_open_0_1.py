@@ -16,7 +16,7 @@ from .collecting import MODEL
 from .opening import DATA
 from .support import assert_same, read_rows, run, score_vectors, stored, unpack
 
-NO_ORIGINS, NOTHING_COMPARED = 0.0, 0.0
+NOT_KNOWN = [0.0] * 4
 """Values of the features that 0.1 did not have, of an event that tells no origins and an agent without a history; they
 have no evidence."""
 
@@ -44,13 +44,13 @@ def written(tmp_path: Path) -> Path:
 def test_the_model_scores_stored_vectors_as_ever(model: Path) -> None:
     """Every column of the scores, for vectors of each peer group, of agents that are known and that are not."""
     golden = read_rows(DATA / "vectors.jsonl.gz")
-    rows = np.array([[*row["vector"], NO_ORIGINS, NOTHING_COMPARED] for row in golden])
+    rows = np.array([[*row["vector"], *NOT_KNOWN] for row in golden])
     groups = np.array([row["group"] for row in golden], np.uint64)
     familiar = np.array([row["familiar"] for row in golden])
     scores = score_vectors(model, rows, groups, familiar)
     ours = [{name: column[at] for name, column in scores.items()} for at in range(len(rows))]
 
-    assert_same(ours, [{**row["scores"], "u": [*row["scores"]["u"], 0.0, 0.0]} for row in golden])
+    assert_same(ours, [{**row["scores"], "u": [*row["scores"]["u"], *NOT_KNOWN]} for row in golden])
 
 
 @pytest.mark.parametrize("place", ["data/log", "archive"])

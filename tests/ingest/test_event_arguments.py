@@ -81,11 +81,11 @@ def test_of_attributes_those_are_read_that_fit_and_a_bounded_number() -> None:
     [
         ({}, "$.arguments", "list of at most 256"),
         ([PROMPTED] * 257, "$.arguments", "list of at most 256"),
-        ([1], "$.arguments[0]", "an object with name, origin and hash"),
+        ([1], "$.arguments[0]", "an object with name and origin"),
         ([PROMPTED, {**PROMPTED, "name": ""}], "$.arguments[1].name", "1 to 256 characters"),
         ([{**PROMPTED, "origin": "user"}], "$.arguments[0].origin", "prompt, system, tool, unseen"),
         ([{**PROMPTED, "hash": "acct-42"}], "$.arguments[0].hash", "never the value"),
-        ([{"name": "to", "origin": "prompt"}], "$.arguments[0].hash", "never the value"),
+        ([{"name": "to", "hash": "aaaaaaaa"}], "$.arguments[0].origin", "prompt, system, tool, unseen"),
         ([{**COPIED, "from": -1}], "$.arguments[0].from", "index of an earlier call"),
         ([{**COPIED, "from_action": "x" * 257}], "$.arguments[0].from_action", "1 to 256 characters"),
         ([{**COPIED, "part": "yes"}], "$.arguments[0].part", "true or false"),

@@ -1,4 +1,4 @@
-"""How often a value is new to a peer group, each task held out of what the group remembers."""
+"""How often a value or a route is new to a peer group, each task held out of what the group remembers."""
 
 from __future__ import annotations
 
@@ -6,25 +6,44 @@ from typing import Any
 
 from trustwatch.ingest.features.baseline import empty_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
-from trustwatch.models.model_training import rate_of_values_new_to_peers
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
+from trustwatch.ingest.hashing import NameHasher
+from trustwatch.models.model_training import rates_of_new_tasks
 
-from ..support.feature_histories import columns, event
+from ..support.feature_histories import SALT, columns, event
 
 
-def pair(at: int, task: str | None, value: str, role: str = "Clerk", effect: str = "write") -> list[dict[str, Any]]:
-    """A mail is read, and a value out of it is used."""
+def pair(
+    at: int, task: str | None, value: str | None, role: str = "Clerk", effect: str = "write", name: str = "to"
+) -> list[dict[str, Any]]:
+    """A mail is read, and a value out of it is used, outside; without *value* it has no hash."""
     members: dict[str, Any] = {"session": f"s{at}", "role": role, **({} if task is None else {"task": task})}
-    used = {"name": "to", "origin": "tool", "from": 0, "from_action": "read", "hash": value}
-    return [
-        event(2.0 * at, action="read", effect="read", arguments=[], untrusted_result=True, **members),
-        event(2.0 * at + 1, action="use", effect=effect, arguments=[used], untrusted_result=False, **members),
-    ]
+    used = {"name": name, "origin": "tool", "from": 0, "from_action": "read"} | ({"hash": value} if value else {})
+    mail = {"type": "mail", "id": "inbox"}
+    read = event(2.0 * at, action="read", effect="read", arguments=[], untrusted_result=True, resource=mail, **members)
+    outside = {"resource": {"id": "x", "external": True}} if effect != "read" else {}
+    use = event(
+        2.0 * at + 1, action="use", effect=effect, arguments=[used], untrusted_result=False, **outside, **members
+    )
+    return [read, use]
 
 
-def rate(*pairs: list[dict[str, Any]]) -> float:
+def rate(*pairs: list[dict[str, Any]], of: str = "argument_origin") -> float:
     batch = columns([one for made in pairs for one in made])
-    _, observations = FeatureBuilder(empty_baseline(), 100).observe_and_learn(batch)
-    return rate_of_values_new_to_peers(batch, observations)
+    baseline = empty_baseline(NameHasher(SALT).hash_many(["mail"]))
+    _, observations = FeatureBuilder(baseline, 100).observe_and_learn(batch)
+    return float(rates_of_new_tasks(batch, observations)[FEATURE_INDEX[of]])
+
+
+def test_routes_that_one_task_alone_takes_are_new_without_it() -> None:
+    """Of values without a hash among the events that have such, of sensitive answers among all that tell origins."""
+    alone = [pair(at, "a", None, name="cc") for at in range(3)]
+    both = [pair(3, "b", None), pair(4, "a", None)]
+    hashed = [pair(5, "b", "aaaaaaaa")]
+
+    assert rate(*alone, *both, *hashed, of="argument_route") == (1 + 3) / (1 + 5)
+    assert rate(*alone, *both, *hashed, of="sensitive_route") == (1 + 3) / (1 + 12)
+    assert rate(*alone, *both) == 1 / (1 + 10)  # no value is told: none is new
 
 
 def test_values_that_one_task_alone_has_are_new_without_it() -> None:

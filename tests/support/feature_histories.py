@@ -98,19 +98,31 @@ def _members(rng: random.Random, habit: random.Random) -> dict[str, Any]:
     return members | {name: value for name, value in optional.items() if name in used and rng.random() < 0.8}
 
 
-def trace_arguments(events: Iterable[dict[str, Any]], seed: int) -> None:
-    """Let most of the events tell where their arguments came from; none of them is our own denial then."""
-    rng, hashes = random.Random(seed), [f"{number:016x}" for number in range(30)]
+def trace_arguments(events: Iterable[dict[str, Any]], seed: int, unhashed: float = 0.0) -> None:
+    """Let most of the events tell where their arguments came from; none of them is our own denial then.
+
+    Args:
+        unhashed: share of the arguments that have no hash.
+    """
+    rng, hashes = random.Random(seed), [f"{number:016x}" for number in range(1, 31)]
     for made in events:
         made.pop("error", None)
         if rng.random() < 0.8:
             made["untrusted_result"] = rng.random() < 0.5
             made["arguments"] = [_argument(rng, rng.choice(hashes)) for _ in range(rng.choice([0, 1, 1, 2, 10]))]
+            for argument in made["arguments"]:
+                argument["name"] = rng.choice(["to", "to", "body"])
+                if rng.random() < unhashed:
+                    del argument["hash"]
 
 
 def _argument(rng: random.Random, value: str) -> dict[str, Any]:
     told: dict[str, Any] = {"name": "to", "origin": rng.choice(["prompt", "tool", "tool"]), "hash": value}
-    return told if told["origin"] == "prompt" else {**told, "from": rng.randrange(12), "from_action": "read"}
+    return (
+        told
+        if told["origin"] == "prompt"
+        else {**told, "from": rng.randrange(12), "from_action": rng.choice(["read", "list"])}
+    )
 
 
 def _resource(rng: random.Random) -> dict[str, Any]:

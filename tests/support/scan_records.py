@@ -193,9 +193,9 @@ ARGUMENTS = st.none() | st.lists(
         {
             "name": mostly(st.sampled_from(["to", "body~", "é" * 256]), st.sampled_from(["", "x" * 257])),
             "origin": mostly(st.sampled_from(["prompt", "system", "tool", "unseen"]), TEXTS),
-            "hash": mostly(HASHES, st.text("0123456789abcdefgA\n", max_size=66)),
         },
         optional={
+            "hash": st.none() | mostly(HASHES, st.text("0123456789abcdefgA\n", max_size=66)),
             "from": st.none() | mostly(st.integers(0, 999_999_999), AMOUNTS),
             "from_action": st.none() | mostly(st.sampled_from(["read_mail", "b"]), TEXTS),
             "part": mostly(st.booleans(), st.none()),

@@ -170,7 +170,13 @@ def test_an_agent_that_was_never_seen_is_asked_about_under_the_callers_binding(j
 
 @pytest.mark.parametrize(
     "question",
-    [{}, {"action": ""}, {"action": "send", "effect": "destroy"}, {"action": "send", "arguments": [{"name": "to"}]}],
+    [
+        {},
+        {"action": ""},
+        {"action": "send", "effect": "destroy"},
+        {"action": "send", "arguments": [{"name": "to"}]},
+        {"action": "send", "arguments": [{"name": "to", "origin": "prompt"}]},  # any value would be approved
+    ],
 )
 def test_a_body_that_is_no_question_is_refused(site: Any, question: dict[str, Any]) -> None:
     assert ask(site, status=422, **question)["errors"][0]["path"].startswith("$")

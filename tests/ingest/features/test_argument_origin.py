@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trustwatch.ingest.argument_columns import ArgumentColumns, join_arguments, scanned_arguments
+from trustwatch.ingest.argument_columns import ArgumentColumns, ArgumentEntries, join_arguments, scanned_arguments
 from trustwatch.ingest.columns import EventColumns
 from trustwatch.ingest.events import Argument, decode_event
 from trustwatch.ingest.features import baseline, layout
@@ -16,6 +16,7 @@ from trustwatch.ingest.features.event_words import foreign_arguments_of
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.layout import Baseline
+from trustwatch.ingest.hashing import NameHasher
 
 from ...support.feature_histories import SingleEventBuilder, columns, event
 
@@ -341,7 +342,12 @@ def test_reasons_name_arguments_and_the_calls_that_gave_them() -> None:
 
 def test_argument_columns_are_cut_and_joined() -> None:
     """Whatever rows are taken, in any order, each keeps its own."""
-    three = ArgumentColumns(np.array([0, 2, 2, 3]), np.array([7, 8, 9], np.uint64), np.array([-1, 0, 1], np.int32))
+    values, sources, routes = (
+        np.array([7, 8, 9], np.uint64),
+        np.array([-1, 0, 1], np.int32),
+        np.array([0, 4, 5], np.uint64),
+    )
+    three = ArgumentColumns(np.array([0, 2, 2, 3]), values, sources, sources + 1, routes)
 
     taken = three.take(np.array([2, 1, 0]))
     assert taken is not None
@@ -350,9 +356,11 @@ def test_argument_columns_are_cut_and_joined() -> None:
         [9, 7, 8],
         [1, -1, 0],
     )
+    assert (taken.calls.tolist(), taken.routes.tolist()) == ([2, 0, 1], [5, 0, 4])
     assert three.take(np.array([1])) is None
     joined = join_arguments([(2, None), (3, three), (1, None)])
     assert joined is not None and joined.start.tolist() == [0, 0, 0, 2, 2, 3, 3]
+    assert joined.routes.tolist() == [0, 4, 5]
     assert join_arguments([(2, None), (0, None)]) is None
 
 
@@ -360,11 +368,14 @@ def test_scanned_arguments_give_way_to_what_was_decoded() -> None:
     """Rows that the kernel read stay, others are replaced, also by nothing."""
     counts, values = np.array([1, 2, 0, 1]), np.array([1, 2, 3, 4, 99], np.uint64)
     sources = np.array([-1, -1, -1, -1, 99], np.int32)
+    entries = ArgumentEntries(values, sources, sources, values)
+    hashed = NameHasher(b"salt").hash_many
     given = Argument("a", "tool", "000000ff", from_call=5)
 
-    found = scanned_arguments(counts, values, sources, {1: (), 2: [given], 3: [given, given]})
+    found = scanned_arguments(counts, entries, {1: (), 2: [given], 3: [given, given]}, hashed)
 
     assert found is not None
     assert found.start.tolist() == [0, 1, 1, 2, 4]
     assert found.values.tolist() == [1, 255, 255, 255] and found.sources.tolist() == [-1, 5, 5, 5]
-    assert scanned_arguments(np.zeros(2, np.int64), values, sources, {0: ()}) is None
+    assert found.calls.tolist() == [-1, 5, 5, 5] and found.routes.tolist() == [1, 0, 0, 0]
+    assert scanned_arguments(np.zeros(2, np.int64), entries, {0: ()}, hashed) is None

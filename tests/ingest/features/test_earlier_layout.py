@@ -53,6 +53,17 @@ def test_only_the_habits_of_sessions_are_new_to_state_that_knows_values() -> Non
     assert (made["known"] == layout.UNCOUNTED).all(), "names that nobody counted are no number"
 
 
+def test_only_sensitive_answers_and_counts_are_new_to_state_that_compares_sessions() -> None:
+    """Everything else is the same column by column."""
+    rows = earlier_rows(3, EARLIER_LAYOUTS[2])
+    made = converted(rows)
+
+    for name in rows.dtype.names or ():
+        np.testing.assert_array_equal(made[name], rows[name])
+    assert not made["session_sensitive"].any()
+    assert (made["known"] == layout.UNCOUNTED).all(), "names that nobody counted are no number"
+
+
 @pytest.mark.parametrize("earlier", EARLIER_LAYOUTS, ids=["0.1", "with values", "with habits"])
 def test_a_stored_row_is_of_this_layout_or_of_an_earlier_one(earlier: StateLayout) -> None:
     """Rows of another size are damaged."""

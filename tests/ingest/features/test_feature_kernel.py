@@ -11,17 +11,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from trustwatch.ingest.columns import AGENT, EventColumns
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.baseline import NO_TYPES, empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_table import FEATURE_NAMES
 from trustwatch.ingest.features.layout import Baseline
 from trustwatch.ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT
+from trustwatch.ingest.hashing import NameHasher
 
 from benchmarks.reference_features import ReferenceFeatures, events_by_agent, fit, fit_values
 
-from ...support.feature_histories import columns, history, overflows, trace_arguments
+from ...support.feature_histories import SALT, columns, history, overflows, trace_arguments
 
-ORIGIN, HABITS = FEATURE_NAMES.index("argument_origin"), FEATURE_NAMES.index("habits_of_others")
+ORIGIN, HABITS, ROUTE, SENSITIVE = (
+    FEATURE_NAMES.index(name) for name in ("argument_origin", "habits_of_others", "argument_route", "sensitive_route")
+)
 
 
 def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarray[Any, Any], list[Any]]:
@@ -35,10 +38,10 @@ def plain_matrix(features: Any, events: list[dict[str, Any]]) -> tuple[np.ndarra
     return np.array(rows), seen
 
 
-def fitted(batch: EventColumns) -> Baseline:
+def fitted(batch: EventColumns, sensitive_types: np.ndarray[Any, Any] = NO_TYPES) -> Baseline:
     """Baseline of a history in which all events are kept."""
-    _, found = FeatureBuilder(empty_baseline(), 64).observe_and_learn(batch)
-    return fit_baseline(batch, found, np.ones(len(batch), np.bool_))
+    _, found = FeatureBuilder(empty_baseline(sensitive_types), 64).observe_and_learn(batch)
+    return fit_baseline(batch, found, np.ones(len(batch), np.bool_), sensitive_types)
 
 
 def assert_same(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> None:
@@ -115,6 +118,24 @@ def test_features_oracle_agrees_on_origins_of_arguments(seed: int) -> None:
 
     assume(not overflows(builder))
     assert len(set(ours[:, ORIGIN].tolist())) > 1
+    assert_same(ours, theirs)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_features_oracle_agrees_on_routes_of_arguments(seed: int) -> None:
+    """What task, peer group and agent remember of routes, and which answers of a session were sensitive."""
+    past, present = history(seed, 200, agents=4), history(seed ^ 1, 100)
+    trace_arguments([*past, *present], seed, unhashed=0.5)
+    types = NameHasher(SALT).hash_many(["thing"])
+    builder = FeatureBuilder(fitted(columns(past), types), 8)
+
+    ours, _ = builder.observe_and_learn(columns(present))
+    reference = ReferenceFeatures(fit(past), values=fit_values(past, {"thing"}), sensitive={"thing"})
+    theirs, _ = plain_matrix(reference, present)
+
+    assume(not overflows(builder))
+    assert len(set(ours[:, ROUTE].tolist())) > 1 and 1.0 in ours[:, SENSITIVE]
     assert_same(ours, theirs)
 
 

@@ -10,6 +10,7 @@ from trustwatch.ingest.columns import AGENT, EventColumns
 from trustwatch.ingest.features import baseline, layout
 from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
+from trustwatch.ingest.features.feature_table import FEATURE_INDEX
 from trustwatch.ingest.features.habits_of_others import MEMORY, MOST_BITS, habits_in_history
 
 from ...support.feature_histories import columns, event, history
@@ -43,7 +44,7 @@ class Watched:
     def feed(self, *events: dict[str, Any], learn: bool = True) -> list[float]:
         """Values of the feature."""
         vectors, _ = self.builder.observe_and_learn(columns(events), learn)
-        return [float(value) for value in vectors[:, -1]]
+        return [float(value) for value in vectors[:, FEATURE_INDEX["habits_of_others"]]]
 
 
 def fitted(batch: EventColumns) -> layout.Baseline:

@@ -176,6 +176,7 @@ ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "
                     "erased~01KAV9FT00QX",
                     "erased~",
                     "erased~x",
+                    None,
                 ],
                 "from": [0, 999_999_999, 1_000_000_000, -1, 1.0, 1.5, 10**20, True, "1"],
                 "from_action": ["", "a" * 256, "a" * 257],
@@ -184,7 +185,10 @@ ARGUMENT = {"name": "to", "origin": "tool", "hash": "39e505e56acc", "from": 1, "
             }.items()
             for value in values
         ),
-        *(json.dumps([{kept: value for kept, value in ARGUMENT.items() if kept != left_out}]) for left_out in ARGUMENT),
+        *(
+            json.dumps([ARGUMENT, {kept: value for kept, value in ARGUMENT.items() if kept != left_out}, ARGUMENT])
+            for left_out in ARGUMENT
+        ),
     ],
 )
 def test_scan_reads_arguments_as_the_reference(pair: ScannerAndReference, items: str) -> None:
@@ -194,7 +198,13 @@ def test_scan_reads_arguments_as_the_reference(pair: ScannerAndReference, items:
 
 def test_scan_reads_plain_arguments_itself(pair: ScannerAndReference) -> None:
     """No record with origins falls back to the slow reader, up to the bounds."""
-    for items in ([], [ARGUMENT], [ARGUMENT | {"from": 999_999_999, "part": True, "untrusted": True}] * 256):
+    unhashed = {"name": "to", "origin": "tool", "from": 1, "from_action": "read"}
+    for items in (
+        [],
+        [ARGUMENT],
+        [unhashed, ARGUMENT],
+        [ARGUMENT | {"from": 999_999_999, "part": True, "untrusted": True}] * 256,
+    ):
         assert pair.is_scanned(compact(changed("arguments", items)))
 
 

@@ -147,9 +147,12 @@ class Guess(NamedTuple):
         (None, "have no sentence for the explanation NoneType"),
         (
             Sentence("{value}", "none", "{ranks} too weak"),
-            "asks for ranks; there are action, credential, foreign_arguments, value",
+            "asks for ranks; there are action, argument_routes, credential, foreign_arguments, sensitive_routes, value",
         ),
-        (Sentence("{}", "none", "too weak"), "there are action, credential, foreign_arguments, value"),
+        (
+            Sentence("{}", "none", "too weak"),
+            "there are action, argument_routes, credential, foreign_arguments, sensitive_routes, value",
+        ),
     ],
 )
 def test_what_has_no_words_is_refused(told: Any, error: str) -> None:
