@@ -47,7 +47,7 @@ FLEETS = (
     FleetSize(1000, 40.0),
 )
 FIRST_SEED = 301
-"""Seeds from here on chose nothing: what the rules were made on has seeds below 200."""
+"""Seeds from here on chose nothing; smaller ones were looked at while rules were made."""
 
 
 class FleetWeek(NamedTuple):

@@ -15,10 +15,9 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns, full_name
 from ...ingest.features.row_observations import IGNORED_EVENT
 from ...ingest.identities import IdentityHasher
-from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..engine import level_thresholds, risk, usual_oddness
+from ..engine import level_thresholds, risk
 from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
@@ -105,5 +104,3 @@ class BudgetSweep:
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
             risk.seed(state, places, seeds.events[at[at >= 0]], self._parameters)
-            last_day = self._model.window_ms[1] // DAY_MS
-            usual_oddness.seed(state, places, seeds.odd[at[at >= 0]], seeds.rehearsed[at[at >= 0]], last_day)

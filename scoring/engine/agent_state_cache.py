@@ -22,12 +22,11 @@ from ...ingest.hashing import NameHasher
 from ...ingest.identities import AgentHash, IdentityHasher, unkeyed_agent_key
 from ...ingest.record_erasure import ErasureSubject
 from ...ingest.retry import give_up, retry_until_available
-from ...ingest.timestamps import DAY_MS
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
-from . import risk, usual_oddness
+from . import risk
 from .forgetting import ErasedAgents, NameErasers
 from .resident_agents import ResidentAgents
 
@@ -305,10 +304,7 @@ class AgentStateCache:
         stored = np.array([k in known and self._fits(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
-        seeds, place, state = self._model.seeds, at[fresh], self._agents.risk
-        risk.seed(state, slots[fresh], seeds.events[place], self._risk_parameters)
-        last_day = self._model.window_ms[1] // DAY_MS
-        usual_oddness.seed(state, slots[fresh], seeds.odd[place], seeds.rehearsed[place], last_day)
+        risk.seed(self._agents.risk, slots[fresh], self._model.seeds.events[at[fresh]], self._risk_parameters)
 
     def _history_rows(self, keys: AgentKeys, known: dict[int, AgentRow]) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""

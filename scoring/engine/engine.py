@@ -35,7 +35,6 @@ from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
-from .usual_oddness import unusual_p_value
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
@@ -272,14 +271,7 @@ class Engine:
         out.concerns.anomaly_score[rows] = out.effective_concerns[rows] = concerns.anomaly_score
         out.concerns.p_value[rows] = out.concern_p_values[rows] = concerns.p_value
         places, masks = evidence_dedup.find_counted(
-            rows,
-            out.slots,
-            self.risk,
-            out.observations,
-            out.vectors,
-            out.at_ms,
-            self._boldest(out),
-            out.columns.codes[:, event_columns.SELF_ASSERTED],
+            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, self._boldest(out)
         )
         if len(places):
             again = rows[places]
@@ -430,13 +422,10 @@ class Explainer:
         before = scored.concern_risk[row]
         gains = np.array(
             [
-                risk.evidence_of(
-                    unusual_p_value(p_value, past[risk.USUAL_ODDNESS :]),
-                    confidence,
-                    float(past[risk.STREAK_BEFORE]),
-                    float(past[risk.PEAK_BEFORE]),
+                risk.evidence_of(p_value, confidence, float(streak), float(peak))
+                for p_value, (streak, peak) in zip(
+                    p_values.tolist(), before[:, [risk.STREAK_BEFORE, risk.PEAK_BEFORE]], strict=True
                 )
-                for p_value, past in zip(p_values.tolist(), before, strict=True)
             ]
         )
         gains[risk.signalled_concern(limits)] += scored.signals[row]

@@ -4,9 +4,8 @@ Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose m
 (`trustwatch.models.betting`), so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and
 Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
 while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
-alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but for
-an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent
-shows day after day stops counting (`usual_oddness`).
+alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
+*displayed* risk score decays with a half-life.
 
 Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
 budget: the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they
@@ -30,9 +29,7 @@ from ...ingest.timestamps import HOUR_MS
 from ...models.betting import damped_bet, decayed_streak, extended_streak, log_bet
 from ...models.concerns import CONCERNS
 from ..records.agents import ALERTING_LEVELS, RiskLevel
-from . import usual_oddness
 from .settings import RiskEvaluationSettings
-from .usual_oddness import ODDNESS_LEVELS, begin_day, count_event, unusual_p_value, write_factors
 
 COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
 
@@ -56,18 +53,13 @@ OUTPUTS = 7
 that statistic, number of the concern that the risk is about, confidence and number of events, all after it; level just
 before it, when time had passed."""
 
-CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, USUAL_ODDNESS = range(6)
-CONCERN_OUTPUTS = USUAL_ODDNESS + len(ODDNESS_LEVELS)
+CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(5)
+CONCERN_OUTPUTS = 5
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
-before it; how usual each level of oddness is for the agent (`usual_oddness.write_factors`)."""
+before it."""
 
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
-
-RESTART_SHARE = 0.5
-"""Part of the medium threshold that evidence may still be when time has cleared an alert: the head start of a CUSUM
-that begins anew after an alarm (Lucas and Crosier 1982). With all of it the next odd event would alert again, day after
-day, and nothing of the agent would ever be learned."""
 
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
@@ -108,7 +100,6 @@ ROW = np.dtype(
         ("confidence", np.float64),
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
-        *usual_oddness.FIELDS,
         ("block_ms", np.int64),  # hour of overreach that is going on: when it began
         ("block_before", np.float64),  # the statistic before it
         ("block_sum", np.float64),  # sum of its bets, not of their logarithms
@@ -203,9 +194,6 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
             row.level = MEDIUM
         else:
             row.level = _level_without_evidence(row, settings)
-            for concern in range(len(CONCERNS)):
-                row.statistic[concern] = min(row.statistic[concern], RESTART_SHARE * bounds[concern, 0])
-            row.block_ms = 0
         row.since_ms = at_ms
         row.due_ms = _due_ms(row, settings)
     _pass_time(row, now_ms, settings)
@@ -285,9 +273,6 @@ def update(
             by_concern[r, concern, STATISTIC_BEFORE] = row.statistic[concern]
             by_concern[r, concern, STREAK_BEFORE] = row.streak[concern]
             by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
-        if skip[r] == 0 and asserted[r] == 0:
-            begin_day(row)
-        write_factors(row, by_concern[r], USUAL_ODDNESS)
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
@@ -350,7 +335,6 @@ def _apply_vouched_event(
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
-        p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
             gain += signals
@@ -363,7 +347,6 @@ def _apply_vouched_event(
         if gain > 0.0 and bounds[0] < np.inf:
             row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
             calm = False
-    count_event(row, p_values)
     if calm:
         row.score *= _CLEAN_EVENT_FACTOR
 
@@ -376,8 +359,7 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
     """
     for concern in range(OVERREACH):
         bounds, before = limits[concern], row.statistic[concern]
-        p_value = unusual_p_value(p_values[concern], by_concern[concern, USUAL_ODDNESS:])
-        bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
+        bet = evidence_of(p_values[concern], row.confidence, row.streak[concern], row.peak[concern])
         gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0:

@@ -24,7 +24,6 @@ from ...ingest.events import decode_event
 from ...ingest.features.baseline import empty_baseline, fit_baseline
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES
-from ...ingest.features.layout import Baseline
 from ...ingest.hashing import NameHasher
 from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
@@ -32,8 +31,8 @@ from ...models.calibration import Calibration
 from ...models.concerns import CONCERNS, calibrated, fit_calibrations
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
 from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
-from ...models.trained_model import AgentSeeds, TrainedModel
-from ..engine import risk, usual_oddness
+from ...models.trained_model import TrainedModel
+from ..engine import risk
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
@@ -101,7 +100,7 @@ def train_walk_forward(
     model = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
         return WalkForwardResult(model, columns, held_out.concerns.p_value)
-    first = _model_of(model, before, as_odd=True)
+    first = _model_before(model, before)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
@@ -118,12 +117,7 @@ def train_walk_forward(
     first_tail, second_tail, third_tail = (
         tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
     )
-    model = dataclasses.replace(
-        model,
-        seeds=_seeds_with_oddness(model.seeds, after, p_values),
-        detector=detector,
-        alarms=(first_tail, second_tail, third_tail),
-    )
+    model = dataclasses.replace(model, detector=detector, alarms=(first_tail, second_tail, third_tail))
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
     return WalkForwardResult(model, after, p_values)
 
@@ -132,7 +126,7 @@ def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> Tra
     """The model, whose thresholds of calls also hold for the end of its history, which is in order of time."""
     if model.challenges is None or not isinstance(model.detector, ForestDetector):
         return model
-    rehearsed = rehearse_questions(partial(_model_of, model), history)
+    rehearsed = rehearse_questions(partial(_model_before, model), history)
     return dataclasses.replace(model, challenges=msgspec.structs.replace(model.challenges, rehearsed=rehearsed))
 
 
@@ -163,39 +157,15 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
     return np.asarray(agents[events >= FAMILIAR_EVENTS])
 
 
-def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = False) -> TrainedModel:
-    """The model as it would be with *history* alone; *as_odd*: but names that nobody used are as odd as now."""
-    agents = max(1, len(np.unique(history.names[:, event_columns.AGENT])))
+def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
+    """The model as it would be with *before* alone as its history."""
+    agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
     types = NameHasher(model.salt).hash_many(model.sensitive_types)
-    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(history)
-    baseline = fit_baseline(history, observations, np.ones(len(history), np.bool_), types)
-    if as_odd:
-        baseline = _as_odd_as(baseline, model.baseline)
+    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(before)
+    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_), types)
     builder = FeatureBuilder(baseline, agents)
-    builder.observe_and_learn(history)
-    return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, history))
-
-
-def _as_odd_as(short: Baseline, whole: Baseline) -> Baseline:
-    """The *short* baseline with counts scaled until each different name stands for as many items as in the
-    *whole* one.
-
-    The longer a history, the odder a name that nobody has used. Against the counts of a shorter one all such events
-    would be calmer than those of days to come, which then would be odder than all that was ever seen.
-    """
-    items, names = (float(value) for value in short.totals.sum(axis=(0, 1), dtype=np.float64))
-    all_items, all_names = (float(value) for value in whole.totals.sum(axis=(0, 1), dtype=np.float64))
-    factor = np.float32(max((all_items / all_names) / (items / names), 1.0))
-    totals = short.totals.copy()
-    totals[:, :, 0] *= factor
-    return short._replace(counts=short.counts * factor, totals=totals)
-
-
-def _seeds_with_oddness(seeds: AgentSeeds, columns: EventColumns, p_values: npt.NDArray[np.float64]) -> AgentSeeds:
-    """The seeds, with how odd each agent was in *columns*, whose events had p-values (n, 3)."""
-    place = np.searchsorted(seeds.keys, columns.names[:, event_columns.AGENT])
-    odd, events = usual_oddness.count_by_agent(place, p_values, len(seeds.keys))
-    return dataclasses.replace(seeds, odd=odd, rehearsed=events)
+    builder.observe_and_learn(before)
+    return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
 
 
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:

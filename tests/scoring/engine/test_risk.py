@@ -271,28 +271,6 @@ def test_critical_holds_until_its_end() -> None:
     assert agent["score"] < risk.LEVEL_UP[4]
 
 
-@pytest.mark.parametrize("signal", [4.5, 6.5, 20.0])
-def test_an_alert_that_time_has_cleared_counts_half(signal: float) -> None:
-    """The next odd event does not alert again; as much as it takes beyond half of medium does."""
-    agent = One()
-    agent.event(T0, signal=signal)
-    assert agent["level"] >= 2
-    agent.tick(T0 + 40 * HOUR)
-    assert agent["level"] < 2
-    assert agent["statistic"] == risk.RESTART_SHARE * BOUNDS[0, 0]
-    assert agent.event(T0 + 41 * HOUR, p=0.01)[1] < 2
-    assert agent.event(T0 + 41 * HOUR, signal=2.0)[1] == 2
-
-
-def test_waiting_below_medium_wins_nothing() -> None:
-    """Evidence that raised no alert stays, however long an attacker waits."""
-    agent = One()
-    agent.event(T0, signal=3.5)
-    before = agent["statistic"]
-    agent.tick(T0 + 400 * HOUR)
-    assert agent["statistic"] == before > risk.RESTART_SHARE * BOUNDS[0, 0]
-
-
 def test_release_ends_critical_at_once() -> None:
     """A person's release drops the evidence and the level; time does not go back."""
     agent = critical()
