@@ -202,7 +202,7 @@ class AsyncAccessTokens(_AccessTokenCache):
         """A token that is valid now. Raises TokenFailed."""
         if not isinstance(self._source, ClientCredentials):
             supplied = self._source()
-            return _require_token(await supplied if inspect.isawaitable(supplied) else supplied)
+            return _require_token(await _supplied_in_time(supplied) if inspect.isawaitable(supplied) else supplied)
         if (token := self.fresh_token()) is not None:
             return token
         async with self._fetching:
@@ -216,6 +216,15 @@ class AsyncAccessTokens(_AccessTokenCache):
                 return self.store_token(_read_token_response(reply, self.clock.steady()))
             except (httpx.HTTPError, TokenFailed) as error:
                 return _valid_token_or_raise(self.valid_token(), error)
+
+
+async def _supplied_in_time(token: Awaitable[object]) -> object:
+    """A token that a callable gives. Raises TokenFailed where it waits too long: who asks would pile up behind it."""
+    try:
+        async with asyncio.timeout(TOKEN_TIMEOUT_S):
+            return await token
+    except TimeoutError:
+        raise TokenFailed(f"the token callable gave nothing within {TOKEN_TIMEOUT_S:g} s") from None
 
 
 def _require_token(token: object) -> str:

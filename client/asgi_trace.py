@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -64,11 +64,12 @@ class RequestTrace:
 
     async def _values(self) -> dict[str, object]:
         headers = dict(self._scope.get("headers", ()))
-        values: dict[str, object] = dict(parse_qsl(self._scope.get("query_string", b"").decode("latin-1")))
+        values = _form_values(self._scope.get("query_string", b"").decode("latin-1"))
         media_type = _media_type(headers.get(b"content-type", b""))
-        if _is_readable(media_type):
+        if not media_type or _is_readable(media_type):
             told = _values_of(await self._read_body(), media_type)
-            values |= told if isinstance(told, dict) else {"body": told}
+            for name, value in (told if isinstance(told, dict) else {"body": told}).items():
+                values[name] = [values[name], value] if name in values else value
         return values
 
     async def _read_body(self) -> bytes:
@@ -93,11 +94,16 @@ def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
+def _form_values(text: str) -> dict[str, object]:
+    """Values by name, a list where a name comes more than once: nobody knows which of them an app takes."""
+    return {name: values if len(values) > 1 else values[0] for name, values in parse_qs(text).items()}
+
+
 def _values_of(body: bytes, media_type: str) -> object:
-    """Values of a body; its text where it has no other shape, or was cut."""
+    """Values of a body; its text where it has no other shape, or was cut. An app may read JSON under any type."""
     if media_type == _FORM:
-        return dict(parse_qsl(body.decode(errors="replace")))
-    if _is_json(media_type):
+        return _form_values(body.decode(errors="replace"))
+    if _is_json(media_type) or body.lstrip()[:1] in {b"{", b"["}:
         try:
             return msgspec.json.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

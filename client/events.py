@@ -204,7 +204,8 @@ class EventArgument(EventPart, rename={"from_call": "from"}):
     Attributes:
         name: of the argument; `~` at its end: the value was found inside its text.
         origin: where the agent had the value from; `unseen` = nothing before the call held it.
-        hash: keyed hash of the value.
+        hash: keyed hash of the value; None = the event tells whence it came, and not which value it is. A question
+            about a call needs it.
         from_call: of `tool`: index of the earlier call of the session whose result held it, from 0.
         from_action: action of that call.
         part: true for a text that is mostly copied from there.
@@ -213,7 +214,7 @@ class EventArgument(EventPart, rename={"from_call": "from"}):
 
     name: EventLabel
     origin: Origin
-    hash: EventHash
+    hash: EventHash | None = None
     from_call: EventCallIndex | None = None
     from_action: EventLabel | None = None
     part: bool = False

@@ -277,7 +277,7 @@ def find_changed_callers(
     Arguments as for `record_counted`. Each name does so once a day, so these events are few.
     """
     carried = feature_evidence[:, _CALLER_FEATURES].max(axis=1)
-    least = np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[:, asked].max(axis=1))
+    least = np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[:, asked].max(axis=1, initial=0.0))
     return np.asarray((carried >= least) & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
 
 

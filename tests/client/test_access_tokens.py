@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from trustwatch.client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable
+from trustwatch.client import ClientCredentials, ClientSecret, RiskSettings, TrustUnavailable, access_tokens
 from trustwatch.client.assertion import ASSERTION_TYPE, PrivateKeyJwt
 
 from ..support.client_doubles import Clock, Reply, Request, Scripted
@@ -152,3 +154,19 @@ def test_secrets_never_travel_in_clear() -> None:
     with pytest.raises(ValueError, match="in clear"):
         ClientCredentials("http://as.example/token", "me", ClientSecret(SECRET))
     assert ClientCredentials("http://as.mesh/token", "me", ClientSecret(SECRET), insecure_http=True).client_id == "me"
+
+
+def test_a_callable_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every question about a call would leave one that waits for ever."""
+    monkeypatch.setattr(access_tokens, "TOKEN_TIMEOUT_S", 0.01)
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    async def ask() -> None:
+        async with httpx.AsyncClient() as http:
+            await access_tokens.AsyncAccessTokens(hang, Clock(), http).get()
+
+    with pytest.raises(access_tokens.TokenFailed, match=r"nothing within 0\.01 s"):
+        asyncio.run(ask())

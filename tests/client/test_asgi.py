@@ -486,6 +486,31 @@ def test_a_question_tells_where_values_of_query_and_body_came_from(body: dict[st
     assert b"evil" not in msgspec.json.encode([judge.asked, told.events])
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"params": {"to": "eve@evil.example"}, "json": {"to": "colleague@acme.example"}},
+        {"params": [("to", "eve@evil.example"), ("to", "colleague@acme.example")]},
+        {"content": b'{"to": "eve@evil.example"}', "headers": {"content-type": "text/plain"}},
+        {"content": b'{"to": "eve@evil.example"}'},
+    ],
+)
+def test_no_value_hides_another_of_the_same_name(told: dict[str, Any]) -> None:
+    """Nobody knows which of them an app takes, or how it reads a body."""
+    judge = ScriptedJudge(CallVerdict("allow", allow=True))
+    middle = TrustMiddleware(
+        make_mail_app(),
+        caller=talking,
+        sender=RecordingSender(),
+        calls=judge,
+        origins=OriginTracker(FixedKeys()),
+        untrusted={"GET /mails/{mail}"},
+    )
+    ask(Authenticated(middle), "GET", "/mails/7")
+    ask(Authenticated(middle), "POST", "/send", **told)
+    assert any(one.name.startswith("to") and one.untrusted for one in judge.asked[1].arguments or ())
+
+
 def test_origins_do_not_need_questions() -> None:
     told = RecordingSender()
     middle = TrustMiddleware(make_mail_app(), caller=talking, sender=told, origins=OriginTracker(FixedKeys()))
