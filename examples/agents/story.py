@@ -249,7 +249,7 @@ class Story:
 
 def _names_it(reason: str) -> bool:
     """Whether a reason names something that the instruction made the clerk do."""
-    return reason.startswith("first use") and any(tool in reason for tool, _ in follow_ups(INJECTION))
+    return reason.startswith("new ") and any(tool in reason for tool, _ in follow_ups(INJECTION))
 
 
 def _public(url: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_the_turned_agent_is_noticed_and_the_reason_names_it(played: dict[str, A
     assert played["levels_before"] == dict.fromkeys(played["levels_before"], "low")
     assert played["levels"][-1] == "critical"
     first = played["reasons"][0]
-    assert "first use" in first and ("customer" in first or "send_mail" in first)
+    assert first.startswith("new ") and ("customer" in first or "send_mail" in first)
 
 
 def test_its_next_token_is_shorter_and_then_there_is_none(played: dict[str, Any]) -> None:
