@@ -46,11 +46,13 @@ class Ruling(NamedTuple):
         action: to take now.
         would: action by the policy; another than `action` in shadow mode.
         answer: the risk, where there is one.
+        approved: a person has let pass what the level holds back.
     """
 
     action: GuardAction
     would: GuardAction
     answer: Answer | None = None
+    approved: bool = False
 
     @property
     def refused(self) -> bool:
@@ -147,6 +149,7 @@ class Guard:
             ruling = judge(answer, effect, needed)
             if ruling.action == "step_up" and self._approved is not None:
                 ruling = judge(answer, effect, needed, await read_approved_scopes(self._approved, caller))
+                ruling = ruling._replace(approved=ruling.action == "allow")
         except TrustUnavailable:
             ruling = Ruling("unavailable", "unavailable")
         self._counters.increment(ruling.action)
@@ -160,8 +163,11 @@ class Guard:
         return self._calls is not None
 
     async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent) -> Ruling:
-        """The ruling on the call that *event* is about to tell of; one that is refused already stays so."""
-        if self._calls is None or ruling.refused:
+        """The ruling on the call that *event* is about to tell of; one that is refused already stays so.
+
+        What a person has approved is not asked about: the level is as it was, and the service would want a person again.
+        """
+        if self._calls is None or ruling.refused or ruling.approved:
             return ruling
         try:
             verdict = await self._calls.evaluate(caller, event)

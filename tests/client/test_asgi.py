@@ -408,6 +408,20 @@ def test_whom_the_level_refuses_nobody_asks_about() -> None:
     assert judge.asked == []
 
 
+@pytest.mark.parametrize(("approved", "status", "questions"), [({"orders:write"}, 200, 0), (set(), 401, 0)])
+def test_what_a_person_has_approved_nobody_asks_about(approved: set[str], status: int, questions: int) -> None:
+    """The service would ask for a person again, since the level is as it was."""
+
+    async def of_the_agent(_: Caller) -> set[str]:
+        return approved
+
+    judge = ScriptedJudge(CallVerdict("step_up", allow=False))
+    app, _, _ = build(ScriptedAnswer(WRITES), calls=judge, approved=of_the_agent, needed=lambda _: {"orders:write"})
+
+    assert ask(app, "POST", "/orders").status_code == status
+    assert len(judge.asked) == questions
+
+
 def test_a_socket_is_asked_about_before_it_opens() -> None:
     judge = ScriptedJudge(CallVerdict("deny", allow=False))
     app, _, _ = build(calls=judge)
