@@ -165,7 +165,7 @@ class Guard:
     async def judge_call(self, ruling: Ruling, caller: Caller, event: AuditEvent) -> Ruling:
         """The ruling on the call that *event* is about to tell of; one that is refused already stays so.
 
-        What a person has approved is not asked about: the level is as it was, and the service would want a person again.
+        What a person has approved is not asked about: the level stays, and the service would want a person again.
         """
         if self._calls is None or ruling.refused or ruling.approved:
             return ruling
