@@ -222,7 +222,9 @@ class DecisionMaker:
         """Set an agent's explanation. Its weight is kept with the agent's risk, so that a restart changes nothing."""
         self._engine.agent_states.set_explanation(slot, explanation)
         state = self._engine.risk[slot]
-        state["told"], state["told_ms"] = weight, at_ms
+        # A calming event that changes a level brings nothing. Were it less, it would depend on the batch whether a calm
+        # row after it takes it back.
+        state["told"], state["told_ms"] = max(weight, 0.0), at_ms
 
     def _new_decision(
         self,

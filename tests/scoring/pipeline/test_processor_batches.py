@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.source import Record
 from trustwatch.scoring.pipeline.processor import Processor
-from trustwatch.scoring.records.agents import AgentRow
+from trustwatch.scoring.records.agents import AgentRow, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
 
 
@@ -98,6 +98,21 @@ def test_batches_change_nothing(kit: Any, records: list[Record], undisturbed: An
     assert scores == undisturbed[0]
     assert decisions == undisturbed[1]
     assert everything(processor)[0] == undisturbed[2]
+
+
+def test_batches_change_nothing_of_agents_that_nobody_knew(kit: Any, make: Any) -> None:
+    """Their first events lift them from unknown, while their evidence falls, and leave them calm soon after."""
+    events = make.stream(8, 600, agents=80, odd=0.3)
+    for event in events:
+        event["agent"]["id"] += "-new"
+    records = kit.records(events)
+    ends = []
+    for size in (1, 600):
+        processor = kit.processor()
+        _, decisions = run(processor, kit, records, itertools.repeat(size))
+        ends.append((decisions, everything(processor)[0]))
+    assert any((one.previous_level, one.level) == (RiskLevel.UNKNOWN, RiskLevel.LOW) for one in ends[0][0])
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 10])
