@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from trustwatch.ingest.source import Record
+from trustwatch.scoring.engine.settings import RiskEvaluationSettings
 from trustwatch.scoring.pipeline.processor import Processor
 from trustwatch.scoring.records.agents import AgentRow, RiskLevel
 from trustwatch.scoring.records.decisions import Decision
@@ -108,8 +109,9 @@ def test_batches_change_nothing_of_agents_that_nobody_knew(kit: Any, make: Any) 
     records = kit.records(events)
     ends = []
     for size in (1, 600):
-        processor = kit.processor()
+        processor = kit.processor(risk=RiskEvaluationSettings(confidence_minimum=0.7))
         _, decisions = run(processor, kit, records, itertools.repeat(size))
+        assert (processor.engine.risk["told"] >= 0.0).all()
         ends.append((decisions, everything(processor)[0]))
     assert any((one.previous_level, one.level) == (RiskLevel.UNKNOWN, RiskLevel.LOW) for one in ends[0][0])
     assert ends[0] == ends[1]
