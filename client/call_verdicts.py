@@ -222,10 +222,11 @@ class AsyncCallVerdicts:
         Raises:
             TrustUnavailable: there is no answer, and the fail mode is closed.
         """
-        asked = asyncio.create_task(self._post(*self._questions.request(caller, event)))
-        self._tasks.add(asked)
-        asked.add_done_callback(self._forget)
-        try:  # what is late goes on: it may bring the token that the next question needs
+        try:
+            asked = asyncio.create_task(self._post(*self._questions.request(caller, event)))
+            self._tasks.add(asked)
+            asked.add_done_callback(self._forget)
+            # What is late goes on: it may bring the token that the next question needs.
             reply = await asyncio.wait_for(asyncio.shield(asked), self._budget_s)
         except Exception as error:  # whatever it is, the fail mode holds
             return self._questions.without_answer(caller, error)
@@ -274,7 +275,7 @@ def _cause_of(error: Exception) -> FailureCause:
             return "timeout"
         case httpx.HTTPError():
             return "network"
-        case msgspec.MsgspecError() | UnicodeDecodeError():
+        case msgspec.MsgspecError() | UnicodeError():  # of the answer, or of a name in the question
             return "malformed"
     return "token"  # of what is left, only a source of tokens runs code of others
 

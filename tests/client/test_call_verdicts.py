@@ -130,6 +130,13 @@ def test_without_a_token_the_fail_mode_holds_too() -> None:
     asyncio.run(run())
 
 
+def test_a_name_that_is_no_text_takes_no_call_with_it(make_verdicts: Callable[..., Any]) -> None:
+    """Paths that a server decodes loosely may hold half a character, which no question can be written with."""
+    verdicts = make_verdicts("https://trust.example", lambda: "token", fail_mode="open")
+    assert verdicts.evaluate(BOT, msgspec.structs.replace(EVENT, action="GET /\ud800")).allow
+    assert verdicts.counts() == {"asked": 1, "fail_open": 1, "fail_closed": 0, "cause_malformed": 1}
+
+
 STEP_UP = {"decision": "step_up", "allow": False, "reason": "unusual_call", "approval_id": "a-1"}
 
 
