@@ -184,6 +184,10 @@ def _print_policy(side: BacktestSide) -> None:
         print_message(f"  and {len(policy.revoked) - _MAX_SHOWN_AGENTS} more; --report or --json names them")
 
 
+def _agents(count: int) -> str:
+    return "1 agent" if count == 1 else f"{count:,} agents"
+
+
 def _print_calls(calls: CallChallengeReport) -> None:
     if calls.missing_because is not None:
         print_message(f"calls, asked about before they are made: none; {calls.missing_because}")
@@ -201,7 +205,9 @@ def _print_calls(calls: CallChallengeReport) -> None:
     for kind in calls.kinds[:_MAX_SHOWN_KINDS]:
         why = ", ".join(f"{code} {times}" for code, times in list(kind.reasons.items())[:3])
         who = " ".join(part for part in (kind.tenant, kind.agent_type) if part)
-        print_message(f"  {kind.calls} x {kind.action} ({kind.effect}) by {kind.agents} agents of {who or '-'}: {why}")
+        print_message(
+            f"  {kind.calls} x {kind.action} ({kind.effect}) by {_agents(kind.agents)} of {who or '-'}: {why}"
+        )
     if calls.kinds_challenged > _MAX_SHOWN_KINDS:
         print_message(f"  and {calls.kinds_challenged - _MAX_SHOWN_KINDS} more kinds; --report or --json names them")
 
