@@ -25,6 +25,7 @@ from .array_rules import (
     longest_run,
 )
 from .concerns import CONCERNS
+from .trained_model import ODD_SHAPE
 
 LONGEST_RUN: Final = 4096
 """Taken places in a row of a baseline's table. Half full, as they are made, 2^25 places have about a hundred."""
@@ -74,6 +75,8 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
         "keys": ArrayRule(np.uint64, ("A",)),
         "checks": ArrayRule(np.uint64, ("A",)),
         "events": ArrayRule(np.int64, ("A",), 0, 2.0**53),
+        "odd": ArrayRule(np.float32, ("A", *ODD_SHAPE), 0.0, _MOST),
+        "rehearsed": ArrayRule(np.float32, ("A",), 0.0, _MOST),
         **_state_rules(),
     },
     "groups": {
@@ -91,7 +94,7 @@ HISTORY_RULES: Final[Mapping[str, Mapping[str, ArrayRule]]] = {
 }
 
 
-_ADDED_LATER: Final = {"seeds": frozenset({"known"})}
+_ADDED_LATER: Final = {"seeds": frozenset({"known", "odd", "rehearsed"})}
 """Arrays by folder that models trained before have not; their reader knows what stands for them."""
 
 

@@ -4,6 +4,7 @@ scores.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -159,12 +160,14 @@ def save_trained_model(
         salt_hex=model.salt.hex(),
         created_ms=created_ms,
     )
-    extras = {
+    extras: dict[str, dict[str, npt.NDArray[Any]]] = {
         "baseline": baseline_arrays(model.baseline),
         "seeds": {
             "keys": model.seeds.keys,
             "checks": model.seeds.checks,
             "events": model.seeds.events,
+            "odd": model.seeds.odd,
+            "rehearsed": model.seeds.rehearsed,
             **_seed_columns(model.seeds.rows),
         },
         "groups": {
@@ -211,7 +214,7 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
     return TrainedModel(
         detector=detector_from_model(loaded),
         baseline=shared,
-        seeds=AgentSeeds(seeds["keys"], seeds["checks"], _seed_rows(seeds), seeds["events"]),
+        seeds=_agent_seeds(seeds),
         salt=bytes.fromhex(manifest.salt_hex),
         groups=groups["ids"],
         group_rates=groups["rates"],
@@ -224,6 +227,12 @@ def _trained_model(loaded: LoadedModel) -> TrainedModel:
         challenges=CallChallenges.from_settings(manifest.settings),
         sensitive_types=_sensitive_types(manifest.settings),
     )
+
+
+def _agent_seeds(arrays: dict[str, npt.NDArray[Any]]) -> AgentSeeds:
+    """Agents of the history; of a model that was trained before it was counted, none has been odd."""
+    seeds = AgentSeeds.unrehearsed(arrays["keys"], arrays["checks"], _seed_rows(arrays), arrays["events"])
+    return dataclasses.replace(seeds, **{name: arrays[name] for name in ("odd", "rehearsed") if name in arrays})
 
 
 def _sensitive_types(settings: Mapping[str, Any]) -> tuple[str, ...]:

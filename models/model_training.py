@@ -390,7 +390,7 @@ def agent_seeds(builder: FeatureBuilder, columns: EventColumns) -> AgentSeeds:
     rows["numbers"][:, layout.N_SHARED] = rows["numbers"][
         :, layout.N_EVENTS
     ]  # all of their history is in the baseline, too
-    return AgentSeeds(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
+    return AgentSeeds.unrehearsed(keys, columns.names[first, event_columns.AGENT_CHECK], rows, events.astype(np.int64))
 
 
 def baseline_digest(baseline: Baseline) -> str:

@@ -17,6 +17,9 @@ from .call_challenges import CallChallenges
 from .concerns import ByConcern
 from .detector import Detector
 
+ODD_SHAPE = (2, 4)
+"""Concerns, and levels of oddness, by which odd events of an agent are counted."""
+
 HALF_COVERED_EVENTS = 200.0
 """Held-out events at which a peer group is half known."""
 
@@ -30,18 +33,34 @@ class AgentSeeds:
         checks: uint64 (a,), the second halves (`identities.AgentHash`).
         rows: structured (a,) of dtype `layout.STATE_ROW`.
         events: int64 (a,), events each agent has shown.
+        odd: float32 (a, 2, 4), those of the rehearsed days that were as odd as each of the levels of
+            `scoring.engine.usual_oddness`; zeros where nothing was rehearsed.
+        rehearsed: float32 (a,), all events of those days.
     """
 
     keys: npt.NDArray[np.uint64]
     checks: npt.NDArray[np.uint64]
     rows: npt.NDArray[Any]
     events: npt.NDArray[np.int64]
+    odd: npt.NDArray[np.float32]
+    rehearsed: npt.NDArray[np.float32]
+
+    @staticmethod
+    def unrehearsed(
+        keys: npt.NDArray[np.uint64],
+        checks: npt.NDArray[np.uint64],
+        rows: npt.NDArray[Any],
+        events: npt.NDArray[np.int64],
+    ) -> AgentSeeds:
+        """Seeds of agents of which nobody knows how odd they usually are."""
+        odd, rehearsed = np.zeros((len(keys), *ODD_SHAPE), np.float32), np.zeros(len(keys), np.float32)
+        return AgentSeeds(keys, checks, rows, events, odd, rehearsed)
 
     @staticmethod
     def empty() -> AgentSeeds:
         """Seeds of a history without agents."""
         nothing = np.zeros(0, np.uint64)
-        return AgentSeeds(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
+        return AgentSeeds.unrehearsed(nothing, nothing, np.zeros(0, layout.STATE_ROW), np.zeros(0, np.int64))
 
     def find(self, identities: Sequence[AgentHash]) -> npt.NDArray[np.int64]:
         """Position of each agent (n,), -1 for those that the history did not show.

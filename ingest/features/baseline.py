@@ -234,6 +234,44 @@ def _count_values(
     return used
 
 
+def with_fewer_names(
+    baseline: Baseline, columns: EventColumns, observations: RowObservations, factor: float
+) -> Baseline:
+    """A baseline of the rows of a history with as many items, but fewer different ones by *factor*, at least 1.
+
+    The longer a history, the rarer are new names in it: so rare they will be behind a longer one. Values of arguments
+    and habits of others are left as they are.
+    """
+    totals, counts = baseline.totals.copy(), baseline.counts.copy()
+    totals[:, : layout.SINGLE_KINDS, 1] /= np.float32(factor)
+    thinner = baseline._replace(totals=totals, counts=counts)
+    rows = np.nonzero(observations.flags < 2)[0]
+    scopes = np.zeros((len(columns), layout.SCOPES), np.uint64)
+    _write_scope_keys(rows, columns.names, scopes)
+    _divide_names(thinner, rows, scopes, observations.contexts, np.float32(factor))
+    return thinner
+
+
+@compiled
+def _divide_names(baseline: Baseline, rows: Array, scopes: Array, contexts: Array, factor: np.float32) -> None:
+    """Divide the numbers of different items behind each context, each once: those that were are negative meanwhile."""
+    mask = np.uint64(len(baseline.keys) - 1)
+    for row in rows:
+        for level in range(layout.SCOPES):
+            if scopes[row, level] == 0:
+                continue
+            for kind in range(layout.SINGLE_KINDS):
+                if contexts[row, kind] == 0:
+                    continue
+                key = hash_pair(scopes[row, level], distinct_hash(kind, contexts[row, kind]))
+                at: np.uint64 = key & mask
+                while baseline.keys[at] != 0 and baseline.keys[at] != key:
+                    at = (at + np.uint64(1)) & mask
+                if baseline.counts[at] > 0.0:
+                    baseline.counts[at] = -baseline.counts[at] / factor
+    baseline.counts[:] = np.abs(baseline.counts)
+
+
 @compiled
 def _fit_moments(baseline: Baseline, rows: Array, scopes: Array, quantities: Array) -> None:
     """Running mean and variance of every quantity in every scope (Welford)."""

@@ -17,7 +17,7 @@ from ...ingest.features.row_observations import IGNORED_EVENT
 from ...ingest.identities import IdentityHasher
 from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
-from ..engine import level_thresholds, risk
+from ..engine import level_thresholds, risk, usual_oddness
 from ..engine.engine import ScoredBatch
 from ..engine.resident_agents import ResidentAgents
 from ..engine.settings import AlertBudget, RiskEvaluationSettings
@@ -65,6 +65,7 @@ class BudgetSweep:
                 scored.threshold_rows,
                 columns.codes[:, event_columns.SELF_ASSERTED],
                 skip,
+                scored.never_usual,
                 self._parameters,
                 levels,
                 out,
@@ -104,3 +105,6 @@ class BudgetSweep:
                 grown[:first] = state[:first]
                 self._states[position] = state = grown
             risk.seed(state, places, seeds.events[at[at >= 0]], self._parameters)
+            usual_oddness.seed(
+                state, places, seeds.odd[at[at >= 0]], seeds.rehearsed[at[at >= 0]], self._model.window_ms[1]
+            )

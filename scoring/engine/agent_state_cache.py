@@ -26,7 +26,7 @@ from ...models.concerns import CONCERNS
 from ...models.trained_model import TrainedModel
 from ..records.agents import AgentIdentity, AgentRow, DueAgent, RiskLevel
 from ..records.decisions import RiskReason
-from . import risk
+from . import risk, usual_oddness
 from .forgetting import ErasedAgents, NameErasers
 from .resident_agents import ResidentAgents
 
@@ -304,7 +304,9 @@ class AgentStateCache:
         stored = np.array([k in known and self._fits(known[k]) for k in keys.tolist()])
         fresh = (at >= 0) & ~stored
         self.builder.unpack(slots[fresh], self._model.seeds.rows[at[fresh]])
-        risk.seed(self._agents.risk, slots[fresh], self._model.seeds.events[at[fresh]], self._risk_parameters)
+        seeds, place, state = self._model.seeds, at[fresh], self._agents.risk
+        risk.seed(state, slots[fresh], seeds.events[place], self._risk_parameters)
+        usual_oddness.seed(state, slots[fresh], seeds.odd[place], seeds.rehearsed[place], self._model.window_ms[1])
 
     def _history_rows(self, keys: AgentKeys, known: dict[int, AgentRow]) -> npt.NDArray[np.int64]:
         """Place of each agent in the model's history, -1 where it has none, or is forgotten."""

@@ -18,7 +18,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
-from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES
+from ...ingest.features.feature_table import ADDED_FEATURES, FEATURE_COUNT, FEATURE_NAMES
 from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
@@ -35,9 +35,12 @@ from .feedback_rules import FeedbackRules, RuleCoverage
 from .hard_signals import HardSignalRules
 from .resident_agents import ResidentAgents
 from .settings import AlertBudget, RiskEvaluationSettings
+from .usual_oddness import unusual_p_value
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
+
+_ADDED = np.array(ADDED_FEATURES)
 
 NOTABLE_EVIDENCE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
@@ -80,6 +83,7 @@ class ScoredBatch(NamedTuple):
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
+    never_usual: npt.NDArray[np.bool_]  # (n,): that, or arguments came from others: odd however often it comes
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
@@ -195,6 +199,7 @@ class Engine:
             np.zeros(n),
             {},
             np.zeros(n, np.bool_),
+            np.zeros(n, np.bool_),
             columns.time_ms if received_ms is None else np.maximum(columns.time_ms, received_ms),
             types,
         )
@@ -230,6 +235,10 @@ class Engine:
         if rule_matches is not None:
             self.feedback_rules.neutralise(rule_matches, rows, slots, columns, out.vectors, found, self.builder.state)
         feature_evidence = self._measure(out, rows, groups)
+        asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
+        asked = self.model.detector.asked_by_compromise
+        out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
+        out.never_usual[rows] = out.caller_changed[rows] | (out.vectors[rows][:, _ADDED] > 0.0).any(axis=1)
         risk.update(
             rows,
             slots,
@@ -244,17 +253,15 @@ class Engine:
             out.threshold_rows,
             columns.codes[:, event_columns.SELF_ASSERTED],
             found.flags == IGNORED_EVENT,
+            out.never_usual,
             self.risk_parameters,
             out.levels,
             out.risk,
             out.concern_risk,
         )
-        asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
-        asked = self.model.detector.asked_by_compromise
         evidence_dedup.record_counted(
             rows, slots, self.risk, found, out.vectors, out.at_ms, boldest, asserted, feature_evidence, asked
         )
-        out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
         if self.settings.learn:
             self.builder.learn(columns, slots, rows, found, self._learnable_parts(out, rows))
 
@@ -271,7 +278,14 @@ class Engine:
         out.concerns.anomaly_score[rows] = out.effective_concerns[rows] = concerns.anomaly_score
         out.concerns.p_value[rows] = out.concern_p_values[rows] = concerns.p_value
         places, masks = evidence_dedup.find_counted(
-            rows, out.slots, self.risk, out.observations, out.vectors, out.at_ms, self._boldest(out)
+            rows,
+            out.slots,
+            self.risk,
+            out.observations,
+            out.vectors,
+            out.at_ms,
+            self._boldest(out),
+            out.columns.codes[:, event_columns.SELF_ASSERTED],
         )
         if len(places):
             again = rows[places]
@@ -422,10 +436,13 @@ class Explainer:
         before = scored.concern_risk[row]
         gains = np.array(
             [
-                risk.evidence_of(p_value, confidence, float(streak), float(peak))
-                for p_value, (streak, peak) in zip(
-                    p_values.tolist(), before[:, [risk.STREAK_BEFORE, risk.PEAK_BEFORE]], strict=True
+                risk.evidence_of(
+                    unusual_p_value(p_value, past[risk.USUAL_ODDNESS :]),
+                    confidence,
+                    float(past[risk.STREAK_BEFORE]),
+                    float(past[risk.PEAK_BEFORE]),
                 )
+                for p_value, past in zip(p_values.tolist(), before, strict=True)
             ]
         )
         gains[risk.signalled_concern(limits)] += scored.signals[row]
@@ -462,6 +479,7 @@ class Explainer:
                 less = scored.effective_rows[row] < scored.vectors[row]
                 kept["left_aside"] = [FEATURE_NAMES[index] for index in np.flatnonzero(less).tolist()]
             kept["concerns"] = dict(zip(CONCERNS, scored.concern_p_values[row].tolist(), strict=True))
+            kept |= self._usual_p_values(scored, row)
             statistics = scored.concern_risk[row, :, risk.CONCERN_STATISTIC]
             kept["statistics"] = dict(zip(CONCERNS, statistics.tolist(), strict=True))
         reached_at = zip(ALERTING_LEVELS, limits[gravest].tolist(), strict=True)
@@ -469,6 +487,15 @@ class Explainer:
         if kept["statistic"] > 0.0:
             kept["concern"] = CONCERNS[int(state["concern"] if scored is None else scored.risk[row, risk.CONCERN])]
         return kept
+
+    @staticmethod
+    def _usual_p_values(scored: ScoredBatch, row: int) -> dict[str, dict[str, float]]:
+        """p-values that were bet on, of the concerns in which the agent is often as odd."""
+        p_values = scored.concern_p_values[row].tolist()
+        factors = scored.concern_risk[row, :, risk.USUAL_ODDNESS :]
+        bet_on = {name: unusual_p_value(p, f) for name, p, f in zip(CONCERNS, p_values, factors, strict=True)}
+        larger = {name: p for (name, p), by_itself in zip(bet_on.items(), p_values, strict=True) if p > by_itself}
+        return {"usual_oddness": larger} if larger else {}
 
     def named_features(self, scored: ScoredBatch, row: int) -> dict[str, float]:
         """The feature vector by name, without the zeros."""

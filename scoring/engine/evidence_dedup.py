@@ -92,12 +92,17 @@ def _same_count(counted: Any, key: Any) -> bool:
 
 
 @compiled
-def _has_counted(risk: Any, key: Any, now_min: int) -> bool:
-    """Tell whether a name, or the same level or a higher one, has counted within the day."""
+def _has_counted(risk: Any, key: Any, now_min: int, vouched: bool) -> bool:
+    """Tell whether a name, or the same level or a higher one, has counted within the day.
+
+    A name that goes on stays counted: a day must pass without it. Forged events keep nothing quiet.
+    """
     for k in range(len(risk.counted)):
         counted = risk.counted[k]
         covered = counted == key or (counted > key and _same_count(counted, key))
         if covered and now_min - risk.counted_min[k] < DEDUP_WINDOW_MINUTES:
+            if vouched and counted == key and key & _NAME_BIT:
+                risk.counted_min[k] = max(risk.counted_min[k], now_min)
             return True
     return False
 
@@ -111,6 +116,7 @@ def _find_counted(
     vectors: Any,
     time_ms: Any,
     p_values: Any,
+    asserted: Any,
     kinds: Any,
     levels: Any,
     places: Any,
@@ -124,11 +130,11 @@ def _find_counted(
             continue
         risk, mask, now = state[slots[row]], np.uint32(0), time_ms[row] // MINUTE_MS
         for kind in kinds:
-            if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now):
+            if items[row, kind] != 0 and _has_counted(risk, _name_key(items[row, kind], kind), now, asserted[row] == 0):
                 mask |= np.uint32(1) << np.uint32(kind)
         for number in range(len(levels)):
             key = _level_key(number, vectors[row, levels[number]])
-            if key != 0 and _has_counted(risk, key, now):
+            if key != 0 and _has_counted(risk, key, now, asserted[row] == 0):
                 mask |= np.uint32(1) << np.uint32(layout.KINDS + number)
         if mask:
             places[count], masks[count] = position, mask
@@ -199,6 +205,7 @@ def find_counted(
     vectors: Matrix,
     time_ms: npt.NDArray[np.int64],
     p_values: npt.NDArray[np.float64],
+    asserted: npt.NDArray[np.int8],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
     """The *rows* in which something has counted before, as positions in *rows*; with each a bit per kind of its names,
     and above those one per level.
@@ -210,6 +217,7 @@ def find_counted(
         time_ms: int64 (n,), when each event happened, or arrived where that is later: a date that is put back keeps no
             name quiet.
         p_values: (n,), per row of the batch, of the events as they are.
+        asserted: int8 (n,), not 0 where no token vouches for the agent: it keeps no name quiet any longer.
     """
     places, masks = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.uint32)
     number = _find_counted(
@@ -220,6 +228,7 @@ def find_counted(
         vectors,
         time_ms,
         p_values,
+        asserted,
         _KIND_NAMES,
         _HOURLY_COUNT_FEATURES,
         places,

@@ -4,8 +4,9 @@ Evidence is a test by betting. Each event multiplies a wealth by `e(p)`, whose m
 (`trustwatch.models.betting`), so the running statistic `L = max(L, 0) + log e` is a CUSUM e-detector (Shin, Ramdas and
 Rinaldo 2022): the mean number of normal events until it reaches a threshold `c` is at least `exp(c)`. Bets are damped
 while odd events follow each other, since those of a session are not independent. Thresholds therefore follow from the
-alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events; the
-*displayed* risk score decays with a half-life.
+alert budget (`level_thresholds`). The statistic does not decay with time, and relaxes only with normal events, but for
+an alert that time has cleared (`RESTART_SHARE`); the *displayed* risk score decays with a half-life. What an agent
+shows day after day stops counting (`usual_oddness`).
 
 Each concern (`trustwatch.models.concerns`) has a p-value, a statistic and thresholds of its own, and a share of the
 budget: the shares add up to at most the whole, so that by the union bound all concerns together keep it, however they
@@ -29,7 +30,9 @@ from ...ingest.timestamps import HOUR_MS
 from ...models.betting import damped_bet, decayed_streak, extended_streak, log_bet
 from ...models.concerns import CONCERNS
 from ..records.agents import ALERTING_LEVELS, RiskLevel
+from . import usual_oddness
 from .settings import RiskEvaluationSettings
+from .usual_oddness import ODDNESS_LEVELS, begin_period, count_event, unusual_p_value, write_factors
 
 COMPROMISE, MALFUNCTION, OVERREACH = (CONCERNS.index(name) for name in ("compromise", "malfunction", "overreach"))
 
@@ -53,13 +56,18 @@ OUTPUTS = 7
 that statistic, number of the concern that the risk is about, confidence and number of events, all after it; level just
 before it, when time had passed."""
 
-CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE = range(5)
-CONCERN_OUTPUTS = 5
+CONCERN_GAIN, CONCERN_STATISTIC, STATISTIC_BEFORE, STREAK_BEFORE, PEAK_BEFORE, USUAL_ODDNESS = range(6)
+CONCERN_OUTPUTS = USUAL_ODDNESS + len(ODDNESS_LEVELS)
 """Columns of the output by concern: evidence of the event and statistic after it; statistic, streak and its peak just
-before it."""
+before it; how usual each level of oddness is for the agent (`usual_oddness.write_factors`)."""
 
 SAME_ODDNESS = 2.0
 """Factor between two p-values up to which an event is about as odd to both questions."""
+
+RESTART_SHARE = 0.5
+"""Part of the medium threshold that evidence may still be when time has cleared an alert: the head start of a CUSUM
+that begins anew after an alarm (Lucas and Crosier 1982). With all of it the next odd event would alert again, day after
+day, and nothing of the agent would ever be learned."""
 
 DWELL_MS = 600_000.0
 """A level lasts at least this long before the next step down."""
@@ -100,6 +108,7 @@ ROW = np.dtype(
         ("confidence", np.float64),
         ("told", np.float64),  # evidence of the event that the agent's stored reasons speak of
         ("told_ms", np.int64),  # and when it happened
+        *usual_oddness.FIELDS,
         ("block_ms", np.int64),  # hour of overreach that is going on: when it began
         ("block_before", np.float64),  # the statistic before it
         ("block_sum", np.float64),  # sum of its bets, not of their logarithms
@@ -194,6 +203,9 @@ def relax(row: Any, bounds: Any, now_ms: int, settings: RiskParameters) -> None:
             row.level = MEDIUM
         else:
             row.level = _level_without_evidence(row, settings)
+            for concern in range(len(CONCERNS)):
+                row.statistic[concern] = min(row.statistic[concern], RESTART_SHARE * bounds[concern, 0])
+            row.block_ms = 0
         row.since_ms = at_ms
         row.due_ms = _due_ms(row, settings)
     _pass_time(row, now_ms, settings)
@@ -240,6 +252,7 @@ def update(
     bound_of: Any,
     asserted: Any,
     skip: Any,
+    never_usual: Any,
     settings: RiskParameters,
     out_level: Any,
     out: Any,
@@ -258,6 +271,7 @@ def update(
         bounds: float64 (g, 3, 3) from `model_thresholds`; bound_of: int64 per row, its group.
         asserted: per row, not 0 where no token vouches for the agent id: such an event can raise risk, never lower it.
         skip: per row, not 0 where the event is no behaviour (our own denial).
+        never_usual: bool per row: odd in a way that is an attack however often it comes, see `usual_oddness`.
         out_level: int8 (n, 2), level before and after.
         out: float64 (n, OUTPUTS), see there.
         by_concern: float64 (n, 3, CONCERN_OUTPUTS), see there.
@@ -273,10 +287,15 @@ def update(
             by_concern[r, concern, STATISTIC_BEFORE] = row.statistic[concern]
             by_concern[r, concern, STREAK_BEFORE] = row.streak[concern]
             by_concern[r, concern, PEAK_BEFORE] = row.peak[concern]
+        if skip[r] == 0 and asserted[r] == 0:
+            begin_period(row)
+        write_factors(row, by_concern[r], USUAL_ODDNESS, not never_usual[r])
         if skip[r] == 0:
             row.anomaly, row.p_value = scores[r], overall[r]
             if asserted[r] == 0:
                 _apply_vouched_event(row, p_values[r], coverage[r], signals[r], limits, by_concern[r])
+                if not never_usual[r]:
+                    count_event(row, p_values[r])
             else:
                 _apply_unvouched_event(row, p_values[r], signals[r], limits, by_concern[r])
             _raise_level(row, settings)
@@ -335,6 +354,7 @@ def _apply_vouched_event(
                 row.score = max(row.score, displayed_score(row.statistic[concern], bounds))
                 calm = False
             continue
+        p_value = unusual_p_value(p_value, by_concern[concern, USUAL_ODDNESS:])
         gain = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         if concern == signalled_concern(limits):
             gain += signals
@@ -359,7 +379,8 @@ def _apply_unvouched_event(row: Any, p_values: Any, signals: float, limits: Any,
     """
     for concern in range(OVERREACH):
         bounds, before = limits[concern], row.statistic[concern]
-        bet = evidence_of(p_values[concern], row.confidence, row.streak[concern], row.peak[concern])
+        p_value = unusual_p_value(p_values[concern], by_concern[concern, USUAL_ODDNESS:])
+        bet = evidence_of(p_value, row.confidence, row.streak[concern], row.peak[concern])
         gain = max(bet + (signals if concern == signalled_concern(limits) else 0.0), 0.0)
         by_concern[concern, CONCERN_GAIN] = gain
         if gain > 0.0:
@@ -412,6 +433,7 @@ def release(row: Any, now_ms: int, settings: RiskParameters) -> None:
     row["since_ms"] = row["at_ms"]
     row["due_ms"] = 0
     row["told"] = 0.0
+    usual_oddness.forget_latest(row)
     row["counted"] = row["counted_min"] = 0  # what is odd after this counts anew
     row["level"] = UNKNOWN if row["confidence"] < settings.confidence_minimum else LOW
 

@@ -76,6 +76,7 @@ def check_budget(
     columns: EventColumns,
     p_values: npt.NDArray[np.float64],
     settings: RiskEvaluationSettings,
+    never_usual: npt.NDArray[np.bool_] | None = None,
 ) -> BudgetReport:
     """Run the held-out p-values of a history through the risk kernel.
 
@@ -83,6 +84,7 @@ def check_budget(
         columns: the history, in order, with n events.
         p_values: float64 (n, 3), held-out p-values of each by concern, see `train_with_held_out`.
         settings: budget and risk that are asked about.
+        never_usual: (n,), see `risk.update`; None = nobody has asked.
     """
     keys, slots = np.unique(columns.names[:, event_columns.AGENT], return_inverse=True)
     n, groups = len(columns), columns.names[:, event_columns.GROUP]
@@ -101,6 +103,7 @@ def check_budget(
         model.group_rows(groups),
         columns.codes[:, event_columns.SELF_ASSERTED],
         columns.codes[:, event_columns.OWN_DENIAL],
+        np.zeros(n, np.bool_) if never_usual is None else never_usual,
         risk.kernel_parameters(settings),
         levels,
         outputs,

@@ -223,8 +223,9 @@ def train_and_save(
         NotEnoughHistory: fewer events than a detector can be fitted on.
     """
     sensitive = engine.risk.sensitive_types
-    model, validation_events, p_values = train_walk_forward(columns, salt, version, settings, progress, sensitive)
-    report = check_budget(model, validation_events, p_values, engine.risk)
+    trained = train_walk_forward(columns, salt, version, settings, progress, sensitive)
+    model = trained.model
+    report = check_budget(model, trained.validation_events, trained.p_values, engine.risk, trained.never_usual)
     sessions = len(set(session_ids(columns).tolist()))
     manifest = save_trained_model(directory, model, settings, sessions, now_ms)
     return TrainedVersion(model, manifest, read_manifest(directory)[1], report)

@@ -21,9 +21,11 @@ import numpy.typing as npt
 from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.events import decode_event
-from ...ingest.features.baseline import empty_baseline, fit_baseline
+from ...ingest.features import layout
+from ...ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names
 from ...ingest.features.feature_builder import FeatureBuilder
 from ...ingest.features.feature_table import ADDED_FEATURES
+from ...ingest.features.layout import Baseline
 from ...ingest.hashing import NameHasher
 from ...ingest.timestamps import DAY_MS, WEEK_MS
 from ...models.betting import fit_tail_of_maxima
@@ -31,8 +33,8 @@ from ...models.calibration import Calibration
 from ...models.concerns import CONCERNS, calibrated, fit_calibrations
 from ...models.detector import FAMILIAR_EVENTS, DetectorSettings, ForestDetector
 from ...models.model_training import TrainingProgress, agent_seeds, train_with_held_out
-from ...models.trained_model import TrainedModel
-from ..engine import risk
+from ...models.trained_model import AgentSeeds, TrainedModel
+from ..engine import risk, usual_oddness
 from ..engine.engine import Engine, EngineSettings
 from ..engine.hard_signals import hard_signal_codes
 from ..engine.settings import RiskEvaluationSettings
@@ -59,11 +61,13 @@ class WalkForwardResult(NamedTuple):
         model: what was learned of the whole history.
         validation_events: those events, m of them, in order.
         p_values: float64 (m, 3), of each by concern.
+        never_usual: (m,), those that are odd in a way that is never usual, see `usual_oddness`.
     """
 
     model: TrainedModel
     validation_events: EventColumns
     p_values: npt.NDArray[np.float64]
+    never_usual: npt.NDArray[np.bool_]
 
 
 class _LivePathScores(NamedTuple):
@@ -73,6 +77,7 @@ class _LivePathScores(NamedTuple):
     concerns: npt.NDArray[np.float64]  # (n, 3): the same by concern
     statistics: npt.NDArray[np.float64]  # (n, 3)
     addable: npt.NDArray[np.bool_]  # those to which evidence can be added
+    never_usual: npt.NDArray[np.bool_]  # see `WalkForwardResult`
 
 
 def train_walk_forward(
@@ -99,8 +104,8 @@ def train_walk_forward(
     detector = model.detector
     model = _with_rehearsed_questions(model, columns.take(taught))
     if int(familiar.sum()) < MIN_VALIDATION_EVENTS or not isinstance(detector, ForestDetector):
-        return WalkForwardResult(model, columns, held_out.concerns.p_value)
-    first = _model_before(model, before)
+        return WalkForwardResult(model, columns, held_out.concerns.p_value, np.zeros(len(columns), np.bool_))
+    first = _model_of(model, before, as_odd=True)
     groups = after.names[:, event_columns.GROUP].copy()
     for run in range(CALIBRATION_RUNS):
         progress(f"rehearsing ({run + 1} of {CALIBRATION_RUNS})", run, CALIBRATION_RUNS)
@@ -117,16 +122,21 @@ def train_walk_forward(
     first_tail, second_tail, third_tail = (
         tail if tail.usable else before for tail, before in zip(tails, model.alarms, strict=True)
     )
-    model = dataclasses.replace(model, detector=detector, alarms=(first_tail, second_tail, third_tail))
+    model = dataclasses.replace(
+        model,
+        seeds=_seeds_with_oddness(model.seeds, after, p_values, lived.never_usual),
+        detector=detector,
+        alarms=(first_tail, second_tail, third_tail),
+    )
     progress("done", CALIBRATION_RUNS, CALIBRATION_RUNS)
-    return WalkForwardResult(model, after, p_values)
+    return WalkForwardResult(model, after, p_values, lived.never_usual)
 
 
 def _with_rehearsed_questions(model: TrainedModel, history: EventColumns) -> TrainedModel:
     """The model, whose thresholds of calls also hold for the end of its history, which is in order of time."""
     if model.challenges is None or not isinstance(model.detector, ForestDetector):
         return model
-    rehearsed = rehearse_questions(partial(_model_before, model), history)
+    rehearsed = rehearse_questions(partial(_model_of, model), history)
     return dataclasses.replace(model, challenges=msgspec.structs.replace(model.challenges, rehearsed=rehearsed))
 
 
@@ -157,15 +167,40 @@ def _familiar_agents(before: EventColumns) -> npt.NDArray[np.uint64]:
     return np.asarray(agents[events >= FAMILIAR_EVENTS])
 
 
-def _model_before(model: TrainedModel, before: EventColumns) -> TrainedModel:
-    """The model as it would be with *before* alone as its history."""
-    agents = max(1, len(np.unique(before.names[:, event_columns.AGENT])))
+def _model_of(model: TrainedModel, history: EventColumns, *, as_odd: bool = False) -> TrainedModel:
+    """The model as it would be with *history* alone; *as_odd*: but names that nobody used are as odd as now."""
+    agents = max(1, len(np.unique(history.names[:, event_columns.AGENT])))
     types = NameHasher(model.salt).hash_many(model.sensitive_types)
-    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(before)
-    baseline = fit_baseline(before, observations, np.ones(len(before), np.bool_), types)
+    _, observations = FeatureBuilder(empty_baseline(types), agents).observe_and_learn(history)
+    baseline = fit_baseline(history, observations, np.ones(len(history), np.bool_), types)
+    if as_odd:
+        factor = _items_by_name(model.baseline) / _items_by_name(baseline)
+        baseline = with_fewer_names(baseline, history, observations, max(factor, 1.0))
     builder = FeatureBuilder(baseline, agents)
-    builder.observe_and_learn(before)
-    return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, before))
+    builder.observe_and_learn(history)
+    return dataclasses.replace(model, baseline=baseline, seeds=agent_seeds(builder, history))
+
+
+def _items_by_name(baseline: Baseline) -> float:
+    """Items for which each different name of a baseline stands.
+
+    The longer a history, the odder a name that nobody has used. Against the names of a shorter one all such events
+    would be calmer than those of days to come, which then would be odder than all that was ever seen.
+    """
+    items, names = baseline.totals[:, : layout.SINGLE_KINDS].sum(axis=(0, 1), dtype=np.float64).tolist()
+    return float(items / max(names, 1.0))
+
+
+def _seeds_with_oddness(
+    seeds: AgentSeeds,
+    columns: EventColumns,
+    p_values: npt.NDArray[np.float64],
+    never_usual: npt.NDArray[np.bool_],
+) -> AgentSeeds:
+    """The seeds, with how odd each agent was in *columns*, whose events had p-values (n, 3)."""
+    place = np.searchsorted(seeds.keys, columns.names[~never_usual, event_columns.AGENT])
+    odd, events = usual_oddness.count_by_agent(place, p_values[~never_usual], len(seeds.keys))
+    return dataclasses.replace(seeds, odd=odd, rehearsed=events)
 
 
 def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScores:
@@ -178,14 +213,14 @@ def _run_live_path(model: TrainedModel, columns: EventColumns) -> _LivePathScore
     stubs = [_PLACEHOLDER_EVENT] * len(columns)
     columns = EventColumns(stubs, *columns[1:])
     shape = len(columns), len(CONCERNS)
-    addable = np.zeros(len(columns), np.bool_)
-    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable)
+    addable, never_usual = np.zeros(len(columns), np.bool_), np.zeros(len(columns), np.bool_)
+    lived = _LivePathScores(np.empty(len(columns)), np.empty(shape), np.empty(shape), addable, never_usual)
     for start in range(0, len(columns), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(columns)))
         scored = engine.score(columns.take(rows))
         lived.anomaly[rows], lived.concerns[rows] = scored.effective_anomaly, scored.effective_concerns
         lived.statistics[rows] = scored.concern_risk[:, :, risk.CONCERN_STATISTIC]
-        addable[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1)
+        addable[rows], never_usual[rows] = (scored.vectors[:, _ADDED] > 0.0).any(axis=1), scored.never_usual
     return lived
 
 

@@ -78,6 +78,22 @@ def test_a_name_carries_the_evidence_of_a_concern_that_leaves_others_aside(one: 
     assert not kept(np.zeros(FEATURE_COUNT, np.bool_))
 
 
+def test_what_goes_on_stays_counted(one: Callable[..., ScoredBatch]) -> None:
+    """A name that comes back every ten hours is one observation; after a day without it, it counts again."""
+    assert one(0, **STRANGER).p_values[0] <= ODD
+    for turn in range(1, 8):
+        assert one(turn * 600, **STRANGER).p_values[0] > ODD
+    assert one(7 * 600 + evidence_dedup.DEDUP_WINDOW_MINUTES, **STRANGER).p_values[0] <= ODD
+
+
+def test_forged_events_keep_no_name_quiet(one: Callable[..., ScoredBatch]) -> None:
+    """Who repeats a name without a token does not spare the attacker the next day's evidence."""
+    first = one(0, **STRANGER)
+    assert first.p_values[0] <= ODD
+    one(1_000, **STRANGER, agent_self_asserted=True)
+    assert one(evidence_dedup.DEDUP_WINDOW_MINUTES, **STRANGER).p_values[0] <= ODD
+
+
 def test_another_name_counts(one: Callable[..., ScoredBatch]) -> None:
     """Each new one does, however many there were."""
     for number in range(5):

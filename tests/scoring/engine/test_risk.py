@@ -52,6 +52,7 @@ class One:
             zero,
             np.array([asserted], np.int8),
             np.array([skip]),
+            np.zeros(1, np.bool_),
             self.settings,
             self.levels,
             self.out,
@@ -123,6 +124,7 @@ def test_false_alarms_stay_within_the_budget(per_day: int) -> None:
             np.zeros(agents, np.int64),
             np.zeros(agents, np.int8),
             np.zeros(agents, np.bool_),
+            np.zeros(agents, np.bool_),
             SETTINGS,
             levels,
             out,
@@ -166,6 +168,7 @@ def test_a_busy_agent_under_attack_is_noticed(per_hour: int) -> None:
         one_question(bounds),
         np.zeros(n, np.int64),
         np.zeros(n, np.int8),
+        np.zeros(n, np.bool_),
         np.zeros(n, np.bool_),
         SETTINGS,
         levels,
@@ -269,6 +272,28 @@ def test_critical_holds_until_its_end() -> None:
     assert agent.tick(end) == (4, 3)
     assert agent["statistic"] <= 0.5 * (BOUNDS[0, 0] + BOUNDS[0, 1])
     assert agent["score"] < risk.LEVEL_UP[4]
+
+
+@pytest.mark.parametrize("signal", [4.5, 6.5, 20.0])
+def test_an_alert_that_time_has_cleared_counts_half(signal: float) -> None:
+    """The next odd event does not alert again; as much as it takes beyond half of medium does."""
+    agent = One()
+    agent.event(T0, signal=signal)
+    assert agent["level"] >= 2
+    agent.tick(T0 + 40 * HOUR)
+    assert agent["level"] < 2
+    assert agent["statistic"] == risk.RESTART_SHARE * BOUNDS[0, 0]
+    assert agent.event(T0 + 41 * HOUR, p=0.01)[1] < 2
+    assert agent.event(T0 + 41 * HOUR, signal=2.0)[1] == 2
+
+
+def test_waiting_below_medium_wins_nothing() -> None:
+    """Evidence that raised no alert stays, however long an attacker waits."""
+    agent = One()
+    agent.event(T0, signal=3.5)
+    before = agent["statistic"]
+    agent.tick(T0 + 400 * HOUR)
+    assert agent["statistic"] == before > risk.RESTART_SHARE * BOUNDS[0, 0]
 
 
 def test_release_ends_critical_at_once() -> None:
@@ -387,6 +412,7 @@ def test_all_concerns_together_keep_the_budget(dependent: bool) -> None:
             np.zeros(agents, np.int64),
             np.zeros(agents, np.int8),
             np.zeros(agents, np.bool_),
+            np.zeros(agents, np.bool_),
             SETTINGS,
             levels,
             out,
@@ -416,6 +442,7 @@ class ByConcern(One):
             np.repeat(self.bounds[:, None], 3, axis=1),
             zero,
             np.zeros(1, np.int8),
+            np.zeros(1, np.bool_),
             np.zeros(1, np.bool_),
             self.settings,
             self.levels,

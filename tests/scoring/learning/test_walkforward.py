@@ -92,6 +92,37 @@ def test_who_was_seen_for_a_day_is_judged_as_a_stranger(kit: Any, make: Any) -> 
     assert familiar[1::2].all()
 
 
+def test_agents_begin_with_what_the_rehearsal_showed_of_them(learned: WalkForwardResult) -> None:
+    """So often each was as odd, by the p-values that it was judged by."""
+    seeds, events = learned.model.seeds, learned.validation_events
+    for place, key in enumerate(seeds.keys.tolist()):
+        own = learned.p_values[events.names[:, event_columns.AGENT] == key]
+        assert seeds.rehearsed[place] == len(own) > 0
+        assert seeds.odd[place, 0, 0] == (own[:, 0] <= 0.02).sum()
+    state = Engine(learned.model, EngineSettings(capacity=50), None)
+    state.score(events.take(np.arange(200)))
+    assert (np.sort(state.risk["events_before"][:AGENTS]) > 0).all()
+
+
+def test_names_that_nobody_used_are_no_odder_behind_the_history(kit: Any, make: Any) -> None:
+    """Two of a hundred events name something new, in the history and after it: their p-values say so.
+
+    Measured against the counts of half of it, new names of the rehearsal would be calmer than all later ones.
+    """
+
+    def with_new_names(seed: int, count: int, **more: Any) -> list[dict[str, Any]]:
+        events = make.stream(seed, count, AGENTS, **more)
+        for number, made in enumerate(events):
+            if number % 50 == 0:
+                made["resource"] = {"target": f"new-{seed}-{number}"}
+        return events
+
+    model = train_walk_forward(kit.columns(with_new_names(41, EVENTS)), make.SALT, "new", make.SETTINGS).model
+    columns = kit.columns(with_new_names(42, 1_500, start_ms=int(model.window_ms[1]) + 3_600_000))
+    p_values = Engine(model, EngineSettings(capacity=50), None).score(columns).p_values[::50]
+    assert 0.004 < float(np.median(p_values)) < 0.05
+
+
 def test_a_model_keeps_it(learned: WalkForwardResult, kit: Any, make: Any, tmp_path: Path) -> None:
     """Saved and read, it gives the same p-values to the last bit."""
     save_trained_model(tmp_path / "model", learned.model, make.SETTINGS, 10, 0)

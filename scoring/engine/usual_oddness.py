@@ -1,0 +1,151 @@
+"""Oddness that is usual for one agent: what it shows day after day without harm counts less.
+
+p-values compare an agent with its peers, and peers differ: what one in a thousand events of them shows (a new invoice,
+a page that nobody read before), an honest agent may show fifty times a day. So it is counted how often each agent was
+how odd of late, and a p-value that it reached more often than one in 1 / p events is made larger by as much. Half a day
+counts when the half behind it has ended as well, so that an attack dulls nothing for its first twelve hours, and its
+weight halves in a week.
+
+Who calls, and where arguments came from, is never usual: a stolen identity and an injected order are attacks however
+often they come. Events that are odd in these ways neither count nor are made larger (*never_usual* of `risk.update`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...ingest.compilation import compiled
+from ...ingest.timestamps import DAY_MS, HOUR_MS
+
+ODDNESS_LEVELS = (0.02, 0.005, 0.00125, 0.0003)
+"""p-values at which it is counted how often an agent was as odd, falling: a fair p-value falls to them so often."""
+
+COUNTED_CONCERNS = 2
+"""Compromise and malfunction. Overreach lasts for days by nature, and bets once an hour instead."""
+
+NEWCOMER_EVENTS = 500
+"""Events up to which an agent's oddness counts at once: of its habits nothing else is known."""
+
+PRIOR_EVENTS = 0.25
+"""Odd events that each agent is taken to have shown, and to have been expected to show, at each level."""
+PERIOD_MS = 12 * HOUR_MS
+"""Periods of events that are counted together: halves of a day, UTC."""
+HALF_LIFE_DAYS = 7.0
+_HALF_LIFE_PERIODS = HALF_LIFE_DAYS * DAY_MS / PERIOD_MS
+_MOST_ODD, _MOST_EVENTS = 255, 65_535
+"""Odd events at one level, and all events, at which a period has been counted: what follows in it is left out."""
+
+_BY_LEVEL = (COUNTED_CONCERNS, len(ODDNESS_LEVELS))
+FIELDS: list[Any] = [
+    ("odd_before", np.float32, _BY_LEVEL),  # events of periods past at or below each level
+    ("events_before", np.float32),  # all events of those periods
+    ("period", np.int32),  # that goes on, since 1970
+    ("odd_now", np.uint8, (2, *_BY_LEVEL)),  # of this period and the one before
+    ("events_now", np.uint16, (2,)),
+]
+"""Fields of an agent's risk state."""
+
+
+@compiled
+def begin_period(row: Any) -> None:
+    """Count the periods that have ended for a whole period among those past, if another has begun."""
+    period = np.int32(row.at_ms // PERIOD_MS)
+    passed = period - row.period
+    if passed <= 0:
+        return
+    kept = 0.5 ** (float(passed) / _HALF_LIFE_PERIODS)
+    latest = kept if passed > 1 else 0.0  # the period that has just ended is kept apart
+    earlier = kept * 0.5 ** (1.0 / _HALF_LIFE_PERIODS)
+    for concern in range(COUNTED_CONCERNS):
+        for level in range(len(ODDNESS_LEVELS)):
+            odd = row.odd_now[:, concern, level]
+            row.odd_before[concern, level] = kept * row.odd_before[concern, level] + latest * odd[0] + earlier * odd[1]
+            odd[1] = odd[0] if passed == 1 else 0
+            odd[0] = 0
+    events = row.events_now
+    row.events_before = kept * row.events_before + latest * events[0] + earlier * events[1]
+    events[1] = events[0] if passed == 1 else 0
+    events[0] = 0
+    row.period = period
+
+
+@compiled
+def count_event(row: Any, p_values: Any) -> None:
+    """Count an event of the present period, with its p-values (3,)."""
+    if row.events_now[0] == _MOST_EVENTS:
+        return
+    for concern in range(COUNTED_CONCERNS):
+        if row.odd_now[0, concern, 0] == _MOST_ODD:  # no lower level has more
+            return
+    row.events_now[0] += 1
+    for concern in range(COUNTED_CONCERNS):
+        for level in range(len(ODDNESS_LEVELS)):
+            if p_values[concern] <= ODDNESS_LEVELS[level]:
+                row.odd_now[0, concern, level] += 1
+
+
+@compiled
+def write_factors(row: Any, by_concern: Any, first: int, usual: bool) -> None:
+    """How many times as often as a fair p-value the agent was as odd as each level before, at least 1, into
+    *by_concern* (3, c) from column *first*. Of what is never *usual* all are 1."""
+    for concern in range(len(by_concern)):
+        for level in range(len(ODDNESS_LEVELS)):
+            times = 1.0
+            if usual and concern < COUNTED_CONCERNS:
+                odd, events = row.odd_before[concern, level] + PRIOR_EVENTS, row.events_before
+                if row.events < NEWCOMER_EVENTS:
+                    for place in range(2):
+                        odd += row.odd_now[place, concern, level]
+                        events += row.events_now[place]
+                times = max(odd / (events * ODDNESS_LEVELS[level] + PRIOR_EVENTS), 1.0)
+            by_concern[concern, first + level] = times
+
+
+@compiled
+def unusual_p_value(p_value: float, factors: Any) -> float:
+    """A p-value in (0, 1] in the light of the *factors* (4,) of its agent and concern; never below that of an odder
+    event."""
+    times, least = 1.0, 0.0
+    for level in range(len(ODDNESS_LEVELS)):
+        if p_value <= ODDNESS_LEVELS[level]:
+            times = factors[level]
+        else:
+            least = max(least, ODDNESS_LEVELS[level] * factors[level])
+    return float(min(max(p_value * times, least), 1.0))
+
+
+def forget_latest(row: Any) -> None:
+    """Leave out of an agent's counts what the last two periods showed: a person has judged them."""
+    row["odd_now"], row["events_now"] = 0, 0
+
+
+def seed(
+    state: npt.NDArray[Any],
+    slots: npt.NDArray[Any],
+    odd: npt.NDArray[np.float32],
+    events: npt.NDArray[np.float32],
+    last_ms: int,
+) -> None:
+    """Let agents begin with what the last days of the model's history showed, up to *last_ms*.
+
+    Args:
+        state: risk state by slot.
+        odd: (n, 2, 4), events at or below each level, per slot of *slots* (n,).
+        events: (n,), all events of those days.
+    """
+    state["odd_before"][slots], state["events_before"][slots] = odd, events
+    state["period"][slots] = last_ms // PERIOD_MS
+
+
+def count_by_agent(
+    agents: npt.NDArray[np.intp], p_values: npt.NDArray[np.float64], number: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Odd events (number, 2, 4) and all events (number,) of each agent, for p-values (n, 3) of agents (n,)."""
+    odd = np.zeros((number, *_BY_LEVEL), np.float32)
+    for concern in range(COUNTED_CONCERNS):
+        for level, at in enumerate(ODDNESS_LEVELS):
+            odd[:, concern, level] = np.bincount(agents[p_values[:, concern] <= at], minlength=number)
+    return odd, np.bincount(agents, minlength=number).astype(np.float32)
