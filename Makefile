@@ -55,7 +55,7 @@ integration: $(READY) ## tests that start the real service, kill it, load it (AR
 
 console-screenshots: $(READY) ## every page of the console, two widths, light and dark, into var/screenshots, and the picture of README.md (needs Chromium)
 	TRUSTWATCH_SCREENSHOTS=$(CURDIR)/var/screenshots $(BIN)/python -m pytest tests/integration/console $(ARGS)
-	cp var/screenshots/console.png docs/images/console.png
+	@test ! -f var/screenshots/console.png || cp var/screenshots/console.png docs/images/console.png
 
 acceptance: $(READY) ## tests on the samples and traces beside the project (TRUSTWATCH_SHARED, default ../shared)
 	$(BIN)/python -m pytest -m acceptance -o testpaths=tests/acceptance $(ARGS)
