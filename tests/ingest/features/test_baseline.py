@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trustwatch.ingest.columns import AGENT
 from trustwatch.ingest.features import layout
-from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline
+from trustwatch.ingest.features.baseline import empty_baseline, fit_baseline, with_fewer_names
 from trustwatch.ingest.features.feature_builder import FeatureBuilder
 from trustwatch.ingest.features.feature_declaration import BITS
 from trustwatch.ingest.features.feature_kernel import scope_keys
@@ -225,3 +225,30 @@ def test_the_task_says_what_is_done_and_not_by_whom(feature: str, members: dict[
     surprise = watch.feed(event(90_000, agent="me", task="pay", **changed), learn=False)[0][feature]
 
     assert (surprise < 1.0) is learnable
+
+
+def test_fewer_names_leave_all_counts_of_items() -> None:
+    """Different items, by scope and behind each context, are divided once; how often each item came is not."""
+    made = columns(many(40) + [event(action=f"step-{number}") for number in range(9)] + many(3))
+    _, observations = FeatureBuilder(empty_baseline(), 10).observe_and_learn(made)
+    whole = fit_baseline(made, observations, np.ones(len(made), np.bool_))
+    fewer = with_fewer_names(whole, made, observations, 4.0)
+    scopes = np.zeros(layout.SCOPES, np.uint64)
+    different = set()
+    for row in range(len(made)):
+        scope_keys(scopes, made.names[row])
+        contexts = observations.contexts[row, : layout.SINGLE_KINDS].tolist()
+        different |= {
+            (int(scope), distinct_hash(kind, np.uint64(context)))
+            for scope in scopes[scopes != 0]
+            for kind, context in enumerate(contexts)
+            if context
+        }
+    assert different
+    for scope, key in different:
+        counts = [shared_count(one, np.uint64(scope), np.uint64(key)) for one in (whole, fewer)]
+        assert counts[1] == counts[0] / 4.0 > 0.0
+    assert int((whole.counts != fewer.counts).sum()) == len(different)
+    assert (fewer.totals[:, : layout.SINGLE_KINDS, 1] == whole.totals[:, : layout.SINGLE_KINDS, 1] / 4.0).all()
+    assert (fewer.totals[:, :, 0] == whole.totals[:, :, 0]).all()
+    assert (whole.counts >= 0.0).all()
