@@ -18,7 +18,7 @@ from ...ingest import columns as event_columns
 from ...ingest.columns import EventColumns
 from ...ingest.features import layout
 from ...ingest.features.feature_builder import SlotIndices, agent_rounds
-from ...ingest.features.feature_table import ADDED_FEATURES, FEATURE_COUNT, FEATURE_NAMES
+from ...ingest.features.feature_table import FEATURE_COUNT, FEATURE_NAMES
 from ...ingest.features.row_observations import IGNORED_EVENT, LATE_EVENT, RowObservations, allocate_observations
 from ...ingest.identities import IdentityHasher
 from ...models.baseline_learning import LEARN_NOTHING, announced_credentials, learnable_parts
@@ -39,8 +39,6 @@ from .usual_oddness import unusual_p_value
 
 SUSPICION_SHARE = 0.6
 """Part of the medium threshold from which a run of odd events is no longer learned; single odd events are."""
-
-_ADDED = np.array(ADDED_FEATURES)
 
 NOTABLE_EVIDENCE = 1.0
 """Evidence (natural log) from which an event's reasons are kept with its agent's risk."""
@@ -83,7 +81,7 @@ class ScoredBatch(NamedTuple):
     effective_anomaly: npt.NDArray[np.float64]  # (n,): as anomaly, with names that have counted left aside
     effective_rows: dict[int, npt.NDArray[np.float64]]  # vectors (F,) of rows of which something was left aside
     caller_changed: npt.NDArray[np.bool_]  # (n,): a name that says who calls, such as its network, brought evidence
-    never_usual: npt.NDArray[np.bool_]  # (n,): that, or arguments came from others: odd however often it comes
+    never_usual: npt.NDArray[np.bool_]  # (n,): that, other habits, or arguments of others: odd however often it comes
     at_ms: npt.NDArray[np.int64]  # (n,): when each event happened, or arrived where that is later
     types: dict[int, list[tuple[int, str]]]  # by slot: agent types that it took in this batch, from which row on
 
@@ -238,7 +236,7 @@ class Engine:
         asserted, boldest = columns.codes[:, event_columns.SELF_ASSERTED], self._boldest(out)
         asked = self.model.detector.asked_by_compromise
         out.caller_changed[rows] = evidence_dedup.find_changed_callers(rows, boldest, asserted, feature_evidence, asked)
-        out.never_usual[rows] = out.caller_changed[rows] | (out.vectors[rows][:, _ADDED] > 0.0).any(axis=1)
+        out.never_usual[rows] = evidence_dedup.find_never_usual(feature_evidence, asked)
         risk.update(
             rows,
             slots,

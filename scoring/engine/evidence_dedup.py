@@ -272,6 +272,8 @@ def _mask_bit(masks: npt.NDArray[np.uint32], kind: int) -> npt.NDArray[np.bool_]
 _CALLER_FEATURES = np.array(
     [at for at, feature in enumerate(FEATURES) if feature.caller and feature.counts == ONCE], np.int64
 )
+_NEVER_USUAL_FEATURES = np.array([*_CALLER_FEATURES, *_FLOW, FEATURE_INDEX["habits_of_others"]], np.int64)
+"""Features that tell who calls and where arguments came from."""
 
 
 def find_changed_callers(
@@ -285,9 +287,22 @@ def find_changed_callers(
 
     Arguments as for `record_counted`. Each name does so once a day, so these events are few.
     """
-    carried = feature_evidence[:, _CALLER_FEATURES].max(axis=1)
+    carried = _carry_evidence(_CALLER_FEATURES, feature_evidence, asked)
+    return np.asarray(carried & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
+
+
+def find_never_usual(feature_evidence: Matrix, asked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Rows (m,) of which who calls, or where arguments came from, carries the evidence. Arguments as for
+    `record_counted`."""
+    return _carry_evidence(_NEVER_USUAL_FEATURES, feature_evidence, asked)
+
+
+def _carry_evidence(
+    features: npt.NDArray[np.int64], feature_evidence: Matrix, asked: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Rows (m,) of which one of the *features* is among those that carry the evidence of compromise."""
     least = np.maximum(CARRIER_MIN_EVIDENCE, CARRIER_MIN_SHARE * feature_evidence[:, asked].max(axis=1, initial=0.0))
-    return np.asarray((carried >= least) & (p_values[rows] <= EVIDENCE_P_VALUE) & (asserted[rows] == 0))
+    return np.asarray(feature_evidence[:, features].max(axis=1) >= least)
 
 
 def record_counted(
