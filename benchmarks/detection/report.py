@@ -1,4 +1,4 @@
-"""Tables of figures, and how they get into docs/detection.md: between marks, by command, never by hand."""
+"""Tables of figures, and how they get into documents: between marks, by command, never by hand."""
 
 from __future__ import annotations
 

@@ -1,0 +1,133 @@
+"""Tables of docs/detection.md: a short form of the tables that a part of the benchmark gives.
+
+All tables stand in benchmarks/figures/detection.md. The page has what a reader decides by: fewer rows, fewer columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .report import FigureTable
+
+Shortening = Callable[[list[FigureTable]], list[FigureTable]]
+_COMPARED = (
+    "scikit-learn IsolationForest on counts",
+    "PyOD KNN on counts",
+    "agentnorm 0.2",
+    "rule: first seen in the agent type",
+    "rule: first seen for the declared task",
+    "scikit-learn IsolationForest on our features",
+    "PyOD COPOD on our features",
+    "river HalfSpaceTrees on our features",
+    "**Trustwatch, frozen**",
+    "**Trustwatch, learning**",
+)
+"""Ours, and of the others those that are best of their kind on a data set."""
+_WORTH_TELLING = (
+    "nothing (all features)",
+    "rarity",
+    "order",
+    "failure",
+    "features alone (no forest)",
+    "forest alone",
+    "all features equally important",
+    "anomaly score of the replay, learning",
+    "risk score (evidence over events) of the replay",
+    "without the declared task",
+    "without peer groups",
+    "without own history (every session a new agent)",
+    "without targets",
+)
+"""Rows of the ablation that differ from the whole on a data set."""
+
+
+NOT_ON_THE_PAGE = ("trainings", "oracle", "explanations", "calibration_traces", "evidence")
+"""Parts of which the page tells a few figures in words."""
+
+
+def for_page(part: str, tables: list[FigureTable]) -> list[FigureTable]:
+    """The tables that the page shows of *part*; all of them, whole, where nothing else is said."""
+    return SHORTENINGS.get(part, list)(tables)
+
+
+def columns(table: FigureTable, names: Sequence[str]) -> FigureTable:
+    """The table with the columns *names* alone, in that order."""
+    at = [table.columns.index(name) for name in names]
+    return table._replace(columns=tuple(names), rows=[tuple(row[i] for i in at) for row in table.rows])
+
+
+def rows(table: FigureTable, wanted: Callable[[tuple[Any, ...]], bool]) -> FigureTable:
+    """The table with the rows that are *wanted*."""
+    return table._replace(rows=[row for row in table.rows if wanted(row)])
+
+
+def _concerns(tables: list[FigureTable]) -> list[FigureTable]:
+    """Sets as a whole, without single assistants; origins of arguments are told in words."""
+    return [rows(tables[0], lambda row: ", " not in row[0])]
+
+
+def _first(tables: list[FigureTable]) -> list[FigureTable]:
+    return tables[:1]
+
+
+def _score_by_set(tables: list[FigureTable]) -> list[FigureTable]:
+    """One table of three: a row per score, a cell per data set, intervals left out."""
+    cells: dict[str, list[str]] = {}
+    for table in tables:
+        for row in table.rows:
+            figures = [str(row[table.columns.index(name)]) for name in ("ROC-AUC", "recall at 5 % FP")]
+            score = row[0].replace(" on one-hot", " on counts")
+            cells.setdefault(score, []).append(" / ".join(figure.split(" (")[0] for figure in figures))
+    names = tuple(table.title.split(",")[0] for table in tables)
+    merged = [(score, *cells[score]) for score in _COMPARED if score in cells]
+    return [FigureTable("Side by side", ("score", *names), merged, "ROC-AUC / recall at 5 % false positives.")]
+
+
+def _telling_rows(tables: list[FigureTable]) -> list[FigureTable]:
+    """Families that cost something where they are left out, stages and levels in one table."""
+    without, _, stages = tables
+    names = without.columns[2:]
+    merged = [
+        (row[0] if row[0] in stage_names or " " in row[0] else f"without {row[0]}", *row[-len(names) :])
+        for stage_names in [{row[0] for row in stages.rows}]
+        for row in [*without.rows, *stages.rows]
+        if row[0] in _WORTH_TELLING
+    ]
+    return [FigureTable("What each part is worth", ("what", *names), merged, stages.note)]
+
+
+def _all_types(tables: list[FigureTable]) -> list[FigureTable]:
+    first, *others = tables
+    return [columns(rows(first, lambda row: row[0] == "all"), first.columns[:-1])._replace(note=""), *others]
+
+
+def _losses(tables: list[FigureTable]) -> list[FigureTable]:
+    names = ("data", "sessions added to the history", "which", "loss", "largest loss", "wanted below")
+    return [rows(columns(table, names), lambda row: "control" not in row[2]) for table in tables]
+
+
+def _noticed(tables: list[FigureTable]) -> list[FigureTable]:
+    names = ("attack", "noticed", "malicious events until noticed", "of")
+    return [columns(table, names) for table in tables[:1]]
+
+
+def _scores_alone(tables: list[FigureTable]) -> list[FigureTable]:
+    names = ("thief", "draw", "ROC-AUC", "recall at 1 %", "recall at 4.9 %")
+    return [
+        columns(rows(table, lambda row: row[2] == "compromise"), names)._replace(note="Score of compromise.")
+        for table in tables
+    ]
+
+
+SHORTENINGS: dict[str, Shortening] = {
+    "concerns": _concerns,
+    "left_out": _first,
+    "side_by_side": _score_by_set,
+    "ablation": _telling_rows,
+    "calibration": _all_types,
+    "contamination": _losses,
+    "attacks": _noticed,
+    "stolen": _scores_alone,
+}
+"""Parts whose tables the page shows in a short form."""
