@@ -1,9 +1,8 @@
-"""Write the tables of `docs/notebooks.md` from the code: `python -m scripts.write_notebook_docs`."""
+"""Write `notebooks/frames.md` from the code: `python -m scripts.write_notebook_docs`."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from trustwatch.lab import (
 )
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
 
-NOTEBOOKS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "notebooks.md"
+FRAMES_PAGE = Path(__file__).resolve().parents[1] / "notebooks" / "frames.md"
 FRAME_MODULES = (store_frames, event_frames, behaviour_frames, score_frames, model_frames, backtest_frames)
 """In the order in which the page tells of them."""
 
@@ -65,12 +64,31 @@ def frames_tables() -> str:
     return "\n".join(lines).rstrip()
 
 
+def frames_page() -> str:
+    """The page: calls, then frames."""
+    return f"""# Calls and frames of the lab
+
+Written by `python -m scripts.write_notebook_docs`; a test holds it to the code. How to use them is told in
+[notebooks](../docs/notebooks.md).
+
+## Calls
+
+What reads the service takes the session first; everything else takes frames, a model, or the outcome of a back-test.
+
+{calls_table()}
+
+## Frames
+
+Every frame has these columns, also where it has no rows. Names that repeat are categoricals, levels ordered ones.
+Missing values are NA, NaN or NaT.
+
+{frames_tables()}
+"""
+
+
 def main() -> None:
-    """Replace the tables between their headings."""
-    page = NOTEBOOKS_PAGE.read_text(encoding="utf-8")
-    page = re.sub(r"(?s)(## Calls\n\n).*?(\n\nCharts: )", lambda match: match[1] + calls_table() + match[2], page)
-    page = re.sub(r"(?s)(NaN or NaT\.\n\n).*\Z", lambda match: match[1] + frames_tables() + "\n", page)
-    NOTEBOOKS_PAGE.write_text(page, encoding="utf-8")
+    """Write the page."""
+    FRAMES_PAGE.write_text(frames_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
