@@ -1,7 +1,8 @@
-"""Write the tables of `docs/features.md` from the code: `python -m scripts.write_feature_table`."""
+"""Write the list in `docs/features.md` from the code: `python -m scripts.write_feature_table`."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from trustwatch.ingest.features.feature_table import FEATURES
@@ -12,11 +13,12 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "features.md"
 
 
 def rendered() -> str:
-    """The feature table in Markdown."""
-    lines = ["| # | feature | family | unit | range | meaning |", "|---|---|---|---|---|---|"]
-    for number, f in enumerate(FEATURES):
-        lines.append(f"| {number} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |")
-    return "\n".join(lines)
+    """The features as a Markdown list, lines of at most 120 characters."""
+    items = (f"- `{f.name}` ({number}, {f.family}, {f.unit}): {f.meaning}" for number, f in enumerate(FEATURES))
+    return "\n".join(
+        textwrap.fill(item, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for item in items
+    )
 
 
 def main() -> None:

@@ -13,20 +13,30 @@ from trustwatch.ingest.features.feature_table import (
     feature_table_hash,
 )
 
+from scripts.write_feature_table import BEGIN, END, rendered
+
 from ...support.checkout import DOCS
 
 DOCUMENT = (DOCS / "features.md").read_text()
 
 
-def test_features_docs_hold_the_table() -> None:
-    """Every feature is documented in order: family, unit, range, meaning; run scripts/write_feature_table.py."""
-    section = DOCUMENT.split("<!-- table: begin")[1].split("<!-- table: end")[0]
-    lines = [line for line in section.splitlines() if re.match(r"\| \d", line)]
+def test_features_docs_hold_the_list() -> None:
+    """Every feature is documented in order: family, unit, meaning; run scripts/write_feature_table.py."""
+    section = DOCUMENT.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
 
-    assert lines == [
-        f"| {n} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
-        for n, f in enumerate(FEATURES)
-    ]
+    assert section == rendered()
+
+
+def test_features_docs_state_the_range_of_each_unit() -> None:
+    """All features of a unit have one range."""
+    ranges = {(f.unit, f.low, f.high) for f in FEATURES}
+
+    assert len(ranges) == len({unit for unit, _, _ in ranges})
+    assert [
+        f"`{unit}` ({low:g} to {high:g})"
+        for unit, low, high in ranges
+        if f"`{unit}` ({low:g} to {high:g})" not in DOCUMENT
+    ] == []
 
 
 def test_features_docs_state_bytes_per_agent() -> None:
