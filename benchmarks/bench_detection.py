@@ -1,7 +1,7 @@
 """Detection: ours beside other detectors, what each part is worth, and what attacks get through.
 
 `make bench-detection` prints all tables; the first two, `concerns` and `left_out`, are of data that nothing was chosen
-on. `ARGS=--write` also puts them into benchmarks/figures/detection.md, and their short form, with the date, into
+on. `ARGS=--write` also puts them into reference/detection.md, and their short form, with the date, into
 docs/detection.md; `ARGS="--only NAME"` runs one part. Labels are read by the
 evaluation, and in the first two by the choice of settings on other data. The whole takes an hour on one core, half of
 it `left_out`; without the parts that train several models, minutes. `--quick` takes two.
@@ -42,7 +42,7 @@ from .detection.report import FigureTable, markdown, replace_marked_part
 from .harness import finish, machine, options
 
 PAGE = traces.ROOT / "docs" / "detection.md"
-FIGURES = traces.ROOT / "benchmarks" / "figures" / "detection.md"
+FIGURES = traces.ROOT / "reference" / "detection.md"
 
 
 class DetectionBenchmark:

@@ -37,15 +37,15 @@ def table_rows(part: type, prefix: str = "", given: Any = None) -> Iterator[tupl
     for field in documented_fields(part, hints):
         inner, text = without_annotation(hints[field.name])
         path = f"{prefix}{field.name}"
-        value = getattr(given, field.name) if given is not None else default_of(field)
+        value = getattr(given, field.name) if given is not None else _default_of(field)
         held, suffix = element_type(inner)
         nested = isinstance(held, type) and issubclass(held, msgspec.Struct)
-        yield path, type_text(inner), "" if nested and not suffix else default_text(value), text
+        yield path, _type_text(inner), "" if nested and not suffix else _default_text(value), text
         if nested:
             yield from table_rows(held, f"{path}{suffix}.", value if not suffix else None)
 
 
-def type_text(kind: Any) -> str:
+def _type_text(kind: Any) -> str:
     held, suffix = element_type(kind)
     name = " / ".join(f"`{word}`" for word in literal_choices(held)) or _TYPE_NAMES.get(
         held, _TEXT_MAPPING if hasattr(get_origin(held), "keys") else "part"
@@ -54,11 +54,11 @@ def type_text(kind: Any) -> str:
     return {"": "", "[]": "list of ", ".NAME": "mapping of "}[suffix] + name + null
 
 
-def default_of(field: Any) -> Any:
+def _default_of(field: Any) -> Any:
     return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
 
 
-def default_text(value: Any) -> str:
+def _default_text(value: Any) -> str:
     if value is msgspec.NODEFAULT:
         return "**required**"
     return f"`{msgspec.json.encode(value, enc_hook=str).decode()}`"

@@ -5,7 +5,7 @@ for this agent: declared task over own history over peer group, tenant and fleet
 seen (Witten-Bell). *z* is the distance from the agent's usual value in standard deviations, shrunk towards its peer
 group.
 
-A row is the whole declaration: reasons, weights, what counts once, composites and the table of `docs/features.md`
+A row is the whole declaration: reasons, weights, what counts once, composites and the table of `reference/features.md`
 follow from it. What does not add up is an error at import.
 """
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 from pathlib import Path
 
 import msgspec
@@ -9,8 +8,6 @@ import pytest
 from trustwatch.api.settings.access_settings import IssuerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_reference import settings_reference
-from trustwatch.api.settings.settings_table import table_rows
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret
 
@@ -253,35 +250,6 @@ def test_loopback_may_be_plain_http() -> None:
     """A JWKS server on this machine needs no certificate."""
     for host in ("127.0.0.1:1", "localhost:1", "[::1]:1"):
         assert IssuerSettings(issuer="i", audiences=("a",), jwks_uri=f"http://{host}/jwks").jwks_uri
-
-
-def test_docs_show_the_settings() -> None:
-    """docs/settings.md holds exactly the list that the declarations give."""
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    _, _, rest = page.partition("<!-- settings reference -->\n")
-    reference, _, _ = rest.partition("<!-- end of settings reference -->")
-
-    assert reference == settings_reference()
-
-
-def test_every_member_is_in_the_docs() -> None:
-    """By its path, as one of a group, or as a member of a part that is told of elsewhere."""
-    items = re.split(r"^- ", settings_reference(), flags=re.MULTILINE)[1:]
-    told, parts = set(), set()
-    for item in items:
-        first, *others = re.findall(r"`([^`]+)`", re.split(r" \(|: ", item.replace("\n", " "))[0])
-        told |= {first, *(f"{first.rpartition('.')[0]}.{name}" for name in others)}
-        if "members as of `" in item:
-            parts.add(first)
-    missing = [path for path, *_ in table_rows(Settings) if path not in told]
-
-    assert [path for path in missing if not any(path.startswith(f"{part}.") for part in parts)] == []
-    assert len(told) > 250
-
-
-def test_defaults_that_differ_are_told() -> None:
-    """A level of the token policy is told by what differs from the first one."""
-    assert "but `allow` `false`, `max_token_lifetime_s`" in settings_reference()
 
 
 def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Write `notebooks/frames.md` from the code: `python -m scripts.write_notebook_docs`."""
+"""Write `reference/` from the declarations: `python -m scripts.write_reference`.
+
+People look these up and do not read them through: settings, metrics, features, frames of the lab. The fifth page,
+`reference/detection.md`, is written by `make bench-detection ARGS=--write`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.lab import (
     LabSession,
     backtest_frames,
@@ -19,9 +26,10 @@ from trustwatch.lab import (
 )
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
 
-FRAMES_PAGE = Path(__file__).resolve().parents[1] / "notebooks" / "frames.md"
+REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 FRAME_MODULES = (store_frames, event_frames, behaviour_frames, score_frames, model_frames, backtest_frames)
 """In the order in which the page tells of them."""
+WRITTEN = "Written by `python -m scripts.write_reference`; a test holds it to the code."
 
 
 def calls_table() -> str:
@@ -68,8 +76,7 @@ def frames_page() -> str:
     """The page: calls, then frames."""
     return f"""# Calls and frames of the lab
 
-Written by `python -m scripts.write_notebook_docs`; a test holds it to the code. How to use them is told in
-[notebooks](../docs/notebooks.md).
+{WRITTEN} How to use them: [notebooks](../docs/notebooks.md).
 
 ## Calls
 
@@ -86,9 +93,53 @@ Missing values are NA, NaN or NaT.
 """
 
 
+def settings_page() -> str:
+    """Every member of the settings file."""
+    return f"""# All settings
+
+{WRITTEN} How the file works: [settings](../docs/settings.md).
+
+{settings_table()}"""
+
+
+def metrics_page() -> str:
+    """Every metric."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')} | {metric.unit} | "
+        f"{', '.join(f'`{label}`' for label in metric.labels) or '-'} | {metric.meaning} |"
+        for metric in METRICS
+    ]
+    lines = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows]
+    return _page("All metrics", "What to watch: [operations](../docs/operations.md#what-to-watch).", lines)
+
+
+def features_page() -> str:
+    """Every feature in the order of the vector."""
+    rows = [
+        f"| {number} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
+        for number, f in enumerate(FEATURES)
+    ]
+    lines = ["| # | feature | family | unit | range | meaning |", "|---|---|---|---|---|---|", *rows]
+    return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
+
+
+def _page(title: str, more: str, lines: list[str]) -> str:
+    return "\n".join([f"# {title}", "", f"{WRITTEN} {more}", "", *lines]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "features.md": features_page,
+    "frames.md": frames_page,
+}
+"""Pages of `reference/` by name."""
+
+
 def main() -> None:
-    """Write the page."""
-    FRAMES_PAGE.write_text(frames_page(), encoding="utf-8")
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,18 @@
+"""`reference/` holds what the declarations say: settings, metrics, features, frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.write_reference import PAGES, REFERENCE
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_what_the_declarations_give(name: str) -> None:
+    """`python -m scripts.write_reference` writes them."""
+    assert (REFERENCE / name).read_text(encoding="utf-8") == PAGES[name]()
+
+
+def test_every_page_is_written_by_a_program() -> None:
+    """`detection.md` by the benchmark, the others here."""
+    assert {path.name for path in REFERENCE.iterdir()} == {*PAGES, "detection.md"}
