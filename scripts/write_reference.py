@@ -1,6 +1,6 @@
 """Write `reference/` from the declarations: `python -m scripts.write_reference`.
 
-People look these up and do not read them through: settings, metrics, features, frames of the lab. The fifth page,
+People look these up and do not read them through: settings, metrics, features, topics, frames. The last page,
 `reference/detection.md`, is written by `make bench-detection ARGS=--write`.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
 from trustwatch.lab import (
     LabSession,
     backtest_frames,
@@ -123,6 +124,18 @@ def features_page() -> str:
     return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
 
 
+def topics_page() -> str:
+    """Our topics with the settings that `trustwatch topics create` gives them."""
+    rows = [
+        f"| `{one.name(KafkaTopics())}` | {one.keyed_by} | {one.holds} | "
+        + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
+        + " |"
+        for one in TOPIC_DEFINITIONS
+    ]
+    lines = ["| topic | keyed by | holds | settings |", "|---|---|---|---|", *rows]
+    return _page("All topics", "How they are used: [operations](../docs/operations.md#topics).", lines)
+
+
 def _page(title: str, more: str, lines: list[str]) -> str:
     return "\n".join([f"# {title}", "", f"{WRITTEN} {more}", "", *lines]) + "\n"
 
@@ -131,6 +144,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "features.md": features_page,
+    "topics.md": topics_page,
     "frames.md": frames_page,
 }
 """Pages of `reference/` by name."""

@@ -22,16 +22,9 @@ SETTINGS = re.findall(r"<!-- settings -->\n```yaml\n(.*?)```", PAGE, re.DOTALL)
 CALLS = re.findall(r"(?:^|`|PORT=\d+ )trustwatch ((?:topics )?[a-z]+)([^`\n]*)", PAGE, re.MULTILINE)
 
 
-def test_the_table_of_topics_is_that_of_the_program() -> None:
-    """Name, key, content and every setting of every topic, in the order in which they are made."""
-    table = PAGE.partition("<!-- topics -->\n")[2].partition("<!-- end of topics -->")[0].splitlines()[2:]
-
-    assert table == [
-        f"| `{one.name(KafkaTopics())}` | {one.keyed_by} | {one.holds} | "
-        + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
-        + " |"
-        for one in TOPIC_DEFINITIONS
-    ]
+def test_every_topic_is_named() -> None:
+    """Their settings are in `reference/topics.md`."""
+    assert [one.name(KafkaTopics()) for one in TOPIC_DEFINITIONS if f"`{one.name(KafkaTopics())}`" not in PAGE] == []
     assert f"our `{RECORD_HEADER}` header" in PAGE
 
 
