@@ -5,6 +5,7 @@ All tables stand in reference/detection.md. The page has what a reader decides b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,10 +28,8 @@ _COMPARED = (
 _WORTH_TELLING = (
     "nothing (all features)",
     "rarity",
-    "order",
     "failure",
     "features alone (no forest)",
-    "forest alone",
     "all features equally important",
     "anomaly score of the replay, learning",
     "risk score (evidence over events) of the replay",
@@ -42,13 +41,29 @@ _WORTH_TELLING = (
 """Rows of the ablation that differ from the whole on a data set."""
 
 
+_SPREADS = re.compile(r"; (?:largest minus smallest training|spread)(?=\))")
+"""Of a note: what it says of spreads, which the page leaves out."""
 NOT_ON_THE_PAGE = ("trainings", "oracle", "explanations", "calibration_traces", "evidence")
 """Parts of which the page tells a few figures in words."""
 
 
 def for_page(part: str, tables: list[FigureTable]) -> list[FigureTable]:
-    """The tables that the page shows of *part*; all of them, whole, where nothing else is said."""
-    return SHORTENINGS.get(part, list)(tables)
+    """The tables that the page shows of *part*: all of them where nothing else is said, figures in short."""
+    return [
+        table._replace(
+            rows=[tuple(_in_short(cell) for cell in row) for row in table.rows],
+            note=_SPREADS.sub("", table.note),
+        )
+        for table in SHORTENINGS.get(part, list)(tables)
+    ]
+
+
+def _in_short(cell: Any) -> Any:
+    """Intervals with a dash and without the spread of trainings; figures side by side without blanks."""
+    if not isinstance(cell, str):
+        return cell
+    cell = re.sub(r"\(([-\d.]+) to ([-\d.]+)(?:; [\d.]+)?\)", r"(\1–\2)", cell)
+    return re.sub(r"(?<=\d) / (?=\d)", "/", cell)
 
 
 def columns(table: FigureTable, names: Sequence[str]) -> FigureTable:

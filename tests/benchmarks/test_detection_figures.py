@@ -167,4 +167,17 @@ def test_one_table_compares_scores_over_the_sets() -> None:
     (table,) = for_page("side_by_side", sets)
 
     assert table.columns == ("score", "x", "y")
-    assert table.rows == [("agentnorm 0.2", "0.8 / 0.3", "0.8 / 0.3")]
+    assert table.rows == [("agentnorm 0.2", "0.8/0.3", "0.8/0.3")]
+
+
+def test_intervals_on_the_page_are_short() -> None:
+    tables = [
+        FigureTable(
+            "T", ("judged", "ROC-AUC"), [("x", "0.981 (0.96 to 0.99; 0.002)"), ("y", 0.5)], "Median (interval; spread)."
+        )
+    ]
+
+    (table,) = for_page("new_tasks", tables)
+
+    assert table.rows == [("x", "0.981 (0.96–0.99)"), ("y", 0.5)]
+    assert table.note == "Median (interval)."
