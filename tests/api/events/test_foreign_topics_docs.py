@@ -41,7 +41,7 @@ def test_the_example_does_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path) -> None:
-    """Lines of node-oidc-provider, as `scripts/service_stack` makes it write them, through the mapping of the example."""
+    """Lines of node-oidc-provider, as `scripts/service_stack` makes it write them, through the example."""
     path = tmp_path / "settings.yaml"
     path.write_text("issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n" + OIDC_PROVIDER.read_text())
     (caller,) = load_settings(path, {}).callers
