@@ -43,7 +43,17 @@ _WORTH_TELLING = (
 
 _SPREADS = re.compile(r"; (?:largest minus smallest training|spread)(?=\))")
 """Of a note: what it says of spreads, which the page leaves out."""
-NOT_ON_THE_PAGE = ("trainings", "oracle", "explanations", "calibration_traces", "evidence")
+NOT_ON_THE_PAGE = (
+    "trainings",
+    "oracle",
+    "explanations",
+    "calibration_traces",
+    "calibration",
+    "contamination",
+    "sensitive",
+    "ages",
+    "evidence",
+)
 """Parts of which the page tells a few figures in words."""
 
 
@@ -112,16 +122,6 @@ def _telling_rows(tables: list[FigureTable]) -> list[FigureTable]:
     return [FigureTable("What each part is worth", ("what", *names), merged, stages.note)]
 
 
-def _all_types(tables: list[FigureTable]) -> list[FigureTable]:
-    first, *others = tables
-    return [columns(rows(first, lambda row: row[0] == "all"), first.columns[:-1])._replace(note=""), *others]
-
-
-def _losses(tables: list[FigureTable]) -> list[FigureTable]:
-    names = ("data", "sessions added to the history", "which", "loss", "largest loss", "wanted below")
-    return [rows(columns(table, names), lambda row: "control" not in row[2]) for table in tables]
-
-
 def _noticed(tables: list[FigureTable]) -> list[FigureTable]:
     names = ("attack", "noticed", "malicious events until noticed", "of")
     return [columns(table, names) for table in tables[:1]]
@@ -140,8 +140,6 @@ SHORTENINGS: dict[str, Shortening] = {
     "left_out": _first,
     "side_by_side": _score_by_set,
     "ablation": _telling_rows,
-    "calibration": _all_types,
-    "contamination": _losses,
     "attacks": _noticed,
     "stolen": _scores_alone,
 }
