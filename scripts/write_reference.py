@@ -13,6 +13,7 @@ from typing import Any
 
 from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.ingest.features import layout
 from trustwatch.ingest.features.feature_table import FEATURES
 from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
 from trustwatch.lab import (
@@ -120,7 +121,13 @@ def features_page() -> str:
         f"| {number} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
         for number, f in enumerate(FEATURES)
     ]
-    lines = ["| # | feature | family | unit | range | meaning |", "|---|---|---|---|---|---|", *rows]
+    lines = [
+        "| # | feature | family | unit | range | meaning |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        *_state_table(),
+    ]
     return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
 
 
@@ -138,6 +145,29 @@ def topics_page() -> str:
 
 def _page(title: str, more: str, lines: list[str]) -> str:
     return "\n".join([f"# {title}", "", f"{WRITTEN} {more}", "", *lines]) + "\n"
+
+
+STATE_PARTS = {
+    "times": "last, first and version-change time, version",
+    "numbers": "4 + 6 counters, totals of 21 kinds, moments of 15 quantities, frozen reference, events in the baseline",
+    "table": "5 regions of 64 entries",
+    "known": "different items of each kind, learned while there was room",
+    "session_id": "4 sessions",
+    "session_last": "4 sessions",
+    "session_prev": "4 sessions: the previous action",
+    "session_numbers": "4 sessions: length, strangeness, calls with origins, untrusted or sensitive answers, compared events",
+    "session_untrusted": "4 sessions: a bit for each of the last 64 calls",
+    "session_sensitive": "4 sessions: a bit for each of the last 32",
+    "session_table": "4 sessions of 12 actions",
+    "revoked": "the last 4 tokens",
+}
+"""What each part of an agent's state holds, by its name in the layout."""
+
+
+def _state_table() -> list[str]:
+    """Bytes of an agent by part."""
+    rows = [f"| `{name}` | {layout.STATE_ROW[name].itemsize} | {held} |" for name, held in STATE_PARTS.items()]
+    return ["## State of an agent", "", "| part | bytes | holds |", "|---|---|---|", *rows]
 
 
 PAGES: dict[str, Callable[[], str]] = {

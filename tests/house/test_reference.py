@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from trustwatch.ingest.features import layout
 
-from scripts.write_reference import PAGES, REFERENCE
+from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 
 BY_HAND = ("model-arrays.md", "performance.md")
 
@@ -18,3 +19,8 @@ def test_a_page_is_what_the_declarations_give(name: str) -> None:
 def test_every_page_is_known() -> None:
     """`detection.md` is written by the benchmark, those of `BY_HAND` are not, the others here."""
     assert {path.name for path in REFERENCE.iterdir()} == {*PAGES, *BY_HAND, "detection.md"}
+
+
+def test_every_part_of_an_agents_state_is_told() -> None:
+    """In the order of the layout."""
+    assert tuple(STATE_PARTS) == layout.STATE_ROW.names

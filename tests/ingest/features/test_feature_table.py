@@ -31,14 +31,11 @@ def test_features_docs_state_the_range_of_each_unit() -> None:
 
 
 def test_features_docs_state_bytes_per_agent() -> None:
-    """The bytes of one agent, as a whole and by part, are those of the layout and of the arrays."""
+    """The bytes of one agent are those of the layout and of the arrays; its parts are in `reference/features.md`."""
     state = layout.allocate_state(3)
-    assert layout.STATE_ROW.names is not None and layout.STATE_ROW.fields is not None
 
     assert sum(array.nbytes for array in state) == 3 * layout.BYTES_PER_AGENT
     assert f"**{layout.BYTES_PER_AGENT:,} bytes**" in DOCUMENT
-    for name in layout.STATE_ROW.names:
-        assert f"| `{name}` | {layout.STATE_ROW.fields[name][0].itemsize} |" in DOCUMENT
 
 
 def test_features_docs_state_the_bounds() -> None:
