@@ -51,6 +51,7 @@ NOT_ON_THE_PAGE = (
     "calibration",
     "contamination",
     "sensitive",
+    "stolen",
     "ages",
     "evidence",
 )
@@ -127,20 +128,11 @@ def _noticed(tables: list[FigureTable]) -> list[FigureTable]:
     return [columns(table, names) for table in tables[:1]]
 
 
-def _scores_alone(tables: list[FigureTable]) -> list[FigureTable]:
-    names = ("thief", "draw", "ROC-AUC", "recall at 1 %", "recall at 4.9 %")
-    return [
-        columns(rows(table, lambda row: row[2] == "compromise"), names)._replace(note="Score of compromise.")
-        for table in tables
-    ]
-
-
 SHORTENINGS: dict[str, Shortening] = {
     "concerns": _concerns,
     "left_out": _first,
     "side_by_side": _score_by_set,
     "ablation": _telling_rows,
     "attacks": _noticed,
-    "stolen": _scores_alone,
 }
 """Parts whose tables the page shows in a short form."""
