@@ -13,7 +13,8 @@ from ..support.checkout import ROOT
 MOST_WORDS = 45_000
 WIDTH = 120
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-REFERENCE = tuple(sorted((ROOT / "reference").glob("*.md")))
+BESIDE = (*sorted((ROOT / "reference").glob("*.md")), ROOT / "examples" / "distributed" / "README.md")
+"""Pages of the site that are looked up, not read through."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -57,7 +58,7 @@ def test_lines_are_short(page: Path) -> None:
     assert [f"{number}: {line[:60]}…" for number, line in prose(page) if len(line) > WIDTH] == []
 
 
-@pytest.mark.parametrize("page", (*PAGES, *REFERENCE), ids=name)
+@pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     """To a file of the repository, and to a heading of it."""
     dead = []
