@@ -7,7 +7,7 @@ from trustwatch.ingest.features import layout
 
 from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
 
-BY_HAND = ("archive.md", "model-arrays.md", "performance.md")
+BY_HAND = ("archive.md", "model-arrays.md", "performance.md", "threats.md")
 
 
 @pytest.mark.parametrize("name", PAGES)
