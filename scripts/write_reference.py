@@ -27,6 +27,7 @@ from trustwatch.lab import (
     store_frames,
 )
 from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
+from trustwatch.scoring.policy.policy_file import PolicyFile
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 FRAME_MODULES = (store_frames, event_frames, behaviour_frames, score_frames, model_frames, backtest_frames)
@@ -104,6 +105,12 @@ def settings_page() -> str:
 {settings_table()}"""
 
 
+def policy_page() -> str:
+    """Every member of the policy file."""
+    rows = settings_table(PolicyFile).splitlines()
+    return _page("The policy file", "What a policy does: [token policy](../docs/policy.md).", rows)
+
+
 def metrics_page() -> str:
     """Every metric."""
     rows = [
@@ -139,13 +146,35 @@ def topics_page() -> str:
         + " |"
         for one in TOPIC_DEFINITIONS
     ]
-    lines = ["| topic | keyed by | holds | settings |", "|---|---|---|---|", *rows]
+    lines = ["| topic | keyed by | holds | settings |", "|---|---|---|---|", *rows, "", *ACCESS]
     return _page("All topics", "How they are used: [operations](../docs/operations.md#topics).", lines)
 
 
 def _page(title: str, more: str, lines: list[str]) -> str:
     return "\n".join([f"# {title}", "", f"{WRITTEN} {more}", "", *lines]) + "\n"
 
+
+ACCESS = (
+    "## Who may do what",
+    "",
+    "`GROUP` is `kafka.group_id`; Read and Write imply Describe. Those of worker and replica were tried with",
+    "`StandardAuthorizer`.",
+    "",
+    "| principal | topic | operations |",
+    "|---|---|---|",
+    "| worker | `trustwatch.events` | Read, Write |",
+    "| worker | `trustwatch.events.dlq`, `trustwatch.risk`, `trustwatch.decisions`, `trustwatch.alerts` | Write |",
+    "| worker | each foreign topic | Read |",
+    "| worker | group `GROUP`; for each foreign topic group `GROUP.ingest.NAME` | Read |",
+    "| worker, to erase | `trustwatch.risk`; all of ours | Read; DescribeConfigs |",
+    "| worker, where `lifecycle.enabled` | group `GROUP-keeper` | Read |",
+    "| archiver | `trustwatch.events`, group `GROUP-archive` | Read |",
+    "| replica | `trustwatch.events` | Write |",
+    "| replica | `trustwatch.risk`, `trustwatch.decisions` | Read |",
+    "| your consumers | `trustwatch.decisions`, `trustwatch.alerts`, `trustwatch.risk`, a group of their own | Read |",
+    "| `trustwatch topics` | all of ours | Create, Alter, Describe, DescribeConfigs, and what a worker has |",
+)
+"""What each role needs of the brokers, by hand."""
 
 STATE_PARTS = {
     "times": "last, first and version-change time, version",
@@ -172,6 +201,7 @@ def _state_table() -> list[str]:
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
+    "policy.md": policy_page,
     "metrics.md": metrics_page,
     "features.md": features_page,
     "topics.md": topics_page,

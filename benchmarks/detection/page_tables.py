@@ -25,20 +25,6 @@ _COMPARED = (
     "**Trustwatch, learning**",
 )
 """Ours, and of the others those that are best of their kind on a data set."""
-_WORTH_TELLING = (
-    "nothing (all features)",
-    "rarity",
-    "failure",
-    "features alone (no forest)",
-    "all features equally important",
-    "anomaly score of the replay, learning",
-    "risk score (evidence over events) of the replay",
-    "without the declared task",
-    "without peer groups",
-    "without own history (every session a new agent)",
-    "without targets",
-)
-"""Rows of the ablation that differ from the whole on a data set."""
 
 
 _SPREADS = re.compile(r"; (?:largest minus smallest training|spread)(?=\))")
@@ -46,6 +32,7 @@ _SPREADS = re.compile(r"; (?:largest minus smallest training|spread)(?=\))")
 NOT_ON_THE_PAGE = (
     "trainings",
     "oracle",
+    "ablation",
     "explanations",
     "calibration_traces",
     "calibration",
@@ -110,19 +97,6 @@ def _score_by_set(tables: list[FigureTable]) -> list[FigureTable]:
     return [FigureTable("Side by side", ("score", *names), merged, "ROC-AUC / recall at 5 % false positives.")]
 
 
-def _telling_rows(tables: list[FigureTable]) -> list[FigureTable]:
-    """Families that cost something where they are left out, stages and levels in one table."""
-    without, _, stages = tables
-    names = without.columns[2:]
-    merged = [
-        (row[0] if row[0] in stage_names or " " in row[0] else f"without {row[0]}", *row[-len(names) :])
-        for stage_names in [{row[0] for row in stages.rows}]
-        for row in [*without.rows, *stages.rows]
-        if row[0] in _WORTH_TELLING
-    ]
-    return [FigureTable("What each part is worth", ("what", *names), merged, stages.note)]
-
-
 def _noticed(tables: list[FigureTable]) -> list[FigureTable]:
     names = ("attack", "noticed", "malicious events until noticed", "of")
     return [columns(table, names) for table in tables[:1]]
@@ -132,7 +106,6 @@ SHORTENINGS: dict[str, Shortening] = {
     "concerns": _concerns,
     "left_out": _first,
     "side_by_side": _score_by_set,
-    "ablation": _telling_rows,
     "attacks": _noticed,
 }
 """Parts whose tables the page shows in a short form."""
