@@ -11,7 +11,7 @@ INTEGRATION := tests/integration tests/contract tests/lab
 PRODUCT := trustwatch ingest models scoring api client lab simulator
 
 .DEFAULT_GOAL := help
-.PHONY: help setup newest lock audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports format bench bench-quick bench-detection bench-containment clean
+.PHONY: help setup newest lock audit sbom demo notebooks notebooks-html example-agents test test-wheel fuzz integration console-screenshots acceptance golden check check-types check-style check-security check-imports format bench bench-quick bench-detection bench-containment docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,7 +100,7 @@ sbom: $(READY) ## what the image installs as CycloneDX, checked against its sche
 	$(BIN)/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-reproducible --validate \
 		--output-format JSON --output-file var/trustwatch.cdx.json
 
-bench: $(READY) ## all benchmarks (several minutes); figures go to docs/performance.md by hand
+bench: $(READY) ## all benchmarks (several minutes); figures go to reference/performance.md by hand
 	@missed=0; for b in $(BENCHMARKS); do echo "== $$b"; \
 		$(BIN)/python -m benchmarks.bench_$$b $(ARGS) || missed=1; done; exit $$missed
 
@@ -115,6 +115,14 @@ bench-detection: $(VENV)/.ready-bench ## detection beside other libraries, on tr
 
 bench-containment: $(READY) ## hijacks of 200 clients at a real Ory Hydra behind a real Envoy (ARGS=--write: into docs)
 	$(BIN)/python -m benchmarks.bench_containment $(ARGS)
+
+docs: $(VENV)/.ready-docs ## the site of the documentation, with search, into var/site; dead links end it
+	$(BIN)/python -m scripts.gather_site
+	$(BIN)/mkdocs build --strict $(ARGS)
+
+$(VENV)/.ready-docs: $(READY) deploy/docs.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/docs.lock
+	@touch $@
 
 $(VENV)/.ready-bench: $(READY) deploy/bench.lock
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement deploy/bench.lock

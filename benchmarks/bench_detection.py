@@ -1,7 +1,8 @@
 """Detection: ours beside other detectors, what each part is worth, and what attacks get through.
 
 `make bench-detection` prints all tables; the first two, `concerns` and `left_out`, are of data that nothing was chosen
-on. `ARGS=--write` also puts them into docs/detection.md, `ARGS="--only NAME"` runs one part. Labels are read by the
+on. `ARGS=--write` also puts them into reference/detection.md, and their short form, with the date, into
+docs/detection.md; `ARGS="--only NAME"` runs one part. Labels are read by the
 evaluation, and in the first two by the choice of settings on other data. The whole takes an hour on one core, half of
 it `left_out`; without the parts that train several models, minutes. `--quick` takes two.
 """
@@ -14,6 +15,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 from .attacks import attack_suite, attacked_enterprise, sensitive_exfiltration
 from .attacks.attacked_enterprise import AttackedEnterprise, EnterpriseSize
@@ -35,10 +37,12 @@ from .detection import (
     training_spread,
 )
 from .detection.fitted_trace import FittedTrace
+from .detection.page_tables import NOT_ON_THE_PAGE, for_page
 from .detection.report import FigureTable, markdown, replace_marked_part
 from .harness import finish, machine, options
 
-DOCUMENT = traces.ROOT / "docs" / "detection.md"
+PAGE = traces.ROOT / "docs" / "detection.md"
+FIGURES = traces.ROOT / "reference" / "detection.md"
 
 
 class DetectionBenchmark:
@@ -196,8 +200,16 @@ def arguments() -> Namespace:
         metavar="N",
         help="trainings of each history in concerns, left_out and trainings (10; quick: 2)",
     )
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(traces.ROOT)}")
+    parser.add_argument("--write", action="store_true", help="put the tables into the documents")
     return parser.parse_args()
+
+
+def write_part(part: str, tables: list[FigureTable], *, page: Path = PAGE, figures: Path = FIGURES) -> None:
+    """Put the whole tables among the figures, and what the page shows of them there, with today's date."""
+    measured = f"\n\nMeasured on {time.strftime('%Y-%m-%d')}."
+    replace_marked_part(figures, part, markdown(tables) + measured)
+    if part not in NOT_ON_THE_PAGE:
+        replace_marked_part(page, part, markdown(for_page(part, tables)) + measured)
 
 
 def main() -> int:
@@ -211,7 +223,7 @@ def main() -> int:
         figures[part] = [table._asdict() for table in tables]
         print(f"\n{markdown(tables)}\n\n{part}: {time.perf_counter() - started:.0f} s", flush=True)
         if given.write:
-            replace_marked_part(DOCUMENT, part, markdown(tables))
+            write_part(part, tables)
     finish(machine("numpy", "numba", "scikit-learn"), figures, given.json)
     return 0
 

@@ -1,4 +1,4 @@
-"""Every frame of the lab, declared once: its columns, their types, units and meaning (`docs/notebooks.md`).
+"""Every frame of the lab, declared once: its columns, their types, units and meaning (`reference/frames.md`).
 
 Frames have these columns also where they have no rows. Times are `datetime64[ms, UTC]`. Names that repeat are
 categoricals, levels ordered ones (`unknown` < `low` < … < `critical`). Missing values are NA, NaN or NaT.

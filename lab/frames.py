@@ -1,4 +1,4 @@
-"""Frames of what a service knows: the functions that an analyst calls, in one namespace (`docs/notebooks.md`).
+"""Frames of what a service knows: the functions that an analyst calls, in one namespace (`reference/frames.md`).
 
 A function that gives a frame is called as the frame is. What reads the service takes a session first; everything else
 takes frames, a model, or the outcome of a back-test.

@@ -124,7 +124,7 @@ def retime(
 
     Only `time` changes: `duration_ms` and `token_lifetime_s` keep their values, and hour-of-week loses its meaning.
     Counts per minute grow by the factor, so a model for compressed events must be trained on events compressed by the
-    **same** factor, with the same `origin`; see docs/simulator.md.
+    **same** factor, with the same `origin`; see reference/simulator.md.
 
     Args:
         factor: more than 0; 1440 plays a day in a minute.

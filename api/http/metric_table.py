@@ -1,4 +1,4 @@
-"""Every metric, declared once; `docs/metrics.md` is held to this table by a test."""
+"""Every metric, declared once; `reference/metrics.md` is held to this table by a test."""
 
 from __future__ import annotations
 

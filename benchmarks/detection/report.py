@@ -1,8 +1,9 @@
-"""Tables of figures, and how they get into docs/detection.md: between marks, by command, never by hand."""
+"""Tables of figures, and how they get into documents: between marks, by command, never by hand."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ def markdown(tables: list[FigureTable]) -> str:
 def _one(table: FigureTable) -> str:
     lines = [f"**{table.title}**", "", _row(table.columns), "|" + "---|" * len(table.columns)]
     lines += [_row(row) for row in table.rows]
-    return "\n".join(lines + (["", table.note] if table.note else []))
+    return "\n".join(lines + (["", *textwrap.wrap(table.note, 120)] if table.note else []))
 
 
 def _row(cells: tuple[Any, ...]) -> str:

@@ -69,7 +69,7 @@ class KafkaClientSettings(SettingsPart, frozen=True):
     group_id: Annotated[Name, setting("consumer group of the workers; further groups begin with it")] = "trustwatch"
     names: Annotated[KafkaTopics, setting("names of our topics")] = KafkaTopics()
     session_timeout_s: Annotated[
-        float, setting("a worker that is silent for so long loses its partitions, s", ge=6, le=1800)
+        float, setting("a worker silent for so long loses its partitions, s", ge=6, le=1800)
     ] = 45.0
 
     @property

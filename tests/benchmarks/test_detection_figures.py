@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from benchmarks.bench_detection import FIGURES, PAGE, PARTS, write_part
 from benchmarks.detection import contamination, count_features, evidence_methods, metrics, other_detectors
 from benchmarks.detection.agent_age import ages
+from benchmarks.detection.page_tables import NOT_ON_THE_PAGE, for_page
 from benchmarks.detection.report import FigureTable, markdown, replace_marked_part
 
 
@@ -133,3 +136,48 @@ def test_bad_sessions_are_mixed_into_the_history_in_order_of_time() -> None:
     assert times == sorted(times) and len(mixed) == 4
     evil = [made["time"] for made in mixed if made["session"] == "evil"]
     assert evil[0] in ("2026-01-05T09:00:01.000Z", "2026-01-05T09:00:08.000Z")
+
+
+def test_the_page_and_the_figures_have_a_place_for_every_part() -> None:
+    """`--write` would end with an error at the first part without marks."""
+    for document, parts in ((FIGURES, set(PARTS)), (PAGE, set(PARTS) - set(NOT_ON_THE_PAGE))):
+        assert set(re.findall(r"<!-- begin (\w+) -->", document.read_text())) == parts
+
+
+def test_the_page_has_a_short_form_and_the_figures_all(tmp_path: Path) -> None:
+    page, figures = tmp_path / "page.md", tmp_path / "figures.md"
+    for document in (page, figures):
+        document.write_text("<!-- begin attacks -->\n<!-- end attacks -->\n")
+    names = ("attack", "what happens", "noticed", "malicious events until noticed", "of")
+    tables = [FigureTable(title, names, [("burst", "hundreds of actions", "4 of 4", "8", "788")]) for title in "AB"]
+
+    write_part("attacks", tables, page=page, figures=figures)
+
+    assert "hundreds of actions" in figures.read_text() and "**B**" in figures.read_text()
+    assert "| burst | 4 of 4 | 8 | 788 |" in page.read_text() and "**B**" not in page.read_text()
+
+
+def test_one_table_compares_scores_over_the_sets() -> None:
+    names = ("score", "ROC-AUC", "recall at 5 % FP")
+    sets = [
+        FigureTable(f"{name}, per session: 1 bad", names, [("agentnorm 0.2", "0.8 (0.7 to 0.9)", "0.3 (0.2 to 0.4)")])
+        for name in ("x", "y")
+    ]
+
+    (table,) = for_page("side_by_side", sets)
+
+    assert table.columns == ("score", "x", "y")
+    assert table.rows == [("agentnorm 0.2", "0.8/0.3", "0.8/0.3")]
+
+
+def test_intervals_on_the_page_are_short() -> None:
+    tables = [
+        FigureTable(
+            "T", ("judged", "ROC-AUC"), [("x", "0.981 (0.96 to 0.99; 0.002)"), ("y", 0.5)], "Median (interval; spread)."
+        )
+    ]
+
+    (table,) = for_page("new_tasks", tables)
+
+    assert table.rows == [("x", "0.981 (0.96–0.99)"), ("y", 0.5)]
+    assert table.note == "Median (interval)."

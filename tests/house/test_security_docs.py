@@ -18,7 +18,7 @@ TOLD = {tuple(re.findall(r"`([^`]+)`", places)): int(cases.replace(",", "")) for
 def test_the_named_tests_exist() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     named = set(re.findall(r"`(test_\w+)`", PAGE))
-    assert len(named) > 20
+    assert len(named) > 10
     assert {name for name in named if f"def {name}(" not in sources} == set()
 
 

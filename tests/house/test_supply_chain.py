@@ -46,7 +46,9 @@ def required(extra: str) -> list[Requirement]:
     return found
 
 
-@pytest.mark.parametrize(("extra", "locks"), [("dev", ()), ("fuzz", ("fuzz",)), ("bench", ("bench",))])
+@pytest.mark.parametrize(
+    ("extra", "locks"), [("dev", ()), ("fuzz", ("fuzz",)), ("bench", ("bench",)), ("docs", ("docs",))]
+)
 def test_locks_hold_what_is_required(extra: str, locks: tuple[str, ...]) -> None:
     """Every requirement of the product and of the extra, in a version that it allows."""
     there = [pin for name in ("development", *locks) for pin in locked(name)]
@@ -68,7 +70,7 @@ def test_we_develop_with_what_the_image_has() -> None:
 
     assert {name: development[name] for name in image} == image
     assert dict(locked("build")).items() <= development.items()
-    assert [name for lock in ("fuzz", "bench") for name, _ in locked(lock) if name in development] == []
+    assert [name for lock in ("fuzz", "bench", "docs") for name, _ in locked(lock) if name in development] == []
 
 
 def test_make_installs_by_hash() -> None:
@@ -80,7 +82,7 @@ def test_make_installs_by_hash() -> None:
         if not newest[0] < found.start() < newest[1] and "--no-build-isolation --editable ." not in found[0]
     ]
 
-    assert len(installs) == 3
+    assert len(installs) == 4
     assert [one for one in installs if "--require-hashes --no-deps --requirement deploy/" not in one] == []
 
 

@@ -12,10 +12,11 @@ from trustwatch.api.settings.loading import load_settings
 from trustwatch.ingest.formats.expressions import JmesPathExpression
 from trustwatch.ingest.formats.format_registry import FORMATS
 
-from ...support.checkout import DOCS
+from ...support.checkout import DOCS, ROOT
 from ...support.format_samples import LINES
 
 PAGE = (DOCS / "ingest-topics.md").read_text()
+OIDC_PROVIDER = ROOT / "examples" / "oidc-provider.yaml"
 
 
 def block(name: str) -> str:
@@ -40,9 +41,9 @@ def test_the_example_does_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path) -> None:
-    """Lines of node-oidc-provider, as `scripts/service_stack` makes it write them, through the mapping of the page."""
+    """Lines of node-oidc-provider, as `scripts/service_stack` makes it write them, through the example."""
     path = tmp_path / "settings.yaml"
-    path.write_text("issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n" + block("oidc-provider"))
+    path.write_text("issuers: [{issuer: i, audiences: [a], jwks_uri: 'https://i/jwks'}]\n" + OIDC_PROVIDER.read_text())
     (caller,) = load_settings(path, {}).callers
     lines = (LINES / "oidc_provider.jsonl").read_bytes().splitlines()
 
@@ -69,8 +70,9 @@ def test_the_mapping_of_a_programmed_server_reads_what_one_wrote(tmp_path: Path)
 
 
 def test_all_formats_are_listed() -> None:
-    """The table of the page is the registry."""
-    assert set(re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE)) - {"format"} == set(FORMATS)
+    """The list of the page is the registry."""
+    section = PAGE.partition("## Formats\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\w+)`:", section)) == set(FORMATS)
 
 
 def test_all_functions_are_named() -> None:

@@ -8,7 +8,6 @@ import pytest
 from trustwatch.api.settings.access_settings import IssuerSettings
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.root import Settings
-from trustwatch.api.settings.settings_table import settings_table
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.settings import Secret
 
@@ -251,15 +250,6 @@ def test_loopback_may_be_plain_http() -> None:
     """A JWKS server on this machine needs no certificate."""
     for host in ("127.0.0.1:1", "localhost:1", "[::1]:1"):
         assert IssuerSettings(issuer="i", audiences=("a",), jwks_uri=f"http://{host}/jwks").jwks_uri
-
-
-def test_docs_show_the_settings_table() -> None:
-    """docs/settings.md holds exactly the table that the declarations give."""
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    _, _, rest = page.partition("<!-- settings table -->\n")
-    table, _, _ = rest.partition("<!-- end of settings table -->")
-
-    assert table == settings_table()
 
 
 def test_the_example_of_the_docs_loads(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/features.md says what the code does: the table and the bytes."""
+"""docs/features.md says what the code does: units and bytes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ from ...support.checkout import DOCS
 DOCUMENT = (DOCS / "features.md").read_text()
 
 
-def test_features_docs_hold_the_table() -> None:
-    """Every feature is documented in order: family, unit, range, meaning; run scripts/write_feature_table.py."""
-    section = DOCUMENT.split("<!-- table: begin")[1].split("<!-- table: end")[0]
-    lines = [line for line in section.splitlines() if re.match(r"\| \d", line)]
+def test_features_docs_state_the_range_of_each_unit() -> None:
+    """All features of a unit have one range."""
+    ranges = {(f.unit, f.low, f.high) for f in FEATURES}
 
-    assert lines == [
-        f"| {n} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
-        for n, f in enumerate(FEATURES)
-    ]
+    assert len(ranges) == len({unit for unit, _, _ in ranges})
+    assert [
+        f"`{unit}` ({low:g} to {high:g})"
+        for unit, low, high in ranges
+        if f"`{unit}` ({low:g} to {high:g})" not in DOCUMENT
+    ] == []
 
 
 def test_features_docs_state_bytes_per_agent() -> None:
-    """The bytes of one agent, as a whole and by part, are those of the layout and of the arrays."""
+    """The bytes of one agent are those of the layout and of the arrays; its parts are in `reference/features.md`."""
     state = layout.allocate_state(3)
-    assert layout.STATE_ROW.names is not None and layout.STATE_ROW.fields is not None
 
     assert sum(array.nbytes for array in state) == 3 * layout.BYTES_PER_AGENT
     assert f"**{layout.BYTES_PER_AGENT:,} bytes**" in DOCUMENT
-    for name in layout.STATE_ROW.names:
-        assert f"| `{name}` | {layout.STATE_ROW.fields[name][0].itemsize} |" in DOCUMENT
 
 
 def test_features_docs_state_the_bounds() -> None:

@@ -1,0 +1,44 @@
+"""Gather the pages of the site in var/site-pages, from which `make docs` builds it with mkdocs.
+
+Pages keep their places (README, docs/, reference/), so that their links hold. Links to other files of the repository
+become text, for the site has no repository beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "var" / "site-pages"
+FOLDERS = ("docs", "reference", "examples/distributed")
+FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE")
+LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+
+def copy_pages(to: Path) -> None:
+    """The pages with their pictures, links to what is not among them taken away."""
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir(parents=True)
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, to / folder)
+    for name in FILES:
+        shutil.copy(ROOT / name, to / name)
+    for page in to.rglob("*.md"):
+        page.write_text(_without_foreign_links(page, to), encoding="utf-8")
+
+
+def _without_foreign_links(page: Path, pages: Path) -> str:
+    def shown(link: re.Match[str]) -> str:
+        text, target = link[1], link[2].partition("#")[0]
+        if not target or re.match(r"\w+:", target):
+            return link[0]
+        ours = (ROOT / page.relative_to(pages)).parent / target
+        return text if ours.exists() and not (page.parent / target).is_file() else link[0]
+
+    return LINK.sub(shown, page.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    copy_pages(PAGES)

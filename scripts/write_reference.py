@@ -1,0 +1,220 @@
+"""Write `reference/` from the declarations: `python -m scripts.write_reference`.
+
+People look these up and do not read them through: settings, metrics, features, topics, frames. The last page,
+`reference/detection.md`, is written by `make bench-detection ARGS=--write`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trustwatch.api.http.metric_table import METRICS
+from trustwatch.api.settings.settings_table import settings_table
+from trustwatch.ingest.features import layout
+from trustwatch.ingest.features.feature_table import FEATURES
+from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
+from trustwatch.lab import (
+    LabSession,
+    backtest_frames,
+    behaviour_frames,
+    event_frames,
+    frames,
+    model_frames,
+    score_frames,
+    store_frames,
+)
+from trustwatch.lab.frame_columns import COLUMN_DTYPES, FRAME_COLUMNS
+from trustwatch.scoring.policy.policy_file import PolicyFile
+
+REFERENCE = Path(__file__).resolve().parents[1] / "reference"
+FRAME_MODULES = (store_frames, event_frames, behaviour_frames, score_frames, model_frames, backtest_frames)
+"""In the order in which the page tells of them."""
+WRITTEN = "Written by `python -m scripts.write_reference`; a test holds it to the code."
+
+
+def calls_table() -> str:
+    """Every call with what it takes and its first sentence."""
+    lines = ["| call | gives |", "|---|---|"]
+    for name, function in _calls():
+        description = (inspect.getdoc(function) or "").split("\n")[0]
+        lines.append(f"| `{name}({_argument_list(function)})` | {description} |")
+    return "\n".join(lines)
+
+
+def _calls() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """What an analyst calls: two methods of the session, then the frames in the order of their modules."""
+    yield "session.model", LabSession.model
+    yield "session.close", LabSession.close
+    for module in FRAME_MODULES:
+        for name, value in vars(module).items():
+            if name in frames.__all__ and value.__module__ == module.__name__:
+                yield f"frames.{name}", value
+
+
+def _argument_list(function: Callable[..., Any]) -> str:
+    """Names of the arguments; `=` for those that may be left out and are named."""
+    names = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self":
+            continue
+        named = parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is not inspect.Parameter.empty
+        names.append(f"{parameter.name}=" if named else parameter.name)
+    return ", ".join(names)
+
+
+def frames_tables() -> str:
+    """Every frame with its columns."""
+    lines = []
+    for name, columns in FRAME_COLUMNS.items():
+        lines += [f"### {name}", "", "| column | dtype | meaning |", "|---|---|---|"]
+        lines += [f"| {column.name} | {COLUMN_DTYPES[column.kind]} | {column.meaning} |" for column in columns]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def frames_page() -> str:
+    """The page: calls, then frames."""
+    return f"""# Calls and frames of the lab
+
+{WRITTEN} How to use them: [notebooks](../docs/notebooks.md).
+
+## Calls
+
+What reads the service takes the session first; everything else takes frames, a model, or the outcome of a back-test.
+
+{calls_table()}
+
+## Frames
+
+Every frame has these columns, also where it has no rows. Names that repeat are categoricals, levels ordered ones.
+Missing values are NA, NaN or NaT.
+
+{frames_tables()}
+"""
+
+
+def settings_page() -> str:
+    """Every member of the settings file."""
+    return f"""# All settings
+
+{WRITTEN} How the file works: [settings](../docs/settings.md).
+
+{settings_table()}"""
+
+
+def policy_page() -> str:
+    """Every member of the policy file."""
+    rows = settings_table(PolicyFile).splitlines()
+    return _page("The policy file", "What a policy does: [token policy](../docs/policy.md).", rows)
+
+
+def metrics_page() -> str:
+    """Every metric."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind.removeprefix('observed ')} | {metric.unit} | "
+        f"{', '.join(f'`{label}`' for label in metric.labels) or '-'} | {metric.meaning} |"
+        for metric in METRICS
+    ]
+    lines = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|", *rows]
+    return _page("All metrics", "What to watch: [operations](../docs/operations.md#what-to-watch).", lines)
+
+
+def features_page() -> str:
+    """Every feature in the order of the vector."""
+    rows = [
+        f"| {number} | `{f.name}` | {f.family} | {f.unit} | {f.low:g} to {f.high:g} | {f.meaning} |"
+        for number, f in enumerate(FEATURES)
+    ]
+    lines = [
+        "| # | feature | family | unit | range | meaning |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        *_state_table(),
+    ]
+    return _page("All features", "How they are measured: [features](../docs/features.md).", lines)
+
+
+def topics_page() -> str:
+    """Our topics with the settings that `trustwatch topics create` gives them."""
+    rows = [
+        f"| `{one.name(KafkaTopics())}` | {one.keyed_by} | {one.holds} | "
+        + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
+        + " |"
+        for one in TOPIC_DEFINITIONS
+    ]
+    lines = ["| topic | keyed by | holds | settings |", "|---|---|---|---|", *rows, "", *ACCESS]
+    return _page("All topics", "How they are used: [operations](../docs/operations.md#topics).", lines)
+
+
+def _page(title: str, more: str, lines: list[str]) -> str:
+    return "\n".join([f"# {title}", "", f"{WRITTEN} {more}", "", *lines]) + "\n"
+
+
+ACCESS = (
+    "## Who may do what",
+    "",
+    "`GROUP` is `kafka.group_id`; Read and Write imply Describe. Those of worker and replica were tried with",
+    "`StandardAuthorizer`.",
+    "",
+    "| principal | topic | operations |",
+    "|---|---|---|",
+    "| worker | `trustwatch.events` | Read, Write |",
+    "| worker | `trustwatch.events.dlq`, `trustwatch.risk`, `trustwatch.decisions`, `trustwatch.alerts` | Write |",
+    "| worker | each foreign topic | Read |",
+    "| worker | group `GROUP`; for each foreign topic group `GROUP.ingest.NAME` | Read |",
+    "| worker, to erase | `trustwatch.risk`; all of ours | Read; DescribeConfigs |",
+    "| worker, where `lifecycle.enabled` | group `GROUP-keeper` | Read |",
+    "| archiver | `trustwatch.events`, group `GROUP-archive` | Read |",
+    "| replica | `trustwatch.events` | Write |",
+    "| replica | `trustwatch.risk`, `trustwatch.decisions` | Read |",
+    "| your consumers | `trustwatch.decisions`, `trustwatch.alerts`, `trustwatch.risk`, a group of their own | Read |",
+    "| `trustwatch topics` | all of ours | Create, Alter, Describe, DescribeConfigs, and what a worker has |",
+)
+"""What each role needs of the brokers, by hand."""
+
+STATE_PARTS = {
+    "times": "last, first and version-change time, version",
+    "numbers": "4 + 6 counters, totals of 21 kinds, moments of 15 quantities, frozen reference, events in the baseline",
+    "table": "5 regions of 64 entries",
+    "known": "different items of each kind, learned while there was room",
+    "session_id": "4 sessions",
+    "session_last": "4 sessions",
+    "session_prev": "4 sessions: the previous action",
+    "session_numbers": "4 sessions: length, strangeness, calls with origins, untrusted answers, compared events",
+    "session_untrusted": "4 sessions: a bit for each of the last 64 calls",
+    "session_sensitive": "4 sessions: a bit for each of the last 32",
+    "session_table": "4 sessions of 12 actions",
+    "revoked": "the last 4 tokens",
+}
+"""What each part of an agent's state holds, by its name in the layout."""
+
+
+def _state_table() -> list[str]:
+    """Bytes of an agent by part."""
+    rows = [f"| `{name}` | {layout.STATE_ROW[name].itemsize} | {held} |" for name, held in STATE_PARTS.items()]
+    return ["## State of an agent", "", "| part | bytes | holds |", "|---|---|---|", *rows]
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "policy.md": policy_page,
+    "metrics.md": metrics_page,
+    "features.md": features_page,
+    "topics.md": topics_page,
+    "frames.md": frames_page,
+}
+"""Pages of `reference/` by name."""
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

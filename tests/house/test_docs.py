@@ -1,0 +1,73 @@
+"""The documentation is short, its lines too, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..support.checkout import ROOT
+
+MOST_WORDS = 45_000
+WIDTH = 120
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+BESIDE = (*sorted((ROOT / "reference").glob("*.md")), ROOT / "examples" / "distributed" / "README.md")
+"""Pages of the site that are looked up, not read through."""
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def text(page: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines outside of code blocks."""
+    inside = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        fence = line.lstrip().startswith("```")
+        inside ^= fence
+        if not (inside or fence or line.startswith("    ")):
+            yield number, line
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """The same without tables."""
+    return ((number, line) for number, line in text(page) if not line.lstrip().startswith("|"))
+
+
+def heading_anchors(page: Path) -> set[str]:
+    """The anchors of the headings, as GitHub and the site make them."""
+    headings = (line.lstrip("#") for _, line in text(page) if line.startswith("#"))
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).strip().lower() for text in headings)
+    return {re.sub(r"[^\w -]", "", text).replace(" ", "-") for text in plain}
+
+
+def name(page: Path) -> str:
+    """The page as a person calls it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def test_docs_and_readme_have_at_most_so_many_words() -> None:
+    """Words as `wc -w` counts them."""
+    words = {name(page): len(page.read_text(encoding="utf-8").split()) for page in PAGES}
+
+    assert sum(words.values()) <= MOST_WORDS, sorted(words.items(), key=lambda item: -item[1])[:10]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_lines_are_short(page: Path) -> None:
+    """Outside of code and tables."""
+    assert [f"{number}: {line[:60]}…" for number, line in prose(page) if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("page", (*PAGES, *BESIDE), ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file of the repository, and to a heading of it."""
+    dead = []
+    for target in (found for _, line in text(page) for found in LINK.findall(line)):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in heading_anchors(file)):
+            dead.append(target)
+
+    assert dead == []

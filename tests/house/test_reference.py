@@ -1,0 +1,26 @@
+"""`reference/` holds what the declarations say: settings, metrics, features, frames."""
+
+from __future__ import annotations
+
+import pytest
+from trustwatch.ingest.features import layout
+
+from scripts.write_reference import PAGES, REFERENCE, STATE_PARTS
+
+BY_HAND = ("archive.md", "model-format.md", "performance.md", "simulator.md", "threats.md")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_what_the_declarations_give(name: str) -> None:
+    """`python -m scripts.write_reference` writes them."""
+    assert (REFERENCE / name).read_text(encoding="utf-8") == PAGES[name]()
+
+
+def test_every_page_is_known() -> None:
+    """`detection.md` is written by the benchmark, others by hand or by the program."""
+    assert {path.name for path in REFERENCE.iterdir()} == {*PAGES, *BY_HAND, "detection.md"}
+
+
+def test_every_part_of_an_agents_state_is_told() -> None:
+    """In the order of the layout."""
+    assert tuple(STATE_PARTS) == layout.STATE_ROW.names
