@@ -14,7 +14,7 @@ import structlog
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import ConfigError, CorruptLog, TrustwatchError
 from ...ingest.kafka import open_writer
-from ...ingest.kafka.kafka_commit_log import KafkaCommitLog
+from ...ingest.kafka.kafka_commit_log import DOOR_TIMEOUT_S, KafkaCommitLog
 from ...ingest.log.event_log import EventLog
 from ...ingest.log.group_commit import GroupCommit
 from ...ingest.source import Record, RecordKind
@@ -315,7 +315,10 @@ def _open_event_log(settings: Settings) -> EventLog:
 
 def _open_kafka_log(settings: Settings) -> KafkaCommitLog:
     kafka = settings.kafka
-    return KafkaCommitLog(open_writer(kafka), kafka.names.events)
+    log = KafkaCommitLog(open_writer(kafka), kafka.names.events, DOOR_TIMEOUT_S)
+    with contextlib.suppress(TrustwatchError):  # asked for now, so that no sender waits for it; if not, the first does
+        _log.debug("topic of events", partitions=log.partitions)
+    return log
 
 
 def _close_log(log: EventLog | KafkaCommitLog) -> None:

@@ -159,7 +159,12 @@ class GroupPipelineWorker:
                 self.pipeline.stages.counts["heartbeats_not_sent"] += 1
         self.source.note_position({partition: state.position.offset for partition, state in progress.items()})
         stages = self.pipeline.stages
-        counts = {**stages.counts, "published": self.publisher.sent, "unchanged": self.publisher.unchanged}
+        counts = {
+            **stages.counts,
+            "published": self.publisher.sent,
+            "unchanged": self.publisher.unchanged,
+            "producers_replaced": self.writer.replaced,
+        }
         offset = sum(state.position.offset for state in progress.values())
         behind = sum(state.behind for state in progress.values())
         dropped, self._dropped_dead_letters = self._dropped_dead_letters, 0

@@ -24,6 +24,7 @@ from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import TopicWriter
+from trustwatch.ingest.timestamps import HOUR_MS
 
 from ..support.kafka_topics import (
     CLIENTS,
@@ -154,6 +155,23 @@ def test_flush_fails_while_the_broker_is_gone_and_then_goes_on(kafka: KafkaClust
     values = [raw.value for raw in read_all(made, topic)[0]]
     assert [values.count(value) for value in (b"before", b"after")] == [1, 1]
     assert values[0] == b"before"
+
+
+def test_a_record_that_the_broker_refuses_ends_nothing(kafka: KafkaCluster, client: str) -> None:
+    """Its time is too far ahead: the flush says so, and what comes after it is written."""
+    made = settings(kafka, client)
+    topic = made.names.events
+    make_topic(kafka, topic, message_timestamp_after_max_ms="3600000")
+    now_ms = time.time_ns() // 1_000_000
+    with closing(open_writer(made)) as writer:
+        writer.send(topic, b"k", b"before", timestamp_ms=now_ms)
+        writer.flush(10)
+        writer.send(topic, b"k", b"ahead", timestamp_ms=now_ms + 2 * HOUR_MS)
+        with pytest.raises(Unavailable):
+            writer.flush(10)
+        writer.send(topic, b"k", b"after", timestamp_ms=now_ms)
+        writer.flush(10)
+    assert [raw.value for raw in read_all(made, topic)[0]] == [b"before", b"after"]
 
 
 def recovered(writer: TopicWriter, topic: str) -> None:

@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -534,19 +535,25 @@ class Load(threading.Thread):
             self.failure = error
 
     def _run(self) -> None:
-        writer = open_writer(self._kafka)
-        log = KafkaCommitLog(writer, self._kafka.names.events, 10.0)
         started = time.monotonic()
-        try:
+        with self._opened() as send:
             while not self._ended.is_set() and not (self._most and self.total >= self._most):
                 batch = [self._record(self.total + number) for number in range(self._rate // 20 or 2000)]
-                self._send(log, batch)
+                send(batch)
                 if self._twice and self._dice.random() < self._twice:
-                    self._send(log, batch)
+                    send(batch)
                     self.again += len(batch)
                 self.total += len(batch)
                 if self._rate:
                     self._ended.wait(max(0.0, started + self.total / self._rate - time.monotonic()))
+
+    @contextmanager
+    def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
+        """What sends a batch until it is acknowledged."""
+        writer = open_writer(self._kafka)
+        log = KafkaCommitLog(writer, self._kafka.names.events, 10.0)
+        try:
+            yield partial(self._send, log)
         finally:
             log.close()
             writer.close()
@@ -598,6 +605,44 @@ class Load(threading.Thread):
         self.join(60.0)
         assert self.failure is None, self.failure
         return self.sent
+
+
+class Refusal(NamedTuple):
+    """An answer of the door that took no events."""
+
+    status: int
+    waited_s: float
+    retry_after: str
+
+
+class DoorLoad(Load):
+    """The same by HTTP, through the door of a replica.
+
+    Args:
+        replica: whose door.
+        how: as for `Load`.
+    """
+
+    def __init__(self, replica: Serving, kafka: KafkaClientSettings, day: list[bytes], **how: Any) -> None:
+        super().__init__(kafka, day, **how)
+        self._replica = replica
+        self.refusals: list[Refusal] = []
+
+    @contextmanager
+    def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
+        yield self._post
+
+    def _post(self, batch: list[Record]) -> None:
+        body = b"\n".join(record.payload for record in batch)
+        while True:
+            began = time.monotonic()
+            answer = self._replica.post(body)
+            if answer.status_code == 202:
+                return
+            waited_s, retry_after = time.monotonic() - began, answer.headers.get("retry-after", "")
+            self.refusals.append(Refusal(answer.status_code, waited_s, retry_after))
+            self.again += len(batch)
+            self._ended.wait(0.5)
 
 
 def _template(raw: bytes) -> Template:

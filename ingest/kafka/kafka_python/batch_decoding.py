@@ -165,7 +165,7 @@ def decode_batch(batch: Any, from_offset: int) -> BatchColumns | None:
     return BatchColumns(data, offsets[first:], times[first:], rows[first:], kinds[first:], hashes[first:])
 
 
-class BatchPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-python has no types
+class BatchPartitionRecords(Fetcher.PartitionRecords):
     """Fetched records of one partition, batch by batch: `take` gives all of them as a list of `BatchColumns`."""
 
     def _maybe_skip_record(self, _: BatchColumns) -> bool:

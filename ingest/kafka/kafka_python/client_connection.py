@@ -97,7 +97,7 @@ class _KafkaAccessToken(msgspec.Struct):
     access_token: str
 
 
-class KafkaTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # kafka-python has no types
+class KafkaTokenProvider(AbstractTokenProvider):
     """Gets an access token for each login (RFC 6749, section 4.4); the broker ends the session when it expires.
 
     A connection lives for hours, so tokens are not kept: there is no clock here to say whether an old one still holds.
