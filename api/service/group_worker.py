@@ -16,7 +16,6 @@ from ...ingest.columns import ColumnEncoder
 from ...ingest.duplicate_window import DuplicateWindow
 from ...ingest.errors import Unavailable
 from ...ingest.kafka import open_group_source, open_writer
-from ...ingest.kafka import warm_up as warm_up_reading
 from ...ingest.kafka.record_codec import headers_for
 from ...ingest.retry import retry_until_available
 from ...ingest.source import Record, RecordKind
@@ -69,7 +68,6 @@ class GroupPipelineWorker:
         self._encoder = ColumnEncoder(self._model.salt, settings.domains(), self.store.identities)
         self._policy = live_policy(settings)
         warm_up(self._model, self._encoder, self._policy)
-        warm_up_reading(kafka)
         self.partitions = self.writer.partitions(self._events)
         if check:
             check_partitions(self.store, self.partitions)

@@ -43,7 +43,6 @@ __all__ = [
     "open_group_source",
     "open_reader",
     "open_writer",
-    "warm_up",
 ]
 
 _PACKAGES = {"kafka-python": "kafka_python", "confluent": "confluent"}
@@ -109,12 +108,6 @@ def open_admin(settings: KafkaClientSettings, tuning: KafkaTuning = DEFAULT_TUNI
     made_by = msgspec.structs.replace(settings, client="kafka-python")
     admin: KafkaAdmin = _client_class(made_by, "topic_admin", "Admin")(settings, tuning)
     return admin
-
-
-def warm_up(settings: KafkaClientSettings) -> None:
-    """Run what the chosen client compiles once, before a group counts on this process. Raises ConfigError."""
-    if settings.client == "kafka-python":
-        _client_module(settings, "batch_decoding").warm_up()
 
 
 def _client_class(settings: KafkaClientSettings, module: str, name: str) -> Any:

@@ -12,7 +12,7 @@ from ..record_keys import partition_of
 from ..source import Record, TopicWriter
 from . import record_codec
 
-DOOR_TIMEOUT_S = 4.5
+DOOR_TIMEOUT_S = 4.0
 """Longest time that senders of events wait for brokers, before they are told to come again."""
 
 _SHORTEST_FLUSH_S = 0.5

@@ -18,14 +18,15 @@ from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
 from .. import record_codec
 from ..group_buffer import FairBuffer, offset_out_of_range
+from ..protocols import MAX_POLL_RECORDS
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
-from .batch_decoding import enable_batch_decoding, fetched_parts
 from .client_connection import (
     consumer_options,
     end_offset,
     offset_bounds,
     open_client,
     partition_count,
+    to_kafka_record,
     translated_errors,
 )
 from .poll_thread import PollThread
@@ -84,7 +85,6 @@ class KafkaPythonGroupSource:
         except TrustwatchError:
             self._poll_thread.close()
             raise
-        self._poll_size = enable_batch_decoding(self._consumer)
         retain_joins(self._consumer)
 
     def join(self, owner: PartitionOwner) -> None:
@@ -130,7 +130,7 @@ class KafkaPythonGroupSource:
     def _fetch(self, timeout_ms: int) -> None:
         self._last_poll = time.monotonic()
         try:
-            fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=self._poll_size))
+            fetched = self._poll_thread.call(lambda: self._consumer.poll(timeout_ms, max_records=MAX_POLL_RECORDS))
         except errors.OffsetOutOfRangeError as error:
             raise self._gone(error) from error
         except (errors.CorruptRecordError, errors.LogTruncationError) as error:
@@ -143,8 +143,7 @@ class KafkaPythonGroupSource:
             partition = topic_partition.partition
             if partition in self._owned and partition not in retaken:  # a retaken one is read from its offset next time
                 origin = record_codec.SourcePartition(self.topic, partition, self._partition_count, self._identities)
-                for part in fetched_parts(records):
-                    self._buffer.add(partition, part.record_runs(origin))
+                self._buffer.add(partition, record_codec.to_record_runs(map(to_kafka_record, records), origin))
 
     def _gone(self, error: errors.OffsetOutOfRangeError) -> CorruptLog:
         """Error that says why an offset cannot be read; reading never skips to another."""
@@ -277,13 +276,12 @@ class KafkaPythonGroupSource:
         consumer = open_client(KafkaConsumer, **consumer_options(self.settings, self._tuning))
         with translated_errors(f"reading {self.topic}[{partition}] back"):
             try:
-                most = enable_batch_decoding(consumer)
                 consumer.assign([topic_partition])
                 start, end = offset_bounds(consumer, topic_partition, self._tuning.metadata_timeout_ms)
                 if end_offset > end:
                     raise offset_out_of_range(self.topic, partition, end_offset, start, end)
                 consumer.seek(topic_partition, max(start, start_offset))
-                self._read_back(consumer, most, topic_partition, start_offset, hashes)
+                self._read_back(consumer, topic_partition, start_offset, hashes)
             finally:
                 consumer.close()
         return hashes
@@ -291,7 +289,6 @@ class KafkaPythonGroupSource:
     def _read_back(
         self,
         consumer: KafkaConsumer,
-        most: int,
         topic_partition: TopicPartition,
         start: int,
         hashes: npt.NDArray[np.uint64],
@@ -306,8 +303,9 @@ class KafkaPythonGroupSource:
                 )
             heard = heard if now_at == position else time.monotonic()
             position = now_at
-            for part in fetched_parts(consumer.poll(_READ_BACK_MS, max_records=most).get(topic_partition, [])):
-                part.copy_hashes(start, hashes)
+            for record in consumer.poll(_READ_BACK_MS, max_records=MAX_POLL_RECORDS).get(topic_partition, ()):
+                if start <= record.offset < end:
+                    hashes[record.offset - start] = record_codec.id_hash_in(record.headers)
 
     def note_position(self, offsets: dict[int, int]) -> None:
         """Commit positions to the group, for tools that show lag only; a failure is ignored."""

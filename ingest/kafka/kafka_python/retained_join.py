@@ -20,7 +20,7 @@ import structlog
 from kafka import KafkaConsumer
 from kafka.coordinator.base import MemberState
 
-from .batch_decoding import PATCHED_VERSION
+PATCHED_VERSION = "3.0.12"
 
 _log = structlog.get_logger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
 
 import structlog
@@ -20,9 +21,12 @@ _log = structlog.get_logger(__name__)
 _BATCH_BYTES = 256 * 1024
 _LINGER_MS = 5
 _CLOSE_S = 5.0
-_METADATA_MS = 2_000
-_REOPEN_MS = 3_500
+_METADATA_MS = 1_500
+_REOPEN_MS = 3_000
 """Longest wait for a broker when a producer is replaced: events at the door wait for it."""
+
+_FLUSH_SLICE_S = 0.5
+"""kafka-python's `flush` waits its whole time for each batch anew."""
 
 _SILENCE_MARGIN_S = 5.0
 """Time beyond `delivery_timeout_ms`, within which kafka-python promises an outcome, that a record may go without."""
@@ -122,7 +126,7 @@ class KafkaPythonTopicWriter:
         try:
             if producer is not None:
                 with translated_errors("writing to Kafka"):
-                    producer.flush(timeout_s)
+                    self._flush_until(producer, time.monotonic() + timeout_s)
         finally:
             with self._lock:
                 self._replace_where_needed()
@@ -131,6 +135,19 @@ class KafkaPythonTopicWriter:
                     failed = errors.KafkaError("the producer was replaced meanwhile")
         if failed is not None:
             raise Unavailable(f"writing to Kafka: {type(failed).__name__}: {failed}") from failed
+
+    def _flush_until(self, producer: ReplaceableProducer, deadline: float) -> None:
+        """Flush; give up at *deadline*, or as soon as a record has failed."""
+        while True:
+            try:
+                producer.flush(min(_FLUSH_SLICE_S, max(0.0, deadline - time.monotonic())))
+                return
+            except errors.KafkaTimeoutError:
+                with self._lock:
+                    self._sends.settle()
+                    failed = self._sends.failure is not None
+                if failed or time.monotonic() >= deadline:
+                    raise
 
     def partitions(self, topic: str) -> int:
         """See `TopicWriter.partitions`; the answer is kept: growing a topic is a drained migration."""

@@ -71,16 +71,16 @@ def test_a_silent_producer_is_replaced(opened: Opened) -> None:
     for after_s in (0, 20):
         opened.now = 1_000.0 + after_s
         with pytest.raises(Unavailable):
-            opened.writer.flush(4)
+            opened.writer.flush(0)
         assert opened.writer.replaced == 0
     opened.now += 6
     with pytest.raises(Unavailable):
-        opened.writer.flush(4)
+        opened.writer.flush(0)
     silent = opened.producers[0]
     assert (opened.writer.replaced, silent.given_up, len(opened.producers)) == (1, True, 1)
     opened.send()
     opened.producers[1].acknowledge()
-    opened.writer.flush(4)
+    opened.writer.flush(0)
     assert (opened.writer.replaced, len(silent.sent), len(opened.producers[1].sent)) == (1, 1, 1)
 
 
@@ -92,8 +92,8 @@ def test_who_only_sends_has_it_replaced_too(opened: Opened) -> None:
     opened.producers[1].acknowledge()
     assert opened.producers[0].given_up
     with pytest.raises(Unavailable, match="no outcome"):
-        opened.writer.flush(4)
-    opened.writer.flush(4)
+        opened.writer.flush(0)
+    opened.writer.flush(0)
 
 
 def test_a_failed_record_replaces_it(opened: Opened) -> None:
@@ -101,8 +101,8 @@ def test_a_failed_record_replaces_it(opened: Opened) -> None:
     opened.send()
     opened.producers[0].sent[0].failure(errors.InvalidTimestampError("too far ahead"))
     with pytest.raises(Unavailable, match="too far ahead"):
-        opened.writer.flush(4)
-    opened.writer.flush(4)
+        opened.writer.flush(0)
+    opened.writer.flush(0)
     opened.send()
     assert (opened.writer.replaced, opened.producers[0].given_up, len(opened.producers)) == (1, True, 2)
 
@@ -116,8 +116,8 @@ def test_a_flush_that_another_thread_takes_the_producer_from_fails(opened: Opene
         first.during_flush = lambda: None
         first.sent[0].failure(errors.KafkaTimeoutError("expired"))
         with suppress(Unavailable):
-            opened.writer.flush(4)
+            opened.writer.flush(0)
 
     first.during_flush = replaced_meanwhile
     with pytest.raises(Unavailable, match="replaced meanwhile"):
-        opened.writer.flush(4)
+        opened.writer.flush(0)
