@@ -114,8 +114,9 @@ class KafkaPythonGroupSource:
             Whatever the owner raises in a callback.
         """
         slept = time.monotonic() - self._last_poll > self.settings.session_timeout_ms / 1000
-        # After a long pause, poll first: the buffer may hold records of partitions that are lost.
-        batch = None if slept else self._buffer.take(max_records)
+        if slept:
+            self._hand_buffer_back()
+        batch = self._buffer.take(max_records)
         if batch is not None:
             return batch
         try:
@@ -126,6 +127,12 @@ class KafkaPythonGroupSource:
             _log.warning("Kafka does not answer", topic=self.topic, error=str(error))
             return None
         return self._buffer.take(max_records)
+
+    def _hand_buffer_back(self) -> None:
+        """Let the consumer fetch again what is buffered, if it is still ours: after a long pause it may be others'."""
+        for partition, offset in self._buffer.first_offsets().items():
+            self._consumer.seek(TopicPartition(self.topic, partition), offset)
+            self._buffer.drop([partition])
 
     def _fetch(self, timeout_ms: int) -> None:
         self._last_poll = time.monotonic()
