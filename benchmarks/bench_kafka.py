@@ -19,10 +19,12 @@ from typing import Any, get_args
 
 import msgspec
 from kafka.admin import KafkaAdminClient
-from trustwatch.ingest.kafka import open_group_source, open_writer, record_codec
-from trustwatch.ingest.kafka.settings import KafkaClientName, KafkaClientSettings, KafkaTopics
+from trustwatch.ingest.kafka import open_group_source, open_writer
+from trustwatch.ingest.kafka.settings import KafkaClientName, KafkaClientSettings
 from trustwatch.ingest.record_keys import agent_partition_key, raw_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics import record_codec
+from trustwatch.ingest.topics.topic_definitions import TopicNames
 
 from scripts.service_stack import ServiceUnavailable
 
@@ -98,7 +100,7 @@ def measure(bootstrap: str, number: int, rounds: int) -> list[dict[str, Any]]:
     topic = f"bench-{time.time_ns()}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({topic: {"num_partitions": PARTITIONS, "replication_factor": 1}}, wait_for_metadata=True)
-    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names=KafkaTopics(events=topic), client="confluent")
+    settings = KafkaClientSettings(bootstrap_servers=(bootstrap,), names=TopicNames(events=topic), client="confluent")
     rows = []
     cpu, rate = fill(settings, number)
     rows.append({"way": "write, confluent", "us_per_event": cpu, "per_s": rate})

@@ -34,7 +34,7 @@ class Backpressure(Unavailable):
 
 
 class CommitLog(Protocol):
-    """Log below `GroupCommit`: the `EventLog` on disk, or the events topic (`ingest/kafka/kafka_commit_log.py`)."""
+    """Log below `GroupCommit`: the `EventLog` on disk, or the events topic (`ingest/topics/topic_commit_log.py`)."""
 
     failed: bool
     """True after a failed write: everything is refused until `reopen`, or until the next write that succeeds."""

@@ -15,16 +15,16 @@ from urllib.parse import parse_qs
 import msgspec
 import pytest
 from trustwatch.ingest.errors import ConfigError, Unavailable
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
 from trustwatch.ingest.kafka.kafka_python.client_connection import KafkaTokenProvider, connection_options
-from trustwatch.ingest.kafka.protocols import TopicReader
-from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.kafka.settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import partition_of
 from trustwatch.ingest.settings import Secret
 from trustwatch.ingest.source import TopicWriter
 from trustwatch.ingest.timestamps import HOUR_MS
+from trustwatch.ingest.topics.protocols import TopicReader
+from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 
 from ..support.kafka_topics import (
     CLIENTS,
@@ -61,15 +61,15 @@ def closing(made: Any) -> Iterator[Any]:
         made.close()
 
 
-def read_all(made: KafkaClientSettings, *topics: str) -> dict[int, list[KafkaRecord]]:
+def read_all(made: KafkaClientSettings, *topics: str) -> dict[int, list[TopicRecord]]:
     """Everything that a topic holds now, by partition."""
-    found: dict[int, list[KafkaRecord]] = {}
+    found: dict[int, list[TopicRecord]] = {}
     with closing(open_reader(made, topics)) as reader:
         collect(reader, found)
     return found
 
 
-def collect(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
+def collect(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
     deadline = time.monotonic() + 90
     while not reader.at_end():
         assert time.monotonic() < deadline
@@ -89,8 +89,8 @@ def test_records_arrive_as_they_were_sent(kafka: KafkaCluster, client: str) -> N
         writer.flush(10)
         assert writer.partitions(topic) == 1
     first, second, third = read_all(made, topic)[0]
-    assert first == KafkaRecord(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
-    assert second == KafkaRecord(1, NOW_MS, b"k", None, [])
+    assert first == TopicRecord(0, NOW_MS, b"k", b"v", [("a", b"1"), ("a", b"2")])
+    assert second == TopicRecord(1, NOW_MS, b"k", None, [])
     assert (third.key, third.value) == (None, b"without a key")
 
 
@@ -323,7 +323,7 @@ def test_the_log_of_the_door_over_kafka(kafka: KafkaCluster, client: str) -> Non
     make_topic(kafka, made.names.events, 2)
     records = [record(n, f"agent-{n}") for n in range(20)]
     with closing(open_writer(made, tuning=TUNING._replace(delivery_timeout_ms=4_000))) as writer:
-        log = KafkaCommitLog(writer, made.names.events, 8)
+        log = TopicCommitLog(writer, made.names.events, 8)
         log.append(records)
         log.sync()
         kafka.kill()
@@ -484,7 +484,7 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         assert dict(reader.offsets_at(0)) == {(topic, 0): 0}
         assert dict(reader.offsets_at(NOW_MS + 2_500)) == {(topic, 0): 3}
         assert dict(reader.offsets_at(NOW_MS + 9_000)) == {(topic, 0): 6}
-        found: dict[int, list[KafkaRecord]] = {}
+        found: dict[int, list[TopicRecord]] = {}
         reader.seek(topic, 0, 4)
         collect(reader, found)
         assert [raw.value for raw in found[0]] == [b"4", b"5"]
@@ -496,6 +496,6 @@ def test_a_reader_goes_where_it_is_told(kafka: KafkaCluster, client: str) -> Non
         assert [raw.value for raw in found[0]] == [b"5"]
 
 
-def collect_once(reader: TopicReader, found: dict[int, list[KafkaRecord]]) -> None:
+def collect_once(reader: TopicReader, found: dict[int, list[TopicRecord]]) -> None:
     for part in reader.poll(0.2):
         found.setdefault(part.partition, []).extend(part.records)

@@ -11,8 +11,8 @@ from trustwatch.api.http.metric_table import METRICS
 from trustwatch.api.service.backends import ServiceRoles, check_service_roles
 from trustwatch.api.settings.loading import load_settings
 from trustwatch.api.settings.settings_table import settings_table
-from trustwatch.ingest.kafka.record_codec import RECORD_HEADER
-from trustwatch.ingest.kafka.settings import TOPIC_DEFINITIONS, KafkaTopics
+from trustwatch.ingest.topics.record_codec import RECORD_HEADER
+from trustwatch.ingest.topics.topic_definitions import TOPIC_DEFINITIONS, TopicNames
 from typer.main import get_command
 
 from ..support.checkout import ROOT
@@ -27,7 +27,7 @@ def test_the_table_of_topics_is_that_of_the_program() -> None:
     table = PAGE.partition("<!-- topics -->\n")[2].partition("<!-- end of topics -->")[0].splitlines()[2:]
 
     assert table == [
-        f"| `{one.name(KafkaTopics())}` | {one.keyed_by} | {one.holds} | "
+        f"| `{one.name(TopicNames())}` | {one.keyed_by} | {one.holds} | "
         + ", ".join(f"`{name}={value}`" for name, value in one.configs.items())
         + " |"
         for one in TOPIC_DEFINITIONS

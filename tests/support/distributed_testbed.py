@@ -34,12 +34,12 @@ from trustwatch.api.settings.loading import load_process_settings
 from trustwatch.ingest.archive.archive_files import read_positions
 from trustwatch.ingest.errors import ConfigError
 from trustwatch.ingest.kafka import open_admin, open_reader, open_writer
-from trustwatch.ingest.kafka.kafka_commit_log import KafkaCommitLog
-from trustwatch.ingest.kafka.record_codec import KafkaRecord
 from trustwatch.ingest.kafka.settings import KafkaClientSettings
 from trustwatch.ingest.log.event_log import LogFailed
 from trustwatch.ingest.record_keys import agent_partition_key, unkeyed_event_id_hash
 from trustwatch.ingest.source import Record, RecordKind
+from trustwatch.ingest.topics.record_codec import TopicRecord
+from trustwatch.ingest.topics.topic_commit_log import TopicCommitLog
 from trustwatch.scoring.delivery.actuators.desired_state import ACTION_ROW_KIND
 from trustwatch.scoring.pipeline.ipc import LENGTH_PREFIX, PipelineUpdate, decode_update
 from trustwatch.scoring.pipeline.topic_publisher import RiskRecord
@@ -344,11 +344,11 @@ class DistributedTestbed:
         """What the store holds."""
         return state_of(self.store, self.postgres, self.database)
 
-    def records(self, *topics: str) -> dict[str, list[KafkaRecord]]:
+    def records(self, *topics: str) -> dict[str, list[TopicRecord]]:
         """All records of *topics* (roles, as in the settings)."""
         names = {getattr(self.kafka_settings.names, role): role for role in topics}
         reader = open_reader(self.kafka_settings, tuple(names))
-        found: dict[str, list[KafkaRecord]] = defaultdict(list)
+        found: dict[str, list[TopicRecord]] = defaultdict(list)
         try:
             while not reader.at_end():
                 for part in reader.poll(0.2):
@@ -430,7 +430,7 @@ def _difference(ours: dict[Any, Any], theirs: dict[Any, Any], keys: list[Any]) -
     }
 
 
-def latest_risk(records: list[KafkaRecord]) -> dict[int, RiskRecord]:
+def latest_risk(records: list[TopicRecord]) -> dict[int, RiskRecord]:
     """What a reader of the risk topic holds at the end."""
     latest: dict[int, RiskRecord] = {}
     for raw in records:
@@ -551,14 +551,14 @@ class Load(threading.Thread):
     def _opened(self) -> Iterator[Callable[[list[Record]], None]]:
         """What sends a batch until it is acknowledged."""
         writer = open_writer(self._kafka)
-        log = KafkaCommitLog(writer, self._kafka.names.events, 10.0)
+        log = TopicCommitLog(writer, self._kafka.names.events, 10.0)
         try:
             yield partial(self._send, log)
         finally:
             log.close()
             writer.close()
 
-    def _send(self, log: KafkaCommitLog, batch: list[Record]) -> None:
+    def _send(self, log: TopicCommitLog, batch: list[Record]) -> None:
         while True:
             try:
                 log.append(batch)
@@ -727,7 +727,7 @@ def write_events(rig: Any, events: list[dict[str, Any]]) -> None:
     """Write events as the door does."""
     writer = open_writer(rig.kafka_settings)
     try:
-        log = KafkaCommitLog(writer, rig.kafka_settings.names.events)
+        log = TopicCommitLog(writer, rig.kafka_settings.names.events)
         records = []
         for number, event in enumerate(events):
             route = agent_partition_key(event["tenant"], event["agent"]["issuer"], event["agent"]["id"])

@@ -16,7 +16,7 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ...errors import ConfigError, Unavailable
 from ...settings import reveal
-from .. import record_codec
+from ...topics import record_codec
 from ..settings import KafkaClientSettings, KafkaSecuritySettings, KafkaTuning
 
 ClientT = TypeVar("ClientT")
@@ -168,9 +168,9 @@ def consumer_options(settings: KafkaClientSettings, tuning: KafkaTuning) -> dict
     }
 
 
-def to_kafka_record(record: ConsumerRecord) -> record_codec.KafkaRecord:
+def to_kafka_record(record: ConsumerRecord) -> record_codec.TopicRecord:
     """Convert a record of kafka-python to ours."""
-    return record_codec.KafkaRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
+    return record_codec.TopicRecord(record.offset, record.timestamp, record.key, record.value, record.headers)
 
 
 def partition_count(consumer: KafkaConsumer, topic: str) -> int:

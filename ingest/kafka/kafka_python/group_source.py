@@ -16,9 +16,9 @@ from kafka.structs import OffsetAndMetadata
 from ...errors import CorruptLog, Fenced, TrustwatchError, Unavailable
 from ...identities import IdentityHasher
 from ...source import PartitionOwner, RecordBatch
-from .. import record_codec
-from ..group_buffer import FairBuffer, offset_out_of_range
-from ..protocols import MAX_POLL_RECORDS
+from ...topics import record_codec
+from ...topics.group_buffer import FairBuffer, offset_out_of_range
+from ...topics.protocols import MAX_POLL_RECORDS
 from ..settings import DEFAULT_TUNING, KafkaClientSettings, KafkaTuning
 from .client_connection import (
     consumer_options,

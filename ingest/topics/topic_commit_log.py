@@ -18,7 +18,7 @@ DOOR_TIMEOUT_S = 4.0
 _SHORTEST_FLUSH_S = 0.5
 
 
-class KafkaCommitLog:
+class TopicCommitLog:
     """Implements `CommitLog`. A good `sync` means that all in-sync replicas have the records.
 
     The records of one body spread over partitions. Where some fail, the whole call fails; the caller sends all of it
