@@ -25,7 +25,7 @@ from ..ingest.log.log_reader import LogReader
 from ..ingest.log.log_segments import segment_bases
 from ..ingest.record_keys import raw_id_hash
 from ..ingest.source import Record, RecordKind
-from ..ingest.topics.record_codec import SourcePartition, to_record
+from ..ingest.topics.topic_history import topic_parts
 from .session import LabError, LabSession, warn_incomplete
 
 BATCH_RECORDS = 1000
@@ -219,12 +219,9 @@ class EventHistory:
         topic = broker_settings.names.events
         erased = load_erased_filter(self._settings, topic)
         with closing(open_reader(broker_settings, [topic])) as reader:
-            partitions = len(reader.end_offsets())
-            while not reader.at_end():
-                for part in reader.poll(1.0, BATCH_RECORDS):
-                    partition = SourcePartition(topic, part.partition, partitions)
-                    for raw in part.records:
-                        yield erased.filter_record(part.partition, raw.offset, to_record(raw, partition))
+            for part in topic_parts(reader, topic, erased, poll_s=1.0, max_records=BATCH_RECORDS):
+                if part is not None:
+                    yield from part.records
 
 
 def _event_batches(records: Iterator[Record]) -> Iterator[list[Record]]:

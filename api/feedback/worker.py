@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from ...ingest.log.log_segments import segment_bases
 from ...ingest.record_keys import raw_id_hash
 from ...ingest.source import Record, RecordKind
 from ...ingest.timestamps import MINUTE_MS
-from ...ingest.topics.record_codec import SourcePartition, to_record
+from ...ingest.topics.topic_history import topic_parts
 from ...scoring.learning.feedback_preview import (
     FeedbackLabel,
     PreviewContext,
@@ -153,18 +154,13 @@ def _topic_parts(settings: Settings) -> Iterator[HistoryPart]:
         ends, firsts = reader.end_offsets(), reader.first_offsets()
         total = max(1, sum(end - firsts[topic_partition] for topic_partition, end in ends.items()))
         count = 0
-        while not reader.at_end():
-            for batch in reader.poll(_POLL_S, RECORDS_PER_PART):
-                source_partition = SourcePartition(topic, batch.partition, len(ends), identities)
-                limit = ends[topic, batch.partition]
-                records = [
-                    unread.filter_record(batch.partition, raw.offset, to_record(raw, source_partition))
-                    for raw in batch.records
-                    if raw.offset < limit
-                ]
-                count += len(records)
-                if records:
-                    yield HistoryPart(batch.partition, records, min(1.0, count / total))
+        for part in topic_parts(reader, topic, unread, identities, poll_s=_POLL_S, max_records=RECORDS_PER_PART):
+            if part is None:
+                continue
+            kept = bisect_left(part.offsets, ends[topic, part.partition])
+            count += kept
+            if kept:
+                yield HistoryPart(part.partition, part.records[:kept], min(1.0, count / total))
     finally:
         reader.close()
 
